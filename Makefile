@@ -1,0 +1,43 @@
+# Everything a fresh machine needs is in these targets: `make quickstart` and `make test` install what they use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+QUICKSTART_DIR ?= quickstart
+
+.PHONY: help install quickstart test quality style benchmark contract clean
+
+help:  ## Show the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,vision,peft]"
+	touch $@
+
+install: $(VENV)/.installed  ## Make .venv and install the package in the tested versions.
+
+quickstart: install  ## Generate chips, fine-tune a small model, evaluate it, map a scene. CPU, minutes.
+	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART_DIR)
+
+test: install  ## Check the style and run every test.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
+
+quality: install  ## Check the style.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: install  ## Mend the style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: install  ## Print the benchmark table.
+	$(BIN)/python -m benchmarks
+
+contract: install  ## Run transformers' own model tests against this package.
+	$(BIN)/python tests/transformers_contract.py
+
+clean:  ## Remove what the other targets made.
+	rm -rf $(VENV) $(QUICKSTART_DIR) build *.egg-info .pytest_cache .ruff_cache

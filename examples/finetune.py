@@ -1,0 +1,214 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Fine-tune Prithvi on georeferenced chips.
+
+One process (CPU or one GPU):
+
+    python examples/finetune.py --config examples/configs/sen1floods11.yaml --data_dir DIR --output_dir OUT
+
+Many GPUs, one or more machines (settings in examples/accelerate):
+
+    accelerate launch --config_file examples/accelerate/multi_gpu.yaml examples/finetune.py --config ... --output_dir OUT
+    torchrun --nproc_per_node 2 examples/finetune.py --config ... --output_dir OUT
+
+Every option of the recipe and every field of TrainingArguments can be given on the command line and wins over the
+file. `--model FOLDER_OR_HUB_ID` starts from a converted backbone or a fine-tuned model instead of random weights.
+`--resume_from_checkpoint true` goes on after an interruption.
+
+At the end OUT holds the model, its image processor, a model card (README.md), all_results.json,
+learning_curves.png and sample_predictions.png.
+"""  # noqa: E501
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+from datasets import DatasetDict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import set_seed
+from transformers.utils import logging
+
+from prithvi_hf import PrithviTrainer, load_dataset
+from prithvi_hf.data import SegmentationTransform, audit_split, collate_chips
+from prithvi_hf.recipe import Recipe, parse_arguments
+from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
+from prithvi_hf.trainer_prithvi import find_last_checkpoint
+
+
+logger = logging.get_logger("prithvi_hf.finetune")
+
+
+def load_splits(recipe: Recipe) -> DatasetDict:
+    """Load the splits that the run needs; the first process prepares them for the others."""
+    data, training = recipe.data, recipe.training
+    wanted = [data.train_split] * training.do_train
+    wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
+    wanted += data.test_splits * training.do_predict
+    with training.main_process_first(desc="loading the data set"):
+        splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
+    missing = [name for name in wanted if name not in splits]
+    if missing:
+        raise ValueError(
+            f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
+            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train, --do_eval or "
+            "--do_predict false."
+        )
+    return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
+
+
+def check_splits(splits: DatasetDict, recipe: Recipe) -> None:
+    """Read every chip once, in the first process, so that a bad file stops the run before anything is written."""
+    if not recipe.data.check_data:
+        return
+    outcome: list[str | None] = [None]
+    if recipe.training.process_index == 0:
+        try:
+            for name, split in splits.items():
+                audit = audit_split(split, recipe.image_processor(), len(recipe.data.class_names), name)
+                logger.info(str(audit))
+        except (ValueError, OSError) as error:
+            outcome = [str(error)]
+    # The others learn of the error too, instead of waiting for a process that has ended.
+    if recipe.training.world_size > 1:
+        broadcast_object_list(outcome)
+    if outcome[0] is not None:
+        raise ValueError(outcome[0])
+
+
+def put_aside_old_checkpoints(output_dir: Path) -> None:
+    """Move checkpoints of an earlier run out of the way of a fresh one, which would mix with them."""
+    old = sorted(output_dir.glob("checkpoint-*"))
+    if old:
+        folder = output_dir / f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder.mkdir()
+        for path in old:
+            path.rename(folder / path.name)
+        logger.warning(
+            f"{output_dir} held {len(old)} checkpoint(s) of an earlier run; they are in {folder} now. Pass "
+            "--resume_from_checkpoint true to continue a run instead."
+        )
+
+
+def checkpoint_to_resume(recipe: Recipe) -> str | None:
+    """The checkpoint that `--resume_from_checkpoint` means; None for a fresh start."""
+    wanted = recipe.training.resume_from_checkpoint
+    output_dir = Path(recipe.training.output_dir)
+    if wanted is None or str(wanted).lower() in ("false", "no"):
+        if recipe.training.should_save:
+            put_aside_old_checkpoints(output_dir)
+        return None
+    if str(wanted).lower() not in ("true", "yes"):
+        if not Path(wanted).is_dir():
+            raise FileNotFoundError(f"Expected a checkpoint folder to resume from, found none at {wanted}.")
+        return wanted
+    found = find_last_checkpoint(output_dir)
+    logger.warning(f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: starting afresh.")
+    return found
+
+
+def make_trainer(recipe: Recipe, splits: DatasetDict) -> PrithviTrainer:
+    """The model, its image processor and the transformed splits in a trainer."""
+    model, processor, data = recipe.build_model(), recipe.image_processor(), recipe.data
+    if recipe.model.model is None:
+        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
+    crop_size = data.crop_size or model.config.frame_size
+    training = SegmentationTransform(processor, crop_size, data.augmentation, train=True)
+    whole = SegmentationTransform(processor, None, "none", train=False)
+    for name in splits:
+        splits[name] = splits[name].with_transform(training if name == data.train_split else whole)
+    return PrithviTrainer(
+        model=model,
+        args=recipe.training,
+        data_collator=collate_chips,
+        train_dataset=splits.get(data.train_split),
+        eval_dataset=splits.get(data.eval_split),
+        processing_class=processor,
+    )
+
+
+def train(trainer: PrithviTrainer, checkpoint: str | None) -> None:
+    """Train, and save the best model with its processor."""
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.log_metrics("train", outcome.metrics)
+    trainer.save_metrics("train", outcome.metrics)
+
+
+def evaluate(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe) -> dict[str, dict]:
+    """Evaluate the splits asked for; metrics by their prefix."""
+    prefixes = {"eval": recipe.data.eval_split} if recipe.training.do_eval else {}
+    prefixes |= {name: name for name in recipe.data.test_splits if recipe.training.do_predict}
+    metrics = {}
+    for prefix, split in prefixes.items():
+        metrics[prefix] = trainer.evaluate(splits[split], metric_key_prefix=prefix)
+        trainer.log_metrics(prefix, metrics[prefix])
+        trainer.save_metrics(prefix, metrics[prefix])
+    return metrics
+
+
+def report(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe, metrics: dict[str, dict]) -> None:
+    """Draw curves and samples and write the card, in the first process."""
+    if not trainer.is_world_process_zero():
+        return
+    folder, training = Path(recipe.training.output_dir), recipe.training
+    results = {name: value for part in metrics.values() for name, value in part.items()}
+    plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
+    if recipe.data.eval_split in splits and recipe.data.num_sample_predictions > 0:
+        plot_sample_predictions(
+            trainer.model,
+            trainer.processing_class,
+            splits[recipe.data.eval_split],
+            folder / "sample_predictions.png",
+            recipe.data.num_sample_predictions,
+            training.eval_window,
+            training.eval_overlap,
+        )
+    names = {prefix: recipe.data.eval_split if prefix == "eval" else prefix for prefix in metrics}
+    write_model_card(folder, recipe, trainer.processing_class, trainer.model, results, names)
+
+
+def finetune(recipe: Recipe) -> dict[str, dict]:
+    """Run a recipe from the files to the results.
+
+    Args:
+        recipe (`Recipe`): The options; `recipe.training` must be set.
+
+    Returns:
+        `dict[str, dict]`: The metrics of each evaluated split by its prefix.
+
+    Raises:
+        ValueError: The data or the options are not as expected. Nothing has been written then.
+        FileNotFoundError: A file or folder is missing.
+    """
+    if not recipe.data.class_names:
+        raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
+    set_seed(recipe.training.seed)
+    splits = load_splits(recipe)
+    check_splits(splits, recipe)
+    checkpoint = checkpoint_to_resume(recipe)
+    trainer = make_trainer(recipe, splits)
+    if recipe.training.do_train:
+        train(trainer, checkpoint)
+    metrics = evaluate(trainer, splits, recipe)
+    report(trainer, splits, recipe, metrics)
+    if recipe.training.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status, 2 for input that is not as expected."""
+    try:
+        finetune(parse_arguments(arguments, description="Fine-tune Prithvi on georeferenced chips."))
+    except (ValueError, OSError, StrictDataclassError) as error:
+        if os.environ.get("PRITHVI_HF_TRACEBACK"):
+            raise
+        print(f"finetune.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Prithvi geospatial foundation models for semantic segmentation, as a Hugging Face Transformers-style package.
+
+Importing it registers the Auto classes, the pipeline task "geospatial-segmentation" and the `datasets` feature
+`GeoTiff`. What that does not need (rasterio, evaluate, matplotlib, the Trainer) is imported when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
+from transformers.utils import is_vision_available
+
+from .configuration_prithvi import PrithviConfig
+from .image_processing_prithvi import PrithviImageProcessor
+from .modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel, PrithviPreTrainedModel
+from .pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+
+
+if TYPE_CHECKING:
+    from .convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
+    from .data import GeoTiff, load_dataset
+    from .hub_prithvi import push_folder_to_hub
+    from .scenes import predict_scene
+    from .trainer_prithvi import PrithviTrainer, PrithviTrainingArguments
+
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "GeoTiff": "data",
+    "PrithviTrainer": "trainer_prithvi",
+    "PrithviTrainingArguments": "trainer_prithvi",
+    "convert_checkpoint": "convert_prithvi_to_hf",
+    "convert_state_dict": "convert_prithvi_to_hf",
+    "load_dataset": "data",
+    "predict_scene": "scenes",
+    "push_folder_to_hub": "hub_prithvi",
+}
+
+
+def register_auto_classes() -> None:
+    """Make the Auto classes of transformers know Prithvi."""
+    AutoConfig.register("prithvi", PrithviConfig, exist_ok=True)
+    AutoModel.register(PrithviConfig, PrithviModel, exist_ok=True)
+    AutoModelForSemanticSegmentation.register(PrithviConfig, PrithviForSemanticSegmentation, exist_ok=True)
+    if is_vision_available():  # without Pillow AutoImageProcessor is a dummy that only raises
+        AutoImageProcessor.register(
+            PrithviConfig, image_processor_classes={"torch": PrithviImageProcessor}, exist_ok=True
+        )
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Every public name, imported yet or not."""
+    return sorted(__all__)
+
+
+register_auto_classes()
+register_pipeline()
+
+__all__ = [
+    "GeoTiff",
+    "GeospatialSegmentationPipeline",
+    "PrithviConfig",
+    "PrithviForSemanticSegmentation",
+    "PrithviImageProcessor",
+    "PrithviModel",
+    "PrithviPreTrainedModel",
+    "PrithviTrainer",
+    "PrithviTrainingArguments",
+    "convert_checkpoint",
+    "convert_state_dict",
+    "load_dataset",
+    "predict_scene",
+    "push_folder_to_hub",
+]

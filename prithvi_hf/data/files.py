@@ -1,0 +1,81 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Listing folders of chips, reading id lists, and telling a user which files of a pair are missing."""
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+
+_MAX_DEPTH = 8
+_EXAMPLES = 5
+
+
+def list_files(folder: str) -> dict[str, str]:
+    """Lists the files below a folder, sorted, by their path relative to it with forward slashes.
+
+    Hidden files and folders are left out, and with them the `._*` copies that macOS puts beside each file. Links are
+    followed, at most eight folders deep.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"Expected a folder of GeoTIFF files, found none at {folder}. Check the path.")
+    found = {}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        relative = os.path.relpath(parent, folder)
+        depth = 0 if relative == os.curdir else len(relative.split(os.sep))
+        folders[:] = [name for name in folders if not name.startswith(".") and depth < _MAX_DEPTH]
+        prefix = "" if depth == 0 else relative.replace(os.sep, "/") + "/"
+        found.update({prefix + name: os.path.join(parent, name) for name in files if not name.startswith(".")})
+    return dict(sorted(found.items()))
+
+
+def parse_id_list(text: str, suffixes: Iterable[str]) -> list[str]:
+    """Reads chip ids, one a line: an id, a file name, a path, or a csv row whose first field is one of these.
+
+    Args:
+        text (`str`): content of the list.
+        suffixes (`Iterable[str]`): endings that make a file name of an id; the longest that fits is cut off.
+    """
+    endings = sorted(suffixes, key=len, reverse=True)
+    fields = (line.split(",")[0].strip().strip('"') for line in text.splitlines())
+    return [strip_suffix(PurePosixPath(name.replace("\\", "/")).name, endings) for name in fields if name]
+
+
+def strip_suffix(name: str, suffixes: Sequence[str]) -> str:
+    """Cuts the first fitting suffix off a name."""
+    ending = next((suffix for suffix in suffixes if name.endswith(suffix)), "")
+    return name[: len(name) - len(ending)]
+
+
+def examples(names: Collection[str]) -> str:
+    """Writes a collection of names for a message: all of a few, else the first of them."""
+    shown = ", ".join(list(names)[:_EXAMPLES])
+    return shown if len(names) <= _EXAMPLES else f"{shown}, ..."
+
+
+def check_ids(ids: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> None:
+    """Checks that a list names chips, each once, and that each has all of its files.
+
+    Args:
+        ids (`Sequence[str]`): the chips that are wanted.
+        found (`Mapping[str, Collection[str]]`): ids for which there is a file, by kind of file ("image", "mask").
+        source (`str`): where the ids come from, for messages.
+
+    Raises:
+        ValueError: an empty list or an id listed twice.
+        FileNotFoundError: chips without a file of each kind.
+    """
+    if not ids:
+        raise ValueError(f"{source}: expected at least one chip, found none.")
+    doubles = sorted({chip for chip in ids if ids.count(chip) > 1}) if len(set(ids)) < len(ids) else []
+    if doubles:
+        raise ValueError(f"{source}: expected each chip once, found {len(doubles)} listed again: {examples(doubles)}.")
+    missing = {kind: [chip for chip in ids if chip not in chips] for kind, chips in found.items()}
+    report = [f"{len(chips)} without {kind} ({examples(chips)})" for kind, chips in missing.items() if chips]
+    if report:
+        raise FileNotFoundError(
+            f"{source}: expected {' and '.join(found)} of each of {len(ids)} chips, found {' and '.join(report)}. "
+            "Add the missing files, or remove these chips from the data set."
+        )

@@ -1,0 +1,273 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""GeoTIFF as a feature of the `datasets` library, and a small writer.
+
+Importing this module registers [`GeoTiff`]; each process that reads stored data sets with such columns needs that.
+"""
+
+import os
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import rasterio
+from affine import Affine
+from datasets import DownloadConfig, Features, Value
+from datasets.features.features import register_feature
+from datasets.table import array_cast
+from datasets.utils.file_utils import is_local_path, is_remote_url, xopen
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetWriter
+from rasterio.session import DummySession
+
+from .raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+
+
+__all__ = ["GeoTiff", "GeoTiffError", "GeoTiffNotFoundError", "GeoTiffRaster", "geotiff_columns", "write_geotiff"]
+
+# Arrays without georeference are ordinary input of the writer.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.data\.geotiff$")
+
+
+@dataclass
+class GeoTiff:
+    """`datasets` feature of a GeoTIFF file, decoded to a [`GeoTiffRaster`].
+
+    Accepted values:
+
+    - `str` or `pathlib.Path`: path of a GeoTIFF file;
+    - `bytes` or `bytearray`: content of a GeoTIFF file;
+    - `dict` with `path` and `bytes`, either of which may be None;
+    - [`GeoTiffRaster`].
+
+    Decoding reads the header only. In data sets that `datasets` streams, remote paths (`hf://`, `https://`) are
+    fetched whole by `datasets` itself and read from memory. Read pixels in `Dataset.with_transform`, not in `map`:
+    there `datasets` rewrites a decoded column as nested lists of its pixels.
+
+    Args:
+        decode (`bool`, *optional*, defaults to `True`): False gives the stored dict of path and bytes.
+        bands (`list[int]`, *optional*): 0-based indices that decoded rasters are narrowed to.
+
+    Example:
+    ```python
+    >>> dataset = Dataset.from_dict({"image": ["chip.tif"]}).cast_column("image", GeoTiff())
+    >>> dataset[0]["image"].read(bands=[1, 2, 3]).shape
+    (3, 512, 512)
+    ```
+    """
+
+    decode: bool = True
+    bands: list[int] | None = None
+    id: str | None = field(default=None, repr=False)
+
+    dtype: ClassVar[str] = "prithvi_hf.data.geotiff.GeoTiffRaster"
+    pa_type: ClassVar[pa.DataType] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    _type: str = field(default="GeoTiff", init=False, repr=False)
+
+    def __call__(self) -> pa.DataType:
+        """Returns the Arrow type in which values are stored."""
+        return self.pa_type
+
+    def encode_example(self, value: str | os.PathLike | bytes | bytearray | dict | GeoTiffRaster) -> dict:
+        """Returns `{"path", "bytes"}` of an accepted value; a local file is stored by its path.
+
+        Raises:
+            ValueError: another kind of value, a dict with neither, or a raster narrowed to a part of its file.
+        """
+        if isinstance(value, str):
+            return {"path": value, "bytes": None}
+        if isinstance(value, os.PathLike):
+            return {"path": str(Path(value).absolute()), "bytes": None}
+        if isinstance(value, bytes | bytearray):
+            return {"path": None, "bytes": bytes(value)}
+        if isinstance(value, GeoTiffRaster):
+            return self._encode_raster(value)
+        if isinstance(value, dict) and (value.get("path") is not None or value.get("bytes") is not None):
+            is_file = value.get("path") is not None and os.path.isfile(value["path"])
+            return {"path": value.get("path"), "bytes": None if is_file else value.get("bytes")}
+        raise ValueError(
+            "A GeoTiff value is expected to be a path, bytes, a GeoTiffRaster or a dict with 'path' or 'bytes', found "
+            f"{_summary(value)}. To store an array, write it with `write_geotiff` and give the path."
+        )
+
+    def _encode_raster(self, raster: GeoTiffRaster) -> dict:
+        header = raster._header
+        own_bands = tuple(range(header.count)) if self.bands is None else tuple(self.bands)
+        if raster.bands != own_bands or raster.window != (0, 0, header.height, header.width):
+            raise ValueError(
+                f"{raster.name}: a raster narrowed to bands {raster.bands} and window {raster.window} cannot be "
+                "stored as its file. Write the part with `write_geotiff` and give that path."
+            )
+        return {"path": raster.path or _file_name(raster.name), "bytes": raster.content}
+
+    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> GeoTiffRaster:
+        """Returns the raster of a stored value; what is decoded already is returned as it is.
+
+        Args:
+            value (`dict` or `str`): the stored `{"path", "bytes"}`, or a path.
+            token_per_repo_id (`dict`, *optional*): Hub tokens by repository, for streamed private data sets.
+
+        Raises:
+            GeoTiffError: the file cannot be read as GeoTIFF.
+        """
+        if isinstance(value, str):
+            value = {"path": value, "bytes": None}
+        if not isinstance(value, dict):
+            return value
+        path, content = value.get("path"), value.get("bytes")
+        if content is None and path is not None and is_remote_url(path):
+            content = _fetch(path, token_per_repo_id)
+        raster = GeoTiffRaster(path, content)
+        return raster if self.bands is None else raster.select(self.bands)
+
+    def embed_storage(
+        self,
+        storage: pa.StructArray,
+        token_per_repo_id: dict[str, Any] | None = None,
+        local_files: bool = True,
+        remote_files: bool = True,
+    ) -> pa.StructArray:
+        """Replaces paths by the bytes of their files and keeps base names, so that a shard needs no other file.
+
+        Args:
+            storage (`pa.StructArray`): stored values.
+            token_per_repo_id (`dict`, *optional*): Hub tokens by repository.
+            local_files (`bool`, *optional*, defaults to `True`): embed local files.
+            remote_files (`bool`, *optional*, defaults to `True`): embed remote files.
+        """
+
+        def wanted(path: str | None) -> bool:
+            return path is not None and (
+                (local_files and is_local_path(path)) or (remote_files and is_remote_url(path))
+            )
+
+        rows = storage.to_pylist()
+        contents = [
+            _fetch(row["path"], token_per_repo_id)
+            if row is not None and row["bytes"] is None and wanted(row["path"])
+            else (row or {}).get("bytes")
+            for row in rows
+        ]
+        paths = [(row or {}).get("path") for row in rows]
+        paths = [os.path.basename(path) if wanted(path) else path for path in paths]
+        arrays = [pa.array(contents, type=pa.binary()), pa.array(paths, type=pa.string())]
+        return array_cast(pa.StructArray.from_arrays(arrays, ["bytes", "path"], mask=storage.is_null()), self.pa_type)
+
+    def cast_storage(self, storage: pa.Array) -> pa.StructArray:
+        """Converts an Arrow array of paths, of bytes, or of structs of them to the storage type.
+
+        Raises:
+            TypeError: an array of another type.
+        """
+        kind, nulls = storage.type, pa.nulls(len(storage))
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            parts = {"path": storage}
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            parts = {"bytes": storage}
+        elif pa.types.is_struct(kind):
+            parts = {name: storage.field(name) for name in ("bytes", "path") if kind.get_field_index(name) >= 0}
+        elif pa.types.is_null(kind):
+            parts = {}
+        else:
+            raise TypeError(
+                f"A GeoTiff column is made of paths (string), bytes (binary) or structs of them, found {kind}. A "
+                "`map` that reads a decoded raster turns its column into lists of pixels: use `with_transform`, or "
+                "`cast_column(name, GeoTiff(decode=False))` before the `map`."
+            )
+        arrays = [parts.get("bytes", nulls).cast(pa.binary()), parts.get("path", nulls).cast(pa.string())]
+        return pa.StructArray.from_arrays(arrays, ["bytes", "path"], mask=storage.is_null())
+
+    def flatten(self) -> "GeoTiff | dict[str, Value]":
+        """Returns the feature itself while it decodes, else the features of its two parts."""
+        return self if self.decode else {"bytes": Value("binary"), "path": Value("string")}
+
+
+def _summary(value: Any) -> str:
+    return f"{type(value).__name__} with keys {sorted(value)}" if isinstance(value, dict) else type(value).__name__
+
+
+def _file_name(name: str) -> str | None:
+    return None if name == "<bytes>" else os.path.basename(name)
+
+
+def _fetch(path: str, token_per_repo_id: dict[str, Any] | None) -> bytes:
+    """Reads a whole file, local or remote, the way `datasets` does for its own file features."""
+    repository = "/".join(path.removeprefix("hf://datasets/").split("@")[0].split("/")[:2])
+    token = (token_per_repo_id or {}).get(repository) if path.startswith("hf://datasets/") else None
+    try:
+        with xopen(path, "rb", download_config=DownloadConfig(token=token)) as file:
+            return file.read()
+    except OSError as error:
+        raise GeoTiffError(
+            f"{path}: expected a readable GeoTIFF file, found: {error}. Check that it exists."
+        ) from error
+
+
+with warnings.catch_warnings():
+    # `datasets` calls its door for features of other packages experimental, each time it is used.
+    warnings.simplefilter("ignore")
+    register_feature(GeoTiff, "GeoTiff")
+
+
+def geotiff_columns(features: Features) -> list[str]:
+    """Names of the columns that hold GeoTIFFs, or lists of them."""
+    return [name for name, feature in features.items() if isinstance(getattr(feature, "feature", feature), GeoTiff)]
+
+
+def write_geotiff(
+    path: str | os.PathLike,
+    array: np.ndarray,
+    *,
+    crs: Any,
+    transform: Affine,
+    nodata: float | None = None,
+    descriptions: Sequence[str | None] | None = None,
+    **creation: Any,
+) -> None:
+    """Writes an array as a GeoTIFF; the file appears under its name only when it is complete.
+
+    Args:
+        path (`str` or `os.PathLike`): the file to write; an existing one is replaced.
+        array (`np.ndarray` of shape `(bands, height, width)` or `(height, width)`): pixels.
+        crs (`Any`): anything that rasterio takes for a CRS, or None.
+        transform (`affine.Affine`): from (column, row) to coordinates of the CRS.
+        nodata (`float`, *optional*): the nodata tag.
+        descriptions (`Sequence[str | None]`, *optional*): a name for each band.
+        creation: creation options of GDAL's GTiff driver, such as `compress="lzw"`; deflate by default.
+
+    Raises:
+        ValueError: an array of another rank, or as many descriptions as it has not bands.
+    """
+    pixels = np.asarray(array)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3:
+        raise ValueError(
+            f"{path}: expected an array (bands, height, width) or (height, width), found {np.shape(array)}."
+        )
+    if descriptions is not None and len(descriptions) != len(pixels):
+        raise ValueError(f"{path}: expected {len(pixels)} band descriptions, found {len(descriptions)}.")
+    target = Path(path).absolute()
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    profile = {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", **creation}
+    try:
+        _write(temporary, pixels, profile, descriptions)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, pixels: np.ndarray, profile: dict, descriptions: Sequence[str | None] | None) -> None:
+    count, height, width = pixels.shape
+    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    with (
+        rasterio.Env(session=DummySession()),
+        DatasetWriter(str(path), "w", driver="GTiff", **size, **profile) as dataset,
+    ):
+        dataset.write(pixels)
+        for index, description in enumerate(descriptions or (), start=1):
+            if description is not None:
+                dataset.set_band_description(index, description)

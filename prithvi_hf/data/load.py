@@ -1,0 +1,87 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""`load_dataset`: the data sets of this package by name."""
+
+import os
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+from datasets import BuilderConfig, Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+from .builder import ChipBuilder
+
+
+# Name -> (module, builder class). A builder module is imported when it is asked for.
+DATASETS: dict[str, tuple[str, str]] = {
+    "sen1floods11": ("prithvi_hf.data.sen1floods11", "Sen1Floods11"),
+    "geotiff_folder": ("prithvi_hf.data.geotiff_folder", "GeoTiffFolder"),
+}
+_BUILDER_OPTIONS = ("cache_dir", "token", "storage_options", "writer_batch_size")
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    split: str | None = None,
+    streaming: bool = False,
+    **options: Any,
+) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
+    """Loads a data set of georeferenced chips; rows hold rasters whose pixels are read when asked for.
+
+    Args:
+        name (`str`): "sen1floods11" or "geotiff_folder".
+        data_dir (`str` or `os.PathLike`, *optional*): folder of the data set; without it the data are downloaded,
+            where they have a public place.
+        split (`str`, *optional*): one split, or an expression of `datasets` such as "train[:10%]" or
+            "train+validation"; None gives all splits by name.
+        streaming (`bool`, *optional*, defaults to `False`): give iterable data sets, without a table in the cache.
+        options: options of the builder ([`Sen1Floods11Config`], [`GeoTiffFolderConfig`]), and `cache_dir`.
+
+    Returns:
+        `Dataset`, or `DatasetDict` without `split`; their iterable kin when streaming. Columns: `image` (GeoTIFF, or a
+        list of frames), `mask` (GeoTIFF), `id` (string), `date` (ISO day, or None).
+
+    Raises:
+        ValueError: an unknown name, option or split, or inconsistent files.
+        FileNotFoundError: a missing folder, or files missing from it.
+
+    Example:
+    ```python
+    >>> dataset = load_dataset("sen1floods11", data_dir="sen1floods11", split="train")
+    >>> dataset[0]["image"].read(bands=[1, 2, 3]).shape
+    (3, 512, 512)
+    ```
+    """
+    builder = make_builder(name, data_dir, **options)
+    if streaming:
+        return builder.as_streaming_dataset(split)
+    builder.download_and_prepare()
+    return builder.as_dataset(split)
+
+
+def make_builder(name: str, data_dir: str | os.PathLike | None = None, **options: Any) -> ChipBuilder:
+    """Makes the builder of a data set, for its `info` or for other uses than [`load_dataset`].
+
+    Args:
+        name (`str`): as in [`load_dataset`].
+        data_dir (`str` or `os.PathLike`, *optional*): as in [`load_dataset`].
+        options: as in [`load_dataset`].
+
+    Raises:
+        ValueError: an unknown name or option.
+        FileNotFoundError: `data_dir` does not exist.
+    """
+    if name not in DATASETS:
+        raise ValueError(
+            f"Expected a data set among {sorted(DATASETS)}, found {name!r}. Your own files: geotiff_folder."
+        )
+    module, class_name = DATASETS[name]
+    builder = getattr(import_module(module), class_name)
+    own = {field.name for field in fields(builder.BUILDER_CONFIG_CLASS)} - {
+        field.name for field in fields(BuilderConfig)
+    }
+    known = own.union(_BUILDER_OPTIONS)
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(f"Data set {name}: unknown options {unknown}, expected some of {sorted(known)}.")
+    return builder(data_dir=data_dir, **options)

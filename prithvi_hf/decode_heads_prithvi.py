@@ -1,0 +1,114 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""What turns the encoder's tokens into class scores: the neck and the heads of hls-foundation-os."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .configuration_prithvi import PrithviConfig
+
+
+class PrithviChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of a map `(batch_size, num_channels, height, width)`.
+
+    Its epsilon is 1e-6 as in the original neck, unlike the encoder's 1e-5.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__(num_channels, eps=1e-6)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Normalise each pixel over its channels; the shape stays.
+
+        The result is laid out channels-first again, as in the original: the convolutions that follow then add in the
+        original's order. A channels-last map would flip a ReLU that sits within rounding of zero, which shows in the
+        gradients of the reference values.
+        """
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()  # (B, H, W, C) and back
+
+
+class PrithviUpsampleBlock(nn.Module):
+    """Enlarges a map four times: transposed convolution, normalisation, GELU, transposed convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv_transpose_1 = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+        self.norm = PrithviChannelNorm(out_channels)
+        self.activation = ACT2FN["gelu"]
+        self.conv_transpose_2 = nn.ConvTranspose2d(out_channels, out_channels, kernel_size=2, stride=2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(B, in_channels, H, W)` to `(B, out_channels, 4 H, 4 W)`."""
+        features = self.activation(self.norm(self.conv_transpose_1(features)))  # (B, out_channels, 2 H, 2 W)
+        return self.conv_transpose_2(features)
+
+
+class PrithviNeck(nn.Module):
+    """Lays the tokens out as a map and enlarges it 16 times (`ConvTransformerTokensToEmbeddingNeck`).
+
+    The frames become channels in the order channel-major, frame-minor: output channel `c * T + t`. terratorch uses
+    the opposite order; published checkpoints of the first generation rely on this one.
+    """
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        token_channels = config.hidden_size * config.grid_size[0]
+        self.upsample_blocks = nn.ModuleList(
+            PrithviUpsampleBlock(in_channels, config.neck_output_size)
+            for in_channels in (token_channels, config.neck_output_size)
+        )
+
+    def forward(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+        """Turn tokens into a map.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(batch_size, 1 + frames * rows * columns, hidden_size)`): The encoder's
+                last hidden state, class token first.
+            grid_size (`tuple[int, int]`): Rows and columns of tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, neck_output_size, 16 * rows, 16 * columns)`.
+        """
+        features = tokens[:, 1:].transpose(1, 2)  # (B, E, T h w), without the class token
+        features = features.reshape(tokens.shape[0], -1, *grid_size)  # (B, E T, h, w)
+        for block in self.upsample_blocks:
+            features = block(features)
+        return features
+
+
+class PrithviConvLayer(nn.Module):
+    """A 3x3 convolution without bias, batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.activation = nn.ReLU()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(B, in_channels, H, W)` to `(B, out_channels, H, W)`."""
+        return self.activation(self.normalization(self.convolution(features)))
+
+
+class PrithviFCNHead(nn.Module):
+    """Fully convolutional head: 3x3 convolutions, channel dropout, 1x1 classifier (mmsegmentation's `FCNHead`)."""
+
+    def __init__(self, config: PrithviConfig, num_convs: int) -> None:
+        super().__init__()
+        widths = [config.neck_output_size] + [config.head_hidden_size] * num_convs
+        self.layers = nn.ModuleList(
+            PrithviConvLayer(in_channels, out_channels) for in_channels, out_channels in pairwise(widths)
+        )
+        self.dropout = nn.Dropout2d(config.classifier_dropout)
+        self.classifier = nn.Conv2d(config.head_hidden_size, config.num_labels, kernel_size=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(B, neck_output_size, H, W)` to logits `(B, num_labels, H, W)`."""
+        for layer in self.layers:
+            features = layer(features)
+        return self.classifier(self.dropout(features))
+
+
+__all__ = ["PrithviFCNHead", "PrithviNeck"]

@@ -1,0 +1,111 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""From mask files to labels: ignored values, classes counted from 1, and the check that no other value occurs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from .raster_values_prithvi import as_array, is_raster
+
+
+IGNORED_LABEL = -100
+
+
+def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Reads one mask.
+
+    Args:
+        segmentation_map: array or tensor (height, width) or (1, height, width), or a raster of one band.
+        nodata_mask: bool (height, width), the nodata pixels of the image.
+        options: the image processor's `ignore_values`, `do_reduce_labels`, `num_labels` and `mask_nodata_labels`, and
+            `names`, what messages call the image.
+
+    Returns:
+        Class numbers, int64 (height, width), ignored pixels -100.
+
+    Raises:
+        ValueError: another size than the image, more than one band, fractions, or values that are no class.
+    """
+    name = getattr(segmentation_map, "name", None) or f"mask of {options['names']}"
+    values = _read_mask(segmentation_map, name)
+    if values.shape != nodata_mask.shape:
+        raise ValueError(
+            f"{name}: expected a mask of the image's size {_size(nodata_mask)}, found {_size(values)} (the image is "
+            f"{options['names']}). Remedy: pair each image with its own mask, on the same grid."
+        )
+    labels = _integral(values, name)
+    ignored = labels == IGNORED_LABEL
+    if options["ignore_values"]:
+        ignored |= np.isin(labels, options["ignore_values"])
+    first = 1 if options["do_reduce_labels"] else 0
+    if first:
+        ignored |= labels == 0
+    if options["num_labels"] is not None:
+        _check_range(labels, ignored, first, options["num_labels"], name)
+    if options["mask_nodata_labels"]:
+        ignored |= nodata_mask
+    return np.where(ignored, IGNORED_LABEL, labels - first)
+
+
+def _read_mask(segmentation_map: Any, name: str) -> np.ndarray:
+    if is_raster(segmentation_map):
+        shape = tuple(segmentation_map.shape)
+        values = None if len(shape) == 3 and shape[0] != 1 else as_array(segmentation_map.read(), name)
+    else:
+        values = as_array(_bools_to_ints(segmentation_map), name)
+        shape = values.shape
+    if len(shape) == 3 and shape[0] == 1:
+        return values[0]
+    if len(shape) != 2:
+        raise ValueError(
+            f"{name}: expected a mask (height, width) or (1, height, width), found shape {shape}. Remedy: give the "
+            "band of the labels alone."
+        )
+    return values
+
+
+def _bools_to_ints(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype == bool:
+        return value.astype(np.uint8)
+    return value.to(torch.uint8) if isinstance(value, torch.Tensor) and value.dtype == torch.bool else value
+
+
+def _integral(values: np.ndarray, name: str) -> np.ndarray:
+    """Mask values as int64, NaN as -100; a fraction is an error."""
+    if values.dtype.kind != "f":
+        return values.astype(np.int64)
+    filled = np.where(np.isnan(values), values.dtype.type(IGNORED_LABEL), values)
+    wrong = ~np.isfinite(filled) | (filled != np.rint(filled))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected whole class numbers, found {_counts(filled[wrong])}. Remedy: write the mask with "
+            "integer values; resample masks by nearest neighbour."
+        )
+    return filled.astype(np.int64)
+
+
+def _check_range(labels: np.ndarray, ignored: np.ndarray, first: int, num_labels: int, name: str) -> None:
+    wrong = ~ignored & ((labels < first) | (labels >= first + num_labels))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: expected mask values {first} to {first + num_labels - 1} ({num_labels} classes), found "
+            f"{_counts(labels[wrong])}. Remedy: add values that are no class to ignore_values, correct the mask, or "
+            "raise num_labels; masks that count classes from 1 need do_reduce_labels=True."
+        )
+
+
+def _counts(values: np.ndarray, limit: int = 10) -> str:
+    """`7 (12 pixels), 9 (1 pixel)`."""
+    unique, counts = np.unique(values, return_counts=True)
+    pairs = zip(unique[:limit].tolist(), counts[:limit].tolist(), strict=True)
+    text = ", ".join(f"{value} ({count} pixel{'s' if count > 1 else ''})" for value, count in pairs)
+    return text + (f" and {len(unique) - limit} more values" if len(unique) > limit else "")
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[-2]} x {array.shape[-1]}"
+
+
+__all__ = ["IGNORED_LABEL", "read_labels"]

@@ -1,0 +1,11 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Metrics of the package; each folder is an `evaluate` metric that loads from its path."""
+
+from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import (
+    SegmentationMetrics,
+    confusion_matrix,
+    metrics_from_confusion_matrix,
+)
+
+
+__all__ = ["SegmentationMetrics", "confusion_matrix", "metrics_from_confusion_matrix"]

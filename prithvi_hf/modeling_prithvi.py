@@ -1,0 +1,466 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""PyTorch Prithvi: the encoder and the segmentation model on top of it.
+
+This file must not postpone the evaluation of its annotations: transformers reads the class of a model's
+configuration from one.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_prithvi import PrithviConfig
+from .decode_heads_prithvi import PrithviFCNHead, PrithviNeck
+from .hub_prithvi import RemoteCodeMixin
+from .loss_prithvi import cross_entropy_loss
+
+
+def _sincos_1d(size: int, length: int) -> np.ndarray:
+    """Sine and cosine of positions 0 to `length - 1` at `size / 2` frequencies: `(length, size)`, float64."""
+    frequencies = 10000.0 ** (-np.arange(size // 2, dtype=np.float64) / (size / 2))
+    angles = np.outer(np.arange(length, dtype=np.float64), frequencies)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> torch.Tensor:
+    """The fixed 3-D sine-cosine position table of Prithvi, class token (all zeros) first.
+
+    Channels are split 6/16 to the column, 6/16 to the row, 4/16 to the frame, in this order; tokens run over columns
+    first, then rows, then frames. Pretrained weights rely on both. It is made in numpy so that it has values also
+    while a model is being built on the meta device. The first generation computed its frequencies in float32; the
+    difference is below 1e-6.
+
+    Args:
+        hidden_size (`int`): Width of the table, a multiple of 16.
+        grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
+
+    Returns:
+        `torch.FloatTensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`.
+    """
+    frames, rows, columns = grid_size
+    column_part = _sincos_1d(hidden_size // 16 * 6, columns)[None, None]
+    row_part = _sincos_1d(hidden_size // 16 * 6, rows)[None, :, None]
+    frame_part = _sincos_1d(hidden_size // 16 * 4, frames)[:, None, None]
+    parts = [np.broadcast_to(part, (*grid_size, part.shape[-1])) for part in (column_part, row_part, frame_part)]
+    table = np.concatenate(parts, axis=-1).reshape(1, -1, hidden_size)  # (1, T h w, E)
+    return torch.from_numpy(np.pad(table, ((0, 0), (1, 0), (0, 0))).astype(np.float32))
+
+
+def as_frames(pixel_values: torch.Tensor, num_channels: int) -> torch.Tensor:
+    """Bring pixel values to `(batch_size, num_channels, num_frames, height, width)`.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(B, C, T, H, W)`, or `(B, C, H, W)` for one frame): Normalised bands.
+        num_channels (`int`): The number of bands that the model takes.
+
+    Raises:
+        ValueError: The tensor has other dimensions or another number of bands.
+    """
+    if pixel_values.ndim == 4:
+        pixel_values = pixel_values.unsqueeze(2)
+    if pixel_values.ndim != 5:
+        raise ValueError(
+            "Expected pixel_values of shape (batch_size, num_channels, num_frames, height, width), or without "
+            f"num_frames for a single frame, found {tuple(pixel_values.shape)}."
+        )
+    if pixel_values.shape[1] != num_channels:
+        raise ValueError(
+            f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
+            f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
+            "load the model with num_channels and bands of your data."
+        )
+    return pixel_values
+
+
+class PrithviPatchEmbeddings(nn.Conv3d):
+    """The 3-D convolution of non-overlapping patches; in half precision, the matrix product that it is.
+
+    torch 2.13's half-precision `Conv3d` on a CPU (oneDNN) returns wrong values for 1x16x16 patches, off by as much as
+    the largest value. In float32 the convolution stays: it adds in the original's order, and one ReLU of the
+    reference values sits so close to zero that another order flips it.
+    """
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Map `(B, C, T, H, W)` to `(B, frames * rows * columns, hidden_size)`; an indivisible border is dropped."""
+        half = pixel_values.dtype in (torch.float16, torch.bfloat16)
+        if half or torch.is_autocast_enabled(pixel_values.device.type):
+            return self._matrix_product(pixel_values)
+        return super().forward(pixel_values).flatten(2).transpose(1, 2)
+
+    def _matrix_product(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The same product without a convolution."""
+        frames, rows, columns = self.kernel_size
+        grid = [size // patch for size, patch in zip(pixel_values.shape[2:], self.kernel_size, strict=True)]
+        cropped = pixel_values[:, :, : grid[0] * frames, : grid[1] * rows, : grid[2] * columns]
+        patches = cropped.reshape(*cropped.shape[:2], grid[0], frames, grid[1], rows, grid[2], columns)
+        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, T' h w, C t p q)
+        return nn.functional.linear(patches, self.weight.flatten(1), self.bias)
+
+
+class PrithviEmbeddings(nn.Module):
+    """Patch embedding, class token and fixed 3-D sine-cosine positions."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.patch_embeddings = PrithviPatchEmbeddings(
+            config.num_channels, config.hidden_size, kernel_size=config.tubelet_size, stride=config.tubelet_size
+        )
+        # Only room for the table: values set here would be lost in from_pretrained, see _init_weights.
+        num_positions = 1 + math.prod(config.grid_size)
+        self.register_buffer(
+            "position_embeddings", torch.zeros(1, num_positions, config.hidden_size), persistent=False
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def interpolate_positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
+        """Position table for any grid of tokens.
+
+        As terratorch does for the second generation: a new number of frames is computed afresh, new rows and columns
+        are interpolated from the configured ones, bicubically with `align_corners=True`.
+
+        Args:
+            grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`.
+        """
+        frames, rows, columns = self.config.grid_size
+        if tuple(grid_size) == (frames, rows, columns):
+            return self.position_embeddings
+        table = self.position_embeddings.float()
+        if grid_size[0] != frames:
+            table = sincos_position_table(self.config.hidden_size, (grid_size[0], rows, columns)).to(table.device)
+        if tuple(grid_size[1:]) != (rows, columns):
+            maps = table[0, 1:].reshape(grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
+            maps = nn.functional.interpolate(maps, size=grid_size[1:], mode="bicubic", align_corners=True)
+            table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
+        return table.to(self.position_embeddings.dtype)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Map `(B, C, T, H, W)` to tokens `(B, 1 + frames * rows * columns, hidden_size)`.
+
+        A border narrower than a patch is dropped, as in the original.
+
+        Raises:
+            ValueError: A dimension is smaller than one patch.
+        """
+        if any(size < patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)):
+            raise ValueError(
+                f"Expected at least one patch of {self.config.tubelet_size} (frames, rows, columns), found an input "
+                f"of {tuple(pixel_values.shape[2:])}. Pad the image, or use PrithviForSemanticSegmentation, which "
+                "pads it."
+            )
+        grid_size = tuple(
+            size // patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)
+        )
+        positions = self.interpolate_positions(grid_size)
+        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, T h w, E)
+        tokens = patches + positions[:, 1:]
+        cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
+        return self.dropout(torch.cat([cls_token, tokens], dim=1))
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out: inputs `(B, heads, L, d)`, returns `(B, L, heads, d)` and weights `(B, heads, L, L)`.
+
+    The softmax is taken in float32 whatever the dtype, as in transformers' own models.
+    """
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class PrithviAttention(nn.Module):
+    """Multi-head self-attention with separate projections (the original's are fused; conversion splits them)."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend over `(B, L, hidden_size)`; returns the same shape and, from eager attention, the weights."""
+        batch_size, length, _ = hidden_states.shape
+        heads = (batch_size, length, -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(heads).transpose(1, 2)  # (B, heads, L, d)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.attention_dropout if self.training else 0.0
+        output, weights = attend(self, query, key, value, None, dropout=dropout, scaling=self.scaling, **kwargs)
+        return self.o_proj(output.reshape(batch_size, length, -1).contiguous()), weights
+
+
+class PrithviMLP(nn.Module):
+    """The two-layer perceptron of a transformer layer."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        intermediate_size = int(config.hidden_size * config.mlp_ratio)
+        self.fc1 = nn.Linear(config.hidden_size, intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `(B, L, hidden_size)` to the same shape."""
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class PrithviLayer(GradientCheckpointingLayer):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = PrithviAttention(config)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = PrithviMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """Map `(B, L, hidden_size)` to the same shape."""
+        attended, _ = self.attention(self.layernorm_before(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+
+
+@auto_docstring
+class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+    """What every Prithvi model shares: its configuration class, what it supports, how fresh weights are made."""
+
+    config: PrithviConfig
+    base_model_prefix = "prithvi"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PrithviEmbeddings", "PrithviLayer", "PrithviUpsampleBlock", "PrithviConvLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": PrithviLayer, "attentions": PrithviAttention}
+    _input_embed_layer = "patch_embeddings"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights as the original makes them, and the position table, which no file holds.
+
+        Linear layers and the patch embedding Xavier-uniform (masked autoencoder), the neck as torch makes transposed
+        convolutions, convolutions of the heads Kaiming-normal, classifiers normal with deviation 0.01
+        (mmsegmentation). Only functions that leave loaded weights alone are used.
+        """
+        super()._init_weights(module)
+        if isinstance(module, PrithviEmbeddings):
+            init.normal_(module.cls_token, std=self.config.initializer_range)
+            init.copy_(
+                module.position_embeddings, sincos_position_table(self.config.hidden_size, self.config.grid_size)
+            )
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Conv3d):
+            bound = math.sqrt(6 / (module.weight[0].numel() + module.out_channels))
+            init.uniform_(module.weight, -bound, bound)
+        elif isinstance(module, nn.ConvTranspose2d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, PrithviFCNHead):
+            init.normal_(module.classifier.weight, std=0.01)
+        elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+@auto_docstring
+class PrithviModel(PrithviPreTrainedModel):
+    """The bare Prithvi encoder: tokens of every patch, without a head."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__(config)
+        self.embeddings = PrithviEmbeddings(config)
+        self.layers = nn.ModuleList(PrithviLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    @auto_docstring
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutput:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, num_frames, height, width)`, or `(batch_size, num_channels, height, width)` for one frame):
+            Normalised bands. Any number of frames; any height and width of at least one patch. A border narrower
+            than a patch is dropped.
+        """  # noqa: E501, D205, D212
+        if pixel_values is None:
+            raise ValueError("Expected pixel_values, found None.")
+        hidden_states = self.embeddings(as_frames(pixel_values, self.config.num_channels))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.layernorm(hidden_states))
+
+
+def pad_by_reflection(pixel_values: torch.Tensor, multiple: tuple[int, int]) -> torch.Tensor:
+    """Pad the last two dimensions right and bottom, by reflection, to the next multiple.
+
+    Unlike torch's reflection padding it takes images smaller than the padding too: the reflection goes on back and
+    forth, as numpy's `"reflect"` does.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(..., height, width)`): The image.
+        multiple (`tuple[int, int]`): Rows and columns of a patch.
+    """
+    for dim, step in zip((-2, -1), multiple, strict=True):
+        size = pixel_values.shape[dim]
+        padding = -size % step
+        if padding:
+            period = max(2 * (size - 1), 1)
+            index = torch.arange(size + padding, device=pixel_values.device) % period
+            pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
+    return pixel_values
+
+
+@auto_docstring(custom_intro="The Prithvi encoder with a neck and a fully convolutional head for a class a pixel.")
+class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
+    """Prithvi with a neck, a decode head and, for training, an auxiliary head on the same features."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__(config)
+        if config.num_labels < 2:
+            raise ValueError(f"Expected at least two classes (num_labels), found {config.num_labels}.")
+        self.prithvi = PrithviModel(config)
+        self.neck = PrithviNeck(config)
+        self.decode_head = PrithviFCNHead(config, config.head_num_convs)
+        self.auxiliary_head = (
+            PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
+        )
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SemanticSegmenterOutput:
+        r"""
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, num_frames, height, width)`, or `(batch_size, num_channels, height, width)` for one frame):
+            Normalised bands of any height and width: the image is padded right and bottom by reflection to whole
+            patches, and the logits are cropped back.
+        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+            Class of each pixel, 0 to `num_labels - 1`, or `semantic_loss_ignore_index`. In training the loss is that
+            of the decode head plus `auxiliary_loss_weight` times that of the auxiliary head; in evaluation it is
+            the decode head's alone.
+        """  # noqa: E501, D205, D212
+        pixel_values = self._check_inputs(pixel_values, labels)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        padded = pad_by_reflection(pixel_values, self.config.tubelet_size[1:])
+        outputs = self.prithvi(padded, **kwargs)
+        features = self.neck(outputs.last_hidden_state, self._token_grid(padded))
+        logits = self._to_image(self.decode_head(features), padded, pixel_values)
+        loss = None
+        if labels is not None:
+            loss = self.segmentation_loss(logits, labels, num_items_in_batch)
+            if self.training and self.auxiliary_head is not None:
+                auxiliary_logits = self._to_image(self.auxiliary_head(features), padded, pixel_values)
+                auxiliary_loss = self.segmentation_loss(auxiliary_logits, labels, num_items_in_batch)
+                loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
+        return SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _check_inputs(self, pixel_values: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
+        """Refuse what the neck cannot take, and labels of another size; returns five-dimensional pixel values."""
+        if pixel_values is None:
+            raise ValueError("Expected pixel_values, found None.")
+        pixel_values = as_frames(pixel_values, self.config.num_channels)
+        if pixel_values.shape[2] != self.config.num_frames:
+            raise ValueError(
+                f"Expected {self.config.num_frames} frame(s) in dimension 2 (config.num_frames; the neck is built for "
+                f"them), found {pixel_values.shape[2]} in {tuple(pixel_values.shape)}. Load the model with "
+                f"num_frames={pixel_values.shape[2]} and fine-tune it, or give it the frames it was trained with."
+            )
+        expected = (pixel_values.shape[0], *pixel_values.shape[-2:])
+        if labels is not None and tuple(labels.shape) != expected:
+            raise ValueError(f"Expected labels of shape {expected}, one a pixel, found {tuple(labels.shape)}.")
+        return pixel_values
+
+    def _token_grid(self, padded: torch.Tensor) -> tuple[int, int]:
+        """Rows and columns of tokens of a padded image."""
+        _, rows, columns = self.config.tubelet_size
+        return padded.shape[-2] // rows, padded.shape[-1] // columns
+
+    @staticmethod
+    def _to_image(logits: torch.Tensor, padded: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Bring logits `(B, num_labels, h, w)` to the size of the image.
+
+        The neck enlarges the token grid 16 times whatever the patch, so only patches other than 16 need resizing.
+        """
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = nn.functional.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
+
+    def segmentation_loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The configured loss of one head's logits.
+
+        Args:
+            logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Scores, as large as the labels.
+            labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Classes or the ignore index.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*): The Trainer's count of labels other than -100 in
+                a whole optimisation step; it serves only where -100 is the ignore index.
+
+        Returns:
+            `torch.Tensor` of shape `()`.
+        """
+        ignore_index = self.config.semantic_loss_ignore_index
+        count = num_items_in_batch if ignore_index == -100 else None
+        return cross_entropy_loss(logits, labels, self.config.class_weights, ignore_index, count)
+
+
+__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel"]

@@ -1,0 +1,167 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Pixel values from the file to the model: what is missing, scaling and normalisation, as functions on arrays."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Frame:
+    """One date of one image.
+
+    Attributes:
+        values: (num_channels, height, width) as in the file, the bands in the model's order.
+        name: what messages call it.
+        tag: the file's nodata tag, or None.
+        file_mask: bool (height, width), True where the file's own mask says that there is no data, or None.
+    """
+
+    values: np.ndarray
+    name: str
+    tag: float | None = None
+    file_mask: np.ndarray | None = None
+
+
+def is_raster(value: Any) -> bool:
+    """Whether an object is read band by band as `prithvi_hf.data.geotiff.GeoTiffRaster` is.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True when it has the attributes that the image processor uses.
+    """
+    needed = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
+    return all(hasattr(value, attribute) for attribute in needed)
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """A numpy array of numbers.
+
+    Args:
+        value: an array, or a tensor of any device and precision.
+        name: what the error message calls it.
+
+    Returns:
+        The array, without a copy where possible.
+
+    Raises:
+        TypeError: the value is neither, or does not hold real numbers.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+        found = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(
+            f"{name}: expected an array or tensor of numbers, or a raster, found {found}. Remedy: open files with "
+            "prithvi_hf.data.geotiff.GeoTiffRaster, or read them into arrays (num_channels, height, width) first."
+        )
+    return value
+
+
+def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[list[np.ndarray | None], np.ndarray]:
+    """Applies the nodata rule to the frames of one image.
+
+    Args:
+        frames: frames of one size.
+        options: `nodata_rule` and `nodata_value` of the image processor.
+
+    Returns:
+        For each frame the values to replace, bool (num_channels, height, width), or None where there is none; and the
+        nodata pixels of the image, bool (height, width).
+
+    Raises:
+        ValueError: a file's mask has another size than its bands.
+    """
+    combine = np.logical_and.reduce if options["nodata_rule"] == "all" else np.logical_or.reduce
+    singles = [_equals_nodata(frame.values, _nodata_values(frame.tag, options["nodata_value"])) for frame in frames]
+    pixels = [_nodata_pixels(frame, single, combine) for frame, single in zip(frames, singles, strict=True)]
+    scene = combine(np.stack(pixels), axis=0)
+    missing = [
+        _missing_values(frame.values, single, own | scene)
+        for frame, single, own in zip(frames, singles, pixels, strict=True)
+    ]
+    return missing, scene
+
+
+def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) -> list[float]:
+    values = nodata_value if isinstance(nodata_value, list) else [nodata_value]
+    return list(dict.fromkeys(float(value) for value in [tag, *values] if value is not None))
+
+
+def _equals_nodata(values: np.ndarray, nodata: Sequence[float]) -> np.ndarray | None:
+    """Where single values are NaN or equal a nodata value; None when none can be."""
+    is_float = values.dtype.kind == "f"
+    found = np.isnan(values) if is_float else None
+    for number in nodata:
+        if math.isnan(number) or not (is_float or number.is_integer()):
+            continue
+        # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
+        with np.errstate(over="ignore"):
+            equal = values == (number if is_float else int(number))
+        found = equal if found is None else found | equal
+    return found
+
+
+def _nodata_pixels(frame: Frame, single: np.ndarray | None, combine: Any) -> np.ndarray:
+    size = frame.values.shape[-2:]
+    pixels = np.zeros(size, dtype=bool) if single is None else combine(single, axis=0)
+    if frame.file_mask is None:
+        return pixels
+    if frame.file_mask.shape != size:
+        raise ValueError(
+            f"{frame.name}: expected a nodata mask of the bands' size {size[0]} x {size[1]}, found "
+            f"{' x '.join(map(str, frame.file_mask.shape))}. Remedy: write the mask on the grid of the bands."
+        )
+    return pixels | np.asarray(frame.file_mask, dtype=bool)
+
+
+def _missing_values(values: np.ndarray, single: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
+    """Single values and whole pixels to replace. Infinite values are not nodata, but no model can take them."""
+    missing = single
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            infinite = np.isinf(values.astype(np.float32, copy=False))
+        missing = infinite if missing is None else missing | infinite
+    if pixels.any():
+        missing = np.broadcast_to(pixels, values.shape) if missing is None else missing | pixels
+    return missing if missing is not None and missing.any() else None
+
+
+def scale_and_normalize(
+    frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: Mapping[str, Any]
+) -> np.ndarray:
+    """Replaces missing values, scales and normalises.
+
+    Args:
+        frames: frames of one size.
+        missing: for each frame the values to replace, as from `find_nodata`.
+        options: the image processor's `nodata_replacement`, `do_rescale`, `rescale_factor`, `rescale_offset`,
+            `do_normalize`, `image_mean` and `image_std`.
+
+    Returns:
+        float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std` in float32.
+    """
+    output = np.empty((frames[0].values.shape[0], len(frames), *frames[0].values.shape[1:]), dtype=np.float32)
+    for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
+        with np.errstate(over="ignore"):
+            output[:, t] = frame.values
+        if where is not None:
+            np.copyto(output[:, t], np.float32(options["nodata_replacement"]), where=where)
+    if options["do_rescale"] and options["rescale_factor"] != 1:
+        output *= np.float32(options["rescale_factor"])
+    if options["do_rescale"] and options["rescale_offset"] != 0:
+        output += np.float32(options["rescale_offset"])
+    if options["do_normalize"]:
+        output -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
+        output /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
+    return output
+
+
+__all__ = ["Frame", "as_array", "find_nodata", "is_raster", "scale_and_normalize"]

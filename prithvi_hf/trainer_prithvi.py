@@ -1,0 +1,303 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import CommitInfo
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader, Dataset, Subset
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, SchedulerType, get_last_checkpoint
+
+from .hub_prithvi import push_folder_to_hub
+from .metrics.segmentation_metrics.segmentation_metrics import confusion_matrix, metrics_from_confusion_matrix
+from .sliding_window_prithvi import sliding_window_logits, window_and_stride
+
+
+@dataclass
+class PrithviTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with defaults for segmentation chips, and what evaluation by sliding window needs."""
+
+    eval_window: int | None = field(
+        default=None, metadata={"help": "Side of the evaluation window in pixels; the model's image size by default."}
+    )
+    eval_overlap: float = field(
+        default=0.5, metadata={"help": "Share of a window that the next one covers again, 0 to below 1."}
+    )
+    eval_window_batch_size: int = field(
+        default=8, metadata={"help": "Windows in one forward pass of the evaluation, at least 1."}
+    )
+    decay_all_parameters: bool = field(
+        default=False,
+        metadata={
+            "help": "Decay every parameter, as the original recipes do: also biases, norms and the class token."
+        },
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Keep False: chips are decoded by a transform that needs all columns."}
+    )
+    lr_scheduler_type: SchedulerType | str = field(
+        default="polynomial",
+        metadata={
+            "help": "'polynomial' is the original's poly schedule, whose linear warm-up scales the decayed rate "
+            "(power, lr_end and warmup_ratio in lr_scheduler_kwargs); any other name is that schedule of transformers."
+        },
+    )
+    metric_for_best_model: str | None = field(
+        default="mean_iou", metadata={"help": "Evaluation metric that chooses the best checkpoint."}
+    )
+    greater_is_better: bool | None = field(
+        default=True, metadata={"help": "Whether a larger metric_for_best_model is better."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=1, metadata={"help": "Whole chips in one evaluation batch; 1 where chips differ in size."}
+    )
+    do_train: bool = field(default=True, metadata={"help": "Whether to train."})
+    do_eval: bool = field(default=True, metadata={"help": "Whether to evaluate on the validation split at the end."})
+    do_predict: bool = field(default=True, metadata={"help": "Whether to evaluate on the test splits at the end."})
+
+    def __post_init__(self) -> None:
+        """Check the window options and settle what depends on the machine; the base class resolves the rest."""
+        super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
+        if not 0 <= self.eval_overlap < 1:
+            raise ValueError(f"eval_overlap must be at least 0 and below 1, found {self.eval_overlap}.")
+        if self.eval_window_batch_size < 1 or (self.eval_window is not None and self.eval_window < 1):
+            raise ValueError(
+                "eval_window and eval_window_batch_size must be at least 1, found "
+                f"{self.eval_window} and {self.eval_window_batch_size}."
+            )
+
+
+def _poly_factor(
+    step: int, base_lr: float, warmup_steps: int, total_steps: int, power: float, lr_end: float, warmup_ratio: float
+) -> float:
+    """Learning rate of a step over the base rate."""
+    decay = max(0.0, 1 - step / max(1, total_steps)) ** power
+    factor = decay * (1 - lr_end / base_lr) + lr_end / base_lr if base_lr else decay
+    if step < warmup_steps:
+        factor *= 1 - (1 - step / warmup_steps) * (1 - warmup_ratio)
+    return factor
+
+
+def get_poly_schedule_with_warmup(
+    optimizer: Optimizer,
+    num_warmup_steps: int,
+    num_training_steps: int,
+    power: float = 1.0,
+    lr_end: float = 0.0,
+    warmup_ratio: float = 1e-6,
+) -> LambdaLR:
+    """The schedule of the original recipes: mmcv 1.7's `poly` policy with linear warm-up, step by step.
+
+    The warm-up multiplies the already decayed rate; transformers' polynomial schedule warms up to the full rate and
+    decays from there, 10 % off at the end of a warm-up of a tenth of the steps.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`): Its groups' learning rates are the base rates.
+        num_warmup_steps (`int`): Steps of the warm-up, 0 for none.
+        num_training_steps (`int`): Steps in all.
+        power (`float`, defaults to 1.0): Exponent of the decay.
+        lr_end (`float`, defaults to 0.0): Rate that the decay ends at.
+        warmup_ratio (`float`, defaults to 1e-6): Share of the rate that the first step has.
+    """
+    factors = [
+        partial(
+            _poly_factor,
+            base_lr=group.get("initial_lr", group["lr"]),
+            warmup_steps=num_warmup_steps,
+            total_steps=num_training_steps,
+            power=power,
+            lr_end=lr_end,
+            warmup_ratio=warmup_ratio,
+        )
+        for group in optimizer.param_groups
+    ]
+    return LambdaLR(optimizer, factors)
+
+
+def find_last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a run, or None.
+
+    `trainer_state.json` is the last file of a checkpoint; one that was cut off while being written lacks it and is
+    passed over.
+
+    Args:
+        output_dir (`str` or `Path`): Output folder of the run; it need not exist.
+    """
+    folder = Path(output_dir)
+    if not folder.is_dir():
+        return None
+    last = get_last_checkpoint(folder)
+    if last is None or (Path(last) / "trainer_state.json").is_file():
+        return last
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+class PrithviTrainer(Trainer):
+    """A `Trainer` that evaluates whole chips by sliding window and never holds more than one batch of logits.
+
+    Each process evaluates its own share of the chips and adds up a confusion matrix; the matrices are summed once at
+    the end, so every chip counts exactly once, whatever the number of processes. Metrics are those of
+    `segmentation_metrics`, with the prefix (`eval_`, `test_`, ...) in front; `loss` is that of the averaged logits.
+    """
+
+    args: PrithviTrainingArguments
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """Make the original's poly schedule, or the named one of transformers.
+
+        Args:
+            num_training_steps (`int`): Optimisation steps in all.
+            optimizer (`torch.optim.Optimizer`, *optional*): The optimizer; the Trainer's own by default.
+        """
+        if self.lr_scheduler is None and self.args.lr_scheduler_type == SchedulerType.POLYNOMIAL:
+            self.lr_scheduler = get_poly_schedule_with_warmup(
+                optimizer or self.optimizer,
+                self.args.get_warmup_steps(num_training_steps),
+                num_training_steps,
+                **(self.args.lr_scheduler_kwargs or {}),
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters under weight decay: all, or matrices and kernels without the class token.
+
+        Args:
+            model (`nn.Module`): The model to be optimised.
+        """
+        return [
+            name
+            for name, parameter in model.named_parameters()
+            if self.args.decay_all_parameters or (parameter.ndim > 1 and not name.endswith("cls_token"))
+        ]
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Batches of whole chips of this process's share: chip `i` goes to process `i` modulo their number.
+
+        Args:
+            eval_dataset (`Dataset` or `str`, *optional*): A data set, or the key of one of `self.eval_dataset`.
+
+        Raises:
+            ValueError: There is no evaluation data set.
+        """
+        if eval_dataset is None or isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset if eval_dataset is None else self.eval_dataset[eval_dataset]
+        if eval_dataset is None:
+            raise ValueError("Expected an evaluation data set, found none: pass eval_dataset to the trainer.")
+        share = range(self.args.process_index, len(eval_dataset), self.args.world_size)
+        return DataLoader(
+            Subset(eval_dataset, share),
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Stream over the chips and return their metrics; the parameters are those of `Trainer.evaluation_loop`."""
+        self.model.eval()
+        self.callback_handler.eval_dataloader = dataloader
+        num_labels = self.model.config.num_labels
+        matrix = torch.zeros(num_labels, num_labels, dtype=torch.int64, device=self.args.device)
+        totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # loss x pixels, pixels, chips
+        for logits, labels in self._predicted_chips(dataloader):
+            matrix += confusion_matrix(logits.argmax(dim=1), labels, num_labels)
+            pixels = (labels != -100).sum()
+            loss = self.model.segmentation_loss(logits, labels)
+            totals += torch.stack([loss.double() * pixels, pixels.double(), pixels.new_tensor(len(labels)).double()])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        matrix, totals = (self.accelerator.reduce(tensor, reduction="sum") for tensor in (matrix, totals))
+        weighted_loss, pixels, chips = totals.tolist()
+        metrics = metrics_from_confusion_matrix(matrix)
+        metrics["loss"] = weighted_loss / pixels if pixels else None
+        prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=prefixed, num_samples=int(chips))
+
+    @torch.no_grad()
+    def _predicted_chips(self, dataloader: DataLoader) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """Averaged logits `(B, num_labels, H, W)` and labels `(B, H, W)` of every batch, on the device."""
+        window, stride = window_and_stride(self.model.config, self.args.eval_window, self.args.eval_overlap)
+        for batch in dataloader:
+            with self.accelerator.autocast():
+                logits = sliding_window_logits(
+                    self.model, batch["pixel_values"], window, stride, self.args.eval_window_batch_size
+                )
+            yield logits, batch["labels"].to(logits.device)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | None:
+        """Upload the output folder with the code that loads it; card and pictures are those that lie there.
+
+        Args:
+            commit_message (`str`, *optional*): Message of the commit.
+            blocking (`bool`, defaults to `True`): Kept for the Trainer's signature; the upload is always waited for.
+            token (`str`, *optional*): Access token; `hub_token` or the stored one by default.
+            revision (`str`, *optional*): Branch to commit to.
+            private (`bool`, *optional*): Whether a new repository is private.
+            kwargs: Kept for the Trainer's signature (fields of its own model card).
+
+        Returns:
+            The commit in the first process, None in the others.
+        """
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        return push_folder_to_hub(
+            self.args.output_dir,
+            self.args.hub_model_id or Path(self.args.output_dir).resolve().name,
+            commit_message=commit_message or "End of training",
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            private=private if private is not None else self.args.hub_private_repo,
+        )
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Log the single figures; lists (one value a class) are for the results, trackers cannot draw them.
+
+        Args:
+            logs (`dict[str, Any]`): Figures by name.
+            start_time (`float`, *optional*): Start of training.
+        """
+        super().log(_single_figures(logs), start_time)
+
+    def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
+        """Print the single figures of a split; the lists are in the saved results.
+
+        Args:
+            split (`str`): Name to print.
+            metrics (`dict[str, Any]`): Figures by name.
+        """
+        super().log_metrics(split, _single_figures(metrics))
+
+
+def _single_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without the lists of one value a class."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, list)}
+
+
+__all__ = ["PrithviTrainer", "PrithviTrainingArguments", "find_last_checkpoint", "get_poly_schedule_with_warmup"]

@@ -1,0 +1,31 @@
+"""Fixtures shared by the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import hub  # noqa: F401 - a fixture: a Hub on the loopback interface
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The project's reference folder, named by `PRITHVI_HF_SHARED` or lying beside the repository."""
+    folder = Path(os.environ.get("PRITHVI_HF_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not (folder / "reference" / "golden").is_dir():
+        pytest.skip(
+            f"no reference values in {folder}: set PRITHVI_HF_SHARED to the folder that holds reference/ and data/"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir(shared_dir: Path) -> Path:
+    """Folder of the golden safetensors files."""
+    return shared_dir / "reference" / "golden"
+
+
+@pytest.fixture(scope="session")
+def flood_chips(shared_dir: Path) -> Path:
+    """Folder of the eight real Sen1Floods11 chips, in the official layout."""
+    return shared_dir / "data" / "sen1floods11"

@@ -1,0 +1,188 @@
+"""The audit of a split: what it counts, and that it names everything that is wrong at once."""
+
+import numpy as np
+import pytest
+from affine import Affine
+from datasets import Dataset, Features, List, Value
+
+from prithvi_hf.data import SegmentationTransform, audit_split
+from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from tests.raster_factory import BANDS, PIXEL, cut_off, labels, reflectance, transform_at, write_chip, write_mask
+from tests.raster_factory import write_raster as write
+
+
+FEATURES = Features({"image": GeoTiff(), "mask": GeoTiff(), "id": Value("string")})
+
+
+@pytest.fixture
+def processor():
+    return PrithviImageProcessor(bands=list(BANDS), ignore_values=[-1])
+
+
+def dataset_of(tmp_path, chips):
+    """Rows of chips whose files are <id>.tif and <id>_mask.tif."""
+    rows = {
+        "image": [str(tmp_path / f"{chip}.tif") for chip in chips],
+        "mask": [str(tmp_path / f"{chip}_mask.tif") for chip in chips],
+        "id": list(chips),
+    }
+    return Dataset.from_dict(rows, features=FEATURES)
+
+
+@pytest.fixture
+def split(tmp_path):
+    for seed, chip in enumerate("abcd"):
+        write_chip(tmp_path / f"{chip}.tif", seed=seed)
+        write_mask(tmp_path / f"{chip}_mask.tif", seed=seed)
+    return dataset_of(tmp_path, "abcd")
+
+
+def audit(dataset, processor, num_labels=2):
+    return audit_split(dataset, processor, num_labels, "train", show_progress=False)
+
+
+def test_counts(split, processor):
+    found = audit(split, processor, num_labels=3)
+    masks = np.stack([labels(seed=seed) for seed in range(4)])
+    assert found.chips == 4
+    assert found.class_pixels == ((masks == 0).sum(), (masks == 1).sum(), 0)
+    assert found.class_chips == (4, 4, 0)
+    assert found.ignored_pixels == (masks == -1).sum()
+    assert found.nodata_pixels == 0
+    assert found.sizes == {(32, 32): 4}
+    assert found.total_pixels == masks.size
+    assert found.labelled_pixels == (masks != -1).sum()
+
+
+def test_counts_by_the_rules_of_the_processor(split, tmp_path):
+    pixels = reflectance(6)
+    pixels[:, :4] = 0
+    write(tmp_path / "a.tif", pixels, descriptions=BANDS, nodata=0)
+    masked = PrithviImageProcessor(ignore_values=[-1], mask_nodata_labels=True)
+    plain = PrithviImageProcessor(ignore_values=[-1])
+    one = split.select([0])
+    assert audit(one, masked).nodata_pixels == audit(one, plain).nodata_pixels == 4 * 32
+    assert audit(one, masked).ignored_pixels > audit(one, plain).ignored_pixels
+    reduced = audit(split, PrithviImageProcessor(ignore_values=[-1], do_reduce_labels=True), 1)
+    assert reduced.class_pixels == (sum((labels(seed=seed) == 1).sum() for seed in range(4)),)
+
+
+def test_transforms_are_left_aside_and_streams_work(split, processor):
+    expected = audit(split, processor)
+    crops = split.with_transform(SegmentationTransform(processor, 8, train=True))
+    assert audit(crops, processor) == expected
+    assert audit(split.to_iterable_dataset(), processor) == expected
+
+
+def test_progress_bar(split, processor, capsys):
+    audit_split(split, processor, 2, "validation", show_progress=True)
+    assert "Checking validation" in capsys.readouterr().err
+
+
+def test_frames(tmp_path, processor):
+    frames = [str(write_chip(tmp_path / f"{month}.tif", seed=month)) for month in range(3)]
+    features = Features({**FEATURES, "image": List(GeoTiff())})
+    rows = {"image": [frames], "mask": [str(write_mask(tmp_path / "m.tif"))], "id": ["x"]}
+    dataset = Dataset.from_dict(rows, features=features)
+    three = PrithviImageProcessor(ignore_values=[-1], num_frames=3)
+    assert audit(dataset, three).chips == 1
+    with pytest.raises(ValueError, match="expected 1 frames"):
+        audit(dataset, processor)
+    write_chip(tmp_path / "1.tif", size=16)
+    with pytest.raises(ValueError, match=r"1\.tif 16 x 16"):
+        audit(dataset, three)
+
+
+# ----------------------------------------------------------------- what is wrong
+
+
+def test_several_problems_are_reported_together(split, processor, tmp_path):
+    cut_off(tmp_path / "a.tif", 0.6)
+    (tmp_path / "c_mask.tif").write_text("no raster")
+    write_mask(tmp_path / "d_mask.tif", size=16)
+    with pytest.raises(ValueError, match="Split train: 3 of 4 chips cannot be used") as info:
+        audit(split, processor)
+    message = str(info.value)
+    assert "a.tif: expected a GeoTIFF" in message
+    assert "truncated" in message
+    assert "c_mask.tif: expected a GeoTIFF" in message
+    assert "d_mask.tif: expected a mask of the image's size 32 x 32" in message
+    assert "b.tif" not in message
+
+
+def test_long_reports_are_cut(tmp_path, processor):
+    dataset = dataset_of(tmp_path, [f"gone{number}" for number in range(13)])
+    with pytest.raises(ValueError, match="13 of 13 chips") as info:
+        audit(dataset, processor)
+    assert "- and 3 more" in str(info.value)
+    assert len(str(info.value).splitlines()) == 12
+
+
+def test_truncated_mask(split, processor, tmp_path):
+    cut_off(tmp_path / "b_mask.tif", 0.5)
+    with pytest.raises(ValueError, match=r"b_mask\.tif.*truncated"):
+        audit(split, processor)
+
+
+def test_missing_band(split, processor, tmp_path):
+    write(tmp_path / "b.tif", reflectance(5), descriptions=BANDS[:5])
+    with pytest.raises(ValueError, match=r"b\.tif.*SWIR_2"):
+        audit(split, processor)
+
+
+def test_mask_value_outside_the_classes(split, processor, tmp_path):
+    mask = labels()
+    mask[5, 5] = 9
+    write(tmp_path / "c_mask.tif", mask)
+    with pytest.raises(ValueError, match=r"c_mask\.tif.*9 \(1 pixel\)"):
+        audit(split, processor)
+
+
+def test_missing_mask(split, processor):
+    rows = {"image": [split[0]["image"].path], "mask": [None], "id": ["a"]}
+    with pytest.raises(ValueError, match="a: expected a mask, found none"):
+        audit(Dataset.from_dict(rows, features=FEATURES), processor)
+
+
+def test_every_pixel_ignored(split, processor, tmp_path):
+    for chip in "abcd":
+        write(tmp_path / f"{chip}_mask.tif", np.full((32, 32), -1, np.int16))
+    with pytest.raises(ValueError, match=r"Split train: expected labelled pixels, found all 4,096 pixels of 4 chips"):
+        audit(split, processor)
+
+
+def test_empty_split(split, processor):
+    with pytest.raises(ValueError, match="at least one chip"):
+        audit(split.select([]), processor)
+
+
+@pytest.mark.parametrize(("shift", "fits"), [(6e-18, True), (0.4 * PIXEL, True), (0.6 * PIXEL, False), (1.0, False)])
+def test_place_of_image_and_mask(split, processor, tmp_path, shift, fits):
+    write_mask(tmp_path / "a_mask.tif", transform=transform_at(longitude=-0.78 + shift))
+    if fits:
+        assert audit(split, processor).chips == 4
+        return
+    with pytest.raises(ValueError, match=r"a_mask\.tif: expected the grid of .*a\.tif.*pixels"):
+        audit(split, processor)
+
+
+def test_crs_of_image_and_mask(split, processor, tmp_path):
+    write_mask(tmp_path / "a_mask.tif", crs="EPSG:32630")
+    with pytest.raises(ValueError, match=r"a_mask\.tif: expected the CRS of .*EPSG:4326.*EPSG:32630"):
+        audit(split, processor)
+
+
+def test_mask_without_georeference_is_fine(split, processor, tmp_path):
+    write_mask(tmp_path / "a_mask.tif", crs=None, transform=Affine.identity())
+    assert audit(split, processor).chips == 4
+
+
+def test_real_chips(flood_chips, tmp_path):
+    from prithvi_hf.data import load_dataset
+
+    processor = PrithviImageProcessor(rescale_factor=1e-4, do_normalize=False, ignore_values=[-1])
+    bolivia = load_dataset("sen1floods11", data_dir=flood_chips, split="train", cache_dir=str(tmp_path))
+    found = audit(bolivia.filter(lambda chip: chip == "Bolivia_233925", input_columns="id"), processor)
+    assert found.class_pixels[1] == 1
+    assert found.sizes == {(512, 512): 1}

@@ -1,0 +1,257 @@
+"""Crops, flips, rotations, padding and batches; image and labels always move together."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, List
+from torch.utils.data import DataLoader
+
+from prithvi_hf.data import SegmentationTransform, collate_chips
+from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
+from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from tests.raster_factory import BANDS, coordinate_array, write_chip, write_mask, write_raster
+
+
+@pytest.fixture
+def processor():
+    """Bands in file order, no scaling: pixel_values are the file's values."""
+    return PrithviImageProcessor(bands=list(BANDS), do_normalize=False, ignore_values=[-1], num_labels=2)
+
+
+def coordinate_chip(tmp_path, size, name="coordinates"):
+    """An image whose bands tell row and column, and a mask computed from them."""
+    array = coordinate_array(size)
+    image = write_raster(tmp_path / f"{name}.tif", array, descriptions=BANDS)
+    mask = write_raster(tmp_path / f"{name}_mask.tif", mask_of(array[0], array[1]))
+    return GeoTiffRaster(image), GeoTiffRaster(mask)
+
+
+def mask_of(row, column):
+    """A label for each coordinate without any symmetry, int16, -1 to 1."""
+    return ((row * 7 + column * 3 + row * column) % 3 - 1).astype(np.int16)
+
+
+def apply(transform, image, mask):
+    batch = transform({"image": [image], "mask": [mask]})
+    return batch["pixel_values"][0], batch["labels"][0]
+
+
+def assert_labels_follow(pixel_values, labels):
+    """The label of each pixel is the one its coordinates had in the file."""
+    row, column = pixel_values[0, 0].numpy(), pixel_values[1, 0].numpy()
+    expected = mask_of(row.astype(np.int64), column.astype(np.int64))
+    np.testing.assert_array_equal(labels.numpy(), np.where(expected == -1, -100, expected))
+
+
+@pytest.mark.parametrize("augmentation", ["none", "hflip", "d4"])
+@pytest.mark.parametrize("size", [(24, 40), (32, 32)])
+@pytest.mark.parametrize("crop", [16, (8, 20), None])
+def test_image_and_labels_move_together(processor, tmp_path, augmentation, size, crop):
+    image, mask = coordinate_chip(tmp_path, size)
+    transform = SegmentationTransform(processor, crop, augmentation, train=True)
+    expected = size if crop is None else (crop, crop) if isinstance(crop, int) else crop
+    for seed in range(6):
+        torch.manual_seed(seed)
+        pixel_values, labels = apply(transform, image, mask)
+        assert pixel_values.shape == (6, 1, *expected)
+        assert labels.shape == expected
+        assert (pixel_values.dtype, labels.dtype) == (torch.float32, torch.int64)
+        assert_labels_follow(pixel_values, labels)
+
+
+def orientations(processor, tmp_path, augmentation, size):
+    """All arrangements of the four corners that 60 draws give."""
+    image, mask = coordinate_chip(tmp_path, size)
+    transform = SegmentationTransform(processor, None, augmentation, train=True)
+    torch.manual_seed(0)
+    found = set()
+    for _ in range(60):
+        rows, columns = apply(transform, image, mask)[0][:2, 0]
+        found.add(tuple((int(rows[i, j]), int(columns[i, j])) for i in (0, -1) for j in (0, -1)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "size", "count"),
+    [("none", (16, 16), 1), ("hflip", (16, 16), 2), ("d4", (16, 16), 8), ("d4", (8, 16), 4), ("hflip", (8, 16), 2)],
+)
+def test_each_symmetry_occurs(processor, tmp_path, augmentation, size, count):
+    assert len(orientations(processor, tmp_path, augmentation, size)) == count
+
+
+def test_horizontal_flip_is_left_right(processor, tmp_path):
+    found = orientations(processor, tmp_path, "hflip", (8, 16))
+    assert found == {((1, 1), (1, 16), (8, 1), (8, 16)), ((1, 16), (1, 1), (8, 16), (8, 1))}
+
+
+def test_crops_reach_every_corner(processor, tmp_path):
+    image, mask = coordinate_chip(tmp_path, (10, 12))
+    transform = SegmentationTransform(processor, (8, 10), train=True)
+    torch.manual_seed(0)
+    corners = {tuple(int(v) for v in apply(transform, image, mask)[0][:2, 0, 0, 0]) for _ in range(80)}
+    assert corners == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
+
+
+def test_only_the_crop_is_read(processor, tmp_path, monkeypatch):
+    image, mask = coordinate_chip(tmp_path, (64, 64))
+    shapes, read = [], GeoTiffRaster.read
+    monkeypatch.setattr(GeoTiffRaster, "read", lambda self, *a, **k: shapes.append(self.shape) or read(self, *a, **k))
+    apply(SegmentationTransform(processor, 16, train=True), image, mask)
+    assert {shape[-2:] for shape in shapes} == {(16, 16)}
+
+
+def test_evaluation_is_the_whole_chip_as_it_is(processor, tmp_path):
+    image, mask = coordinate_chip(tmp_path, (24, 40))
+    pixel_values, labels = apply(SegmentationTransform(processor, 16, "d4", train=False), image, mask)
+    np.testing.assert_array_equal(pixel_values[:, 0], coordinate_array((24, 40)))
+    assert_labels_follow(pixel_values, labels)
+
+
+# ----------------------------------------------------------------- small chips and empty labels
+
+
+@pytest.mark.parametrize(("size", "crop"), [((10, 20), 16), ((10, 6), 16), ((5, 30), 16), ((1, 3), 8)])
+def test_small_chips_are_padded_right_and_bottom(processor, tmp_path, size, crop):
+    image, mask = coordinate_chip(tmp_path, size)
+    torch.manual_seed(1)
+    pixel_values, labels = apply(SegmentationTransform(processor, crop, train=True), image, mask)
+    assert pixel_values.shape[-2:] == labels.shape == (crop, crop)
+    rows, columns = min(size[0], crop), min(size[1], crop)
+    assert_labels_follow(pixel_values[..., :rows, :columns], labels[:rows, :columns])
+    assert (labels[rows:] == -100).all()
+    assert (labels[:, columns:] == -100).all()
+    whole = pixel_values[..., :rows, :columns].numpy()
+    padding = [(0, 0), (0, 0), (0, crop - rows), (0, crop - columns)]
+    np.testing.assert_array_equal(pixel_values.numpy(), np.pad(whole, padding, mode="reflect"))
+
+
+def chip_with_labels(tmp_path, labelled):
+    """A 64 x 64 chip with one labelled pixel, or none."""
+    mask = np.full((64, 64), -1, np.int16)
+    if labelled is not None:
+        mask[labelled] = 1
+    path = write_raster(tmp_path / "mask.tif", mask)
+    return GeoTiffRaster(write_chip(tmp_path / "image.tif", size=64)), GeoTiffRaster(path)
+
+
+@pytest.mark.parametrize("pixel", [(0, 0), (63, 63), (20, 61)])
+def test_crop_without_label_is_drawn_again(processor, tmp_path, pixel):
+    image, mask = chip_with_labels(tmp_path, pixel)
+    transform = SegmentationTransform(processor, 8, "d4", train=True)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert (apply(transform, image, mask)[1] == 1).sum() == 1
+
+
+def test_crop_around_the_only_label_is_not_always_the_same(processor, tmp_path):
+    image, mask = chip_with_labels(tmp_path, (30, 30))
+    transform = SegmentationTransform(processor, 8, train=True)
+    torch.manual_seed(0)
+    places = {tuple(apply(transform, image, mask)[1].argmax(-1).tolist()) for _ in range(12)}
+    assert len(places) > 3
+
+
+def test_chip_without_any_label_ends(processor, tmp_path):
+    image, mask = chip_with_labels(tmp_path, None)
+    pixel_values, labels = apply(SegmentationTransform(processor, 8, train=True), image, mask)
+    assert pixel_values.shape == (6, 1, 8, 8)
+    assert (labels == -100).all()
+
+
+# ----------------------------------------------------------------- data sets, frames, workers
+
+
+def test_with_transform_frames_and_collate(processor, tmp_path):
+    frames = [[str(write_chip(tmp_path / f"{chip}{month}.tif", seed=month)) for month in (1, 2)] for chip in "abc"]
+    masks = [str(write_mask(tmp_path / f"{chip}_mask.tif")) for chip in "abc"]
+    features = Features({"image": List(GeoTiff()), "mask": GeoTiff()})
+    dataset = Dataset.from_dict({"image": frames, "mask": masks}, features=features)
+    two = PrithviImageProcessor(**{**processor.to_dict(), "num_frames": 2})
+    transform = SegmentationTransform(two, 16, "d4", train=True)
+    batch = next(iter(DataLoader(dataset.with_transform(transform), batch_size=3, collate_fn=collate_chips)))
+    assert batch["pixel_values"].shape == (3, 6, 2, 16, 16)
+    assert batch["labels"].shape == (3, 16, 16)
+    assert dataset.features == features
+
+
+def test_workers_draw_different_crops(processor, tmp_path):
+    write_chip(tmp_path / "image.tif", size=64)
+    write_mask(tmp_path / "mask.tif", size=64)
+    rows = {"image": [str(tmp_path / "image.tif")] * 8, "mask": [str(tmp_path / "mask.tif")] * 8}
+    dataset = Dataset.from_dict(rows, features=Features({"image": GeoTiff(), "mask": GeoTiff()}))
+    dataset = dataset.with_transform(SegmentationTransform(processor, 16, "d4", train=True))
+
+    def draw():
+        torch.manual_seed(3)
+        loader = DataLoader(dataset, num_workers=2, collate_fn=collate_chips, multiprocessing_context="fork")
+        return torch.cat([batch["pixel_values"] for batch in loader])
+
+    first = draw()
+    assert len({tuple(chip.flatten()[:32].tolist()) for chip in first}) >= 7
+    torch.testing.assert_close(draw(), first, rtol=0, atol=0)
+
+
+def test_pickles(processor):
+    transform = pickle.loads(pickle.dumps(SegmentationTransform(processor, 16, "d4", train=True)))
+    assert (transform.crop_size, transform.augmentation, transform.train) == ((16, 16), "d4", True)
+
+
+def test_evaluation_without_masks(processor, tmp_path):
+    image = coordinate_chip(tmp_path, 16)[0]
+    transform = SegmentationTransform(processor)
+    assert set(transform({"image": [image], "mask": [None]})) == {"pixel_values"}
+    assert set(transform({"image": [image]})) == {"pixel_values"}
+
+
+# ----------------------------------------------------------------- refused
+
+
+def test_training_needs_masks(processor, tmp_path):
+    image, mask = coordinate_chip(tmp_path, 16)
+    with pytest.raises(ValueError, match=r"coordinates\.tif: expected a mask"):
+        SegmentationTransform(processor, 8, train=True)({"image": [image], "mask": [None]})
+    with pytest.raises(ValueError, match=r"coordinates\.tif: expected a mask"):
+        SegmentationTransform(processor)({"image": [image, image], "mask": [mask, None]})
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_image_and_mask_of_different_size(processor, tmp_path, train):
+    image = coordinate_chip(tmp_path, 16)[0]
+    mask = GeoTiffRaster(write_mask(tmp_path / "other.tif", size=(16, 20)))
+    with pytest.raises(ValueError, match=r"coordinates\.tif 16 x 16.*other\.tif 16 x 20"):
+        apply(SegmentationTransform(processor, 8, train=train), image, mask)
+
+
+def test_columns_that_are_no_rasters(processor):
+    with pytest.raises(TypeError, match="cast_column"):
+        SegmentationTransform(processor)({"image": [np.zeros((6, 8, 8))], "mask": [None]})
+
+
+def test_mask_value_outside_the_classes_is_named(processor, tmp_path):
+    image = coordinate_chip(tmp_path, 16)[0]
+    mask = GeoTiffRaster(write_raster(tmp_path / "seven.tif", np.full((16, 16), 7, np.int16)))
+    with pytest.raises(ValueError, match=r"seven\.tif.*7 \(\d+ pixels\)"):
+        apply(SegmentationTransform(processor, 8, train=True), image, mask)
+
+
+@pytest.mark.parametrize("crop", [0, -3, (8,), (8, 0), 2.5, "16"])
+def test_bad_crop_size(processor, crop):
+    with pytest.raises(ValueError, match="crop_size"):
+        SegmentationTransform(processor, crop)
+
+
+def test_bad_augmentation(processor):
+    with pytest.raises(ValueError, match="none, hflip or d4"):
+        SegmentationTransform(processor, 16, "mixup")
+
+
+def test_collate_refuses_different_sizes_and_missing_labels():
+    small = {"pixel_values": torch.zeros(6, 1, 4, 4), "labels": torch.zeros(4, 4)}
+    large = {"pixel_values": torch.zeros(6, 1, 4, 8), "labels": torch.zeros(4, 8)}
+    with pytest.raises(ValueError, match=r"\(6, 1, 4, 4\), \(6, 1, 4, 8\).*batch size of 1"):
+        collate_chips([small, large])
+    with pytest.raises(ValueError, match="some without"):
+        collate_chips([small, {"pixel_values": small["pixel_values"]}])
+    assert set(collate_chips([{"pixel_values": small["pixel_values"]}] * 2)) == {"pixel_values"}

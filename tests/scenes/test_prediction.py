@@ -1,0 +1,313 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Whole scenes from GeoTIFF to map."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasterio.crs import CRS
+from rio_cogeo import cog_validate
+
+from prithvi_hf.scene_prithvi import (
+    PreparedScene,
+    assemble_map,
+    evaluation_mode,
+    natural_colors,
+    open_frames,
+    predict_scene_logits,
+    prepare_scene,
+)
+from prithvi_hf.scenes import predict_scene
+from prithvi_hf.sliding_window_prithvi import sliding_window_logits
+from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
+
+
+QUIET = {"show_progress": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def whole_image_classes(model, processor, pixels):
+    inputs = processor(pixels, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits[0].argmax(0).numpy()
+
+
+@pytest.mark.parametrize("size", [(20, 27), (5, 40), (WINDOW, WINDOW)])
+def test_scene_within_one_window_is_the_models_own_answer(tmp_path, model, size):
+    pixels = scene_pixels(*size)
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    window = max(WINDOW, *size)
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", window=window, **QUIET)
+    np.testing.assert_array_equal(result.mask, whole_image_classes(model, tiny_processor(), pixels))
+    assert len(np.unique(result.mask)) > 1
+
+
+def test_map_is_that_of_the_sliding_window_and_keeps_the_georeference(tmp_path, model):
+    pixels = scene_pixels()
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    inputs = tiny_processor()(pixels, return_tensors="pt")["pixel_values"]
+    logits = sliding_window_logits(model, inputs, (WINDOW, WINDOW), (WINDOW // 2, WINDOW // 2))
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1), logits[0].argmax(0).numpy())
+        assert (dataset.crs, tuple(dataset.transform)) == (CRS_UTM, tuple(TRANSFORM))
+        assert dataset.tags(1)["class_1"] == "water"
+    assert cog_validate(tmp_path / "map.tif", strict=True)[0]
+
+
+def test_batch_size_does_not_change_the_map(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    maps = [
+        predict_scene(model, tiny_processor(), scene, tmp_path / f"{size}.tif", batch_size=size, **QUIET)
+        for size in (1, 4, 64)
+    ]
+    np.testing.assert_array_equal(maps[0].mask, maps[1].mask)
+    np.testing.assert_array_equal(maps[0].mask, maps[2].mask)
+
+
+def test_overlap_and_window_are_applied(tmp_path, model):
+    scene = open_frames(scene_pixels(64, 96))
+    prepared = prepare_scene(tiny_processor(), scene)
+    calls = []
+    predict_scene_logits(
+        model,
+        prepared,
+        window=(32, 48),
+        overlap=0,
+        batch_size=3,
+        on_windows=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(3, 4), (1, 4)]
+
+
+def test_nodata_follows_the_processors_rule(tmp_path, model):
+    pixels = scene_pixels()
+    pixels[:, :10] = -9999  # every band: no data
+    pixels[0, 20:25] = -9999  # one band alone: data
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    result = predict_scene(
+        model, tiny_processor(), scene, tmp_path / "all.tif", probabilities=tmp_path / "p.tif", **QUIET
+    )
+    np.testing.assert_array_equal(result.mask == 255, (pixels == -9999).all(0))
+    np.testing.assert_array_equal(np.isnan(result.probabilities).any(0), result.mask == 255)
+    strict = predict_scene(model, tiny_processor(nodata_rule="any"), scene, tmp_path / "any.tif", **QUIET)
+    np.testing.assert_array_equal(strict.mask == 255, (pixels == -9999).any(0))
+
+
+def test_nan_is_no_data(tmp_path, model):
+    pixels = scene_pixels().astype(np.float32)
+    pixels[:, :, :9] = np.nan
+    scene = write_scene(tmp_path / "scene.tif", pixels, nodata=np.nan)
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    np.testing.assert_array_equal(result.mask == 255, np.isnan(pixels[0]))
+
+
+def test_scene_without_any_data_is_a_map_without_any_class(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif", np.full((6, 40, 40), -9999, np.int16))
+    options = {"quicklook": tmp_path / "map.png", "probabilities": tmp_path / "p.tif", **QUIET}
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options)
+    assert (result.mask == 255).all()
+
+
+def test_probabilities_belong_to_the_map(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    path = tmp_path / "p.tif"
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", probabilities=path, **QUIET)
+    with rasterio.open(path) as dataset:
+        probabilities = dataset.read()
+        assert dataset.descriptions == ("no water", "water", "cloud")
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(0), result.mask)
+
+
+def test_frames_of_several_dates(tmp_path):
+    model, processor = tiny_model(num_frames=3), tiny_processor(num_frames=3)
+    dates = [scene_pixels(40, 45, seed=seed) for seed in range(3)]
+    paths = [write_scene(tmp_path / f"{index}.tif", pixels) for index, pixels in enumerate(dates)]
+    result = predict_scene(model, processor, paths, tmp_path / "map.tif", window=48, **QUIET)
+    np.testing.assert_array_equal(result.mask, whole_image_classes(model, processor, np.stack(dates, axis=1)))
+    swapped = predict_scene(model, processor, paths[::-1], tmp_path / "swapped.tif", window=48, **QUIET)
+    assert (swapped.mask != result.mask).any()
+
+
+def moved(pixels_right=0.0, degrees_of_freedom=TRANSFORM):
+    t = degrees_of_freedom
+    return Affine(t.a, t.b, t.c + pixels_right * t.a, t.d, t.e, t.f)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pixels": scene_pixels(70, 90)}, "Frame 2 has 70 x 90 pixels, the first 72 x 90"),
+        ({"crs": CRS.from_epsg(32719)}, "Frame 2 is in EPSG:32719, the first in EPSG:32720"),
+        ({"crs": None}, "Frame 2 is in None, the first in EPSG:32720"),
+        ({"transform": moved(3)}, "up to 3.00 pixels beside the first"),
+        ({"transform": Affine(10.01, 0, TRANSFORM.c, 0, TRANSFORM.e, TRANSFORM.f)}, "up to 0.09 pixels"),
+    ],
+)
+def test_frames_on_other_grids_are_refused(tmp_path, options, message):
+    first, second = write_scene(tmp_path / "a.tif"), write_scene(tmp_path / "b.tif", **options)
+    with pytest.raises(ValueError, match=message):
+        predict_scene(tiny_model(2), tiny_processor(2), [first, second], tmp_path / "map.tif", **QUIET)
+    assert sorted(os.listdir(tmp_path)) == ["a.tif", "b.tif"]
+
+
+def test_last_bits_of_a_transform_do_not_matter(tmp_path):
+    frames = [write_scene(tmp_path / "a.tif"), write_scene(tmp_path / "b.tif", transform=moved(1e-9))]
+    assert len(open_frames(frames)) == 2
+
+
+def test_mode_of_every_module_is_restored(tmp_path):
+    model = tiny_model().train()
+    model.decode_head.eval()  # a frozen part
+    before = {name: module.training for name, module in model.named_modules()}
+    statistics = {name: value.clone() for name, value in model.state_dict().items()}
+    scene = write_scene(tmp_path / "scene.tif")
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert all(torch.equal(value, statistics[name]) for name, value in model.state_dict().items())
+    same = predict_scene(model.eval(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    np.testing.assert_array_equal(result.mask, same.mask)
+
+
+def test_mode_is_restored_after_an_error():
+    model = tiny_model().train()
+    with pytest.raises(RuntimeError), evaluation_mode(model):
+        raise RuntimeError
+    assert model.training
+
+
+def test_model_can_be_trained_after_a_prediction(tmp_path):
+    model = tiny_model()
+    scene = write_scene(tmp_path / "scene.tif")
+    predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    inputs = tiny_processor()(scene_pixels(32, 32), return_tensors="pt")
+    model.train()(**inputs, labels=torch.zeros(1, 32, 32, dtype=torch.long)).loss.backward()
+
+
+def test_values_that_are_not_finite_are_an_error(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.decode_head.classifier.bias[0] = float("nan")
+    scene = write_scene(tmp_path / "scene.tif")
+    with pytest.raises(ValueError, match="not finite at 6480 pixels"):
+        predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    assert os.listdir(tmp_path) == ["scene.tif"]
+
+
+def test_model_in_bfloat16_predicts(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif")
+    result = predict_scene(tiny_model().bfloat16(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    reference = predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    assert (result.mask == reference.mask).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 1.0}, "0 <= overlap < 1, found 1.0"),
+        ({"overlap": -0.1}, "0 <= overlap < 1"),
+        ({"overlap": float("nan")}, "0 <= overlap < 1"),
+        ({"batch_size": 0}, "at least 1, found 0"),
+        ({"window": 0}, "whole and positive"),
+        ({"window": (32, 32, 32)}, "whole and positive"),
+        ({"window": (32, -1)}, "whole and positive"),
+        ({"window": 0.5}, "whole and positive"),
+        ({"probabilities": True}, "Expected a path for the probabilities"),
+        ({"probabilities": "none/p.tif"}, "does not exist"),
+        ({"probabilities_dtype": "int8"}, "written as one of"),
+        ({"class_values": {0: 1}}, "of their own"),
+        ({"quicklook": "none/q.png"}, "does not exist"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(tmp_path, model, options, message):
+    scene = write_scene(tmp_path / "scene.tif")
+
+    def never(*_, **__):
+        raise AssertionError("the scene was read")
+
+    with pytest.raises(ValueError, match=message):
+        predict_scene(model, never, scene, tmp_path / "map.tif", **options, **QUIET)
+    assert os.listdir(tmp_path) == ["scene.tif"]
+
+
+def test_outputs_never_replace_an_input_or_each_other(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    before = scene.read_bytes()
+    with pytest.raises(ValueError, match="also an input"):
+        predict_scene(model, tiny_processor(), scene, scene, **QUIET)
+    with pytest.raises(ValueError, match="same file"):
+        predict_scene(model, tiny_processor(), scene, tmp_path / "m.tif", probabilities=tmp_path / "m.tif", **QUIET)
+    assert scene.read_bytes() == before
+    assert os.listdir(tmp_path) == ["scene.tif"]
+
+
+def test_existing_map_is_kept_where_asked(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+    with pytest.raises(ValueError, match="exists already"):
+        predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", overwrite=False, **QUIET)
+    predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
+
+
+def test_progress_bar_counts_the_windows(tmp_path, model, capsys):
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(64, 64))
+    predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif")
+    assert "9/9" in capsys.readouterr().err
+
+
+def test_more_classes_than_a_byte_holds_are_refused():
+    scene = PreparedScene(torch.zeros(1, 6, 1, 2, 2), np.zeros((2, 2), bool))
+    with pytest.raises(ValueError, match="at most 255"):
+        assemble_map(None, torch.zeros(256, 2, 2), scene)
+
+
+def test_prepared_scene_goes_to_worker_processes(tmp_path):
+    scene = prepare_scene(tiny_processor(), open_frames(write_scene(tmp_path / "scene.tif")))
+    copy = pickle.loads(pickle.dumps(scene))
+    assert (copy.crs, tuple(copy.transform)) == (CRS_UTM, tuple(TRANSFORM))
+    assert torch.equal(copy.pixel_values, scene.pixel_values)
+
+
+def test_natural_colors_are_stretched_and_thinned():
+    pixels = torch.zeros(6, 2, 4, 2000)
+    pixels[:, 0] = 7  # the first date is not shown
+    pixels[2, 1] = torch.linspace(-2, 2, 2000)  # red
+    nodata = np.zeros((4, 2000), bool)
+    nodata[:, -500:] = True
+    picture = natural_colors(pixels, tiny_processor().bands, nodata)
+    assert picture.shape == (2, 1000, 3)
+    assert (picture[:, 750:] == 255).all()
+    assert picture[0, 0, 0] == 0
+    assert picture[0, 749, 0] == 255
+    assert (np.diff(picture[0, :750, 0].astype(int)) >= 0).all()
+    assert natural_colors(pixels[:2], ["NIR_NARROW", "SWIR_1"], nodata) is None
+
+
+def test_a_scene_has_frames():
+    with pytest.raises(ValueError, match="at least one frame"):
+        open_frames([])
+    for wrong in (5, None, ((scene_pixels(), scene_pixels()),)):
+        with pytest.raises(TypeError, match="found"):
+            open_frames(wrong)
+
+
+def test_real_chip_at_the_edge_of_the_swath(tmp_path, flood_chips, model):
+    (chip,) = flood_chips.rglob("Bolivia_103757_S2Hand.tif")
+    result = predict_scene(model, tiny_processor(), chip, tmp_path / "map.tif", overlap=0, window=128, **QUIET)
+    with rasterio.open(chip) as source, rasterio.open(tmp_path / "map.tif") as written:
+        used = source.read([2, 3, 4, 9, 12, 13])
+        assert written.crs == source.crs
+        assert tuple(written.transform) == tuple(source.transform)
+        assert written.shape == source.shape
+        np.testing.assert_array_equal(written.read(1) == 255, (used == 0).all(axis=0))
+    assert (result.mask == 255).mean() == pytest.approx(0.63, abs=0.005)
+    assert cog_validate(tmp_path / "map.tif", strict=True)[0]

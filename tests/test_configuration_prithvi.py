@@ -1,0 +1,63 @@
+"""The configuration: names of the original, round trips, what it refuses."""
+
+import json
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
+from prithvi_hf import PrithviConfig
+
+
+def test_original_names_are_accepted():
+    config = PrithviConfig(embed_dim=64, depth=3, num_heads=2, in_chans=4, img_size=96)
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels", "image_size")
+    assert [getattr(config, name) for name in names] == [64, 3, 2, 4, 96]
+    assert config.bands is None, "four channels are not the six HLS bands"
+
+
+def test_round_trip(tmp_path):
+    config = PrithviConfig(
+        patch_size=(1, 14, 14),
+        id2label={0: "land", 1: "water", 2: "ice"},
+        class_colors=["#000000", "#1f6fb4", "#ffffff"],
+        class_weights=[1, 2, 0.5],
+        num_frames=4,
+    )
+    config.save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is PrithviConfig
+    assert PrithviConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "prithvi"
+
+
+def test_default_describes_the_published_backbone():
+    config = PrithviConfig()
+    assert config.grid_size == (3, 14, 14)
+    assert config.bands == ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
+    assert config.neck_output_size == 3 * 768
+
+
+def test_a_single_number_is_a_square_patch():
+    assert PrithviConfig(patch_size=8).tubelet_size == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 100}, "multiple of 16"),
+        ({"hidden_size": 64, "num_attention_heads": 5}, "num_attention_heads"),
+        ({"patch_size": [16, 16]}, "frames, rows, columns"),
+        ({"image_size": 8}, "at least one patch"),
+        ({"num_frames": 3, "patch_size": [2, 16, 16]}, "multiple of patch_size"),
+        ({"bands": ["RED", "GREEN"]}, "6 distinct names"),
+        ({"class_weights": [1.0]}, "one entry a class"),
+        ({"class_weights": [0.0, 0.0]}, "zero"),
+        ({"class_colors": ["red", "#00ff00"]}, "#rrggbb"),
+        ({"head_num_convs": 0}, "at least 1"),
+        ({"decode_head": "unet++"}, "decode_head"),
+        ({"hidden_size": "768"}, "hidden_size"),
+    ],
+)
+def test_what_describes_no_model_is_refused(values, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        PrithviConfig(**values)
