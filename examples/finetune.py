@@ -51,8 +51,8 @@ def load_splits(recipe: Recipe) -> DatasetDict:
     if missing:
         raise ValueError(
             f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
-            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train, --do_eval or "
-            "--do_predict false."
+            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
+            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false."
         )
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
 
@@ -76,16 +76,16 @@ def check_splits(splits: DatasetDict, recipe: Recipe) -> None:
         raise ValueError(outcome[0])
 
 
-def put_aside_old_checkpoints(output_dir: Path) -> None:
-    """Move checkpoints of an earlier run out of the way of a fresh one, which would mix with them."""
-    old = sorted(output_dir.glob("checkpoint-*"))
+def put_aside_earlier_run(output_dir: Path) -> None:
+    """Move checkpoints and results of an earlier run out of the way of a fresh one, which would mix with them."""
+    old = sorted([*output_dir.glob("checkpoint-*"), *output_dir.glob("*_results.json")])
     if old:
         folder = output_dir / f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
         folder.mkdir()
         for path in old:
             path.rename(folder / path.name)
         logger.warning(
-            f"{output_dir} held {len(old)} checkpoint(s) of an earlier run; they are in {folder} now. Pass "
+            f"{output_dir} held checkpoints or results of an earlier run; they are in {folder} now. Pass "
             "--resume_from_checkpoint true to continue a run instead."
         )
 
@@ -95,8 +95,6 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
     wanted = recipe.training.resume_from_checkpoint
     output_dir = Path(recipe.training.output_dir)
     if wanted is None or str(wanted).lower() in ("false", "no"):
-        if recipe.training.should_save:
-            put_aside_old_checkpoints(output_dir)
         return None
     if str(wanted).lower() not in ("true", "yes"):
         if not Path(wanted).is_dir():
@@ -112,16 +110,17 @@ def make_trainer(recipe: Recipe, splits: DatasetDict) -> PrithviTrainer:
     model, processor, data = recipe.build_model(), recipe.image_processor(), recipe.data
     if recipe.model.model is None:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
-    crop_size = data.crop_size or model.config.frame_size
+    crop_size = model.config.frame_size if data.crop_size is None else data.crop_size
     training = SegmentationTransform(processor, crop_size, data.augmentation, train=True)
     whole = SegmentationTransform(processor, None, "none", train=False)
+    train_dataset = splits[data.train_split].with_transform(training) if recipe.training.do_train else None
     for name in splits:
-        splits[name] = splits[name].with_transform(training if name == data.train_split else whole)
+        splits[name] = splits[name].with_transform(whole)
     return PrithviTrainer(
         model=model,
         args=recipe.training,
         data_collator=collate_chips,
-        train_dataset=splits.get(data.train_split),
+        train_dataset=train_dataset,
         eval_dataset=splits.get(data.eval_split),
         processing_class=processor,
     )
@@ -129,6 +128,8 @@ def make_trainer(recipe: Recipe, splits: DatasetDict) -> PrithviTrainer:
 
 def train(trainer: PrithviTrainer, checkpoint: str | None) -> None:
     """Train, and save the best model with its processor."""
+    if checkpoint is None and trainer.args.should_save:
+        put_aside_earlier_run(Path(trainer.args.output_dir))
     outcome = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -153,8 +154,6 @@ def report(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe, metrics
     if not trainer.is_world_process_zero():
         return
     folder, training = Path(recipe.training.output_dir), recipe.training
-    results = {name: value for part in metrics.values() for name, value in part.items()}
-    plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
     if recipe.data.eval_split in splits and recipe.data.num_sample_predictions > 0:
         plot_sample_predictions(
             trainer.model,
@@ -165,6 +164,11 @@ def report(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe, metrics
             training.eval_window,
             training.eval_overlap,
         )
+    if not training.do_train:  # curves and card are those of the training
+        return
+    plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
+    results = {name: value for part in metrics.values() for name, value in part.items()}
+    results["epoch"] = trainer.state.epoch
     names = {prefix: recipe.data.eval_split if prefix == "eval" else prefix for prefix in metrics}
     write_model_card(folder, recipe, trainer.processing_class, trainer.model, results, names)
 

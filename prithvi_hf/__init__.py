@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from transformers.utils import is_vision_available
 
 from .configuration_prithvi import PrithviConfig
+from .data.geotiff import GeoTiff
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel, PrithviPreTrainedModel
 from .pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
@@ -19,7 +20,7 @@ from .pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
 
 if TYPE_CHECKING:
     from .convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
-    from .data import GeoTiff, load_dataset
+    from .data import load_dataset
     from .hub_prithvi import push_folder_to_hub
     from .scenes import predict_scene
     from .trainer_prithvi import PrithviTrainer, PrithviTrainingArguments
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
-    "GeoTiff": "data",
     "PrithviTrainer": "trainer_prithvi",
     "PrithviTrainingArguments": "trainer_prithvi",
     "convert_checkpoint": "convert_prithvi_to_hf",

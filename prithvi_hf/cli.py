@@ -214,7 +214,10 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         help="file values (0 to 254) of class indices where they shall differ, e.g. 0=1 1=2",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace outputs that exist; without it they are refused"
+        "--no_overwrite",
+        dest="overwrite",
+        action="store_false",
+        help="refuse outputs that exist; without it they are replaced, and only by complete ones",
     )
 
 

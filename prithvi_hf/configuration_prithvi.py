@@ -118,8 +118,9 @@ class PrithviConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Set labels and the original's names (the base class does), then derive what was left open."""
         super().__post_init__(**without_remote_code(type(self), kwargs))
-        if isinstance(self.patch_size, tuple):
-            self.patch_size = list(self.patch_size)
+        for name in ("image_size", "patch_size", "bands", "class_weights", "class_colors"):
+            if isinstance(getattr(self, name), tuple):  # lists, as a saved configuration is read back
+                setattr(self, name, list(getattr(self, name)))
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
             self.bands = list(PRITHVI_BANDS)
 
@@ -149,7 +150,11 @@ class PrithviConfig(PreTrainedConfig):
         return self.neck_hidden_size or self.hidden_size * self.grid_size[0]
 
     def validate_encoder(self) -> None:
-        """Check the sizes that must fit each other in the encoder."""
+        """Check that whole patches fit the images.
+
+        What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
+        does: its own tests of a configuration take any width.
+        """
         if len(self.tubelet_size) != 3 or min(self.tubelet_size) < 1:
             raise ValueError(
                 f"patch_size must be three positive numbers (frames, rows, columns), got {self.patch_size}."
@@ -162,15 +167,6 @@ class PrithviConfig(PreTrainedConfig):
         if self.num_frames % self.tubelet_size[0]:
             raise ValueError(
                 f"num_frames ({self.num_frames}) must be a multiple of patch_size[0] ({self.tubelet_size[0]})."
-            )
-        if self.hidden_size % 16 or self.hidden_size < 16:
-            raise ValueError(
-                f"hidden_size must be a multiple of 16 (3-D sine-cosine positions), got {self.hidden_size}."
-            )
-        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} and "
-                f"{self.num_attention_heads}."
             )
 
     def validate_bands(self) -> None:

@@ -301,8 +301,8 @@ def load_original_state_dict(source: str | Path) -> dict[str, torch.Tensor]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"Expected {path} to be a checkpoint of plain tensors, found a file that cannot be loaded safely "
-            f"({reason}). A pickle with other objects could run code and is refused: re-save its state dict with torch.save, or as "
-            "safetensors, where you trust it."
+            f"({reason}). A pickle with other objects could run code and is refused: re-save its state dict with "
+            "torch.save, or as safetensors, where you trust it."
         ) from error
     return _find_state_dict(content, path)
 

@@ -366,7 +366,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         values = as_array(raster.read(bands=indices), name)
         arrays = self.split_stacked_frames(values, num_frames) if is_stack else [values]
         tag = options["file_nodata"] if raster.nodata is None else raster.nodata
-        mask = raster.read_nodata_mask()
+        # Of the bands in use: GDAL takes the fourth of four bands without a description for an alpha band.
+        mask = raster.select(indices).read_nodata_mask() if hasattr(raster, "select") else raster.read_nodata_mask()
         return [Frame(array, name, tag, mask) for array in arrays]
 
     def split_stacked_frames(self, array: np.ndarray, num_frames: int) -> list[np.ndarray]:

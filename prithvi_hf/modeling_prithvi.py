@@ -8,7 +8,6 @@ configuration from one.
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -28,35 +27,36 @@ from .hub_prithvi import RemoteCodeMixin
 from .loss_prithvi import cross_entropy_loss
 
 
-def _sincos_1d(size: int, length: int) -> np.ndarray:
+def _sincos_1d(size: int, length: int) -> torch.Tensor:
     """Sine and cosine of positions 0 to `length - 1` at `size / 2` frequencies: `(length, size)`, float64."""
-    frequencies = 10000.0 ** (-np.arange(size // 2, dtype=np.float64) / (size / 2))
-    angles = np.outer(np.arange(length, dtype=np.float64), frequencies)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    frequencies = 10000.0 ** (torch.arange(size // 2, dtype=torch.float64, device="cpu") / -(size / 2))
+    angles = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> torch.Tensor:
     """The fixed 3-D sine-cosine position table of Prithvi, class token (all zeros) first.
 
     Channels are split 6/16 to the column, 6/16 to the row, 4/16 to the frame, in this order; tokens run over columns
-    first, then rows, then frames. Pretrained weights rely on both. It is made in numpy so that it has values also
-    while a model is being built on the meta device. The first generation computed its frequencies in float32; the
-    difference is below 1e-6.
+    first, then rows, then frames. Pretrained weights rely on both. It is made on the CPU, in float64, which not every
+    device has; also while a model is being built on the meta device. The first generation computed its frequencies in
+    float32; the difference is below 1e-6.
 
     Args:
         hidden_size (`int`): Width of the table, a multiple of 16.
         grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
 
     Returns:
-        `torch.FloatTensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`.
+        `torch.FloatTensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, on the CPU.
     """
     frames, rows, columns = grid_size
-    column_part = _sincos_1d(hidden_size // 16 * 6, columns)[None, None]
-    row_part = _sincos_1d(hidden_size // 16 * 6, rows)[None, :, None]
-    frame_part = _sincos_1d(hidden_size // 16 * 4, frames)[:, None, None]
-    parts = [np.broadcast_to(part, (*grid_size, part.shape[-1])) for part in (column_part, row_part, frame_part)]
-    table = np.concatenate(parts, axis=-1).reshape(1, -1, hidden_size)  # (1, T h w, E)
-    return torch.from_numpy(np.pad(table, ((0, 0), (1, 0), (0, 0))).astype(np.float32))
+    parts = [
+        _sincos_1d(hidden_size // 16 * 6, columns)[None, None],
+        _sincos_1d(hidden_size // 16 * 6, rows)[None, :, None],
+        _sincos_1d(hidden_size // 16 * 4, frames)[:, None, None],
+    ]
+    table = torch.cat([part.expand(frames, rows, columns, -1) for part in parts], dim=-1)  # (T, h, w, E)
+    return nn.functional.pad(table.reshape(1, -1, hidden_size), (0, 0, 1, 0)).float()
 
 
 def as_frames(pixel_values: torch.Tensor, num_channels: int) -> torch.Tensor:
@@ -115,16 +115,19 @@ class PrithviEmbeddings(nn.Module):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__()
+        if config.hidden_size % 16 or config.hidden_size < 16:
+            raise ValueError(
+                "Expected a hidden_size that is a multiple of 16 (3-D sine-cosine positions), found "
+                f"{config.hidden_size}."
+            )
         self.config = config
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.patch_embeddings = PrithviPatchEmbeddings(
             config.num_channels, config.hidden_size, kernel_size=config.tubelet_size, stride=config.tubelet_size
         )
-        # Only room for the table: values set here would be lost in from_pretrained, see _init_weights.
-        num_positions = 1 + math.prod(config.grid_size)
-        self.register_buffer(
-            "position_embeddings", torch.zeros(1, num_positions, config.hidden_size), persistent=False
-        )
+        # On the device and in the dtype of the weights. from_pretrained loses it, and _init_weights sets it again.
+        table = sincos_position_table(config.hidden_size, config.grid_size).to(self.cls_token)
+        self.register_buffer("position_embeddings", table, persistent=False)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def interpolate_positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
@@ -202,6 +205,11 @@ class PrithviAttention(nn.Module):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__()
+        if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"Expected a hidden_size that is a multiple of num_attention_heads, found {config.hidden_size} and "
+                f"{config.num_attention_heads}."
+            )
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
@@ -295,6 +303,9 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.copy_(
                 module.position_embeddings, sincos_position_table(self.config.hidden_size, self.config.grid_size)
             )
+        elif isinstance(module, nn.LayerNorm):  # the base class goes by the name, which PrithviChannelNorm has not
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.Conv3d):

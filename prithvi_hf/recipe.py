@@ -3,10 +3,12 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import type_validator
@@ -121,7 +123,18 @@ class DataArguments:
     def __post_init__(self) -> None:
         """Read options that came as JSON."""
         if isinstance(self.dataset_options, str):
-            self.dataset_options = json.loads(self.dataset_options)
+            self.dataset_options = _read_json_object("dataset_options", self.dataset_options)
+
+
+def _read_json_object(name: str, text: str) -> dict[str, Any]:
+    """An option's JSON object."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"""Expected --{name} as a JSON object such as '{{"name": "value"}}', found {text!r}.""")
+    return content
 
 
 @dataclass
@@ -165,27 +178,55 @@ class Recipe:
         heads are new where their shapes differ. What would replace pretrained weights of the encoder is an error.
 
         Raises:
-            ValueError: The recipe's architecture contradicts the starting model's.
+            FileNotFoundError: There is no such starting model.
+            ValueError: It is no converted Prithvi model, or the recipe's architecture contradicts it.
         """
         values = self.config_values()
         if self.model.model is None:
             attention = {"attn_implementation": values.pop("attn_implementation", None)}
             return PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), **attention)
-        _check_starting_point(self.model.model, values)
+        source = os.path.expanduser(self.model.model)
+        start = _starting_config(source)
+        _check_starting_point(source, start, values)
+        if len(values.get("id2label", ())) not in (0, start.num_labels):
+            # What the starting model says of each of its classes does not hold for others.
+            values = {"class_weights": None, "class_colors": None, **values}
         model, info = PrithviForSemanticSegmentation.from_pretrained(
-            self.model.model, ignore_mismatched_sizes=True, output_loading_info=True, **values
+            source, ignore_mismatched_sizes=True, output_loading_info=True, **values
         )
         lost = [key for key, *_ in info["mismatched_keys"] if key.startswith("prithvi.")]
         if lost:
+            raise ValueError(f"Expected the encoder of {source} to fit the recipe, found other shapes: {lost}.")
+        new = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+        if self.training is not None and not self.training.do_train and new:
             raise ValueError(
-                f"Expected the encoder of {self.model.model} to fit the recipe, found other shapes: {lost}."
+                f"Expected a model to evaluate, found no weights in {source} that fit {', '.join(new[:4])} "
+                f"({len(new)} in all). Give the options that it was trained with, or train it (--do_train true)."
             )
         return model
 
 
-def _check_starting_point(source: str, values: Mapping[str, Any]) -> None:
+def _starting_config(source: str) -> PrithviConfig:
+    """The configuration of a starting model, which must be a folder or Hub repository of this package's layout."""
+    path = Path(source)
+    if path.is_file():
+        raise ValueError(
+            f"Expected --model as a folder or Hub id, found the file {source}. Make a folder of it by "
+            f"`prithvi-hf convert {source} FOLDER`."
+        )
+    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
+        raise FileNotFoundError(f"Expected a folder or a Hub id for --model, found no folder {source}.")
+    found = PrithviConfig.get_config_dict(source)[0].get("model_type")
+    if found != PrithviConfig.model_type:
+        raise ValueError(
+            f"Expected the config.json of {source} to be of model_type {PrithviConfig.model_type!r}, found {found!r}. "
+            "Original weights are converted by `prithvi-hf convert SOURCE FOLDER`; give that folder to --model."
+        )
+    return PrithviConfig.from_pretrained(source)
+
+
+def _check_starting_point(source: str, config: PrithviConfig, values: Mapping[str, Any]) -> None:
     """Refuse an encoder that differs from the starting model's."""
-    config = PrithviConfig.from_pretrained(source)
     fixed = ("hidden_size", "mlp_ratio", "num_channels", "patch_size")
     wrong = {
         name: (getattr(config, name), values[name])
@@ -222,7 +263,10 @@ def _check_value(name: str, value: Any, hint: Any, path: Path) -> None:
             problem = error
         else:
             return
-    note = " YAML reads 1e-4 as text: write 1.0e-4." if isinstance(value, str) and _is_number(value) else ""
+    texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+    note = " YAML reads 1e-4 as text: write 1.0e-4." if any(map(_is_number, texts)) else ""
+    if isinstance(value, bool):
+        note = " YAML reads yes, no, true and false as switches: write such a text in quotes."
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
 
@@ -290,23 +334,42 @@ def parse_arguments(arguments: Sequence[str] | None = None, description: str | N
     from .trainer_prithvi import PrithviTrainingArguments
 
     groups = (ModelArguments, DataArguments, PrithviTrainingArguments)
-    parser = HfArgumentParser(groups, description=description, allow_abbrev=False)
+    usage = "%(prog)s [--config FILE] [--OPTION VALUE ...]; --help lists every option"
+    parser = HfArgumentParser(groups, usage=usage, description=description, allow_abbrev=False)
+    _accept_none(parser, groups)
     parser.add_argument("--config", metavar="FILE", help="YAML recipe; every option of it can be given here as well.")
     config, _ = parser.parse_known_args(arguments)
     values = {} if config.config is None else _read_yaml(config.config, _field_types(*groups))
     if config.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
-    parser.set_defaults(**values)
-    namespace = parser.parse_args(arguments)
+    namespace = parser.parse_args(arguments, argparse.Namespace(**values))
     return Recipe(*_fill(groups, namespace))
+
+
+def _accept_none(parser: argparse.ArgumentParser, groups: Sequence[type]) -> None:
+    """Let `none` on the command line unset an option, so that it can undo what the file sets."""
+    hints = _field_types(*groups)
+    defaults = {option.name: option.default for group in groups for option in fields(group)}
+    for action in parser._actions:
+        optional = type(None) in get_args(hints.get(action.dest))
+        if optional and defaults[action.dest] != "none":  # report_to has a "none" of its own
+            action.type = _or_none(action.type)
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of command-line words that knows `none` too."""
+
+    @wraps(convert)
+    def read(text: str) -> Any:
+        return None if text.lower() == "none" else convert(text)
+
+    return read
 
 
 def _fill(groups: Sequence[type], namespace: argparse.Namespace) -> list[Any]:
     """Make one object of each group from parsed options."""
-    return [
-        group(**{option.name: getattr(namespace, option.name) for option in fields(group) if option.init})
-        for group in groups
-    ]
+    values = {name: None if value == [None] else value for name, value in vars(namespace).items()}
+    return [group(**{option.name: values[option.name] for option in fields(group) if option.init}) for group in groups]
 
 
 __all__ = ["DataArguments", "ModelArguments", "Recipe", "parse_arguments", "read_recipe"]

@@ -126,6 +126,8 @@ def _percent(value: float | None) -> str:
 
 def _metric_tables(results: Mapping[str, Any], splits: Mapping[str, str], labels: Sequence[str]) -> str:
     """One table of the means of each split, and one of the classes' IoU."""
+    if not splits:
+        return "Not evaluated."
     header = " | ".join(_CARD_METRICS.values())
     lines = [f"| split | {header} |", "|---" * (len(_CARD_METRICS) + 1) + "|"]
     for prefix, split in splits.items():

@@ -79,35 +79,54 @@ def sliding_window_logits(
     Raises:
         ValueError: A stride is not positive or larger than the window, which would leave pixels out.
     """
+    _check_windows(window, stride, batch_size)
+    window = tuple(min(size, side) for size, side in zip(window, pixel_values.shape[-2:], strict=True))
+    corners = [
+        (top, left)
+        for top in window_starts(pixel_values.shape[-2], window[0], stride[0])
+        for left in window_starts(pixel_values.shape[-1], window[1], stride[1])
+    ]
+    images = [_image_logits(model, image, window, corners, batch_size, on_windows) for image in pixel_values]
+    return torch.stack(images)
+
+
+def _check_windows(window: tuple[int, int], stride: tuple[int, int], batch_size: int) -> None:
+    """Refuse strides that leave pixels out, and empty batches."""
     if batch_size < 1 or any(not 0 < step <= size for step, size in zip(stride, window, strict=True)):
         raise ValueError(
             f"Expected batch_size >= 1 and strides from 1 to the window {window}, found {batch_size} and {stride}."
         )
-    height, width = pixel_values.shape[-2:]
-    window = (min(window[0], height), min(window[1], width))
-    corners = [
-        (top, left)
-        for top in window_starts(height, window[0], stride[0])
-        for left in window_starts(width, window[1], stride[1])
-    ]
+
+
+def _image_logits(
+    model: torch.nn.Module,
+    image: torch.Tensor,
+    window: tuple[int, int],
+    corners: list[tuple[int, int]],
+    batch_size: int,
+    on_windows: Callable[[int], None] | None,
+) -> torch.Tensor:
+    """Mean logits `(num_labels, H, W)` of one image `(C, T, H, W)` or `(C, H, W)`."""
     total = count = None
-    for image_index in range(pixel_values.shape[0]):
-        for batch in _batches(corners, batch_size):
-            tiles = [
-                pixel_values[image_index, ..., top : top + window[0], left : left + window[1]] for top, left in batch
-            ]
-            logits = model(pixel_values=torch.stack(tiles).to(model.device)).logits
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            if total is None:
-                total = logits.new_zeros((pixel_values.shape[0], logits.shape[1], height, width))
-                count = logits.new_zeros((1, height, width))
-            for (top, left), tile in zip(batch, logits, strict=True):
-                total[image_index, :, top : top + window[0], left : left + window[1]] += tile
-                if image_index == 0:
-                    count[:, top : top + window[0], left : left + window[1]] += 1
-            if on_windows is not None:
-                on_windows(len(batch))
+    for batch in _batches(corners, batch_size):
+        tiles = [_cut(image, corner, window) for corner in batch]
+        logits = model(pixel_values=torch.stack(tiles).to(model.device)).logits
+        if total is None:
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            total = logits.new_zeros((logits.shape[1], *image.shape[-2:]), dtype=dtype)
+            count = logits.new_zeros(image.shape[-2:], dtype=dtype)
+        for corner, tile in zip(batch, logits, strict=True):
+            _cut(total, corner, window).add_(tile)
+            _cut(count, corner, window).add_(1)
+        if on_windows is not None:
+            on_windows(len(batch))
     return total / count
+
+
+def _cut(image: torch.Tensor, corner: tuple[int, int], window: tuple[int, int]) -> torch.Tensor:
+    """The view of one window; rows and columns are the last two dimensions."""
+    (top, left), (height, width) = corner, window
+    return image[..., top : top + height, left : left + width]
 
 
 __all__ = ["sliding_window_logits", "window_and_stride", "window_starts"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast
 from huggingface_hub import CommitInfo
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, SchedulerType, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 
 from .hub_prithvi import push_folder_to_hub
 from .metrics.segmentation_metrics.segmentation_metrics import confusion_matrix, metrics_from_confusion_matrix
@@ -65,6 +67,9 @@ class PrithviTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check the window options and settle what depends on the machine; the base class resolves the rest."""
+        if not self.do_train:
+            # They are about checkpoints; the base class would set do_eval by the one and refuse the other alone.
+            self.eval_strategy, self.load_best_model_at_end = "no", False
         super().__post_init__()
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
@@ -133,14 +138,18 @@ def find_last_checkpoint(output_dir: str | Path) -> str | None:
     Args:
         output_dir (`str` or `Path`): Output folder of the run; it need not exist.
     """
-    folder = Path(output_dir)
-    if not folder.is_dir():
-        return None
-    last = get_last_checkpoint(folder)
-    if last is None or (Path(last) / "trainer_state.json").is_file():
-        return last
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    steps = {path: path.name.removeprefix("checkpoint-") for path in Path(output_dir).glob("checkpoint-*")}
+    whole = [path for path, step in steps.items() if step.isdecimal() and _is_whole(path)]
+    return str(max(whole, key=lambda path: int(steps[path]))) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the last file of a checkpoint is there to its end."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 class PrithviTrainer(Trainer):
@@ -204,6 +213,14 @@ class PrithviTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
 
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Batches of whole chips of this process's share, for `predict`.
+
+        Args:
+            test_dataset (`Dataset`): The data set.
+        """
+        return self.get_eval_dataloader(test_dataset)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -214,6 +231,8 @@ class PrithviTrainer(Trainer):
     ) -> EvalLoopOutput:
         """Stream over the chips and return their metrics; the parameters are those of `Trainer.evaluation_loop`."""
         self.model.eval()
+        # Batch normalisation's running statistics are each process's own; those of the first are what is saved.
+        broadcast(list(self.model.buffers()))
         self.callback_handler.eval_dataloader = dataloader
         num_labels = self.model.config.num_labels
         matrix = torch.zeros(num_labels, num_labels, dtype=torch.int64, device=self.args.device)
@@ -283,7 +302,10 @@ class PrithviTrainer(Trainer):
             logs (`dict[str, Any]`): Figures by name.
             start_time (`float`, *optional*): Start of training.
         """
-        super().log(_single_figures(logs), start_time)
+        figures = _single_figures(logs)
+        super().log(figures, start_time)
+        if self.state.global_step:  # the base class adds the epoch, which belongs to the results of a training
+            logs.update(figures)
 
     def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
         """Print the single figures of a split; the lists are in the saved results.
@@ -296,8 +318,8 @@ class PrithviTrainer(Trainer):
 
 
 def _single_figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The metrics without the lists of one value a class."""
-    return {name: value for name, value in metrics.items() if not isinstance(value, list)}
+    """The metrics without the lists of one value a class, and without what is not defined (None)."""
+    return {name: value for name, value in metrics.items() if value is not None and not isinstance(value, list)}
 
 
 __all__ = ["PrithviTrainer", "PrithviTrainingArguments", "find_last_checkpoint", "get_poly_schedule_with_warmup"]

@@ -110,11 +110,11 @@ def test_predict_on_a_real_chip(model_folder, flood_chips, tmp_path):
         np.testing.assert_array_equal(written.read(1) == 255, edge)
 
 
-def test_existing_outputs_need_overwrite(model_folder, scene, tmp_path, capsys):
+def test_existing_outputs_are_replaced_or_refused(model_folder, scene, tmp_path, capsys):
     assert predict(model_folder, [scene], tmp_path / "map.tif", "--quiet") == 0
     arguments = ["predict", "--model", model_folder, "--frames", scene, "--output", tmp_path / "map.tif"]
-    assert_refused(capsys, tmp_path, "exists already", *arguments)
-    assert predict(model_folder, [scene], tmp_path / "map.tif", "--quiet", "--overwrite") == 0
+    assert_refused(capsys, tmp_path, "exists already", *arguments, "--no_overwrite")
+    assert predict(model_folder, [scene], tmp_path / "map.tif", "--quiet") == 0
 
 
 def truncated(path):
@@ -174,7 +174,7 @@ def test_bad_output_is_refused(model_folder, scene, tmp_path, capsys):
     start = ["predict", "--model", model_folder, "--frames", scene, "--output"]
     assert_refused(capsys, tmp_path, "does not exist: create it first", *start, tmp_path / "none" / "map.tif")
     assert_refused(capsys, tmp_path, "is a folder", *start, tmp_path)
-    assert_refused(capsys, tmp_path, "also an input", *start, scene, "--overwrite")
+    assert_refused(capsys, tmp_path, "also an input", *start, scene)
     assert_refused(capsys, tmp_path, "same file", *start, tmp_path / "m.tif", "--quicklook", tmp_path / "m.tif")
 
 

@@ -160,6 +160,50 @@ def test_every_buffer_and_weight_survives_saving(tmp_path):
         assert torch.equal(value, other), name
 
 
+def test_a_segmentor_on_a_backbone_starts_with_fresh_heads(tmp_path):
+    """What the file lacks is made afresh: from_pretrained leaves unset memory where _init_weights passes by."""
+    PrithviModel(small_config()).save_pretrained(tmp_path)
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight)), name
+            assert torch.equal(module.bias, torch.zeros_like(module.bias)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_are_there_however_a_model_is_made(tmp_path, dtype):
+    config = small_config(num_frames=2)
+    PrithviModel(config).save_pretrained(tmp_path)
+    table = sincos_position_table(32, (2, 2, 2)).to(dtype)
+    with torch.device("meta"):
+        on_meta = PrithviModel(config).to(dtype)
+    assert on_meta.embeddings.position_embeddings.device.type == "meta"
+    on_meta.to_empty(device="cpu").init_weights()
+    for model in (PrithviModel._from_config(config, dtype=dtype), PrithviModel.from_pretrained(tmp_path, dtype=dtype)):
+        assert torch.equal(model.embeddings.position_embeddings, table)
+    assert torch.equal(on_meta.embeddings.position_embeddings, table)
+
+
+def test_compiles_whole_at_any_number_of_frames():
+    model = PrithviModel(small_config())
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for frames, size in ((1, 32), (3, 48)):
+        pixels = torch.randn(1, 6, frames, size, 32)
+        assert_matches(compiled(pixels).last_hidden_state, model(pixels).last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 100}, r"multiple of 16 .*found 100"),
+        ({"hidden_size": 64, "num_attention_heads": 5}, r"num_attention_heads, found 64 and 5"),
+    ],
+)
+def test_widths_that_make_no_encoder_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        PrithviModel(small_config(**values))
+
+
 def test_auto_classes_load_the_right_models(tmp_path):
     small_model().save_pretrained(tmp_path)
     assert type(AutoModelForSemanticSegmentation.from_pretrained(tmp_path)) is PrithviForSemanticSegmentation

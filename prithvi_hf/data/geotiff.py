@@ -1,36 +1,44 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""GeoTIFF as a feature of the `datasets` library, and a small writer.
+"""GeoTIFF as a feature of the `datasets` library; the raster behind it and a small writer under one roof.
 
-Importing this module registers [`GeoTiff`]; each process that reads stored data sets with such columns needs that.
+Importing this module registers [`GeoTiff`]; each process that reads stored data sets with such columns needs that, so
+`import prithvi_hf` does it. rasterio, which registration does not need, is loaded with the first raster.
 """
 
 import os
-import uuid
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
-import rasterio
-from affine import Affine
 from datasets import DownloadConfig, Features, Value
 from datasets.features.features import register_feature
 from datasets.table import array_cast
 from datasets.utils.file_utils import is_local_path, is_remote_url, xopen
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import DatasetWriter
-from rasterio.session import DummySession
 
-from .raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+
+if TYPE_CHECKING:
+    from .raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+    from .writing import write_geotiff
 
 
 __all__ = ["GeoTiff", "GeoTiffError", "GeoTiffNotFoundError", "GeoTiffRaster", "geotiff_columns", "write_geotiff"]
 
-# Arrays without georeference are ordinary input of the writer.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.data\.geotiff$")
+_ELSEWHERE = {
+    "GeoTiffError": "raster",
+    "GeoTiffNotFoundError": "raster",
+    "GeoTiffRaster": "raster",
+    "write_geotiff": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs rasterio when it is first used."""
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ELSEWHERE[name]}", __package__), name)
 
 
 @dataclass
@@ -72,7 +80,7 @@ class GeoTiff:
         """Returns the Arrow type in which values are stored."""
         return self.pa_type
 
-    def encode_example(self, value: str | os.PathLike | bytes | bytearray | dict | GeoTiffRaster) -> dict:
+    def encode_example(self, value: "str | os.PathLike | bytes | bytearray | dict | GeoTiffRaster") -> dict:
         """Returns `{"path", "bytes"}` of an accepted value; a local file is stored by its path.
 
         Raises:
@@ -84,6 +92,8 @@ class GeoTiff:
             return {"path": str(Path(value).absolute()), "bytes": None}
         if isinstance(value, bytes | bytearray):
             return {"path": None, "bytes": bytes(value)}
+        from .raster import GeoTiffRaster
+
         if isinstance(value, GeoTiffRaster):
             return self._encode_raster(value)
         if isinstance(value, dict) and (value.get("path") is not None or value.get("bytes") is not None):
@@ -94,7 +104,7 @@ class GeoTiff:
             f"{_summary(value)}. To store an array, write it with `write_geotiff` and give the path."
         )
 
-    def _encode_raster(self, raster: GeoTiffRaster) -> dict:
+    def _encode_raster(self, raster: "GeoTiffRaster") -> dict:
         header = raster._header
         own_bands = tuple(range(header.count)) if self.bands is None else tuple(self.bands)
         if raster.bands != own_bands or raster.window != (0, 0, header.height, header.width):
@@ -104,7 +114,7 @@ class GeoTiff:
             )
         return {"path": raster.path or _file_name(raster.name), "bytes": raster.content}
 
-    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> GeoTiffRaster:
+    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> "GeoTiffRaster":
         """Returns the raster of a stored value; what is decoded already is returned as it is.
 
         Args:
@@ -121,6 +131,8 @@ class GeoTiff:
         path, content = value.get("path"), value.get("bytes")
         if content is None and path is not None and is_remote_url(path):
             content = _fetch(path, token_per_repo_id)
+        from .raster import GeoTiffRaster
+
         raster = GeoTiffRaster(path, content)
         return raster if self.bands is None else raster.select(self.bands)
 
@@ -202,6 +214,8 @@ def _fetch(path: str, token_per_repo_id: dict[str, Any] | None) -> bytes:
         with xopen(path, "rb", download_config=DownloadConfig(token=token)) as file:
             return file.read()
     except OSError as error:
+        from .raster import GeoTiffError
+
         raise GeoTiffError(
             f"{path}: expected a readable GeoTIFF file, found: {error}. Check that it exists."
         ) from error
@@ -216,58 +230,3 @@ with warnings.catch_warnings():
 def geotiff_columns(features: Features) -> list[str]:
     """Names of the columns that hold GeoTIFFs, or lists of them."""
     return [name for name, feature in features.items() if isinstance(getattr(feature, "feature", feature), GeoTiff)]
-
-
-def write_geotiff(
-    path: str | os.PathLike,
-    array: np.ndarray,
-    *,
-    crs: Any,
-    transform: Affine,
-    nodata: float | None = None,
-    descriptions: Sequence[str | None] | None = None,
-    **creation: Any,
-) -> None:
-    """Writes an array as a GeoTIFF; the file appears under its name only when it is complete.
-
-    Args:
-        path (`str` or `os.PathLike`): the file to write; an existing one is replaced.
-        array (`np.ndarray` of shape `(bands, height, width)` or `(height, width)`): pixels.
-        crs (`Any`): anything that rasterio takes for a CRS, or None.
-        transform (`affine.Affine`): from (column, row) to coordinates of the CRS.
-        nodata (`float`, *optional*): the nodata tag.
-        descriptions (`Sequence[str | None]`, *optional*): a name for each band.
-        creation: creation options of GDAL's GTiff driver, such as `compress="lzw"`; deflate by default.
-
-    Raises:
-        ValueError: an array of another rank, or as many descriptions as it has not bands.
-    """
-    pixels = np.asarray(array)
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3:
-        raise ValueError(
-            f"{path}: expected an array (bands, height, width) or (height, width), found {np.shape(array)}."
-        )
-    if descriptions is not None and len(descriptions) != len(pixels):
-        raise ValueError(f"{path}: expected {len(pixels)} band descriptions, found {len(descriptions)}.")
-    target = Path(path).absolute()
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    profile = {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", **creation}
-    try:
-        _write(temporary, pixels, profile, descriptions)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, pixels: np.ndarray, profile: dict, descriptions: Sequence[str | None] | None) -> None:
-    count, height, width = pixels.shape
-    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
-    with (
-        rasterio.Env(session=DummySession()),
-        DatasetWriter(str(path), "w", driver="GTiff", **size, **profile) as dataset,
-    ):
-        dataset.write(pixels)
-        for index, description in enumerate(descriptions or (), start=1):
-            if description is not None:
-                dataset.set_band_description(index, description)

@@ -31,7 +31,7 @@ import numpy as np
 from affine import Affine
 from tqdm.auto import tqdm
 
-from .geotiff import write_geotiff
+from .writing import write_geotiff
 
 
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")

@@ -1,0 +1,95 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Running examples/finetune.py with a tiny model on a few chips, in this process or as one of its own."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.raster_factory import SEN1FLOODS11_CODES, make_sen1floods11, reflectance, write_mask, write_raster
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "examples" / "finetune.py"
+RECIPE = ROOT / "examples" / "configs" / "sen1floods11.yaml"
+SPLITS = {
+    "train": ("Ghana_1", "Spain_2", "India_3", "Mekong_4"),
+    "valid": ("India_5", "Spain_6", "Ghana_7"),
+    "test": ("Ghana_8", "Spain_9"),
+    "bolivia": ("Bolivia_10",),
+}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32}
+HEADS = {"neck_hidden_size": 16, "head_hidden_size": 8}
+
+spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)
+finetune = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(finetune)
+
+
+def make_chips(root):
+    """A small copy of Sen1Floods11; no chip is like another."""
+    root = make_sen1floods11(root, SPLITS, size=48)
+    for seed, path in enumerate(sorted(root.rglob("*_S2Hand.tif"))):
+        pixels = reflectance(13, 48, seed)
+        if seed % 2:  # chips of an even brightness have other statistics than chips of noise
+            pixels = (pixels * 0.02 + np.linspace(100, 3000, 13)[:, None, None]).astype(np.int16)
+        write_raster(path, pixels, descriptions=SEN1FLOODS11_CODES, nodata=0)
+        write_mask(next(root.rglob(path.name.replace("S2Hand", "LabelHand"))), 48, seed)
+    return root
+
+
+def flags(**options):
+    """`--name value` of every option; a list gives several words."""
+    words = []
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return words
+
+
+def command_line(data, output, **options):
+    """The recipe with a tiny model and few steps; the table of `datasets` is cached beside the data."""
+    values = {
+        "config": RECIPE,
+        "data_dir": data,
+        "output_dir": output,
+        "dataset_options": json.dumps({"cache_dir": str(Path(data).parent / "cache")}),
+        **SIZES,
+        **HEADS,
+        **{"crop_size": 32, "eval_window": 32, "max_steps": 4, "warmup_steps": 1, "learning_rate": 0.001},
+        **{"eval_steps": 0.5, "save_steps": 0.5, "logging_steps": 1, "per_device_train_batch_size": 2},
+        **{"dataloader_num_workers": 0, "num_sample_predictions": 1, "use_cpu": True, "disable_tqdm": True},
+    }
+    return flags(**{name: value for name, value in {**values, **options}.items() if value is not None})
+
+
+def run(data, output, **options):
+    """Run it in this process, and have it succeed."""
+    assert finetune.main(command_line(data, output, **options)) == 0
+    return json.loads((Path(output) / "all_results.json").read_text())
+
+
+def environment(**more):
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **own, **more}
+
+
+def start(words, launcher=(), **variables):
+    command = [sys.executable, *launcher, str(SCRIPT), *words]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment(**variables), cwd="/", **streams)
+
+
+def finish(process, timeout=120):
+    """Output and exit status; a process that hangs is a failure."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        pytest.fail(f"no end after {timeout} s:\n{output[-3000:]}")
+    return output, process.returncode
