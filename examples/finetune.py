@@ -29,7 +29,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 from transformers.utils import logging
 
-from prithvi_hf import PrithviTrainer, load_dataset
+from prithvi_hf import PrithviForSemanticSegmentation, PrithviImageProcessor, PrithviTrainer, load_dataset
 from prithvi_hf.data import SegmentationTransform, audit_split, collate_chips
 from prithvi_hf.recipe import Recipe, parse_arguments
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
@@ -57,7 +57,7 @@ def load_splits(recipe: Recipe) -> DatasetDict:
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
 
 
-def check_splits(splits: DatasetDict, recipe: Recipe) -> None:
+def check_splits(splits: DatasetDict, processor: PrithviImageProcessor, recipe: Recipe) -> None:
     """Read every chip once, in the first process, so that a bad file stops the run before anything is written."""
     if not recipe.data.check_data:
         return
@@ -65,8 +65,8 @@ def check_splits(splits: DatasetDict, recipe: Recipe) -> None:
     if recipe.training.process_index == 0:
         try:
             for name, split in splits.items():
-                audit = audit_split(split, recipe.image_processor(), len(recipe.data.class_names), name)
-                logger.info(str(audit))
+                audit = audit_split(split, processor, len(recipe.data.class_names), name)
+                print(audit.summary(recipe.data.class_names), flush=True)
         except (ValueError, OSError) as error:
             outcome = [str(error)]
     # The others learn of the error too, instead of waiting for a process that has ended.
@@ -101,15 +101,21 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
             raise FileNotFoundError(f"Expected a checkpoint folder to resume from, found none at {wanted}.")
         return wanted
     found = find_last_checkpoint(output_dir)
-    logger.warning(f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: starting afresh.")
+    if recipe.training.process_index == 0:
+        logger.warning(
+            f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: starting afresh."
+        )
     return found
 
 
-def make_trainer(recipe: Recipe, splits: DatasetDict) -> PrithviTrainer:
+def make_trainer(
+    recipe: Recipe,
+    model: PrithviForSemanticSegmentation,
+    processor: PrithviImageProcessor,
+    splits: DatasetDict,
+) -> PrithviTrainer:
     """The model, its image processor and the transformed splits in a trainer."""
-    model, processor, data = recipe.build_model(), recipe.image_processor(), recipe.data
-    if recipe.model.model is None:
-        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
+    data = recipe.data
     crop_size = model.config.frame_size if data.crop_size is None else data.crop_size
     training = SegmentationTransform(processor, crop_size, data.augmentation, train=True)
     whole = SegmentationTransform(processor, None, "none", train=False)
@@ -173,14 +179,14 @@ def report(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe, metrics
     write_model_card(folder, recipe, trainer.processing_class, trainer.model, results, names)
 
 
-def finetune(recipe: Recipe) -> dict[str, dict]:
-    """Run a recipe from the files to the results.
+def prepare(recipe: Recipe) -> tuple[PrithviTrainer, DatasetDict, str | None]:
+    """Build the model and check the data of a recipe.
 
     Args:
         recipe (`Recipe`): The options; `recipe.training` must be set.
 
     Returns:
-        `dict[str, dict]`: The metrics of each evaluated split by its prefix.
+        `tuple`: The trainer, the splits it needs and the checkpoint to resume from, None for a fresh start.
 
     Raises:
         ValueError: The data or the options are not as expected. Nothing has been written then.
@@ -189,10 +195,27 @@ def finetune(recipe: Recipe) -> dict[str, dict]:
     if not recipe.data.class_names:
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
     set_seed(recipe.training.seed)
+    model, processor = recipe.build_model(), recipe.image_processor()
+    if recipe.model.model is None and recipe.training.process_index == 0:
+        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
     splits = load_splits(recipe)
-    check_splits(splits, recipe)
+    check_splits(splits, processor, recipe)
     checkpoint = checkpoint_to_resume(recipe)
-    trainer = make_trainer(recipe, splits)
+    return make_trainer(recipe, model, processor, splits), splits, checkpoint
+
+
+def run(recipe: Recipe, trainer: PrithviTrainer, splits: DatasetDict, checkpoint: str | None) -> dict[str, dict]:
+    """Train, evaluate and report what `prepare` made ready.
+
+    Args:
+        recipe (`Recipe`): The options.
+        trainer (`PrithviTrainer`): The trainer.
+        splits (`DatasetDict`): The splits by name.
+        checkpoint (`str`, *optional*): The checkpoint to resume from.
+
+    Returns:
+        `dict[str, dict]`: The metrics of each evaluated split by its prefix.
+    """
     if recipe.training.do_train:
         train(trainer, checkpoint)
     metrics = evaluate(trainer, splits, recipe)
@@ -203,14 +226,19 @@ def finetune(recipe: Recipe) -> dict[str, dict]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; returns the exit status, 2 for input that is not as expected."""
+    """Run from the command line; returns the exit status, 2 for input that is not as expected.
+
+    Only errors of the preparation are taken for the user's: what fails later keeps its traceback.
+    """
     try:
-        finetune(parse_arguments(arguments, description="Fine-tune Prithvi on georeferenced chips."))
+        recipe = parse_arguments(arguments, description="Fine-tune Prithvi on georeferenced chips.")
+        trainer, splits, checkpoint = prepare(recipe)
     except (ValueError, OSError, StrictDataclassError) as error:
         if os.environ.get("PRITHVI_HF_TRACEBACK"):
             raise
         print(f"finetune.py: error: {error}", file=sys.stderr)
         return 2
+    run(recipe, trainer, splits, checkpoint)
     return 0
 
 

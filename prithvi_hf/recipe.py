@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
+from transformers.utils import cached_file
 
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
@@ -21,6 +22,18 @@ from .modeling_prithvi import PrithviForSemanticSegmentation
 
 if TYPE_CHECKING:
     from .trainer_prithvi import PrithviTrainingArguments
+
+
+_IMAGE_OPTIONS = (
+    "bands",
+    "rescale_factor",
+    "rescale_offset",
+    "image_mean",
+    "image_std",
+    "nodata_value",
+    "nodata_replacement",
+    "nodata_rule",
+)
 
 
 @dataclass
@@ -70,7 +83,11 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """The data: which data set, how its files are read, and how chips are cut."""
+    """The data: which data set, how its files are read, and how chips are cut.
+
+    What is left out of the options of the image (bands, scale, statistics, nodata) comes from the image processor of
+    the starting model, whose weights expect it, or else from `PrithviImageProcessor`'s defaults.
+    """
 
     dataset: str = field(default="geotiff_folder", metadata={"help": "sen1floods11, or geotiff_folder for your own."})
     data_dir: str | None = field(
@@ -92,17 +109,25 @@ class DataArguments:
     band_indices: list[int] | None = field(
         default=None, metadata={"help": "0-based places of the bands in files without band descriptions."}
     )
-    rescale_factor: float = field(default=1.0, metadata={"help": "File values are multiplied by it."})
-    rescale_offset: float = field(default=0.0, metadata={"help": "Added after rescale_factor."})
+    rescale_factor: float | None = field(
+        default=None,
+        metadata={
+            "help": "File values are multiplied by it; 1 by default. 0.0001 makes reflectance of most products."
+        },
+    )
+    rescale_offset: float | None = field(default=None, metadata={"help": "Added after rescale_factor; 0 by default."})
     image_mean: list[float] | None = field(
         default=None,
         metadata={"help": "Mean of each band after scaling; Prithvi's pretraining statistics by default."},
     )
     image_std: list[float] | None = field(default=None, metadata={"help": "Standard deviation of each band."})
     nodata_value: float | None = field(default=None, metadata={"help": "File value that means no data."})
-    nodata_replacement: float = field(default=0.0, metadata={"help": "File value put in place of no data."})
-    nodata_rule: Literal["all", "any"] = field(
-        default="all", metadata={"help": "Whether all bands of a pixel or any must be no data for it to be no data."}
+    nodata_replacement: float | None = field(
+        default=None, metadata={"help": "File value put in place of no data; 0 by default."}
+    )
+    nodata_rule: Literal["all", "any"] | None = field(
+        default=None,
+        metadata={"help": "Whether all bands of a pixel (the default) or any must be no data for it to be no data."},
     )
     ignore_values: list[int] | None = field(default=None, metadata={"help": "Mask values that are not a class."})
     do_reduce_labels: bool = field(default=False, metadata={"help": "Masks hold 1..n for classes 0..n-1, 0 is none."})
@@ -169,7 +194,8 @@ class Recipe:
         values = {name: getattr(self.data, name) for name in names}
         if self.data.class_names is not None:
             values["num_labels"] = len(self.data.class_names)
-        return PrithviImageProcessor(**{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        return PrithviImageProcessor(**{**_image_options(self.model.model), **given})
 
     def build_model(self) -> PrithviForSemanticSegmentation:
         """The model to fine-tune: random weights, or those of `--model` adapted to the recipe.
@@ -223,6 +249,17 @@ def _starting_config(source: str) -> PrithviConfig:
             "Original weights are converted by `prithvi-hf convert SOURCE FOLDER`; give that folder to --model."
         )
     return PrithviConfig.from_pretrained(source)
+
+
+def _image_options(source: str | None) -> dict[str, Any]:
+    """What the weights of a starting model expect of an image, where it says so; its labels are its own affair."""
+    if source is None:
+        return {}
+    source = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+    if cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False) is None:
+        return {}
+    processor = PrithviImageProcessor.from_pretrained(source)
+    return {name: getattr(processor, name) for name in _IMAGE_OPTIONS if getattr(processor, name) is not None}
 
 
 def _check_starting_point(source: str, config: PrithviConfig, values: Mapping[str, Any]) -> None:

@@ -17,10 +17,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, SchedulerType
+from transformers.utils import logging
 
 from .hub_prithvi import push_folder_to_hub
 from .metrics.segmentation_metrics.segmentation_metrics import confusion_matrix, metrics_from_confusion_matrix
 from .sliding_window_prithvi import sliding_window_logits, window_and_stride
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -169,10 +173,16 @@ class PrithviTrainer(Trainer):
             num_training_steps (`int`): Optimisation steps in all.
             optimizer (`torch.optim.Optimizer`, *optional*): The optimizer; the Trainer's own by default.
         """
+        warmup_steps = self.args.get_warmup_steps(num_training_steps)
+        if warmup_steps >= num_training_steps > 0:
+            logger.warning_once(
+                f"The warm-up of {warmup_steps} steps outlasts the run of {num_training_steps}: the learning rate "
+                "never comes near its full value. Lower --warmup_steps."
+            )
         if self.lr_scheduler is None and self.args.lr_scheduler_type == SchedulerType.POLYNOMIAL:
             self.lr_scheduler = get_poly_schedule_with_warmup(
                 optimizer or self.optimizer,
-                self.args.get_warmup_steps(num_training_steps),
+                warmup_steps,
                 num_training_steps,
                 **(self.args.lr_scheduler_kwargs or {}),
             )
@@ -236,12 +246,14 @@ class PrithviTrainer(Trainer):
         self.callback_handler.eval_dataloader = dataloader
         num_labels = self.model.config.num_labels
         matrix = torch.zeros(num_labels, num_labels, dtype=torch.int64, device=self.args.device)
-        totals = torch.zeros(3, dtype=torch.float64, device=self.args.device)  # loss x pixels, pixels, chips
+        # Loss x pixels, pixels, chips; Apple's GPUs have no float64.
+        dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
+        totals = torch.zeros(3, dtype=dtype, device=self.args.device)
         for logits, labels in self._predicted_chips(dataloader):
             matrix += confusion_matrix(logits.argmax(dim=1), labels, num_labels)
             pixels = (labels != -100).sum()
             loss = self.model.segmentation_loss(logits, labels)
-            totals += torch.stack([loss.double() * pixels, pixels.double(), pixels.new_tensor(len(labels)).double()])
+            totals += torch.stack([loss.to(dtype) * pixels, pixels.to(dtype), totals.new_tensor(len(labels))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         matrix, totals = (self.accelerator.reduce(tensor, reduction="sum") for tensor in (matrix, totals))
         weighted_loss, pixels, chips = totals.tolist()

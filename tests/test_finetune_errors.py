@@ -97,11 +97,11 @@ def test_bad_data_is_refused(data, tmp_path, capsys, case):
 
 def test_every_bad_file_is_named_at_once(data, tmp_path, capsys):
     root = shutil.copytree(data, tmp_path / "data")
-    names = [break_image(root, five_bands), remove_and_write(root)]
+    names = [break_image(root, five_bands), empty_file(root)]
     assert_refused(capsys, command_line(root, tmp_path / "OUT"), tmp_path / "OUT", "2 of 4 chips", *names)
 
 
-def remove_and_write(root):
+def empty_file(root):
     path = next(root.rglob("India_3_S2Hand.tif"))
     path.write_text("")
     return path.name

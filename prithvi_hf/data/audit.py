@@ -3,7 +3,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +55,21 @@ class SplitAudit:
     def total_pixels(self) -> int:
         """All pixels."""
         return self.labelled_pixels + self.ignored_pixels
+
+    def summary(self, class_names: Sequence[str]) -> str:
+        """One line for people: how much of the labels each class has, and what is ignored or without data.
+
+        Args:
+            class_names (`Sequence[str]`): name of each class.
+        """
+        labelled, total = max(self.labelled_pixels, 1), max(self.total_pixels, 1)
+        shares = ", ".join(
+            f"{name} {pixels / labelled:.1%}" for name, pixels in zip(class_names, self.class_pixels, strict=True)
+        )
+        return (
+            f"{self.split_name}: {self.chips} chips; labels: {shares}; ignored {self.ignored_pixels / total:.1%}, "
+            f"without data {self.nodata_pixels / total:.1%} of the pixels"
+        )
 
 
 @dataclass(frozen=True)
