@@ -198,9 +198,9 @@ def prepare(recipe: Recipe) -> tuple[PrithviTrainer, DatasetDict, str | None]:
     model, processor = recipe.build_model(), recipe.image_processor()
     if recipe.model.model is None and recipe.training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
+    checkpoint = checkpoint_to_resume(recipe)
     splits = load_splits(recipe)
     check_splits(splits, processor, recipe)
-    checkpoint = checkpoint_to_resume(recipe)
     return make_trainer(recipe, model, processor, splits), splits, checkpoint
 
 
