@@ -21,6 +21,7 @@ EXAMPLES = Path(__file__).resolve().parent
 CHIPS = {"num_train": 200, "num_validation": 20, "num_test": 40}
 CHIP_SIZE = 128
 SEED = 2  # its scene to map has clouds, haze, a swath edge and a flooded river
+STEPS = 400
 EXPECTED_MEAN_IOU = 0.85
 
 
@@ -55,26 +56,30 @@ def index_baseline(data_dir: Path) -> tuple[str, float]:
     return best, scores[best].mean_iou
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run all steps; returns 0 when the model is as good as it should be."""
     parser = argparse.ArgumentParser(description="Generate chips, fine-tune, evaluate and map a scene.")
     parser.add_argument("--output_dir", type=Path, default=Path("quickstart"), help="folder for everything")
-    folder = parser.parse_args().output_dir
+    parser.add_argument("--max_steps", type=int, default=STEPS, help="training steps; fewer are not held to a score")
+    options = parser.parse_args(arguments)
+    folder = options.output_dir
     data, model = folder / "data", folder / "model"
 
     print("=== Generating flood scenes", flush=True)
     generate_dataset(data, **CHIPS, chip_size=CHIP_SIZE, seed=SEED)
     recipe = ["--config", str(EXAMPLES / "configs" / "quickstart.yaml")]
     finetune = [str(EXAMPLES / "finetune.py"), *recipe, "--data_dir", str(data), "--output_dir", str(model)]
+    finetune += ["--max_steps", str(options.max_steps)]
     run("Fine-tuning a small model and evaluating it", finetune)
     scene = ["--frames", str(data / "scene.tif"), "--output", str(folder / "map.tif")]
     picture = ["--quicklook", str(folder / "map.png")]
     run("Mapping a scene", ["-m", "prithvi_hf.cli", "predict", "--model", str(model), *scene, *picture])
-    return summarise(folder)
+    good = summarise(folder)
+    return 0 if good or options.max_steps < STEPS else 1
 
 
-def summarise(folder: Path) -> int:
-    """Print the score beside the baseline's, and where everything is; returns the exit status."""
+def summarise(folder: Path) -> bool:
+    """Print the score beside the baseline's, and where everything is; returns whether the score is good."""
     results = json.loads((folder / "model" / "all_results.json").read_text())
     score, water = results["test_mean_iou"], results["test_per_category_iou"][1]
     index, baseline = index_baseline(folder / "data")
@@ -91,10 +96,10 @@ sample predictions  {folder / "model" / "sample_predictions.png"}
 map                 {folder / "map.tif"}   (quick look: {folder / "map.png"})
 """
     )
-    if score < EXPECTED_MEAN_IOU or score <= baseline:
-        print(f"quickstart: the score is below {EXPECTED_MEAN_IOU} or the index: something is wrong", file=sys.stderr)
-        return 1
-    return 0
+    good = score >= max(EXPECTED_MEAN_IOU, baseline)
+    if not good:
+        print(f"quickstart: the score is below {EXPECTED_MEAN_IOU} or the index", file=sys.stderr)
+    return good
 
 
 if __name__ == "__main__":

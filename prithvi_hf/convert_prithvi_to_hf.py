@@ -390,10 +390,18 @@ def convert_checkpoint(
     config = infer_config(state_dict, **config_overrides)
     model = _model_class(state_dict)(config)
     model.load_state_dict(convert_state_dict(state_dict, config), strict=True)
-    if recipe is None and is_segmentation_layout(state_dict):
+    report = _report(state_dict, config, config_overrides)
+    parts: list[PrithviPreTrainedModel | PrithviImageProcessor] = [model]
+    if len(processor.bands) == config.num_channels:
         processor.num_frames = config.num_frames
-    _save_atomically(output_dir, model, processor)
-    return _report(state_dict, config, config_overrides)
+        parts.append(processor)
+    else:
+        report.notes.append(
+            f"no image processor is written: names and statistics of {config.num_channels} bands are not known; give "
+            "them with a recipe"
+        )
+    _save_atomically(output_dir, *parts)
+    return report
 
 
 def _save_atomically(output_dir: Path, *parts: PrithviPreTrainedModel | PrithviImageProcessor) -> None:

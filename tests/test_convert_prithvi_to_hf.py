@@ -79,6 +79,15 @@ def test_flat_layout_becomes_a_backbone(tmp_path):
     assert "num_attention_heads" not in report.assumed
     processor = PrithviImageProcessor.from_pretrained(tmp_path / "out")
     assert processor.image_mean == [775, 1081, 1229, 2497, 2204, 1611]
+    assert processor.num_frames == 3
+
+
+def test_unknown_bands_get_no_made_up_statistics(tmp_path):
+    torch.save(masked_autoencoder(bands=4), tmp_path / "a.pt")
+    report = convert_checkpoint(tmp_path / "a.pt", tmp_path / "out")
+    assert "statistics of 4 bands are not known" in str(report)
+    assert not (tmp_path / "out" / "preprocessor_config.json").exists()
+    assert AutoModel.from_pretrained(tmp_path / "out").config.num_channels == 4
 
 
 @pytest.mark.parametrize(("frames", "side"), [(1, 2), (3, 2), (12, 1), (3, 4), (4, 14), (1, 14)])
