@@ -52,7 +52,8 @@ def load_splits(recipe: Recipe) -> DatasetDict:
         raise ValueError(
             f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
             "--train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
-            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false."
+            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one "
+            "folder are divided by dataset_options: {splits: {train: train.txt, ...}}."
         )
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
 
@@ -238,7 +239,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"finetune.py: error: {error}", file=sys.stderr)
         return 2
-    run(recipe, trainer, splits, checkpoint)
+    try:
+        run(recipe, trainer, splits, checkpoint)
+    except KeyboardInterrupt:
+        print("finetune.py: interrupted; --resume_from_checkpoint true goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 
@@ -133,7 +134,14 @@ def run_info(options: argparse.Namespace) -> None:
         if options.model is not None:
             raise ValueError(f"--model goes with a GeoTIFF, but there is no file {options.path}.")
         _check_model_source(options.path)
-        print(describe_model(options.path))
+        try:
+            print(describe_model(options.path))
+        except (TypeError, AttributeError, KeyError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{options.path} describes no model ({reason}): its config.json or preprocessor_config.json is "
+                "damaged. Copy or download the folder again."
+            ) from error
         return
     if options.model is not None:
         _check_model_source(options.model)
@@ -211,7 +219,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="CLASS=VALUE",
-        help="file values (0 to 254) of class indices where they shall differ, e.g. 0=1 1=2",
+        help="file values (0 to 254) of class indices where the two differ, e.g. 0=1 1=2",
     )
     parser.add_argument(
         "--no_overwrite",
@@ -325,15 +333,22 @@ def _load_model(name: str) -> tuple[Any, Any]:
     from prithvi_hf.modeling_prithvi import PrithviForSemanticSegmentation
 
     _check_model_source(name)
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # a report of missing tensors would come before the one message that names them
     try:
         image_processor = PrithviImageProcessor.from_pretrained(name)
         model, report = PrithviForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"The weights of {name} are a pickle that needs more than tensors, which could run code and is refused: "
+            "save the model as safetensors (save_pretrained) where you trust it."
+        ) from error
     except (StrictDataclassError, SafetensorError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         reason = str(error).strip().replace("\n", " ")
         raise ValueError(f"The model {name} cannot be loaded ({type(error).__name__}: {reason}).") from error
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
     if report["missing_keys"]:

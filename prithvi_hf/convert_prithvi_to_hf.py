@@ -298,13 +298,18 @@ def load_original_state_dict(source: str | Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on bytes that are no checkpoint the loaders raise almost anything, a KeyError too
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"Expected {path} to be a checkpoint of plain tensors, found a file that cannot be loaded safely "
-            f"({reason}). A pickle with other objects could run code and is refused: re-save its state dict with "
-            "torch.save, or as safetensors, where you trust it."
+            f"({_load_failure(error)}). A pickle with other objects could run code and is refused: re-save its state "
+            "dict with torch.save, or as safetensors, where you trust it."
         ) from error
     return _find_state_dict(content, path)
+
+
+def _load_failure(error: Exception) -> str:
+    """What a loader found, in one sentence; torch's own text starts with how to load such a file all the same."""
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].splitlines() or ["no reason given"]
+    return f"{type(error).__name__}: {lines[0].split('. Please use')[0]}"
 
 
 def _local_file(source: str) -> Path:
@@ -312,10 +317,11 @@ def _local_file(source: str) -> Path:
     if source.startswith("hf://"):
         from huggingface_hub import hf_hub_download
 
-        owner, name, *filename = source.removeprefix("hf://").split("/")
-        if not filename:
+        owner, _, rest = source.removeprefix("hf://").partition("/")
+        name, _, filename = rest.partition("/")
+        if not (owner and name and filename):
             raise ValueError(f"Expected hf://owner/name/file, found {source!r}.")
-        return Path(hf_hub_download(f"{owner}/{name}", "/".join(filename)))
+        return Path(hf_hub_download(f"{owner}/{name}", filename))
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a checkpoint file, found none at {path}.")

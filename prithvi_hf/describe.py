@@ -115,7 +115,7 @@ def band_statistics(raster: GeoTiffRaster) -> list[BandStatistics]:
         for band, band_values in zip(bands, values, strict=True):
             valid = np.isfinite(band_values) if masked is None else np.isfinite(band_values) & ~masked
             if raster.nodata is not None:
-                valid &= band_values != np.asarray(raster.nodata).astype(band_values.dtype)
+                valid &= band_values != raster.nodata  # a Python number: compared in the band's own precision
             _add(band, band_values[valid])
     for band in bands:
         if not band.valid:
@@ -155,11 +155,9 @@ def _scale_text(scale: float, offset: float) -> str:
 def _mapping_lines(raster: GeoTiffRaster, statistics: list[BandStatistics], model: str) -> list[str]:
     """Show which file bands a model takes, and whether their units are those of its statistics."""
     processor = PrithviImageProcessor.from_pretrained(model)
-    if not any(raster.descriptions) and raster.count == len(processor.bands) * processor.num_frames > len(
-        processor.bands
-    ):
-        return [f"  for {model}: {processor.num_frames} dates of {len(processor.bands)} bands, date by date, in order"]
     found = processor.find_bands(raster.descriptions, raster.count, raster.name)
+    if len(found) > len(processor.bands):
+        return [f"  for {model}: {processor.num_frames} dates of {len(processor.bands)} bands, date by date, in order"]
     lines = [f"  for {model}, after its scaling (x {processor.rescale_factor:g} + {processor.rescale_offset:g}):"]
     for position, (name, index) in enumerate(zip(processor.bands, found, strict=True)):
         mean = statistics[index].mean

@@ -104,7 +104,10 @@ class DataArguments:
     )
     class_names: list[str] | None = field(default=None, metadata={"help": "Name of each class, in order."})
     class_colors: list[str] | None = field(default=None, metadata={"help": "Colour of each class, '#rrggbb'."})
-    num_frames: int = field(default=1, metadata={"help": "Dates in one input."})
+    num_frames: int | None = field(
+        default=None,
+        metadata={"help": "Dates in one input; those of a fine-tuned starting model by default, or else 1."},
+    )
     bands: list[str] | None = field(default=None, metadata={"help": "Names of the bands that the model takes."})
     band_indices: list[int] | None = field(
         default=None, metadata={"help": "0-based places of the bands in files without band descriptions."}
@@ -176,11 +179,20 @@ class Recipe:
     data: DataArguments
     training: "PrithviTrainingArguments | None" = None
 
+    def num_frames(self) -> int:
+        """Dates in one input: as given, or those of a fine-tuned starting model, whose neck is built for them."""
+        if self.data.num_frames is None and self.model.model is not None:
+            start = _starting_config(os.path.expanduser(self.model.model))
+            if PrithviForSemanticSegmentation.__name__ in (start.architectures or ()):
+                return start.num_frames
+        return self.data.num_frames or 1
+
     def config_values(self) -> dict[str, Any]:
         """Fields of `PrithviConfig` that the recipe sets."""
         starting_point = ("model",)
         values = {name: value for name, value in vars(self.model).items() if name not in starting_point}
-        values |= {name: getattr(self.data, name) for name in ("bands", "class_colors", "num_frames")}
+        values |= {name: getattr(self.data, name) for name in ("bands", "class_colors")}
+        values["num_frames"] = self.num_frames()
         if self.data.class_names is not None:
             values["id2label"] = dict(enumerate(self.data.class_names))
             values["label2id"] = {name: index for index, name in enumerate(self.data.class_names)}
@@ -194,6 +206,7 @@ class Recipe:
         values = {name: getattr(self.data, name) for name in names}
         if self.data.class_names is not None:
             values["num_labels"] = len(self.data.class_names)
+        values["num_frames"] = self.num_frames()
         given = {name: value for name, value in values.items() if value is not None}
         return PrithviImageProcessor(**{**_image_options(self.model.model), **given})
 
@@ -321,7 +334,7 @@ def _read_yaml(path: str | Path, types: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected {path} to be a YAML file, found: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")

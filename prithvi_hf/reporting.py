@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation
 from .recipe import Recipe
-from .scene_prithvi import NODATA_CLASS, assemble_map, open_frames, predict_scene_logits, prepare_scene
+from .scene_prithvi import NODATA_CLASS, assemble_map, predict_scene_logits, prepare_scene
 from .scenes.palette import class_palette
 from .scenes.quicklook import paint_classes
 from .sliding_window_prithvi import window_and_stride
@@ -110,7 +110,8 @@ def _sample_pictures(
     """The pictures of one chip by title; ignored labels and pixels without data are white."""
     image = tuple(row["image"]) if isinstance(row["image"], list) else row["image"]
     labels = processor([image], [row["mask"]], return_tensors="np")["labels"][0]
-    scene = prepare_scene(processor, open_frames(image))
+    # The frames were checked as training needs it; `open_frames` would hold them to the stricter grid of a map.
+    scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,))
     logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
     return {
         "scene": scene.rgb,
@@ -185,7 +186,7 @@ _CARD = """---
 # {name}
 
 Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with Prithvi, fine-tuned on
-`{dataset}` from {start} by [prithvi_hf](https://pypi.org/project/prithvi_hf/).
+`{dataset}` from {start} by `prithvi_hf`.
 
 ```python
 from transformers import pipeline

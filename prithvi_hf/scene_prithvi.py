@@ -30,7 +30,7 @@ _RGB_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into blac
 _MISSING_PACKAGE = "{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SegmentationMap:
     """The classes of one scene, with its place on Earth.
 
@@ -58,6 +58,11 @@ class SegmentationMap:
             used = self.mask[self.mask != NODATA_CLASS]
             self.id2label = {index: f"LABEL_{index}" for index in range(int(used.max(initial=0)) + 1)}
 
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        crs = self.crs.to_string() if hasattr(self.crs, "to_string") else self.crs
+        return f"SegmentationMap({height} x {width} pixels, crs={crs}, classes={list(self.id2label.values())})"
+
     def class_counts(self) -> dict[str, int]:
         """Count pixels.
 
@@ -80,7 +85,7 @@ class SegmentationMap:
         Args:
             path: The file to write; an existing one is replaced, and only by a complete one.
             nodata: File value of pixels without data, 0 to 255.
-            class_values: Class index to file value, 0 to 255, where they shall differ.
+            class_values: Class index to file value, 0 to 255, where the two differ.
 
         Raises:
             ImportError: If prithvi_hf is not installed.
@@ -380,19 +385,21 @@ def _open_frame(frame: Any) -> Any:
 def _check_same_grid(first: Any, other: Any, position: int) -> None:
     """Refuse a frame that lies elsewhere than the first; arrays are compared by size only."""
     expected, found = tuple(first.shape[-2:]), tuple(other.shape[-2:])
+    name = getattr(other, "name", None)
+    title = f"Frame {position}" if name is None else f"Frame {position} ({name})"
     if expected != found:
         raise ValueError(
-            f"Frame {position} has {found[0]} x {found[1]} pixels, the first {expected[0]} x {expected[1]}: "
+            f"{title} has {found[0]} x {found[1]} pixels, the first {expected[0]} x {expected[1]}: "
             "bring all frames to one grid."
         )
     if not hasattr(first, "transform") or not hasattr(other, "transform"):
         return
     if first.crs != other.crs:
-        raise ValueError(f"Frame {position} is in {other.crs}, the first in {first.crs}: bring all frames to one CRS.")
+        raise ValueError(f"{title} is in {other.crs}, the first in {first.crs}: bring all frames to one CRS.")
     shift = _largest_shift(first.transform, other.transform, expected)
     if shift > _GRID_TOLERANCE:
         raise ValueError(
-            f"Frame {position} lies up to {shift:.2f} pixels beside the first (transforms "
+            f"{title} lies up to {shift:.2f} pixels beside the first (transforms "
             f"{tuple(other.transform)[:6]} and {tuple(first.transform)[:6]}): bring all frames to one grid."
         )
 

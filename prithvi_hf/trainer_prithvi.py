@@ -2,6 +2,7 @@
 """Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,17 @@ from .sliding_window_prithvi import sliding_window_logits, window_and_stride
 
 
 logger = logging.get_logger(__name__)
+
+SELECTABLE_METRICS = [
+    "mean_iou",
+    "mean_accuracy",
+    "overall_accuracy",
+    "mean_f1",
+    "mean_precision",
+    "mean_recall",
+    "loss",
+]
+"""Metrics of an evaluation that are one figure, by which the best checkpoint can be chosen."""
 
 
 @dataclass
@@ -84,6 +96,22 @@ class PrithviTrainingArguments(TrainingArguments):
                 "eval_window and eval_window_batch_size must be at least 1, found "
                 f"{self.eval_window} and {self.eval_window_batch_size}."
             )
+        self._check_training_options()
+
+    def _check_training_options(self) -> None:
+        """Refuse here, before anything is written, what torch refuses once training has begun."""
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a finite number of at least 0, found {self.learning_rate}.")
+        if min(self.per_device_train_batch_size, self.per_device_eval_batch_size) < 1:
+            raise ValueError(
+                "per_device_train_batch_size and per_device_eval_batch_size must be at least 1, found "
+                f"{self.per_device_train_batch_size} and {self.per_device_eval_batch_size}."
+            )
+        if self.dataloader_num_workers < 0:
+            raise ValueError(f"dataloader_num_workers must be at least 0, found {self.dataloader_num_workers}.")
+        best = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if best not in SELECTABLE_METRICS:
+            raise ValueError(f"metric_for_best_model must be one of {', '.join(SELECTABLE_METRICS)}, found {best!r}.")
 
 
 def _poly_factor(

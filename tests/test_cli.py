@@ -139,8 +139,9 @@ def five_bands(path):
         (lambda path: path.write_bytes(b""), "expected a GeoTIFF"),
         (lambda path: path.mkdir(), "directory"),
         (lambda path: None, "bad.tif"),
+        (lambda path: path.symlink_to(path), "bad.tif"),
     ],
-    ids=["truncated", "text", "five bands", "empty", "folder", "missing"],
+    ids=["truncated", "text", "five bands", "empty", "folder", "missing", "link to itself"],
 )
 def test_bad_frame_is_refused(model_folder, tmp_path, capsys, make, message):
     make(tmp_path / "bad.tif")
@@ -187,7 +188,7 @@ def test_wrong_number_of_frames_is_refused(model_folder, scene, tmp_path, capsys
 def test_frames_of_different_size_are_refused(model_folder, scene, tmp_path, capsys):
     other = write_scene(tmp_path / "other.tif", scene_pixels(40, 44))
     arguments = ["predict", "--model", model_folder, "--frames", scene, other, "--output", tmp_path / "map.tif"]
-    assert_refused(capsys, tmp_path, "Frame 2 has 40 x 44 pixels", *arguments)
+    assert_refused(capsys, tmp_path, ") has 40 x 44 pixels", *arguments)
 
 
 @pytest.mark.parametrize("name", ["none/of/these", "./none", "none", "{tmp}/none", "{tmp}/scene.tif", "{tmp}/empty"])
@@ -225,6 +226,14 @@ def test_damaged_model_folder_is_refused(scene, tmp_path, capsys, name, content)
         (folder / name).write_bytes(content)
     arguments = ["predict", "--model", folder, "--frames", scene, "--output", tmp_path / "map.tif"]
     assert_refused(capsys, tmp_path, "", *arguments)
+
+
+def test_pickled_weights_are_refused(scene, tmp_path, capsys):
+    folder = save_model(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Path("an object of another class")}, folder / "pytorch_model.bin")
+    arguments = ["predict", "--model", folder, "--frames", scene, "--output", tmp_path / "map.tif"]
+    assert_refused(capsys, tmp_path, "could run code", *arguments)
 
 
 def test_out_of_memory_says_what_helps(model_folder, scene, tmp_path, capsys, monkeypatch):
@@ -291,6 +300,14 @@ def test_info_of_a_geotiff(model_folder, tmp_path, capsys):
     assert f"the model's 2497 +- 1368: {expected:+.1f} standard deviations" in text
 
 
+def test_info_of_a_stack_whose_bands_are_only_numbered(tmp_path, capsys):
+    model = save_model(tmp_path / "model", num_frames=2)
+    names = [f"Band {number}" for number in range(1, 13)]
+    scene = write_scene(tmp_path / "stack.tif", scene_pixels(40, 45, bands=12), descriptions=names)
+    assert run("info", scene, "--model", model) == 0
+    assert "2 dates of 6 bands" in capsys.readouterr().out
+
+
 def test_statistics_do_not_depend_on_the_pieces_they_are_read_in(tmp_path, monkeypatch):
     pixels = scene_pixels(31, 17).astype(np.float32)
     pixels[2] = np.nan
@@ -309,6 +326,12 @@ def test_statistics_do_not_depend_on_the_pieces_they_are_read_in(tmp_path, monke
     assert "no valid pixel" in describe_raster(raster.path)
 
 
+def test_a_tag_that_no_pixel_can_equal_leaves_all_valid(tmp_path):
+    path = write_scene(tmp_path / "a.tif", np.zeros((6, 8, 9), dtype=np.int16), nodata=0.5)
+    assert "no data tag  0.5" in describe_raster(path)
+    assert describe_raster(path).count("valid 100.0 %") == 6
+
+
 def test_info_refuses_what_it_cannot_describe(model_folder, scene, tmp_path, capsys):
     text_file(tmp_path / "text.tif")
     five_bands(tmp_path / "five.tif")
@@ -316,6 +339,9 @@ def test_info_refuses_what_it_cannot_describe(model_folder, scene, tmp_path, cap
     assert_refused(capsys, tmp_path, "5 bands", "info", tmp_path / "five.tif", "--model", model_folder)
     assert_refused(capsys, tmp_path, "no model folder", "info", tmp_path / "none")
     assert_refused(capsys, tmp_path, "goes with a GeoTIFF", "info", model_folder, "--model", model_folder)
+    folder = save_model(tmp_path / "damaged")
+    (folder / "preprocessor_config.json").write_text("[]")
+    assert_refused(capsys, tmp_path, "damaged", "info", folder)
 
 
 @pytest.fixture
@@ -340,6 +366,7 @@ def test_convert_refuses(checkpoint, tmp_path, capsys):
     out = tmp_path / "out"
     assert_refused(capsys, tmp_path, "could run code", "convert", tmp_path / "pickle.pt", out)
     assert_refused(capsys, tmp_path, "none.pt", "convert", tmp_path / "none.pt", out)
+    assert_refused(capsys, tmp_path, "hf://owner/name/file", "convert", "hf://owner", out)
     assert_refused(capsys, tmp_path, "NAME=VALUE", "convert", checkpoint, out, "--set", "num_frames")
     assert_refused(capsys, tmp_path, "hidden_size", "convert", checkpoint, out, "--set", "hidden_size=17")
     assert_refused(

@@ -57,7 +57,14 @@ def empty_folder(root):
     return str(root)
 
 
+def garbled_list(root):
+    path = next(root.rglob("flood_train_data.csv"))
+    path.write_bytes(b"\xe0\xe9\xff,")
+    return str(path)
+
+
 BAD_DATA = {
+    "garbled list": (garbled_list, "UTF-8"),
     "truncated": (lambda root: break_image(root, lambda path: cut_off(path, 0.6)), "Spain_2_S2Hand.tif"),
     "cut in the header": (lambda root: break_image(root, lambda path: cut_off(path, 60)), "Spain_2_S2Hand.tif"),
     "text": (lambda root: break_image(root, lambda path: path.write_text("no raster")), "GeoTIFF"),
@@ -130,7 +137,11 @@ def test_unchecked_data_is_the_users_choice(data, tmp_path):
         ({"dataset_options": "{"}, ["--dataset_options", "JSON"]),
         ({"dataset_options": '{"suffix": 1}'}, ["suffix"]),
         ({"crop_size": 0}, ["crop_size"]),
+        ({"metric_for_best_model": "water_iou"}, ["metric_for_best_model", "mean_iou"]),
         ({"eval_overlap": 1}, ["eval_overlap"]),
+        ({"learning_rate": "nan"}, ["learning_rate", "nan"]),
+        ({"per_device_train_batch_size": 0}, ["per_device_train_batch_size", "0"]),
+        ({"dataloader_num_workers": -1}, ["dataloader_num_workers", "-1"]),
         ({"loss": "lovasz"}, ["lovasz", "cross_entropy"]),
         ({"model": "/absent/model"}, ["/absent/model"]),
         ({"resume_from_checkpoint": "/absent/checkpoint"}, ["/absent/checkpoint"]),
@@ -156,6 +167,12 @@ def test_bad_recipes_are_refused(data, tmp_path, capsys, line, parts):
 
 
 @pytest.mark.slow
+def test_a_recipe_that_is_no_text_is_refused(data, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_bytes(b"II*\x00\xe6\xff")
+    words = command_line(data, tmp_path / "OUT", config=tmp_path / "recipe.yaml")
+    assert_refused(capsys, words, tmp_path / "OUT", "recipe.yaml", "YAML")
+
+
 def test_bad_input_as_a_process(data, tmp_path):
     """Two of them as the shell sees them."""
     root = shutil.copytree(data, tmp_path / "data")

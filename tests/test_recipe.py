@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Recipes: YAML and command line, what is refused, and the model and image processor that come of them."""
 
+import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor, PrithviModel
 from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe, parse_arguments, read_recipe
 from prithvi_hf.trainer_prithvi import PrithviTrainingArguments
 
@@ -61,7 +62,7 @@ def test_every_recipe_makes_a_run(path, tmp_path):
     assert config.num_labels == len(recipe.data.class_names) == processor.num_labels
     assert list(config.bands) == processor.bands == recipe.data.bands
     assert len(processor.image_mean) == len(processor.image_std) == config.num_channels
-    assert config.num_frames == processor.num_frames == recipe.data.num_frames
+    assert config.num_frames == processor.num_frames == recipe.num_frames()
     assert recipe.training.load_best_model_at_end
     assert recipe.training.metric_for_best_model == "mean_iou"
     assert read_recipe(path).data == recipe.data
@@ -229,7 +230,7 @@ def test_none_unsets_lists_and_texts(write, parse):
     assert recipe.training.eval_steps is None
     assert parse("--report_to", "none").training.report_to == []  # a value of its own
     with pytest.raises(SystemExit):
-        parse("--num_frames", "none")
+        parse("--rescale_factor", "much")
 
 
 @pytest.mark.parametrize(
@@ -525,3 +526,28 @@ def test_new_heads_cannot_be_evaluated(backbone, fine_tuned, tmp_path):
         with pytest.raises(ValueError, match=r"found no weights in .* that fit .*--do_train true"):
             make_recipe(source, training=training, **options).build_model()
     assert make_recipe(fine_tuned, training=training).build_model().config.num_labels == 2
+
+
+def test_frames_left_open_are_those_of_a_fine_tuned_model(backbone, tmp_path):
+    three = tmp_path / "three"
+    PrithviForSemanticSegmentation(make_config(num_frames=3)).save_pretrained(three)
+    recipe = make_recipe(three, frames=None)
+    assert recipe.build_model().config.num_frames == recipe.image_processor().num_frames == 3
+    assert make_recipe(backbone, frames=None).num_frames() == 1, "a backbone is built for no number of frames"
+    assert make_recipe(frames=None).num_frames() == 1
+
+
+def test_image_options_left_open_come_from_the_starting_model(fine_tuned, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(fine_tuned, folder)
+    saved = PrithviImageProcessor(
+        rescale_factor=1e-4, image_mean=[0.1] * 6, image_std=[0.2] * 6, nodata_value=-9999, ignore_values=[7]
+    )
+    saved.save_pretrained(folder)
+    processor = make_recipe(folder).image_processor()
+    assert (processor.rescale_factor, processor.image_mean, processor.nodata_value) == (1e-4, [0.1] * 6, -9999)
+    assert processor.ignore_values is None, "labels are those of the new data"
+    recipe = make_recipe(folder)
+    recipe.data.rescale_factor = 1.0
+    assert recipe.image_processor().rescale_factor == 1.0
+    assert make_recipe(fine_tuned).image_processor().rescale_factor == 1.0, "no processor beside that one"

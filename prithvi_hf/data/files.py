@@ -31,6 +31,22 @@ def list_files(folder: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def decode_text(content: bytes, path: str) -> str:
+    """Decodes a small text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        content (`bytes`): the file.
+        path (`str`): its name, for the message.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, found {error}. Save the file in UTF-8.") from error
+
+
 def parse_id_list(text: str, suffixes: Iterable[str]) -> list[str]:
     """Reads chip ids, one a line: an id, a file name, a path, or a csv row whose first field is one of these.
 

@@ -4,13 +4,14 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import BuilderConfig, DatasetInfo, List
 from datasets.utils import logging
 
 from .builder import ChipBuilder, chip_features
-from .files import check_ids, examples, parse_id_list
+from .files import check_ids, decode_text, examples, parse_id_list
 from .geotiff import GeoTiff
 
 
@@ -152,8 +153,7 @@ class GeoTiffFolder(ChipBuilder):
         return self._rows(ids, frames, masks, f"split {split} ({place.images})")
 
     def _listed_rows(self, source: str, path: str) -> list[dict[str, Any]]:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
+        text = decode_text(Path(path).read_bytes(), path)
         frames, masks = self._scan(self._place(None))
         suffixes = [suffix for suffix in (*self.config.frame_suffixes, self.config.mask_suffix) if suffix]
         return self._rows(parse_id_list(text, [*suffixes, *_EXTENSIONS]), frames, masks, source)

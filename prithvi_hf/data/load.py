@@ -38,8 +38,8 @@ def load_dataset(
         options: options of the builder ([`Sen1Floods11Config`], [`GeoTiffFolderConfig`]), and `cache_dir`.
 
     Returns:
-        `Dataset`, or `DatasetDict` without `split`; their iterable kin when streaming. Columns: `image` (GeoTIFF, or a
-        list of frames), `mask` (GeoTIFF), `id` (string), `date` (ISO day, or None).
+        `Dataset`, or `DatasetDict` without `split`; their iterable counterparts when streaming. Columns: `image`
+        (GeoTIFF, or a list of frames), `mask` (GeoTIFF), `id` (string), `date` (ISO day, or None).
 
     Raises:
         ValueError: an unknown name, option or split, or inconsistent files.

@@ -13,7 +13,7 @@ from datasets.utils import logging
 from datasets.utils.file_utils import xopen
 
 from .builder import ChipBuilder, chip_features
-from .files import check_ids, list_files, parse_id_list
+from .files import check_ids, decode_text, list_files, parse_id_list
 
 
 logger = logging.get_logger(__name__)
@@ -25,7 +25,7 @@ SEN1FLOODS11_BANDS = (
 """Names of the 13 bands of an image, in file order (B1 to B8, B8A, B9 to B12)."""
 SEN1FLOODS11_CLASSES = ("no water", "water")
 """Class names by mask value; mask value -1 is no data."""
-SEN1FLOODS11_CLASS_COLORS = ("#d9c7a0", "#2166ac")
+SEN1FLOODS11_CLASS_COLORS = ("#d9d2bf", "#1f6fb4")
 """Colours of the classes, for maps."""
 SEN1FLOODS11_IGNORED_VALUE = -1
 """Mask value of pixels that carry no label (clouds, swath edge)."""
@@ -176,7 +176,7 @@ def _event_key(name: str) -> str:
 def _read_text(path: str) -> str:
     """Reads a small local or, in a stream, remote file."""
     with xopen(path, "rb", download_config=DownloadConfig()) as file:
-        return file.read().decode("utf-8-sig")
+        return decode_text(file.read(), path)
 
 
 def _read_dates(path: str | None) -> dict[str, str]:

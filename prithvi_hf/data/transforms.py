@@ -24,8 +24,7 @@ class SegmentationTransform:
     In training a crop is drawn at random, image and mask are read only there, the image processor is applied, and then
     the tensors are flipped and rotated together. A crop without any valid label is drawn again; a chip without any
     gives a crop as it is. A chip smaller than the crop is padded right and bottom, the image by reflection and the
-    labels by
-    -100. In evaluation the whole chip is read, without augmentation.
+    labels by -100. In evaluation the whole chip is read, without augmentation.
 
     Random numbers come from torch's global generator, which differs in each worker of a DataLoader.
 
@@ -214,7 +213,7 @@ def _draw_window(size: tuple[int, int], crop: tuple[int, int], pixel: Sequence[i
 
 
 def _pad(pixel_values: torch.Tensor, labels: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pads right and bottom up to a size; reflection goes on to and fro where a chip is smaller than its padding."""
+    """Pads right and bottom up to a size; reflection goes back and forth where a chip is smaller than its padding."""
     height, width = labels.shape
     missing = (max(0, size[0] - height), max(0, size[1] - width))
     if missing == (0, 0):

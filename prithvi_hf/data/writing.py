@@ -44,7 +44,7 @@ def write_geotiff(
         creation: creation options of GDAL's GTiff driver, such as `compress="lzw"`; deflate by default.
 
     Raises:
-        ValueError: an array of another rank, or as many descriptions as it has not bands.
+        ValueError: an array of another rank, or another number of descriptions than of bands.
     """
     pixels = np.asarray(array)
     pixels = pixels[None] if pixels.ndim == 2 else pixels

@@ -47,10 +47,10 @@ def predict_scene(
         batch_size: Windows in one forward pass, at least 1; memory of the device grows with it.
         overlap: Share of a window that the next one covers again, 0 <= overlap < 1.
         window: Side of the windows in pixels, or (height, width); None is the model's `image_size`.
-        probabilities: A GeoTIFF of class probabilities to write besides, or None or False for none.
+        probabilities: A GeoTIFF of class probabilities to write as well; None or False for none.
         probabilities_dtype: "float32", or "uint8" for a quarter of the size.
-        quicklook: A PNG of scene and map to write besides, or None.
-        class_values: Class index to file value, 0 to 254, where they shall differ.
+        quicklook: A PNG of scene and map to write as well, or None.
+        class_values: Class index to file value, 0 to 254, where the two differ.
         device: Where to run, for example "cuda" or "cpu"; the model is moved there and stays. None is where it is.
         overwrite: Whether existing outputs may be replaced.
         show_progress: Whether to show a progress bar over the windows.
@@ -101,7 +101,7 @@ def check_outputs(outputs: Mapping[str, Any], inputs: Sequence[Any], overwrite: 
             continue
         if path is True:
             raise ValueError(f"Expected a path for the {purpose}, found True: name the file to write.")
-        resolved = str(check_output_path(path, inputs, overwrite, purpose).resolve())
+        resolved = os.path.realpath(check_output_path(path, inputs, overwrite, purpose))
         if resolved in seen:
             raise ValueError(f"The {purpose} and the {seen[resolved]} are the same file {path}: name two files.")
         seen[resolved] = purpose

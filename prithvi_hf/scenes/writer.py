@@ -122,7 +122,7 @@ def write_class_map(
         transform: Affine transform from pixel to CRS coordinates, or None.
         class_colors: `"#rrggbb"` a class, or None for default colours.
         nodata: File value of pixels without data, 0 to 255.
-        class_values: Class index to file value, 0 to 255, where they shall differ; classes not in it keep their index.
+        class_values: Class index to file value, 0 to 255, where the two differ; classes not in it keep their index.
 
     Raises:
         ValueError: If there are more than 255 classes, the mask holds other values or has another form, or two classes
@@ -185,7 +185,7 @@ def file_values(
 
     Args:
         id2label: Class index to name, for every class 0 .. n-1.
-        class_values: Class index to file value, 0 to 255, where they shall differ; classes not in it keep their index.
+        class_values: Class index to file value, 0 to 255, where the two differ; classes not in it keep their index.
         nodata: File value of pixels without data, 0 to 255.
 
     Returns:
@@ -278,7 +278,7 @@ def _is_same_file(path: Path, other: str | os.PathLike) -> bool:
     """Whether two names mean one file, links included; a name that does not exist yet is compared as text."""
     if path.exists() and Path(other).exists():
         return path.samefile(other)
-    return path.resolve() == Path(other).resolve()
+    return os.path.realpath(path) == os.path.realpath(other)  # takes a loop of links for a name
 
 
 __all__ = [

@@ -146,9 +146,9 @@ def moved(pixels_right=0.0, degrees_of_freedom=TRANSFORM):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pixels": scene_pixels(70, 90)}, "Frame 2 has 70 x 90 pixels, the first 72 x 90"),
-        ({"crs": CRS.from_epsg(32719)}, "Frame 2 is in EPSG:32719, the first in EPSG:32720"),
-        ({"crs": None}, "Frame 2 is in None, the first in EPSG:32720"),
+        ({"pixels": scene_pixels(70, 90)}, r"Frame 2 \(.*b\.tif\) has 70 x 90 pixels, the first 72 x 90"),
+        ({"crs": CRS.from_epsg(32719)}, r"Frame 2 \(.*b\.tif\) is in EPSG:32719, the first in EPSG:32720"),
+        ({"crs": None}, r"Frame 2 \(.*b\.tif\) is in None, the first in EPSG:32720"),
         ({"transform": moved(3)}, "up to 3.00 pixels beside the first"),
         ({"transform": Affine(10.01, 0, TRANSFORM.c, 0, TRANSFORM.e, TRANSFORM.f)}, "up to 0.09 pixels"),
     ],

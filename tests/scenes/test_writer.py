@@ -313,6 +313,7 @@ def test_map_counts_its_classes():
 
 def test_map_without_names_numbers_its_classes(tmp_path):
     result = SegmentationMap(np.array([[0, 2, 255]], dtype=np.uint8))
+    assert repr(result) == "SegmentationMap(1 x 3 pixels, crs=None, classes=['LABEL_0', 'LABEL_1', 'LABEL_2'])"
     assert result.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     with pytest.raises(ValueError, match="holds no probabilities"):
         result.probabilities_to_geotiff(tmp_path / "p.tif")
