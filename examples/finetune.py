@@ -29,7 +29,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 from transformers.utils import logging
 
-from prithvi_hf import PrithviForSemanticSegmentation, PrithviImageProcessor, PrithviTrainer, load_dataset
+from prithvi_hf import (
+    PrithviConfig,
+    PrithviForSemanticSegmentation,
+    PrithviImageProcessor,
+    PrithviTrainer,
+    load_dataset,
+)
 from prithvi_hf.data import SegmentationTransform, audit_split, collate_chips
 from prithvi_hf.recipe import Recipe, parse_arguments
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
@@ -37,6 +43,12 @@ from prithvi_hf.trainer_prithvi import find_last_checkpoint
 
 
 logger = logging.get_logger("prithvi_hf.finetune")
+
+# Fields of the configuration that decide which weights a checkpoint holds.
+SHAPES = (
+    *("hidden_size", "num_hidden_layers", "mlp_ratio", "num_channels", "patch_size", "num_frames", "num_labels"),
+    *("neck_hidden_size", "head_hidden_size", "head_num_convs", "use_auxiliary_head", "auxiliary_head_num_convs"),
+)
 
 
 def load_splits(recipe: Recipe) -> DatasetDict:
@@ -107,6 +119,20 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
             f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: starting afresh."
         )
     return found
+
+
+def check_resumable(checkpoint: str | None, model: PrithviForSemanticSegmentation) -> None:
+    """Refuse a checkpoint of another architecture than the recipe's."""
+    if checkpoint is None:
+        return
+    saved = PrithviConfig.from_pretrained(checkpoint)
+    other = [name for name in SHAPES if getattr(saved, name) != getattr(model.config, name)]
+    if other:
+        found = "; ".join(f"{name}: {getattr(saved, name)}, not {getattr(model.config, name)}" for name in other)
+        raise ValueError(
+            f"Expected the checkpoint {checkpoint} to be of the recipe's model, found {found}. Give the options that "
+            "the run was started with, --model too."
+        )
 
 
 def make_trainer(
@@ -200,6 +226,7 @@ def prepare(recipe: Recipe) -> tuple[PrithviTrainer, DatasetDict, str | None]:
     if recipe.model.model is None and recipe.training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
     checkpoint = checkpoint_to_resume(recipe)
+    check_resumable(checkpoint, model)
     splits = load_splits(recipe)
     check_splits(splits, processor, recipe)
     return make_trainer(recipe, model, processor, splits), splits, checkpoint

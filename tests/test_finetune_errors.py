@@ -216,3 +216,11 @@ def test_two_processes_end_together_on_bad_data(data, tmp_path):
         assert "Spain_2_S2Hand.tif" in printed
         assert "Traceback" not in printed
     assert not (tmp_path / "OUT").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, capsys):
+    run(data, tmp_path / "first", max_steps=2, do_eval="false", do_predict="false")
+    checkpoint = next((tmp_path / "first").glob("checkpoint-*"))
+    words = command_line(data, tmp_path / "OUT", resume_from_checkpoint=checkpoint, head_hidden_size=24)
+    capsys.readouterr()
+    assert_refused(capsys, words, tmp_path / "OUT", str(checkpoint), "head_hidden_size", "24")
