@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from .grid_prithvi import GRID_TOLERANCE, largest_shift
 from .sliding_window_prithvi import sliding_window_logits, window_and_stride, window_starts
 
 
 NODATA_CLASS = 255
 """Value of pixels without data in a mask; classes are 0 to 254."""
 
-_GRID_TOLERANCE = 0.01  # pixels; transforms of one grid written by different software differ in the last bits
 _RGB_SIDE = 1536  # pixels; enough for a quick look, and cheap to make whether or not one is drawn
 _RGB_BANDS = ("RED", "GREEN", "BLUE")
 _RGB_PERCENTILES = (2.0, 98.0)
@@ -396,25 +396,12 @@ def _check_same_grid(first: Any, other: Any, position: int) -> None:
         return
     if first.crs != other.crs:
         raise ValueError(f"{title} is in {other.crs}, the first in {first.crs}: bring all frames to one CRS.")
-    shift = _largest_shift(first.transform, other.transform, expected)
-    if shift > _GRID_TOLERANCE:
+    shift = largest_shift(first.transform, other.transform, expected)
+    if shift > GRID_TOLERANCE:
         raise ValueError(
             f"{title} lies up to {shift:.2f} pixels beside the first (transforms "
             f"{tuple(other.transform)[:6]} and {tuple(first.transform)[:6]}): bring all frames to one grid."
         )
-
-
-def _largest_shift(first: Any, other: Any, size: tuple[int, int]) -> float:
-    """Give the largest distance, in pixels of `first`, between the same corner of two grids of that size."""
-    side = max(abs(first.a * first.e - first.b * first.d) ** 0.5, np.finfo(float).tiny)
-    corners = [(column, row) for row in (0, size[0]) for column in (0, size[1])]
-    return max(math.dist(_place(first, *corner), _place(other, *corner)) for corner in corners) / side
-
-
-def _place(transform: Any, column: int, row: int) -> tuple[float, float]:
-    """Give the coordinates of a pixel corner; written out, as releases of affine differ in the operator for it."""
-    x = transform.a * column + transform.b * row + transform.c
-    return x, transform.d * column + transform.e * row + transform.f
 
 
 def _missing_package(action: str, alternative: str) -> ImportError:

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
+from ..grid_prithvi import GRID_TOLERANCE, largest_shift
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL
 from .raster import GeoTiffRaster
@@ -20,8 +21,6 @@ from .raster import GeoTiffRaster
 
 _MAX_PROBLEMS_SHOWN = 10
 _MAX_THREADS = 8
-# Beyond half a pixel a label belongs to a neighbour; the same grid written by two programs differs in the last bits.
-_GRID_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -170,27 +169,12 @@ def _check_grid(frames: Iterable[GeoTiffRaster], mask: GeoTiffRaster) -> None:
                 f"{other.name}: expected the CRS of {first.name} ({first.crs.to_string()}), found "
                 f"{other.crs.to_string()}. Check that the files belong together, or reproject one (`gdalwarp`)."
             )
-        shift = _largest_shift(first, other)
-        if shift > _GRID_TOLERANCE:
+        shift = largest_shift(first.transform, other.transform, first.shape[-2:])
+        if shift > GRID_TOLERANCE:
             raise ValueError(
                 f"{other.name}: expected the grid of {first.name}, found one shifted by up to {shift:.3g} pixels. "
                 "Check that the files belong together, or bring them to one grid (`gdalwarp`)."
             )
-
-
-def _largest_shift(first: GeoTiffRaster, other: GeoTiffRaster) -> float:
-    """How far the corners of two rasters lie apart, in pixels of the first."""
-    inverse, shift = ~first.transform, 0.0
-    for column, row in ((0, 0), (first.width, 0), (0, first.height), (first.width, first.height)):
-        x, y = _apply(other.transform, column, row)
-        there = _apply(inverse, x, y)
-        shift = max(shift, abs(there[0] - column), abs(there[1] - row))
-    return shift
-
-
-def _apply(transform: Any, x: float, y: float) -> tuple[float, float]:
-    """Written out: releases of affine differ in the operator that applies a transform."""
-    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
 
 
 def _add_up(counts: list[_ChipCount], split_name: str) -> SplitAudit:
