@@ -184,6 +184,8 @@ def open_frames(scene: Any) -> tuple[Any, ...]:
     frames = tuple(_open_frame(frame) for frame in (scene if isinstance(scene, tuple | list) else (scene,)))
     if not frames:
         raise ValueError("A scene has at least one frame, found none.")
+    for frame in frames:
+        _check_georeference(frame)
     for position, frame in enumerate(frames[1:], start=2):
         _check_same_grid(frames[0], frame, position)
     return frames
@@ -380,6 +382,15 @@ def _open_frame(frame: Any) -> Any:
     except ImportError as error:
         raise _missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
     return GeoTiffRaster(content=frame) if isinstance(frame, bytes) else GeoTiffRaster(frame)
+
+
+def _check_georeference(frame: Any) -> None:
+    """Refuse a frame whose place is in ground control points, which a map of its grid would lose."""
+    if getattr(frame, "has_ground_control_points", False):
+        raise ValueError(
+            f"Expected {frame.name} to lie on a regular grid, found ground control points instead of a transform. "
+            "Warp it first, for example `gdalwarp -tps IN OUT`."
+        )
 
 
 def _check_same_grid(first: Any, other: Any, position: int) -> None:

@@ -66,6 +66,7 @@ class _Header:
     offsets: tuple[float, ...]
     has_mask: bool
     alpha_band: int | None
+    has_ground_control_points: bool
 
 
 class GeoTiffRaster:
@@ -127,6 +128,11 @@ class GeoTiffRaster:
     def dtype(self) -> str:
         """Numpy name of the pixel type."""
         return self._header.dtype
+
+    @property
+    def has_ground_control_points(self) -> bool:
+        """Whether the file is georeferenced by ground control points instead of a transform."""
+        return self._header.has_ground_control_points
 
     @property
     def crs(self) -> CRS | None:
@@ -363,6 +369,7 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> _Header:
         offsets=tuple(dataset.offsets),
         has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         alpha_band=None if alpha is None or dataset.descriptions[alpha] else alpha,
+        has_ground_control_points=bool(dataset.gcps[0]),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
@@ -312,3 +313,13 @@ def test_real_chip_at_the_edge_of_the_swath(tmp_path, flood_chips, model):
         np.testing.assert_array_equal(written.read(1) == 255, (used == 0).all(axis=0))
     assert (result.mask == 255).mean() == pytest.approx(0.63, abs=0.005)
     assert cog_validate(tmp_path / "map.tif", strict=True)[0]
+
+
+def test_ground_control_points_are_refused_and_not_lost(tmp_path):
+    path = write_scene(tmp_path / "a.tif", crs=None, transform=Affine.identity())
+    points = [GroundControlPoint(row, column, 500 + column, 900 - row) for row in (0, 72) for column in (0, 90)]
+    with rasterio.open(path, "r+") as scene:
+        scene.gcps = (points, CRS.from_epsg(32720))
+    with pytest.raises(ValueError, match=r"a\.tif.*ground control points.*gdalwarp"):
+        predict_scene(tiny_model(), tiny_processor(), path, tmp_path / "map.tif", **QUIET)
+    assert not (tmp_path / "map.tif").exists()
