@@ -6,7 +6,10 @@ configuration from one.
 """
 
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -288,6 +291,22 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": PrithviLayer, "attentions": PrithviAttention}
     _input_embed_layer = "patch_embeddings"
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save as every model of transformers does, with weights that whoever may read the folder may read.
+
+        safetensors 0.8 makes its files readable for their owner alone, whatever the umask; on a shared machine nobody
+        else could load the model.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            args: As in `PreTrainedModel.save_pretrained`.
+            kwargs: As there.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory, "config.json")
+        for weights in Path(save_directory).glob("*.safetensors") if config.is_file() else ():
+            weights.chmod(config.stat().st_mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -204,6 +204,11 @@ def test_widths_that_make_no_encoder_are_refused(values, message):
         PrithviModel(small_config(**values))
 
 
+def test_weights_are_as_readable_as_their_folder(tmp_path):
+    small_model().save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
 def test_auto_classes_load_the_right_models(tmp_path):
     small_model().save_pretrained(tmp_path)
     assert type(AutoModelForSemanticSegmentation.from_pretrained(tmp_path)) is PrithviForSemanticSegmentation
