@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor, PrithviModel
 from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe, parse_arguments, read_recipe
@@ -551,3 +552,9 @@ def test_image_options_left_open_come_from_the_starting_model(fine_tuned, tmp_pa
     recipe.data.rescale_factor = 1.0
     assert recipe.image_processor().rescale_factor == 1.0
     assert make_recipe(fine_tuned).image_processor().rescale_factor == 1.0, "no processor beside that one"
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS.parent / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_launch_settings_are_known_to_accelerate(path):
+    settings = load_config_from_file(str(path))  # an unknown key is an error
+    assert settings.num_processes >= 1
