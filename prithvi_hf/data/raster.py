@@ -33,6 +33,8 @@ MAX_READ_BYTES = 4 * 2**30
 # 1/ratio of its size: real compression stays below about 1,000 : 1, a forged header of a few bytes does not.
 MAX_UNBACKED_BLOCK_BYTES = 64 * 2**20
 MAX_BLOCK_RATIO = 2_000
+# Reading what a header says of its bands takes milliseconds a band; hyperspectral sensors have some hundreds.
+MAX_BANDS = 4_096
 
 # A folder of a thousand chips is not listed at each open; side files (.aux.xml, .msk) are still found by name.
 _GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
@@ -374,7 +376,12 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> _Header:
 
 
 def _check_blocks(dataset: DatasetReader, name: str, file_bytes: int) -> None:
-    """Refuses a header whose blocks would take far more memory than the file can hold."""
+    """Refuses a header whose blocks would take far more memory than the file can hold, or whose bands far too long."""
+    if dataset.count > MAX_BANDS:
+        raise GeoTiffError(
+            f"{name}: expected at most {MAX_BANDS:,} bands, found {dataset.count:,}. Write the bands that are needed "
+            "to a file of their own, e.g. `gdal_translate -b 1 -b 2`, or raise prithvi_hf.data.raster.MAX_BANDS."
+        )
     bands_in_block = dataset.count if dataset.interleaving == Interleaving.pixel else 1
     height, width = max(dataset.block_shapes, key=math.prod)
     block_bytes = height * width * bands_in_block * np.dtype(dataset.dtypes[0]).itemsize

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.enums import ColorInterp
 
 from prithvi_hf.data import raster as raster_module
@@ -308,6 +309,13 @@ def _forge_tile_size(path, tile):
 def test_absurd_tile_is_refused_before_it_is_allocated(tmp_path):
     path = _forge_tile_size(tmp_path / "bomb.tif", 2**15)
     with pytest.raises(GeoTiffError, match=r"bomb\.tif.*not credible"):
+        GeoTiffRaster(path)
+
+
+def test_absurd_number_of_bands_is_refused(tmp_path):
+    path = tmp_path / "bands.tif"
+    write_geotiff(path, np.zeros((4097, 1, 1), np.uint8), crs=None, transform=Affine.translation(1, 1))
+    with pytest.raises(GeoTiffError, match=r"bands\.tif.*at most 4,096 bands, found 4,097"):
         GeoTiffRaster(path)
 
 
