@@ -80,6 +80,11 @@ class ModelArguments:
     loss: str | None = field(default=None, metadata={"help": "cross_entropy."})
     class_weights: list[float] | None = field(default=None, metadata={"help": "Weight of each class in the loss."})
 
+    def __post_init__(self) -> None:
+        """Resolve `~` once, for everything that reads the starting model."""
+        if self.model is not None:
+            self.model = os.path.expanduser(self.model)
+
 
 @dataclass
 class DataArguments:
@@ -182,7 +187,7 @@ class Recipe:
     def num_frames(self) -> int:
         """Dates in one input: as given, or those of a fine-tuned starting model, whose neck is built for them."""
         if self.data.num_frames is None and self.model.model is not None:
-            start = _starting_config(os.path.expanduser(self.model.model))
+            start = _starting_config(self.model.model)
             if PrithviForSemanticSegmentation.__name__ in (start.architectures or ()):
                 return start.num_frames
         return self.data.num_frames or 1
@@ -191,8 +196,7 @@ class Recipe:
         """Fields of `PrithviConfig` that the recipe sets."""
         starting_point = ("model",)
         values = {name: value for name, value in vars(self.model).items() if name not in starting_point}
-        values |= {name: getattr(self.data, name) for name in ("bands", "class_colors")}
-        values["num_frames"] = self.num_frames()
+        values |= {name: getattr(self.data, name) for name in ("bands", "class_colors", "num_frames")}
         if self.data.class_names is not None:
             values["id2label"] = dict(enumerate(self.data.class_names))
             values["label2id"] = {name: index for index, name in enumerate(self.data.class_names)}
@@ -220,11 +224,11 @@ class Recipe:
             FileNotFoundError: There is no such starting model.
             ValueError: It is no converted Prithvi model, or the recipe's architecture contradicts it.
         """
-        values = self.config_values()
-        if self.model.model is None:
+        values = {**self.config_values(), "num_frames": self.num_frames()}
+        source = self.model.model
+        if source is None:
             attention = {"attn_implementation": values.pop("attn_implementation", None)}
             return PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), **attention)
-        source = os.path.expanduser(self.model.model)
         start = _starting_config(source)
         _check_starting_point(source, start, values)
         if len(values.get("id2label", ())) not in (0, start.num_labels):
@@ -268,7 +272,6 @@ def _image_options(source: str | None) -> dict[str, Any]:
     """What the weights of a starting model expect of an image, where it says so; its labels are its own affair."""
     if source is None:
         return {}
-    source = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     if cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False) is None:
         return {}
     processor = PrithviImageProcessor.from_pretrained(source)

@@ -147,6 +147,14 @@ def test_recipe_gives_classes_and_statistics(golden_dir, tmp_path):
     assert processor.num_labels == 2
 
 
+def test_recipe_that_leaves_frames_open_keeps_those_of_the_checkpoint(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("class_names: [dry, wet]\nrescale_factor: 0.0001\n")
+    torch.save(masked_autoencoder(frames=3), tmp_path / "a.pt")
+    convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", recipe=tmp_path / "recipe.yaml")
+    assert PrithviConfig.from_pretrained(tmp_path / "out").num_frames == 3
+    assert PrithviImageProcessor.from_pretrained(tmp_path / "out").num_frames == 3
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("this code must not run",))
