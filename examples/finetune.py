@@ -11,19 +11,20 @@ Many GPUs, one or more machines (settings in examples/accelerate):
     torchrun --nproc_per_node 2 examples/finetune.py --config ... --output_dir OUT
 
 Every option of the recipe and every field of TrainingArguments can be given on the command line and wins over the
-file. `--model FOLDER_OR_HUB_ID` starts from a converted backbone or a fine-tuned model instead of random weights.
+file; of several files after --config the later ones win. `--model FOLDER_OR_HUB_ID` starts from a converted backbone or a fine-tuned model instead of random weights.
 `--resume_from_checkpoint true` goes on after an interruption.
 
 At the end OUT holds the model, its image processor, a model card (README.md), all_results.json,
-learning_curves.png and sample_predictions.png.
+learning_curves.png, sample_predictions.png and recipe.yaml, every option that was given: `--config OUT/recipe.yaml
+--output_dir OTHER` repeats the run.
 """  # noqa: E501
 
 import os
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from datasets import DatasetDict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
@@ -34,10 +35,10 @@ from prithvi_hf import (
     PrithviForSemanticSegmentation,
     PrithviImageProcessor,
     PrithviTrainer,
-    load_dataset,
 )
-from prithvi_hf.data import SegmentationTransform, audit_split, collate_chips
+from prithvi_hf.data import SegmentationTransform, SplitAudit, collate_chips
 from prithvi_hf.recipe import Recipe, parse_arguments
+from prithvi_hf.recipe_data import check_splits, load_splits
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
 from prithvi_hf.trainer_prithvi import find_last_checkpoint
 
@@ -51,42 +52,31 @@ SHAPES = (
 )
 
 
-def load_splits(recipe: Recipe) -> DatasetDict:
-    """Load the splits that the run needs; the first process prepares them for the others."""
+@dataclass
+class Run:
+    """A run that is ready to start.
+
+    Attributes:
+        recipe ([`Recipe`]): The options.
+        trainer ([`PrithviTrainer`]): The trainer.
+        splits (`DatasetDict`): The splits by name.
+        checkpoint (`str`, *optional*): The checkpoint to resume from, None for a fresh start.
+        audits (`dict[str, SplitAudit]`): What each split holds, in the first process.
+    """
+
+    recipe: Recipe
+    trainer: PrithviTrainer
+    splits: DatasetDict
+    checkpoint: str | None = None
+    audits: dict[str, SplitAudit] = field(default_factory=dict)
+
+
+def wanted_splits(recipe: Recipe) -> list[str]:
+    """Names of the splits that the run needs."""
     data, training = recipe.data, recipe.training
     wanted = [data.train_split] * training.do_train
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
-    wanted += data.test_splits * training.do_predict
-    with training.main_process_first(desc="loading the data set"):
-        splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
-    missing = [name for name in wanted if name not in splits]
-    if missing:
-        raise ValueError(
-            f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
-            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
-            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one "
-            "folder are divided by dataset_options: {splits: {train: train.txt, ...}}."
-        )
-    return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
-
-
-def check_splits(splits: DatasetDict, processor: PrithviImageProcessor, recipe: Recipe) -> None:
-    """Read every chip once, in the first process, so that a bad file stops the run before anything is written."""
-    if not recipe.data.check_data:
-        return
-    outcome: list[str | None] = [None]
-    if recipe.training.process_index == 0:
-        try:
-            for name, split in splits.items():
-                audit = audit_split(split, processor, len(recipe.data.class_names), name)
-                print(audit.summary(recipe.data.class_names), flush=True)
-        except (ValueError, OSError) as error:
-            outcome = [str(error)]
-    # The others learn of the error too, instead of waiting for a process that has ended.
-    if recipe.training.world_size > 1:
-        broadcast_object_list(outcome)
-    if outcome[0] is not None:
-        raise ValueError(outcome[0])
+    return wanted + data.test_splits * training.do_predict
 
 
 def put_aside_earlier_run(output_dir: Path) -> None:
@@ -159,39 +149,44 @@ def make_trainer(
     )
 
 
-def train(trainer: PrithviTrainer, checkpoint: str | None) -> None:
-    """Train, and save the best model with its processor."""
-    if checkpoint is None and trainer.args.should_save:
-        put_aside_earlier_run(Path(trainer.args.output_dir))
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+def train(run: Run) -> None:
+    """Train, and save the best model with its processor and the recipe."""
+    trainer, folder = run.trainer, Path(run.recipe.training.output_dir)
+    if run.checkpoint is None and trainer.args.should_save:
+        put_aside_earlier_run(folder)
+    outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
     trainer.save_model()
     trainer.save_state()
     trainer.log_metrics("train", outcome.metrics)
     trainer.save_metrics("train", outcome.metrics)
+    if trainer.is_world_process_zero():
+        run.recipe.save(folder / "recipe.yaml")
 
 
-def evaluate(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe) -> dict[str, dict]:
+def evaluate(run: Run) -> dict[str, dict]:
     """Evaluate the splits asked for; metrics by their prefix."""
-    prefixes = {"eval": recipe.data.eval_split} if recipe.training.do_eval else {}
-    prefixes |= {name: name for name in recipe.data.test_splits if recipe.training.do_predict}
+    data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
+    prefixes = {"eval": data.eval_split} if training.do_eval else {}
+    prefixes |= {name: name for name in data.test_splits if training.do_predict}
     metrics = {}
     for prefix, split in prefixes.items():
-        metrics[prefix] = trainer.evaluate(splits[split], metric_key_prefix=prefix)
+        metrics[prefix] = trainer.evaluate(run.splits[split], metric_key_prefix=prefix)
         trainer.log_metrics(prefix, metrics[prefix])
         trainer.save_metrics(prefix, metrics[prefix])
     return metrics
 
 
-def report(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe, metrics: dict[str, dict]) -> None:
+def report(run: Run, metrics: dict[str, dict]) -> None:
     """Draw curves and samples and write the card, in the first process."""
+    recipe, trainer = run.recipe, run.trainer
     if not trainer.is_world_process_zero():
         return
     folder, training = Path(recipe.training.output_dir), recipe.training
-    if recipe.data.eval_split in splits and recipe.data.num_sample_predictions > 0:
+    if recipe.data.eval_split in run.splits and recipe.data.num_sample_predictions > 0:
         plot_sample_predictions(
             trainer.model,
             trainer.processing_class,
-            splits[recipe.data.eval_split],
+            run.splits[recipe.data.eval_split],
             folder / "sample_predictions.png",
             recipe.data.num_sample_predictions,
             training.eval_window,
@@ -203,17 +198,17 @@ def report(trainer: PrithviTrainer, splits: DatasetDict, recipe: Recipe, metrics
     results = {name: value for part in metrics.values() for name, value in part.items()}
     results["epoch"] = trainer.state.epoch
     names = {prefix: recipe.data.eval_split if prefix == "eval" else prefix for prefix in metrics}
-    write_model_card(folder, recipe, trainer.processing_class, trainer.model, results, names)
+    write_model_card(folder, recipe, trainer.processing_class, trainer.model, results, names, run.audits)
 
 
-def prepare(recipe: Recipe) -> tuple[PrithviTrainer, DatasetDict, str | None]:
+def prepare(recipe: Recipe) -> Run:
     """Build the model and check the data of a recipe.
 
     Args:
-        recipe (`Recipe`): The options; `recipe.training` must be set.
+        recipe ([`Recipe`]): The options; `recipe.training` must be set.
 
     Returns:
-        `tuple`: The trainer, the splits it needs and the checkpoint to resume from, None for a fresh start.
+        [`Run`]: What `execute` takes.
 
     Raises:
         ValueError: The data or the options are not as expected. Nothing has been written then.
@@ -227,29 +222,27 @@ def prepare(recipe: Recipe) -> tuple[PrithviTrainer, DatasetDict, str | None]:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
     checkpoint = checkpoint_to_resume(recipe)
     check_resumable(checkpoint, model)
-    splits = load_splits(recipe)
-    check_splits(splits, processor, recipe)
-    return make_trainer(recipe, model, processor, splits), splits, checkpoint
+    splits = load_splits(recipe, wanted_splits(recipe))
+    audits = check_splits(splits, processor, recipe)
+    return Run(recipe, make_trainer(recipe, model, processor, splits), splits, checkpoint, audits)
 
 
-def run(recipe: Recipe, trainer: PrithviTrainer, splits: DatasetDict, checkpoint: str | None) -> dict[str, dict]:
+def execute(run: Run) -> dict[str, dict]:
     """Train, evaluate and report what `prepare` made ready.
 
     Args:
-        recipe (`Recipe`): The options.
-        trainer (`PrithviTrainer`): The trainer.
-        splits (`DatasetDict`): The splits by name.
-        checkpoint (`str`, *optional*): The checkpoint to resume from.
+        run ([`Run`]): The run.
 
     Returns:
         `dict[str, dict]`: The metrics of each evaluated split by its prefix.
     """
-    if recipe.training.do_train:
-        train(trainer, checkpoint)
-    metrics = evaluate(trainer, splits, recipe)
-    report(trainer, splits, recipe, metrics)
-    if recipe.training.push_to_hub:
-        trainer.push_to_hub()
+    training = run.recipe.training
+    if training.do_train:
+        train(run)
+    metrics = evaluate(run)
+    report(run, metrics)
+    if training.push_to_hub:
+        run.trainer.push_to_hub()
     return metrics
 
 
@@ -260,14 +253,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         recipe = parse_arguments(arguments, description="Fine-tune Prithvi on georeferenced chips.")
-        trainer, splits, checkpoint = prepare(recipe)
+        run = prepare(recipe)
     except (ValueError, OSError, StrictDataclassError) as error:
         if os.environ.get("PRITHVI_HF_TRACEBACK"):
             raise
         print(f"finetune.py: error: {error}", file=sys.stderr)
         return 2
     try:
-        run(recipe, trainer, splits, checkpoint)
+        execute(run)
     except KeyboardInterrupt:
         print("finetune.py: interrupted; --resume_from_checkpoint true goes on from here", file=sys.stderr)
         return 130

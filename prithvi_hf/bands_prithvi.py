@@ -220,6 +220,40 @@ def resolve_bands(
     return _unique_positions(next(iter(complete.values())), descriptions or (), bands, name)
 
 
+def find_band_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Where each wanted band stands among known ones, names of either kind understood: `"B8A"` is `"NIR_NARROW"`.
+
+    Args:
+        wanted: names of bands.
+        known: names of other bands, e.g. those that a model was trained with.
+
+    Returns:
+        For each wanted band its 0-based position in `known`, None where it is not there. Codes that mean different
+        bands on different sensors, with nothing beside them to tell which, are compared as they are written. A plain
+        near infrared (`"NIR"`) stands for a narrow or a broad one, where only one of them is there.
+    """
+    meanings = _names_by_meaning(known)
+    positions = {meaning: i for i, meaning in reversed(list(enumerate(meanings)))}
+    infrared = [i for i, meaning in enumerate(meanings) if meaning in (_ANY_NIR, "NIR_NARROW", "NIR_BROAD")]
+    found = [positions.get(meaning) for meaning in _names_by_meaning(wanted)]
+    for i, meaning in enumerate(_names_by_meaning(wanted)):
+        unnamed = meaning == _ANY_NIR or (meaning in ("NIR_NARROW", "NIR_BROAD") and _ANY_NIR in meanings)
+        if found[i] is None and unnamed and len(infrared) == 1:
+            found[i] = infrared[0]
+    return found
+
+
+def _names_by_meaning(names: Sequence[str]) -> list[str]:
+    """Each name as a canonical one where every sensor in question agrees, else its key."""
+    labels = [parse_band_description(name) for name in names]
+    tables = list(_plausible_sensors(labels).values())
+    meanings = [{_meaning(label, table) for table in tables} for label in labels]
+    return [
+        next(iter(found)) or label.key if len(found) == 1 else label.key
+        for label, found in zip(labels, meanings, strict=True)
+    ]
+
+
 def _positions_without_descriptions(
     count: int, bands: Sequence[str], band_indices: Sequence[int] | None, name: str
 ) -> list[int]:
@@ -337,6 +371,7 @@ __all__ = [
     "SENSOR_BANDS",
     "BandLabel",
     "band_key",
+    "find_band_names",
     "is_undescribed",
     "parse_band_description",
     "resolve_bands",

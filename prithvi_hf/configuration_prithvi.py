@@ -5,6 +5,7 @@ This file must not postpone the evaluation of its annotations: `@strict` skips s
 of every field would be off without a word.
 """
 
+import math
 import re
 from typing import Any, Literal
 
@@ -47,10 +48,16 @@ class PrithviConfig(PreTrainedConfig):
         hidden_dropout_prob (`float`, defaults to 0.0): Dropout after the embeddings and inside each layer, 0 to 1.
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of the attention weights, 0 to 1.
         initializer_range (`float`, defaults to 0.02): Standard deviation of a fresh class token.
-        neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map: `"conv_transpose"`, four
-            transposed convolutions that enlarge the token grid 16 times.
-        neck_hidden_size (`int`, *optional*): Channels inside and after the neck; `None` means `hidden_size` times
-            the number of frames of tokens.
+        neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map and enlarges it 16 times:
+            `"conv_transpose"`, two pairs of transposed convolutions of one width; or `"geospatial"`, four times a
+            transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost.
+        neck_hidden_size (`int`, *optional*): Channels inside and after the `"conv_transpose"` neck; `None` means
+            `hidden_size` times the number of frames of tokens. The `"geospatial"` neck does without it.
+        first_conv_channels (`int`, *optional*): Channels after the first enlargement of the `"geospatial"` neck, which
+            alone reads this and the next two; `None` means half of `hidden_size` times the number of frames of tokens.
+        channel_reduction_factor (`int`, defaults to 2): What each further enlargement divides the channels by, rounded
+            down.
+        num_convs_per_upscale (`int`, defaults to 1): 3x3 convolutions after each enlargement.
         decode_head (`str`, defaults to `"fcn"`): The decode head: `"fcn"`, convolutions and a 1x1 classifier.
         head_hidden_size (`int`, defaults to 256): Channels of the heads.
         head_num_convs (`int`, defaults to 1): 3x3 convolutions of the decode head.
@@ -59,9 +66,13 @@ class PrithviConfig(PreTrainedConfig):
         auxiliary_head_num_convs (`int`, defaults to 2): 3x3 convolutions of the auxiliary head.
         auxiliary_loss_weight (`float`, defaults to 1.0): Weight of the auxiliary loss. The original adds it in full.
         classifier_dropout (`float`, defaults to 0.1): Dropout of whole channels before the classifier, 0 to 1.
-        loss (`str`, defaults to `"cross_entropy"`): The loss: `"cross_entropy"`, averaged over the count of valid
-            pixels.
-        class_weights (`list[float]`, *optional*): One weight a class for the cross entropy.
+        loss (`str`, defaults to `"cross_entropy"`): The loss: `"cross_entropy"` or `"focal"`, averaged over the count
+            of valid pixels; `"dice"`, the original's, which does count ignored pixels in its denominator;
+            `"masked_dice"`, which does not and is the one to choose for a new model; or
+            `"cross_entropy+masked_dice"`, their sum.
+        focal_gamma (`float`, defaults to 2.0): How much less well-classified pixels count in the focal loss, at least
+            0, which makes it the cross entropy.
+        class_weights (`list[float]`, *optional*): One weight a class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` a class for maps and pictures.
 
@@ -101,8 +112,11 @@ class PrithviConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     initializer_range: float | int = 0.02
-    neck: Literal["conv_transpose"] = "conv_transpose"
+    neck: Literal["conv_transpose", "geospatial"] = "conv_transpose"
     neck_hidden_size: int | None = None
+    first_conv_channels: int | None = None
+    channel_reduction_factor: int = 2
+    num_convs_per_upscale: int = 1
     decode_head: Literal["fcn"] = "fcn"
     head_hidden_size: int = 256
     head_num_convs: int = 1
@@ -110,7 +124,8 @@ class PrithviConfig(PreTrainedConfig):
     auxiliary_head_num_convs: int = 2
     auxiliary_loss_weight: float | int = 1.0
     classifier_dropout: float | int = 0.1
-    loss: Literal["cross_entropy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "dice", "masked_dice", "focal", "cross_entropy+masked_dice"] = "cross_entropy"
+    focal_gamma: float | int = 2.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
     class_colors: list[str] | tuple[str, ...] | None = None
@@ -147,7 +162,15 @@ class PrithviConfig(PreTrainedConfig):
     @property
     def neck_output_size(self) -> int:
         """Channels of the map that the neck hands to the heads."""
+        if self.neck == "geospatial":
+            return self.geospatial_neck_channels[-1]
         return self.neck_hidden_size or self.hidden_size * self.grid_size[0]
+
+    @property
+    def geospatial_neck_channels(self) -> list[int]:
+        """Channels after each of the four enlargements of the `"geospatial"` neck."""
+        first = self.first_conv_channels or self.hidden_size * self.grid_size[0] // 2
+        return [first // self.channel_reduction_factor**level for level in range(4)]
 
     def validate_encoder(self) -> None:
         """Check that whole patches fit the images.
@@ -181,11 +204,26 @@ class PrithviConfig(PreTrainedConfig):
 
     def validate_heads(self) -> None:
         """Check the sizes of neck and heads."""
-        for name in ("head_num_convs", "auxiliary_head_num_convs", "head_hidden_size"):
+        for name in (
+            *("head_num_convs", "auxiliary_head_num_convs", "head_hidden_size"),
+            *("channel_reduction_factor", "num_convs_per_upscale"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.neck_hidden_size is not None and self.neck_hidden_size < 1:
-            raise ValueError(f"neck_hidden_size must be positive or None, got {self.neck_hidden_size}.")
+        for name in ("neck_hidden_size", "first_conv_channels"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive or None, got {getattr(self, name)}.")
+        if self.neck == "geospatial" and self.neck_output_size < 1:
+            raise ValueError(
+                f"first_conv_channels ({self.geospatial_neck_channels[0]}) divided three times by "
+                f"channel_reduction_factor ({self.channel_reduction_factor}) must leave at least one channel, got "
+                f"{self.geospatial_neck_channels}."
+            )
+
+    def validate_loss(self) -> None:
+        """Check the parameters of the loss."""
+        if not 0 <= self.focal_gamma < math.inf:
+            raise ValueError(f"focal_gamma must be a finite number of at least 0, got {self.focal_gamma}.")
 
     def validate_classes(self) -> None:
         """Check that weights and colours, where given, are one a class."""

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What turns the encoder's tokens into class scores: the neck and the heads of hls-foundation-os."""
+"""What turns the encoder's tokens into class scores: the necks and the heads of hls-foundation-os."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -45,20 +46,16 @@ class PrithviUpsampleBlock(nn.Module):
         return self.conv_transpose_2(features)
 
 
-class PrithviNeck(nn.Module):
-    """Lays the tokens out as a map and enlarges it 16 times (`ConvTransformerTokensToEmbeddingNeck`).
+class PrithviTokenUpsampler(nn.Module):
+    """Lays the tokens out as a map and enlarges it 16 times by its blocks; what both necks are.
 
-    The frames become channels in the order channel-major, frame-minor: output channel `c * T + t`. terratorch uses
-    the opposite order; published checkpoints of the first generation rely on this one.
+    The frames become channels in the order channel-major, frame-minor: channel `c * T + t`. terratorch uses the
+    opposite order; published checkpoints of the first generation rely on this one.
     """
 
-    def __init__(self, config: PrithviConfig) -> None:
+    def __init__(self, upsample_blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        token_channels = config.hidden_size * config.grid_size[0]
-        self.upsample_blocks = nn.ModuleList(
-            PrithviUpsampleBlock(in_channels, config.neck_output_size)
-            for in_channels in (token_channels, config.neck_output_size)
-        )
+        self.upsample_blocks = nn.ModuleList(upsample_blocks)
 
     def forward(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
         """Turn tokens into a map.
@@ -78,18 +75,61 @@ class PrithviNeck(nn.Module):
         return features
 
 
-class PrithviConvLayer(nn.Module):
-    """A 3x3 convolution without bias, batch normalisation and ReLU."""
+class PrithviNeck(PrithviTokenUpsampler):
+    """Two blocks of one width, each of which enlarges the map four times (`ConvTransformerTokensToEmbeddingNeck`)."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, config: PrithviConfig) -> None:
+        widths = [config.hidden_size * config.grid_size[0], config.neck_output_size, config.neck_output_size]
+        super().__init__(PrithviUpsampleBlock(*channels) for channels in pairwise(widths))
+
+
+class PrithviConvLayer(nn.Module):
+    """A 3x3 convolution, batch normalisation and ReLU. The heads' convolutions have no bias, the neck's have one."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
         self.normalization = nn.BatchNorm2d(out_channels)
         self.activation = nn.ReLU()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map `(B, in_channels, H, W)` to `(B, out_channels, H, W)`."""
         return self.activation(self.normalization(self.convolution(features)))
+
+
+class PrithviGeospatialUpsampleBlock(nn.Module):
+    """Enlarges a map twice: transposed convolution, then 3x3 convolutions with batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_convs: int) -> None:
+        super().__init__()
+        self.conv_transpose = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+        self.layers = nn.ModuleList(PrithviConvLayer(out_channels, out_channels, bias=True) for _ in range(num_convs))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(B, in_channels, H, W)` to `(B, out_channels, 2 H, 2 W)`."""
+        features = self.conv_transpose(features)
+        for layer in self.layers:
+            features = layer(features)
+        return features
+
+
+class PrithviGeospatialNeck(PrithviTokenUpsampler):
+    """Four blocks of ever fewer channels, each of which enlarges the map twice (`GeospatialNeck`).
+
+    Names of the original's tensors, i counting blocks and j the convolutions of each, from 0: `layers.{i}.0` is
+    `upsample_blocks.{i}.conv_transpose`, `layers.{i}.{1 + j}.0` is `upsample_blocks.{i}.layers.{j}.convolution`, and
+    `layers.{i}.{1 + j}.1` is `upsample_blocks.{i}.layers.{j}.normalization`.
+    """
+
+    def __init__(self, config: PrithviConfig) -> None:
+        widths = [config.hidden_size * config.grid_size[0], *config.geospatial_neck_channels]
+        super().__init__(
+            PrithviGeospatialUpsampleBlock(*channels, config.num_convs_per_upscale) for channels in pairwise(widths)
+        )
+
+
+NECKS: dict[str, type[PrithviTokenUpsampler]] = {"conv_transpose": PrithviNeck, "geospatial": PrithviGeospatialNeck}
+"""Class of each value of `PrithviConfig.neck`."""
 
 
 class PrithviFCNHead(nn.Module):
@@ -111,4 +151,4 @@ class PrithviFCNHead(nn.Module):
         return self.classifier(self.dropout(features))
 
 
-__all__ = ["PrithviFCNHead", "PrithviNeck"]
+__all__ = ["NECKS", "PrithviFCNHead", "PrithviGeospatialNeck", "PrithviNeck"]

@@ -181,7 +181,10 @@ def _processor_lines(name: str) -> list[str]:
         lines.append(f"  band {position + 1:<4}    {band:<20} mean {mean:.6g}  std {std:.6g}")
     values = "" if processor.nodata_value is None else f" or {processor.nodata_value}"
     rule = f"file mask, or {processor.nodata_rule} of the bands NaN, the file tag{values}"
-    return [*lines, f"  no data      {rule}; becomes {processor.nodata_replacement:g} before scaling"]
+    lines.append(f"  no data      {rule}; becomes {processor.nodata_replacement:g} before scaling")
+    if processor.frame_order != "time_major":
+        lines.append(f"  frame order  {processor.frame_order}: bands and dates mixed as in the original crop recipe")
+    return lines
 
 
 def _statistic(values: float | list[float], position: int) -> float:

@@ -42,6 +42,7 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
         bands (`list[str]`): names of the bands that the model takes.
         band_indices (`list[int]`, *optional*): positions of `bands` in files without band descriptions.
         num_frames (`int`): number of dates of an image.
+        frame_order (`str`): `"time_major"` or `"original_crop"`.
         rescale_offset (`float`): added after the multiplication with `rescale_factor`.
         nodata_value (`float` or `list[float]`, *optional*): values that mean "no data".
         nodata_replacement (`float`): what stands for missing values.
@@ -59,6 +60,7 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     bands: list[str]
     band_indices: list[int] | None
     num_frames: int
+    frame_order: str
     rescale_offset: float
     nodata_value: float | list[float] | None
     nodata_replacement: float
@@ -96,11 +98,19 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     Values that are plainly in other units than the statistics (digital numbers against reflectance) raise a
     `UnitsWarning` with the measured figures, once for each set of options.
 
+    Frame order: `pixel_values[:, c, t]` is band c of date t. The crop recipe of hls-foundation-os mixed them: it
+    normalised the 18 bands of its files, all bands of the first date first, and then reshaped them to (bands, dates)
+    as if all dates of the first band came first. What its model calls blue at three dates is blue, green and red of
+    the first date. The published crop checkpoint learned from such input and needs it for ever:
+    `frame_order="original_crop"` makes it, from any form of image, and conversion of that checkpoint sets it. Nothing
+    else should. Statistics, nodata and units go by the true bands in either order.
+
     Args:
         bands (`list[str]`): names of the bands that the model takes, in its order.
         band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files without descriptions that have
             another number of bands.
         num_frames (`int`): number of dates of an image.
+        frame_order (`str`): `"time_major"`, or `"original_crop"` for the published crop checkpoint, see above.
         do_rescale (`bool`): whether to compute `value * rescale_factor + rescale_offset`.
         rescale_factor (`float`): 0.0001 turns the digital numbers of most products into reflectance.
         rescale_offset (`float`): -0.1, with a factor of 0.0001, for Sentinel-2 products of baseline 04.00 and later.
@@ -133,6 +143,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     bands = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
     band_indices = None
     num_frames = 1
+    frame_order = "time_major"
     do_rescale = True
     rescale_factor = 1.0
     rescale_offset = 0.0
@@ -322,6 +333,25 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     # ------------------------------------------------------------------ frames
 
+    def read_frames(self, image: Any, name: str | None = None) -> tuple[list[Frame], list[Any], np.ndarray]:
+        """Reads one image up to the point where values are replaced, scaled and normalised.
+
+        Args:
+            image: one image, see the class.
+            name: what messages call it.
+
+        Returns:
+            The frames with the values of `bands` as in the file; for each frame the values that are missing, bool
+            (num_channels, height, width), or None where none is; and the nodata pixels, bool (height, width).
+
+        Raises:
+            ValueError: the image does not fit the options.
+        """
+        options = {option: getattr(self, option) for option in self.option_names()}
+        of_a_call = {"names": name or _name_of(image, 0), "file_nodata": None, "band_names": None}
+        frames = self._read_frames(image, {**options, **of_a_call})
+        return frames, *find_nodata(frames, options)
+
     def _read_frames(self, image: Any, options: Mapping[str, Any]) -> list[Frame]:
         """The needed bands of each frame of one image."""
         parts = list(image) if isinstance(image, list | tuple) else [image]
@@ -381,6 +411,20 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             `num_frames` views (num_channels, height, width).
         """
         return list(array.reshape(num_frames, -1, *array.shape[-2:]))
+
+    def restore_frame_order(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pixel values by band and date, whatever `frame_order` the model takes them in; for pictures and figures.
+
+        Args:
+            pixel_values: of one image as this processor returns them, (num_channels, num_frames, height, width).
+
+        Returns:
+            The same values, band c of date t at [c, t]; a view where the memory allows.
+        """
+        if self.frame_order == "time_major":
+            return pixel_values
+        channels, frames = pixel_values.shape[:2]
+        return pixel_values.reshape(frames, channels, *pixel_values.shape[2:]).transpose(0, 1)
 
     # ------------------------------------------------------------------ logits to maps
 

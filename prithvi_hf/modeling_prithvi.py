@@ -20,14 +20,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, auto_docstring
+from transformers.utils import TransformersKwargs, auto_docstring, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
-from .decode_heads_prithvi import PrithviFCNHead, PrithviNeck
+from .decode_heads_prithvi import NECKS, PrithviFCNHead
 from .hub_prithvi import RemoteCodeMixin
-from .loss_prithvi import cross_entropy_loss
+from .loss_prithvi import cross_entropy_loss, dice_loss, focal_loss, masked_dice_loss
+
+
+logger = logging.get_logger(__name__)
 
 
 def _sincos_1d(size: int, length: int) -> torch.Tensor:
@@ -83,7 +87,7 @@ def as_frames(pixel_values: torch.Tensor, num_channels: int) -> torch.Tensor:
         raise ValueError(
             f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
             f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
-            "load the model with num_channels and bands of your data."
+            "fit the model to the bands of your data with model.set_bands."
         )
     return pixel_values
 
@@ -111,6 +115,22 @@ class PrithviPatchEmbeddings(nn.Conv3d):
         patches = cropped.reshape(*cropped.shape[:2], grid[0], frames, grid[1], rows, grid[2], columns)
         patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, T' h w, C t p q)
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias)
+
+    @torch.no_grad()
+    def select_bands(self, positions: list[int | None]) -> None:
+        """Take the kernels of other bands, in place.
+
+        Args:
+            positions (`list[int | None]`): For each band the channel whose kernels it gets, or None for the mean of
+                the kernels of all channels.
+        """
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        mean = self.weight.mean(dim=1, keepdim=True, dtype=dtype).to(self.weight.dtype)  # (E, 1, t, p, q)
+        index = [self.in_channels if position is None else position for position in positions]
+        kernels = torch.cat([self.weight, mean], dim=1)
+        kernels = kernels.index_select(1, torch.tensor(index, device=kernels.device))
+        self.weight = nn.Parameter(kernels, requires_grad=self.weight.requires_grad)
+        self.in_channels = len(positions)
 
 
 class PrithviEmbeddings(nn.Module):
@@ -274,6 +294,21 @@ class PrithviLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
 
 
+def _find_distinct_bands(bands: list[str], known: list[str]) -> list[int | None]:
+    """Position of each band among the known ones, None for a new one; refuses a band that is named twice."""
+    if isinstance(bands, str) or len(bands) == 0:
+        raise ValueError(f"Expected a list of at least one band name, found {bands!r}.")
+    positions = find_band_names(bands, known)
+    taken = [position for position in positions if position is not None]
+    if find_band_names(bands, bands) != list(range(len(bands))) or len(set(taken)) < len(taken):
+        known_as = [known[position] if position is not None else "(new)" for position in positions]
+        raise ValueError(
+            f"Expected distinct bands, found {', '.join(bands)}, which the model knows as {', '.join(known_as)}. "
+            "Name each band once."
+        )
+    return positions
+
+
 @auto_docstring
 class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     """What every Prithvi model shares: its configuration class, what it supports, how fresh weights are made."""
@@ -283,7 +318,10 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["PrithviEmbeddings", "PrithviLayer", "PrithviUpsampleBlock", "PrithviConvLayer"]
+    _no_split_modules = [
+        *("PrithviEmbeddings", "PrithviLayer", "PrithviUpsampleBlock", "PrithviGeospatialUpsampleBlock"),
+        "PrithviConvLayer",
+    ]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -308,12 +346,47 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         for weights in Path(save_directory).glob("*.safetensors") if config.is_file() else ():
             weights.chmod(config.stat().st_mode)
 
+    def set_bands(self, bands: list[str]) -> list[str]:
+        """Make the model take other bands: fewer, in another order, or new ones. It is changed in place.
+
+        The patch embedding's kernels follow their bands by name, so the model computes from the same bands what it
+        computed before, and leaving a band out is feeding it zeros. A band that the model does not know starts from
+        the mean of the kernels of all bands that it knows. `config.bands` and `config.num_channels` follow. Call it
+        before the model is wrapped or an optimizer is made: the weight is a new parameter.
+
+        Args:
+            bands (`list[str]`): Names of the bands in the order of the input's channels. Names of one kind and of
+                another are understood, `"B8A"` or `"Narrow NIR"` for `"NIR_NARROW"`.
+
+        Returns:
+            `list[str]`: The bands that are new to the model, as they were given.
+
+        Raises:
+            ValueError: No name is given or two name one band, or the model's own bands have no names.
+        """
+        known = self.config.bands
+        if known is None:
+            raise ValueError(
+                f"Expected config.bands to name the model's {self.config.num_channels} channels, found None. Set "
+                "model.config.bands to their names first."
+            )
+        positions = _find_distinct_bands(bands, known)
+        self.base_model.embeddings.patch_embeddings.select_bands(positions)
+        self.config.bands, self.config.num_channels = list(bands), len(bands)
+        new = [band for band, position in zip(bands, positions, strict=True) if position is None]
+        if new:
+            logger.warning(
+                f"The bands {', '.join(new)} are new to the model and start from the mean of {', '.join(known)}: "
+                "fine-tune it before use. If it knows one of them by another name, give that name."
+            )
+        return new
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Fresh weights as the original makes them, and the position table, which no file holds.
 
-        Linear layers and the patch embedding Xavier-uniform (masked autoencoder), the neck as torch makes transposed
-        convolutions, convolutions of the heads Kaiming-normal, classifiers normal with deviation 0.01
+        Linear layers and the patch embedding Xavier-uniform (masked autoencoder), transposed convolutions of the neck
+        as torch makes them, convolutions of necks and heads Kaiming-normal, classifiers normal with deviation 0.01
         (mmsegmentation). Only functions that leave loaded weights alone are used.
         """
         super()._init_weights(module)
@@ -399,12 +472,30 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         if config.num_labels < 2:
             raise ValueError(f"Expected at least two classes (num_labels), found {config.num_labels}.")
         self.prithvi = PrithviModel(config)
-        self.neck = PrithviNeck(config)
+        self.neck = NECKS[config.neck](config)
         self.decode_head = PrithviFCNHead(config, config.head_num_convs)
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
         self.post_init()
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the loss is a sum over pixels that the Trainer's count of a whole optimisation step may divide.
+
+        The Trainer asks for it. Where it is false, as for the Dice losses, which are means over images, the Trainer
+        averages the losses of accumulated batches instead. It counts the labels other than -100, so an ignore index
+        of another value makes it false as well.
+        """
+        return self.config.loss in ("cross_entropy", "focal") and self.config.semantic_loss_ignore_index == -100
+
+    def freeze_backbone(self) -> None:
+        """Leave the encoder as it is: its parameters get no gradient, neck and heads train.
+
+        Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
+        optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
+        """
+        self.prithvi.requires_grad_(False)
 
     @can_return_tuple
     @auto_docstring
@@ -483,14 +574,23 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Scores, as large as the labels.
             labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Classes or the ignore index.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): The Trainer's count of labels other than -100 in
-                a whole optimisation step; it serves only where -100 is the ignore index.
+                a whole optimisation step; it serves only where `accepts_loss_kwargs` is true.
 
         Returns:
             `torch.Tensor` of shape `()`.
         """
-        ignore_index = self.config.semantic_loss_ignore_index
-        count = num_items_in_batch if ignore_index == -100 else None
-        return cross_entropy_loss(logits, labels, self.config.class_weights, ignore_index, count)
+        name, gamma = self.config.loss, self.config.focal_gamma
+        options = (self.config.class_weights, self.config.semantic_loss_ignore_index)
+        count = num_items_in_batch if self.accepts_loss_kwargs else None
+        if name == "focal":
+            return focal_loss(logits, labels, gamma, *options, count)
+        if name == "dice":
+            return dice_loss(logits, labels, *options)
+        if name == "masked_dice":
+            return masked_dice_loss(logits, labels, *options)
+        if name == "cross_entropy+masked_dice":
+            return cross_entropy_loss(logits, labels, *options) + masked_dice_loss(logits, labels, *options)
+        return cross_entropy_loss(logits, labels, *options, count)
 
 
 __all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel"]

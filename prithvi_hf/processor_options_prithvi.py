@@ -102,16 +102,22 @@ def _clean_file_nodata(option: str, value: Any) -> float | list[float | None]:
     return _clean_nodata(option, value)
 
 
-def _clean_rule(option: str, value: Any) -> str:
-    if not isinstance(value, str) or value not in ("all", "any"):
-        raise reject(option, "'all' or 'any'", value)
-    return value
+def _one_of(*choices: str) -> Callable[[str, Any], str]:
+    """A cleaner of an option that is one of a few texts."""
+
+    def clean(option: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise reject(option, " or ".join(map(repr, choices)), value)
+        return value
+
+    return clean
 
 
 OPTION_CLEANERS: dict[str, Callable[[str, Any], Any]] = {
     "bands": _clean_names,
     "band_indices": _clean_ints,
     "num_frames": _clean_positive_int,
+    "frame_order": _one_of("time_major", "original_crop"),
     "do_rescale": _clean_bool,
     "rescale_factor": _clean_factor,
     "rescale_offset": _clean_float,
@@ -120,7 +126,7 @@ OPTION_CLEANERS: dict[str, Callable[[str, Any], Any]] = {
     "image_std": _clean_floats,
     "nodata_value": _clean_nodata,
     "nodata_replacement": _clean_float,
-    "nodata_rule": _clean_rule,
+    "nodata_rule": _one_of("all", "any"),
     "ignore_values": _clean_ints,
     "do_reduce_labels": _clean_bool,
     "num_labels": _clean_positive_int,

@@ -137,18 +137,23 @@ def _missing_values(values: np.ndarray, single: np.ndarray | None, pixels: np.nd
 def scale_and_normalize(
     frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: Mapping[str, Any]
 ) -> np.ndarray:
-    """Replaces missing values, scales and normalises.
+    """Replaces missing values, scales and normalises, and then puts bands and dates in the wanted order.
 
     Args:
         frames: frames of one size.
         missing: for each frame the values to replace, as from `find_nodata`.
         options: the image processor's `nodata_replacement`, `do_rescale`, `rescale_factor`, `rescale_offset`,
-            `do_normalize`, `image_mean` and `image_std`.
+            `do_normalize`, `image_mean`, `image_std` and `frame_order`.
 
     Returns:
         float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std` in float32.
     """
-    output = np.empty((frames[0].values.shape[0], len(frames), *frames[0].values.shape[1:]), dtype=np.float32)
+    channels, *size = frames[0].values.shape
+    by_date = options["frame_order"] == "original_crop"
+    # The original held all bands of a date together and read that memory as (bands, dates) afterwards: laid out alike
+    # here, its order costs no copy.
+    memory = np.empty((len(frames), channels, *size) if by_date else (channels, len(frames), *size), dtype=np.float32)
+    output = memory.swapaxes(0, 1) if by_date else memory
     for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
         with np.errstate(over="ignore"):
             output[:, t] = frame.values
@@ -161,7 +166,7 @@ def scale_and_normalize(
     if options["do_normalize"]:
         output -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
         output /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
-    return output
+    return memory.reshape(output.shape)
 
 
 __all__ = ["Frame", "as_array", "find_nodata", "is_raster", "scale_and_normalize"]

@@ -2,22 +2,23 @@
 """Recipes: the options of a fine-tuning run, from a YAML file and the command line, and what is built from them."""
 
 import argparse
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
 from transformers.utils import cached_file
 
+from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation
+from .recipe_options import DataArguments, ModelArguments
 
 
 if TYPE_CHECKING:
@@ -33,141 +34,12 @@ _IMAGE_OPTIONS = (
     "nodata_value",
     "nodata_replacement",
     "nodata_rule",
+    "frame_order",
 )
-
-
-@dataclass
-class ModelArguments:
-    """The model: where it starts from and, where it starts from nothing, its architecture.
-
-    Every field but `model` and `attn_implementation` is the field of `PrithviConfig` of the same name; what is left
-    out comes from the starting model or from `PrithviConfig`'s defaults.
-    """
-
-    model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder or Hub id to start from: a converted backbone or a fine-tuned model; random weights "
-            "without it."
-        },
-    )
-    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager or flash_attention_2."})
-    image_size: int | None = field(
-        default=None, metadata={"help": "Pixels along a side that the position table is made for."}
-    )
-    patch_size: list[int] | None = field(default=None, metadata={"help": "Frames, rows and columns of a token."})
-    hidden_size: int | None = field(default=None, metadata={"help": "Width of the encoder, a multiple of 16."})
-    num_hidden_layers: int | None = field(
-        default=None,
-        metadata={"help": "Layers of the encoder; fewer than the starting model has keeps its first ones."},
-    )
-    num_attention_heads: int | None = field(default=None, metadata={"help": "Attention heads."})
-    mlp_ratio: float | None = field(default=None, metadata={"help": "Width of the MLP over hidden_size."})
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout of the encoder, 0 to 1."})
-    neck: str | None = field(default=None, metadata={"help": "conv_transpose."})
-    neck_hidden_size: int | None = field(
-        default=None, metadata={"help": "Channels of the neck; hidden_size times the frames by default."}
-    )
-    decode_head: str | None = field(default=None, metadata={"help": "fcn."})
-    head_hidden_size: int | None = field(default=None, metadata={"help": "Channels of the heads."})
-    head_num_convs: int | None = field(default=None, metadata={"help": "Convolutions of the decode head."})
-    use_auxiliary_head: bool | None = field(default=None, metadata={"help": "Train with an auxiliary head."})
-    auxiliary_head_num_convs: int | None = field(
-        default=None, metadata={"help": "Convolutions of the auxiliary head."}
-    )
-    auxiliary_loss_weight: float | None = field(default=None, metadata={"help": "Weight of the auxiliary loss."})
-    classifier_dropout: float | None = field(default=None, metadata={"help": "Channel dropout of the heads, 0 to 1."})
-    loss: str | None = field(default=None, metadata={"help": "cross_entropy."})
-    class_weights: list[float] | None = field(default=None, metadata={"help": "Weight of each class in the loss."})
-
-    def __post_init__(self) -> None:
-        """Resolve `~` once, for everything that reads the starting model."""
-        if self.model is not None:
-            self.model = os.path.expanduser(self.model)
-
-
-@dataclass
-class DataArguments:
-    """The data: which data set, how its files are read, and how chips are cut.
-
-    What is left out of the options of the image (bands, scale, statistics, nodata) comes from the image processor of
-    the starting model, whose weights expect it, or else from `PrithviImageProcessor`'s defaults.
-    """
-
-    dataset: str = field(default="geotiff_folder", metadata={"help": "sen1floods11, or geotiff_folder for your own."})
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the data set; without it a public data set is downloaded."}
-    )
-    dataset_options: dict | str | None = field(
-        default=None, metadata={"help": "Options of the data set builder, as JSON on the command line."}
-    )
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="validation", metadata={"help": "Split that chooses the best checkpoint."})
-    test_splits: list[str] = field(
-        default_factory=lambda: ["test"],
-        metadata={"help": "Splits evaluated at the end; each gives its name to its metrics (test_mean_iou)."},
-    )
-    class_names: list[str] | None = field(default=None, metadata={"help": "Name of each class, in order."})
-    class_colors: list[str] | None = field(default=None, metadata={"help": "Colour of each class, '#rrggbb'."})
-    num_frames: int | None = field(
-        default=None,
-        metadata={"help": "Dates in one input; those of a fine-tuned starting model by default, or else 1."},
-    )
-    bands: list[str] | None = field(default=None, metadata={"help": "Names of the bands that the model takes."})
-    band_indices: list[int] | None = field(
-        default=None, metadata={"help": "0-based places of the bands in files without band descriptions."}
-    )
-    rescale_factor: float | None = field(
-        default=None,
-        metadata={
-            "help": "File values are multiplied by it; 1 by default. 0.0001 makes reflectance of most products."
-        },
-    )
-    rescale_offset: float | None = field(default=None, metadata={"help": "Added after rescale_factor; 0 by default."})
-    image_mean: list[float] | None = field(
-        default=None,
-        metadata={"help": "Mean of each band after scaling; Prithvi's pretraining statistics by default."},
-    )
-    image_std: list[float] | None = field(default=None, metadata={"help": "Standard deviation of each band."})
-    nodata_value: float | None = field(default=None, metadata={"help": "File value that means no data."})
-    nodata_replacement: float | None = field(
-        default=None, metadata={"help": "File value put in place of no data; 0 by default."}
-    )
-    nodata_rule: Literal["all", "any"] | None = field(
-        default=None,
-        metadata={"help": "Whether all bands of a pixel (the default) or any must be no data for it to be no data."},
-    )
-    ignore_values: list[int] | None = field(default=None, metadata={"help": "Mask values that are not a class."})
-    do_reduce_labels: bool = field(default=False, metadata={"help": "Masks hold 1..n for classes 0..n-1, 0 is none."})
-    mask_nodata_labels: bool = field(default=False, metadata={"help": "Ignore the labels of pixels without data."})
-    crop_size: int | None = field(
-        default=None, metadata={"help": "Side of a training crop in pixels; the model's image size by default."}
-    )
-    augmentation: Literal["none", "hflip", "d4"] = field(
-        default="hflip", metadata={"help": "hflip: mirror half of the crops; d4: one of the eight turns and mirrors."}
-    )
-    check_data: bool = field(
-        default=True, metadata={"help": "Read every chip once before training, to stop at a bad file and not later."}
-    )
-    num_sample_predictions: int = field(
-        default=4, metadata={"help": "Validation chips drawn with their predictions at the end."}
-    )
-
-    def __post_init__(self) -> None:
-        """Read options that came as JSON."""
-        if isinstance(self.dataset_options, str):
-            self.dataset_options = _read_json_object("dataset_options", self.dataset_options)
-
-
-def _read_json_object(name: str, text: str) -> dict[str, Any]:
-    """An option's JSON object."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(f"""Expected --{name} as a JSON object such as '{{"name": "value"}}', found {text!r}.""")
-    return content
+_BAND_STATISTICS = ("image_mean", "image_std")
+# Of one run and one machine, not of the recipe that repeats it.
+_NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
+_RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass
@@ -178,11 +50,13 @@ class Recipe:
         model ([`ModelArguments`]): The model.
         data ([`DataArguments`]): The data.
         training ([`PrithviTrainingArguments`], *optional*): The training; None where a recipe was only read.
+        given (`dict[str, Any]`): The options that differ from their defaults, as they were given.
     """
 
     model: ModelArguments
     data: DataArguments
     training: "PrithviTrainingArguments | None" = None
+    given: dict[str, Any] = field(default_factory=dict)
 
     def num_frames(self) -> int:
         """Dates in one input: as given, or those of a fine-tuned starting model, whose neck is built for them."""
@@ -194,8 +68,8 @@ class Recipe:
 
     def config_values(self) -> dict[str, Any]:
         """Fields of `PrithviConfig` that the recipe sets."""
-        starting_point = ("model",)
-        values = {name: value for name, value in vars(self.model).items() if name not in starting_point}
+        others = ("model", "freeze_backbone")
+        values = {name: value for name, value in vars(self.model).items() if name not in others}
         values |= {name: getattr(self.data, name) for name in ("bands", "class_colors", "num_frames")}
         if self.data.class_names is not None:
             values["id2label"] = dict(enumerate(self.data.class_names))
@@ -212,24 +86,35 @@ class Recipe:
             values["num_labels"] = len(self.data.class_names)
         values["num_frames"] = self.num_frames()
         given = {name: value for name, value in values.items() if value is not None}
-        return PrithviImageProcessor(**{**_image_options(self.model.model), **given})
+        return PrithviImageProcessor(**{**_image_options(self.model.model, given), **given})
 
     def build_model(self) -> PrithviForSemanticSegmentation:
         """The model to fine-tune: random weights, or those of `--model` adapted to the recipe.
 
-        The frames may be others than the starting model's (positions are computed), layers may be fewer, neck and
-        heads are new where their shapes differ. What would replace pretrained weights of the encoder is an error.
+        The frames may be others than the starting model's (positions are computed), layers may be fewer, bands are
+        taken by name (see `set_bands`), neck and heads are new where their shapes differ. What would replace
+        pretrained weights of the encoder is an error.
 
         Raises:
             FileNotFoundError: There is no such starting model.
             ValueError: It is no converted Prithvi model, or the recipe's architecture contradicts it.
         """
         values = {**self.config_values(), "num_frames": self.num_frames()}
-        source = self.model.model
-        if source is None:
-            attention = {"attn_implementation": values.pop("attn_implementation", None)}
-            return PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), **attention)
+        model = self._new_model(values) if self.model.model is None else self._started_model(self.model.model, values)
+        if self.model.freeze_backbone:
+            model.freeze_backbone()
+        return model
+
+    @staticmethod
+    def _new_model(values: dict[str, Any]) -> PrithviForSemanticSegmentation:
+        """A model of random weights."""
+        attention = {"attn_implementation": values.pop("attn_implementation", None)}
+        return PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), **attention)
+
+    def _started_model(self, source: str, values: dict[str, Any]) -> PrithviForSemanticSegmentation:
+        """The starting model, adapted."""
         start = _starting_config(source)
+        bands = _take_other_bands(start, values)
         _check_starting_point(source, start, values)
         if len(values.get("id2label", ())) not in (0, start.num_labels):
             # What the starting model says of each of its classes does not hold for others.
@@ -241,12 +126,38 @@ class Recipe:
         if lost:
             raise ValueError(f"Expected the encoder of {source} to fit the recipe, found other shapes: {lost}.")
         new = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+        if bands is not None:
+            new += [f"the band {band}" for band in model.set_bands(bands)]
         if self.training is not None and not self.training.do_train and new:
             raise ValueError(
                 f"Expected a model to evaluate, found no weights in {source} that fit {', '.join(new[:4])} "
                 f"({len(new)} in all). Give the options that it was trained with, or train it (--do_train true)."
             )
         return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the options that were given as a YAML file that `--config` takes to repeat the run.
+
+        Args:
+            path (`str` or `Path`): The file; it is replaced.
+        """
+        values = {name: value for name, value in self.given.items() if name not in _NOT_SAVED}
+        if self.training is not None:
+            values["seed"] = self.training.seed
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
+
+
+def _take_other_bands(start: PrithviConfig, values: dict[str, Any]) -> list[str] | None:
+    """Take the bands out of the values where they are others than the starting model's; `set_bands` brings them in.
+
+    A starting model without band names keeps its channels as they are.
+    """
+    bands = values.get("bands")
+    if bands is None or start.bands is None or list(bands) == list(start.bands):
+        return None
+    values.pop("num_channels", None)
+    return values.pop("bands")
 
 
 def _starting_config(source: str) -> PrithviConfig:
@@ -268,14 +179,34 @@ def _starting_config(source: str) -> PrithviConfig:
     return PrithviConfig.from_pretrained(source)
 
 
-def _image_options(source: str | None) -> dict[str, Any]:
-    """What the weights of a starting model expect of an image, where it says so; its labels are its own affair."""
+def _image_options(source: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights of a starting model expect of an image, where it says so; its labels are its own affair.
+
+    Statistics follow their bands by name where the recipe takes others.
+    """
     if source is None:
         return {}
     if cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False) is None:
         return {}
     processor = PrithviImageProcessor.from_pretrained(source)
-    return {name: getattr(processor, name) for name in _IMAGE_OPTIONS if getattr(processor, name) is not None}
+    options = {name: getattr(processor, name) for name in _IMAGE_OPTIONS if getattr(processor, name) is not None}
+    bands = given.get("bands")
+    if processor.frame_order != "time_major" and bands not in (None, processor.bands):
+        raise ValueError(
+            f"Expected the bands {', '.join(processor.bands)} with frame_order {processor.frame_order} of {source}, "
+            f"found {', '.join(bands)}: its channels mix bands and dates, so no band can be picked. Start from a "
+            "backbone instead."
+        )
+    if bands is None or set(_BAND_STATISTICS) <= given.keys():
+        return options
+    places = find_band_names(bands, processor.bands)
+    unknown = [band for band, place in zip(bands, places, strict=True) if place is None]
+    if unknown:
+        raise ValueError(
+            f"Expected image_mean and image_std of the bands {', '.join(bands)}, found statistics in {source} for "
+            f"{', '.join(processor.bands)} alone. Give both in the recipe; `prithvi-hf stats` measures them."
+        )
+    return options | {name: [options[name][place] for place in places] for name in _BAND_STATISTICS}
 
 
 def _check_starting_point(source: str, config: PrithviConfig, values: Mapping[str, Any]) -> None:
@@ -353,11 +284,32 @@ def _read_yaml(path: str | Path, types: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def find_recipe(name_or_path: str | Path) -> Path:
+    """The file of a recipe.
+
+    Args:
+        name_or_path (`str` or `Path`): A YAML file, or the name of a recipe of this package: `sen1floods11`,
+            `hls_burn_scars`, `hls_irrigation_scenes`, `multi_temporal_crop`.
+
+    Raises:
+        FileNotFoundError: There is neither such a file nor such a recipe.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    packaged = {recipe.stem: recipe for recipe in sorted(_RECIPES.glob("*.yaml"))}
+    if str(name_or_path) in packaged:
+        return packaged[str(name_or_path)]
+    raise FileNotFoundError(
+        f"Expected a YAML file or one of the recipes {', '.join(packaged)}, found neither under {name_or_path}."
+    )
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """Read the model and data options of a YAML recipe.
 
     Args:
-        path (`str` or `Path`): The file.
+        path (`str` or `Path`): The file, or the name of a recipe (see [`find_recipe`]).
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -365,38 +317,54 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     from .trainer_prithvi import PrithviTrainingArguments
 
-    content = _read_yaml(path, _field_types(ModelArguments, DataArguments, PrithviTrainingArguments))
+    types = _field_types(ModelArguments, DataArguments, PrithviTrainingArguments)
+    content = _read_yaml(find_recipe(path), types)
     groups = [
         group(**{name: content[name] for name in _field_types(group) if name in content})
         for group in (ModelArguments, DataArguments)
     ]
-    return Recipe(*groups)
+    return Recipe(*groups, given=content)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, description: str | None = None) -> Recipe:
-    """Read `--config FILE` and every other option of the command line, which wins over the file.
+    """Read `--config FILE ...` and every other option of the command line, which wins over the files.
 
     Args:
         arguments (`Sequence[str]`, *optional*): The words of the command line; those of the process by default.
         description (`str`, *optional*): Shown by `--help`.
 
     Raises:
-        FileNotFoundError: The file of `--config` does not exist.
-        ValueError: An option of the file is unknown or has the wrong type, or `--output_dir` is missing.
+        FileNotFoundError: A file of `--config` does not exist.
+        ValueError: An option of a file is unknown or has the wrong type, or `--output_dir` is missing.
     """
     from .trainer_prithvi import PrithviTrainingArguments
 
     groups = (ModelArguments, DataArguments, PrithviTrainingArguments)
-    usage = "%(prog)s [--config FILE] [--OPTION VALUE ...]; --help lists every option"
+    usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists every option"
     parser = HfArgumentParser(groups, usage=usage, description=description, allow_abbrev=False)
     _accept_none(parser, groups)
-    parser.add_argument("--config", metavar="FILE", help="YAML recipe; every option of it can be given here as well.")
-    config, _ = parser.parse_known_args(arguments)
-    values = {} if config.config is None else _read_yaml(config.config, _field_types(*groups))
-    if config.output_dir is None and "output_dir" not in values:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        nargs="+",
+        default=[],
+        help="YAML recipes or their names, later ones win; every option of them can be given here as well.",
+    )
+    files, _ = parser.parse_known_args(arguments)
+    values: dict[str, Any] = {}
+    for name in files.config:
+        values |= _read_yaml(find_recipe(name), _field_types(*groups))
+    if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     namespace = parser.parse_args(arguments, argparse.Namespace(**values))
-    return Recipe(*_fill(groups, namespace))
+    return Recipe(*_fill(groups, namespace), given=_given_options(parser, namespace))
+
+
+def _given_options(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> dict[str, Any]:
+    """The options that differ from their defaults, as YAML can hold them."""
+    values = {name: None if value == [None] else value for name, value in vars(namespace).items()}
+    values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+    return {name: value for name, value in values.items() if value != parser.get_default(name)}
 
 
 def _accept_none(parser: argparse.ArgumentParser, groups: Sequence[type]) -> None:
@@ -425,4 +393,4 @@ def _fill(groups: Sequence[type], namespace: argparse.Namespace) -> list[Any]:
     return [group(**{option.name: values[option.name] for option in fields(group) if option.init}) for group in groups]
 
 
-__all__ = ["DataArguments", "ModelArguments", "Recipe", "parse_arguments", "read_recipe"]
+__all__ = ["DataArguments", "ModelArguments", "Recipe", "find_recipe", "parse_arguments", "read_recipe"]

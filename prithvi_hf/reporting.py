@@ -1,18 +1,21 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """What a fine-tuning run leaves for people: learning curves, sample predictions and the model card."""
 
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCardData
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from .configuration_prithvi import PrithviConfig
+from .data.audit import SplitAudit
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation
 from .recipe import Recipe
@@ -28,6 +31,7 @@ _CARD_METRICS = {
     "overall_accuracy": "Overall accuracy",
     "mean_f1": "Mean F1",
 }
+_VERSIONS = ("prithvi_hf", "torch", "transformers", "accelerate", "datasets", "rasterio", "numpy")
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -125,8 +129,10 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _metric_tables(results: Mapping[str, Any], splits: Mapping[str, str], labels: Sequence[str]) -> str:
-    """One table of the means of each split, and one of the classes' IoU."""
+def _metric_tables(
+    results: Mapping[str, Any], splits: Mapping[str, str], labels: Sequence[str], published: Mapping[str, Any]
+) -> str:
+    """One table of the means of each split, and one of the classes' IoU; published figures in rows of their own."""
     if not splits:
         return "Not evaluated."
     header = " | ".join(_CARD_METRICS.values())
@@ -134,6 +140,9 @@ def _metric_tables(results: Mapping[str, Any], splits: Mapping[str, str], labels
     for prefix, split in splits.items():
         values = [_percent(results.get(f"{prefix}_{name}")) for name in _CARD_METRICS]
         lines.append(f"| {split} | {' | '.join(values)} |")
+        if split in published:
+            values = [_figure(published[split].get(name)) for name in _CARD_METRICS]
+            lines.append(f"| {split}, published | {' | '.join(values)} |")
     lines += [
         "",
         "IoU of each class (%):",
@@ -144,7 +153,26 @@ def _metric_tables(results: Mapping[str, Any], splits: Mapping[str, str], labels
     for prefix, split in splits.items():
         values = [_percent(value) for value in results.get(f"{prefix}_per_category_iou", [])]
         lines.append(f"| {split} | {' | '.join(values)} |")
+        if published.get(split, {}).get("iou"):
+            values = [_figure(published[split]["iou"].get(label)) for label in labels]
+            lines.append(f"| {split}, published | {' | '.join(values)} |")
     return "\n".join(lines)
+
+
+def _figure(percent: float | None) -> str:
+    """A published figure; not all are."""
+    return "-" if percent is None else f"{percent:.2f}"
+
+
+def _data_table(audits: Mapping[str, SplitAudit]) -> str:
+    """What each split held, with the digest by which others can tell whether they have the same files."""
+    if not audits:
+        return "The chips were not counted (check_data: false)."
+    lines = ["| split | chips | labelled pixels | digest of the files (SHA-256) |", "|---|---|---|---|"]
+    rows = [
+        f"| {name} | {audit.chips} | {audit.labelled_pixels:,} | `{audit.digest}` |" for name, audit in audits.items()
+    ]
+    return "\n".join(lines + rows)
 
 
 def _statistics_table(processor: PrithviImageProcessor) -> str:
@@ -214,7 +242,14 @@ No data: file tag, NaN, file mask{nodata}; replaced by {replacement:g} before sc
 
 {statistics}
 
+## Data
+
+{data}
+
 ## Training
+
+`recipe.yaml` beside this card holds every option that was given; `examples/finetune.py --config recipe.yaml` repeats
+the run.
 
 {training}
 """
@@ -227,6 +262,7 @@ def write_model_card(
     model: PrithviForSemanticSegmentation,
     results: Mapping[str, Any],
     splits: Mapping[str, str],
+    audits: Mapping[str, SplitAudit] | None = None,
 ) -> None:
     """Write `README.md`: what the model takes and gives, its figures, and how it was trained.
 
@@ -237,6 +273,7 @@ def write_model_card(
         model ([`PrithviForSemanticSegmentation`]): The model.
         results (`Mapping[str, Any]`): What `all_results.json` holds.
         splits (`Mapping[str, str]`): Metric prefix to split name, as evaluated.
+        audits (`Mapping[str, SplitAudit]`, *optional*): What each split held.
     """
     config = model.config
     labels = [config.id2label[index] for index in range(config.num_labels)]
@@ -253,23 +290,24 @@ def write_model_card(
         classes="\n".join(f"{index}. {label}" for index, label in enumerate(labels)),
         window=window,
         overlap=recipe.training.eval_overlap,
-        metrics=_metric_tables(results, splits, labels),
+        metrics=_metric_tables(results, splits, labels, recipe.data.published or {}),
         factor=processor.rescale_factor,
         offset=f" plus {processor.rescale_offset:g}" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
         replacement=processor.nodata_replacement,
         statistics=_statistics_table(processor),
-        training=_training_lines(recipe, results),
+        data=_data_table(audits or {}),
+        training=_training_lines(recipe, config, results),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _training_lines(recipe: Recipe, results: Mapping[str, Any]) -> str:
+def _training_lines(recipe: Recipe, config: PrithviConfig, results: Mapping[str, Any]) -> str:
     """The options that matter for repeating the run, and the versions."""
-    import transformers
-
     training = recipe.training
     values = {
+        "loss": config.loss,
+        "encoder": "frozen" if recipe.model.freeze_backbone else "trained",
         "optimizer": str(getattr(training.optim, "value", training.optim)),
         "learning rate": f"{training.learning_rate:g}, {getattr(training.lr_scheduler_type, 'value', '')} schedule",
         "weight decay": f"{training.weight_decay:g}"
@@ -279,8 +317,9 @@ def _training_lines(recipe: Recipe, results: Mapping[str, Any]) -> str:
         "epochs": f"{results.get('epoch', training.num_train_epochs):g}",
         "augmentation": f"random crop of {recipe.data.crop_size or 'the image size'}, {recipe.data.augmentation}",
         "seed": training.seed,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "data seed": training.data_seed if training.data_seed is not None else training.seed,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _VERSIONS},
     }
     return "\n".join(f"- {name}: {value}" for name, value in values.items())
 

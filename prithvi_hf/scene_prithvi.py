@@ -211,12 +211,13 @@ def prepare_scene(
     options = {} if band_names is None else {"band_names": list(band_names)}
     inputs = image_processor([image], return_nodata_mask=True, return_tensors="pt", **options)
     nodata_mask = np.asarray(inputs["nodata_mask"][0], dtype=bool)
+    true_bands = image_processor.restore_frame_order(inputs["pixel_values"][0])
     return PreparedScene(
         pixel_values=inputs["pixel_values"],
         nodata_mask=nodata_mask,
         crs=getattr(frames[0], "crs", None),
         transform=getattr(frames[0], "transform", None),
-        rgb=natural_colors(inputs["pixel_values"][0], list(image_processor.bands), nodata_mask),
+        rgb=natural_colors(true_bands, list(image_processor.bands), nodata_mask),
     )
 
 

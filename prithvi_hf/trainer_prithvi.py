@@ -16,8 +16,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, SchedulerType
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
 from .hub_prithvi import push_folder_to_hub
@@ -37,6 +38,8 @@ SELECTABLE_METRICS = [
     "loss",
 ]
 """Metrics of an evaluation that are one figure, by which the best checkpoint can be chosen."""
+PLAIN_ADAM = "adam"
+"""Value of `optim` for Adam with L2 decay; transformers itself offers AdamW alone."""
 
 
 @dataclass
@@ -56,6 +59,13 @@ class PrithviTrainingArguments(TrainingArguments):
         default=False,
         metadata={
             "help": "Decay every parameter, as the original recipes do: also biases, norms and the class token."
+        },
+    )
+    optim: str = field(
+        default=TrainingArguments.__dataclass_fields__["optim"].default,
+        metadata={
+            "help": "'adam' is torch's Adam, whose weight decay is part of the gradient (L2), as in the original's "
+            "recipes; any other name is that optimizer of transformers, e.g. adamw_torch."
         },
     )
     remove_unused_columns: bool = field(
@@ -86,7 +96,12 @@ class PrithviTrainingArguments(TrainingArguments):
         if not self.do_train:
             # They are about checkpoints; the base class would set do_eval by the one and refuse the other alone.
             self.eval_strategy, self.load_best_model_at_end = "no", False
+        plain_adam = self.optim == PLAIN_ADAM
+        if plain_adam:  # a name that the base class does not know
+            self.optim = OptimizerNames.ADAMW_TORCH
         super().__post_init__()
+        if plain_adam:
+            self.optim = PLAIN_ADAM
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
         if not 0 <= self.eval_overlap < 1:
@@ -189,7 +204,8 @@ class PrithviTrainer(Trainer):
 
     Each process evaluates its own share of the chips and adds up a confusion matrix; the matrices are summed once at
     the end, so every chip counts exactly once, whatever the number of processes. Metrics are those of
-    `segmentation_metrics`, with the prefix (`eval_`, `test_`, ...) in front; `loss` is that of the averaged logits.
+    `segmentation_metrics`, with the prefix (`eval_`, `test_`, ...) in front; `loss` is that of the averaged logits,
+    over all valid pixels or, with a Dice loss, over the chips.
     """
 
     args: PrithviTrainingArguments
@@ -228,6 +244,21 @@ class PrithviTrainer(Trainer):
             for name, parameter in model.named_parameters()
             if self.args.decay_all_parameters or (parameter.ndim > 1 and not name.endswith("cls_token"))
         ]
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: TrainingArguments, model: PreTrainedModel | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Class and arguments of the optimizer: torch's Adam for `optim: adam`, else transformers' choice.
+
+        Args:
+            args (`TrainingArguments`): The options.
+            model (`PreTrainedModel`, *optional*): The model, which some optimizers of transformers need.
+        """
+        if args.optim != PLAIN_ADAM:
+            return Trainer.get_optimizer_cls_and_kwargs(args, model)
+        betas = (args.adam_beta1, args.adam_beta2)
+        return torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Batches of whole chips of this process's share: chip `i` goes to process `i` modulo their number.
@@ -274,19 +305,21 @@ class PrithviTrainer(Trainer):
         self.callback_handler.eval_dataloader = dataloader
         num_labels = self.model.config.num_labels
         matrix = torch.zeros(num_labels, num_labels, dtype=torch.int64, device=self.args.device)
-        # Loss x pixels, pixels, chips; Apple's GPUs have no float64.
+        # Loss x weight, weight, chips; Apple's GPUs have no float64.
         dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
         totals = torch.zeros(3, dtype=dtype, device=self.args.device)
         for logits, labels in self._predicted_chips(dataloader):
             matrix += confusion_matrix(logits.argmax(dim=1), labels, num_labels)
-            pixels = (labels != -100).sum()
             loss = self.model.segmentation_loss(logits, labels)
-            totals += torch.stack([loss.to(dtype) * pixels, pixels.to(dtype), totals.new_tensor(len(labels))])
+            # Dice is a mean over images, the other losses are one over valid pixels.
+            by_chip = "dice" in self.model.config.loss
+            weight = totals.new_tensor(len(labels)) if by_chip else (labels != -100).sum().to(dtype)
+            totals += torch.stack([loss.to(dtype) * weight, weight, totals.new_tensor(len(labels))])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         matrix, totals = (self.accelerator.reduce(tensor, reduction="sum") for tensor in (matrix, totals))
-        weighted_loss, pixels, chips = totals.tolist()
+        weighted_loss, weight, chips = totals.tolist()
         metrics = metrics_from_confusion_matrix(matrix)
-        metrics["loss"] = weighted_loss / pixels if pixels else None
+        metrics["loss"] = weighted_loss / weight if weight else None
         prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=prefixed, num_samples=int(chips))
 

@@ -24,7 +24,8 @@ import yaml
 USER = "tester"
 TOKEN = "hf_loopback"
 DATE = "2026-01-01T00:00:00.000Z"
-LARGE_FILES = (".safetensors", ".bin", ".parquet", ".arrow", ".tif", ".tiff", ".png")
+LARGE_FILES = (".safetensors", ".bin", ".parquet", ".arrow", ".tif", ".tiff", ".png", ".tgz", ".gz", ".zip")
+UNAVAILABLE = "unavailable"
 # What would send a child process elsewhere than to this server and its own empty cache.
 MISLEADING_VARIABLES = {
     "HF_HUB_OFFLINE",
@@ -104,12 +105,17 @@ class HubServer:
         endpoint: where it answers, the value of `HF_ENDPOINT`.
         env: environment of a child process that shall talk to this server, with a cache of its own.
         requests: the method and path of every request so far.
+        ranges: the path and the Range header of every request for a part of a file.
+        faults: for a file's path, what happens to its next downloads, one a download: a number of bytes after which
+            the connection breaks, `UNAVAILABLE` for status 503, or other content than the file's.
         read_only: when set, commits are refused with status 403.
     """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.requests: list[tuple[str, str]] = []
+        self.ranges: list[tuple[str, str]] = []
+        self.faults: dict[str, list[int | str | bytes]] = {}
         self.read_only = False
         self.lock = threading.Lock()
         self.large_files: dict[str, bytes] = {}  # by their SHA-256
@@ -186,6 +192,17 @@ class HubServer:
         repository = self._repositories[kind, repo_id] = Repository(url)
         repository.add("main", "initial commit", {})
         return repository
+
+    def put_files(self, repo_id: str, files: dict[str, bytes], repo_type: str = "dataset") -> Commit:
+        """Adds files to a repository in one commit, as if they had been pushed; makes it if need be."""
+        kind = f"{repo_type}s"
+        known = (kind, repo_id) in self._repositories
+        repository = self.repository(kind, repo_id) if known else self.create_repository(kind, repo_id)
+        return repository.add("main", f"commit {len(repository.commits)}", repository.find("main").files | files)
+
+    def downloads(self, path: str) -> int:
+        """How often a download of a file was begun or continued."""
+        return sum(method == "GET" and url.endswith(f"/{quote(path)}") for method, url in self.requests)
 
     def delete_repository(self, kind: str, repo_id: str) -> None:
         """Forgets a repository."""
@@ -274,13 +291,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return getattr(self, name)(**arguments)
         raise HubError(404, "NotFound", f"This server knows no {method} {path}")
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def _send(self, status: int, content: bytes, headers: dict[str, str], break_after: int | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[:break_after])
+        self.close_connection = self.close_connection or break_after is not None
 
     def _check_token(self) -> None:
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -424,19 +442,24 @@ class _Handler(BaseHTTPRequestHandler):
             content = json.dumps({"error": message}).encode()
             return self._send(404, content, {**headers, "X-Error-Code": "EntryNotFound", "X-Error-Message": message})
         content = commit.files[path]
+        fault = self.hub.faults[path].pop(0) if self.command == "GET" and self.hub.faults.get(path) else None
+        if fault == UNAVAILABLE:
+            raise HubError(503, "ServiceUnavailable", "come back later")
         name = quote(path.rsplit("/", 1)[-1])
         headers |= {"ETag": f'"{content_id(path, content)}"', "Content-Disposition": f'inline; filename="{name}";'}
-        return self._send_range(content, headers)
+        return self._send_range(fault if isinstance(fault, bytes) else content, headers, fault)
 
-    def _send_range(self, content: bytes, headers: dict[str, str]) -> None:
+    def _send_range(self, content: bytes, headers: dict[str, str], fault: int | bytes | None) -> None:
+        break_after = fault if isinstance(fault, int) else None
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if not match:
-            return self._send(200, content, headers)
+            return self._send(200, content, headers, break_after)
+        self.hub.ranges.append((urlsplit(self.path).path, match[0]))
         first, last = int(match[1]), min(int(match[2] or len(content)), len(content) - 1)
         if first > last:
             return self._send(416, b"", {**headers, "Content-Range": f"bytes */{len(content)}"})
         span = f"bytes {first}-{last}/{len(content)}"
-        return self._send(206, content[first : last + 1], {**headers, "Content-Range": span})
+        return self._send(206, content[first : last + 1], {**headers, "Content-Range": span}, break_after)
 
 
 def _folders(paths: Iterator[str] | dict[str, bytes]) -> set[str]:

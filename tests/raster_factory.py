@@ -1,6 +1,8 @@
 """Small real GeoTIFF files, made when a test asks for them."""
 
+import io
 import json
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +21,15 @@ FLOOD_SPLITS = {
     "valid": ("India_80221",),
     "test": ("Ghana_5079",),
     "bolivia": ("Bolivia_23014",),
+}
+BURN_SCARS = {
+    "training": ("T10SEH.2018190", "T10SEH.2020245", "T11SKA.2019301", "T12STJ.2021120"),
+    "validation": ("T10SEH.2018280", "T13SDV.2020100", "T13SDV.2021200", "T14RQV.2018060"),
+}
+IRRIGATION_CHIPS = ("T10SFG_chip22", "T10SFG_chip3", "T10TGK_chip1", "T11SKA_chip7", "T14TNM_chip105")
+CROP_CHIPS = {
+    "training": ("chip_328_501", "chip_100_200", "chip_007_042"),
+    "validation": ("chip_329_502", "chip_150_250", "chip_150_251", "chip_400_100"),
 }
 EVENT_DAYS = {"Ghana": "2018/09/19", "Spain": "2019/09/18", "Cambodia": "2018/08/04", "Bolivia": "2018/02/15"}
 
@@ -110,6 +121,110 @@ def make_sen1floods11(
         events = [{"properties": {"location": place, "s2_date": day}} for place, day in EVENT_DAYS.items()]
         (base / "Sen1Floods11_Metadata.geojson").write_text(json.dumps({"features": events}))
     return root
+
+
+def with_side_file(path: Path) -> Path:
+    """Puts the `._*` file beside a file that macOS packs into archives."""
+    path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    return path
+
+
+def hls_layout(zone: int = 10) -> dict:
+    """30 m pixels of a UTM zone, pixel-interleaved, as HLS chips have them."""
+    transform = Affine(30.0, 0.0, 500_000.0, 0.0, -30.0, 4_400_000.0)
+    return {"crs": f"EPSG:{32600 + zone}", "transform": transform, "interleave": "pixel"}
+
+
+def class_mask(values: Sequence[int], size: int = SIZE, seed: int = 0, dtype: str = "uint8") -> np.ndarray:
+    """A mask in which each of the values occurs."""
+    values = np.asarray(values)
+    places = np.random.default_rng(seed).permutation(np.arange(size * size) % len(values))
+    return values[places].reshape(size, size).astype(dtype)
+
+
+def make_burn_scars(root: Path, folders: Mapping[str, Sequence[str]] = BURN_SCARS, *, size: int = SIZE) -> Path:
+    """A small copy of the HLS burn scars: float32 reflectance with the nodata value -9999, int16 masks of -1, 0, 1.
+
+    Args:
+        root: the folder that holds `training` and `validation`.
+        folders: tile and day of the chips, "T10SEH.2018190", by folder.
+        size: height and width in pixels.
+    """
+    for folder, chips in folders.items():
+        for seed, chip in enumerate(chips):
+            stem = root / folder / f"subsetted_512x512_HLS.S30.{chip}.v1.4"
+            image = reflectance(6, size, seed).astype(np.float32) / 10_000
+            image[:, -1, -4:] = -9999
+            layout = hls_layout(int(chip[1:3]))
+            with_side_file(write_raster(Path(f"{stem}_merged.tif"), image, nodata=-9999, **layout))
+            with_side_file(write_raster(Path(f"{stem}.mask.tif"), labels(size, seed), **layout))
+    return root
+
+
+def make_irrigation_scenes(
+    root: Path, chips: Sequence[str] = IRRIGATION_CHIPS, *, months: Sequence[int] = (1, 2, 3, 4), size: int = SIZE
+) -> Path:
+    """A small copy of the HLS irrigation scenes: float32 reflectance, one file a month, masks of 0, 1 to 16 and 255.
+
+    Args:
+        root: the folder that holds `month1` to `month4` and `masks`.
+        chips: ids such as "T10SFG_chip22".
+        months: months to write.
+        size: height and width in pixels.
+    """
+    for seed, chip in enumerate(chips):
+        layout = hls_layout(int(chip[1:3]))
+        for month in months:
+            image = reflectance(6, size, 100 * month + seed).astype(np.float32) / 10_000
+            with_side_file(write_raster(root / f"month{month}" / f"scene_m{month:02}_{chip}.tif", image, **layout))
+        mask = class_mask([*range(17), 255], size, seed)
+        with_side_file(write_raster(root / "masks" / f"mask_{chip}.tif", mask, **layout))
+    return root
+
+
+def make_crops(
+    root: Path,
+    folders: Mapping[str, Sequence[str]] = CROP_CHIPS,
+    *,
+    size: int = SIZE,
+    lists: bool = True,
+    dates: bool = True,
+) -> Path:
+    """A small copy of the multi-temporal crops: int16, 18 bands (three dates of six), masks of 0 to 13.
+
+    Args:
+        root: the folder that holds `training_chips` and `validation_chips`.
+        folders: ids such as "chip_328_501" by "training" and "validation".
+        size: height and width in pixels.
+        lists: write `training_data.txt` and `validation_data.txt`.
+        dates: write `chips_df.csv`.
+    """
+    layout = {**hls_layout(), "crs": "EPSG:5070"}
+    for name, chips in folders.items():
+        for seed, chip in enumerate(chips):
+            stem = root / f"{name}_chips" / chip
+            with_side_file(write_raster(Path(f"{stem}_merged.tif"), reflectance(18, size, seed), **layout))
+            with_side_file(write_raster(Path(f"{stem}.mask.tif"), class_mask(range(14), size, seed), **layout))
+        if lists:
+            (root / f"{name}_data.txt").write_text("".join(f"{chip}\n" for chip in chips))
+    if dates:
+        rows = [f"{chip},2022-03-24,2022-06-{day:02},2022-09-15" for day, chip in enumerate(_all(folders), 1)]
+        header = "chip_id,first_img_date,middle_img_date,last_img_date"
+        (root / "chips_df.csv").write_text("\n".join([header, *rows]) + "\n")
+    return root
+
+
+def _all(folders: Mapping[str, Sequence[str]]) -> list[str]:
+    return [chip for chips in folders.values() for chip in chips]
+
+
+def pack(root: Path, *names: str) -> bytes:
+    """A .tar.gz of files and folders below `root`, side files included."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name in names:
+            tar.add(root / name, name)
+    return buffer.getvalue()
 
 
 def make_folder(root: Path, ids: Sequence[str], *, image: str = "{}.tif", mask: str | None = "{}_mask.tif") -> Path:

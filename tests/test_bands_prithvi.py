@@ -9,6 +9,7 @@ from prithvi_hf.bands_prithvi import (
     CANONICAL_BANDS,
     SENSOR_BANDS,
     band_key,
+    find_band_names,
     is_undescribed,
     parse_band_description,
     resolve_bands,
@@ -157,3 +158,22 @@ def test_keys_ignore_case_padding_and_separators():
 
 def test_every_table_names_canonical_bands():
     assert {band for table in SENSOR_BANDS.values() for band in table.values()} <= set(CANONICAL_BANDS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "expected"),
+    [
+        (["RED", "BLUE"], ["BLUE", "GREEN", "RED"], [2, 0]),
+        (["B8A", "B04", "swir 1"], ["NIR_NARROW", "SWIR_1", "RED"], [0, 2, 1]),
+        (["NIR_BROAD"], ["NIR_NARROW"], [None]),  # two bands of Sentinel-2
+        (["NIR"], ["RED", "NIR_NARROW"], [1]),
+        (["NIR_NARROW"], ["NIR", "RED"], [0]),
+        (["NIR"], ["NIR_BROAD", "NIR_NARROW"], [None]),
+        (["B11"], ["SWIR_1"], [None]),  # thermal on Landsat
+        (["B11", "B8A"], ["SWIR_1", "NIR_NARROW"], [0, 1]),
+        (["VV", "RED"], ["RED", "vv"], [1, 0]),
+        (["ELEVATION"], ["RED"], [None]),
+    ],
+)
+def test_names_of_bands_are_found_by_meaning(wanted, known, expected):
+    assert find_band_names(wanted, known) == expected

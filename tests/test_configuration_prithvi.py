@@ -23,6 +23,11 @@ def test_round_trip(tmp_path):
         class_colors=["#000000", "#1f6fb4", "#ffffff"],
         class_weights=[1, 2, 0.5],
         num_frames=4,
+        neck="geospatial",
+        first_conv_channels=48,
+        num_convs_per_upscale=2,
+        loss="focal",
+        focal_gamma=1,
     )
     config.save_pretrained(tmp_path)
     assert type(AutoConfig.from_pretrained(tmp_path)) is PrithviConfig
@@ -43,6 +48,13 @@ def test_default_describes_the_published_backbone():
     assert config.neck_output_size == 3 * 768
 
 
+def test_channels_of_the_geospatial_neck():
+    config = PrithviConfig(neck="geospatial")
+    assert config.geospatial_neck_channels == [1152, 576, 288, 144]
+    assert config.neck_output_size == 144
+    assert PrithviConfig(first_conv_channels=7).neck_output_size == 3 * 768, "the other neck does without it"
+
+
 def test_a_single_number_is_a_square_patch():
     assert PrithviConfig(patch_size=8).tubelet_size == (1, 8, 8)
 
@@ -57,7 +69,16 @@ def test_a_single_number_is_a_square_patch():
         ({"class_weights": [1.0]}, "one entry a class"),
         ({"class_weights": [0.0, 0.0]}, "zero"),
         ({"class_colors": ["red", "#00ff00"]}, "#rrggbb"),
-        ({"head_num_convs": 0}, "at least 1"),
+        ({"head_num_convs": 0}, "head_num_convs must be at least 1"),
+        ({"neck": "fpn"}, "neck"),
+        ({"neck_hidden_size": 0}, "neck_hidden_size must be positive or None"),
+        ({"first_conv_channels": 0}, "first_conv_channels must be positive or None"),
+        ({"channel_reduction_factor": 0}, "channel_reduction_factor must be at least 1"),
+        ({"num_convs_per_upscale": 0}, "num_convs_per_upscale must be at least 1"),
+        ({"neck": "geospatial", "first_conv_channels": 7}, r"leave at least one channel, got \[7, 3, 1, 0\]"),
+        ({"loss": "jaccard"}, "loss"),
+        ({"focal_gamma": -0.5}, "focal_gamma must be a finite number of at least 0, got -0.5"),
+        ({"focal_gamma": float("nan")}, "focal_gamma"),
         ({"decode_head": "unet++"}, "decode_head"),
         ({"hidden_size": "768"}, "hidden_size"),
     ],

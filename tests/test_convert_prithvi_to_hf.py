@@ -155,6 +155,43 @@ def test_recipe_that_leaves_frames_open_keeps_those_of_the_checkpoint(tmp_path):
     assert PrithviImageProcessor.from_pretrained(tmp_path / "out").num_frames == 3
 
 
+def test_a_recipe_may_give_a_backbone_other_frames_and_no_other_encoder(tmp_path):
+    """Positions are computed for any number of dates; layers and widths are what they are."""
+    torch.save(masked_autoencoder(frames=3), tmp_path / "a.pt")
+    (tmp_path / "flood.yaml").write_text("num_frames: 1\nnum_attention_heads: 4\nimage_size: 64\n")
+    report = convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", recipe=tmp_path / "flood.yaml")
+    config = PrithviConfig.from_pretrained(tmp_path / "out")
+    assert (config.num_frames, config.image_size, config.num_attention_heads) == (1, 64, 4)
+    assert PrithviImageProcessor.from_pretrained(tmp_path / "out").num_frames == 1
+    assert report.recipe["num_attention_heads"] == 4
+    (tmp_path / "deep.yaml").write_text("num_hidden_layers: 6\n")
+    with pytest.raises(ValueError, match="num_hidden_layers: the checkpoint has 2, the recipe 6"):
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "deep", recipe=tmp_path / "deep.yaml")
+
+
+def test_the_crop_recipe_does_not_mix_the_input_of_a_backbone(tmp_path):
+    """Only the fine-tuned checkpoint learned from mixed bands; pretraining did not."""
+    torch.save(masked_autoencoder(), tmp_path / "a.pt")
+    convert_checkpoint(
+        tmp_path / "a.pt", tmp_path / "out", recipe="multi_temporal_crop", num_hidden_layers=2, num_attention_heads=4
+    )
+    assert PrithviImageProcessor.from_pretrained(tmp_path / "out").frame_order == "time_major"
+
+
+def test_bands_can_be_named_with_their_statistics(tmp_path):
+    torch.save(masked_autoencoder(bands=2), tmp_path / "a.pt")
+    bands = {"bands": ["RED", "GREEN"], "image_mean": [1, 2], "image_std": [3, 4]}
+    convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", **bands)
+    processor = PrithviImageProcessor.from_pretrained(tmp_path / "out")
+    assert (processor.bands, processor.image_std) == (["RED", "GREEN"], [3, 4])
+    assert PrithviConfig.from_pretrained(tmp_path / "out").bands == ["RED", "GREEN"]
+    torch.save(masked_autoencoder(), tmp_path / "b.pt")
+    swapped = ["SWIR_2", "SWIR_1", "NIR_NARROW", "RED", "GREEN", "BLUE"]
+    report = convert_checkpoint(tmp_path / "b.pt", tmp_path / "swapped", bands=swapped)
+    assert "statistics of 6 bands are not known" in str(report), "the default ones belong to another order"
+    assert not (tmp_path / "swapped" / "preprocessor_config.json").exists()
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("this code must not run",))

@@ -2,9 +2,11 @@
 """examples/finetune.py as a user runs it: one process and two, killed and resumed, from random weights and models."""
 
 import json
+import re
 import shutil
 import signal
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,7 @@ def test_a_run_leaves_everything(finished):
         *("config.json", "model.safetensors", "preprocessor_config.json", "README.md", "all_results.json"),
         *("train_results.json", "eval_results.json", "test_results.json", "bolivia_results.json"),
         *("learning_curves.png", "sample_predictions.png", "trainer_state.json", "checkpoint-2", "checkpoint-4"),
+        "recipe.yaml",
     }
     width, height = png_size(finished / "learning_curves.png")
     assert width > height > 300
@@ -105,6 +108,13 @@ def test_the_card_states_the_figures(finished):
         assert f"| {split} | " + " | ".join(f"{100 * value:.2f}" for value in figures) + " |" in text
     assert "0. no water\n1. water\n" in text
     assert "- epochs: 2\n" in text
+    assert "| test, published | 88.68 | 94.37 | - | - |" in text
+    assert "| test, published | - | 80.46 |" in text
+    for split, chips in {"train": 4, "validation": 3, "test": 2, "bolivia": 1}.items():
+        assert re.search(rf"\| {split} \| {chips} \| [\d,]+ \| `[0-9a-f]{{64}}` \|", text)
+    for package in ("torch", "transformers", "datasets", "rasterio", "prithvi_hf"):
+        assert f"- {package}: {version(package)}" in text
+    assert "- seed: 0\n" in text
     card = ModelCard.load(finished / "README.md")
     assert {result.dataset_split for result in card.data.eval_results} == {"validation", "test", "bolivia"}
 
@@ -145,6 +155,10 @@ def test_a_run_can_be_repeated(finished, data, tmp_path):
     same_metrics(again, json.loads((finished / "all_results.json").read_text()))
     first, second = (load_file(folder / "model.safetensors") for folder in (finished, tmp_path / "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    by_its_recipe = tmp_path / "by_its_recipe"
+    assert finetune.main(["--config", str(finished / "recipe.yaml"), "--output_dir", str(by_its_recipe)]) == 0
+    third = load_file(by_its_recipe / "model.safetensors")
+    assert all(torch.equal(first[name], third[name]) for name in first)
     other = run(data, tmp_path / "other", seed=1)
     assert other["eval_loss"] != again["eval_loss"]
 

@@ -495,6 +495,7 @@ EVERY_OPTION = {
     "bands": ["BLUE", "NIR_NARROW"],
     "band_indices": [3, 1],
     "num_frames": 3,
+    "frame_order": "original_crop",
     "do_rescale": False,
     "rescale_factor": 1e-4,
     "rescale_offset": -0.1,

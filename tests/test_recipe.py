@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Recipes: YAML and command line, what is refused, and the model and image processor that come of them."""
 
+import re
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -184,6 +185,52 @@ def test_what_a_file_may_hold(write):
     assert (training.lr_scheduler_kwargs, training.lr_scheduler_type) == ({"power": 0.9}, "cosine")
     assert (training.resume_from_checkpoint, training.eval_strategy) == ("true", "no")
     assert training.get_warmup_steps(200) == 20
+
+
+def test_of_several_files_the_later_win(write, tmp_path):
+    first = write("learning_rate: 1.0e-3\nclass_names: [a, b]\nseed: 3\n")[1]
+    second = tmp_path / "second.yaml"
+    second.write_text("learning_rate: 2.0e-3\nimage_mean: [1.0, 2.0]\n")
+    recipe = parse_arguments(["--config", first, str(second), "--output_dir", str(tmp_path), "--seed", "4"])
+    assert (recipe.training.learning_rate, recipe.training.seed) == (0.002, 4)
+    assert (recipe.data.class_names, recipe.data.image_mean) == (["a", "b"], [1.0, 2.0])
+
+
+def test_a_saved_recipe_repeats_the_run(write, tmp_path):
+    words = ["--config", "sen1floods11", "--output_dir", str(tmp_path / "a"), "--use_cpu"]
+    words += ["--learning_rate", "1e-5", "--class_weights", "none", "--eval_strategy", "epoch"]
+    words += ["--hub_token", "secret"]
+    words += ["--dataset_options", '{"cache_dir": "there"}', "--save_strategy", "epoch", "--resume_from_checkpoint"]
+    first = parse_arguments([*words, "true"])
+    first.save(tmp_path / "recipe.yaml")
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "secret" not in text
+    assert "seed: 0" in text
+    second = parse_arguments(["--config", str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
+    assert second.data == first.data
+    assert second.model == first.model
+    assert second.model.class_weights is None
+    assert second.training.resume_from_checkpoint is None
+    apart = {"output_dir", "hub_token", "resume_from_checkpoint", "run_name", "logging_dir"}
+    left, right = (
+        {name: value for name, value in recipe.training.to_dict().items() if name not in apart}
+        for recipe in (first, second)
+    )
+    assert left == right
+    assert (second.training.learning_rate, second.training.eval_strategy) == (1e-5, "epoch")
+
+
+@pytest.mark.parametrize(
+    ("published", "part"),
+    [
+        ("{test: 88}", "found 88 for test"),
+        ("{test: {iou: [1]}}", "for test"),
+        ("{test: {mean_iou: high}}", r"found \['high'\]"),
+        ("{test: {mean_iou: 0.5, iou: {water: 101}}}", r"found \[101\]"),
+    ],
+)
+def test_published_figures_are_percents(write, published, part):
+    assert re.search(part, refused(write(f"published: {published}\n")))
 
 
 def test_read_recipe_leaves_the_training_out(tmp_path):
@@ -475,11 +522,73 @@ def test_a_recipe_that_contradicts_the_backbone_is_refused(backbone, options, pa
         make_recipe(backbone, **options).build_model()
 
 
-def test_other_bands_are_refused(backbone):
+def patch_weights(model):
+    return model.base_model.embeddings.patch_embeddings.weight.detach()
+
+
+def test_other_bands_take_the_weights_of_their_names(backbone):
     recipe = make_recipe(backbone)
-    recipe.data.bands = BANDS[:4]
-    with pytest.raises(ValueError, match=r"num_channels: .* has 6, the recipe asks for 4"):
+    recipe.data.bands = ["SWIR_1", "B04", "THERMAL_INFRARED_1"]
+    model = recipe.build_model()
+    source = patch_weights(PrithviModel.from_pretrained(backbone))
+    assert model.config.bands == ["SWIR_1", "B04", "THERMAL_INFRARED_1"]
+    assert model.config.num_channels == 3
+    found = patch_weights(model)
+    assert torch.equal(found[:, 0], source[:, 4])
+    assert torch.equal(found[:, 1], source[:, 2])
+    assert torch.allclose(found[:, 2], source.mean(dim=1))
+    assert model(torch.randn(1, 3, 1, 32, 32)).logits.shape == (1, 2, 32, 32)
+
+
+def test_the_same_bands_in_another_order_are_reordered(backbone):
+    recipe = make_recipe(backbone)
+    recipe.data.bands = BANDS[::-1]
+    model = recipe.build_model()
+    assert torch.equal(patch_weights(model), patch_weights(PrithviModel.from_pretrained(backbone)).flip(1))
+
+
+def test_statistics_follow_the_bands(fine_tuned, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(fine_tuned, folder)
+    saved = PrithviImageProcessor(image_mean=[1, 2, 3, 4, 5, 6], image_std=[10, 20, 30, 40, 50, 60])
+    saved.save_pretrained(folder)
+    recipe = make_recipe(folder)
+    recipe.data.bands = ["SWIR_2", "B04"]
+    processor = recipe.image_processor()
+    assert (processor.bands, processor.image_mean, processor.image_std) == (["SWIR_2", "B04"], [6, 3], [60, 30])
+    recipe.data.bands = ["RED", "VV"]
+    with pytest.raises(ValueError, match="image_mean and image_std of the bands RED, VV"):
+        recipe.image_processor()
+    recipe.data.image_mean, recipe.data.image_std = [3.0, 0.5], [30.0, 0.1]
+    assert recipe.image_processor().image_mean == [3.0, 0.5]
+
+
+def test_bands_of_a_checkpoint_that_mixes_bands_and_dates_cannot_be_picked(fine_tuned, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(fine_tuned, folder)
+    PrithviImageProcessor(num_frames=3, frame_order="original_crop").save_pretrained(folder)
+    recipe = make_recipe(folder)
+    assert recipe.image_processor().frame_order == "original_crop"
+    recipe.data.bands = BANDS[:3]
+    with pytest.raises(ValueError, match="mix bands and dates"):
+        recipe.image_processor()
+
+
+def test_new_bands_cannot_be_evaluated(fine_tuned, tmp_path):
+    recipe = make_recipe(fine_tuned, **{name: SIZES[name] for name in ("neck_hidden_size", "head_hidden_size")})
+    recipe.training = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True, do_train=False)
+    recipe.data.bands = [*BANDS, "VV"]
+    with pytest.raises(ValueError, match="the band VV"):
         recipe.build_model()
+
+
+def test_a_frozen_backbone(backbone):
+    model = make_recipe(backbone, freeze_backbone=True).build_model()
+    assert not any(parameter.requires_grad for parameter in model.prithvi.parameters())
+    assert all(parameter.requires_grad for parameter in model.neck.parameters())
+    assert all(parameter.requires_grad for parameter in model.decode_head.parameters())
+    free = make_recipe(backbone).build_model()
+    assert all(parameter.requires_grad for parameter in free.parameters())
 
 
 def test_fewer_layers_keep_the_first(backbone):

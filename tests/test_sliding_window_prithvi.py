@@ -9,13 +9,14 @@ from prithvi_hf import PrithviConfig
 from prithvi_hf.sliding_window_prithvi import sliding_window_logits, window_and_stride, window_starts
 
 from .golden import assert_matches, read_golden
-from .test_modeling_prithvi import golden_segmentor, small_model
+from .test_modeling_prithvi import golden_config, golden_segmentor, small_model
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_logits_are_those_of_the_original(golden_dir, batch_size):
     golden = read_golden(golden_dir, "v1_slide")
-    model = golden_segmentor(golden).eval()
+    config = golden_config(read_golden(golden_dir, "v1_segmentor_burn"))  # the same architecture, not written in it
+    model = golden_segmentor(golden, config).eval()
     crop, stride = golden.config["crop"], golden.config["stride"]
     logits = sliding_window_logits(model, golden["in_.x"], (crop, crop), (stride, stride), batch_size)
     assert_matches(logits, golden["out.logits"])

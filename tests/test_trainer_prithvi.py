@@ -221,6 +221,17 @@ def test_metrics_are_those_of_whole_chips(tmp_path):
     assert found["eval_loss"] == pytest.approx(loss, rel=1e-5)
 
 
+def test_the_dice_loss_is_a_mean_over_chips(tmp_path):
+    """Whatever the batches: chips with few valid pixels count as much as others."""
+    chips = Chips([(WINDOW, WINDOW)] * 5)
+    model = tiny_model(loss="masked_dice").eval()
+    losses = [model(row["pixel_values"][None], labels=row["labels"][None]).loss.item() for row in chips.rows]
+    assert max(losses) > 1.05 * min(losses)
+    for batch_size in (1, 2):
+        found = make_trainer(tmp_path, model, per_device_eval_batch_size=batch_size).evaluate(chips)["eval_loss"]
+        assert found == pytest.approx(sum(losses) / 5, rel=1e-5)
+
+
 def test_window_and_overlap_are_options(tmp_path):
     chips = Chips([(48, 48)])
     trainer = make_trainer(tmp_path, evaluation=chips, eval_window=16, eval_overlap=0.25)
@@ -345,6 +356,31 @@ def test_decay_reaches_the_optimizer(tmp_path, everything):
     assert all((id(value) in decayed) == everything for value in plain)
     if everything:
         assert len(decayed) == len(list(trainer.model.parameters()))
+
+
+def test_plain_adam_decays_in_the_gradient(tmp_path):
+    """One step by hand: Adam's step of gradient + decay x weight, which is not AdamW's."""
+    arguments = {"weight_decay": 0.5, "decay_all_parameters": True, "learning_rate": 0.1, "adam_epsilon": 1e-3}
+    trainer = make_trainer(tmp_path, optim="adam", **arguments)
+    assert trainer.args.optim == "adam"
+    assert PrithviTrainingArguments(**{**trainer.args.to_dict(), "output_dir": str(tmp_path)}).optim == "adam"
+    optimizer = trainer.create_optimizer()
+    assert type(optimizer) is torch.optim.Adam
+    weight = trainer.model.decode_head.classifier.weight
+    before = weight.detach().clone()
+    gradient = torch.randn_like(weight)
+    weight.grad = gradient.clone()
+    optimizer.step()
+    total = gradient + 0.5 * before
+    assert torch.allclose(weight, before - 0.1 * total / (total.abs() + 1e-3), atol=1e-6)
+    decoupled = make_trainer(tmp_path, optim="adamw_torch", **arguments).create_optimizer()
+    assert type(decoupled) is torch.optim.AdamW
+
+
+def test_plain_adam_without_decay(tmp_path):
+    optimizer = make_trainer(tmp_path, optim="adam").create_optimizer()
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.999)}
 
 
 def still_batch_norm(model):

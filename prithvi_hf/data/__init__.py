@@ -9,6 +9,7 @@ from typing import Any
 
 
 _MODULES = {
+    "DatasetStatistics": "statistics",
     "GeoTiff": "geotiff",
     "GeoTiffError": "geotiff",
     "GeoTiffRaster": "geotiff",
@@ -16,6 +17,8 @@ _MODULES = {
     "SplitAudit": "audit",
     "audit_split": "audit",
     "collate_chips": "transforms",
+    "download_dataset": "download",
+    "compute_statistics": "statistics",
     "load_dataset": "load",
     "make_builder": "load",
     "write_geotiff": "geotiff",

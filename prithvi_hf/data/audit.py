@@ -1,26 +1,21 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """One pass over a split before training: every file is read once, and everything that is wrong is named at once."""
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from tqdm.auto import tqdm
 
-from ..grid_prithvi import GRID_TOLERANCE, largest_shift
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL
-from .raster import GeoTiffRaster
+from .chips import Chip, check_grid, read_chips, split_digest
 
 
 _MAX_PROBLEMS_SHOWN = 10
-_MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,8 @@ class SplitAudit:
         ignored_pixels (`int`): pixels whose label is ignored.
         nodata_pixels (`int`): pixels without image data; they may be labelled.
         sizes (`dict[tuple[int, int], int]`): number of chips of each (height, width).
+        digest (`str`): sha256 over the ids of the chips and the content of their image and mask files, independent of
+            folder and order.
     """
 
     split_name: str
@@ -44,6 +41,7 @@ class SplitAudit:
     ignored_pixels: int
     nodata_pixels: int
     sizes: dict[tuple[int, int], int]
+    digest: str
 
     @property
     def labelled_pixels(self) -> int:
@@ -79,6 +77,7 @@ class _ChipCount:
     ignored_pixels: int
     nodata_pixels: int
     size: tuple[int, int]
+    digests: list[Any]
 
 
 def audit_split(
@@ -107,13 +106,9 @@ def audit_split(
             place, mask values that are no class.
     """
     counts, problems = [], []
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        results = pool.map(partial(_audit_row, image_processor=image_processor, num_labels=num_labels), _rows(dataset))
-        total = len(dataset) if isinstance(dataset, Dataset) else None
-        for result in tqdm(
-            results, desc=f"Checking {split_name}", total=total, unit="chip", disable=not show_progress
-        ):
-            (problems if isinstance(result, str) else counts).append(result)
+    count = partial(_count_chip, image_processor=image_processor, num_labels=num_labels)
+    for result in read_chips(dataset, count, f"Checking {split_name}", show_progress):
+        (problems if isinstance(result, str) else counts).append(result)
     if problems:
         raise ValueError(_problem_report(problems, len(counts) + len(problems), split_name))
     if not counts:
@@ -121,60 +116,23 @@ def audit_split(
     return _checked(_add_up(counts, split_name))
 
 
-def _rows(dataset: Dataset | IterableDataset) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Gives calls that fetch a row each, so that opening files, which may fail, is left to the threads."""
-    if isinstance(dataset, Dataset):
-        plain = dataset.with_format(None)
-        return (partial(plain.__getitem__, index) for index in range(len(plain)))
-    return (partial(dict, row) for row in dataset)
-
-
-def _audit_row(
-    fetch: Callable[[], dict[str, Any]], image_processor: PrithviImageProcessor, num_labels: int
-) -> _ChipCount | str:
-    """Counts one chip, or says what is wrong with it."""
-    try:
-        row = fetch()
-        image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
-        if row.get("mask") is None:
-            return f"{row.get('id')}: expected a mask, found none"
-        _check_grid(image if isinstance(image, tuple) else (image,), row["mask"])
-        inputs = image_processor(
-            [image], [row["mask"]], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
-        )
-    except (ValueError, IndexError, OSError) as error:
-        return str(error)
-    return _count(inputs["labels"][0], inputs["nodata_mask"][0], num_labels)
-
-
-def _count(labels: torch.Tensor, nodata_mask: torch.Tensor, num_labels: int) -> _ChipCount:
+def _count_chip(chip: Chip, image_processor: PrithviImageProcessor, num_labels: int) -> _ChipCount:
+    """Counts one chip; raises what is wrong with it."""
+    if chip.mask is None:
+        raise ValueError(f"{chip.id}: expected a mask, found none")
+    check_grid((*chip.frames, chip.mask))
+    inputs = image_processor(
+        [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
+    )
+    labels = inputs["labels"][0]
     valid = labels[labels != IGNORED_LABEL]
     return _ChipCount(
         class_pixels=torch.bincount(valid, minlength=num_labels),
         ignored_pixels=labels.numel() - valid.numel(),
-        nodata_pixels=int(nodata_mask.sum()),
+        nodata_pixels=int(inputs["nodata_mask"][0].sum()),
         size=tuple(labels.shape),
+        digests=chip.digests(),  # the files have just been read, so the system holds them in memory
     )
-
-
-def _check_grid(frames: Iterable[GeoTiffRaster], mask: GeoTiffRaster) -> None:
-    """Checks that frames and mask, as far as they are georeferenced, lie on one grid."""
-    first, *others = (*frames, mask)
-    for other in others:
-        # Different sizes are the image processor's to report, with the sizes.
-        if first.crs is None or other.crs is None or first.shape[-2:] != other.shape[-2:]:
-            continue
-        if first.crs != other.crs:
-            raise ValueError(
-                f"{other.name}: expected the CRS of {first.name} ({first.crs.to_string()}), found "
-                f"{other.crs.to_string()}. Check that the files belong together, or reproject one (`gdalwarp`)."
-            )
-        shift = largest_shift(first.transform, other.transform, first.shape[-2:])
-        if shift > GRID_TOLERANCE:
-            raise ValueError(
-                f"{other.name}: expected the grid of {first.name}, found one shifted by up to {shift:.3g} pixels. "
-                "Check that the files belong together, or bring them to one grid (`gdalwarp`)."
-            )
 
 
 def _add_up(counts: list[_ChipCount], split_name: str) -> SplitAudit:
@@ -187,6 +145,7 @@ def _add_up(counts: list[_ChipCount], split_name: str) -> SplitAudit:
         ignored_pixels=sum(count.ignored_pixels for count in counts),
         nodata_pixels=sum(count.nodata_pixels for count in counts),
         sizes=dict(Counter(count.size for count in counts)),
+        digest=split_digest(count.digests for count in counts),
     )
 
 

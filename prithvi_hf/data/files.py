@@ -95,3 +95,65 @@ def check_ids(ids: Sequence[str], found: Mapping[str, Collection[str]], source: 
             f"{source}: expected {' and '.join(found)} of each of {len(ids)} chips, found {' and '.join(report)}. "
             "Add the missing files, or remove these chips from the data set."
         )
+
+
+def find_folders(paths: Mapping[str, str], names: Sequence[str], data_dir: str) -> dict[str, dict[str, str]]:
+    """Finds folders of GeoTIFF files by their own names, wherever they lie below the data set's folder.
+
+    Args:
+        paths (`Mapping[str, str]`): files by their path relative to `data_dir`, as [`list_files`] gives them.
+        names (`Sequence[str]`): names of the folders.
+        data_dir (`str`): folder of the data set, for messages.
+
+    Returns:
+        `dict[str, dict[str, str]]`: for each folder name its .tif files, {file name: path}.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or holds no .tif file.
+        ValueError: two folders of one name.
+    """
+    found: dict[str, dict[str, dict[str, str]]] = {name: {} for name in names}
+    for relative, path in paths.items():
+        folder, _, file = relative.rpartition("/")
+        name = folder.rpartition("/")[2]
+        if name in found and file.endswith(".tif"):
+            found[name].setdefault(folder, {})[file] = path
+    missing = [name for name, places in found.items() if not places]
+    if missing:
+        raise FileNotFoundError(
+            f"{data_dir}: expected folders {' and '.join(names)} with .tif files, found none named "
+            f"{' or '.join(missing)}. Point data_dir at the folder that holds them, or use geotiff_folder for files "
+            "of your own."
+        )
+    for name, places in found.items():
+        if len(places) > 1:
+            raise ValueError(
+                f"{data_dir}: expected one folder named {name}, found {' and '.join(places)}. Point data_dir at the "
+                "copy to use."
+            )
+    return {name: next(iter(places.values())) for name, places in found.items()}
+
+
+def find_file(paths: Mapping[str, str], names: Sequence[str], data_dir: str) -> str | None:
+    """Finds one file by any of its usual names, wherever it lies below the data set's folder; None if there is none.
+
+    Args:
+        paths (`Mapping[str, str]`): files by their path relative to `data_dir`.
+        names (`Sequence[str]`): file names that it may have.
+        data_dir (`str`): folder of the data set, for messages.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [path for relative, path in paths.items() if relative.rpartition("/")[2] in names]
+    if len(found) > 1:
+        raise ValueError(
+            f"{data_dir}: expected one file named {' or '.join(names)}, found {' and '.join(found)}. Remove all but "
+            "one, or point data_dir at the copy to use."
+        )
+    return found[0] if found else None
+
+
+def by_chip(files: Mapping[str, str], suffix: str) -> dict[str, str]:
+    """Indexes the files that end in a suffix by the part of their name before it."""
+    return {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}

@@ -59,6 +59,11 @@ class GeoTiff:
     Args:
         decode (`bool`, *optional*, defaults to `True`): False gives the stored dict of path and bytes.
         bands (`list[int]`, *optional*): 0-based indices that decoded rasters are narrowed to.
+        band_names (`list[str]`, *optional*): names of the file's bands in file order. These three describe the column
+            for people and programs, as the names of a `ClassLabel` do: they are saved with the features, change
+            nothing in decoding, and do not keep two columns from being concatenated.
+        class_names (`list[str]`, *optional*): names of a mask's classes, in the order of a model's labels.
+        class_colors (`list[str]`, *optional*): their colours, "#rrggbb".
 
     Example:
     ```python
@@ -71,6 +76,9 @@ class GeoTiff:
     decode: bool = True
     bands: list[int] | None = None
     id: str | None = field(default=None, repr=False)
+    band_names: list[str] | None = field(default=None, compare=False)
+    class_names: list[str] | None = field(default=None, compare=False)
+    class_colors: list[str] | None = field(default=None, compare=False)
 
     dtype: ClassVar[str] = "prithvi_hf.data.geotiff.GeoTiffRaster"
     pa_type: ClassVar[pa.DataType] = pa.struct({"bytes": pa.binary(), "path": pa.string()})

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datasets import BuilderConfig, DatasetInfo, List
+from datasets import BuilderConfig, DatasetInfo
 from datasets.utils import logging
 
 from .builder import ChipBuilder, chip_features
 from .files import check_ids, decode_text, examples, parse_id_list
-from .geotiff import GeoTiff
 
 
 logger = logging.get_logger(__name__)
@@ -73,7 +72,8 @@ class GeoTiffFolder(ChipBuilder):
     - splits as folders around these (`train/images/a.tif`) or inside them (`images/train/a.tif`), found by their usual
       names or named by `splits`; or as lists of ids.
 
-    Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (None).
+    Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (None; with a list of
+    frames `dates`, None for each).
 
     Raises:
         FileNotFoundError: no such folder, no image in it, or an image, a frame or a mask missing from a pair.
@@ -100,7 +100,7 @@ class GeoTiffFolder(ChipBuilder):
         multi_frame = not isinstance(self.config.image_suffix, str | None)
         return DatasetInfo(
             description="Georeferenced chips with masks, from a folder of GeoTIFF files.",
-            features=chip_features(List(GeoTiff()) if multi_frame else None),
+            features=chip_features(frames_are_files=multi_frame, multi_date=multi_frame),
         )
 
     def _rows_by_split(self, dl_manager: Any) -> Mapping[str, list[dict[str, Any]]]:
@@ -180,9 +180,10 @@ class GeoTiffFolder(ChipBuilder):
         )
         check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, source)
         single = isinstance(self.config.image_suffix, str | None)
+        date = {"date": None} if single else {"dates": [None] * len(frames)}
         images = ([files[chip] for files in frames] for chip in ids)
         return [
-            {"image": paths[0] if single else paths, "mask": masks.get(chip), "id": chip, "date": None}
+            {"image": paths[0] if single else paths, "mask": masks.get(chip), "id": chip, **date}
             for chip, paths in zip(ids, images, strict=True)
         ]
 

@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import Any
 
 from datasets import BuilderConfig, Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets.utils import logging
 
-from .builder import ChipBuilder
+from .builder import ChipBuilder, HubChipBuilder, HubChipConfig
 
+
+logger = logging.get_logger(__name__)
 
 # Name -> (module, builder class). A builder module is imported when it is asked for.
 DATASETS: dict[str, tuple[str, str]] = {
     "sen1floods11": ("prithvi_hf.data.sen1floods11", "Sen1Floods11"),
+    "hls_burn_scars": ("prithvi_hf.data.hls_burn_scars", "HLSBurnScars"),
+    "hls_irrigation_scenes": ("prithvi_hf.data.hls_irrigation_scenes", "HLSIrrigationScenes"),
+    "multi_temporal_crop": ("prithvi_hf.data.multi_temporal_crop", "MultiTemporalCrop"),
     "geotiff_folder": ("prithvi_hf.data.geotiff_folder", "GeoTiffFolder"),
 }
 _BUILDER_OPTIONS = ("cache_dir", "token", "storage_options", "writer_batch_size")
@@ -29,21 +35,28 @@ def load_dataset(
     """Loads a data set of georeferenced chips; rows hold rasters whose pixels are read when asked for.
 
     Args:
-        name (`str`): "sen1floods11" or "geotiff_folder".
-        data_dir (`str` or `os.PathLike`, *optional*): folder of the data set; without it the data are downloaded,
-            where they have a public place.
+        name (`str`): "sen1floods11", "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop", or
+            "geotiff_folder" for files of your own.
+        data_dir (`str` or `os.PathLike`, *optional*): folder of the data set; without it the data are downloaded from
+            their public place into `downloads` of the cache, once.
         split (`str`, *optional*): one split, or an expression of `datasets` such as "train[:10%]" or
             "train+validation"; None gives all splits by name.
         streaming (`bool`, *optional*, defaults to `False`): give iterable data sets, without a table in the cache.
-        options: options of the builder ([`Sen1Floods11Config`], [`GeoTiffFolderConfig`]), and `cache_dir`.
+            Sen1Floods11 is then read chip by chip from its bucket; data sets of the Hub, which lie there in archives,
+            are downloaded first, and a warning says so.
+        options: options of the builder ([`Sen1Floods11Config`], [`HLSBurnScarsConfig`],
+            [`HLSIrrigationScenesConfig`], [`MultiTemporalCropConfig`], [`GeoTiffFolderConfig`]), and of
+            `datasets.DatasetBuilder` such as `cache_dir` and `token`.
 
     Returns:
         `Dataset`, or `DatasetDict` without `split`; their iterable counterparts when streaming. Columns: `image`
-        (GeoTIFF, or a list of frames), `mask` (GeoTIFF), `id` (string), `date` (ISO day, or None).
+        (GeoTIFF, or a list of GeoTIFFs, one a frame), `mask` (GeoTIFF), `id` (string), and `date` (ISO day, or None),
+        or with several frames `dates` (such a list). Where classes are known, the feature of `mask` names them.
 
     Raises:
         ValueError: an unknown name, option or split, or inconsistent files.
         FileNotFoundError: a missing folder, or files missing from it.
+        DownloadError: a download that failed; run it again to continue it.
 
     Example:
     ```python
@@ -53,6 +66,12 @@ def load_dataset(
     ```
     """
     builder = make_builder(name, data_dir, **options)
+    if data_dir is None and isinstance(builder, HubChipBuilder):
+        if streaming:
+            logger.warning(f"{name}: streaming without data_dir downloads the whole data set first.")
+        remote = {field.name for field in fields(HubChipConfig)}
+        options = {key: value for key, value in options.items() if key not in remote}
+        builder = make_builder(name, builder.download(), **options)
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()

@@ -13,7 +13,8 @@ from datasets.utils import logging
 from datasets.utils.file_utils import xopen
 
 from .builder import ChipBuilder, chip_features
-from .files import check_ids, decode_text, list_files, parse_id_list
+from .download import verify_bucket_digests
+from .files import by_chip, check_ids, decode_text, list_files, parse_id_list
 
 
 logger = logging.get_logger(__name__)
@@ -76,7 +77,9 @@ class Sen1Floods11(ChipBuilder):
 
     `data_dir` is the folder that holds `v1.1`, or `v1.1`, or any copy in which the files keep their names: images
     `*_S2Hand.tif`, masks `*_LabelHand.tif`, lists `flood_{train,valid,test,bolivia}_data.csv` or `.txt`. Splits whose
-    list is absent are not offered. Without `data_dir` the chips (about 3 GB) are downloaded.
+    list is absent are not offered. Without `data_dir` the chips (about 3 GB) are downloaded file by file: an
+    interrupted download goes on with the files that are missing, and each is compared with the MD5 digest that the
+    bucket states. A stream reads chips from the bucket as they are asked for, and compares nothing.
 
     Rows: `image` (13 bands, named by `SEN1FLOODS11_BANDS`), `mask`, `id` ("Ghana_103272"), `date` (ISO day of the
     Sentinel-2 image from the event metadata, None where they give none).
@@ -84,6 +87,7 @@ class Sen1Floods11(ChipBuilder):
     Raises:
         FileNotFoundError: no such folder, no split list, or chips of a list without image or mask.
         ValueError: an empty list, a chip listed twice, a file that lies in two places, or unreadable metadata.
+        DownloadError: downloaded files that differ from their digest.
     """
 
     DATASET_NAME: ClassVar[str] = "sen1floods11"
@@ -96,7 +100,7 @@ class Sen1Floods11(ChipBuilder):
             citation=_CITATION,
             homepage="https://github.com/cloudtostreet/Sen1Floods11",
             license=_LICENSE,
-            features=chip_features(),
+            features=chip_features(SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASSES, SEN1FLOODS11_CLASS_COLORS),
         )
 
     def _rows_by_split(self, dl_manager: Any) -> Mapping[str, list[dict[str, Any]]]:
@@ -113,7 +117,7 @@ class Sen1Floods11(ChipBuilder):
                 f"{data_dir}: expected the official layout of Sen1Floods11 with lists such as flood_train_data.csv, "
                 "found none. Point data_dir at the folder that holds v1.1, or use geotiff_folder."
             )
-        images, masks = (_by_chip(paths, suffix) for suffix in (_IMAGE_SUFFIX, _MASK_SUFFIX))
+        images, masks = (by_chip(paths, suffix) for suffix in (_IMAGE_SUFFIX, _MASK_SUFFIX))
         dates = _read_dates(paths.get(_METADATA))
         rows = {}
         for split, path in lists.items():
@@ -133,6 +137,8 @@ class Sen1Floods11(ChipBuilder):
         chips = [chip for split in ids.values() for chip in split]
         kinds = {kind: {chip: f"{base}/{place.format(chip)}" for chip in chips} for kind, place in _REMOTE.items()}
         files = dl_manager.download(kinds)
+        if not dl_manager.is_streaming:
+            verify_bucket_digests({kinds[kind][chip]: files[kind][chip] for kind in kinds for chip in chips})
         return {
             split: [_row(chip, files["image"][chip], files["mask"][chip], dates) for chip in names]
             for split, names in ids.items()
@@ -158,10 +164,6 @@ def _by_name(paths: Mapping[str, str], data_dir: str) -> dict[str, str]:
 def _find_list(paths: Mapping[str, str], name: str) -> str | None:
     candidates = (paths.get(f"flood_{name}_data{ending}") for ending in (".csv", ".txt"))
     return next((path for path in candidates if path is not None), None)
-
-
-def _by_chip(paths: Mapping[str, str], suffix: str) -> dict[str, str]:
-    return {name.removesuffix(suffix): path for name, path in paths.items() if name.endswith(suffix)}
 
 
 def _row(chip: str, image: str, mask: str, dates: Mapping[str, str]) -> dict[str, Any]:

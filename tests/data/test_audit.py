@@ -1,5 +1,11 @@
 """The audit of a split: what it counts, and that it names everything that is wrong at once."""
 
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -92,6 +98,51 @@ def test_frames(tmp_path, processor):
     write_chip(tmp_path / "1.tif", size=16)
     with pytest.raises(ValueError, match=r"1\.tif 16 x 16"):
         audit(dataset, three)
+
+
+# ----------------------------------------------------------------- digest
+
+
+def embedded(dataset):
+    """The same rows with the content of the files in place of their paths."""
+    content = {name: [Path(row[name].path).read_bytes() for row in dataset] for name in ("image", "mask")}
+    return Dataset.from_dict({**content, "id": dataset["id"][:]}, features=FEATURES)
+
+
+def test_digest_is_of_the_ids_and_the_content(split, processor, tmp_path):
+    expected = audit(split, processor).digest
+    assert re.fullmatch("[0-9a-f]{64}", expected)
+    assert audit(split.select([2, 0, 3, 1]), processor).digest == expected
+    assert audit(embedded(split), processor).digest == expected
+    shutil.copytree(tmp_path, tmp_path / "elsewhere")
+    assert audit(dataset_of(tmp_path / "elsewhere", "abcd"), processor).digest == expected
+    assert audit(split.select([0, 1, 2]), processor).digest != expected
+
+
+def test_digest_is_the_documented_one(split, processor, tmp_path):
+    def sha256(name):
+        return hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+    chips = [json.dumps([chip, [sha256(f"{chip}.tif")], sha256(f"{chip}_mask.tif")]) for chip in "abcd"]
+    assert audit(split, processor).digest == hashlib.sha256("\n".join(chips).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["b.tif", "b_mask.tif"])
+def test_digest_changes_with_a_byte_of_a_file(split, processor, tmp_path, name):
+    before = audit(split, processor).digest
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"\0")
+    assert audit(split, processor).digest != before
+
+
+def test_digest_changes_with_ids_and_pairs(split, processor, tmp_path):
+    before = audit(split, processor).digest
+    renamed = dataset_of(tmp_path, "abcd").remove_columns("id").add_column("id", list("abce"))
+    assert audit(renamed, processor).digest != before
+    for first, second in (("a.tif", "b.tif"), ("a_mask.tif", "c_mask.tif")):
+        for old, new in ((first, "t"), (second, first), ("t", second)):
+            (tmp_path / old).rename(tmp_path / new)
+        assert audit(split, processor).digest != before
 
 
 # ----------------------------------------------------------------- what is wrong

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from datasets import Dataset, Features, IterableDataset, List, Value, load_from_disk
+from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets, load_from_disk
 from datasets.table import embed_table_storage
 from torch.utils.data import DataLoader
 
@@ -167,6 +167,41 @@ def test_save_to_disk_is_self_contained(dataset, paths, tmp_path):
     assert again.features == dataset.features
     np.testing.assert_array_equal(again[2]["image"].read(), reflectance(6, 8, seed=2))
     assert again[2]["image"].name == "chip_2.tif"
+
+
+NAMES = {"class_names": ["no water", "water"], "class_colors": ["#d9d2bf", "#1f6fb4"]}
+
+
+@pytest.fixture
+def described(paths):
+    """A data set whose columns carry names of bands and classes."""
+    features = Features({"image": List(GeoTiff(band_names=["BLUE", "GREEN"])), "mask": GeoTiff(**NAMES)})
+    return Dataset.from_dict({"image": [paths[:2], paths[2:]], "mask": paths[:2]}, features=features)
+
+
+def check_names(features):
+    assert features["image"].feature.band_names == ["BLUE", "GREEN"]
+    assert {name: getattr(features["mask"], name) for name in NAMES} == NAMES
+    assert features["mask"].band_names is None
+
+
+def test_names_survive_storing(described, tmp_path):
+    check_names(described.features)
+    described.save_to_disk(tmp_path / "saved")
+    check_names(load_from_disk(tmp_path / "saved").features)
+    described.to_parquet(tmp_path / "rows.parquet")
+    check_names(Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "cache")).features)
+    check_names(Features._from_yaml_list(described.features._to_yaml_list()))
+    check_names(Features.from_dict(described.features.to_dict()))
+
+
+def test_names_change_nothing_in_decoding_or_joining(described, paths, tmp_path):
+    np.testing.assert_array_equal(described[1]["image"][1].read(), GeoTiffRaster(paths[3]).read())
+    assert described[0]["mask"].descriptions == GeoTiffRaster(paths[0]).descriptions
+    plain = Features({"image": List(GeoTiff()), "mask": GeoTiff()})
+    others = Dataset.from_dict({"image": [paths[2:]], "mask": paths[2:3]}, features=plain)
+    assert concatenate_datasets([described, others]).num_rows == 3
+    assert GeoTiff(bands=[1], **NAMES).decode_example(paths[0]).bands == (1,)
 
 
 def test_embedding_of_push_to_hub(paths):

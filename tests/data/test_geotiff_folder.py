@@ -94,6 +94,8 @@ def test_frames(root, load):
     options = {"image_suffix": ["_06.tif", "_07.tif", "_08.tif"], "mask_suffix": "_mask.tif"}
     rows = load(data_dir=root, split="train", **options)
     assert rows.features["image"].feature == GeoTiff()
+    assert rows[2]["dates"] == [None] * 3
+    assert "date" not in rows.column_names
     assert [raster.name[-8:] for raster in rows[2]["image"]] == ["c_06.tif", "c_07.tif", "c_08.tif"]
     stream = load(data_dir=root, split="train", streaming=True, **options)
     assert [len(row["image"]) for row in stream] == [3, 3, 3]

@@ -1,14 +1,19 @@
 """The builder of Sen1Floods11: layouts, lists, dates, the cache, downloads and what is refused."""
 
+import base64
+import hashlib
 import json
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from prithvi_hf.data import load_dataset, make_builder
+from prithvi_hf.data.download import DownloadError
 from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
 from prithvi_hf.data.sen1floods11 import SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASS_COLORS, SEN1FLOODS11_CLASSES
 from tests.raster_factory import FLOOD_SPLITS, make_sen1floods11, write_chip, write_mask
@@ -53,7 +58,11 @@ def test_official_layout(root, load):
     assert row["image"].descriptions[8] == "B8A"
     assert row["mask"].name.endswith("Ghana_103272_LabelHand.tif")
     assert set(np.unique(row["mask"].read())) == {-1, 0, 1}
-    assert dataset["train"].features["image"] == GeoTiff()
+    features = dataset["train"].features
+    assert isinstance(features["image"], GeoTiff)
+    assert features["image"].band_names == list(SEN1FLOODS11_BANDS)
+    assert features["mask"].class_names == list(SEN1FLOODS11_CLASSES)
+    assert features["mask"].class_colors == list(SEN1FLOODS11_CLASS_COLORS)
 
 
 @pytest.mark.parametrize("lists", ["csv", "txt"])
@@ -215,19 +224,66 @@ def test_two_copies_in_one_folder(tmp_path, load):
 # ----------------------------------------------------------------- download
 
 
+class Bucket(SimpleHTTPRequestHandler):
+    """A folder as Google's storage serves it: with digests of the files."""
+
+    fetched: ClassVar[list[str]] = []
+    broken: ClassVar[list[str]] = []  # parts of paths that are answered by an error
+    digests: ClassVar[dict[str, bytes]] = {}  # content that a wrong digest is made of, by part of a path
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.fetched.append(self.path)
+        if any(part in self.path for part in self.broken):
+            return self.send_error(404)
+        return super().do_GET()
+
+    def end_headers(self):
+        path = Path(self.translate_path(self.path))
+        if path.is_file():
+            content = next((wrong for part, wrong in self.digests.items() if part in self.path), path.read_bytes())
+            md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
+            self.send_header("x-goog-hash", "crc32c=n03x6A==")
+            self.send_header("x-goog-hash", f"md5={md5}")
+        super().end_headers()
+
+
 @pytest.fixture
-def server(root):
+def server(root, monkeypatch):
     """The folder behind http, on a loopback port."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = partial(Quiet, directory=str(root))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+    for name, empty in (("fetched", []), ("broken", []), ("digests", {})):
+        monkeypatch.setattr(Bucket, name, empty)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Bucket, directory=str(root))) as http:
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_address[1]}"
         http.shutdown()
+
+
+def test_an_interrupted_download_goes_on_with_what_is_missing(server, load):
+    Bucket.broken.append("Spain_7370579_LabelHand")
+    with pytest.raises(FileNotFoundError):
+        load(base_url=server)
+    before = [path for path in Bucket.fetched if "Hand.tif" in path and "Spain_7370579_LabelHand" not in path]
+    assert before
+    Bucket.broken.clear()
+    Bucket.fetched.clear()
+    assert ids(load(base_url=server)) == EXPECTED
+    assert not set(before) & set(Bucket.fetched)
+    assert sum("Spain_7370579_LabelHand" in path for path in Bucket.fetched) == 1
+
+
+def test_files_that_differ_from_the_digest_of_the_bucket(server, load):
+    Bucket.digests["Ghana_5079_S2Hand"] = b"what it should have been"
+    with pytest.raises(DownloadError, match=r"Expected 12 files with the MD5.*1 to differ: .*Ghana_5079_S2Hand"):
+        load(base_url=server)
+    Bucket.digests.clear()
+    Bucket.fetched.clear()
+    assert ids(load(base_url=server)) == EXPECTED
+    assert [path for path in Bucket.fetched if "Hand.tif" in path] == [
+        "/v1.1/data/flood_events/HandLabeled/S2Hand/Ghana_5079_S2Hand.tif"
+    ]
 
 
 def test_downloads_without_data_dir(server, load, root):

@@ -1,0 +1,84 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset, DatasetDict
+
+from .data.audit import SplitAudit, audit_split
+from .data.load import load_dataset
+from .image_processing_prithvi import PrithviImageProcessor
+from .recipe import Recipe
+
+
+def load_splits(recipe: Recipe, wanted: Sequence[str]) -> DatasetDict:
+    """Load the splits that a run needs; the first process prepares them for the others.
+
+    Args:
+        recipe ([`Recipe`]): The options.
+        wanted (`Sequence[str]`): Names of the splits.
+
+    Raises:
+        ValueError: The data set has no such split, or an option of it is wrong.
+        FileNotFoundError: A file or folder is missing.
+    """
+    data = recipe.data
+    with _first_process(recipe):
+        splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
+    missing = [name for name in wanted if name not in splits]
+    if missing:
+        raise ValueError(
+            f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
+            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
+            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one "
+            "folder are divided by dataset_options: {splits: {train: train.txt, ...}}."
+        )
+    return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
+
+
+def _first_process(recipe: Recipe) -> AbstractContextManager:
+    """What lets the first process go ahead, where there are several."""
+    training = recipe.training
+    return nullcontext() if training is None else training.main_process_first(desc="loading the data set")
+
+
+def check_splits(
+    splits: Mapping[str, Dataset], processor: PrithviImageProcessor, recipe: Recipe, show_progress: bool = True
+) -> dict[str, SplitAudit]:
+    """Read every chip once, in the first process, so that a bad file stops the run before anything is written.
+
+    Args:
+        splits (`Mapping[str, Dataset]`): The splits by name.
+        processor ([`PrithviImageProcessor`]): The image processor of the run.
+        recipe ([`Recipe`]): The options; without `check_data` nothing is read.
+        show_progress (`bool`, defaults to `True`): Draw progress bars and print what each split holds.
+
+    Returns:
+        `dict[str, SplitAudit]`: What each split holds; empty in other processes and without `check_data`.
+
+    Raises:
+        ValueError: Chips cannot be used; raised in every process.
+    """
+    if not recipe.data.check_data:
+        return {}
+    audits: dict[str, SplitAudit] = {}
+    outcome: list[str | None] = [None]
+    if recipe.training is None or recipe.training.process_index == 0:
+        try:
+            for name, split in splits.items():
+                audits[name] = audit_split(split, processor, len(recipe.data.class_names), name, show_progress)
+                if show_progress:
+                    print(audits[name].summary(recipe.data.class_names), flush=True)
+        except (ValueError, OSError) as error:
+            outcome = [str(error)]
+    # The others learn of the error too, instead of waiting for a process that has ended.
+    if recipe.training is not None and recipe.training.world_size > 1:
+        broadcast_object_list(outcome)
+    if outcome[0] is not None:
+        raise ValueError(outcome[0])
+    return audits
+
+
+__all__ = ["check_splits", "load_splits"]

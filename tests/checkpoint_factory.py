@@ -1,0 +1,65 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Fine-tuned checkpoints of hls-foundation-os as mmcv writes them, and the command that converts them."""
+
+import os
+from collections import OrderedDict
+
+import numpy as np
+import torch
+
+from prithvi_hf import PrithviForSemanticSegmentation
+from prithvi_hf.cli import main
+
+from .golden import read_golden
+
+
+RECIPES = {"flood": "sen1floods11", "burn": "hls_burn_scars", "crop": "multi_temporal_crop"}
+REPOSITORY = "ibm-nasa-geospatial/Prithvi-EO-1.0-100M-multi-temporal-crop-classification"
+# What the reference models have less of than the published ones.
+REDUCED = {
+    "flood": ["num_attention_heads=4"],
+    "burn": ["num_attention_heads=4"],
+    "crop": ["num_attention_heads=4", "num_hidden_layers=2"],
+}
+CROP_CLASSES = ["Natural Vegetation", "Forest", "Corn", "Soybeans", "Wetlands", "Developed/Barren", "Open Water"]
+CROP_CLASSES += ["Winter Wheat", "Alfalfa", "Fallow/Idle Cropland", "Cotton", "Sorghum", "Other"]
+
+
+def mmcv_file(path, state_dict, prefix="", averaging=False, **meta):
+    """A checkpoint as mmcv's runner saves it: texts and numpy's numbers beside the tensors, and the optimizer."""
+    tensors = OrderedDict((prefix + name, value) for name, value in state_dict.items())
+    if averaging:
+        tensors |= {f"ema_{name.replace('.', '_')}": value + 1 for name, value in state_dict.items()}
+    hooks = {"best_score": np.float64(0.8868), "best_ckpt": "best_mIoU_epoch_100.pth", "last_ckpt": "latest.pth"}
+    meta = {"mmseg_version": "0.30.0", "config": "model = dict()", "epoch": 100, "iter": np.int64(6300), **meta}
+    moments = {"step": torch.tensor(6300.0), "exp_avg": torch.zeros(3)}
+    optimizer = {"state": {0: moments}, "param_groups": [{"lr": np.float32(1.5e-5), "params": [0], "amsgrad": False}]}
+    content = {"meta": {**meta, "hook_msgs": hooks}, "state_dict": tensors, "optimizer": optimizer}
+    torch.save(content, path)
+    return path
+
+
+def convert(source, output, *options):
+    return main(["convert", str(source), str(output), *map(str, options)])
+
+
+def convert_golden(golden_dir, tmp_path, which, *options, **variant):
+    golden = read_golden(golden_dir, f"v1_segmentor_{which}")
+    source = mmcv_file(tmp_path / f"{which}.pth", golden.group("sd"), **variant)
+    arguments = ["--recipe", RECIPES[which], "--set", *REDUCED[which], *options]
+    assert convert(source, tmp_path / "out", *arguments) == 0
+    return golden, PrithviForSemanticSegmentation.from_pretrained(tmp_path / "out").eval()
+
+
+def assert_refused(capsys, tmp_path, message, source, *options):
+    """Exit code 2, one message, and nothing new beside the files that were there."""
+    before = sorted(os.listdir(tmp_path))
+    capsys.readouterr()
+    assert convert(source, tmp_path / "out", *options) == 2
+    output = capsys.readouterr()
+    assert output.err.count("prithvi-hf convert: error: ") == 1
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    assert message in output.err
+    assert sorted(os.listdir(tmp_path)) == before
+    return output.err
