@@ -149,7 +149,11 @@ def evaluate_recipe(
     audits = check_splits(chips, image_processor, recipe, show_progress)
     transform = SegmentationTransform(image_processor, None, "none", train=False)
     trainer = PrithviTrainer(
-        model=model, args=recipe.training, data_collator=collate_chips, processing_class=image_processor
+        model=model,
+        args=recipe.training,
+        data_collator=collate_chips,
+        eval_dataset=chips[splits[0]],  # which options of a training insist on
+        processing_class=image_processor,
     )
     trainer.remove_callback(PrinterCallback)  # the table says it for people
     published = recipe.data.published or {}
