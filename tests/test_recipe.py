@@ -230,7 +230,6 @@ def test_a_saved_recipe_repeats_the_run(write, tmp_path):
         ("{test: {mean_iou: high}}", r"found \['high'\]"),
         ("{test: {mean_iou: 0.5, iou: {water: 101}}}", r"found \[101\]"),
         ("{test: {miou: 50}}", "under mean_iou, .*found miou"),
-        ("{test: {iou: {wader: 50}}}", "found wader"),
     ],
 )
 def test_published_figures_are_percents(write, published, part):

@@ -201,7 +201,14 @@ def _content_key(name: str, places: Iterable[str]) -> str:
         files = {place: place} if os.path.isfile(place) else list_files(place)
         for relative, path in files.items():
             if relative.lower().endswith(_DATA_SUFFIXES):
-                status = os.stat(path)
-                entry = f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n"
-                digest.update(entry.encode(errors="surrogateescape"))
+                digest.update(f"{relative}\0{_version_of(path)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _version_of(path: str) -> str:
+    """Size and time of a file. One that is gone has its own: what reads it says so, and of all such chips at once."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "gone"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
