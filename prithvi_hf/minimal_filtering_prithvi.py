@@ -8,13 +8,13 @@ Both are linear, so together they map a small map straight to one of twice the s
     y[2i + 1] = (k0 t0 + k1 t1) x[i] + k2 t0 x[i + 1]
 
 two convolutions of two taps, one for each phase. Their four kernels `k0 t1, k0 t0 + k1 t1, k1 t0 + k2 t1, k2 t0` are
-the coefficients of the product of the polynomials `k0 + k1 z + k2 z^2` and `t1 + t0 z`. Values at 0, 1, -1 and infinity
-determine them, so four products of matrices (16 in two dimensions) make them instead of six (36).
+the coefficients of the product of the polynomials `k0 + k1 z + k2 z^2` and `t1 + t0 z`. Its values at 0, 1, -1 and
+infinity determine them, so four products of matrices (16 in two dimensions) make them instead of six (36).
 
 Two-tap convolutions in turn need four products for three neighbouring outputs instead of six, by Winograd's minimal
 filtering F(3, 2) with the same four points: a tile of 4x4 pixels of `x` gives 6x6 pixels of `y` by 16 products
-instead of 36 a phase. Tiles of both phases begin at the same pixel, so one transformation of the input serves both. All
-coefficients are 0, 1/4, 1/2 and 1, and float32 loses nothing that could be seen.
+instead of 36 a phase. Tiles of both phases begin at the same pixel, so one transformation of the input serves both.
+All coefficients are 0, 1/4, 1/2 and 1, and float32 loses nothing that could be seen.
 
 The tiles are products of large matrices with cheap sums around them: the fast way on a CPU. Elsewhere the four 2x2
 convolutions are one `conv2d`.
@@ -269,8 +269,8 @@ def pad_map(pixels: torch.Tensor, padded: torch.Tensor, size: tuple[int, int], f
     """Lay pixels that were never put in order into the small map that the tiles read.
 
     Args:
-        pixels (`torch.Tensor` of shape `(B, rows, columns, 4, ..., 4, C)`): Each dimension of 4 is one enlargement, its
-            two rows and two columns.
+        pixels (`torch.Tensor` of shape `(B, rows, columns, 4, ..., 4, C)`): Each dimension of 4 is one enlargement:
+            two rows of two columns.
         padded (`torch.Tensor` of shape `(B, *grid.padded, C)`): Zeros; written to.
         size (`tuple[int, int]`): Rows and columns of the small map.
         first_row (`int`, defaults to 0): Row of the small map that `pixels` begin at.

@@ -25,6 +25,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .bands_prithvi import find_band_names
+from .composed_upsampling_prithvi import ComposedUpsampling
 from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import NECKS, PrithviFCNHead
 from .embeddings_prithvi import PrithviEmbeddings, sincos_position_table
@@ -337,6 +338,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
+        self._upsampling = ComposedUpsampling()
         self.post_init()
 
     @property
@@ -377,19 +379,47 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         pixel_values = self._check_inputs(pixel_values, labels)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         padded = pad_by_reflection(pixel_values, self.config.tubelet_size[1:])
+        heads = [self.decode_head]
+        if labels is not None and self.training and self.auxiliary_head is not None:
+            heads.append(self.auxiliary_head)
+        composed = self._upsampling.prepare(self.neck, heads) if self.config.composed_upsampling else None
         outputs = self.prithvi(padded, **kwargs)
-        features = self.neck(outputs.last_hidden_state, self._token_grid(padded))
-        logits = self._to_image(self.decode_head(features), padded, pixel_values)
-        loss = None
-        if labels is not None:
-            loss = self.segmentation_loss(logits, labels, num_items_in_batch)
-            if self.training and self.auxiliary_head is not None:
-                auxiliary_logits = self._to_image(self.auxiliary_head(features), padded, pixel_values)
-                auxiliary_loss = self.segmentation_loss(auxiliary_logits, labels, num_items_in_batch)
-                loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
+        scores = (composed or self._module_by_module(heads))(outputs.last_hidden_state, self._token_grid(padded))
+        logits, *auxiliary_logits = (self._to_image(score, padded, pixel_values) for score in scores)
+        loss = None if labels is None else self.segmentation_loss(logits, labels, num_items_in_batch)
+        for auxiliary in auxiliary_logits:
+            auxiliary_loss = self.segmentation_loss(auxiliary, labels, num_items_in_batch)
+            loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
         return SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def set_composed_upsampling(self, enabled: bool = True) -> None:
+        """Choose between the composed operator of neck and heads (the default) and their modules one by one.
+
+        Both give the same values but for rounding; the composed operator is several times faster. It gives way by
+        itself where a module of neck or heads was replaced, hooked or wrapped. Sets `config.composed_upsampling`.
+
+        Args:
+            enabled (`bool`, defaults to `True`): Whether to compose.
+        """
+        self.config.composed_upsampling = enabled
+        self._upsampling.drop()
+
+    def train(self, mode: bool = True) -> "PrithviForSemanticSegmentation":
+        """Switch between training and evaluation; what inference composed is dropped by training."""
+        if mode:
+            self._upsampling.drop()
+        return super().train(mode)
+
+    def _module_by_module(self, heads: list[nn.Module]) -> Callable[..., list[torch.Tensor]]:
+        """Neck and heads as the modules that they are."""
+
+        def run(tokens: torch.Tensor, grid_size: tuple[int, int]) -> list[torch.Tensor]:
+            features = self.neck(tokens, grid_size)
+            return [head(features) for head in heads]
+
+        return run
 
     def _check_inputs(self, pixel_values: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
         """Refuse what the neck cannot take, and labels of another size; returns five-dimensional pixel values."""
