@@ -61,7 +61,10 @@ class PlainNorm2d(nn.Module):
 def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
     """Two transposed convolutions with normalisation and GELU between."""
     return nn.Sequential(
-        nn.ConvTranspose2d(inputs, outputs, 2, 2), PlainNorm2d(outputs), nn.GELU(), nn.ConvTranspose2d(outputs, outputs, 2, 2)
+        nn.ConvTranspose2d(inputs, outputs, 2, 2),
+        PlainNorm2d(outputs),
+        nn.GELU(),
+        nn.ConvTranspose2d(outputs, outputs, 2, 2),
     )
 
 

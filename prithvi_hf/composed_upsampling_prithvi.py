@@ -1,11 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Neck and heads of `PrithviForSemanticSegmentation` without the neck's large map: the same numbers, less work.
 
-The neck ends in a transposed convolution and each head begins with a 3x3 convolution. Here they are one operator on the
-smaller map (see `minimal_filtering_prithvi`), for both heads at once in training; the neck's own output is never made.
-What comes before it stays in the layout of the tokens, channels last and pixels in the order that the enlargements
-give them, in which transposed convolutions are products of matrices; the pixels are put in order once, at the end. In
-inference, batch normalisation is folded into the kernels, which are kept until one of the weights changes.
+The neck ends in a transposed convolution and each head begins with a 3x3 convolution. Here they are one operator on
+the smaller map (see `minimal_filtering_prithvi`), for both heads at once in training; the neck's own output is never
+made. What comes before it stays in the layout of the tokens, channels last and pixels in the order that the
+enlargements give them, in which transposed convolutions are products of matrices; the pixels are put in order once, at
+the end. In inference, batch normalisation is folded into the kernels, which are kept until one of the weights changes.
 
 State dicts know nothing of all this. Where a module of neck or heads is not what this package built (replaced, hooked,
 parametrised, wrapped, quantised, offloaded), the modules themselves are called, one after the other.
@@ -37,6 +37,7 @@ from .minimal_filtering_prithvi import (
     phase_kernels,
     tile_kernels,
 )
+from .recomputed_layers_prithvi import normalized_scores
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -109,18 +110,22 @@ def _is_plain_head(head: nn.Module) -> bool:
     )
 
 
-def _is_foldable(head: nn.Module) -> bool:
-    """Whether the first layer of a head is a linear map and a ReLU: in evaluation mode, with running statistics."""
-    layer = head.layers[0]
+def _is_plain_end(head: nn.Module, layer: nn.Module) -> bool:
+    """Whether what follows a head's last convolution is as it was built."""
     return (
-        not (head.training or layer.normalization.training or head.dropout.training)
-        and _is_plain(layer.normalization, nn.BatchNorm2d)
-        and layer.normalization.running_mean is not None
+        _is_plain(layer.normalization, nn.BatchNorm2d)
         and layer.normalization.weight is not None
         and _is_plain(layer.activation, nn.ReLU)
         and _is_plain(head.dropout, nn.Dropout2d)
         and _is_convolution(head.classifier, 1)
     )
+
+
+def _is_foldable(head: nn.Module) -> bool:
+    """Whether the first layer of a head is a linear map and a ReLU: in evaluation mode, with running statistics."""
+    layer = head.layers[0]
+    in_evaluation = not (head.training or layer.normalization.training or head.dropout.training)
+    return in_evaluation and _is_plain_end(head, layer) and layer.normalization.running_mean is not None
 
 
 def _no_hooks_everywhere() -> bool:
@@ -218,6 +223,19 @@ def _finish(head: PrithviFCNHead, features: torch.Tensor, layers: int) -> torch.
     return head.classifier(head.dropout(features))
 
 
+def _finish_sparingly(head: PrithviFCNHead, features: torch.Tensor) -> torch.Tensor:
+    """The rest of a head after its first convolution, with little kept for the backward pass of its end."""
+    layer, *layers = head.layers
+    for following in layers:
+        if not (_is_plain(following, PrithviConvLayer) and _is_plain(following.convolution, nn.Conv2d)):
+            return _finish(head, layer.activation(layer.normalization(features)), 1)
+        features = following.convolution(layer.activation(layer.normalization(features)))
+        layer = following
+    if _is_plain_end(head, layer):
+        return normalized_scores(head, layer, features)
+    return head.classifier(head.dropout(layer.activation(layer.normalization(features))))
+
+
 class _Unfolded:
     """Neck and heads in training, or wherever gradients are wanted."""
 
@@ -228,12 +246,13 @@ class _Unfolded:
         """Logits `(B, num_labels, 16 h, 16 w)` of each head."""
         block = self.neck.upsample_blocks[1]
         pixels = _enlarge(block.conv_transpose_1, _enlarged_once(self.neck, tokens, grid_size))
-        maps = self._tiled(block, pixels) if _takes_tiles(block.norm.weight) else self._phased(block, pixels)
-        logits = []
-        for head, features in zip(self.heads, maps, strict=True):
-            layer = head.layers[0]
-            logits.append(_finish(head, layer.activation(layer.normalization(features)), 1))
-        return logits
+        if _takes_tiles(block.norm.weight):
+            maps = self._tiled(block, pixels)
+            return [_finish_sparingly(head, maps.pop(0)) for head in self.heads]  # nobody else holds on to a map
+        first_layers = [head.layers[0] for head in self.heads]
+        maps = zip(first_layers, self._phased(block, pixels), strict=True)
+        maps = [layer.activation(layer.normalization(features)) for layer, features in maps]
+        return [_finish(head, features, 1) for head, features in zip(self.heads, maps, strict=True)]
 
     def _tiled(self, block: PrithviUpsampleBlock, pixels: torch.Tensor) -> list[torch.Tensor]:
         """What each head's first convolution gives, by tiles."""
