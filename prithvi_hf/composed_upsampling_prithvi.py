@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import (
@@ -256,7 +257,7 @@ class _Unfolded:
 
     def _tiled(self, block: PrithviUpsampleBlock, pixels: torch.Tensor) -> list[torch.Tensor]:
         """What each head's first convolution gives, by tiles."""
-        products, convolution, bias = _composed(self.neck, self.heads)
+        products, convolution, bias = checkpoint(_composed, self.neck, self.heads, use_reentrant=False)
         widths = tuple(head.layers[0].convolution.out_channels for head in self.heads)
         norm = block.norm
         maps = TiledUpsampling.apply(

@@ -30,7 +30,7 @@ from torch.autograd.function import once_differentiable
 
 TILE_STEP = 3
 """Rows and columns of the small map from one tile to the next; a tile gives twice as many of the large one."""
-_TILES_AT_A_TIME = 448  # enough rows for a fast product of matrices, few enough for the processor's caches
+_TILES_AT_A_TIME = 320  # enough rows for a fast product of matrices, few enough for the processor's caches
 
 _CONVOLUTION_AT_POINTS = [[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]]
 _TRANSPOSED_AT_POINTS = [[0, 1], [1, 1], [-1, 1], [1, 0]]
@@ -262,7 +262,8 @@ def _output_points(gradients: list[torch.Tensor], strip: tuple[int, int], grid: 
         part.copy_(gradient[:, rows[0] : rows[1]])
     pixels = pixels.view(batch_size, count, 3, 2, grid.columns, 3, 2, outputs).permute(2, 5, 0, 1, 4, 3, 6, 7)
     matrix = _both_dimensions(_TILE_OUTPUTS, pixels).t()
-    return torch.mm(matrix, pixels.reshape(9, -1)).view(16, -1, 4 * outputs)
+    pixels = pixels.reshape(9, -1)  # a copy, which is all that is held from here on
+    return torch.mm(matrix, pixels).view(16, -1, 4 * outputs)
 
 
 def pad_map(pixels: torch.Tensor, padded: torch.Tensor, size: tuple[int, int], first_row: int = 0) -> None:
@@ -360,21 +361,31 @@ class TiledUpsampling(torch.autograd.Function):
         pixel_gradient = torch.empty_like(pixels)
         norm_gradients = [torch.zeros_like(weight), torch.zeros_like(bias)]
         for group in ctx.grid.groups():
-            with torch.enable_grad():
-                inputs = [tensor.detach().requires_grad_() for tensor in (pixels[group], weight, bias)]
-                activated = normalized_gelu(*inputs, ctx.eps)
-            padded = _padded_group(activated.detach(), ctx.grid)
+            padded = _padded_group(normalized_gelu(pixels[group], weight, bias, ctx.eps), ctx.grid)
             maps = [gradient[group] for gradient in gradients]
-            padded_gradient = _group_gradients(padded, maps, kernels, kernel_gradient, ctx.grid)
-            activated_gradient = _out_of_order(padded_gradient, ctx.grid.size, activated)
-            pixel_gradient[group], *parts = torch.autograd.grad(activated, inputs, activated_gradient)
+            padded = _group_gradients(padded, maps, kernels, kernel_gradient, ctx.grid)
+            activated_gradient = _out_of_order(padded, ctx.grid.size, pixels[group])
+            del padded
+            pixel_gradient[group], *parts = _activation_gradients(
+                (pixels[group], weight, bias), ctx.eps, activated_gradient
+            )
             for total, part in zip(norm_gradients, parts, strict=True):
                 total += part
+        del kernels
         with torch.enable_grad():
             leaf = products.detach().requires_grad_()
             (product_gradient,) = torch.autograd.grad(tile_kernels(leaf), leaf, kernel_gradient)
         border_gradient = torch.cat([_border_gradients(gradient) for gradient in gradients], dim=-1)
         return pixel_gradient, *norm_gradients, None, product_gradient, border_gradient, None
+
+
+@torch.enable_grad()
+def _activation_gradients(
+    inputs: tuple[torch.Tensor, ...], eps: float, gradient: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Gradients of pixels, weight and bias of `normalized_gelu`, which is computed a second time."""
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    return torch.autograd.grad(normalized_gelu(*inputs, eps), inputs, gradient)
 
 
 def _grid_of(pixels: torch.Tensor) -> TileGrid:

@@ -253,15 +253,15 @@ def smallest_activation(golden) -> tuple[str, int, int, float]:
 
 @pytest.mark.parametrize("name", SEGMENTORS)
 def test_golden_training(golden_dir, name):
-    """One ReLU of the flood model, of a million, gets 2.5e-7: its side of zero is a matter of the order of addition.
+    """One ReLU of the flood model, of a million, gets -2.5e-7: its side of zero is a matter of the order of addition.
 
-    Its gradient shows in others by up to 8e-4 of their maximum. So the channel's bias is moved by 1e-6, to the side
+    Its gradient shows in others by up to 8e-4 of their maximum. So the channel's bias is moved by 3e-6, to the side
     that the original's order came out on; in float64 there is no doubt, and the next test needs no such help.
     """
     torch.set_float32_matmul_precision("highest")
     golden = read_golden(golden_dir, name)
     head, layer, channel, value = smallest_activation(golden)
-    nudge = (head, layer, channel, 1e-6 if value > 0 else -1e-6) if abs(value) < 1e-6 else None
+    nudge = (head, layer, channel, 3e-6 if value > 0 else -3e-6) if abs(value) < 1e-6 else None
     model, loss, gradients = golden_step(golden, True, torch.float32, nudge)
     assert_matches(loss, golden["out.train.total"])
     for original, gradient in gradients.items():
