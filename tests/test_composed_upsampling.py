@@ -233,8 +233,8 @@ def golden_step(golden, composed: bool, dtype: torch.dtype, nudge=None):
 
 
 def smallest_activation(golden) -> tuple[str, int, int, float]:
-    """Head, layer, channel and value of the ReLU input that is nearest to zero, as the modules compute it."""
-    model = golden_segmentor(golden).train()
+    """Head, layer, channel and value of the ReLU input that is nearest to zero, as float64 has it."""
+    model = golden_segmentor(golden).double().train()
     found = []
 
     def note(values, head, index):
@@ -247,21 +247,24 @@ def smallest_activation(golden) -> tuple[str, int, int, float]:
             layer.normalization.register_forward_hook(
                 lambda _, __, output, head=head, index=index: note(output.detach(), head, index)
             )
-    model(golden["in_.x"], labels=golden_labels(golden))
+    model(golden["in_.x"].double(), labels=golden_labels(golden))
     return min(found, key=lambda entry: abs(entry[3]))
 
 
 @pytest.mark.parametrize("name", SEGMENTORS)
 def test_golden_training(golden_dir, name):
-    """One ReLU of the flood model, of a million, gets -2.5e-7: its side of zero is a matter of the order of addition.
+    """One ReLU of the flood model, of 800 thousand, gets -2.5e-7, which the original's float32 rounded to above zero.
 
-    Its gradient shows in others by up to 8e-4 of their maximum. So the channel's bias is moved by 3e-6, to the side
-    that the original's order came out on; in float64 there is no doubt, and the next test needs no such help.
+    What it then passes on shows in the gradients by up to 4e-3 of their maximum. So that channel's bias is moved by
+    3e-6 across zero here, and all gradients are those of the original; the next test needs no such help.
     """
     torch.set_float32_matmul_precision("highest")
     golden = read_golden(golden_dir, name)
-    head, layer, channel, value = smallest_activation(golden)
-    nudge = (head, layer, channel, 3e-6 if value > 0 else -3e-6) if abs(value) < 1e-6 else None
+    nudge = None
+    if name == "v1_segmentor_flood":
+        head, layer, channel, value = smallest_activation(golden)
+        assert -1e-6 < value < 0
+        nudge = (head, layer, channel, 3e-6)
     model, loss, gradients = golden_step(golden, True, torch.float32, nudge)
     assert_matches(loss, golden["out.train.total"])
     for original, gradient in gradients.items():
