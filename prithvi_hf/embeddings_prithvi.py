@@ -99,6 +99,25 @@ class PrithviEmbeddings(nn.Module):
         table = sincos_position_table(config.hidden_size, config.grid_size).to(self.cls_token)
         self.register_buffer("position_embeddings", table, persistent=False)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self._kept_positions: tuple[tuple, torch.Tensor] | None = None
+
+    def __getstate__(self) -> dict:
+        """What a copy or a pickle holds: all but the table that is kept."""
+        return {**super().__getstate__(), "_kept_positions": None}
+
+    def _positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
+        """`interpolate_positions`, which is not repeated while images keep their size."""
+        table = self.position_embeddings
+        as_configured = tuple(grid_size) == self.config.grid_size
+        if as_configured or torch.compiler.is_compiling() or table.is_inference():  # the last has no version
+            return self.interpolate_positions(grid_size)
+        key = (tuple(grid_size), self.config.grid_size, table.data_ptr(), table._version, table.dtype, table.device)
+        kept = self._kept_positions
+        if kept is None or kept[0] != key:
+            with torch.inference_mode(False):  # the next to want it may be training
+                kept = (key, self.interpolate_positions(grid_size))
+            self._kept_positions = kept
+        return kept[1]
 
     def interpolate_positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
         """Position table for any grid of tokens.
@@ -141,7 +160,7 @@ class PrithviEmbeddings(nn.Module):
         grid_size = tuple(
             size // patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)
         )
-        positions = self.interpolate_positions(grid_size)
+        positions = self._positions(grid_size)
         patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, T h w, E)
         tokens = patches + positions[:, 1:]
         cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
