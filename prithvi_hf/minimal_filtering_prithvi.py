@@ -35,7 +35,8 @@ _TILES_AT_A_TIME = 320  # enough rows for a fast product of matrices, few enough
 _CONVOLUTION_AT_POINTS = [[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]]
 _TRANSPOSED_AT_POINTS = [[0, 1], [1, 1], [-1, 1], [1, 0]]
 # From the products at the four points to the taps (before, after) of each phase; to what multiplies a tile's points,
-# with phase 1 first, since a tile of outputs begins with an odd pixel; and from a tile's products to its outputs.
+# with phase 1 first, since a tile of outputs begins with an odd pixel; from a tile's pixels to its points; and from
+# its products to its outputs.
 _PHASE_TAPS = [
     [[1, 0, 0, 0], [-1, 0.5, 0.5, 0]],
     [[0, 0.5, -0.5, -1], [0, 0, 0, 1]],
@@ -44,6 +45,7 @@ _TILE_POINTS = [
     [[0, 0.5, -0.5, -1], [0, 0.25, -0.25, 0], [0, 0.25, -0.25, -1], [0, 0, 0, 1]],
     [[1, 0, 0, 0], [0, 0.25, 0.25, 0], [1, -0.25, -0.25, 0], [-1, 0.5, 0.5, 0]],
 ]
+_TILE_INPUTS = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 _TILE_OUTPUTS = [[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, -1]]
 
 
@@ -151,41 +153,23 @@ class TileGrid:
 
 
 def _input_points(padded: torch.Tensor, strip: tuple[int, int], columns: int) -> torch.Tensor:
-    """The 16 points of each tile of a strip: `(B, rows, columns, C)` padded by zeros to `(16, B rows columns, C)`.
-
-    Points along a dimension, with d the pixels of a tile: `d0 - d2, d1 + d2, d2 - d1, d1 - d3`.
-    """
-    first, last = strip
-    count = last - first
-    lines = [padded[:, TILE_STEP * first + i : TILE_STEP * last + i : TILE_STEP][:, :count] for i in range(4)]
-    points = padded.new_empty(4, 4, padded.shape[0], count, columns, padded.shape[-1])
-    row_points = torch.empty_like(lines[0], memory_format=torch.contiguous_format)
-    for i, (one, two, sign) in enumerate(_DIFFERENCES):
-        torch.add(lines[one], lines[two], alpha=sign, out=row_points)
-        pixels = [row_points[:, :, j::TILE_STEP][:, :, :columns] for j in range(4)]
-        for j, (left, right, column_sign) in enumerate(_DIFFERENCES):
-            torch.add(pixels[left], pixels[right], alpha=column_sign, out=points[i, j])
-    return points.view(16, -1, padded.shape[-1])
-
-
-_DIFFERENCES = [(0, 2, -1), (1, 2, 1), (2, 1, -1), (1, 3, -1)]
-"""Point by point, which two pixels of a tile it takes, and the sign of the second."""
+    """The 16 points of each tile of a strip: `(B, rows, columns, C)` padded by zeros to `(16, B rows columns, C)`."""
+    lines = padded[:, TILE_STEP * strip[0] : TILE_STEP * strip[1] + 1, : TILE_STEP * columns + 1]
+    tiles = lines.unfold(1, 4, TILE_STEP).unfold(2, 4, TILE_STEP)  # (B, rows, columns, C, 4, 4)
+    pixels = tiles.permute(4, 5, 0, 1, 2, 3).reshape(16, -1)
+    return torch.mm(_both_dimensions(_TILE_INPUTS, pixels), pixels).view(16, -1, padded.shape[-1])
 
 
 def _add_input_gradients(gradient: torch.Tensor, points: torch.Tensor, strip: tuple[int, int], columns: int) -> None:
     """The transpose of `_input_points`: adds the gradients of a strip's points to those of the padded map."""
-    first, last = strip
-    count = last - first
-    points = points.view(4, 4, gradient.shape[0], count, columns, gradient.shape[-1])
-    lines = [gradient[:, TILE_STEP * first + i : TILE_STEP * last + i : TILE_STEP][:, :count] for i in range(4)]
-    for i, (one, two, sign) in enumerate(_DIFFERENCES):
-        row = gradient.new_zeros(lines[0].shape)
-        pixels = [row[:, :, j::TILE_STEP][:, :, :columns] for j in range(4)]
-        for j, (left, right, column_sign) in enumerate(_DIFFERENCES):
-            pixels[left].add_(points[i, j])
-            pixels[right].add_(points[i, j], alpha=column_sign)
-        lines[one].add_(row)
-        lines[two].add_(row, alpha=sign)
+    count = strip[1] - strip[0]
+    pixels = torch.mm(_both_dimensions(_TILE_INPUTS, points).t(), points.flatten(1))
+    pixels = pixels.view(4, 4, len(gradient), count, columns, gradient.shape[-1])
+    for row in range(4):
+        first = TILE_STEP * strip[0] + row
+        lines = gradient[:, first : first + TILE_STEP * count : TILE_STEP]
+        for column in range(4):
+            lines[:, :, column : column + TILE_STEP * columns : TILE_STEP].add_(pixels[row, column])
 
 
 def _take_off_borders(pixels: torch.Tensor, borders: torch.Tensor, rows: tuple[int, int], height: int) -> None:

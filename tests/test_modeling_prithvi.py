@@ -193,14 +193,14 @@ def test_positions_at_other_sizes_match_the_original(golden_dir):
 
 
 def test_interpolated_positions_are_kept_until_something_changes(monkeypatch):
-    model, pixels = PrithviModel(small_config()).eval(), torch.randn(1, 6, 2, 48, 32)
+    model, pixels = PrithviModel(small_config()).eval(), torch.randn(1, 6, 1, 48, 32)
     embeddings, computed = model.embeddings, []
     interpolate = embeddings.interpolate_positions
     monkeypatch.setattr(embeddings, "interpolate_positions", lambda grid: computed.append(grid) or interpolate(grid))
     with torch.inference_mode():
         expected = model(pixels).last_hidden_state
     assert_matches(model(pixels).last_hidden_state, expected)
-    assert computed == [(2, 3, 2)]
+    assert computed == [(1, 3, 2)]
     model(pixels[..., :32]).last_hidden_state.sum().backward()
     with torch.no_grad():
         embeddings.position_embeddings.mul_(2)
