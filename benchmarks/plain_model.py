@@ -115,7 +115,8 @@ class PlainSegmenter(nn.Module):
     def neck(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Normalised pixels `(B, 6, T, H, W)` to the large map `(B, channels, H, W)`."""
         rows, columns = (side // 16 for side in pixel_values.shape[-2:])
-        tokens = self.proj(pixel_values).flatten(2).transpose(1, 2) + self.positions[:, 1:]
+        patches = self.proj(pixel_values.to(self.proj.weight.dtype)).to(self.cls_token.dtype)
+        tokens = patches.flatten(2).transpose(1, 2) + self.positions[:, 1:]
         cls_token = (self.cls_token + self.positions[:, :1]).expand(len(tokens), -1, -1)
         tokens = torch.cat([cls_token, tokens], dim=1)
         for block in self.blocks:
