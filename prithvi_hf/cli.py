@@ -140,7 +140,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
         options: The options of `evaluate`.
     """
     from prithvi_hf.evaluation import evaluate_recipe, evaluation_recipe, recipe_of_model, write_results
+    from prithvi_hf.scenes.writer import check_output_path
 
+    if options.output is not None:
+        check_output_path(options.output, purpose="JSON")
     _check_model_source(options.model)
     configs = options.config or [recipe_of_model(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
@@ -164,7 +167,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     for result in results:
         print(result.table(recipe.data.class_names))
     if options.output is not None:
-        write_results(options.output, options.model, results)
+        write_results(options.output, options.model, recipe.data.class_names, results)
         print(f"all figures written to {options.output}")
 
 
@@ -381,7 +384,12 @@ def _add_stats(commands: Any) -> None:
 
 def _add_reading_options(add: Any) -> None:
     """Describe the options of `stats` that are options of recipes."""
-    add("--dataset", metavar="NAME", help="geotiff_folder (default), sen1floods11, hls_burn_scars, ...")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="sen1floods11, hls_burn_scars, ...; known by its files where they are a public data set's, or else "
+        "geotiff_folder",
+    )
     add("--dataset_options", metavar="JSON", help='options of the data set, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")

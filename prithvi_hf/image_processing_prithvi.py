@@ -183,7 +183,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         for name, value in options.items():
             setattr(self, name, value)
         self._valid_kwargs_names = list(self.valid_kwargs.__annotations__)
-        self._units_warned: set[str] = set()
+        self._units_warned: dict[str, object] = {}
 
     def _clean_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options in their saved form. None stays where it is a choice, and elsewhere leaves the option as it is."""
@@ -327,8 +327,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if not options["do_normalize"] or key in self._units_warned or (worker is not None and worker.id != 0):
             return
         problem = units_problem(frames, missing, options, options["names"])
-        if problem is not None:
-            self._units_warned.add(key)
+        own = object()
+        # In one step: several threads may read chips with one processor and find the same problem at once.
+        if problem is not None and self._units_warned.setdefault(key, own) is own:
             warnings.warn(problem, UnitsWarning, stacklevel=2)
 
     # ------------------------------------------------------------------ frames

@@ -141,7 +141,12 @@ class Recipe:
         Args:
             path (`str` or `Path`): The file; it is replaced.
         """
-        values = {name: value for name, value in self.given.items() if name not in _NOT_SAVED}
+        values = {"dataset": self.data.dataset}
+        # As read, where the command line gave JSON.
+        values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
+        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        if self.data.data_dir is not None:  # the run may be repeated from another folder
+            values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
         if self.training is not None:
             values["seed"] = self.training.seed
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
@@ -284,6 +289,11 @@ def _read_yaml(path: str | Path, types: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes of this package by name."""
+    return {recipe.stem: recipe for recipe in sorted(_RECIPES.glob("*.yaml"))}
+
+
 def find_recipe(name_or_path: str | Path) -> Path:
     """The file of a recipe.
 
@@ -297,7 +307,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
-    packaged = {recipe.stem: recipe for recipe in sorted(_RECIPES.glob("*.yaml"))}
+    packaged = packaged_recipes()
     if str(name_or_path) in packaged:
         return packaged[str(name_or_path)]
     raise FileNotFoundError(
@@ -362,9 +372,10 @@ def parse_arguments(arguments: Sequence[str] | None = None, description: str | N
 
 def _given_options(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> dict[str, Any]:
     """The options that differ from their defaults, as YAML can hold them."""
+    defaults = vars(parser.parse_args([]))
     values = {name: None if value == [None] else value for name, value in vars(namespace).items()}
-    values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
-    return {name: value for name, value in values.items() if value != parser.get_default(name)}
+    given = {name: value for name, value in values.items() if value != defaults[name]}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
 
 
 def _accept_none(parser: argparse.ArgumentParser, groups: Sequence[type]) -> None:
@@ -393,4 +404,12 @@ def _fill(groups: Sequence[type], namespace: argparse.Namespace) -> list[Any]:
     return [group(**{option.name: values[option.name] for option in fields(group) if option.init}) for group in groups]
 
 
-__all__ = ["DataArguments", "ModelArguments", "Recipe", "find_recipe", "parse_arguments", "read_recipe"]
+__all__ = [
+    "DataArguments",
+    "ModelArguments",
+    "Recipe",
+    "find_recipe",
+    "packaged_recipes",
+    "parse_arguments",
+    "read_recipe",
+]

@@ -13,12 +13,21 @@ from .image_processing_prithvi import PrithviImageProcessor
 from .recipe import Recipe
 
 
-def load_splits(recipe: Recipe, wanted: Sequence[str]) -> DatasetDict:
+TRAINING_REMEDY = (
+    "Name others with --train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
+    "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one folder "
+    "are divided by dataset_options: {splits: {train: train.txt, ...}}."
+)
+"""What to do about a split that is not there, in a training run."""
+
+
+def load_splits(recipe: Recipe, wanted: Sequence[str], remedy: str = TRAINING_REMEDY) -> DatasetDict:
     """Load the splits that a run needs; the first process prepares them for the others.
 
     Args:
         recipe ([`Recipe`]): The options.
         wanted (`Sequence[str]`): Names of the splits.
+        remedy (`str`): What the message about a missing split advises.
 
     Raises:
         ValueError: The data set has no such split, or an option of it is wrong.
@@ -29,12 +38,7 @@ def load_splits(recipe: Recipe, wanted: Sequence[str]) -> DatasetDict:
         splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
     missing = [name for name in wanted if name not in splits]
     if missing:
-        raise ValueError(
-            f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
-            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
-            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one "
-            "folder are divided by dataset_options: {splits: {train: train.txt, ...}}."
-        )
+        raise ValueError(f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. {remedy}")
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
 
 

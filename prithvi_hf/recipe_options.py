@@ -161,17 +161,21 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Published figures in percent by split, shown beside measured ones: "
-            "{test: {mean_iou: 88.68, iou: {water: 80.46}}}; as JSON on the command line."
+            "{test: {chips: 90, mean_iou: 88.68, iou: {water: 80.46}}}; as JSON on the command line."
         },
     )
 
     def __post_init__(self) -> None:
-        """Read options that came as JSON, and check the published figures."""
+        """Read options that came as JSON, and check class names and published figures."""
         for name in ("dataset_options", "published"):
             value = getattr(self, name)
             if isinstance(value, str):
                 setattr(self, name, _read_json_object(name, value))
-        _check_published(self.published or {})
+        names = self.class_names or []
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles:
+            raise ValueError(f"Expected class_names that differ, found {', '.join(doubles)} more than once.")
+        _check_published(self.published or {}, names)
 
 
 def _read_json_object(name: str, text: str) -> dict[str, Any]:
@@ -185,7 +189,13 @@ def _read_json_object(name: str, text: str) -> dict[str, Any]:
     return content
 
 
-def _check_published(published: dict[str, Any]) -> None:
+_PUBLISHED_METRICS = (
+    *("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1"),
+    *("chips", "iou"),
+)
+
+
+def _check_published(published: dict[str, Any], class_names: list[str]) -> None:
     """Raise unless published figures are percents by split and name, those of single classes under `iou`."""
     for split, figures in published.items():
         classes = figures.get("iou", {}) if isinstance(figures, dict) else None
@@ -194,7 +204,14 @@ def _check_published(published: dict[str, Any]) -> None:
                 "Expected published as {split: {metric: percent, iou: {class: percent}}}, found "
                 f"{figures!r} for {split}."
             )
-        values = [*classes.values(), *(value for name, value in figures.items() if name != "iou")]
+        unknown = [name for name in figures if name not in _PUBLISHED_METRICS]
+        unknown += [name for name in classes if class_names and name not in class_names]
+        if unknown:
+            raise ValueError(
+                f"Expected published figures of {split} under {', '.join(_PUBLISHED_METRICS)}, and under iou the "
+                f"names of classes, found {', '.join(map(str, unknown))}."
+            )
+        values = [*classes.values(), *(value for name, value in figures.items() if name not in ("iou", "chips"))]
         wrong = [value for value in values if not (type(value) in (int, float) and 0 <= value <= 100)]
         if wrong:
             raise ValueError(f"Expected published figures of {split} in percent, 0 to 100, found {wrong}.")

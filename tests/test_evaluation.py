@@ -27,7 +27,7 @@ test_splits: [test, bolivia]
 eval_window: 32
 eval_overlap: 0.5
 published:
-  test: {mean_iou: 88.68, iou: {water: 80.46}}
+  test: {chips: 90, mean_iou: 88.68, iou: {water: 80.46}}
 """
 
 
@@ -84,10 +84,13 @@ def evaluate(*words):
 
 
 def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, tmp_path, capsys):
-    assert evaluate("--model", model, "--config", recipe, "--output", tmp_path / "new" / "all.json") == 0
+    assert evaluate("--model", model, "--config", recipe, "--output", tmp_path / "all.json") == 0
     output = capsys.readouterr().out
-    content = json.loads((tmp_path / "new" / "all.json").read_text())
+    content = json.loads((tmp_path / "all.json").read_text())
     assert list(content["splits"]) == ["test", "bolivia"]
+    assert content["class_names"] == ["no water", "water"]
+    assert "test: 2 chips; the published figures are of 90\n" in output
+    assert "bolivia: 1 chip\n" in output
     for split, chips in (("test", 2), ("bolivia", 1)):
         iou, accuracy = measure(model, data, split)
         assert (iou > 0).all()
@@ -97,7 +100,6 @@ def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, t
         assert found["metrics"]["per_category_iou"] == pytest.approx(iou.tolist())
         assert found["metrics"]["mean_iou"] == pytest.approx(iou.mean())
         assert found["metrics"]["overall_accuracy"] == pytest.approx(accuracy)
-        assert f"{split}: {chips} chips" in output
     iou, _ = measure(model, data, "test")
     water, mean = 100 * iou[1], 100 * iou.mean()
     assert re.search(rf"IoU of water +80\.46 +{water:.2f} +{water - 80.46:+.2f}", output)
@@ -119,10 +121,10 @@ def test_the_recipe_of_the_model_is_the_default(model, recipe, tmp_path, capsys)
     PrithviForSemanticSegmentation.from_pretrained(model).save_pretrained(folder)
     PrithviImageProcessor.from_pretrained(model).save_pretrained(folder)
     assert evaluate("--model", folder) == 2
-    assert "--config sen1floods11" in capsys.readouterr().err
+    assert re.search("by --config: a YAML file, or .*multi_temporal_crop", capsys.readouterr().err)
     (folder / "recipe.yaml").write_text(recipe.read_text())
     assert evaluate("--model", folder, "--splits", "bolivia", "--no_check") == 0
-    assert "bolivia: 1 chips" in capsys.readouterr().out
+    assert "bolivia: 1 chip\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,14 @@ def test_what_is_wrong_is_said(model, recipe, tmp_path, capsys, words, message):
     assert not (tmp_path / "all.json").exists()
 
 
+def test_an_output_that_cannot_be_is_refused_at_once(model, tmp_path, capsys):
+    assert evaluate("--model", model, "--config", "absent.yaml", "--output", tmp_path) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert evaluate("--model", model, "--config", "absent.yaml", "--output", tmp_path / "nowhere" / "x.json") == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_model_of_other_classes_is_refused(model, recipe, tmp_path, capsys):
     recipe.write_text(recipe.read_text().replace("[no water, water]", "[water, no water]"))
     assert evaluate("--model", model, "--config", recipe) == 2
@@ -159,7 +169,7 @@ def test_two_processes_give_the_figures_of_one(model, recipe, tmp_path):
         [sys.executable, *map(str, words)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines().count("test: 2 chips") == 1
+    assert done.stdout.count("test: 2 chips; the published") == 1
     first, second = (json.loads(path.read_text())["splits"] for path in (one, two))
     for split in first:
         assert second[split]["digest"] == first[split]["digest"]
