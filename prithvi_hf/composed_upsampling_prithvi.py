@@ -43,6 +43,13 @@ from .recomputed_layers_prithvi import normalized_scores
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GELU = type(ACT2FN["gelu"])
+SMALLEST_STEP = 4_000_000_000
+"""Multiplications of the modules below which a training step calls them one by one, 0 for never.
+
+Such a step takes tenths of a second either way. In the modules' order of addition it gives the original's gradients
+even where an activation lies within rounding of zero, as one does in its reference values; in another order a ReLU may
+flip.
+"""
 _ROWS_AT_A_TIME = 448
 """Rows of a product of matrices that are enough for full speed; more at a time would only leave the caches."""
 
@@ -145,6 +152,16 @@ def can_compose(neck: nn.Module, heads: list[nn.Module]) -> bool:
     modules = [*neck.modules(), *(head.layers[0].convolution for head in heads if _is_plain_head(head))]
     devices = {tensor.device for module in modules for tensor in module._parameters.values() if tensor is not None}
     return len(devices) == 1 and _no_hooks_everywhere() and _is_plain_neck(neck) and all(map(_is_plain_head, heads))
+
+
+def _is_small(neck: PrithviNeck, heads: list[nn.Module], num_pixels: int) -> bool:
+    """Whether a step is done in no time by the modules too; while it is traced, sizes are left open."""
+    if torch.compiler.is_compiling():
+        return False
+    weights = [neck.upsample_blocks[1].conv_transpose_2.weight, *(head.layers[0].convolution.weight for head in heads)]
+    # A pixel of the image takes one of the four taps of the transposed convolution, and all nine of the others.
+    products = weights[0].numel() // 4 + sum(weight.numel() for weight in weights[1:])
+    return num_pixels * products < SMALLEST_STEP
 
 
 def _compute_dtype(weight: torch.Tensor) -> torch.dtype:
@@ -422,18 +439,19 @@ class ComposedUpsampling:
         self._kernels = None
 
     def prepare(
-        self, neck: nn.Module, heads: list[nn.Module]
+        self, neck: nn.Module, heads: list[nn.Module], num_pixels: int
     ) -> Callable[[torch.Tensor, tuple[int, int]], list[torch.Tensor]] | None:
         """What maps tokens and their grid to the logits of each head; None where the modules are to be called.
 
         Args:
             neck (`nn.Module`): The neck.
             heads (`list[nn.Module]`): The heads that are needed.
+            num_pixels (`int`): Pixels of the batch, whole patches each.
         """
         if not can_compose(neck, heads):
             return None
         if torch.is_grad_enabled() or len(heads) > 1 or not _is_foldable(heads[0]):
-            return _Unfolded(neck, heads)
+            return None if _is_small(neck, heads, num_pixels) else _Unfolded(neck, heads)
         return _Folded(neck, heads[0], self._folded_kernels(neck, heads[0]))
 
     def _folded_kernels(self, neck: PrithviNeck, head: PrithviFCNHead) -> _Kernels:
@@ -445,9 +463,12 @@ class ComposedUpsampling:
         kept, sources = self._kernels, _sources(neck, head)
         if kept is None or not kept.are_of(tiled, dtype, head.layers[0].normalization.eps, sources):
             self.drop()  # before new ones are made: there is no need to hold both
+            copies = [source.detach().clone() for source in sources]
             kept = _fold(tiled, dtype, neck, head)
-            kept.sources.extend(source.detach().clone() for source in sources)
-            self._kernels = kept
+            kept.sources.extend(copies)
+            # Another thread may have edited a weight between the copy and the end of the composition.
+            if all(_same_bits(copy, source) for copy, source in zip(copies, sources, strict=True)):
+                self._kernels = kept
         return kept
 
 

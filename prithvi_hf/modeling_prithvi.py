@@ -382,7 +382,8 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
-        composed = self._upsampling.prepare(self.neck, heads) if self.config.composed_upsampling else None
+        num_pixels = padded[:, 0, 0].numel()
+        composed = self._upsampling.prepare(self.neck, heads, num_pixels) if self.config.composed_upsampling else None
         outputs = self.prithvi(padded, **kwargs)
         scores = (composed or self._module_by_module(heads))(outputs.last_hidden_state, self._token_grid(padded))
         logits, *auxiliary_logits = (self._to_image(score, padded, pixel_values) for score in scores)
