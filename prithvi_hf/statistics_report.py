@@ -24,7 +24,7 @@ _NO_CLASS = "(no class)"
 _WEIGHTS_NOTE = (
     "Inverse frequency: labelled pixels / (classes that occur x pixels of the class). The mean over the labelled "
     "pixels is 1, which keeps the size of cross entropy and focal loss. A Dice loss sums over classes: weights change "
-    "its size and matter less, so leave them out there."
+    "its size and matter less."
 )
 
 
@@ -148,6 +148,8 @@ class StatisticsReport:
         spread = max(weights) / min(weights)
         texts = [
             names and f"Split {self.split} has no pixel of {', '.join(names)}, whose weight is set to 1.",
+            self._is_dice()
+            and f"The loss is {self.loss}, which weights make larger: delete class_weights to keep it.",
             spread > _MANY_TIMES and f"The class weights differ {spread:,.0f} times, which makes training unsteady.",
         ]
         return [text for text in texts if text]
@@ -156,10 +158,7 @@ class StatisticsReport:
         weights = self._class_weights()
         if weights is not None:
             notes = [line for text in (_WEIGHTS_NOTE, *self._weight_warnings()) for line in textwrap.wrap(text, 110)]
-            line = f"class_weights: [{', '.join(map(yaml_number, weights))}]"
-            if self._is_dice():
-                return _comments([*notes, f"Commented out, as the loss is {self.loss}:", line])
-            return [*_comments(notes), line]
+            return [*_comments(notes), f"class_weights: [{', '.join(map(yaml_number, weights))}]"]
         if not self.main.class_pixels:
             reason = f"split {self.split} has no labelled pixel"
         else:

@@ -204,15 +204,17 @@ def test_nan_as_nodata_value(chips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("loss", "commented"),
+    ("loss", "warned"),
     [(None, False), ("focal", False), ("cross_entropy+masked_dice", False), ("dice", True), ("masked_dice", True)],
 )
-def test_weights_are_for_losses_that_they_suit(chips, tmp_path, loss, commented):
+def test_weights_are_for_losses_that_they_suit(chips, tmp_path, capsys, loss, warned):
     (tmp_path / "own.yaml").write_text(f"bands: [{', '.join(BANDS)}]\n" + (f"loss: {loss}\n" if loss else ""))
     text = run_to_file(chips, "--ignore_values", -1, "--config", tmp_path / "own.yaml", "--quiet")
-    assert ("class_weights" in yaml.safe_load(text)) != commented
-    assert "keeps the size of cross entropy and focal loss. A Dice loss" in text.replace("\n# ", " ")
-    assert (f"# Commented out, as the loss is {loss}:\n# class_weights: [" in text) == commented
+    assert len(yaml.safe_load(text)["class_weights"]) == 2
+    joined = text.replace("\n# ", " ")
+    assert "keeps the size of cross entropy and focal loss. A Dice loss" in joined
+    for said in (joined, capsys.readouterr().err):
+        assert (f"The loss is {loss}, which weights make larger: delete class_weights" in said) == warned
 
 
 def test_many_mask_values_on_screen(chips, capsys):
@@ -442,9 +444,7 @@ def test_a_public_data_set_is_known_by_its_files(tmp_path, capsys, make, name, f
     values = yaml.safe_load((tmp_path / "stats.yaml").read_text())
     assert values.get("num_frames") == frames
     assert values["class_names"] == read_recipe(name).data.class_names
-    # The burn scars are trained with a Dice loss, which has no use for weights.
-    weights = values.get("class_weights")
-    assert weights is None if name == "hls_burn_scars" else len(weights) == len(values["class_names"])
+    assert len(values["class_weights"]) == len(values["class_names"])
     merged = parse_arguments(["--config", name, str(tmp_path / "stats.yaml"), "--output_dir", str(tmp_path / "out")])
     assert merged.data.image_mean == values["image_mean"]
     assert merged.data.dataset == name
