@@ -139,12 +139,9 @@ def test_golden_logits(golden_dir, name):
     assert_matches(outputs.loss, model.segmentation_loss(golden["out.logits"], labels))
 
 
-def golden_step(golden, composed: bool, dtype: torch.dtype, nudge=None):
+def golden_step(golden, composed: bool, dtype: torch.dtype):
     """A training step of a golden segmentor: the model, the loss, and gradients by the original's names."""
     model = golden_segmentor(golden).to(dtype).train()
-    if nudge is not None:
-        head, layer, channel, amount = nudge
-        getattr(model, head).layers[layer].normalization.bias.data[channel] += amount
     model.set_composed_upsampling(composed)
     loss = model(golden["in_.x"].to(dtype), labels=golden_labels(golden)).loss
     loss.backward()
@@ -154,43 +151,21 @@ def golden_step(golden, composed: bool, dtype: torch.dtype, nudge=None):
     return model, loss, {**gradients, "backbone.blocks.0.attn.qkv.weight": torch.cat(parts)}
 
 
-def smallest_activation(golden) -> tuple[str, int, int, float]:
-    """Head, layer, channel and value of the ReLU input that is nearest to zero, as float64 has it."""
-    model = golden_segmentor(golden).double().train()
-    found = []
-
-    def note(values, head, index):
-        position = values.abs().flatten().argmin().item()
-        channel = position // values[0, 0].numel() % values.shape[1]
-        found.append((head, index, channel, values.flatten()[position].item()))
-
-    for head in ("decode_head", "auxiliary_head"):
-        for index, layer in enumerate(getattr(model, head).layers):
-            layer.normalization.register_forward_hook(
-                lambda _, __, output, head=head, index=index: note(output.detach(), head, index)
-            )
-    model(golden["in_.x"].double(), labels=golden_labels(golden))
-    return min(found, key=lambda entry: abs(entry[3]))
-
-
 @pytest.mark.parametrize("name", SEGMENTORS)
 def test_golden_training(golden_dir, name):
-    """One ReLU of the flood model, of 800 thousand, gets -2.5e-7, which the original's float32 rounded to above zero.
+    """Loss and statistics are the original's; gradients too, but for single ReLUs that sit within rounding of zero.
 
-    What it then passes on shows in the gradients by up to 4e-3 of their maximum. So that channel's bias is moved by
-    3e-6 across zero here, and all gradients are those of the original; the next test needs no such help.
+    Of 800 thousand ReLU inputs of each of these models one or another is within 1e-6 of zero (the flood model's is
+    -2.5e-7, which the original's float32 rounded to above zero). Which side it falls on depends on the order of
+    addition, here also on the number of threads, and shows in gradients by up to 4e-3 of their maximum. Without
+    rounding there is no such difference: the next test.
     """
     torch.set_float32_matmul_precision("highest")
     golden = read_golden(golden_dir, name)
-    nudge = None
-    if name == "v1_segmentor_flood":
-        head, layer, channel, value = smallest_activation(golden)
-        assert -1e-6 < value < 0
-        nudge = (head, layer, channel, 3e-6)
-    model, loss, gradients = golden_step(golden, True, torch.float32, nudge)
+    model, loss, gradients = golden_step(golden, True, torch.float32)
     assert_matches(loss, golden["out.train.total"])
     for original, gradient in gradients.items():
-        assert_matches(gradient, golden[f"grad.{original}"])
+        assert_matches(gradient, golden[f"grad.{original}"], tolerance=1e-2)
     for original, expected in golden.group("out.train_after").items():
         head, _, index, _, statistic = original.split(".")
         assert_matches(getattr(getattr(model, head).layers[int(index)].normalization, statistic), expected)
