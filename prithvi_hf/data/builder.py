@@ -3,7 +3,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from datasets.utils import logging
 
 from .files import list_files
 from .geotiff import GeoTiff
-from .splits import PUBLISHED, check_split_options
+from .splits import PUBLISHED, OfficialSplits, check_split_options
 
 
 logger = logging.get_logger(__name__)
@@ -185,6 +185,18 @@ class OfficialSplitsBuilder(HubChipBuilder):
         """As in `datasets.DatasetBuilder`; warns when `test` is given and is not independent of `validation`."""
         self._warn_of_test(split)
         return super().as_streaming_dataset(split, *args, **kwargs)
+
+    def _arrange(
+        self,
+        rows: Mapping[str, Mapping[str, dict[str, Any]]],
+        group_of: Callable[[Sequence[str], str], Mapping[str, str]],
+        kind: str,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Divides the official rows, `{split: {chip id: row}}`, by `split_scheme`; see [`OfficialSplits.arrange`]."""
+        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
+        splits = official.arrange(self.config.split_scheme, self.config.split_seed, group_of, kind)
+        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
+        return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
 
     def _warn_of_test(self, split: Any) -> None:
         # Here and not where rows are made: those come from the cache the next time.
