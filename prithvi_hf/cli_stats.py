@@ -4,7 +4,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from prithvi_hf.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_ba
 from prithvi_hf.data.load import detect_dataset, load_dataset
 from prithvi_hf.data.raster import GeoTiffRaster
 from prithvi_hf.data.statistics import compute_statistics
-from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe, packaged_recipes, read_recipe
+from prithvi_hf.recipe import DataArguments, Recipe, packaged_recipes, read_recipe
 from prithvi_hf.scenes.writer import check_output_path, complete_or_absent
 from prithvi_hf.statistics_report import StatisticsReport, unreadable_message
 
@@ -69,11 +68,7 @@ def stats_recipe(options: argparse.Namespace) -> Recipe:
     values |= {name: getattr(options, name) for name in RECIPE_OPTIONS if getattr(options, name) is not None}
     if values.get("num_frames") is not None and values["num_frames"] < 1:
         raise ValueError(f"num_frames: expected a number of dates from 1 on, found {values['num_frames']}.")
-    groups = [
-        group(**{field.name: values[field.name] for field in fields(group) if field.name in values})
-        for group in (ModelArguments, DataArguments)
-    ]
-    return Recipe(*groups, given=values)
+    return Recipe.from_values(values)
 
 
 def _default_recipes(options: argparse.Namespace) -> list[str]:

@@ -58,6 +58,22 @@ class Recipe:
     training: "PrithviTrainingArguments | None" = None
     given: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The model and the data that options describe, without a training.
+
+        Args:
+            values (`Mapping[str, Any]`): Options by name; those of the training are kept in `given` alone.
+
+        Raises:
+            ValueError: An option has a value that it cannot have.
+        """
+        groups = (
+            group(**{name: values[name] for name in _field_types(group) if name in values})
+            for group in (ModelArguments, DataArguments)
+        )
+        return cls(*groups, given=dict(values))
+
     def num_frames(self) -> int:
         """Dates in one input: as given, or those of a fine-tuned starting model, whose neck is built for them."""
         if self.data.num_frames is None and self.model.model is not None:
@@ -329,11 +345,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
     types = _field_types(ModelArguments, DataArguments, PrithviTrainingArguments)
     content = _read_yaml(find_recipe(path), types)
-    groups = [
-        group(**{name: content[name] for name in _field_types(group) if name in content})
-        for group in (ModelArguments, DataArguments)
-    ]
-    return Recipe(*groups, given=content)
+    return Recipe.from_values(content)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, description: str | None = None) -> Recipe:

@@ -2,7 +2,6 @@
 """The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
@@ -25,7 +24,7 @@ def load_splits(recipe: Recipe, wanted: Sequence[str], remedy: str = TRAINING_RE
     """Load the splits that a run needs; the first process prepares them for the others.
 
     Args:
-        recipe ([`Recipe`]): The options.
+        recipe ([`Recipe`]): The options; `recipe.training` must be set.
         wanted (`Sequence[str]`): Names of the splits.
         remedy (`str`): What the message about a missing split advises.
 
@@ -34,18 +33,12 @@ def load_splits(recipe: Recipe, wanted: Sequence[str], remedy: str = TRAINING_RE
         FileNotFoundError: A file or folder is missing.
     """
     data = recipe.data
-    with _first_process(recipe):
+    with recipe.training.main_process_first(desc="loading the data set"):
         splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
     missing = [name for name in wanted if name not in splits]
     if missing:
         raise ValueError(f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. {remedy}")
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
-
-
-def _first_process(recipe: Recipe) -> AbstractContextManager:
-    """What lets the first process go ahead, where there are several."""
-    training = recipe.training
-    return nullcontext() if training is None else training.main_process_first(desc="loading the data set")
 
 
 def check_splits(
@@ -56,7 +49,7 @@ def check_splits(
     Args:
         splits (`Mapping[str, Dataset]`): The splits by name.
         processor ([`PrithviImageProcessor`]): The image processor of the run.
-        recipe ([`Recipe`]): The options; without `check_data` nothing is read.
+        recipe ([`Recipe`]): The options; `recipe.training` must be set, and without `check_data` nothing is read.
         show_progress (`bool`, defaults to `True`): Draw progress bars and print what each split holds.
 
     Returns:
@@ -69,7 +62,7 @@ def check_splits(
         return {}
     audits: dict[str, SplitAudit] = {}
     outcome: list[str | None] = [None]
-    if recipe.training is None or recipe.training.process_index == 0:
+    if recipe.training.process_index == 0:
         try:
             for name, split in splits.items():
                 audits[name] = audit_split(split, processor, len(recipe.data.class_names), name, show_progress)
@@ -78,7 +71,7 @@ def check_splits(
         except (ValueError, OSError) as error:
             outcome = [str(error)]
     # The others learn of the error too, instead of waiting for a process that has ended.
-    if recipe.training is not None and recipe.training.world_size > 1:
+    if recipe.training.world_size > 1:
         broadcast_object_list(outcome)
     if outcome[0] is not None:
         raise ValueError(outcome[0])
