@@ -19,6 +19,7 @@ learning_curves.png, sample_predictions.png and recipe.yaml, every option that w
 --output_dir OTHER` repeats the run.
 """  # noqa: E501
 
+import itertools
 import os
 import sys
 import time
@@ -80,12 +81,20 @@ def wanted_splits(recipe: Recipe) -> list[str]:
     return wanted + data.test_splits * training.do_predict
 
 
+def make_earlier_folder(output_dir: Path) -> Path:
+    """Make the folder `earlier-DATE-TIME`, with a number behind it where that second has one already."""
+    stamp = output_dir / f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([stamp], (Path(f"{stamp}-{number}") for number in itertools.count(2)))
+    folder = next(name for name in names if not name.exists())
+    folder.mkdir()
+    return folder
+
+
 def put_aside_earlier_run(output_dir: Path) -> None:
     """Move checkpoints and results of an earlier run out of the way of a fresh one, which would mix with them."""
     old = sorted([*output_dir.glob("checkpoint-*"), *output_dir.glob("*_results.json")])
     if old:
-        folder = output_dir / f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder.mkdir()
+        folder = make_earlier_folder(output_dir)
         for path in old:
             path.rename(folder / path.name)
         logger.warning(
