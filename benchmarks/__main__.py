@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, model, reading
+from benchmarks import evaluating, model, reading, scenes
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     repeats = min(options.repeats, 3) if options.quick else options.repeats
-    results = [benchmark.run(repeats) for benchmark in (reading, evaluating)]
+    results = [benchmark.run(repeats) for benchmark in (reading, evaluating, scenes)]
     results += model.run(repeats, options.quick)
     print("| what | ours | alternative | ratio | alternative is |\n|---|---|---|---|---|")
     for row in results:

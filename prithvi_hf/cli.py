@@ -12,8 +12,10 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+
+from prithvi_hf.cli_common import check_model_source, load_model, resolve_device, user_message
+from prithvi_hf.cli_predict import add_predict
 
 
 _DESCRIPTION = "Prithvi geospatial foundation models: convert weights, measure models, map satellite scenes."
@@ -21,11 +23,6 @@ _CONVERT_EPILOG = """examples:
   prithvi-hf convert Prithvi_EO_V1_100M.pt backbone
   prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns --recipe hls_burn_scars
   prithvi-hf convert crops.pth crops --recipe multi_temporal_crop --report crops.json
-"""
-_PREDICT_EPILOG = """examples:
-  prithvi-hf predict --model OUT --frames scene.tif --output map.tif
-  prithvi-hf predict --model OUT --frames june.tif july.tif august.tif --output map.tif --probabilities
-  prithvi-hf predict --model OUT --frames scene.tif --output map.tif --quicklook map.png --device cpu
 """
 _STATS_EPILOG = """examples:
   prithvi-hf stats my_chips --config my.yaml --output stats.yaml
@@ -48,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prithvi-hf", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_convert(commands)
-    _add_predict(commands)
+    add_predict(commands)
     _add_evaluate(commands)
     _add_stats(commands)
     _add_info(commands)
@@ -62,23 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `prithvi-hf`; None takes those of the process.
 
     Returns:
-        Exit status: 0 for success, 2 for an error of the user's, 130 after Ctrl-C.
+        Exit status: 0 for success, 1 where some of many scenes failed, 2 for an error of the user's, 130 after Ctrl-C.
     """
     options = build_parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            options.run(options)
+            return options.run(options) or 0
         except KeyboardInterrupt:
             print(f"prithvi-hf {options.command}: interrupted", file=sys.stderr)
             return _INTERRUPTED
         except Exception as error:
-            message = _user_message(error)
+            message = user_message(error)
             if message is None:
                 raise
             print(f"prithvi-hf {options.command}: error: {message.strip()}", file=sys.stderr)
             return 2
-    return 0
 
 
 def run_convert(options: argparse.Namespace) -> None:
@@ -94,45 +90,6 @@ def run_convert(options: argparse.Namespace) -> None:
     print(f"written to {options.output_dir}")
 
 
-def run_predict(options: argparse.Namespace) -> None:
-    """Map a scene.
-
-    Args:
-        options: The options of `predict`.
-    """
-    from prithvi_hf.scene_prithvi import check_window_options, open_frames
-    from prithvi_hf.scenes.prediction import check_outputs, predict_scene
-
-    # What needs no model is checked first: it is loaded for a run that can succeed.
-    window = _parse_window(options.window)
-    check_window_options(window, options.overlap, options.batch_size)
-    probabilities = _probabilities_path(options.probabilities, options.output)
-    outputs = {"map": options.output, "probabilities": probabilities, "quick look": options.quicklook}
-    class_values = dict(_parse_class_value(item) for item in options.class_values)
-    check_outputs(outputs, options.frames, options.overwrite)
-    open_frames(options.frames)
-    device = _resolve_device(options.device)
-    model, image_processor = _load_model(options.model)
-    result = predict_scene(
-        model,
-        image_processor,
-        options.frames,
-        options.output,
-        batch_size=options.batch_size,
-        overlap=options.overlap,
-        window=window,
-        probabilities=probabilities,
-        probabilities_dtype=options.probabilities_dtype,
-        quicklook=options.quicklook,
-        class_values=class_values,
-        device=device,
-        overwrite=options.overwrite,
-        show_progress=not options.quiet,
-    )
-    if not options.quiet:
-        _print_summary(result, outputs)
-
-
 def run_evaluate(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe.
 
@@ -144,7 +101,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")
-    _check_model_source(options.model)
+    check_model_source(options.model)
     configs = options.config or [recipe_of_model(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
         recipe = evaluation_recipe(
@@ -155,12 +112,12 @@ def run_evaluate(options: argparse.Namespace) -> None:
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
-            use_cpu="true" if _resolve_device(options.device) == "cpu" else "false",
+            use_cpu="true" if resolve_device(options.device) == "cpu" else "false",
             check_data="false" if options.no_check else None,
             disable_tqdm="true" if options.quiet else None,
         )
         first = recipe.training.process_index == 0
-        model, image_processor = _load_model(options.model)
+        model, image_processor = load_model(options.model)
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     if not first:
         return
@@ -193,7 +150,7 @@ def run_info(options: argparse.Namespace) -> None:
     if not Path(options.path).is_file():
         if options.model is not None:
             raise ValueError(f"--model goes with a GeoTIFF, but there is no file {options.path}.")
-        _check_model_source(options.path)
+        check_model_source(options.path)
         try:
             print(describe_model(options.path))
         except (TypeError, AttributeError, KeyError) as error:
@@ -204,7 +161,7 @@ def run_info(options: argparse.Namespace) -> None:
             ) from error
         return
     if options.model is not None:
-        _check_model_source(options.model)
+        check_model_source(options.model)
     print(describe_raster(options.path, options.model))
 
 
@@ -241,90 +198,6 @@ def _add_convert(commands: Any) -> None:
         "or plain text, e.g. num_attention_heads=8",
     )
     parser.set_defaults(run=run_convert)
-
-
-def _add_predict(commands: Any) -> None:
-    """Describe `predict`."""
-    text = "map a scene: GeoTIFF frames in, Cloud-Optimized GeoTIFF of classes out"
-    parser = commands.add_parser(
-        "predict",
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=_PREDICT_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_files(parser)
-    _add_window_options(parser)
-    parser.add_argument(
-        "--device", default="auto", help='"auto" (default: a CUDA GPU where there is one), "cpu", "cuda", "cuda:1"'
-    )
-    parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")
-    parser.set_defaults(run=run_predict)
-
-
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    """Describe what `predict` reads and writes."""
-    parser.add_argument("--model", required=True, help="folder of a fine-tuned model and its processor, or a Hub id")
-    parser.add_argument(
-        "--frames",
-        required=True,
-        nargs="+",
-        metavar="TIF",
-        help="the scene's GeoTIFF, or those of all its dates in time order, on one grid",
-    )
-    parser.add_argument("--output", required=True, metavar="TIF", help="map to write: uint8 classes, 255 = no data")
-    parser.add_argument(
-        "--probabilities",
-        nargs="?",
-        const=True,
-        metavar="TIF",
-        help="also write class probabilities, one band a class; without a name OUTPUT's with _probabilities added",
-    )
-    parser.add_argument(
-        "--probabilities_dtype",
-        choices=("float32", "uint8"),
-        default="float32",
-        help="float32 (default): 0 to 1, no data NaN; uint8: 0 to 254 with scale 1/254 in the file, no data 255",
-    )
-    parser.add_argument("--quicklook", metavar="PNG", help="also draw scene and map with a legend")
-    parser.add_argument(
-        "--class_values",
-        nargs="+",
-        default=[],
-        metavar="CLASS=VALUE",
-        help="file values (0 to 254) of class indices where the two differ, e.g. 0=1 1=2",
-    )
-    parser.add_argument(
-        "--no_overwrite",
-        dest="overwrite",
-        action="store_false",
-        help="refuse outputs that exist; without it they are replaced, and only by complete ones",
-    )
-
-
-def _add_window_options(parser: argparse.ArgumentParser) -> None:
-    """Describe how `predict` slides over the scene."""
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="share of a window that the next one covers again, 0 <= SHARE < 1 (default 0.5)",
-    )
-    parser.add_argument(
-        "--window",
-        type=int,
-        nargs="+",
-        metavar="PIXELS",
-        help="side of the windows, or height and width, in pixels (default: the model's image_size)",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=int,
-        default=8,
-        metavar="WINDOWS",
-        help="windows in one forward pass, at least 1 (default 8); less needs less memory",
-    )
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -424,114 +297,9 @@ def _parse_setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _parse_class_value(text: str) -> tuple[int, int]:
-    """Read one CLASS=VALUE."""
-    index, separator, value = text.partition("=")
-    if not separator or not index.isdecimal() or not value.isdecimal():
-        raise ValueError(f"--class_values takes CLASS=VALUE pairs of whole numbers, e.g. 0=1 1=2, found {text!r}.")
-    return int(index), int(value)
-
-
-def _parse_window(sides: Sequence[int] | None) -> int | tuple[int, ...] | None:
-    """Turn the words after --window into a side or (height, width)."""
-    if sides is None:
-        return None
-    return sides[0] if len(sides) == 1 else tuple(sides)
-
-
-def _probabilities_path(value: str | bool | None, output: str) -> Path | None:
-    """Resolve where the probabilities go."""
-    if value is None:
-        return None
-    path = Path(output)
-    return path.with_name(f"{path.stem}_probabilities.tif") if value is True else Path(value)
-
-
-def _resolve_device(name: str) -> str:
-    """Choose the device, or refuse one that is not there."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here ({reason}): try --device cpu.") from error
-    return name
-
-
-def _check_model_source(name: str) -> None:
-    """Refuse a folder that holds no model, and a path that is no folder; other names are asked from the Hub."""
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{name} holds no model (no config.json): name a folder written by save_pretrained.")
-    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
-        raise ValueError(f"There is no model folder {name}, nor is that the form of a Hub id (owner/name).")
-
-
-def _load_model(name: str) -> tuple[Any, Any]:
-    """Load a segmentation model and its image processor."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
-    from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.modeling_prithvi import PrithviForSemanticSegmentation
-
-    _check_model_source(name)
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # a report of missing tensors would come before the one message that names them
-    try:
-        image_processor = PrithviImageProcessor.from_pretrained(name)
-        model, report = PrithviForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
-    except UnpicklingError as error:
-        raise ValueError(
-            f"The weights of {name} are a pickle that needs more than tensors, which could run code and is refused: "
-            "save the model as safetensors (save_pretrained) where you trust it."
-        ) from error
-    except (StrictDataclassError, SafetensorError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise ValueError(f"The model {name} cannot be loaded ({type(error).__name__}: {reason}).") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
-    if report["missing_keys"]:
-        raise ValueError(
-            f"{name} is no fine-tuned segmentation model: {len(report['missing_keys'])} of its tensors are missing, "
-            f"e.g. {min(report['missing_keys'])}. Fine-tune it first; a converted backbone cannot map by itself."
-        )
-    return model, image_processor
-
-
-def _print_summary(result: Any, outputs: dict[str, Any]) -> None:
-    """Print what was written and how much of the scene each class covers."""
-    height, width = result.mask.shape
-    print(f"{height} x {width} pixels, CRS {result.crs}")
-    for name, count in result.class_counts().items():
-        print(f"  {name:<24} {count:>12} pixels  {100 * count / result.mask.size:6.2f} %")
-    for purpose, path in outputs.items():
-        if path:
-            print(f"{purpose} written to {path}")
-
-
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as a user of a command expects it, without the source line that raised it."""
     print(f"prithvi-hf: warning: {message}", file=sys.stderr)
-
-
-def _user_message(error: Exception) -> str | None:
-    """Give the message of an error that the user can mend; None for a fault of the program, which is not hidden."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return f"out of memory ({error}): use a smaller --batch_size or a smaller scene."
-    # By name: the class that a faulty configuration raises comes with a library that need not be loaded here.
-    if isinstance(error, ValueError | OSError | ImportError) or "StrictDataclassError" in names:
-        return str(error)
-    return None
 
 
 if __name__ == "__main__":

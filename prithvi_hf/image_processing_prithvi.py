@@ -353,6 +353,17 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         frames = self._read_frames(image, {**options, **of_a_call})
         return frames, *find_nodata(frames, options)
 
+    def check_units(self, frames: list[Frame], missing: list[Any], name: str) -> None:
+        """Warns, once for each set of options, where values are plainly in other units than the statistics.
+
+        Args:
+            frames: the frames of one image, as `read_frames` returns them.
+            missing: for each frame the values that are missing, likewise.
+            name: what the message calls the image.
+        """
+        options = {option: getattr(self, option) for option in self.option_names()}
+        self._check_units(frames, missing, {**options, "names": name})
+
     def _read_frames(self, image: Any, options: Mapping[str, Any]) -> list[Frame]:
         """The needed bands of each frame of one image."""
         parts = list(image) if isinstance(image, list | tuple) else [image]

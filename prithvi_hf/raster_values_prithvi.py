@@ -80,7 +80,7 @@ def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[li
         ValueError: a file's mask has another size than its bands.
     """
     combine = np.logical_and.reduce if options["nodata_rule"] == "all" else np.logical_or.reduce
-    singles = [_equals_nodata(frame.values, _nodata_values(frame.tag, options["nodata_value"])) for frame in frames]
+    singles = [equals_nodata(frame.values, _nodata_values(frame.tag, options["nodata_value"])) for frame in frames]
     pixels = [_nodata_pixels(frame, single, combine) for frame, single in zip(frames, singles, strict=True)]
     scene = combine(np.stack(pixels), axis=0)
     missing = [
@@ -95,8 +95,16 @@ def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) 
     return list(dict.fromkeys(float(value) for value in [tag, *values] if value is not None))
 
 
-def _equals_nodata(values: np.ndarray, nodata: Sequence[float]) -> np.ndarray | None:
-    """Where single values are NaN or equal a nodata value; None when none can be."""
+def equals_nodata(values: np.ndarray, nodata: Sequence[float]) -> np.ndarray | None:
+    """Finds single values that are NaN or equal a nodata value.
+
+    Args:
+        values: pixels of any shape.
+        nodata: values that mean "no data"; those that the type of the pixels cannot hold occur nowhere.
+
+    Returns:
+        bool of the same shape, or None when none can be.
+    """
     is_float = values.dtype.kind == "f"
     found = np.isnan(values) if is_float else None
     for number in nodata:
@@ -169,4 +177,4 @@ def scale_and_normalize(
     return memory.reshape(output.shape)
 
 
-__all__ = ["Frame", "as_array", "find_nodata", "is_raster", "scale_and_normalize"]
+__all__ = ["Frame", "as_array", "equals_nodata", "find_nodata", "is_raster", "scale_and_normalize"]

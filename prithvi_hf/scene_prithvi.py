@@ -94,7 +94,7 @@ class SegmentationMap:
         try:
             from prithvi_hf.scenes.writer import write_class_map
         except ImportError as error:
-            raise _missing_package("Writing a GeoTIFF", "take `.mask`, `.crs` and `.transform`") from error
+            raise missing_package("Writing a GeoTIFF", "take `.mask`, `.crs` and `.transform`") from error
         write_class_map(
             path,
             self.mask,
@@ -122,7 +122,7 @@ class SegmentationMap:
         try:
             from prithvi_hf.scenes.writer import write_probabilities
         except ImportError as error:
-            raise _missing_package("Writing a GeoTIFF", "take `.probabilities`, `.crs` and `.transform`") from error
+            raise missing_package("Writing a GeoTIFF", "take `.probabilities`, `.crs` and `.transform`") from error
         write_probabilities(
             path, self.probabilities, id2label=self.id2label, crs=self.crs, transform=self.transform, dtype=dtype
         )
@@ -140,7 +140,7 @@ class SegmentationMap:
         try:
             from prithvi_hf.scenes.quicklook import write_quicklook
         except ImportError as error:
-            raise _missing_package("Drawing a quick look", "draw `.mask` with `.class_colors`") from error
+            raise missing_package("Drawing a quick look", "draw `.mask` with `.class_colors`") from error
         write_quicklook(path, self.mask, id2label=self.id2label, class_colors=self.class_colors, rgb=self.rgb)
 
 
@@ -381,7 +381,7 @@ def _open_frame(frame: Any) -> Any:
     try:
         from prithvi_hf.data.geotiff import GeoTiffRaster
     except ImportError as error:
-        raise _missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
+        raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
     return GeoTiffRaster(content=frame) if isinstance(frame, bytes) else GeoTiffRaster(frame)
 
 
@@ -416,8 +416,16 @@ def _check_same_grid(first: Any, other: Any, position: int) -> None:
         )
 
 
-def _missing_package(action: str, alternative: str) -> ImportError:
-    """Build the error of a step that needs the installed package."""
+def missing_package(action: str, alternative: str) -> ImportError:
+    """Build the error of a step that needs the installed package.
+
+    Args:
+        action: What was to be done.
+        alternative: What can be done without it.
+
+    Returns:
+        The error, to be raised.
+    """
     return ImportError(_MISSING_PACKAGE.format(action=action, alternative=alternative))
 
 
@@ -428,6 +436,7 @@ __all__ = [
     "assemble_map",
     "check_window_options",
     "evaluation_mode",
+    "missing_package",
     "natural_colors",
     "open_frames",
     "predict_scene_logits",

@@ -219,6 +219,35 @@ def test_real_chip(flood_chips, pipe):
         np.testing.assert_array_equal(result.mask == 255, (source.read([2, 3, 4, 9, 12, 13]) == 0).all(axis=0))
 
 
+def test_output_streams_the_map_to_a_file(pipe, scene, tmp_path):
+    options = {"overlap": 0.25, "batch_size": 3}
+    result = pipe(str(scene), output=tmp_path / "map.tif", probabilities=tmp_path / "p.tif", **options)
+    in_memory = pipe(str(scene), return_probabilities=True, **options)
+    np.testing.assert_array_equal(result.mask, in_memory.mask)
+    np.testing.assert_allclose(result.probabilities, in_memory.probabilities, atol=1e-6)
+    assert (result.crs, tuple(result.transform)) == (CRS_UTM, tuple(TRANSFORM))
+    assert tuple(result.report["options"]["window"]) == (WINDOW, WINDOW)
+    assert cog_validate(tmp_path / "map.tif", strict=True)[0]
+
+
+def test_output_of_several_scenes_and_options_of_the_pipeline(scene, tmp_path):
+    pipe = GeospatialSegmentationPipeline(
+        model=tiny_model(), image_processor=tiny_processor(), device="cpu", overlap=0.0, batch_size=2
+    )
+    results = pipe([str(scene), scene_pixels(20, 24)[:, None]], output=[tmp_path / "a.tif", tmp_path / "b.tif"])
+    np.testing.assert_array_equal(results[0].mask, pipe(str(scene)).mask)
+    assert results[1].shape == (20, 24)
+    assert results[0].report["options"]["batch_size"] == 2
+    for inputs, options, error, message in (
+        ([scene, scene], {}, ValueError, "one output for each of 2 scenes, found 1"),
+        (scene, {"return_probabilities": True}, TypeError, "return_probabilities is an option of maps in memory"),
+        (scene, {"overlap": 1}, ValueError, "0 <= overlap < 1"),
+    ):
+        with pytest.raises(error, match=message):
+            pipe(inputs, output=tmp_path / "c.tif", **options)
+    assert not (tmp_path / "c.tif").exists()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", [None, 0, "cuda"])
 def test_gpu_gives_the_map_of_the_cpu(scene, pipe, device):
@@ -256,7 +285,12 @@ pipe = module.GeospatialSegmentationPipeline(
 )
 result = pipe(np.load(sys.argv[3]))
 np.save(sys.argv[4], result.mask)
-actions = (lambda: pipe("scene.tif"), lambda: result.to_geotiff("map.tif"), lambda: result.to_png("map.png"))
+actions = (
+    lambda: pipe("scene.tif"),
+    lambda: result.to_geotiff("map.tif"),
+    lambda: result.to_png("map.png"),
+    lambda: pipe(np.load(sys.argv[3]), output="map.tif"),
+)
 for action in actions:
     try:
         action()
@@ -286,7 +320,7 @@ def test_arrays_are_mapped_where_the_package_is_not_installed(tmp_path, model_fo
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "mask.npy"), pipe(scene_pixels()).mask)
     lines = done.stdout.strip().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert all("needs the prithvi_hf package" in line for line in lines)
     assert "pass arrays of shape" in lines[0]
     assert not list(tmp_path.glob("map.*"))

@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,10 @@ class GeoTiffNotFoundError(GeoTiffError, FileNotFoundError):
     """A GeoTIFF that does not exist."""
 
 
+class GeoTiffDecodeError(GeoTiffError):
+    """Blocks of pixels that cannot be decoded, in a file whose header is sound."""
+
+
 @dataclass(frozen=True)
 class _Header:
     """What a GeoTIFF says about itself, for all its bands."""
@@ -69,6 +73,7 @@ class _Header:
     has_mask: bool
     alpha_band: int | None
     has_ground_control_points: bool
+    block_shape: tuple[int, int]
 
 
 class GeoTiffRaster:
@@ -114,9 +119,9 @@ class GeoTiffRaster:
         self.content = None if content is None else bytes(content)
         self.name = "<bytes>" if path is None else os.fspath(path)
         self.path = _local_path(self.name) if content is None else None
-        _check_complete(self.name, self.path, self.content)
+        self._check()
         try:
-            with _open(self.name, self.path, self.content) as dataset:
+            with self._open() as dataset:
                 self._header = _read_header(dataset, self.name, self._file_bytes())
         except UnicodeDecodeError as error:
             raise GeoTiffError(
@@ -135,6 +140,11 @@ class GeoTiffRaster:
     def has_ground_control_points(self) -> bool:
         """Whether the file is georeferenced by ground control points instead of a transform."""
         return self._header.has_ground_control_points
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """(height, width) of the largest blocks that the file is decoded in."""
+        return self._header.block_shape
 
     @property
     def crs(self) -> CRS | None:
@@ -263,6 +273,18 @@ class GeoTiffRaster:
             return None
         return self._decode(lambda dataset: dataset.read(header.alpha_band + 1, window=place)) == 0
 
+    def read_tag(self, name: str) -> str | None:
+        """Reads one metadata item of the file as a whole.
+
+        Args:
+            name (`str`): such as "PROCESSING_BASELINE".
+
+        Returns:
+            `str`: its text, None where there is no such item.
+        """
+        with self._open() as dataset:
+            return dataset.get_tag_item(name)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.read()
         return array if dtype is None else array.astype(dtype, copy=False)
@@ -271,12 +293,20 @@ class GeoTiffRaster:
         crs = "None" if self.crs is None else self.crs.to_string()
         return f"GeoTiffRaster({self.name!r}, shape={self.shape}, dtype={self.dtype}, crs={crs})"
 
+    def _check(self) -> None:
+        """Refuses what is not a complete TIFF before GDAL sees it."""
+        _check_complete(self.name, self.path, self.content)
+
+    def _open(self) -> AbstractContextManager[DatasetReader]:
+        """Opens the file; what is opened otherwise has the same rest."""
+        return _open(self.name, self.path, self.content)
+
     def _decode(self, read: Any) -> np.ndarray:
-        with _open(self.name, self.path, self.content) as dataset:
+        with self._open() as dataset:
             try:
                 return read(dataset)
             except RasterioError as error:
-                raise GeoTiffError(
+                raise GeoTiffDecodeError(
                     f"{self.name}: its header promises {self._header.count} bands of {self._header.height} x "
                     f"{self._header.width} pixels, but they cannot be decoded ({_cause(error)}): the file is "
                     "damaged. Copy or download it again."
@@ -383,6 +413,7 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> _Header:
         has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         alpha_band=None if alpha is None or dataset.descriptions[alpha] else alpha,
         has_ground_control_points=bool(dataset.gcps[0]),
+        block_shape=max(dataset.block_shapes, key=math.prod),
     )
 
 

@@ -3,11 +3,13 @@
 
 from prithvi_hf.scene_prithvi import SegmentationMap
 from prithvi_hf.scenes.palette import class_palette, default_colors
+from prithvi_hf.scenes.predicted import PredictedScene
 from prithvi_hf.scenes.prediction import predict_scene
 from prithvi_hf.scenes.writer import write_class_map, write_probabilities
 
 
 __all__ = [
+    "PredictedScene",
     "SegmentationMap",
     "class_palette",
     "default_colors",

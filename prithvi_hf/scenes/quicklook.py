@@ -2,7 +2,7 @@
 """Quick looks: a map with its legend as a picture, beside the scene in natural colours."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ def write_quicklook(
     id2label: Mapping[int, str],
     class_colors: Sequence[str] | None = None,
     rgb: np.ndarray | None = None,
+    present: Collection[int] | None = None,
 ) -> None:
     """Draw a map as PNG.
 
@@ -37,6 +38,7 @@ def write_quicklook(
         id2label: Class index to name.
         class_colors: `"#rrggbb"` a class, or None for default colours.
         rgb: (h, w, 3) uint8 picture of the same scene at any resolution, drawn to the left; or None.
+        present: Class indices on the map, 255 among them for no data, where `mask` is a thinned one; None looks there.
 
     Raises:
         ValueError: If the folder does not exist.
@@ -50,7 +52,8 @@ def write_quicklook(
     if rgb is not None:
         _draw(axes[0], rgb, "scene")
     _draw(axes[-1], paint_classes(mask, palette), "classes")
-    entries = _legend_entries(mask, id2label, palette)
+    present = set(np.unique(mask).tolist()) if present is None else set(present)
+    entries = _legend_entries(present, id2label, palette)
     figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
         canvas.print_figure(part, dpi=_DPI, format="png")
@@ -80,10 +83,9 @@ def paint_classes(mask: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> 
 
 
 def _legend_entries(
-    mask: np.ndarray, id2label: Mapping[int, str], palette: Sequence[tuple[int, int, int]]
+    present: set[int], id2label: Mapping[int, str], palette: Sequence[tuple[int, int, int]]
 ) -> list[Patch]:
     """Name the classes: all where they are few, those on the map where they are many."""
-    present = set(np.unique(mask).tolist())
     indices = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
     entries = [_entry(palette[index], str(id2label[index])) for index in indices[:_LEGEND_ENTRIES]]
     if NODATA_CLASS in present:

@@ -21,19 +21,24 @@ from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
 
-from prithvi_hf.scenes.palette import class_palette
+from prithvi_hf.scenes.palette import Rgb, class_palette
 
 
 NODATA_CLASS = 255  # in masks in memory; files may use another value
-_BLOCK_SIZE = 512
-_PROBABILITY_STEPS = 254  # uint8 probabilities are 0..254, so that 255 stays free for no data
-_SOFTWARE = "prithvi_hf"
-_COPY_BYTES = 2**22
+BLOCK_SIZE = 512
+SOFTWARE = "prithvi_hf"
 PROBABILITY_DTYPES = ("float32", "uint8")
+# Options of GDAL's COG driver: for classes, and for values from 0 to 1 (probabilities, entropy).
+_OPTIONS = {"compress": "DEFLATE", "blocksize": BLOCK_SIZE, "bigtiff": "IF_SAFER"}
+CLASS_OPTIONS = {**_OPTIONS, "predictor": "NO", "overview_resampling": "MODE"}
+SHARE_OPTIONS = {**_OPTIONS, "predictor": "YES", "overview_resampling": "AVERAGE"}
+_SHARE_STEPS = 254  # shares in uint8 are 0..254, so that 255 stays free for no data
+_COPY_BYTES = 2**22
 
-# A map made from a bare array has no georeference, and its user knows that. Once for all and for this module only:
-# `warnings.catch_warnings` around each write would not be safe in threads.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.scenes\.writer$")
+# A map made from a bare array has no georeference, and its user knows that. Once for all and only for the modules that
+# write maps: `warnings.catch_warnings` around each write would not be safe in threads.
+_QUIET_MODULES = r"prithvi_hf\.scenes\.(writer|finalize|predicted)$"
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=_QUIET_MODULES)
 
 
 def check_output_path(
@@ -129,16 +134,10 @@ def write_class_map(
             (or a class and no data) share a file value.
     """
     values = file_values(id2label, class_values, nodata)
-    table = np.full(256, -1, dtype=np.int16)
-    table[list(values)] = list(values.values())
-    table[NODATA_CLASS] = nodata
-    pixels = table[_checked_mask(mask, len(values))].astype(np.uint8)
     colors = class_palette(len(values), class_colors)
-    with _staged(path, pixels[None], crs, transform, nodata, {"predictor": "NO", "overview_resampling": "MODE"}) as ds:
-        ds.set_band_description(1, "class")
-        ds.update_tags(1, **{f"class_{value}": str(id2label[index]) for index, value in values.items()})
-        colormap = {value: (*colors[index], 255) for index, value in values.items()}
-        ds.write_colormap(1, {**colormap, nodata: (0, 0, 0, 0)})
+    pixels = file_value_table(values, nodata)[_checked_mask(mask, len(values))]
+    with _staged(path, pixels[None], crs, transform, nodata, CLASS_OPTIONS) as dataset:
+        describe_classes(dataset, id2label, values, colors, nodata)
 
 
 def write_probabilities(
@@ -169,13 +168,61 @@ def write_probabilities(
             f"Expected probabilities of shape ({len(id2label)}, height, width), found {probabilities.shape}."
         )
     check_probability_dtype(dtype)
-    pixels = probabilities.astype(np.float32) if dtype == "float32" else _quantized(probabilities)
-    nodata = math.nan if dtype == "float32" else 255
-    with _staged(path, pixels, crs, transform, nodata, {"predictor": "YES", "overview_resampling": "AVERAGE"}) as ds:
-        if dtype == "uint8":
-            ds.scales = (1 / _PROBABILITY_STEPS,) * len(pixels)
-        for index in range(len(pixels)):
-            ds.set_band_description(index + 1, str(id2label[index]))
+    pixels = probabilities.astype(np.float32) if dtype == "float32" else quantized(probabilities)
+    with _staged(path, pixels, crs, transform, share_nodata(dtype), SHARE_OPTIONS) as dataset:
+        describe_shares(dataset, [str(id2label[index]) for index in range(len(pixels))], dtype)
+
+
+def file_value_table(values: Mapping[int, int], nodata: int = NODATA_CLASS) -> np.ndarray:
+    """Tabulate the file values of masks.
+
+    Args:
+        values: Class index to file value, as [`file_values`] gives them.
+        nodata: File value of pixels without data.
+
+    Returns:
+        (256,) uint8: the file value at each class index and at 255.
+    """
+    table = np.full(256, nodata, dtype=np.uint8)
+    table[list(values)] = list(values.values())
+    return table
+
+
+def describe_classes(
+    dataset: DatasetWriter, id2label: Mapping[int, str], values: Mapping[int, int], colors: Sequence[Rgb], nodata: int
+) -> None:
+    """Give a new class map its names and colours.
+
+    Args:
+        dataset: The file, not yet copied to a Cloud-Optimized one.
+        id2label: Class index to name.
+        values: Class index to file value.
+        colors: Red, green and blue of each class.
+        nodata: File value of pixels without data.
+    """
+    dataset.set_band_description(1, "class")
+    dataset.update_tags(1, **{f"class_{value}": str(id2label[index]) for index, value in values.items()})
+    colormap = {value: (*colors[index], 255) for index, value in values.items()}
+    dataset.write_colormap(1, {**colormap, nodata: (0, 0, 0, 0)})
+
+
+def describe_shares(dataset: DatasetWriter, names: Sequence[str], dtype: str) -> None:
+    """Give a new file of values from 0 to 1 its band names and, for bytes, the scale.
+
+    Args:
+        dataset: The file, not yet copied to a Cloud-Optimized one.
+        names: Description of each band.
+        dtype: One of `PROBABILITY_DTYPES`.
+    """
+    if dtype == "uint8":
+        dataset.scales = (1 / _SHARE_STEPS,) * len(names)
+    for index, name in enumerate(names, start=1):
+        dataset.set_band_description(index, name)
+
+
+def share_nodata(dtype: str) -> float:
+    """Give the file value for no data of values from 0 to 1: NaN for "float32", 255 for "uint8"."""
+    return math.nan if dtype == "float32" else NODATA_CLASS
 
 
 def file_values(
@@ -232,19 +279,18 @@ def _staged(
     crs: Any,
     transform: Any,
     nodata: float,
-    options: dict[str, str],
+    options: Mapping[str, Any],
 ) -> Iterator[DatasetWriter]:
     """Lend a dataset of (C, H, W) `pixels` for its metadata, then write it out as a Cloud-Optimized GeoTIFF."""
     check_output_path(path, purpose="file")
     count, height, width = pixels.shape
     size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
     place = {"crs": crs, "transform": transform, "nodata": nodata}
-    options = {"compress": "DEFLATE", "blocksize": _BLOCK_SIZE, "bigtiff": "IF_SAFER", **options}
     # The environment registers GDAL's drivers; the dummy session keeps cloud credentials out of it.
     with rasterio.Env(session=DummySession()), MemoryFile(ext=".tif") as plain, MemoryFile(ext=".tif") as optimized:
         with DatasetWriter(plain.name, "w", driver="GTiff", BIGTIFF="IF_SAFER", **size, **place) as dataset:
             dataset.write(pixels)
-            dataset.update_tags(TIFFTAG_SOFTWARE=_SOFTWARE)
+            dataset.update_tags(TIFFTAG_SOFTWARE=SOFTWARE)
             yield dataset
         copy_dataset(plain.name, optimized.name, driver="COG", **options)
         # GDAL does not report a disk that is full when it closes a file; Python does.
@@ -268,9 +314,9 @@ def _checked_mask(mask: np.ndarray, num_classes: int) -> np.ndarray:
     return mask
 
 
-def _quantized(probabilities: np.ndarray) -> np.ndarray:
-    """Round probabilities to 0..254 of uint8, NaN to 255."""
-    steps = np.where(np.isnan(probabilities), NODATA_CLASS, np.rint(probabilities * _PROBABILITY_STEPS))
+def quantized(shares: np.ndarray) -> np.ndarray:
+    """Round values from 0 to 1 to 0..254 of uint8, NaN to 255."""
+    steps = np.where(np.isnan(shares), NODATA_CLASS, np.rint(shares * _SHARE_STEPS))
     return np.clip(steps, 0, 255).astype(np.uint8)
 
 
@@ -282,12 +328,21 @@ def _is_same_file(path: Path, other: str | os.PathLike) -> bool:
 
 
 __all__ = [
+    "BLOCK_SIZE",
+    "CLASS_OPTIONS",
     "NODATA_CLASS",
     "PROBABILITY_DTYPES",
+    "SHARE_OPTIONS",
+    "SOFTWARE",
     "check_output_path",
     "check_probability_dtype",
     "complete_or_absent",
+    "describe_classes",
+    "describe_shares",
+    "file_value_table",
     "file_values",
+    "quantized",
+    "share_nodata",
     "write_class_map",
     "write_probabilities",
 ]

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Whole scenes from GeoTIFF to map."""
 
+import json
 import os
 import pickle
 
@@ -12,6 +13,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from prithvi_hf.scene_prithvi import (
     PreparedScene,
@@ -23,6 +25,8 @@ from prithvi_hf.scene_prithvi import (
     prepare_scene,
 )
 from prithvi_hf.scenes import predict_scene
+from prithvi_hf.scenes.frames import open_scene
+from prithvi_hf.scenes.quicklook import write_quicklook
 from prithvi_hf.sliding_window_prithvi import sliding_window_logits
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
 
@@ -157,8 +161,26 @@ def moved(pixels_right=0.0, degrees_of_freedom=TRANSFORM):
 def test_frames_on_other_grids_are_refused(tmp_path, options, message):
     first, second = write_scene(tmp_path / "a.tif"), write_scene(tmp_path / "b.tif", **options)
     with pytest.raises(ValueError, match=message):
-        predict_scene(tiny_model(2), tiny_processor(2), [first, second], tmp_path / "map.tif", **QUIET)
+        open_frames([first, second])
+    arguments = (tiny_model(2), tiny_processor(2), [first, second], tmp_path / "map.tif")
+    with pytest.raises(ValueError, match=r"b\.tif"):
+        predict_scene(*arguments, on_other_grid="refuse", **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["a.tif", "b.tif"]
+
+
+def test_frames_on_other_grids_are_warped_to_the_first(tmp_path):
+    """The second frame lies three pixels to the right, so that it has nothing for the first three columns."""
+    pixels = scene_pixels()
+    first = write_scene(tmp_path / "a.tif", pixels)
+    second = write_scene(tmp_path / "b.tif", pixels[:, :, 3:], transform=moved(3))
+    arguments = (tiny_model(2), tiny_processor(2, nodata_rule="any"))
+    result = predict_scene(*arguments, [first, second], tmp_path / "map.tif", **QUIET)
+    np.testing.assert_array_equal(result.mask == 255, np.arange(90)[None].repeat(72, 0) < 3)
+    same = predict_scene(*arguments, [first, first], tmp_path / "same.tif", **QUIET)
+    np.testing.assert_array_equal(result.mask[:, 32:], same.mask[:, 32:])
+    far = write_scene(tmp_path / "far.tif", transform=moved(300))
+    with pytest.raises(ValueError, match=r"far\.tif"):
+        predict_scene(*arguments, [first, far], tmp_path / "no.tif", **QUIET)
 
 
 @pytest.mark.parametrize("shift", [1e-9, 0.3])
@@ -200,7 +222,9 @@ def test_values_that_are_not_finite_are_an_error(tmp_path):
     with torch.no_grad():
         model.decode_head.classifier.bias[0] = float("nan")
     scene = write_scene(tmp_path / "scene.tif")
-    with pytest.raises(ValueError, match="not finite at 6480 pixels"):
+    with pytest.raises(
+        ValueError, match="scene: the model gives values that are not finite at 1440 pixels with data, in rows 0 to 15"
+    ):
         predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
     assert os.listdir(tmp_path) == ["scene.tif"]
 
@@ -323,3 +347,172 @@ def test_ground_control_points_are_refused_and_not_lost(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tif.*ground control points.*gdalwarp"):
         predict_scene(tiny_model(), tiny_processor(), path, tmp_path / "map.tif", **QUIET)
     assert not (tmp_path / "map.tif").exists()
+
+
+def smooth_scene(height=160, width=160):
+    """A landscape without edges: what jumps on its map comes from the tiles."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = [np.sin(rows / (20 + 3 * band)) + np.cos(columns / (25 + 2 * band)) for band in range(6)]
+    return (1500 + 400 * np.stack(waves)).astype(np.int16)
+
+
+def jump_at_lines(probabilities, stride):
+    """Mean change from one row to the next across the lines where tiles begin, in units of the largest elsewhere."""
+    change = np.abs(np.diff(probabilities, axis=1)).mean(axis=(0, 2))
+    lines = np.arange(1, probabilities.shape[1]) % stride == 0
+    return change[lines].mean() / change[~lines].max()
+
+
+def test_seams(tmp_path, model):
+    """A model whose answer depends on the place in the tile, as convolutions with padding have it at the border."""
+
+    class Tilted(torch.nn.Module):
+        config, device = model.config, torch.device("cpu")
+
+        def forward(self, pixel_values):
+            bands = pixel_values[:, :3, -1] * 0.5
+            return SemanticSegmenterOutput(logits=bands + torch.linspace(-1, 1, WINDOW)[None, None, :, None] * TILT)
+
+    TILT = torch.tensor([1.0, 0.0, -1.0])[None, :, None, None]
+    scene = write_scene(tmp_path / "scene.tif", smooth_scene())
+    jumps = {}
+    for blending, overlap in (("uniform", 0), ("uniform", 0.5), ("cosine", 0.5), ("gaussian", 0.5)):
+        options = {"probabilities": tmp_path / "p.tif", "blending": blending, "overlap": overlap, **QUIET}
+        result = predict_scene(Tilted(), tiny_processor(), scene, tmp_path / "map.tif", **options)
+        jumps[blending, overlap] = jump_at_lines(result.probabilities, WINDOW // 2 if overlap else WINDOW)
+    assert jumps["uniform", 0] > 10
+    assert jumps["uniform", 0.5] < 0.7 * jumps["uniform", 0]
+    assert jumps["cosine", 0.5] < 1
+    assert jumps["gaussian", 0.5] < 1
+
+
+def test_all_outputs_of_one_run(tmp_path, model):
+    pytest.importorskip("pyogrio")
+    scene = write_scene(tmp_path / "scene.tif")
+    paths = {
+        "probabilities": tmp_path / "p.tif",
+        "entropy": tmp_path / "e.tif",
+        "polygons": tmp_path / "regions.gpkg",
+        "quicklook": tmp_path / "q.png",
+    }
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", class_values={0: 7}, **paths, **QUIET)
+    assert sorted(os.listdir(tmp_path)) == sorted(["scene.tif", "map.tif", *(path.name for path in paths.values())])
+    with rasterio.open(paths["probabilities"]) as probabilities, rasterio.open(paths["entropy"]) as entropy:
+        values = probabilities.read()
+        expected = -(values * np.log(values)).sum(0) / np.log(3)
+        np.testing.assert_allclose(entropy.read(1), expected, atol=1e-5)
+        assert entropy.descriptions == ("entropy",)
+        assert (entropy.crs, tuple(entropy.transform)) == (CRS_UTM, tuple(TRANSFORM))
+        np.testing.assert_allclose(values.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(result.mask, values.argmax(0))
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1), np.where(result.mask == 0, 7, result.mask))
+    import pyogrio
+
+    columns = pyogrio.read_dataframe(paths["polygons"], read_geometry=False)
+    assert set(columns["class_name"]) == {name for name, count in result.class_counts().items() if count}
+    assert set(columns["class_value"]) == set(np.unique(np.where(result.mask == 0, 7, result.mask)))
+    assert columns["mean_probability"].between(1 / 3, 1).all()
+
+
+def test_bytes_take_the_place_of_floats(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    options = {"probabilities": tmp_path / "p.tif", "entropy": tmp_path / "e.tif", **QUIET}
+    exact = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options).probabilities
+    options["probabilities_dtype"] = "uint8"
+    rounded = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options).probabilities
+    np.testing.assert_allclose(rounded, exact, atol=0.5 / 254 + 1e-6)
+    with rasterio.open(tmp_path / "e.tif") as dataset:
+        assert (dataset.dtypes, dataset.nodata) == (("uint8",), 255)
+
+
+def test_quick_look_of_a_scene_in_strips_is_that_of_the_whole_map(tmp_path, model):
+    pixels = scene_pixels(60, 1600)
+    pixels[:, :, :200] = -9999
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    result = predict_scene(
+        model, tiny_processor(), scene, tmp_path / "map.tif", quicklook=tmp_path / "a.png", overlap=0, **QUIET
+    )
+    whole = prepare_scene(tiny_processor(), open_frames(scene))
+    colors = natural_colors(
+        torch.from_numpy(pixels.astype(np.float32))[:, None], tiny_processor().bands, whole.nodata_mask
+    )
+    write_quicklook(tmp_path / "b.png", result.mask, id2label=model.config.id2label, rgb=colors)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_quick_look_without_colours_shows_the_map_alone(tmp_path):
+    bands = ["NIR_NARROW", "SWIR_1"]
+    model = tiny_model(bands=bands, num_channels=2)
+    processor = tiny_processor(bands=bands, image_mean=[1000, 1000], image_std=[1000, 1000])
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(40, 40, bands=2), descriptions=bands)
+    predict_scene(model, processor, scene, tmp_path / "map.tif", quicklook=tmp_path / "q.png", **QUIET)
+    assert (tmp_path / "q.png").stat().st_size > 1000
+
+
+def test_result_and_report(tmp_path, model):
+    pixels = scene_pixels()
+    pixels[:, :18] = -9999
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", batch_size=3, **QUIET)
+    counts = {name: int((result.mask == index).sum()) for index, name in model.config.id2label.items()}
+    assert result.class_counts() == {**counts, "no data": 18 * 90}
+    assert (result.shape, result.crs, tuple(result.transform)) == ((72, 90), CRS_UTM, tuple(TRANSFORM))
+    assert result.probabilities is None
+    result.to_json(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == result.report
+    assert report["nodata_share"] == 0.25
+    assert report["files"] == [str(scene)]
+    assert report["outputs"] == {"map": str(tmp_path / "map.tif")}
+    assert report["strips"] == {"total": 4, "resumed": 0, "computed": 4}
+    assert (report["crs"], report["height"], report["width"]) == ("EPSG:32720", 72, 90)
+    assert report["options"]["batch_size"] == 3
+    assert report["bad_windows"] == []
+    assert set(report["seconds"]) == {"reading", "model", "waiting", "writing", "finishing", "total"}
+    result.report = {}
+    assert result.class_counts() == {**counts, "no data": 18 * 90}
+
+
+def test_scene_that_is_open_already(tmp_path, model):
+    path = write_scene(tmp_path / "scene.tif")
+    expected = predict_scene(model, tiny_processor(), path, tmp_path / "a.tif", **QUIET)
+    scene = open_scene(path, image_processor=tiny_processor())
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", **QUIET)
+    np.testing.assert_array_equal(result.mask, expected.mask)
+    with pytest.raises(TypeError, match=r"takes no options, found.*grid"):
+        predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", grid="first", **QUIET)
+
+
+def test_array_without_a_place(tmp_path, model, recwarn):
+    pixels = scene_pixels()
+    result = predict_scene(model, tiny_processor(), [pixels], tmp_path / "map.tif", **QUIET)
+    same = predict_scene(model, tiny_processor(), write_scene(tmp_path / "s.tif"), tmp_path / "b.tif", **QUIET)
+    np.testing.assert_array_equal(result.mask, same.mask)
+    assert result.crs is None
+    assert not [warning for warning in recwarn if "georeferenc" in str(warning.message)]
+    with pytest.raises(ValueError, match="expected a CRS"):
+        predict_scene(model, tiny_processor(), [pixels], tmp_path / "c.tif", polygons=tmp_path / "p.gpkg", **QUIET)
+
+
+def test_same_call_gives_the_same_bytes(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    for name in ("a", "b"):
+        outputs = {"probabilities": tmp_path / f"{name}_p.tif", "quicklook": tmp_path / f"{name}.png"}
+        predict_scene(model, tiny_processor(), scene, tmp_path / f"{name}.tif", **outputs, **QUIET)
+    for suffix in (".tif", "_p.tif", ".png"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_test_time_augmentation_and_blending_reach_the_model(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif")
+    maps = [
+        predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options, **QUIET).mask
+        for options in ({}, {"augmentation": "d4"}, {"blending": "cosine"})
+    ]
+    assert (maps[0] != maps[1]).any()
+    assert (maps[0] != maps[2]).any()
+    for wrong in ({"augmentation": "d5"}, {"blending": "linear"}, {"on_read_error": "pass"}):
+        with pytest.raises(ValueError, match="Expected"):
+            predict_scene(model, tiny_processor(), scene, tmp_path / "no.tif", **wrong, **QUIET)
+    assert sorted(os.listdir(tmp_path)) == ["map.tif", "scene.tif"]

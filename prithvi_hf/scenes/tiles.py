@@ -1,0 +1,142 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Where the tiles of a scene lie, and which rows of the map are final after which of them. No pixels, no files."""
+
+import bisect
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from prithvi_hf.sliding_window_prithvi import window_and_stride, window_starts
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """The tiles that cover a scene, row of tiles by row of tiles, as the in-memory sliding window lays them.
+
+    Strips divide the rows of the scene: strip i holds the rows that no tile after those of row i touches, so that they
+    are final once row i is done. There are as many strips as rows of tiles.
+
+    Args:
+        height, width: of the scene in pixels.
+        window: height and width of a tile in pixels; afterwards no larger than the scene, and the stride neither.
+        stride: rows and columns from one tile to the next, 1 to the window.
+
+    Attributes:
+        tops: first row of each row of tiles.
+        lefts: first column of each tile of a row.
+
+    Raises:
+        ValueError: If a size is not positive, or a stride would leave pixels out.
+
+    Example:
+        >>> plan = TilePlan(height=100, width=64, window=(48, 48), stride=(32, 32))
+        >>> plan.tops, plan.lefts, [plan.strip(row) for row in range(plan.num_strips)]
+        ((0, 32, 52), (0, 16), [(0, 32), (32, 52), (52, 100)])
+    """
+
+    height: int
+    width: int
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    tops: tuple[int, ...] = field(init=False)
+    lefts: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        window, stride = tuple(self.window), tuple(self.stride)
+        if min(self.height, self.width, *window) < 1:
+            raise ValueError(
+                f"Expected a scene and a window of at least 1 pixel, found {self.height} x {self.width} and {window}."
+            )
+        if any(not 0 < step <= side for step, side in zip(stride, window, strict=True)):
+            raise ValueError(f"Expected strides from 1 to the window {window}, found {stride}.")
+        window = (min(window[0], self.height), min(window[1], self.width))
+        stride = (min(stride[0], window[0]), min(stride[1], window[1]))
+        tops = window_starts(self.height, window[0], stride[0])
+        lefts = window_starts(self.width, window[1], stride[1])
+        for name, value in {"window": window, "stride": stride, "tops": tuple(tops), "lefts": tuple(lefts)}.items():
+            object.__setattr__(self, name, value)  # the class is frozen
+
+    @classmethod
+    def for_model(
+        cls, config: Any, height: int, width: int, window: int | tuple[int, int] | None = None, overlap: float = 0.5
+    ) -> Self:
+        """Plan by a model's own window.
+
+        Args:
+            config: The model's configuration; its `image_size` is the default window.
+            height: Rows of the scene.
+            width: Columns of the scene.
+            window: Side of a tile, or height and width, in pixels.
+            overlap: Share of a tile that the next one covers again, 0 <= overlap < 1.
+
+        Returns:
+            The plan.
+
+        Raises:
+            ValueError: If the overlap or the window is out of range.
+        """
+        return cls(height, width, *window_and_stride(config, window, overlap))
+
+    @property
+    def num_strips(self) -> int:
+        """Number of strips, which is the number of rows of tiles."""
+        return len(self.tops)
+
+    def strip(self, index: int) -> tuple[int, int]:
+        """Give the rows of a strip.
+
+        Args:
+            index: Which one, 0 to `num_strips - 1`.
+
+        Returns:
+            First row and the row after the last.
+
+        Raises:
+            IndexError: If there is no such strip.
+        """
+        if not 0 <= index < self.num_strips:
+            raise IndexError(f"Expected a strip from 0 to {self.num_strips - 1}, found {index}.")
+        return self.tops[index], (*self.tops, self.height)[index + 1]
+
+    def tile_rows_for(self, strips: range) -> range:
+        """Give the rows of tiles that reach into strips: their own, and those before that overlap the first.
+
+        Args:
+            strips: Consecutive strips, at least one.
+
+        Returns:
+            Consecutive rows of tiles.
+
+        Raises:
+            ValueError: If the strips are none, not consecutive or not in the scene.
+        """
+        self.check_strips(strips)
+        # A tile reaches into the first strip where it begins less than its height above it.
+        return range(bisect.bisect_right(self.tops, self.tops[strips.start] - self.window[0]), strips.stop)
+
+    def count_tiles(self, strips: range) -> int:
+        """Count the tiles that strips need, for a progress bar.
+
+        Args:
+            strips: Consecutive strips, at least one.
+
+        Returns:
+            Number of tiles, those without any data included.
+        """
+        return len(self.tile_rows_for(strips)) * len(self.lefts)
+
+    def check_strips(self, strips: range) -> None:
+        """Refuse strips that are none, not consecutive or not in the scene.
+
+        Args:
+            strips: What to check.
+
+        Raises:
+            ValueError: If they are refused.
+        """
+        if strips.step != 1 or not 0 <= strips.start < strips.stop <= self.num_strips:
+            raise ValueError(
+                f"Expected consecutive strips among the {self.num_strips} of the scene, at least one, found {strips}."
+            )
+
+
+__all__ = ["TilePlan"]

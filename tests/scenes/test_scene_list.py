@@ -1,0 +1,239 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Lists of scenes of every kind, hostile ones among them."""
+
+import json
+import os
+
+import pytest
+
+from prithvi_hf.scenes import scene_list
+from prithvi_hf.scenes.scene_list import list_scenes, plain_name
+
+
+BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12", "Fmask")
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return str(path)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def granule(folder, tile, day, flat=False):
+    """Empty band files of an HLS granule."""
+    name = f"HLS.S30.T{tile}.2022{day:03d}T100601.v2.0"
+    place = folder if flat else folder / name
+    return tuple(touch(place / f"{name}.{band}.tif") for band in BANDS)
+
+
+def test_text(tmp_path):
+    lines = "# two scenes\njune.tif july.tif\n\n'with blank.tif' /data/b.tif  # a comment\n"
+    scenes = list_scenes(write(tmp_path / "list.txt", lines), num_frames=2)
+    assert [scene.name for scene in scenes] == ["june", "with_blank"]
+    assert scenes[0].frames == (str(tmp_path / "june.tif"), str(tmp_path / "july.tif"))
+    assert scenes[1].frames == (str(tmp_path / "with blank.tif"), "/data/b.tif")
+    assert scenes[1].files == scenes[1].frames
+    assert scenes[1].origin.endswith("list.txt, line 4")
+
+
+@pytest.mark.parametrize(("suffix", "comma"), [(".csv", ","), (".tsv", "\t")])
+def test_table(tmp_path, suffix, comma):
+    rows = [["Name", "frame_1", "frame_2", "cloud"], ["a", "x.tif", "y.tif", "3"], [], ["", "z.tif", "", "7"]]
+    scenes = list_scenes(write(tmp_path / f"list{suffix}", "\n".join(comma.join(row) for row in rows)))
+    assert [(scene.name, len(scene.frames)) for scene in scenes] == [("a", 2), ("z", 1)]
+    assert scenes[0].frames[1] == str(tmp_path / "y.tif")
+
+
+def test_json_lines(tmp_path):
+    rows = [{"name": "field 7/8", "frames": [["B02.tif", "B03.tif"], "july.tif"]}, {"frames": ["c.tif"]}]
+    scenes = list_scenes(write(tmp_path / "list.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n"))
+    assert scenes[0].name == "field_7_8"
+    assert scenes[0].frames[0] == (str(tmp_path / "B02.tif"), str(tmp_path / "B03.tif"))
+    assert len(scenes[0].files) == 3
+    assert scenes[1].name == "c"
+
+
+def test_glob_and_folder_of_files(tmp_path):
+    for name in ("b/scene.tif", "a/scene.tif", "a/other.TIF", "a/notes.txt", "a/._scene.tif", ".hidden/scene.tif"):
+        touch(tmp_path / name)
+    scenes = list_scenes(str(tmp_path / "*" / "scene.tif"))
+    assert [scene.name for scene in scenes] == ["a_scene", "b_scene"]
+    scenes = list_scenes(tmp_path)
+    assert [scene.name for scene in scenes] == ["other", "a_scene", "b_scene"]
+    assert [scene.frames for scene in list_scenes(str(tmp_path / "a*"))] == [
+        (str(tmp_path / "a" / name),) for name in ("other.TIF", "scene.tif")
+    ]
+
+
+def test_file_whose_name_looks_like_a_glob(tmp_path):
+    write(tmp_path / "list[1].txt", "a.tif\n")
+    assert [scene.name for scene in list_scenes(tmp_path / "list[1].txt")] == ["a"]
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_hls_granules_are_grouped_by_tile_and_date(tmp_path, flat):
+    days = (152, 182, 213)
+    expected = {tile: tuple(granule(tmp_path, tile, day, flat) for day in days) for tile in ("33UUP", "10SEJ")}
+    touch(tmp_path / "overview.tif")  # belongs to no granule
+    with pytest.warns(UserWarning, match=r"1 GeoTIFFs .*overview\.tif"):
+        scenes = list_scenes(tmp_path, num_frames=3)
+    assert [scene.name for scene in scenes] == ["T10SEJ_2022-06-01_2022-08-01", "T33UUP_2022-06-01_2022-08-01"]
+    assert scenes[1].frames == tuple(tuple(sorted(files)) for files in expected["33UUP"])
+    assert [scene.problem for scene in scenes] == [None, None]
+    single = list_scenes(str(tmp_path / "HLS*T33UUP*"), num_frames=1)
+    assert len(single) == 3
+    assert single[0].name == "HLS.S30.T33UUP.2022152T100601.v2.0"
+
+
+def test_tile_with_other_dates_than_the_model_takes_is_a_problem_of_its_own(tmp_path):
+    for day in (152, 182, 213):
+        granule(tmp_path, "33UUP", day)
+    granule(tmp_path, "10SEJ", 152)
+    scenes = list_scenes(tmp_path, num_frames=3)
+    assert scenes[1].problem is None
+    assert "takes 3 frames, tile T10SEJ has 1 (2022-06-01)" in scenes[0].problem
+
+
+def stac_item(name, hrefs, date="2022-06-01T10:06:01Z", **properties):
+    assets = {key: {"href": href, "type": "image/tiff; application=geotiff"} for key, href in hrefs.items()}
+    assets["thumbnail"] = {"href": "small.jpg", "roles": ["thumbnail"], "type": "image/jpeg"}
+    return {"type": "Feature", "id": name, "assets": assets, "properties": {"datetime": date, **properties}}
+
+
+def stac(folder, *items):
+    content = {"type": "FeatureCollection", "features": list(items)}
+    return write(folder / "items.json", json.dumps(content))
+
+
+def test_stac_items(tmp_path):
+    inside = {"B02": "one/B02.tif", "B03": "./one/B03.tif", "Fmask": f"file://{tmp_path}/one/with%20blank.tif"}
+    scenes = list_scenes(stac(tmp_path, stac_item("S2/one", inside), stac_item("two", {"data": "/data/two.tif"})))
+    assert [scene.name for scene in scenes] == ["S2_one", "two"]
+    assert scenes[0].frames == (
+        tuple(str(tmp_path / "one" / name) for name in ("B02.tif", "B03.tif", "with blank.tif")),
+    )
+    assert scenes[1].frames == ("/data/two.tif",)
+
+
+def test_stac_items_of_several_dates(tmp_path):
+    items = [
+        stac_item(
+            f"{tile}-{month}", {"data": f"{tile}-{month}.tif"}, f"2022-0{month}-05T00:00:00Z", **{"grid:code": tile}
+        )
+        for month in (7, 6)
+        for tile in ("MGRS-33UUP", "MGRS-10SEJ")
+    ]
+    first, second = list_scenes(stac(tmp_path, *items), num_frames=2)
+    assert first.frames == tuple(str(tmp_path / f"MGRS-33UUP-{month}.tif") for month in (6, 7))
+    assert second.name == "MGRS-10SEJ_2022-06-05_2022-07-05"
+    assert "takes 3 frames" in list_scenes(tmp_path / "items.json", num_frames=3)[0].problem
+
+
+@pytest.mark.parametrize("kind", ["list.txt", "list.csv", "list.jsonl", "items.json"])
+def test_other_machines_only_where_allowed(tmp_path, kind):
+    address = "https://example.org/a/scene.tif?token=1"
+    text = {
+        "list.txt": f"'{address}'\n",
+        "list.csv": f"frame\n{address}\n",
+        "list.jsonl": json.dumps({"frames": [address]}),
+        "items.json": json.dumps({"type": "FeatureCollection", "features": [stac_item("scene", {"data": address})]}),
+    }[kind]
+    source = write(tmp_path / kind, text)
+    with pytest.raises(ValueError, match=r"another machine.*--allow_remote"):
+        list_scenes(source)
+    (scene,) = list_scenes(source, allow_remote=True)
+    assert (scene.name, scene.frames) == ("scene", (address,))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/vsicurl/https://example.org/a.tif",
+        "/VSIS3/bucket/a.tif",
+        " /vsimem/a",
+        "s3://bucket/a.tif",
+        "ftp://example.org/a.tif",
+        "https:///a.tif",
+        "file://elsewhere/share/a.tif",
+        "file:///vsicurl/a.tif",
+        "GTIFF_DIR::1",
+        "a\0b.tif",
+    ],
+)
+def test_paths_that_are_none_are_refused_whatever_is_allowed(tmp_path, path):
+    source = write(tmp_path / "list.jsonl", json.dumps({"frames": [path]}))
+    with pytest.raises(ValueError, match=r"list\.jsonl, line 1: expected"):
+        list_scenes(source, allow_remote=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "# nothing\n", "at least one scene"),
+        ("a.txt", "'open.tif\n", "line 1: expected paths, quoted"),
+        ("a.csv", "", "columns frame_1"),
+        ("a.csv", "name,path\na,b\n", "columns frame_1"),
+        ("a.csv", "name,frame\na,b,c\n", "row 2: expected 2 columns"),
+        ("a.csv", "name,frame\na,\n", "at least one frame"),
+        ("a.csv", 'frame\n"a', "expected a table"),
+        ("a.jsonl", "[1]\n", "expected an object"),
+        ("a.jsonl", '{"frames": "a.tif"}\n', "expected an object"),
+        ("a.jsonl", '{"frames": []}\n', "at least one frame"),
+        ("a.jsonl", '{"frames": [1]}\n', "expected the path of a frame, found 1"),
+        ("a.jsonl", '{"frames": [[]]}\n', "expected the path of a frame"),
+        ("a.jsonl", '{"frames": [["a.tif", ["b.tif"]]]}\n', "expected the path of a frame"),
+        ("a.jsonl", '{"frames": ["a.tif"], "name": 3}\n', "a text as name"),
+        ("a.jsonl", "[" * 100_000 + "\n", "expected JSON"),
+        ("a.json", "{", "expected JSON"),
+        ("a.json", "[]", "STAC item collection"),
+        ("a.json", '{"type": "FeatureCollection", "features": {}}', "STAC item collection"),
+        ("a.json", '{"type": "FeatureCollection", "features": [{"id": "a"}]}', "item 1: expected a STAC item"),
+        ("a.json", '{"type": "FeatureCollection", "features": []}', "at least one scene"),
+        (
+            "a.json",
+            '{"type": "Feature", "id": "a", "properties": {}, "assets": {"x": {"href": "a.jpg"}}}',
+            "are GeoTIFFs",
+        ),
+    ],
+)
+def test_lists_that_are_none(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        list_scenes(write(tmp_path / name, text))
+
+
+def test_sources_that_are_none(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="found nothing there"):
+        list_scenes(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="at least one scene"):
+        list_scenes(str(tmp_path / "*.tif"))
+    with pytest.raises(ValueError, match="at least one scene"):
+        list_scenes(tmp_path)
+    with pytest.raises(ValueError, match="found a GeoTIFF"):
+        list_scenes(touch(tmp_path / "scene.tif"))
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="UTF-8"):
+        list_scenes(tmp_path / "binary.txt")
+    monkeypatch.setattr(scene_list, "MAX_LIST_BYTES", 2)
+    with pytest.raises(ValueError, match="at most 2 bytes"):
+        list_scenes(tmp_path / "binary.txt")
+
+
+def test_names_are_plain_and_unlike_each_other(tmp_path):
+    hostile = ["../../etc/passwd", "-rf", ".hidden", "a b\n", "ä/ö", "", "x" * 300, "日本" * 60]
+    for name in hostile:
+        plain = plain_name(name)
+        assert plain == os.path.basename(plain)
+        assert plain[0] not in ".-"
+        assert len(plain.encode()) <= 120
+        assert (tmp_path / f"{plain}.tif").parent == tmp_path
+    assert plain_name("x" * 300) != plain_name("x" * 301)
+    rows = [{"name": "A", "frames": ["1.tif"]}, {"name": "a", "frames": ["2.tif"]}]
+    with pytest.raises(ValueError, match=r"line 1.*line 2.*one output"):
+        list_scenes(write(tmp_path / "list.jsonl", "\n".join(map(json.dumps, rows))))
+    with pytest.raises(ValueError, match="more than once"):
+        list_scenes(write(tmp_path / "list.txt", "a.tif\na.tif\n"))
