@@ -21,7 +21,7 @@ from .bands_prithvi import is_undescribed, resolve_bands
 from .hub_prithvi import RemoteCodeMixin, without_remote_code
 from .labels_prithvi import read_labels
 from .processor_options_prithvi import check_consistency, clean_option, reject, to_json_number
-from .raster_values_prithvi import Frame, as_array, find_nodata, is_raster, scale_and_normalize
+from .raster_values_prithvi import Frame, ReadImage, as_array, find_nodata, is_raster
 from .units_prithvi import UnitsWarning, units_problem
 
 
@@ -184,6 +184,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             setattr(self, name, value)
         self._valid_kwargs_names = list(self.valid_kwargs.__annotations__)
         self._units_warned: set[str] = set()
+        self._option_names = tuple(self.option_names())
+        self._last_options: dict[str, Any] | None = None
 
     def _clean_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options in their saved form. None stays where it is a choice, and elsewhere leaves the option as it is."""
@@ -289,7 +291,22 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
                 expected, what was found and what to do.
             TypeError: an unknown option, or an object that is no image.
         """
-        return super().preprocess(images, segmentation_maps, **self._clean_options(kwargs))
+        of_a_call = {name: value for name, value in kwargs.items() if name in _CALL_OPTIONS}
+        if len(of_a_call) < len(kwargs):
+            return super().preprocess(images, segmentation_maps, **self._clean_options(kwargs))
+        # The usual call sets no option of the class: checking them all again would take longer than the work.
+        options = {**self._checked_options(), **dict.fromkeys(_CALL_OPTIONS), **self._clean_options(of_a_call)}
+        return self._preprocess_image_like_inputs(images, segmentation_maps, **options)
+
+    def _checked_options(self) -> dict[str, Any]:
+        """The processor's own options; checked when they are not those of the last time."""
+        options = {name: getattr(self, name) for name in self._option_names}
+        if options != self._last_options:
+            checked = self._standardize_kwargs(**options)
+            self._validate_preprocess_kwargs(**checked)
+            self._last_options = deepcopy(checked)  # the lists of `options` may be changed in place
+            return checked
+        return options
 
     def _preprocess_image_like_inputs(
         self, images: Any, segmentation_maps: Any = None, **options: Any
@@ -309,15 +326,40 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     def _preprocess_one(
         self, image: Any, segmentation_map: Any, options: Mapping[str, Any]
     ) -> dict[str, torch.Tensor]:
+        read = self._read_image(image, segmentation_map, options)
+        self._check_units(read.frames, read.missing, options)
+        result = {"pixel_values": torch.from_numpy(read.pixel_values())}
+        if read.labels is not None:
+            result["labels"] = torch.from_numpy(read.labels)
+        if options["return_nodata_mask"]:
+            result["nodata_mask"] = torch.from_numpy(read.nodata_mask)
+        return result
+
+    def _read_image(self, image: Any, segmentation_map: Any, options: Mapping[str, Any]) -> ReadImage:
         frames = self._read_frames(image, options)
         missing, nodata_mask = find_nodata(frames, options)
-        self._check_units(frames, missing, options)
-        result = {"pixel_values": torch.from_numpy(scale_and_normalize(frames, missing, options))}
-        if segmentation_map is not None:
-            result["labels"] = torch.from_numpy(read_labels(segmentation_map, nodata_mask, options))
-        if options["return_nodata_mask"]:
-            result["nodata_mask"] = torch.from_numpy(nodata_mask)
-        return result
+        labels = None if segmentation_map is None else read_labels(segmentation_map, nodata_mask, options)
+        return ReadImage(frames, missing, nodata_mask, labels, options)
+
+    def read_image(self, image: Any, segmentation_map: Any = None, check_units: bool = True) -> ReadImage:
+        """Reads one image with its mask, and leaves the scaling until it is known what for: see [`ReadImage`].
+
+        Args:
+            image: one image, see the class.
+            segmentation_map: its mask, as in [`~PrithviImageProcessor.preprocess`].
+            check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`.
+
+        Returns:
+            [`ReadImage`]: `pixel_values()` and `labels` are what a call of the processor gives.
+
+        Raises:
+            ValueError: the image or the mask does not fit the options.
+        """
+        of_a_call = {"names": _name_of(image, 0), "file_nodata": None, "band_names": None}
+        read = self._read_image(image, segmentation_map, {**self._checked_options(), **of_a_call})
+        if check_units:
+            self._check_units(read.frames, read.missing, read.options)
+        return read
 
     def _check_units(self, frames: list[Frame], missing: list[np.ndarray | None], options: Mapping[str, Any]) -> None:
         """Warns once for each set of options."""
@@ -393,12 +435,13 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         name = getattr(raster, "name", None) or options["names"]
         descriptions = raster.descriptions if options["band_names"] is None else options["band_names"]
         indices, is_stack = self._used_bands(descriptions, raster.count, {**options, "names": name}, num_frames)
-        values = as_array(raster.read(bands=indices), name)
+        # A raster whose pixels are in memory already may show them without a copy.
+        values = as_array(getattr(raster, "read_shared", raster.read)(bands=indices), name)
         arrays = self.split_stacked_frames(values, num_frames) if is_stack else [values]
         tag = options["file_nodata"] if raster.nodata is None else raster.nodata
         # Of the bands in use: GDAL takes the fourth of four bands without a description for an alpha band.
         mask = raster.select(indices).read_nodata_mask() if hasattr(raster, "select") else raster.read_nodata_mask()
-        return [Frame(array, name, tag, mask) for array in arrays]
+        return [Frame(array, name, tag, mask, getattr(raster, "limits", None)) for array in arrays]
 
     def split_stacked_frames(self, array: np.ndarray, num_frames: int) -> list[np.ndarray]:
         """Takes apart a stack of dates: all bands of the first date, then all bands of the second.

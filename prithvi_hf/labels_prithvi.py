@@ -2,6 +2,7 @@
 """From mask files to labels: ignored values, classes counted from 1, and the check that no other value occurs."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from .raster_values_prithvi import as_array, is_raster
 
 
 IGNORED_LABEL = -100
+# What the table holds for a mask value that is no class; no label is that.
+_NO_CLASS = np.iinfo(np.int64).min
 
 
 def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
@@ -35,18 +38,52 @@ def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping
             f"{name}: expected a mask of the image's size {_size(nodata_mask)}, found {_size(values)} (the image is "
             f"{options['names']}). Remedy: pair each image with its own mask, on the same grid."
         )
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+        labels = _labels_by_table(values, options)
+    else:
+        labels = _labels_by_rule(values, name, options)
+    if labels is None:  # a value that is no class: the rule says which
+        labels = _labels_by_rule(values, name, options)
+    if options["mask_nodata_labels"]:
+        labels[nodata_mask] = IGNORED_LABEL
+    return labels
+
+
+def _labels_by_table(values: np.ndarray, options: Mapping[str, Any]) -> np.ndarray | None:
+    """Labels of integers of one or two bytes, looked up; None where a value is no class. Many times faster."""
+    ignored = tuple(options["ignore_values"] or ())
+    table = _label_table(values.dtype, ignored, options["do_reduce_labels"], options["num_labels"])
+    labels = table[values.view(f"u{values.dtype.itemsize}")]
+    return None if options["num_labels"] is not None and labels.size and labels.min() == _NO_CLASS else labels
+
+
+@lru_cache(maxsize=64)
+def _label_table(dtype: np.dtype, ignored: tuple[int, ...], reduce_labels: bool, num_labels: int | None) -> np.ndarray:
+    """The label of every value of a data type, by the bits of the value; `_NO_CLASS` for what is no class."""
+    values = np.arange(2 ** (8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype)
+    options = {"ignore_values": list(ignored), "do_reduce_labels": reduce_labels, "num_labels": None}
+    labels = _labels_by_rule(values, "", options)
+    if num_labels is not None:
+        labels[~_find_ignored(values.astype(np.int64), options) & ((labels < 0) | (labels >= num_labels))] = _NO_CLASS
+    return labels
+
+
+def _labels_by_rule(values: np.ndarray, name: str, options: Mapping[str, Any]) -> np.ndarray:
+    """Labels of a mask's values, the nodata pixels of the image left aside."""
     labels = _integral(values, name)
+    ignored = _find_ignored(labels, options)
+    first = 1 if options["do_reduce_labels"] else 0
+    if options["num_labels"] is not None:
+        _check_range(labels, ignored, first, options["num_labels"], name)
+    return np.where(ignored, IGNORED_LABEL, labels - first)
+
+
+def _find_ignored(labels: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Which mask values stand for no class."""
     ignored = labels == IGNORED_LABEL
     if options["ignore_values"]:
         ignored |= np.isin(labels, options["ignore_values"])
-    first = 1 if options["do_reduce_labels"] else 0
-    if first:
-        ignored |= labels == 0
-    if options["num_labels"] is not None:
-        _check_range(labels, ignored, first, options["num_labels"], name)
-    if options["mask_nodata_labels"]:
-        ignored |= nodata_mask
-    return np.where(ignored, IGNORED_LABEL, labels - first)
+    return ignored | (labels == 0) if options["do_reduce_labels"] else ignored
 
 
 def _read_mask(segmentation_map: Any, name: str) -> np.ndarray:

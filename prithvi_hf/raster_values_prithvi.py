@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,15 @@ class Frame:
         name: what messages call it.
         tag: the file's nodata tag, or None.
         file_mask: bool (height, width), True where the file's own mask says that there is no data, or None.
+        limits: a smallest and a largest number between which all values are known to lie, all of them finite; None
+            where nothing is known. It spares the search for values that cannot occur.
     """
 
     values: np.ndarray
     name: str
     tag: float | None = None
     file_mask: np.ndarray | None = None
+    limits: tuple[float, float] | None = None
 
 
 def is_raster(value: Any) -> bool:
@@ -80,11 +83,11 @@ def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[li
         ValueError: a file's mask has another size than its bands.
     """
     combine = np.logical_and.reduce if options["nodata_rule"] == "all" else np.logical_or.reduce
-    singles = [_equals_nodata(frame.values, _nodata_values(frame.tag, options["nodata_value"])) for frame in frames]
+    singles = [_equals_nodata(frame, _nodata_values(frame.tag, options["nodata_value"])) for frame in frames]
     pixels = [_nodata_pixels(frame, single, combine) for frame, single in zip(frames, singles, strict=True)]
-    scene = combine(np.stack(pixels), axis=0)
+    scene = pixels[0] if len(pixels) == 1 else combine(np.stack(pixels), axis=0)
     missing = [
-        _missing_values(frame.values, single, own | scene)
+        _missing_values(frame, single, own if own is scene else own | scene)
         for frame, single, own in zip(frames, singles, pixels, strict=True)
     ]
     return missing, scene
@@ -95,18 +98,21 @@ def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) 
     return list(dict.fromkeys(float(value) for value in [tag, *values] if value is not None))
 
 
-def _equals_nodata(values: np.ndarray, nodata: Sequence[float]) -> np.ndarray | None:
-    """Where single values are NaN or equal a nodata value; None when none can be."""
+def _equals_nodata(frame: Frame, nodata: Sequence[float]) -> np.ndarray | None:
+    """Where single values are NaN or equal a nodata value; None when none does."""
+    values, limits = frame.values, frame.limits
     is_float = values.dtype.kind == "f"
-    found = np.isnan(values) if is_float else None
+    found = np.isnan(values) if is_float and limits is None else None
     for number in nodata:
         if math.isnan(number) or not (is_float or number.is_integer()):
             continue
         # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
         with np.errstate(over="ignore"):
+            if limits is not None and not limits[0] <= (values.dtype.type(number) if is_float else number) <= limits[1]:
+                continue
             equal = values == (number if is_float else int(number))
         found = equal if found is None else found | equal
-    return found
+    return found if found is not None and found.any() else None
 
 
 def _nodata_pixels(frame: Frame, single: np.ndarray | None, combine: Any) -> np.ndarray:
@@ -122,20 +128,24 @@ def _nodata_pixels(frame: Frame, single: np.ndarray | None, combine: Any) -> np.
     return pixels | np.asarray(frame.file_mask, dtype=bool)
 
 
-def _missing_values(values: np.ndarray, single: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
+def _missing_values(frame: Frame, single: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
     """Single values and whole pixels to replace. Infinite values are not nodata, but no model can take them."""
-    missing = single
-    if values.dtype.kind == "f":
+    values, missing = frame.values, single
+    if values.dtype.kind == "f" and frame.limits is None:
         with np.errstate(over="ignore"):
             infinite = np.isinf(values.astype(np.float32, copy=False))
-        missing = infinite if missing is None else missing | infinite
+        if infinite.any():
+            missing = infinite if missing is None else missing | infinite
     if pixels.any():
         missing = np.broadcast_to(pixels, values.shape) if missing is None else missing | pixels
-    return missing if missing is not None and missing.any() else None
+    return missing
 
 
 def scale_and_normalize(
-    frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: Mapping[str, Any]
+    frames: Sequence[Frame],
+    missing: Sequence[np.ndarray | None],
+    options: Mapping[str, Any],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Replaces missing values, scales and normalises, and then puts bands and dates in the wanted order.
 
@@ -144,6 +154,7 @@ def scale_and_normalize(
         missing: for each frame the values to replace, as from `find_nodata`.
         options: the image processor's `nodata_replacement`, `do_rescale`, `rescale_factor`, `rescale_offset`,
             `do_normalize`, `image_mean`, `image_std` and `frame_order`.
+        out: contiguous float32 array of the result's shape to write into, such as one example's place in a batch.
 
     Returns:
         float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std` in float32.
@@ -152,7 +163,8 @@ def scale_and_normalize(
     by_date = options["frame_order"] == "original_crop"
     # The original held all bands of a date together and read that memory as (bands, dates) afterwards: laid out alike
     # here, its order costs no copy.
-    memory = np.empty((len(frames), channels, *size) if by_date else (channels, len(frames), *size), dtype=np.float32)
+    shape = (len(frames), channels, *size) if by_date else (channels, len(frames), *size)
+    memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
     for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
         with np.errstate(over="ignore"):
@@ -166,7 +178,56 @@ def scale_and_normalize(
     if options["do_normalize"]:
         output -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
         output /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
-    return memory.reshape(output.shape)
+    return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
-__all__ = ["Frame", "as_array", "find_nodata", "is_raster", "scale_and_normalize"]
+@dataclass
+class ReadImage:
+    """One image, read and checked for missing values; scaling and normalisation are still to do.
+
+    Turning it costs nothing, and its pixel values are made once, in the orientation and at the place wanted.
+
+    Attributes:
+        frames: the frames, values as in the file. They may lie in memory that cannot be written.
+        missing: for each frame the values to replace, or None, as from `find_nodata`.
+        nodata_mask: bool (height, width), the nodata pixels.
+        labels: int64 (height, width), ignored pixels -100; None without a mask.
+        options: options of the image processor.
+    """
+
+    frames: list[Frame]
+    missing: list[np.ndarray | None]
+    nodata_mask: np.ndarray
+    labels: np.ndarray | None
+    options: Mapping[str, Any]
+
+    def turned(self, flip: bool, quarters: int) -> "ReadImage":
+        """The image flipped left-right, then turned by quarters against the clock; views of the same memory."""
+        if not flip and not quarters % 4:
+            return self
+
+        def turn(array: np.ndarray | None) -> np.ndarray | None:
+            if array is None:
+                return None
+            flipped = array[..., ::-1] if flip else array
+            return np.rot90(flipped, quarters, axes=(-2, -1)) if quarters % 4 else flipped
+
+        frames = [replace(frame, values=turn(frame.values), file_mask=turn(frame.file_mask)) for frame in self.frames]
+        missing = [turn(where) for where in self.missing]
+        return replace(
+            self, frames=frames, missing=missing, nodata_mask=turn(self.nodata_mask), labels=turn(self.labels)
+        )
+
+    def pixel_values(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Scaled and normalised values, as [`scale_and_normalize`] gives them.
+
+        Args:
+            out: contiguous float32 array of the result's shape to write into.
+
+        Returns:
+            float32 (num_channels, num_frames, height, width).
+        """
+        return scale_and_normalize(self.frames, self.missing, self.options, out)
+
+
+__all__ = ["Frame", "ReadImage", "as_array", "find_nodata", "is_raster", "scale_and_normalize"]
