@@ -10,6 +10,7 @@ torchvision is needed.
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,12 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         bands = options["bands"]
         if num_frames > 1 and count == len(bands) * num_frames and is_undescribed(descriptions):
             return list(range(count)), True
-        return resolve_bands(descriptions, count, bands, options["band_indices"], options["names"]), False
+        described = None if descriptions is None else tuple(descriptions)
+        indices = None if options["band_indices"] is None else tuple(options["band_indices"])
+        try:
+            return list(_find_bands_once(described, count, tuple(bands), indices)), False
+        except ValueError:  # once more for the message, which names the file
+            return resolve_bands(descriptions, count, bands, options["band_indices"], options["names"]), False
 
     # ------------------------------------------------------------------ images and masks to tensors
 
@@ -499,6 +505,14 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return [_resize_logits(one, size).argmax(dim=0) for one, size in zip(logits, sizes, strict=True)]
 
 
+@lru_cache(maxsize=256)
+def _find_bands_once(
+    descriptions: tuple[str | None, ...] | None, count: int, bands: tuple[str, ...], indices: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """`resolve_bands`, which takes longer than reading a crop from memory; the files of a data set are described alike."""
+    return tuple(resolve_bands(descriptions, count, bands, indices))
+
+
 def _name_of(image: Any, position: int) -> str:
     first = image[0] if isinstance(image, list | tuple) and image else image
     return getattr(first, "name", None) or f"image {position}"
@@ -572,7 +586,7 @@ def _stack(key: str, rows: list[torch.Tensor], return_tensors: Any) -> Any:
             f"{key}: expected images of one size to stack, found {found}. Remedy: crop or pad them to one size, pass "
             "them one by one, or use return_tensors=None for lists."
         )
-    batch = torch.stack(rows)
+    batch = rows[0][None] if len(rows) == 1 else torch.stack(rows)
     return batch if kind == "pt" else batch.numpy()
 
 

@@ -9,10 +9,14 @@ import torch
 
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL
+from ..raster_values_prithvi import ReadImage
 from .raster import GeoTiffRaster
+from .shared_batches import empty_batch, pack_batch
 
 
 _MAX_DRAWS = 10
+# Looking for values in other units takes as long as the rest of a crop; so many crops of a process tell.
+_CROPS_CHECKED_FOR_UNITS = 64
 
 Image = GeoTiffRaster | tuple[GeoTiffRaster, ...]
 CropWindow = tuple[int, int, int, int]
@@ -26,6 +30,10 @@ class SegmentationTransform:
     gives a crop as it is. A chip smaller than the crop is padded right and bottom, the image by reflection and the
     labels by -100. In evaluation the whole chip is read, without augmentation.
 
+    The examples of a call are parts of one batch, which `collate_chips` takes whole. Values in other units than the
+    statistics are looked for in the first crops of each process only; a check of the data (`audit_split`) and
+    evaluation look at every chip.
+
     Random numbers come from torch's global generator, which differs in each worker of a DataLoader.
 
     Args:
@@ -38,6 +46,7 @@ class SegmentationTransform:
         train (`bool`, *optional*, defaults to `False`): training or evaluation.
 
     Raises:
+        TypeError: an image processor of a class that changes `preprocess` but not `read_image`.
         ValueError: an unknown augmentation or a crop size that is not positive; when called, a mask that is missing
             or not of its image's size, and what the image processor finds wrong.
 
@@ -58,10 +67,17 @@ class SegmentationTransform:
     ) -> None:
         if augmentation not in ("none", "hflip", "d4"):
             raise ValueError(f"Expected augmentation none, hflip or d4, found {augmentation!r}.")
+        overridden = type(image_processor).preprocess is not PrithviImageProcessor.preprocess
+        if overridden and type(image_processor).read_image is PrithviImageProcessor.read_image:
+            raise TypeError(
+                f"Expected {type(image_processor).__name__} to override read_image where it overrides preprocess, found "
+                "preprocess alone: training crops are read by read_image."
+            )
         self.image_processor = image_processor
         self.crop_size = _as_size(crop_size)
         self.augmentation = augmentation
         self.train = train
+        self._crops_checked = 0
 
     def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
         """Transforms a batch of rows.
@@ -76,6 +92,8 @@ class SegmentationTransform:
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
+        if self.train and self.crop_size is not None:
+            return self._draw_batch(images, masks)
         examples = [self._transform(image, mask) for image, mask in zip(images, masks, strict=True)]
         if all(labels is None for _, labels in examples):
             return {"pixel_values": [pixel_values for pixel_values, _ in examples]}
@@ -87,48 +105,79 @@ class SegmentationTransform:
         }
 
     def _transform(self, image: Image, mask: GeoTiffRaster | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A whole chip, turned in training."""
         _check_rasters(image, mask)
         if not self.train:
             return self._process(image, mask)
         _check_mask(image, mask)
-        if self.crop_size is None:
-            return self._augment(*self._process(image, mask))
-        return self._augment(*_pad(*self._draw_crop(image, mask), self.crop_size))
+        pixel_values, labels = self._process(image, mask)
+        turn = self._draw_turn(labels.shape)
+        return _flip_and_turn(pixel_values, *turn), _flip_and_turn(labels, *turn)
 
     def _process(self, image: Image, mask: GeoTiffRaster | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Applies the image processor to one image: `(num_channels, num_frames, height, width)`, `(height, width)`."""
         inputs = self.image_processor([image], None if mask is None else [mask], return_tensors="pt")
         return inputs["pixel_values"][0], None if mask is None else inputs["labels"][0]
 
-    def _process_window(
-        self, image: Image, mask: GeoTiffRaster, window: CropWindow
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._process(_select(image, window), mask.select(window=window))
+    # ------------------------------------------------------------------ crops
 
-    def _draw_crop(self, image: Image, mask: GeoTiffRaster) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw_batch(self, images: Sequence[Image], masks: Sequence[GeoTiffRaster | None]) -> dict[str, Any]:
+        """Crops of several chips, each written to its place in one batch."""
+        channels, frames = len(self.image_processor.bands), self.image_processor.num_frames
+        batch = empty_batch(
+            {
+                "pixel_values": ((len(images), channels, frames, *self.crop_size), torch.float32),
+                "labels": ((len(images), *self.crop_size), torch.int64),
+            }
+        )
+        places = zip(*(tensor.numpy() for tensor in batch.values()), strict=True)
+        for image, mask, place in zip(images, masks, places, strict=True):
+            self._write_example(image, mask, *place)
+        return {name: list(tensor.unbind()) for name, tensor in batch.items()}
+
+    def _write_example(
+        self, image: Image, mask: GeoTiffRaster | None, pixel_values: np.ndarray, labels: np.ndarray
+    ) -> None:
+        _check_rasters(image, mask)
+        _check_mask(image, mask)
+        crop = self._draw_crop(image, mask)
+        turn = self._draw_turn(self.crop_size)
+        if crop.labels.shape != self.crop_size:
+            values, padded = _pad(torch.from_numpy(crop.pixel_values()), torch.from_numpy(crop.labels), self.crop_size)
+            pixel_values[...], labels[...] = _flip_and_turn(values, *turn), _flip_and_turn(padded, *turn)
+            return
+        turned = crop.turned(*turn)
+        turned.pixel_values(out=pixel_values)
+        labels[...] = turned.labels
+
+    def _read(self, image: Image, mask: GeoTiffRaster) -> ReadImage:
+        check_units = self._crops_checked < _CROPS_CHECKED_FOR_UNITS
+        self._crops_checked += check_units
+        return self.image_processor.read_image(image, mask, check_units)
+
+    def _draw_crop(self, image: Image, mask: GeoTiffRaster) -> ReadImage:
         """Draws crops until one holds a valid label; after a few, places one on a valid label of the chip, if any."""
         size = mask.shape[-2:]
         for _ in range(_MAX_DRAWS):
-            example = self._process_window(image, mask, _draw_window(size, self.crop_size))
-            if (example[1] != IGNORED_LABEL).any():
-                return example
-        labels = self._process(image, mask)[1]
-        valid = (labels != IGNORED_LABEL).nonzero()
+            window = _draw_window(size, self.crop_size)
+            crop = self._read(_select(image, window), mask.select(window=window))
+            if (crop.labels != IGNORED_LABEL).any():
+                return crop
+        valid = np.argwhere(self._read(image, mask).labels != IGNORED_LABEL)
         if not len(valid):
-            return example
-        pixel = valid[torch.randint(len(valid), ())].tolist()
-        return self._process_window(image, mask, _draw_window(size, self.crop_size, pixel))
+            return crop
+        pixel = valid[int(torch.randint(len(valid), ()))].tolist()
+        window = _draw_window(size, self.crop_size, pixel)
+        return self._read(_select(image, window), mask.select(window=window))
 
-    def _augment(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flips and rotates image and labels together; both have height and width as their last axes."""
+    def _draw_turn(self, size: Sequence[int]) -> tuple[bool, int]:
+        """Whether to flip left-right, and by how many quarters to turn then."""
         if self.augmentation == "none":
-            return pixel_values, labels
+            return False, 0
         flip = bool(torch.randint(2, ()))
-        turns = 0
-        if self.augmentation == "d4":
-            square = labels.shape[-1] == labels.shape[-2]
-            turns = int(torch.randint(4, ())) if square else 2 * int(torch.randint(2, ()))
-        return tuple(_flip_and_turn(tensor, flip, turns) for tensor in (pixel_values, labels))
+        if self.augmentation == "hflip":
+            return flip, 0
+        return flip, int(torch.randint(4, ())) if size[0] == size[1] else 2 * int(torch.randint(2, ()))
 
 
 def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -154,7 +203,19 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
                 f"Expected {key} of one shape in a batch, found {', '.join(map(str, shapes))}. Train on crops "
                 "(crop_size), and evaluate chips of different sizes with a batch size of 1."
             )
-    return {key: torch.stack([row[key] for row in rows]) for key in keys}
+    batch = {key: _stack([row[key] for row in rows]) for key in keys}
+    return pack_batch(batch)
+
+
+def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Stacks tensors; those that are the parts of one batch, in order, are that batch without a copy."""
+    whole = tensors[0]._base
+    if whole is None or whole.shape != (len(tensors), *tensors[0].shape) or not whole.is_contiguous():
+        return torch.stack(tensors)
+    places = (whole.storage_offset() + index * whole.stride(0) for index in range(len(tensors)))
+    if any(t._base is not whole or t.storage_offset() != place for t, place in zip(tensors, places, strict=True)):
+        return torch.stack(tensors)
+    return whole
 
 
 def _as_size(crop_size: int | Sequence[int] | None) -> tuple[int, int] | None:
