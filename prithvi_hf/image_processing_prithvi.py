@@ -509,7 +509,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 def _find_bands_once(
     descriptions: tuple[str | None, ...] | None, count: int, bands: tuple[str, ...], indices: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """`resolve_bands`, which takes longer than reading a crop from memory; the files of a data set are described alike."""
+    """`resolve_bands`, which takes longer than to read a crop from memory; files of a data set are described alike."""
     return tuple(resolve_bands(descriptions, count, bands, indices))
 
 

@@ -108,7 +108,10 @@ def _equals_nodata(frame: Frame, nodata: Sequence[float]) -> np.ndarray | None:
             continue
         # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
         with np.errstate(over="ignore"):
-            if limits is not None and not limits[0] <= (values.dtype.type(number) if is_float else number) <= limits[1]:
+            if (
+                limits is not None
+                and not limits[0] <= (values.dtype.type(number) if is_float else number) <= limits[1]
+            ):
                 continue
             equal = values == (number if is_float else int(number))
         found = equal if found is None else found | equal

@@ -1,11 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Batches from the workers of a DataLoader through shared memory that is used again.
 
-torch makes a new shared memory file for every tensor that leaves a worker. Its pages are zeroed and mapped one by one as
-they are written, which takes several times as long as cutting and normalising the crops themselves. Here each worker
-keeps one file of a few slots: it writes a batch into a free slot and sends its number; the receiving process uses the
-slot's memory as it is and frees it when the last tensor on it is gone. Where no slot is free, and outside workers, batches
-are ordinary tensors, so a program that keeps all its batches loses nothing but the gain.
+torch makes a new shared memory file for every tensor that leaves a worker. Its pages are zeroed and mapped one by one
+as they are written, which takes several times as long as cutting and normalising the crops themselves. Here each
+worker keeps one file of a few slots: it writes a batch into a free slot and sends its number; the receiving process
+uses the slot's memory as it is and frees it when the last tensor on it is gone. Where no slot is free, and outside
+workers, batches are ordinary tensors, so a program that keeps all its batches loses nothing but the gain.
 """
 
 import itertools

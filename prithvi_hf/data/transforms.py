@@ -70,8 +70,8 @@ class SegmentationTransform:
         overridden = type(image_processor).preprocess is not PrithviImageProcessor.preprocess
         if overridden and type(image_processor).read_image is PrithviImageProcessor.read_image:
             raise TypeError(
-                f"Expected {type(image_processor).__name__} to override read_image where it overrides preprocess, found "
-                "preprocess alone: training crops are read by read_image."
+                f"Expected {type(image_processor).__name__} to override read_image where it overrides preprocess, "
+                "found preprocess alone: training crops are read by read_image."
             )
         self.image_processor = image_processor
         self.crop_size = _as_size(crop_size)
