@@ -22,7 +22,15 @@ from .bands_prithvi import is_undescribed, resolve_bands
 from .hub_prithvi import RemoteCodeMixin, without_remote_code
 from .labels_prithvi import read_labels
 from .processor_options_prithvi import check_consistency, clean_option, reject, to_json_number
-from .raster_values_prithvi import Frame, ReadImage, as_array, find_nodata, is_raster
+from .raster_values_prithvi import (
+    Frame,
+    ReadImage,
+    as_array,
+    find_nodata,
+    is_raster,
+    replacement_changes_nothing,
+    scale_and_normalize,
+)
 from .units_prithvi import UnitsWarning, units_problem
 
 
@@ -332,28 +340,27 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     def _preprocess_one(
         self, image: Any, segmentation_map: Any, options: Mapping[str, Any]
     ) -> dict[str, torch.Tensor]:
-        read = self._read_image(image, segmentation_map, options)
-        self._check_units(read.frames, read.missing, options)
-        result = {"pixel_values": torch.from_numpy(read.pixel_values())}
-        if read.labels is not None:
-            result["labels"] = torch.from_numpy(read.labels)
-        if options["return_nodata_mask"]:
-            result["nodata_mask"] = torch.from_numpy(read.nodata_mask)
-        return result
-
-    def _read_image(self, image: Any, segmentation_map: Any, options: Mapping[str, Any]) -> ReadImage:
         frames = self._read_frames(image, options)
         missing, nodata_mask = find_nodata(frames, options)
-        labels = None if segmentation_map is None else read_labels(segmentation_map, nodata_mask, options)
-        return ReadImage(frames, missing, nodata_mask, labels, options)
+        self._check_units(frames, missing, options)
+        result = {"pixel_values": torch.from_numpy(scale_and_normalize(frames, missing, options))}
+        if segmentation_map is not None:
+            result["labels"] = torch.from_numpy(read_labels(segmentation_map, nodata_mask, options))
+        if options["return_nodata_mask"]:
+            result["nodata_mask"] = torch.from_numpy(nodata_mask)
+        return result
 
-    def read_image(self, image: Any, segmentation_map: Any = None, check_units: bool = True) -> ReadImage:
+    def read_image(
+        self, image: Any, segmentation_map: Any = None, check_units: bool = True, labels: np.ndarray | None = None
+    ) -> ReadImage:
         """Reads one image with its mask, and leaves the scaling until it is known what for: see [`ReadImage`].
 
         Args:
             image: one image, see the class.
             segmentation_map: its mask, as in [`~PrithviImageProcessor.preprocess`].
-            check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`.
+            check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`. Without it
+                nodata pixels are only looked for where that changes pixel values or labels.
+            labels: contiguous int64 array of the mask's size to write the labels into.
 
         Returns:
             [`ReadImage`]: `pixel_values()` and `labels` are what a call of the processor gives.
@@ -362,9 +369,18 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: the image or the mask does not fit the options.
         """
         of_a_call = {"names": _name_of(image, 0), "file_nodata": None, "band_names": None}
-        read = self._read_image(image, segmentation_map, {**self._checked_options(), **of_a_call})
+        options = {**self._checked_options(), **of_a_call}
+        frames = self._read_frames(image, options)
+        if check_units or options["mask_nodata_labels"] or not replacement_changes_nothing(frames, options):
+            missing, nodata_mask = find_nodata(frames, options)
+            read = ReadImage(frames, missing, nodata_mask, None, options)
+        else:
+            nodata_mask = np.broadcast_to(False, frames[0].values.shape[-2:])
+            read = ReadImage(frames, [None] * len(frames), None, None, options)
         if check_units:
-            self._check_units(read.frames, read.missing, read.options)
+            self._check_units(frames, read.missing, options)
+        if segmentation_map is not None:
+            read.labels = read_labels(segmentation_map, nodata_mask, options, labels)
         return read
 
     def _check_units(self, frames: list[Frame], missing: list[np.ndarray | None], options: Mapping[str, Any]) -> None:
@@ -441,13 +457,14 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         name = getattr(raster, "name", None) or options["names"]
         descriptions = raster.descriptions if options["band_names"] is None else options["band_names"]
         indices, is_stack = self._used_bands(descriptions, raster.count, {**options, "names": name}, num_frames)
-        # A raster whose pixels are in memory already may show them without a copy.
-        values = as_array(getattr(raster, "read_shared", raster.read)(bands=indices), name)
+        # What a raster says of its mask and its limits is meant of the bands in use: GDAL takes the fourth of four
+        # bands without a description for an alpha band.
+        narrowed = raster.select(indices) if hasattr(raster, "select") else raster
+        values = as_array(raster.read(bands=indices) if narrowed is raster else narrowed.read(), name)
         arrays = self.split_stacked_frames(values, num_frames) if is_stack else [values]
         tag = options["file_nodata"] if raster.nodata is None else raster.nodata
-        # Of the bands in use: GDAL takes the fourth of four bands without a description for an alpha band.
-        mask = raster.select(indices).read_nodata_mask() if hasattr(raster, "select") else raster.read_nodata_mask()
-        return [Frame(array, name, tag, mask, getattr(raster, "limits", None)) for array in arrays]
+        mask, limits = narrowed.read_nodata_mask(), getattr(narrowed, "limits", None)
+        return [Frame(array, name, tag, mask, limits) for array in arrays]
 
     def split_stacked_frames(self, array: np.ndarray, num_frames: int) -> list[np.ndarray]:
         """Takes apart a stack of dates: all bands of the first date, then all bands of the second.

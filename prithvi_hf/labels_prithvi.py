@@ -16,7 +16,9 @@ IGNORED_LABEL = -100
 _NO_CLASS = np.iinfo(np.int64).min
 
 
-def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+def read_labels(
+    segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping[str, Any], out: np.ndarray | None = None
+) -> np.ndarray:
     """Reads one mask.
 
     Args:
@@ -24,6 +26,7 @@ def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping
         nodata_mask: bool (height, width), the nodata pixels of the image.
         options: the image processor's `ignore_values`, `do_reduce_labels`, `num_labels` and `mask_nodata_labels`, and
             `names`, what messages call the image.
+        out: contiguous int64 array of the mask's size to write into, such as one example's place in a batch.
 
     Returns:
         Class numbers, int64 (height, width), ignored pixels -100.
@@ -39,21 +42,29 @@ def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping
             f"{options['names']}). Remedy: pair each image with its own mask, on the same grid."
         )
     if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
-        labels = _labels_by_table(values, options)
+        labels = _labels_by_table(values, options, out)
     else:
-        labels = _labels_by_rule(values, name, options)
-    if labels is None:  # a value that is no class: the rule says which
-        labels = _labels_by_rule(values, name, options)
+        labels = None
+    if labels is None:  # no table for this data type, or a value that is no class: the rule says which
+        labels = _into(out, _labels_by_rule(values, name, options))
     if options["mask_nodata_labels"]:
         labels[nodata_mask] = IGNORED_LABEL
     return labels
 
 
-def _labels_by_table(values: np.ndarray, options: Mapping[str, Any]) -> np.ndarray | None:
+def _into(out: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    if out is None:
+        return labels
+    out[...] = labels
+    return out
+
+
+def _labels_by_table(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray | None) -> np.ndarray | None:
     """Labels of integers of one or two bytes, looked up; None where a value is no class. Many times faster."""
     ignored = tuple(options["ignore_values"] or ())
     table = _label_table(values.dtype, ignored, options["do_reduce_labels"], options["num_labels"])
-    labels = table[values.view(f"u{values.dtype.itemsize}")]
+    # Every value is in the table; "clip" only spares the check of that.
+    labels = table.take(values.view(f"u{values.dtype.itemsize}"), mode="clip", out=out)
     return None if options["num_labels"] is not None and labels.size and labels.min() == _NO_CLASS else labels
 
 

@@ -40,7 +40,8 @@ def is_raster(value: Any) -> bool:
         True when it has the attributes that the image processor uses.
     """
     needed = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
-    return all(hasattr(value, attribute) for attribute in needed)
+    # Of the class first, where a property is found without being computed.
+    return all(hasattr(type(value), attribute) or hasattr(value, attribute) for attribute in needed)
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
@@ -93,6 +94,29 @@ def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[li
     return missing, scene
 
 
+def replacement_changes_nothing(frames: Sequence[Frame], options: Mapping[str, Any]) -> bool:
+    """Whether all values that `find_nodata` could find are the replacement already, so that no search is needed.
+
+    So it is for files whose nodata value is 0, replaced by 0, and for files in which no nodata value occurs.
+
+    Args:
+        frames: frames of one size.
+        options: `nodata_rule`, `nodata_value` and `nodata_replacement` of the image processor.
+
+    Returns:
+        False also where it takes the search to know.
+    """
+    return options["nodata_rule"] == "all" and all(
+        frame.file_mask is None
+        and (frame.limits is not None or frame.values.dtype.kind != "f")
+        and all(
+            number == options["nodata_replacement"] or math.isnan(number) or _cannot_occur(frame, number)
+            for number in _nodata_values(frame.tag, options["nodata_value"])
+        )
+        for frame in frames
+    )
+
+
 def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) -> list[float]:
     values = nodata_value if isinstance(nodata_value, list) else [nodata_value]
     return list(dict.fromkeys(float(value) for value in [tag, *values] if value is not None))
@@ -100,22 +124,32 @@ def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) 
 
 def _equals_nodata(frame: Frame, nodata: Sequence[float]) -> np.ndarray | None:
     """Where single values are NaN or equal a nodata value; None when none does."""
-    values, limits = frame.values, frame.limits
+    values = frame.values
     is_float = values.dtype.kind == "f"
-    found = np.isnan(values) if is_float and limits is None else None
+    found = np.isnan(values) if is_float and frame.limits is None else None
     for number in nodata:
-        if math.isnan(number) or not (is_float or number.is_integer()):
+        if math.isnan(number) or not (is_float or number.is_integer()) or _cannot_occur(frame, number):
             continue
         # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
         with np.errstate(over="ignore"):
-            if (
-                limits is not None
-                and not limits[0] <= (values.dtype.type(number) if is_float else number) <= limits[1]
-            ):
-                continue
             equal = values == (number if is_float else int(number))
         found = equal if found is None else found | equal
     return found if found is not None and found.any() else None
+
+
+def _cannot_occur(frame: Frame, number: float) -> bool:
+    """Whether the limits of a frame's values say that a number is not among them."""
+    if frame.limits is None:
+        return False
+    values, (smallest, largest) = frame.values, frame.limits
+    if values.dtype.kind != "f":
+        own = number
+    else:
+        with np.errstate(over="ignore"):
+            own = values.dtype.type(number)
+    if own == smallest and values.size:  # nodata values are often the smallest of a file and absent from most of it
+        smallest = values.min()
+    return not smallest <= own <= largest
 
 
 def _nodata_pixels(frame: Frame, single: np.ndarray | None, combine: Any) -> np.ndarray:
@@ -184,35 +218,42 @@ def scale_and_normalize(
     return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
+def _flip(array: np.ndarray) -> np.ndarray:
+    """Left-right. torch's copy is several times faster than numpy's, or than work on a view of negative strides."""
+    bits = np.ascontiguousarray(array).view(f"i{array.dtype.itemsize}")
+    return torch.from_numpy(bits).flip(-1).numpy().view(array.dtype)
+
+
 @dataclass
 class ReadImage:
     """One image, read and checked for missing values; scaling and normalisation are still to do.
 
-    Turning it costs nothing, and its pixel values are made once, in the orientation and at the place wanted.
+    It is turned as it lies in the file, a fraction of the bytes of its pixel values, and these are made once, at the
+    place wanted.
 
     Attributes:
-        frames: the frames, values as in the file. They may lie in memory that cannot be written.
+        frames: the frames, values as in the file.
         missing: for each frame the values to replace, or None, as from `find_nodata`.
-        nodata_mask: bool (height, width), the nodata pixels.
+        nodata_mask: bool (height, width), the nodata pixels; None where they were not asked for.
         labels: int64 (height, width), ignored pixels -100; None without a mask.
         options: options of the image processor.
     """
 
     frames: list[Frame]
     missing: list[np.ndarray | None]
-    nodata_mask: np.ndarray
+    nodata_mask: np.ndarray | None
     labels: np.ndarray | None
     options: Mapping[str, Any]
 
     def turned(self, flip: bool, quarters: int) -> "ReadImage":
-        """The image flipped left-right, then turned by quarters against the clock; views of the same memory."""
+        """The image flipped left-right, then turned by quarters against the clock."""
         if not flip and not quarters % 4:
             return self
 
         def turn(array: np.ndarray | None) -> np.ndarray | None:
             if array is None:
                 return None
-            flipped = array[..., ::-1] if flip else array
+            flipped = _flip(array) if flip else array
             return np.rot90(flipped, quarters, axes=(-2, -1)) if quarters % 4 else flipped
 
         frames = [replace(frame, values=turn(frame.values), file_mask=turn(frame.file_mask)) for frame in self.frames]

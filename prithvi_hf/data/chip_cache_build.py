@@ -3,8 +3,8 @@
 
 A cache lies in a folder whose name says which files and bands it holds (the first key) and in which state the files
 were (the second). It is made in a folder of another name under a lock, so that of several processes one decodes and
-the others wait, and gets its name when it is complete. What a killed process left is removed by the next one that makes
-a cache.
+the others wait, and gets its name when it is complete. What a killed process left is removed by the next one that
+makes a cache.
 """
 
 import errno
@@ -365,7 +365,8 @@ def _explained_disk_errors(root: Path) -> Iterator[None]:
             raise
         raise ChipCacheError(
             f"{root}: expected to write the cache of decoded chips, found: {error.strerror or error}. Free some "
-            "space, choose another place with decoded_cache_dir (in Python: cache_dir), or go without: decoded_cache: false."
+            "space, choose another place with decoded_cache_dir (in Python: cache_dir), or go without "
+            "(decoded_cache: false)."
         ) from error
 
 

@@ -140,35 +140,37 @@ class SegmentationTransform:
     ) -> None:
         _check_rasters(image, mask)
         _check_mask(image, mask)
-        crop = self._draw_crop(image, mask)
+        is_whole = all(side >= wanted for side, wanted in zip(mask.shape[-2:], self.crop_size, strict=True))
+        crop = self._draw_crop(image, mask, labels if is_whole else None)
         turn = self._draw_turn(self.crop_size)
-        if crop.labels.shape != self.crop_size:
+        if not is_whole:
             values, padded = _pad(torch.from_numpy(crop.pixel_values()), torch.from_numpy(crop.labels), self.crop_size)
             pixel_values[...], labels[...] = _flip_and_turn(values, *turn), _flip_and_turn(padded, *turn)
             return
         turned = crop.turned(*turn)
         turned.pixel_values(out=pixel_values)
-        labels[...] = turned.labels
+        if turned is not crop:
+            labels[...] = turned.labels
 
-    def _read(self, image: Image, mask: GeoTiffRaster) -> ReadImage:
+    def _read(self, image: Image, mask: GeoTiffRaster, labels: np.ndarray | None = None) -> ReadImage:
         check_units = self._crops_checked < _CROPS_CHECKED_FOR_UNITS
         self._crops_checked += check_units
-        return self.image_processor.read_image(image, mask, check_units)
+        return self.image_processor.read_image(image, mask, check_units, labels)
 
-    def _draw_crop(self, image: Image, mask: GeoTiffRaster) -> ReadImage:
+    def _draw_crop(self, image: Image, mask: GeoTiffRaster, labels: np.ndarray | None) -> ReadImage:
         """Draws crops until one holds a valid label; after a few, places one on a valid label of the chip, if any."""
         size = mask.shape[-2:]
         for _ in range(_MAX_DRAWS):
             window = _draw_window(size, self.crop_size)
-            crop = self._read(_select(image, window), mask.select(window=window))
-            if (crop.labels != IGNORED_LABEL).any():
+            crop = self._read(_select(image, window), mask.select(window=window), labels)
+            if crop.labels.max() != IGNORED_LABEL or crop.labels.min() != IGNORED_LABEL:
                 return crop
         valid = np.argwhere(self._read(image, mask).labels != IGNORED_LABEL)
         if not len(valid):
             return crop
         pixel = valid[int(torch.randint(len(valid), ()))].tolist()
         window = _draw_window(size, self.crop_size, pixel)
-        return self._read(_select(image, window), mask.select(window=window))
+        return self._read(_select(image, window), mask.select(window=window), labels)
 
     def _draw_turn(self, size: Sequence[int]) -> tuple[bool, int]:
         """Whether to flip left-right, and by how many quarters to turn then."""
