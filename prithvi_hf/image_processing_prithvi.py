@@ -28,6 +28,7 @@ from .raster_values_prithvi import (
     as_array,
     find_nodata,
     is_raster,
+    normalize_file_values,
     replacement_changes_nothing,
     scale_and_normalize,
 )
@@ -394,6 +395,18 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if problem is not None:
             self._units_warned.add(key)
             warnings.warn(problem, UnitsWarning, stacklevel=2)
+
+    def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
+        """Scales and normalises values that are as in the file, on the device on which they are.
+
+        Args:
+            file_values: (batch_size, num_channels, num_frames, height, width) of any type, missing values replaced, as
+                `SegmentationTransform(normalize=False)` gives them.
+
+        Returns:
+            `pixel_values` float32 of the same shape, the figures that a call of the processor gives.
+        """
+        return normalize_file_values(file_values, self._checked_options())
 
     # ------------------------------------------------------------------ frames
 

@@ -4,6 +4,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -203,11 +204,7 @@ def scale_and_normalize(
     shape = (len(frames), channels, *size) if by_date else (channels, len(frames), *size)
     memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
-    for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
-        with np.errstate(over="ignore"):
-            output[:, t] = frame.values
-        if where is not None:
-            np.copyto(output[:, t], np.float32(options["nodata_replacement"]), where=where)
+    _replace_missing(frames, missing, options, output)
     if options["do_rescale"] and options["rescale_factor"] != 1:
         output *= np.float32(options["rescale_factor"])
     if options["do_rescale"] and options["rescale_offset"] != 0:
@@ -222,6 +219,58 @@ def _flip(array: np.ndarray) -> np.ndarray:
     """Left-right. torch's copy is several times faster than numpy's, or than work on a view of negative strides."""
     bits = np.ascontiguousarray(array).view(f"i{array.dtype.itemsize}")
     return torch.from_numpy(bits).flip(-1).numpy().view(array.dtype)
+
+
+def _replace_missing(
+    frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: Mapping[str, Any], output: np.ndarray
+) -> None:
+    """Writes the values of the frames by (channel, frame), and the replacement of those that are missing."""
+    for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
+        with np.errstate(over="ignore"):
+            output[:, t] = frame.values
+        if where is not None:
+            np.copyto(output[:, t], output.dtype.type(options["nodata_replacement"]), where=where)
+
+
+def can_stay_as_in_file(dtype: str, options: Mapping[str, Any]) -> bool:
+    """Whether values can be handed on in a file's data type, missing ones replaced, in fewer bytes than as float32.
+
+    Args:
+        dtype: numpy name of the data type.
+        options: the image processor's `nodata_replacement`.
+    """
+    if dtype not in ("uint8", "int8", "uint16", "int16"):
+        return False
+    limits, replacement = np.iinfo(dtype), options["nodata_replacement"]
+    return float(replacement).is_integer() and limits.min <= replacement <= limits.max
+
+
+def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
+    """The second half of [`scale_and_normalize`] for a batch, on any device; the same figures.
+
+    Args:
+        values: (batch_size, num_channels, num_frames, height, width), missing values replaced.
+        options: as there.
+
+    Returns:
+        float32, the same shape.
+    """
+    output = values.to(torch.float32, copy=True)
+    if options["do_rescale"] and options["rescale_factor"] != 1:
+        output.mul_(options["rescale_factor"])
+    if options["do_rescale"] and options["rescale_offset"] != 0:
+        output.add_(options["rescale_offset"])
+    if options["do_normalize"]:
+        output.sub_(_a_channel(tuple(options["image_mean"]), values.device))
+        output.div_(_a_channel(tuple(options["image_std"]), values.device))
+    if options["frame_order"] == "original_crop":
+        return output.transpose(1, 2).contiguous().reshape(values.shape)
+    return output
+
+
+@lru_cache(maxsize=32)
+def _a_channel(figures: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(figures, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
 
 
 @dataclass
@@ -273,5 +322,23 @@ class ReadImage:
         """
         return scale_and_normalize(self.frames, self.missing, self.options, out)
 
+    def file_values(self, out: np.ndarray) -> None:
+        """Values as in the file, missing ones replaced, for [`normalize_file_values`].
 
-__all__ = ["Frame", "ReadImage", "as_array", "find_nodata", "is_raster", "scale_and_normalize"]
+        Args:
+            out: (num_channels, num_frames, height, width) to write into, of the file's data type or float32.
+        """
+        _replace_missing(self.frames, self.missing, self.options, out)
+
+
+__all__ = [
+    "Frame",
+    "ReadImage",
+    "as_array",
+    "can_stay_as_in_file",
+    "find_nodata",
+    "is_raster",
+    "normalize_file_values",
+    "replacement_changes_nothing",
+    "scale_and_normalize",
+]

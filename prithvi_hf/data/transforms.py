@@ -9,7 +9,7 @@ import torch
 
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL
-from ..raster_values_prithvi import ReadImage
+from ..raster_values_prithvi import ReadImage, can_stay_as_in_file
 from .raster import GeoTiffRaster
 from .shared_batches import empty_batch, pack_batch
 
@@ -44,6 +44,10 @@ class SegmentationTransform:
             every other one on average, "d4" for one of the eight symmetries of the square (one of the four that keep
             the shape, where height and width differ).
         train (`bool`, *optional*, defaults to `False`): training or evaluation.
+        normalize (`bool`, *optional*, defaults to `True`): False gives training crops as `file_values` in place of
+            `pixel_values`: missing values replaced, but in the units and, where it holds integers of one or two bytes,
+            the data type of the file. [`PrithviTrainer`] normalises them on the model's device
+            ([`PrithviImageProcessor.normalize_file_values`]); half the bytes go there, and half the work is done here.
 
     Raises:
         TypeError: an image processor of a class that changes `preprocess` but not `read_image`.
@@ -64,6 +68,7 @@ class SegmentationTransform:
         crop_size: int | Sequence[int] | None = None,
         augmentation: Literal["none", "hflip", "d4"] = "none",
         train: bool = False,
+        normalize: bool = True,
     ) -> None:
         if augmentation not in ("none", "hflip", "d4"):
             raise ValueError(f"Expected augmentation none, hflip or d4, found {augmentation!r}.")
@@ -77,6 +82,9 @@ class SegmentationTransform:
         self.crop_size = _as_size(crop_size)
         self.augmentation = augmentation
         self.train = train
+        self.normalize = normalize
+        if not normalize and not (train and crop_size is not None):
+            raise ValueError("Expected crop_size and train=True with normalize=False, which is for training crops.")
         self._crops_checked = 0
 
     def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
@@ -88,7 +96,8 @@ class SegmentationTransform:
 
         Returns:
             `dict[str, list[torch.Tensor]]`: `pixel_values` float32, each `(num_channels, num_frames, height, width)`,
-            and `labels` int64, each `(height, width)`, ignored pixels -100; no `labels` where no row has a mask.
+            or `file_values` (see `normalize`), and `labels` int64, each `(height, width)`, ignored pixels -100; no
+            `labels` where no row has a mask.
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
@@ -124,9 +133,10 @@ class SegmentationTransform:
     def _draw_batch(self, images: Sequence[Image], masks: Sequence[GeoTiffRaster | None]) -> dict[str, Any]:
         """Crops of several chips, each written to its place in one batch."""
         channels, frames = len(self.image_processor.bands), self.image_processor.num_frames
+        name, dtype = ("pixel_values", torch.float32) if self.normalize else ("file_values", self._common_type(images))
         batch = empty_batch(
             {
-                "pixel_values": ((len(images), channels, frames, *self.crop_size), torch.float32),
+                name: ((len(images), channels, frames, *self.crop_size), dtype),
                 "labels": ((len(images), *self.crop_size), torch.int64),
             }
         )
@@ -135,22 +145,35 @@ class SegmentationTransform:
             self._write_example(image, mask, *place)
         return {name: list(tensor.unbind()) for name, tensor in batch.items()}
 
-    def _write_example(
-        self, image: Image, mask: GeoTiffRaster | None, pixel_values: np.ndarray, labels: np.ndarray
-    ) -> None:
+    def _common_type(self, images: Sequence[Image]) -> torch.dtype:
+        """The data type of all files of a batch, if they have one that can be handed on, or else float32."""
+        dtypes = {getattr(frame, "dtype", None) for image in images for frame in _frames(image)}
+        options = {"nodata_replacement": self.image_processor.nodata_replacement}
+        own = dtypes.pop() if len(dtypes) == 1 else None
+        return getattr(torch, own) if own is not None and can_stay_as_in_file(own, options) else torch.float32
+
+    def _write_example(self, image: Image, mask: GeoTiffRaster | None, values: np.ndarray, labels: np.ndarray) -> None:
         _check_rasters(image, mask)
         _check_mask(image, mask)
         is_whole = all(side >= wanted for side, wanted in zip(mask.shape[-2:], self.crop_size, strict=True))
         crop = self._draw_crop(image, mask, labels if is_whole else None)
         turn = self._draw_turn(self.crop_size)
         if not is_whole:
-            values, padded = _pad(torch.from_numpy(crop.pixel_values()), torch.from_numpy(crop.labels), self.crop_size)
-            pixel_values[...], labels[...] = _flip_and_turn(values, *turn), _flip_and_turn(padded, *turn)
+            small = np.empty((*values.shape[:2], *crop.labels.shape), dtype=values.dtype)
+            self._write_values(crop, small)
+            padded = _pad(torch.from_numpy(small), torch.from_numpy(crop.labels), self.crop_size)
+            values[...], labels[...] = (_flip_and_turn(tensor, *turn) for tensor in padded)
             return
         turned = crop.turned(*turn)
-        turned.pixel_values(out=pixel_values)
+        self._write_values(turned, values)
         if turned is not crop:
             labels[...] = turned.labels
+
+    def _write_values(self, crop: ReadImage, out: np.ndarray) -> None:
+        if self.normalize:
+            crop.pixel_values(out)
+        else:
+            crop.file_values(out)
 
     def _read(self, image: Image, mask: GeoTiffRaster, labels: np.ndarray | None = None) -> ReadImage:
         check_units = self._crops_checked < _CROPS_CHECKED_FOR_UNITS
@@ -189,13 +212,13 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
         rows (`Sequence[Mapping[str, torch.Tensor]]`): examples of [`SegmentationTransform`].
 
     Returns:
-        `dict[str, torch.Tensor]`: `pixel_values` `(batch_size, num_channels, num_frames, height, width)` and, where
-        the examples have them, `labels` `(batch_size, height, width)`.
+        `dict[str, torch.Tensor]`: `pixel_values` (or `file_values`) `(batch_size, num_channels, num_frames, height,
+        width)` and, where the examples have them, `labels` `(batch_size, height, width)`.
 
     Raises:
         ValueError: examples of different sizes, or of which only some have labels.
     """
-    keys = [key for key in ("pixel_values", "labels") if any(key in row for row in rows)]
+    keys = [key for key in ("pixel_values", "file_values", "labels") if any(key in row for row in rows)]
     for key in keys:
         if not all(key in row for row in rows):
             raise ValueError(f"Expected {key} in every example of a batch, found some without. Give all chips a mask.")
