@@ -154,8 +154,8 @@ class DataArguments:
     decoded_cache: bool = field(
         default=True,
         metadata={
-            "help": "Decode the needed bands of the training and validation chips once, into a file that all processes "
-            "share, instead of a crop at a time. Its size is said first: pixels x bands x bytes a value, not compressed."
+            "help": "Decode the needed bands of training and validation chips once, into a file that all processes "
+            "share, and not crop by crop. Its size is said first: pixels times bands, not compressed."
         },
     )
     decoded_cache_dir: str | None = field(
