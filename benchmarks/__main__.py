@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--json results.json]`."""
+"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--json results.json] [--data_dir sen1floods11]`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, reading
+from benchmarks import evaluating, loading, reading
 
 
 def main() -> None:
@@ -17,8 +17,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Medians and ratios of one run.")
     parser.add_argument("--repeats", type=int, default=15, help="timed calls of each contender (default 15)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--data_dir", type=Path, help="real Sen1Floods11 chips for the loader; generated ones without")
     options = parser.parse_args()
     results = [benchmark.run(options.repeats) for benchmark in (reading, evaluating)]
+    results += loading.run(options.repeats, options.data_dir)
     print("| what | ours (ms) | alternative (ms) | ratio | alternative is |\n|---|---|---|---|---|")
     for row in results:
         print(

@@ -128,7 +128,7 @@ def _tensors_in(
     tensors, offset = {}, 0
     for name, (shape, dtype) in layout.items():
         size = math.prod(shape) * dtype.itemsize
-        part = whole[offset : offset + size].view(torch.empty(0, dtype=dtype).numpy().dtype).reshape(shape)
+        part = whole[offset : offset + size].view(str(dtype).removeprefix("torch.")).reshape(shape)
         tensors[name] = torch.from_numpy(part)
         offset += -(-size // 64) * 64
     return tensors
