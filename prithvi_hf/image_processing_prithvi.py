@@ -29,6 +29,7 @@ from .raster_values_prithvi import (
     find_nodata,
     is_raster,
     normalize_file_values,
+    read_pixels,
     replacement_changes_nothing,
     scale_and_normalize,
 )
@@ -376,7 +377,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             missing, nodata_mask = find_nodata(frames, options)
             read = ReadImage(frames, missing, nodata_mask, None, options)
         else:
-            nodata_mask = np.broadcast_to(False, frames[0].values.shape[-2:])
+            nodata_mask = np.zeros(frames[0].values.shape[-2:], dtype=bool)
             read = ReadImage(frames, [None] * len(frames), None, None, options)
         if check_units:
             self._check_units(frames, read.missing, options)
@@ -473,7 +474,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         # What a raster says of its mask and its limits is meant of the bands in use: GDAL takes the fourth of four
         # bands without a description for an alpha band.
         narrowed = raster.select(indices) if hasattr(raster, "select") else raster
-        values = as_array(raster.read(bands=indices) if narrowed is raster else narrowed.read(), name)
+        values = as_array(raster.read(bands=indices) if narrowed is raster else read_pixels(narrowed), name)
         arrays = self.split_stacked_frames(values, num_frames) if is_stack else [values]
         tag = options["file_nodata"] if raster.nodata is None else raster.nodata
         mask, limits = narrowed.read_nodata_mask(), getattr(narrowed, "limits", None)

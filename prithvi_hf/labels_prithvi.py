@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .raster_values_prithvi import as_array, is_raster
+from .raster_values_prithvi import as_array, is_raster, read_pixels
 
 
 IGNORED_LABEL = -100
@@ -100,7 +100,7 @@ def _find_ignored(labels: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
 def _read_mask(segmentation_map: Any, name: str) -> np.ndarray:
     if is_raster(segmentation_map):
         shape = tuple(segmentation_map.shape)
-        values = None if len(shape) == 3 and shape[0] != 1 else as_array(segmentation_map.read(), name)
+        values = None if len(shape) == 3 and shape[0] != 1 else as_array(read_pixels(segmentation_map), name)
     else:
         values = as_array(_bools_to_ints(segmentation_map), name)
         shape = values.shape

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 
+_RASTER_ATTRIBUTES = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
+
+
 @dataclass
 class Frame:
     """One date of one image.
@@ -40,9 +43,25 @@ def is_raster(value: Any) -> bool:
     Returns:
         True when it has the attributes that the image processor uses.
     """
-    needed = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
-    # Of the class first, where a property is found without being computed.
-    return all(hasattr(type(value), attribute) or hasattr(value, attribute) for attribute in needed)
+    return _is_raster_class(type(value)) or all(hasattr(value, attribute) for attribute in _RASTER_ATTRIBUTES)
+
+
+@lru_cache(maxsize=256)
+def _is_raster_class(kind: type) -> bool:
+    """Whether a class has them all; asked of an object, its properties would be computed each time."""
+    return all(hasattr(kind, attribute) for attribute in _RASTER_ATTRIBUTES)
+
+
+def read_pixels(raster: Any) -> np.ndarray:
+    """All pixels of a raster; one whose pixels are in memory may show them without a copy, not to be written to.
+
+    Args:
+        raster: as in `is_raster`.
+
+    Returns:
+        (bands, height, width).
+    """
+    return getattr(raster, "read_shared", raster.read)()
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
@@ -217,7 +236,8 @@ def scale_and_normalize(
 
 def _flip(array: np.ndarray) -> np.ndarray:
     """Left-right. torch's copy is several times faster than numpy's, or than work on a view of negative strides."""
-    bits = np.ascontiguousarray(array).view(f"i{array.dtype.itemsize}")
+    own = np.ascontiguousarray(array) if array.flags.writeable else array.copy()
+    bits = own.view(f"i{array.dtype.itemsize}")
     return torch.from_numpy(bits).flip(-1).numpy().view(array.dtype)
 
 
@@ -255,14 +275,18 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
     Returns:
         float32, the same shape.
     """
-    output = values.to(torch.float32, copy=True)
-    if options["do_rescale"] and options["rescale_factor"] != 1:
-        output.mul_(options["rescale_factor"])
-    if options["do_rescale"] and options["rescale_offset"] != 0:
-        output.add_(options["rescale_offset"])
-    if options["do_normalize"]:
-        output.sub_(_a_channel(tuple(options["image_mean"]), values.device))
-        output.div_(_a_channel(tuple(options["image_std"]), values.device))
+    output = torch.empty(values.shape, dtype=torch.float32, device=values.device)
+    # One image at a time stays in the cache of a CPU; for a GPU more calls would only be slower.
+    pairs = zip(values, output, strict=True) if values.device.type == "cpu" else [(values, output)]
+    for own, place in pairs:
+        place.copy_(own)
+        if options["do_rescale"] and options["rescale_factor"] != 1:
+            place.mul_(options["rescale_factor"])
+        if options["do_rescale"] and options["rescale_offset"] != 0:
+            place.add_(options["rescale_offset"])
+        if options["do_normalize"]:
+            place.sub_(_a_channel(tuple(options["image_mean"]), values.device))
+            place.div_(_a_channel(tuple(options["image_std"]), values.device))
     if options["frame_order"] == "original_crop":
         return output.transpose(1, 2).contiguous().reshape(values.shape)
     return output
@@ -281,7 +305,7 @@ class ReadImage:
     place wanted.
 
     Attributes:
-        frames: the frames, values as in the file.
+        frames: the frames, values as in the file. They may lie in memory that cannot be written.
         missing: for each frame the values to replace, or None, as from `find_nodata`.
         nodata_mask: bool (height, width), the nodata pixels; None where they were not asked for.
         labels: int64 (height, width), ignored pixels -100; None without a mask.
@@ -339,6 +363,7 @@ __all__ = [
     "find_nodata",
     "is_raster",
     "normalize_file_values",
+    "read_pixels",
     "replacement_changes_nothing",
     "scale_and_normalize",
 ]

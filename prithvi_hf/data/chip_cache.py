@@ -183,7 +183,14 @@ class CachedRaster(GeoTiffRaster):
         return self._stored.limits if set(self.bands) <= set(self._stored.stored) else None
 
     def read(self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Reads pixels, as [`GeoTiffRaster.read`] does: a copy, which is faster to work on than the mapped file."""
+        """Reads pixels, as [`GeoTiffRaster.read`] does."""
+        pixels = self.read_shared(bands, window)
+        return pixels if pixels.flags.writeable else pixels.copy()
+
+    def read_shared(
+        self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None
+    ) -> np.ndarray:
+        """Reads pixels without a copy where they lie together in the cache; the array cannot be written to then."""
         target, stored = self.select(bands, window), self._stored
         is_whole = target.bands == stored.stored
         if not is_whole and not set(target.bands) <= set(stored.stored):
@@ -191,7 +198,7 @@ class CachedRaster(GeoTiffRaster):
         row, column, height, width = target._window
         whole = self._cache.array(stored.pixels, stored.shape, self.dtype)
         pixels = whole[:, row : row + height, column : column + width]
-        return pixels.copy() if is_whole else pixels[[stored.stored.index(band) for band in target.bands]]
+        return pixels if is_whole else pixels[[stored.stored.index(band) for band in target.bands]]
 
     def read_nodata_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray | None:
         """Reads the file's own mask, as [`GeoTiffRaster.read_nodata_mask`] does."""

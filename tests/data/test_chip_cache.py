@@ -1,5 +1,6 @@
 """The cache of decoded chips: the same pixels as the files, made once, whole or not at all."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -255,6 +256,7 @@ def test_an_older_state_is_removed_unless_it_is_in_use(chips, tmp_path):
     assert len(folders(tmp_path)) == 2
     in_use[0]["image"].read([1])
     del in_use
+    gc.collect()
     os.utime(chips[0][0]["mask"].path, ns=(2, 2))
     cached(chips, tmp_path)
     assert old not in folders(tmp_path)
@@ -288,6 +290,7 @@ def test_clearing(chips, tmp_path):
     dataset = cached(chips, tmp_path)
     assert clear_decoded_cache(tmp_path / "cache") == 0  # it is in use
     del dataset
+    gc.collect()
     assert clear_decoded_cache(tmp_path / "cache") > 0
     assert folders(tmp_path) == []
     assert clear_decoded_cache(tmp_path / "nothing") == 0
