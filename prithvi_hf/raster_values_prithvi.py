@@ -246,7 +246,10 @@ def _replace_missing(
 ) -> None:
     """Writes the values of the frames by (channel, frame), and the replacement of those that are missing."""
     for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
-        with np.errstate(over="ignore"):
+        if frame.values.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                output[:, t] = frame.values
+        else:
             output[:, t] = frame.values
         if where is not None:
             np.copyto(output[:, t], output.dtype.type(options["nodata_replacement"]), where=where)
@@ -319,7 +322,7 @@ class ReadImage:
     options: Mapping[str, Any]
 
     def turned(self, flip: bool, quarters: int) -> "ReadImage":
-        """The image flipped left-right, then turned by quarters against the clock."""
+        """The image without its labels, flipped left-right, then turned by quarters against the clock."""
         if not flip and not quarters % 4:
             return self
 
@@ -331,9 +334,7 @@ class ReadImage:
 
         frames = [replace(frame, values=turn(frame.values), file_mask=turn(frame.file_mask)) for frame in self.frames]
         missing = [turn(where) for where in self.missing]
-        return replace(
-            self, frames=frames, missing=missing, nodata_mask=turn(self.nodata_mask), labels=turn(self.labels)
-        )
+        return replace(self, frames=frames, missing=missing, nodata_mask=turn(self.nodata_mask), labels=None)
 
     def pixel_values(self, out: np.ndarray | None = None) -> np.ndarray:
         """Scaled and normalised values, as [`scale_and_normalize`] gives them.

@@ -7,7 +7,6 @@ A cache holds the needed bands of all chips of a split as they are in the files.
 """
 
 import json
-import math
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,8 +157,7 @@ class ChipCache:
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Pixels from an offset on: a view of the mapped file."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        return self._pixels[offset : offset + size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, self._pixels, offset)
 
 
 class CachedRaster(GeoTiffRaster):
@@ -180,7 +178,8 @@ class CachedRaster(GeoTiffRaster):
     @property
     def limits(self) -> tuple[float, float] | None:
         """Two finite numbers between which all values lie; None where that is not known."""
-        return self._stored.limits if set(self.bands) <= set(self._stored.stored) else None
+        bands, stored = self.bands, self._stored
+        return stored.limits if bands == stored.stored or set(bands) <= set(stored.stored) else None
 
     def read(self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Reads pixels, as [`GeoTiffRaster.read`] does."""
@@ -191,7 +190,8 @@ class CachedRaster(GeoTiffRaster):
         self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None
     ) -> np.ndarray:
         """Reads pixels without a copy where they lie together in the cache; the array cannot be written to then."""
-        target, stored = self.select(bands, window), self._stored
+        target = self if bands is None and window is None else self.select(bands, window)
+        stored = self._stored
         is_whole = target.bands == stored.stored
         if not is_whole and not set(target.bands) <= set(stored.stored):
             return super().read(bands, window)
