@@ -10,7 +10,6 @@ torchvision is needed.
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,22 @@ import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .bands_prithvi import is_undescribed, resolve_bands
+from .bands_prithvi import is_undescribed, resolve_bands, resolve_bands_once
 from .hub_prithvi import RemoteCodeMixin, without_remote_code
 from .labels_prithvi import read_labels
-from .processor_options_prithvi import check_consistency, clean_option, reject, to_json_number
+from .processor_options_prithvi import (
+    band_names_an_image,
+    check_consistency,
+    clean_option,
+    one_an_image,
+    reject,
+    to_json_number,
+)
 from .raster_values_prithvi import (
     Frame,
     ReadImage,
     as_array,
+    check_axes,
     find_nodata,
     is_raster,
     normalize_file_values,
@@ -271,7 +278,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         described = None if descriptions is None else tuple(descriptions)
         indices = None if options["band_indices"] is None else tuple(options["band_indices"])
         try:
-            return list(_find_bands_once(described, count, tuple(bands), indices)), False
+            return list(resolve_bands_once(described, count, tuple(bands), indices)), False
         except ValueError:  # once more for the message, which names the file
             return resolve_bands(descriptions, count, bands, options["band_indices"], options["names"]), False
 
@@ -329,9 +336,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     ) -> BatchFeature:
         batch = _as_batch(images)
         maps = [None] * len(batch) if segmentation_maps is None else _as_batch_of_maps(segmentation_maps, len(batch))
-        names = _one_an_image("names", options["names"], len(batch), str)
-        tags = _one_an_image("file_nodata", options["file_nodata"], len(batch), float)
-        band_names = _band_names_an_image(options["band_names"], len(batch))
+        names = one_an_image("names", options["names"], len(batch), str)
+        tags = one_an_image("file_nodata", options["file_nodata"], len(batch), float)
+        band_names = band_names_an_image(options["band_names"], len(batch))
         data: dict[str, list[torch.Tensor]] = {}
         for i, (image, segmentation_map) in enumerate(zip(batch, maps, strict=True)):
             own = {"names": names[i] or _name_of(image, i), "file_nodata": tags[i], "band_names": band_names[i]}
@@ -458,7 +465,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return self._read_array(as_array(part, options["names"]), options, num_frames)
 
     def _read_array(self, array: np.ndarray, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        _check_axes(array, options)
+        check_axes(array, options)
         stack_of = num_frames if array.ndim == 3 else 1
         indices, is_stack = self._used_bands(options["band_names"], array.shape[0], options, stack_of)
         if array.ndim == 4:
@@ -536,14 +543,6 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return [_resize_logits(one, size).argmax(dim=0) for one, size in zip(logits, sizes, strict=True)]
 
 
-@lru_cache(maxsize=256)
-def _find_bands_once(
-    descriptions: tuple[str | None, ...] | None, count: int, bands: tuple[str, ...], indices: tuple[int, ...] | None
-) -> tuple[int, ...]:
-    """`resolve_bands`, which takes longer than to read a crop from memory; files of a data set are described alike."""
-    return tuple(resolve_bands(descriptions, count, bands, indices))
-
-
 def _name_of(image: Any, position: int) -> str:
     first = image[0] if isinstance(image, list | tuple) and image else image
     return getattr(first, "name", None) or f"image {position}"
@@ -568,39 +567,6 @@ def _as_batch_of_maps(maps: Any, batch_size: int) -> list[Any]:
             "a list with one mask an image."
         )
     return batch
-
-
-def _one_an_image(option: str, value: Any, batch_size: int, scalar: type) -> list[Any]:
-    """One value an image, from one value for all or a list."""
-    if value is None or isinstance(value, scalar):
-        return [value] * batch_size
-    if len(value) != batch_size:
-        raise ValueError(f"{option}: expected one entry for each of {batch_size} images, found {len(value)}")
-    return list(value)
-
-
-def _band_names_an_image(value: Sequence[Any] | None, batch_size: int) -> list[Any]:
-    if value is None or not any(isinstance(item, list | tuple) for item in value):
-        return [value] * batch_size
-    return _one_an_image("band_names", value, batch_size, str)
-
-
-def _check_axes(array: np.ndarray, options: Mapping[str, Any]) -> None:
-    """Refuses arrays whose axes are plainly in another order, with the way out."""
-    expected = "(num_channels, height, width) or (num_channels, num_frames, height, width)"
-    channels, remedy = len(options["bands"]), ""
-    if array.ndim not in (3, 4):
-        remedy = "stack the bands along the first axis."
-    elif options["band_names"] is None and array.shape[0] != channels:
-        if array.ndim == 4 and array.shape[1] == channels:
-            remedy = "pass a batch of images as a list, or swap the first two axes when the frames come first."
-        elif array.shape[-1] == channels:
-            remedy = "move the last axis, which looks like the bands, to the front."
-    if remedy:
-        raise ValueError(
-            f"{options['names']}: expected an image {expected} with {channels} bands ({', '.join(options['bands'])}), "
-            f"found shape {array.shape}. Remedy: {remedy}"
-        )
 
 
 def _stack(key: str, rows: list[torch.Tensor], return_tensors: Any) -> Any:

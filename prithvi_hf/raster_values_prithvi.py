@@ -89,6 +89,32 @@ def as_array(value: Any, name: str) -> np.ndarray:
     return value
 
 
+def check_axes(array: np.ndarray, options: Mapping[str, Any]) -> None:
+    """Refuses arrays whose axes are plainly in another order, with the way out.
+
+    Args:
+        array: an image.
+        options: the image processor's `bands`, and `band_names` and `names` of the call.
+
+    Raises:
+        ValueError: the message says what was expected, what was found and what to do.
+    """
+    expected = "(num_channels, height, width) or (num_channels, num_frames, height, width)"
+    channels, remedy = len(options["bands"]), ""
+    if array.ndim not in (3, 4):
+        remedy = "stack the bands along the first axis."
+    elif options["band_names"] is None and array.shape[0] != channels:
+        if array.ndim == 4 and array.shape[1] == channels:
+            remedy = "pass a batch of images as a list, or swap the first two axes when the frames come first."
+        elif array.shape[-1] == channels:
+            remedy = "move the last axis, which looks like the bands, to the front."
+    if remedy:
+        raise ValueError(
+            f"{options['names']}: expected an image {expected} with {channels} bands ({', '.join(options['bands'])}), "
+            f"found shape {array.shape}. Remedy: {remedy}"
+        )
+
+
 def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[list[np.ndarray | None], np.ndarray]:
     """Applies the nodata rule to the frames of one image.
 
@@ -361,6 +387,7 @@ __all__ = [
     "ReadImage",
     "as_array",
     "can_stay_as_in_file",
+    "check_axes",
     "find_nodata",
     "is_raster",
     "normalize_file_values",
