@@ -381,7 +381,12 @@ def _add_stats(commands: Any) -> None:
 
 def _add_reading_options(add: Any) -> None:
     """Describe the options of `stats` that are options of recipes."""
-    add("--dataset", metavar="NAME", help="geotiff_folder (default), sen1floods11, hls_burn_scars, ...")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="sen1floods11, hls_burn_scars, ...; known by its files where they are a public data set's, or else "
+        "geotiff_folder",
+    )
     add("--dataset_options", metavar="JSON", help='options of the data set, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")

@@ -12,10 +12,10 @@ import datasets
 from datasets import DatasetDict
 
 from prithvi_hf.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
-from prithvi_hf.data import load_dataset
+from prithvi_hf.data.load import detect_dataset, load_dataset
 from prithvi_hf.data.raster import GeoTiffRaster
 from prithvi_hf.data.statistics import compute_statistics
-from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe, read_recipe
+from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe, packaged_recipes, read_recipe
 from prithvi_hf.scenes.writer import check_output_path, complete_or_absent
 from prithvi_hf.statistics_report import StatisticsReport, unreadable_message
 
@@ -60,7 +60,7 @@ def stats_recipe(options: argparse.Namespace) -> Recipe:
         The recipe, without the statistics of the bands, which are to be measured.
     """
     values: dict[str, Any] = {}
-    for config in options.config:
+    for config in options.config or _default_recipes(options):
         values |= read_recipe(config).given
     values |= {name: getattr(options, name) for name in RECIPE_OPTIONS if getattr(options, name) is not None}
     groups = [
@@ -68,6 +68,16 @@ def stats_recipe(options: argparse.Namespace) -> Recipe:
         for group in (ModelArguments, DataArguments)
     ]
     return Recipe(*groups, given=values)
+
+
+def _default_recipes(options: argparse.Namespace) -> list[str]:
+    """The packaged recipe of a public data set, named by --dataset or known by its files; none for other folders."""
+    name = options.dataset or detect_dataset(options.data_dir)
+    if name not in packaged_recipes():
+        return []
+    if not options.quiet:
+        print(f"prithvi-hf: reading the files by the recipe {name}; --config takes another.", file=sys.stderr)
+    return [name]
 
 
 def measure(splits: DatasetDict, recipe: Recipe, options: argparse.Namespace) -> StatisticsReport:

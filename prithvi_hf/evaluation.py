@@ -62,13 +62,19 @@ class SplitResult:
         """
         rows = self.rows(labels)
         width = max(len(name) for name, *_ in rows)
-        lines = [f"{self.split}: {self.chips} chips", f"  {'':<{width}}  published  measured  difference"]
+        lines = [f"{self.split}: {self._counted()}", f"  {'':<{width}}  published  measured  difference"]
         for name, published, measured in rows:
             difference = None if published is None or measured is None else measured - published
             lines.append(
                 f"  {name:<{width}}  {_cell(published):>9}  {_cell(measured):>8}  {_cell(difference, '+'):>10}"
             )
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        """The number of chips, and that behind the published figures where it is another."""
+        own = f"{self.chips} chip{'' if self.chips == 1 else 's'}"
+        published = self.published.get("chips", self.chips)
+        return own if published == self.chips else f"{own}; the published figures are of {published:g}"
 
 
 def _cell(value: float | None, sign: str = "") -> str:
@@ -143,7 +149,11 @@ def evaluate_recipe(
     audits = check_splits(chips, image_processor, recipe, show_progress)
     transform = SegmentationTransform(image_processor, None, "none", train=False)
     trainer = PrithviTrainer(
-        model=model, args=recipe.training, data_collator=collate_chips, processing_class=image_processor
+        model=model,
+        args=recipe.training,
+        data_collator=collate_chips,
+        eval_dataset=chips[splits[0]],  # which options of a training insist on
+        processing_class=image_processor,
     )
     trainer.remove_callback(PrinterCallback)  # the table says it for people
     published = recipe.data.published or {}

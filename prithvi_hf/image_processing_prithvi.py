@@ -201,7 +201,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         for name, value in options.items():
             setattr(self, name, value)
         self._valid_kwargs_names = list(self.valid_kwargs.__annotations__)
-        self._units_warned: set[str] = set()
+        self._units_warned: dict[str, object] = {}
         self._option_names = tuple(self.option_names())
         self._last_options: dict[str, Any] | None = None
 
@@ -400,8 +400,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if not options["do_normalize"] or key in self._units_warned or (worker is not None and worker.id != 0):
             return
         problem = units_problem(frames, missing, options, options["names"])
-        if problem is not None:
-            self._units_warned.add(key)
+        own = object()
+        # In one step: several threads may read chips with one processor and find the same problem at once.
+        if problem is not None and self._units_warned.setdefault(key, own) is own:
             warnings.warn(problem, UnitsWarning, stacklevel=2)
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:

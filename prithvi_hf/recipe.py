@@ -284,6 +284,11 @@ def _read_yaml(path: str | Path, types: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def packaged_recipes() -> dict[str, Path]:
+    """The recipes of this package by name."""
+    return {recipe.stem: recipe for recipe in sorted(_RECIPES.glob("*.yaml"))}
+
+
 def find_recipe(name_or_path: str | Path) -> Path:
     """The file of a recipe.
 
@@ -297,7 +302,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
-    packaged = {recipe.stem: recipe for recipe in sorted(_RECIPES.glob("*.yaml"))}
+    packaged = packaged_recipes()
     if str(name_or_path) in packaged:
         return packaged[str(name_or_path)]
     raise FileNotFoundError(
@@ -393,4 +398,12 @@ def _fill(groups: Sequence[type], namespace: argparse.Namespace) -> list[Any]:
     return [group(**{option.name: values[option.name] for option in fields(group) if option.init}) for group in groups]
 
 
-__all__ = ["DataArguments", "ModelArguments", "Recipe", "find_recipe", "parse_arguments", "read_recipe"]
+__all__ = [
+    "DataArguments",
+    "ModelArguments",
+    "Recipe",
+    "find_recipe",
+    "packaged_recipes",
+    "parse_arguments",
+    "read_recipe",
+]

@@ -176,7 +176,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Published figures in percent by split, shown beside measured ones: "
-            "{test: {mean_iou: 88.68, iou: {water: 80.46}}}; as JSON on the command line."
+            "{test: {chips: 90, mean_iou: 88.68, iou: {water: 80.46}}}; as JSON on the command line."
         },
     )
 
@@ -209,7 +209,7 @@ def _check_published(published: dict[str, Any]) -> None:
                 "Expected published as {split: {metric: percent, iou: {class: percent}}}, found "
                 f"{figures!r} for {split}."
             )
-        values = [*classes.values(), *(value for name, value in figures.items() if name != "iou")]
+        values = [*classes.values(), *(value for name, value in figures.items() if name not in ("iou", "chips"))]
         wrong = [value for value in values if not (type(value) in (int, float) and 0 <= value <= 100)]
         if wrong:
             raise ValueError(f"Expected published figures of {split} in percent, 0 to 100, found {wrong}.")

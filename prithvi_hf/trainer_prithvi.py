@@ -82,7 +82,8 @@ class PrithviTrainingArguments(TrainingArguments):
         default="mean_iou", metadata={"help": "Evaluation metric that chooses the best checkpoint."}
     )
     greater_is_better: bool | None = field(
-        default=True, metadata={"help": "Whether a larger metric_for_best_model is better."}
+        default=None,
+        metadata={"help": "Whether a larger metric_for_best_model is better; by default by its name: not for loss."},
     )
     per_device_eval_batch_size: int = field(
         default=1, metadata={"help": "Whole chips in one evaluation batch; 1 where chips differ in size."}
@@ -127,6 +128,13 @@ class PrithviTrainingArguments(TrainingArguments):
         best = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if best not in SELECTABLE_METRICS:
             raise ValueError(f"metric_for_best_model must be one of {', '.join(SELECTABLE_METRICS)}, found {best!r}.")
+        larger = best != "loss"
+        # The wrong direction would keep the worst checkpoint, and nothing would show it.
+        if self.metric_for_best_model is not None and self.greater_is_better != larger:
+            raise ValueError(
+                f"greater_is_better must be {larger} where metric_for_best_model is {best}, found "
+                f"{self.greater_is_better}. Set it, or leave it out."
+            )
 
 
 def _poly_factor(

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Fine-tuned checkpoints of hls-foundation-os as mmcv writes them, and the command that converts them."""
+"""Original checkpoints, pretrained and fine-tuned, as they were saved, and the command that converts them."""
 
 import os
 from collections import OrderedDict
@@ -9,6 +9,7 @@ import torch
 
 from prithvi_hf import PrithviForSemanticSegmentation
 from prithvi_hf.cli import main
+from prithvi_hf.modeling_prithvi import sincos_position_table
 
 from .golden import read_golden
 
@@ -23,6 +24,49 @@ REDUCED = {
 }
 CROP_CLASSES = ["Natural Vegetation", "Forest", "Corn", "Soybeans", "Wetlands", "Developed/Barren", "Open Water"]
 CROP_CLASSES += ["Winter Wheat", "Alfalfa", "Fallow/Idle Cropland", "Cotton", "Sorghum", "Other"]
+
+
+def masked_autoencoder(hidden: int = 32, layers: int = 2, frames: int = 3, side: int = 2, bands: int = 6) -> dict:
+    """A state dict in the layout of Prithvi_100M.pt, decoder included, with random weights."""
+    generator = torch.Generator().manual_seed(0)
+
+    def block(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{prefix}.norm1.weight": (width,),
+            f"{prefix}.norm1.bias": (width,),
+            f"{prefix}.attn.qkv.weight": (3 * width, width),
+            f"{prefix}.attn.qkv.bias": (3 * width,),
+            f"{prefix}.attn.proj.weight": (width, width),
+            f"{prefix}.attn.proj.bias": (width,),
+            f"{prefix}.norm2.weight": (width,),
+            f"{prefix}.norm2.bias": (width,),
+            f"{prefix}.mlp.fc1.weight": (4 * width, width),
+            f"{prefix}.mlp.fc1.bias": (4 * width,),
+            f"{prefix}.mlp.fc2.weight": (width, 4 * width),
+            f"{prefix}.mlp.fc2.bias": (width,),
+        }
+
+    shapes = {
+        "cls_token": (1, 1, hidden),
+        "mask_token": (1, 1, 16),
+        "patch_embed.proj.weight": (hidden, bands, 1, 16, 16),
+        "patch_embed.proj.bias": (hidden,),
+        "norm.weight": (hidden,),
+        "norm.bias": (hidden,),
+        "decoder_embed.weight": (16, hidden),
+        "decoder_embed.bias": (16,),
+        "decoder_norm.weight": (16,),
+        "decoder_norm.bias": (16,),
+        "decoder_pred.weight": (256 * bands, 16),
+        "decoder_pred.bias": (256 * bands,),
+    }
+    for index in range(layers):
+        shapes |= block(f"blocks.{index}", hidden)
+    shapes |= block("decoder_blocks.0", 16)
+    tensors = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+    tensors["pos_embed"] = sincos_position_table(hidden, (frames, side, side))
+    tensors["decoder_pos_embed"] = sincos_position_table(16, (frames, side, side))
+    return tensors
 
 
 def mmcv_file(path, state_dict, prefix="", averaging=False, **meta):

@@ -6,12 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
-from tests.raster_factory import SEN1FLOODS11_CODES, make_sen1floods11, reflectance, write_mask, write_raster
+from tests.raster_factory import (
+    SEN1FLOODS11_CODES,
+    make_burn_scars,
+    make_crops,
+    make_irrigation_scenes,
+    make_sen1floods11,
+    reflectance,
+    write_mask,
+    write_raster,
+)
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,22 +37,65 @@ SPLITS = {
 }
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32}
 HEADS = {"neck_hidden_size": 16, "head_hidden_size": 8}
+# What makes a recipe's run one of seconds on a CPU.
+QUICK = {
+    **{"crop_size": 32, "eval_window": 32, "max_steps": 4, "warmup_steps": 1, "learning_rate": 0.001},
+    **{"eval_steps": 0.5, "save_steps": 0.5, "logging_steps": 1, "per_device_train_batch_size": 2},
+    **{"dataloader_num_workers": 0, "num_sample_predictions": 1, "use_cpu": True, "disable_tqdm": True},
+}
 
 spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)
 finetune = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(finetune)
 
 
-def make_chips(root):
+def make_chips(root, *, size=48):
     """A small copy of Sen1Floods11; no chip is like another."""
-    root = make_sen1floods11(root, SPLITS, size=48)
+    root = make_sen1floods11(root, SPLITS, size=size)
     for seed, path in enumerate(sorted(root.rglob("*_S2Hand.tif"))):
-        pixels = reflectance(13, 48, seed)
+        pixels = reflectance(13, size, seed)
         if seed % 2:  # chips of an even brightness have other statistics than chips of noise
             pixels = (pixels * 0.02 + np.linspace(100, 3000, 13)[:, None, None]).astype(np.int16)
         write_raster(path, pixels, descriptions=SEN1FLOODS11_CODES, nodata=0)
-        write_mask(next(root.rglob(path.name.replace("S2Hand", "LabelHand"))), 48, seed)
+        write_mask(next(root.rglob(path.name.replace("S2Hand", "LabelHand"))), size, seed)
     return root
+
+
+@dataclass(frozen=True)
+class Official:
+    """A public data set as its publisher ships it.
+
+    Attributes:
+        make: writes a small copy into a folder; takes `size`.
+        frames: dates of an image.
+        ignored: mask values without a class.
+        first_class: mask value of the first class.
+    """
+
+    make: Callable[..., Path]
+    frames: int
+    ignored: tuple[int, ...]
+    first_class: int
+
+
+OFFICIAL = {
+    "sen1floods11": Official(make_chips, 1, (-1,), 0),
+    "hls_burn_scars": Official(make_burn_scars, 1, (-1,), 0),
+    "hls_irrigation_scenes": Official(make_irrigation_scenes, 3, (0, 255), 1),
+    "multi_temporal_crop": Official(make_crops, 3, (0,), 1),
+}
+
+
+def read_pixels(path):
+    """Every band of a file, (bands, height, width)."""
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def replace_pixels(path, pixels):
+    """New pixels in a file that stays as it is otherwise."""
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(pixels.astype(dataset.dtypes[0]).reshape(dataset.count, *dataset.shape))
 
 
 def flags(**options):
@@ -53,17 +108,9 @@ def flags(**options):
 
 def command_line(data, output, **options):
     """The recipe with a tiny model and few steps; the table of `datasets` is cached beside the data."""
-    values = {
-        "config": RECIPE,
-        "data_dir": data,
-        "output_dir": output,
-        "dataset_options": json.dumps({"cache_dir": str(Path(data).parent / "cache")}),
-        **SIZES,
-        **HEADS,
-        **{"crop_size": 32, "eval_window": 32, "max_steps": 4, "warmup_steps": 1, "learning_rate": 0.001},
-        **{"eval_steps": 0.5, "save_steps": 0.5, "logging_steps": 1, "per_device_train_batch_size": 2},
-        **{"dataloader_num_workers": 0, "num_sample_predictions": 1, "use_cpu": True, "disable_tqdm": True},
-    }
+    cache = {"cache_dir": str(Path(data).parent / "cache")}
+    values = {"config": RECIPE, "data_dir": data, "output_dir": output, "dataset_options": json.dumps(cache)}
+    values |= {**SIZES, **HEADS, **QUICK}
     return flags(**{name: value for name, value in {**values, **options}.items() if value is not None})
 
 

@@ -157,7 +157,9 @@ def make_burn_scars(root: Path, folders: Mapping[str, Sequence[str]] = BURN_SCAR
             image[:, -1, -4:] = -9999
             layout = hls_layout(int(chip[1:3]))
             with_side_file(write_raster(Path(f"{stem}_merged.tif"), image, nodata=-9999, **layout))
-            with_side_file(write_raster(Path(f"{stem}.mask.tif"), labels(size, seed), **layout))
+            mask = labels(size, seed)
+            mask[-1, -4:] = -1  # no label where there is no data
+            with_side_file(write_raster(Path(f"{stem}.mask.tif"), mask, **layout))
     return root
 
 
@@ -225,6 +227,22 @@ def pack(root: Path, *names: str) -> bytes:
         for name in names:
             tar.add(root / name, name)
     return buffer.getvalue()
+
+
+def hub_files(name: str, root: Path) -> tuple[str, dict[str, bytes]]:
+    """The Hub repository of a data set made above, and its files: archives, and what lies there unpacked.
+
+    Args:
+        name: "hls_burn_scars", "hls_irrigation_scenes" or "multi_temporal_crop".
+        root: the folder that the data set was made in.
+    """
+    if name == "multi_temporal_crop":
+        archives = {f"{folder}.tgz": pack(root, folder) for folder in ("training_chips", "validation_chips")}
+        lists = ("training_data.txt", "validation_data.txt", "chips_df.csv")
+        plain = {path: (root / path).read_bytes() for path in lists}
+        return "ibm-nasa-geospatial/multi-temporal-crop-classification", {**archives, **plain}
+    folders = sorted(path.name for path in root.iterdir())
+    return f"ibm-nasa-geospatial/{name}", {f"{name}.tar.gz": pack(root, *folders), "README.md": b"# chips\n"}
 
 
 def make_folder(root: Path, ids: Sequence[str], *, image: str = "{}.tif", mask: str | None = "{}_mask.tif") -> Path:

@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from prithvi_hf import cli
+from prithvi_hf.cli import main
 from prithvi_hf.cli_stats import name_bands
 from prithvi_hf.data import load_dataset
 from prithvi_hf.data.geotiff import GeoTiffRaster
+from prithvi_hf.data.load import detect_dataset
 from prithvi_hf.recipe import parse_arguments, read_recipe
 from prithvi_hf.statistics_report import yaml_number
 from tests.raster_factory import (
@@ -19,7 +21,10 @@ from tests.raster_factory import (
     SEN1FLOODS11_CODES,
     cut_off,
     labels,
+    make_burn_scars,
+    make_crops,
     make_folder,
+    make_irrigation_scenes,
     make_sen1floods11,
     reflectance,
     write_chip,
@@ -364,3 +369,36 @@ def test_numbers_are_numbers_in_yaml(value, text):
     read = yaml.safe_load(text)
     assert isinstance(read, float)
     assert read == pytest.approx(value, rel=1e-5, nan_ok=True)
+
+
+# ---------------------------------------------------------------- public data sets
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "frames"),
+    [
+        (make_sen1floods11, "sen1floods11", None),
+        (make_burn_scars, "hls_burn_scars", None),
+        (make_irrigation_scenes, "hls_irrigation_scenes", 3),
+        (make_crops, "multi_temporal_crop", 3),
+    ],
+)
+def test_a_public_data_set_is_known_by_its_files(tmp_path, capsys, make, name, frames):
+    root = make(tmp_path / "data")
+    assert detect_dataset(root) == name
+    assert main(["stats", str(root), "--output", str(tmp_path / "stats.yaml")]) == 0
+    assert f"by the recipe {name}; --config takes another" in capsys.readouterr().err
+    values = yaml.safe_load((tmp_path / "stats.yaml").read_text())
+    assert values.get("num_frames") == frames
+    assert values["class_names"] == read_recipe(name).data.class_names
+    assert len(values["class_weights"]) == len(values["class_names"])
+    merged = parse_arguments(["--config", name, str(tmp_path / "stats.yaml"), "--output_dir", str(tmp_path / "out")])
+    assert merged.data.image_mean == values["image_mean"]
+    assert merged.data.dataset == name
+
+
+def test_other_folders_are_ones_own(tmp_path):
+    make_burn_scars(tmp_path / "two")
+    make_crops(tmp_path / "two")
+    assert detect_dataset(tmp_path / "two") is None
+    assert detect_dataset(make_folder(tmp_path / "own", ["a", "b"])) is None

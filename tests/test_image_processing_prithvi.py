@@ -8,7 +8,9 @@ import pickle
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -391,6 +393,21 @@ def test_the_warning_is_not_saved():
     before = processor.to_dict()
     assert warned(processor, digital_numbers(6, 8, 8))
     assert processor.to_dict() == before
+
+
+def test_threads_that_find_it_at_once_warn_once(monkeypatch):
+    meeting = Barrier(2)
+
+    def both_find_it(*_):
+        meeting.wait(10)
+        return "other units"
+
+    monkeypatch.setattr(module, "units_problem", both_find_it)
+    processor, chips = PrithviImageProcessor(), [digital_numbers(6, 8, 8)] * 2
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(2) as threads:
+        warnings.simplefilter("always")
+        list(threads.map(processor, chips))
+    assert [str(entry.message) for entry in caught] == ["other units"]
 
 
 class Chips(torch.utils.data.Dataset):

@@ -127,6 +127,9 @@ def test_published_figures(shared_dir, table):
     assert [floods["bolivia"]["iou"]["water"], *_means(floods["bolivia"])] == [float(number) for number in stated]
     stated = re.search(r"Crops: mIoU ([\d.]+), mAcc ([\d.]+)", text).groups()
     assert _means(crops["test"]) == [float(number) for number in stated]
+    counts = [table["chips"][name] for name in ("sen1floods11", "multi_temporal_crop")]
+    assert f"{floods['test']['chips']} test, {floods['bolivia']['chips']} Bolivia" in counts[0]
+    assert f"{crops['test']['chips']} validation" in counts[1]
     assert set(crops["test"]["iou"]) == set(_recipe("multi_temporal_crop").data.class_names)
     mean = sum(crops["test"]["iou"].values()) / 13
     assert mean == pytest.approx(crops["test"]["mean_iou"], abs=0.01)

@@ -376,7 +376,8 @@ def test_every_training_argument_can_stand_in_a_file(write):
         (["--eval_window", "64"], "eval_window", 64),
         (["--eval_overlap", "0"], "eval_overlap", 0.0),
         (["--decay_all_parameters"], "decay_all_parameters", True),
-        (["--greater_is_better", "false"], "greater_is_better", False),
+        (["--metric_for_best_model", "loss"], "greater_is_better", False),
+        (["--metric_for_best_model", "mean_f1"], "greater_is_better", True),
     ],
 )
 def test_training_arguments_of_every_kind(parse, words, name, expected):

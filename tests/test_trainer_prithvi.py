@@ -486,6 +486,8 @@ def test_logs_hold_no_lists_and_results_do(tmp_path, capsys):
         ({"eval_overlap": -0.1}, "eval_overlap must be"),
         ({"eval_window": 0}, "must be at least 1, found 0 and 8"),
         ({"eval_window_batch_size": 0}, "must be at least 1, found None and 0"),
+        ({"greater_is_better": False}, "greater_is_better must be True where metric_for_best_model is mean_iou"),
+        ({"metric_for_best_model": "loss", "greater_is_better": True}, "must be False where .* is loss, found True"),
         ({"lr_scheduler_type": "poly"}, "poly is not a valid SchedulerType"),
     ],
 )

@@ -5,6 +5,10 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
+from datasets.utils import logging
+
+
+logger = logging.get_logger(__name__)
 
 _MAX_DEPTH = 8
 _EXAMPLES = 5
@@ -106,10 +110,11 @@ def find_folders(paths: Mapping[str, str], names: Sequence[str], data_dir: str) 
         data_dir (`str`): folder of the data set, for messages.
 
     Returns:
-        `dict[str, dict[str, str]]`: for each folder name its .tif files, {file name: path}.
+        `dict[str, dict[str, str]]`: for each folder that is there its .tif files, {file name: path}. A copy of the
+        validation chips alone is enough to evaluate; what is missing is said in a warning.
 
     Raises:
-        FileNotFoundError: a folder is missing, or holds no .tif file.
+        FileNotFoundError: none of the folders is there and holds a .tif file.
         ValueError: two folders of one name.
     """
     found: dict[str, dict[str, dict[str, str]]] = {name: {} for name in names}
@@ -119,19 +124,21 @@ def find_folders(paths: Mapping[str, str], names: Sequence[str], data_dir: str) 
         if name in found and file.endswith(".tif"):
             found[name].setdefault(folder, {})[file] = path
     missing = [name for name, places in found.items() if not places]
-    if missing:
+    if len(missing) == len(names):
         raise FileNotFoundError(
             f"{data_dir}: expected folders {' and '.join(names)} with .tif files, found none named "
             f"{' or '.join(missing)}. Point data_dir at the folder that holds them, or use geotiff_folder for files "
             "of your own."
         )
+    if missing:
+        logger.warning(f"{data_dir}: no folder {' or '.join(missing)} with .tif files, so its split is not offered.")
     for name, places in found.items():
         if len(places) > 1:
             raise ValueError(
                 f"{data_dir}: expected one folder named {name}, found {' and '.join(places)}. Point data_dir at the "
                 "copy to use."
             )
-    return {name: next(iter(places.values())) for name, places in found.items()}
+    return {name: next(iter(places.values())) for name, places in found.items() if places}
 
 
 def find_file(paths: Mapping[str, str], names: Sequence[str], data_dir: str) -> str | None:

@@ -61,8 +61,8 @@ class HLSBurnScars(OfficialSplitsBuilder):
     day from the file name, None where it holds none).
 
     Raises:
-        FileNotFoundError: no such folder, no folder `training` or `validation` in it, or an image without mask or mask
-            without image.
+        FileNotFoundError: no such folder, neither folder `training` nor `validation` in it, or an image without mask
+            or mask without image.
         ValueError: two such folders, a chip in both splits, a day that does not exist, or no tiles to divide by.
     """
 
@@ -85,10 +85,11 @@ class HLSBurnScars(OfficialSplitsBuilder):
         rows = {
             split: _folder_rows(folders[name], f"{self.DATASET_NAME}, {data_dir}, folder {name}")
             for split, name in _FOLDERS.items()
+            if name in folders
         }
-        official = OfficialSplits(self.DATASET_NAME, list(rows["train"]), list(rows["validation"]))
+        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
         splits = official.arrange(self.config.split_scheme, self.config.split_seed, tiles_of, "MGRS tiles")
-        every = rows["train"] | rows["validation"]
+        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
         return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
 
 

@@ -116,11 +116,12 @@ class MultiTemporalCrop(OfficialSplitsBuilder):
         rows = {
             split: _split_rows(split, folders[name], find_file(paths, _LISTS[split], data_dir), dates)
             for split, name in _FOLDERS.items()
+            if name in folders
         }
-        official = OfficialSplits(self.DATASET_NAME, list(rows["train"]), list(rows["validation"]))
+        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
         config = self.config
         splits = official.arrange(config.split_scheme, config.split_seed, grid_blocks, "blocks of chips")
-        every = rows["train"] | rows["validation"]
+        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
         return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
 
 

@@ -61,13 +61,20 @@ class OfficialSplits:
             kind (`str`): what groups are, for messages.
 
         Returns:
-            `dict[str, list[str]]`: chip ids by split.
+            `dict[str, list[str]]`: chip ids by split, of the splits that there are.
 
         Raises:
-            ValueError: too few groups to divide, or no training chip left.
+            ValueError: no training or no validation chips, too few groups to divide, or no training chip left.
         """
         if scheme == PUBLISHED:
-            return {"train": self.train, "validation": self.validation, "test": self.validation}
+            splits = {"train": self.train, "validation": self.validation, "test": self.validation}
+            return {split: chips for split, chips in splits.items() if chips}
+        if not (self.train and self.validation):
+            raise ValueError(
+                f"{self.name}: split_scheme='three_way' expects training and validation chips, found "
+                f"{len(self.train)} and {len(self.validation)}. Add the missing folder, or use "
+                "split_scheme='published'."
+            )
         groups = group_of([*self.train, *self.validation], self.name)
         held_out = {chip: groups[chip] for chip in self.validation}
         parts = divide(held_out, {"validation": 1, "test": 1}, seed, self.name, kind)

@@ -137,11 +137,17 @@ def test_missing_halves_of_pairs(root, load, streaming):
 def test_missing_folders(root, load, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found none named training or validation\. Point data_dir"):
         load(data_dir=root / "training")
-    shutil.rmtree(root / "validation")
-    with pytest.raises(FileNotFoundError, match="found none named validation"):
-        load(data_dir=root)
     with pytest.raises(FileNotFoundError, match=r"nowhere.*Check the path"):
         load(data_dir=tmp_path / "nowhere")
+
+
+def test_the_validation_chips_alone_can_be_evaluated(root, load, caplog):
+    both = ids(load(data_dir=root))
+    shutil.rmtree(root / "training")
+    assert ids(load(data_dir=root)) == {name: both[name] for name in ("validation", "test")}
+    assert "no folder training with .tif files, so its split is not offered" in caplog.text
+    with pytest.raises(ValueError, match="three_way' expects training and validation chips, found 0 and"):
+        load(data_dir=root, split_scheme="three_way")
 
 
 def test_two_copies(root, load):

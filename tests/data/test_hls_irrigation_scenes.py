@@ -134,9 +134,17 @@ def test_a_file_in_two_places(root, load):
         load(data_dir=root)
 
 
-def test_two_tiles_are_too_few(tmp_path, load):
-    root = make_irrigation_scenes(tmp_path / "data", ("T10SFG_chip1", "T10SFG_chip2", "T11SKA_chip1"))
-    with pytest.raises(ValueError, match=r"at least 3 MGRS tiles.*train, validation, test.*found 2: 10SFG, 11SKA"):
+def test_two_tiles_are_divided_by_chip_with_a_warning(tmp_path, load, caplog):
+    chips = ["T10SFG_chip1", "T10SFG_chip2", "T11SKA_chip1"]
+    splits = ids(load(data_dir=make_irrigation_scenes(tmp_path / "data", chips)))
+    assert sorted(chip for (chip,) in splits.values()) == chips
+    assert "2 MGRS tile(s) cannot be divided among train, validation, test" in caplog.text
+    assert "not independent" in caplog.text
+
+
+def test_two_chips_are_too_few(tmp_path, load):
+    root = make_irrigation_scenes(tmp_path / "data", ("T10SFG_chip1", "T10SFG_chip2"))
+    with pytest.raises(ValueError, match=r"at least 3 chips.*train, validation, test.*found 2: T10SFG_chip1"):
         load(data_dir=root)
 
 

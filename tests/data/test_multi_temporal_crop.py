@@ -134,6 +134,8 @@ def test_image_without_mask(root, load):
 
 def test_missing_folder(root, load):
     shutil.rmtree(root / "training_chips")
+    assert list(load(data_dir=root)) == ["validation", "test"]
+    shutil.rmtree(root / "validation_chips")
     with pytest.raises(FileNotFoundError, match=r"training_chips and validation_chips.*found none named train"):
         load(data_dir=root)
 
