@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--json results.json] [--data_dir sen1floods11]`."""
+"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--quick] [--json results.json] [--data_dir sen1floods11]`."""
 
 import argparse
 import json
@@ -9,22 +9,27 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, loading, reading
+from benchmarks import evaluating, loading, model, reading
 
 
 def main() -> None:
     """Measure, print a table, and write JSON where asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Medians and ratios of one run.")
     parser.add_argument("--repeats", type=int, default=15, help="timed calls of each contender (default 15)")
+    parser.add_argument("--quick", action="store_true", help="three repeats, and the model's main figures alone")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--data_dir", type=Path, help="real Sen1Floods11 chips for the loader; generated ones without")
     options = parser.parse_args()
-    results = [benchmark.run(options.repeats) for benchmark in (reading, evaluating)]
-    results += loading.run(options.repeats, options.data_dir)
-    print("| what | ours (ms) | alternative (ms) | ratio | alternative is |\n|---|---|---|---|---|")
+    repeats = min(options.repeats, 3) if options.quick else options.repeats
+    results = [benchmark.run(repeats) for benchmark in (reading, evaluating)]
+    results += loading.run(repeats, options.data_dir)
+    results += model.run(repeats, options.quick)
+    print("| what | ours | alternative | ratio | alternative is |\n|---|---|---|---|---|")
     for row in results:
+        unit = "MB" if "ours_mb" in row else "ms"
+        ours, alternative = (row[f"{name}_{unit.lower()}"] for name in ("ours", "alternative"))
         print(
-            f"| {row['what']} | {row['ours_ms']:.2f} | {row['alternative_ms']:.2f} | {row['ratio']:.1f}x "
+            f"| {row['what']} | {ours:.2f} {unit} | {alternative:.2f} {unit} | {row['ratio']:.2f}x "
             f"| {row['alternative']} |"
         )
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}

@@ -19,6 +19,7 @@ learning_curves.png, sample_predictions.png and recipe.yaml, every option that w
 --output_dir OTHER` repeats the run.
 """  # noqa: E501
 
+import itertools
 import os
 import sys
 import time
@@ -37,10 +38,11 @@ from prithvi_hf import (
     PrithviTrainer,
 )
 from prithvi_hf.data import CachedChips, SegmentationTransform, SplitAudit, collate_chips
+from prithvi_hf.disk import check_writable_folder, no_room_left, no_room_message
 from prithvi_hf.recipe import Recipe, parse_arguments
 from prithvi_hf.recipe_data import cache_splits, check_splits, load_splits
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
-from prithvi_hf.trainer_prithvi import find_last_checkpoint
+from prithvi_hf.trainer_prithvi import find_damage, find_last_checkpoint
 
 
 logger = logging.get_logger("prithvi_hf.finetune")
@@ -79,12 +81,20 @@ def wanted_splits(recipe: Recipe) -> list[str]:
     return wanted + data.test_splits * training.do_predict
 
 
+def make_earlier_folder(output_dir: Path) -> Path:
+    """Make the folder `earlier-DATE-TIME`, with a number behind it where that second has one already."""
+    stamp = output_dir / f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([stamp], (Path(f"{stamp}-{number}") for number in itertools.count(2)))
+    folder = next(name for name in names if not name.exists())
+    folder.mkdir()
+    return folder
+
+
 def put_aside_earlier_run(output_dir: Path) -> None:
     """Move checkpoints and results of an earlier run out of the way of a fresh one, which would mix with them."""
     old = sorted([*output_dir.glob("checkpoint-*"), *output_dir.glob("*_results.json")])
     if old:
-        folder = output_dir / f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder.mkdir()
+        folder = make_earlier_folder(output_dir)
         for path in old:
             path.rename(folder / path.name)
         logger.warning(
@@ -102,9 +112,16 @@ def checkpoint_to_resume(recipe: Recipe) -> str | None:
     if str(wanted).lower() not in ("true", "yes"):
         if not Path(wanted).is_dir():
             raise FileNotFoundError(f"Expected a checkpoint folder to resume from, found none at {wanted}.")
+        damage = find_damage(wanted)
+        if damage is not None:
+            raise ValueError(
+                f"Expected {wanted} to be a whole checkpoint, found that {damage}. Name another one; "
+                "--resume_from_checkpoint true takes the newest whole one of the output folder."
+            )
         return wanted
-    found = find_last_checkpoint(output_dir)
-    if recipe.training.process_index == 0:
+    first = recipe.training.process_index == 0
+    found = find_last_checkpoint(output_dir, log=first)
+    if first:
         logger.warning(
             f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: starting afresh."
         )
@@ -214,7 +231,10 @@ def prepare(recipe: Recipe) -> Run:
     Raises:
         ValueError: The data or the options are not as expected. Nothing has been written then.
         FileNotFoundError: A file or folder is missing.
+        NotADirectoryError: The output folder is a file or lies below one.
+        PermissionError: The output folder cannot be written.
     """
+    check_writable_folder(recipe.training.output_dir, "--output_dir")
     if not recipe.data.class_names:
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
     set_seed(recipe.training.seed)
@@ -247,10 +267,21 @@ def execute(run: Run) -> dict[str, dict]:
     return metrics
 
 
+def how_to_go_on(recipe: Recipe) -> str:
+    """What a run that ended early says of a resume: the checkpoint that it would start from."""
+    if not recipe.training.do_train:
+        return "; run the same line again"
+    found = find_last_checkpoint(recipe.training.output_dir, log=False)
+    if found is None:
+        return "; there is no whole checkpoint yet: --resume_from_checkpoint true would start afresh"
+    return f"; --resume_from_checkpoint true goes on from {found}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit status, 2 for input that is not as expected.
 
-    Only errors of the preparation are taken for the user's: what fails later keeps its traceback.
+    Only errors of the preparation and a full disk are taken for the user's: what fails later otherwise keeps its
+    traceback.
     """
     try:
         recipe = parse_arguments(arguments, description="Fine-tune Prithvi on georeferenced chips.")
@@ -260,11 +291,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"finetune.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("finetune.py: interrupted before the training; nothing was written", file=sys.stderr)
+        return 130
     try:
         execute(run)
     except KeyboardInterrupt:
-        print("finetune.py: interrupted; --resume_from_checkpoint true goes on from here", file=sys.stderr)
+        print(f"finetune.py: interrupted{how_to_go_on(recipe)}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("PRITHVI_HF_TRACEBACK") or not no_room_left(error):
+            raise
+        message = no_room_message(recipe.training.output_dir, error)
+        print(f"finetune.py: error: {message} Free space or raise the limit{how_to_go_on(recipe)}", file=sys.stderr)
+        return 2
     return 0
 
 

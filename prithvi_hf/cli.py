@@ -140,7 +140,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
         options: The options of `evaluate`.
     """
     from prithvi_hf.evaluation import evaluate_recipe, evaluation_recipe, recipe_of_model, write_results
+    from prithvi_hf.scenes.writer import check_output_path
 
+    if options.output is not None:
+        check_output_path(options.output, purpose="JSON")
     _check_model_source(options.model)
     configs = options.config or [recipe_of_model(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
@@ -164,7 +167,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     for result in results:
         print(result.table(recipe.data.class_names))
     if options.output is not None:
-        write_results(options.output, options.model, results)
+        write_results(options.output, options.model, recipe.data.class_names, results)
         print(f"all figures written to {options.output}")
 
 

@@ -4,7 +4,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from prithvi_hf.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_ba
 from prithvi_hf.data.load import detect_dataset, load_dataset
 from prithvi_hf.data.raster import GeoTiffRaster
 from prithvi_hf.data.statistics import compute_statistics
-from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe, packaged_recipes, read_recipe
+from prithvi_hf.recipe import DataArguments, Recipe, packaged_recipes, read_recipe
 from prithvi_hf.scenes.writer import check_output_path, complete_or_absent
 from prithvi_hf.statistics_report import StatisticsReport, unreadable_message
 
@@ -58,16 +57,18 @@ def stats_recipe(options: argparse.Namespace) -> Recipe:
 
     Returns:
         The recipe, without the statistics of the bands, which are to be measured.
+
+    Raises:
+        ValueError: If a recipe is none, or an option has a value that it cannot have.
+        OSError: If there is no such recipe.
     """
     values: dict[str, Any] = {}
     for config in options.config or _default_recipes(options):
         values |= read_recipe(config).given
     values |= {name: getattr(options, name) for name in RECIPE_OPTIONS if getattr(options, name) is not None}
-    groups = [
-        group(**{field.name: values[field.name] for field in fields(group) if field.name in values})
-        for group in (ModelArguments, DataArguments)
-    ]
-    return Recipe(*groups, given=values)
+    if values.get("num_frames") is not None and values["num_frames"] < 1:
+        raise ValueError(f"num_frames: expected a number of dates from 1 on, found {values['num_frames']}.")
+    return Recipe.from_values(values)
 
 
 def _default_recipes(options: argparse.Namespace) -> list[str]:
@@ -108,7 +109,7 @@ def measure(splits: DatasetDict, recipe: Recipe, options: argparse.Namespace) ->
         for name, split in splits.items()
     }
     source = f"{data.dataset} in {options.data_dir}"
-    return StatisticsReport(statistics, options.split, processor, source, data.class_names)
+    return StatisticsReport(statistics, options.split, processor, source, data.class_names, recipe.model.loss)
 
 
 def name_bands(raster: GeoTiffRaster) -> list[str]:
@@ -153,6 +154,8 @@ def _check_outputs(output: str | None, plot: str | None) -> None:
     for purpose, path in (("recipe", output), ("plot", plot)):
         if path is not None:
             check_output_path(path, purpose=purpose)
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        raise ValueError(f"--plot: expected a file name that ends in .png, found {plot}. The plot is written as PNG.")
     if output is not None and plot is not None and Path(output).resolve() == Path(plot).resolve():
         raise ValueError(f"--output and --plot: expected two files, found {output} for both.")
 

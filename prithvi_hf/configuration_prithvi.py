@@ -75,6 +75,9 @@ class PrithviConfig(PreTrainedConfig):
         class_weights (`list[float]`, *optional*): One weight a class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` a class for maps and pictures.
+        composed_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
+            `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
+            but for rounding, several times faster. See `PrithviForSemanticSegmentation.set_composed_upsampling`.
 
     Raises:
         ValueError: A field or a combination of fields does not describe a model; the message names it.
@@ -129,6 +132,7 @@ class PrithviConfig(PreTrainedConfig):
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
     class_colors: list[str] | tuple[str, ...] | None = None
+    composed_upsampling: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Set labels and the original's names (the base class does), then derive what was left open."""

@@ -11,6 +11,7 @@ ones, each with its recipe, which names what no weight shows:
         --recipe multi_temporal_crop
 """
 
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from .configuration_prithvi import PrithviConfig
 from .convert_config import POSITION_TOLERANCE, infer_config, infer_grid, infer_values, stored_positions
 from .convert_names import convert_names, is_segmentation_layout
 from .convert_source import Checkpoint, load_checkpoint, load_original_state_dict
+from .disk import check_writable_folder, naming_a_full_disk
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel, PrithviPreTrainedModel
 from .processor_options_prithvi import to_json_number
@@ -170,7 +172,8 @@ def convert_checkpoint(
         source (`str` or `Path`): A `.pt`, `.pth` or `.safetensors` file, or `hf://owner/name/file` on the Hub
             (`hf://owner/name` where the repository holds one `.pt` or `.pth` file, `name@revision` for another than
             the newest).
-        output_dir (`str` or `Path`): New or empty folder for the model and its image processor.
+        output_dir (`str` or `Path`): New or empty folder for the model and its image processor and, as `recipe.yaml`,
+            the recipe.
         recipe (`str` or `Path`, *optional*): Name of a packaged recipe, or a YAML file like one, that names what no
             shape reveals: classes, bands, statistics, label rules, attention heads, loss. Without it the image
             processor has the pretraining statistics, and class names are those stored with the weights, if any.
@@ -183,13 +186,15 @@ def convert_checkpoint(
 
     Raises:
         FileNotFoundError: The source or the recipe does not exist.
-        ValueError: The source is no known checkpoint, the recipe contradicts it, an override is unknown, or the
-            output folder is not empty. Nothing is written.
+        ValueError: The source is no known checkpoint or holds weights that are no finite numbers, the recipe
+            contradicts it, an override is unknown, or the output folder is not empty. Nothing is written.
+        OSError: The output folder cannot be written, the disk is full, or another process wrote there meanwhile.
+            Nothing is left behind.
     """
     output_dir = Path(output_dir)
     overrides = _known_overrides(overrides)
     _check_outputs(output_dir, report_file)
-    loaded = None if recipe is None else _read_recipe(recipe)
+    loaded = None if recipe is None else _read_recipe(recipe, overrides)
     checkpoint = load_checkpoint(source)
     state_dict = checkpoint.state_dict
     report = ConversionReport(_model_class(state_dict).__name__, checkpoint.source)
@@ -199,12 +204,16 @@ def convert_checkpoint(
     values |= {name: value for name, value in overrides.items() if name in _config_fields()}
     config = infer_config(state_dict, **values)
     processor = _image_processor(loaded, state_dict, config, overrides, report)
+    _check_finite(checkpoint, config)
     model = _model_class(state_dict)(config)
     model.load_state_dict(convert_state_dict(state_dict, config), strict=True)
     _account(report, checkpoint, config, values)
-    _save_atomically(output_dir, *[part for part in (model, processor) if part is not None])
+    _save_atomically(output_dir, *[part for part in (model, processor) if part is not None], recipe=loaded)
     if report_file is not None:
-        report.save(report_file)
+        with naming_a_full_disk(
+            Path(report_file).parent, f"The model is whole in {output_dir}; its report is missing."
+        ):
+            report.save(report_file)
     return report
 
 
@@ -234,6 +243,7 @@ def _check_outputs(output_dir: Path, report_file: str | Path | None) -> None:
     """Refuse places that cannot be written to before anything is read."""
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise ValueError(f"Expected {output_dir} to be a new or empty folder, found files there. Choose another name.")
+    check_writable_folder(output_dir, "the output folder")
     if report_file is None:
         return
     path = Path(report_file)
@@ -241,12 +251,21 @@ def _check_outputs(output_dir: Path, report_file: str | Path | None) -> None:
         raise ValueError(f"Expected a file in an existing folder for the report, found {path}. Make the folder first.")
 
 
-def _read_recipe(recipe: str | Path) -> "Recipe":
-    """A recipe without what is of a training run, not of a checkpoint: its starting model and its kernels."""
+def _read_recipe(recipe: str | Path, overrides: Mapping[str, Any]) -> "Recipe":
+    """A recipe without what is of a training run, not of a checkpoint: its starting model and its kernels.
+
+    It is saved with the model, so class names that are overridden are so in it too, and other classes' figures go.
+    """
     from .recipe import find_recipe, read_recipe
 
     loaded = read_recipe(find_recipe(recipe))
-    loaded.model.model = loaded.model.attn_implementation = None
+    for name in ("model", "attn_implementation"):
+        setattr(loaded.model, name, None)
+        loaded.given.pop(name, None)
+    names = overrides.get("id2label")
+    if isinstance(names, Mapping) and list(names.values()) != loaded.data.class_names:
+        loaded.data.class_names = loaded.given["class_names"] = list(names.values())
+        loaded.given.pop("published", None)
     return loaded
 
 
@@ -356,6 +375,19 @@ def _original_processing(
 # ---------------------------------------------------------------------- what came of it
 
 
+def _check_finite(checkpoint: Checkpoint, config: PrithviConfig) -> None:
+    """Refuse weights that training has blown up or a copy has damaged: every map would be without meaning."""
+    converted, _ = convert_names(checkpoint.state_dict, config.use_auxiliary_head)
+    broken = [name for name, group in converted.items() if not all(part.isfinite().all() for part in group.values())]
+    if broken:
+        names = ", ".join(broken[:6]) + (" and others" if len(broken) > 6 else "")
+        raise ValueError(
+            f"Expected weights that are finite numbers, found NaN or infinite values in {len(broken)} tensor(s) of "
+            f"{checkpoint.source}: {names}. Export the checkpoint again, from a step before its training diverged, or "
+            "download it again."
+        )
+
+
 def _account(
     report: ConversionReport, checkpoint: Checkpoint, config: PrithviConfig, given: Mapping[str, Any]
 ) -> None:
@@ -377,19 +409,74 @@ def _account(
         )
 
 
-def _save_atomically(output_dir: Path, *parts: PrithviPreTrainedModel | PrithviImageProcessor) -> None:
-    """Save everything to a folder beside the wanted one, then rename it: the folder is whole or not there."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+def _save_atomically(
+    output_dir: Path, *parts: PrithviPreTrainedModel | PrithviImageProcessor, recipe: "Recipe | None"
+) -> None:
+    """Save everything to a hidden folder first, then bring it to its place: the model is whole or not there."""
+    output_dir = output_dir.resolve()
+    with naming_a_full_disk(output_dir, "Free space or choose another disk; nothing was written."):
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{output_dir.name}-", dir=_staging_parent(output_dir), ignore_cleanup_errors=True
+        ) as folder:
+            staging = Path(folder) / output_dir.name
+            staging.mkdir(mode=0o755)
+            for part in parts:
+                part.save_pretrained(staging)
+            if recipe is not None:
+                recipe.save(staging / "recipe.yaml")
+            _put_in_place(staging, output_dir)
+
+
+def _staging_parent(output_dir: Path) -> Path:
+    """The folder beside the wanted one or, where that is another disk or takes no files, the wanted one itself."""
+    inside = output_dir.is_dir() and (os.path.ismount(output_dir) or not os.access(output_dir.parent, os.W_OK))
+    return output_dir if inside else output_dir.parent
+
+
+def _put_in_place(staging: Path, output_dir: Path) -> None:
+    """Make the folder the wanted one, in one step where the system can.
+
+    Raises:
+        FileExistsError: Another process wrote there since the folder was found to be new or empty.
+    """
+    if staging.parent.parent == output_dir or (output_dir.is_dir() and output_dir.samefile(os.curdir)):
+        _move_files(staging, output_dir)  # what this process or its shell stands in stays
+        return
     try:
-        for part in parts:
-            part.save_pretrained(staging)
-        staging.chmod(0o755)
-        if output_dir.exists():
-            output_dir.rmdir()  # empty, as checked
+        if output_dir.is_dir():
+            output_dir.rmdir()
         staging.replace(output_dir)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # a mount point, which can be neither removed nor replaced
+            _move_files(staging, output_dir)
+        elif error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _written_by_another(output_dir) from error
+        else:
+            raise
+
+
+def _move_files(staging: Path, output_dir: Path) -> None:
+    """Move the files one by one; the last is config.json, without which the folder is no model."""
+    if any(path != staging.parent for path in output_dir.iterdir()):
+        raise _written_by_another(output_dir)
+    targets: list[Path] = []
+    try:
+        for path in sorted(staging.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
+            targets.append(output_dir / path.name)
+            shutil.move(path, targets[-1])
+    except BaseException:
+        for target in targets:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def _written_by_another(output_dir: Path) -> FileExistsError:
+    """The error of a lost race."""
+    return FileExistsError(
+        f"Expected {output_dir} to be empty still, found that another process wrote there during the conversion. Look "
+        "at what it holds, or choose another folder."
+    )
 
 
 __all__ = [

@@ -1,11 +1,16 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Reading original checkpoints: from a file or the Hub, without running what a pickle may hold."""
 
+import pickletools
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
@@ -85,13 +90,15 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+        with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # advice to torch's developers
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on bytes that are no checkpoint the loaders raise almost anything, a KeyError too
         raise ValueError(
             f"Expected {path} to be a checkpoint of plain tensors, found a file that cannot be loaded safely "
-            f"({_load_failure(error)}). A damaged file is mended by a new download. A pickle with other objects could "
-            "run code and is refused: re-save its state dict with torch.save, or as safetensors, where you trust it."
+            f"({_load_failure(error, path)}). A damaged file is mended by a new download. A pickle with other objects "
+            "could run code and is refused: re-save its state dict with torch.save, or as safetensors, where you "
+            "trust it."
         ) from error
 
 
@@ -108,18 +115,58 @@ def _check_sums(path: Path) -> None:
         )
 
 
-def _load_failure(error: Exception) -> str:
-    """What a loader found, in one sentence; torch's own text starts with how to load such a file all the same."""
-    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-    lines = text.splitlines() or ["no reason given"]
-    return f"{type(error).__name__}: {lines[0].split('. Please use')[0]}"
+def _load_failure(error: Exception, path: Path) -> str:
+    """What a loader found, in one sentence, without torch's advice on how to load such a file all the same."""
+    text = str(error)
+    if not isinstance(error, UnpicklingError):
+        return f"{type(error).__name__}: {(text.strip().splitlines() or ['no reason given'])[0]}"
+    named = re.search(r"GLOBAL (\S+)", text)
+    names = [named[1]] if named else _pickled_names(path)
+    if names:
+        return f"its pickle asks for {', '.join(names[:4])}"
+    return "its pickle holds other instructions than those that make tensors"
+
+
+def _pickled_names(path: Path) -> list[str]:
+    """The Python objects that a pickle of a protocol that torch does not know asks for; nothing of it is run."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return _names_in(file)
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return [found for name in pickles for found in _names_in(archive.open(name))]
+
+
+def _names_in(file: BinaryIO) -> list[str]:
+    """Module and name of every object that one pickle asks for."""
+    found, texts = [], []
+    with suppress(Exception):  # a damaged pickle breaks off with almost anything; what was found up to there counts
+        for instruction, argument, _ in pickletools.genops(file):
+            if instruction.name == "GLOBAL":
+                found.append(argument.replace(" ", "."))
+            elif instruction.name == "STACK_GLOBAL":  # takes the two texts before it
+                found.append(".".join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts.append(argument)
+    return list(dict.fromkeys(found))
 
 
 def _local_file(source: str) -> tuple[str, Path]:
     """A source with its file's name, and its local path, downloaded first where it names a file on the Hub."""
     if source.startswith("hf://"):
         return _hub_file(source)
+    if re.match(r"(https?|ftp|s3|gs):/", source, re.IGNORECASE):
+        raise ValueError(
+            f"Expected a checkpoint file of this machine or {_HUB_FORM}, found the address {source}. Download the "
+            "file first, or name one of the Hub by hf://."
+        )
     path = Path(source).expanduser()
+    if path.is_dir():
+        found = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".safetensors"))
+        raise IsADirectoryError(
+            f"Expected a checkpoint file, found the folder {path}. Name a file in it"
+            f"{': ' + ', '.join(found[:6]) if found else ', which holds no .pt, .pth or .safetensors'}."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"Expected a checkpoint file, found none at {path}.")
     return source, path

@@ -55,7 +55,8 @@ def describe_model(name: str) -> str:
         f"{name}: {kind}{_parameter_count(name)}",
         f"  encoder      {config.num_hidden_layers} layers of width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, patch {tuple(config.tubelet_size)} (frames, rows, columns)",
-        f"  input        {config.num_frames} frame(s) of {config.num_channels} bands, windows of {size} pixels",
+        f"  input        {config.num_frames} frame(s) of {_count_text(config.num_channels, 'band')}, "
+        f"windows of {size} pixels",
     ]
     if kind == "PrithviForSemanticSegmentation":
         lines.append(f"  segmentation neck {config.neck}, head {config.decode_head}, loss {config.loss}")
@@ -80,10 +81,12 @@ def describe_raster(path: str | os.PathLike, model: str | None = None) -> str:
         ValueError: If the file is no GeoTIFF, or lacks bands of the model.
     """
     raster = GeoTiffRaster(path)
-    statistics = band_statistics(raster)
+    processor = None if model is None else _processor_for(raster, model)
+    statistics = band_statistics(raster, processor)
     nodata = "none" if raster.nodata is None else f"{raster.nodata:g}"
     lines = [
-        f"{path}: {raster.count} bands of {raster.height} x {raster.width} pixels (height x width), {raster.dtype}",
+        f"{path}: {_count_text(raster.count, 'band')} of {raster.height} x {raster.width} pixels (height x width), "
+        f"{raster.dtype}",
         f"  CRS          {raster.crs if raster.crs is not None else 'none'}",
         f"  transform    {tuple(raster.transform)[:6]}",
         f"  no data tag  {nodata}",
@@ -92,35 +95,60 @@ def describe_raster(path: str | os.PathLike, model: str | None = None) -> str:
         title = f"  band {index + 1:<4}    {raster.descriptions[index] or '(no description)':<20}"
         tags = _scale_text(raster.scales[index], raster.offsets[index])
         lines.append(f"{title} {_figures_text(figures, raster.height * raster.width)}{tags}")
-    if model is not None:
-        lines += _mapping_lines(raster, statistics, model)
+    if processor is not None:
+        lines += _mapping_lines(raster, statistics, processor, model)
     return "\n".join(lines)
 
 
-def band_statistics(raster: GeoTiffRaster) -> list[BandStatistics]:
+def _processor_for(raster: GeoTiffRaster, model: str) -> PrithviImageProcessor:
+    """The processor of a model, for as many dates as the file holds: one, or all that the model takes, stacked."""
+    processor = PrithviImageProcessor.from_pretrained(model)
+    found = processor.find_bands(raster.descriptions, raster.count, raster.name)
+    if len(found) == len(processor.bands):
+        processor.num_frames = 1
+    return processor
+
+
+def band_statistics(raster: GeoTiffRaster, processor: PrithviImageProcessor | None = None) -> list[BandStatistics]:
     """Measure the valid pixels of every band.
 
     A pixel of a band is valid if it is finite, is not the no data tag, and the file's own mask does not exclude it.
+    With a processor, neither is what that takes for no data: its no data value, and pixels that its rule excludes.
 
     Args:
         raster: The raster.
+        processor: The image processor of a model, for as many dates as the raster holds.
 
     Returns:
         Figures of each band.
     """
     bands = [BandStatistics(math.inf, 0.0, -math.inf) for _ in range(raster.count)]
+    nodata_values = _nodata_values(raster, processor)
     for window in _strips(raster):
         values = raster.read(window=window)
-        masked = raster.read_nodata_mask(window)
+        masked = _nodata_pixels(raster.select(window=window), processor)
         for band, band_values in zip(bands, values, strict=True):
             valid = np.isfinite(band_values) if masked is None else np.isfinite(band_values) & ~masked
-            if raster.nodata is not None:
-                valid &= band_values != raster.nodata  # a Python number: compared in the band's own precision
+            for value in nodata_values:
+                with np.errstate(over="ignore"):
+                    valid &= band_values != value  # a Python number: compared in the band's own precision
             _add(band, band_values[valid])
     for band in bands:
         if not band.valid:
             band.minimum = band.mean = band.maximum = math.nan
     return bands
+
+
+def _nodata_values(raster: GeoTiffRaster, processor: PrithviImageProcessor | None) -> list[float]:
+    """Values that stand for no data: the file's tag, and those of the processor."""
+    own = None if processor is None else processor.nodata_value
+    values = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
+    return [float(value) for value in values if value is not None]
+
+
+def _nodata_pixels(strip: GeoTiffRaster, processor: PrithviImageProcessor | None) -> np.ndarray | None:
+    """Pixels without data in all bands: by the processor's rule, or without one by the file's own mask."""
+    return strip.read_nodata_mask() if processor is None else processor.read_frames(strip)[2]
 
 
 def _add(band: BandStatistics, values: np.ndarray) -> None:
@@ -139,6 +167,11 @@ def _strips(raster: GeoTiffRaster) -> Iterator[tuple[int, int, int, int]]:
         yield top, 0, min(rows, raster.height - top), raster.width
 
 
+def _count_text(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _figures_text(figures: BandStatistics, pixels: int) -> str:
     """Write the figures of one band."""
     if not figures.valid:
@@ -152,13 +185,16 @@ def _scale_text(scale: float, offset: float) -> str:
     return "" if (scale, offset) == (1.0, 0.0) else f"  (tags: scale {scale:g}, offset {offset:g}, not applied here)"
 
 
-def _mapping_lines(raster: GeoTiffRaster, statistics: list[BandStatistics], model: str) -> list[str]:
+def _mapping_lines(
+    raster: GeoTiffRaster, statistics: list[BandStatistics], processor: PrithviImageProcessor, model: str
+) -> list[str]:
     """Show which file bands a model takes, and whether their units are those of its statistics."""
-    processor = PrithviImageProcessor.from_pretrained(model)
     found = processor.find_bands(raster.descriptions, raster.count, raster.name)
     if len(found) > len(processor.bands):
-        return [f"  for {model}: {processor.num_frames} dates of {len(processor.bands)} bands, date by date, in order"]
-    lines = [f"  for {model}, after its scaling (x {processor.rescale_factor:g} + {processor.rescale_offset:g}):"]
+        bands = _count_text(len(processor.bands), "band")
+        return [f"  for {model}: {processor.num_frames} dates of {bands}, date by date, in order"]
+    scaling = f"x {processor.rescale_factor:g} + {processor.rescale_offset:g}"
+    lines = [f"  for {model}, after its scaling ({scaling}), without what it takes for no data:"]
     for position, (name, index) in enumerate(zip(processor.bands, found, strict=True)):
         mean = statistics[index].mean
         scaled = mean * processor.rescale_factor + processor.rescale_offset if processor.do_rescale else mean

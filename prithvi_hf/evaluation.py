@@ -2,9 +2,7 @@
 """Evaluating a fine-tuned model on the splits of a recipe, with the published figures beside the measured ones."""
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ from transformers.utils import cached_file
 from .data.transforms import SegmentationTransform, collate_chips
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation
-from .recipe import Recipe, parse_arguments
+from .recipe import Recipe, packaged_recipes, parse_arguments
 from .recipe_data import check_splits, load_splits
+from .scenes.writer import complete_or_absent
 from .trainer_prithvi import PrithviTrainer
 
 
@@ -93,7 +92,8 @@ def recipe_of_model(model: str | Path) -> Path:
     found = cached_file(str(model), "recipe.yaml", _raise_exceptions_for_missing_entries=False)
     if found is None:
         raise FileNotFoundError(
-            f"Expected recipe.yaml in {model}, found none. Name the recipe of the data set: --config sen1floods11."
+            f"Expected recipe.yaml in {model}, found none. Name the recipe of the data set by --config: a YAML file, "
+            f"or {', '.join(packaged_recipes())}."
         )
     return Path(found)
 
@@ -145,7 +145,7 @@ def evaluate_recipe(
     """
     splits = list(splits or recipe.data.test_splits or [recipe.data.eval_split])
     check_classes(model, recipe)
-    chips = load_splits(recipe, splits)
+    chips = load_splits(recipe, splits, "Name them with --splits.")
     audits = check_splits(chips, image_processor, recipe, show_progress)
     transform = SegmentationTransform(image_processor, None, "none", train=False)
     trainer = PrithviTrainer(
@@ -183,24 +183,19 @@ def check_classes(model: PrithviForSemanticSegmentation, recipe: Recipe) -> None
         )
 
 
-def write_results(path: str | Path, model: str, results: Sequence[SplitResult]) -> None:
+def write_results(path: str | Path, model: str, labels: Sequence[str], results: Sequence[SplitResult]) -> None:
     """Write all figures as JSON, whole or not at all.
 
     Args:
         path (`str` or `Path`): The file.
         model (`str`): What was evaluated.
+        labels (`Sequence[str]`): Names of the classes, in the order of the lists.
         results (`Sequence[SplitResult]`): The figures.
     """
-    path = Path(path)
-    content: Mapping[str, Any] = {"model": model, "splits": {result.split: asdict(result) for result in results}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, staging = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, allow_nan=False)
-        os.replace(staging, path)
-    finally:
-        Path(staging).unlink(missing_ok=True)
+    splits = {result.split: asdict(result) for result in results}
+    content = {"model": model, "class_names": list(labels), "splits": splits}
+    with complete_or_absent(path) as part:
+        part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 __all__ = ["SplitResult", "evaluate_recipe", "evaluation_recipe", "recipe_of_model", "write_results"]

@@ -58,6 +58,22 @@ class Recipe:
     training: "PrithviTrainingArguments | None" = None
     given: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The model and the data that options describe, without a training.
+
+        Args:
+            values (`Mapping[str, Any]`): Options by name; those of the training are kept in `given` alone.
+
+        Raises:
+            ValueError: An option has a value that it cannot have.
+        """
+        groups = (
+            group(**{name: values[name] for name in _field_types(group) if name in values})
+            for group in (ModelArguments, DataArguments)
+        )
+        return cls(*groups, given=dict(values))
+
     def num_frames(self) -> int:
         """Dates in one input: as given, or those of a fine-tuned starting model, whose neck is built for them."""
         if self.data.num_frames is None and self.model.model is not None:
@@ -141,7 +157,12 @@ class Recipe:
         Args:
             path (`str` or `Path`): The file; it is replaced.
         """
-        values = {name: value for name, value in self.given.items() if name not in _NOT_SAVED}
+        values = {"dataset": self.data.dataset}
+        # As read, where the command line gave JSON.
+        values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
+        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        if self.data.data_dir is not None:  # the run may be repeated from another folder
+            values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
         if self.training is not None:
             values["seed"] = self.training.seed
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
@@ -324,11 +345,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
     types = _field_types(ModelArguments, DataArguments, PrithviTrainingArguments)
     content = _read_yaml(find_recipe(path), types)
-    groups = [
-        group(**{name: content[name] for name in _field_types(group) if name in content})
-        for group in (ModelArguments, DataArguments)
-    ]
-    return Recipe(*groups, given=content)
+    return Recipe.from_values(content)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None, description: str | None = None) -> Recipe:
@@ -367,9 +384,10 @@ def parse_arguments(arguments: Sequence[str] | None = None, description: str | N
 
 def _given_options(parser: argparse.ArgumentParser, namespace: argparse.Namespace) -> dict[str, Any]:
     """The options that differ from their defaults, as YAML can hold them."""
+    defaults = vars(parser.parse_args([]))
     values = {name: None if value == [None] else value for name, value in vars(namespace).items()}
-    values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
-    return {name: value for name, value in values.items() if value != parser.get_default(name)}
+    given = {name: value for name, value in values.items() if value != defaults[name]}
+    return {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
 
 
 def _accept_none(parser: argparse.ArgumentParser, groups: Sequence[type]) -> None:

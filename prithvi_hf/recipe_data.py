@@ -2,7 +2,6 @@
 """The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from accelerate.utils import broadcast_object_list
@@ -16,35 +15,33 @@ from .image_processing_prithvi import PrithviImageProcessor
 from .recipe import Recipe
 
 
-def load_splits(recipe: Recipe, wanted: Sequence[str]) -> DatasetDict:
+TRAINING_REMEDY = (
+    "Name others with --train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
+    "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one folder "
+    "are divided by dataset_options: {splits: {train: train.txt, ...}}."
+)
+"""What to do about a split that is not there, in a training run."""
+
+
+def load_splits(recipe: Recipe, wanted: Sequence[str], remedy: str = TRAINING_REMEDY) -> DatasetDict:
     """Load the splits that a run needs; the first process prepares them for the others.
 
     Args:
-        recipe ([`Recipe`]): The options.
+        recipe ([`Recipe`]): The options; `recipe.training` must be set.
         wanted (`Sequence[str]`): Names of the splits.
+        remedy (`str`): What the message about a missing split advises.
 
     Raises:
         ValueError: The data set has no such split, or an option of it is wrong.
         FileNotFoundError: A file or folder is missing.
     """
     data = recipe.data
-    with _first_process(recipe):
+    with recipe.training.main_process_first(desc="loading the data set"):
         splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
     missing = [name for name in wanted if name not in splits]
     if missing:
-        raise ValueError(
-            f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. Name others with "
-            "--train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
-            "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one "
-            "folder are divided by dataset_options: {splits: {train: train.txt, ...}}."
-        )
+        raise ValueError(f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. {remedy}")
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
-
-
-def _first_process(recipe: Recipe) -> AbstractContextManager:
-    """What lets the first process go ahead, where there are several."""
-    training = recipe.training
-    return nullcontext() if training is None else training.main_process_first(desc="loading the data set")
 
 
 def check_splits(
@@ -55,7 +52,7 @@ def check_splits(
     Args:
         splits (`Mapping[str, Dataset]`): The splits by name.
         processor ([`PrithviImageProcessor`]): The image processor of the run.
-        recipe ([`Recipe`]): The options; without `check_data` nothing is read.
+        recipe ([`Recipe`]): The options; `recipe.training` must be set, and without `check_data` nothing is read.
         show_progress (`bool`, defaults to `True`): Draw progress bars and print what each split holds.
 
     Returns:
@@ -116,13 +113,13 @@ def cache_splits(
 def _in_first_process(recipe: Recipe, work: Callable[[], None]) -> None:
     """Do work in the first process while the others wait; what is wrong is raised in all of them."""
     outcome: list[str | None] = [None]
-    if recipe.training is None or recipe.training.process_index == 0:
+    if recipe.training.process_index == 0:
         try:
             work()
         except (ValueError, OSError) as error:
             outcome = [str(error)]
     # The others learn of the error too, instead of waiting for a process that has ended.
-    if recipe.training is not None and recipe.training.world_size > 1:
+    if recipe.training.world_size > 1:
         broadcast_object_list(outcome)
     if outcome[0] is not None:
         raise ValueError(outcome[0])

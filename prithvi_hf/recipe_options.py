@@ -181,11 +181,15 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read options that came as JSON, and check the published figures."""
+        """Read options that came as JSON, and check class names and published figures."""
         for name in ("dataset_options", "published"):
             value = getattr(self, name)
             if isinstance(value, str):
                 setattr(self, name, _read_json_object(name, value))
+        names = self.class_names or []
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles:
+            raise ValueError(f"Expected class_names that differ, found {', '.join(doubles)} more than once.")
         _check_published(self.published or {})
 
 
@@ -200,6 +204,12 @@ def _read_json_object(name: str, text: str) -> dict[str, Any]:
     return content
 
 
+_PUBLISHED_METRICS = (
+    *("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1"),
+    *("chips", "iou"),
+)
+
+
 def _check_published(published: dict[str, Any]) -> None:
     """Raise unless published figures are percents by split and name, those of single classes under `iou`."""
     for split, figures in published.items():
@@ -208,6 +218,12 @@ def _check_published(published: dict[str, Any]) -> None:
             raise ValueError(
                 "Expected published as {split: {metric: percent, iou: {class: percent}}}, found "
                 f"{figures!r} for {split}."
+            )
+        unknown = [name for name in figures if name not in _PUBLISHED_METRICS]
+        if unknown:
+            raise ValueError(
+                f"Expected published figures of {split} under {', '.join(_PUBLISHED_METRICS)}, found "
+                f"{', '.join(map(str, unknown))}."
             )
         values = [*classes.values(), *(value for name, value in figures.items() if name not in ("iou", "chips"))]
         wrong = [value for value in values if not (type(value) in (int, float) and 0 <= value <= 100)]

@@ -164,6 +164,13 @@ def _figure(percent: float | None) -> str:
     return "-" if percent is None else f"{percent:.2f}"
 
 
+def _scene_example(num_frames: int) -> str:
+    """How the pipeline is called: one file, or one a date as a tuple."""
+    if num_frames == 1:
+        return '"scene.tif"'
+    return "(" + ", ".join(f'"date_{number}.tif"' for number in range(1, num_frames + 1)) + ")"
+
+
 def _data_table(audits: Mapping[str, SplitAudit]) -> str:
     """What each split held, with the digest by which others can tell whether they have the same files."""
     if not audits:
@@ -172,7 +179,13 @@ def _data_table(audits: Mapping[str, SplitAudit]) -> str:
     rows = [
         f"| {name} | {audit.chips} | {audit.labelled_pixels:,} | `{audit.digest}` |" for name, audit in audits.items()
     ]
-    return "\n".join(lines + rows)
+    seen: dict[str, str] = {}
+    notes = []
+    for name, audit in audits.items():
+        if audit.digest in seen:
+            notes.append(f"\n`{name}` holds the same chips as `{seen[audit.digest]}`: it is no independent test.")
+        seen.setdefault(audit.digest, name)
+    return "\n".join(lines + rows + notes)
 
 
 def _statistics_table(processor: PrithviImageProcessor) -> str:
@@ -221,7 +234,7 @@ from transformers import pipeline
 
 import prithvi_hf  # registers the model and the task
 
-result = pipeline("geospatial-segmentation", model="{name}")("scene.tif")
+result = pipeline("geospatial-segmentation", model="{name}")({scene})
 result.to_geotiff("map.tif")
 ```
 
@@ -282,6 +295,7 @@ def write_model_card(
     text = _CARD.format(
         metadata=_card_data(recipe, results, splits, name).to_yaml().strip(),
         name=name,
+        scene=_scene_example(config.num_frames),
         frames=config.num_frames,
         bands=config.num_channels,
         num_labels=config.num_labels,

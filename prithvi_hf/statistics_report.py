@@ -14,14 +14,17 @@ from .image_processing_prithvi import PrithviImageProcessor
 
 
 _SHOWN_ON_SCREEN = 10
+_MASK_VALUES_ON_SCREEN = 20
 _MASK_VALUES_SHOWN = 100
 _DIGITS = 6
 _MAX_DIGITS = 17  # what a float64 holds
 _MANY_TIMES = 100.0
+_NO_CLASS = "(no class)"
 
 _WEIGHTS_NOTE = (
     "Inverse frequency: labelled pixels / (classes that occur x pixels of the class). The mean over the labelled "
-    "pixels is 1, so the loss keeps its size."
+    "pixels is 1, which keeps the size of cross entropy and focal loss. A Dice loss sums over classes: weights change "
+    "its size and matter less."
 )
 
 
@@ -35,6 +38,7 @@ class StatisticsReport:
         image_processor (`PrithviImageProcessor`): the one that the files were read with.
         source (`str`): what was measured, for the heading.
         class_names (`Sequence[str]`, *optional*): name of each class, where they are known.
+        loss (`str`, *optional*): the loss that the model is to be trained with, where it is known.
     """
 
     splits: Mapping[str, DatasetStatistics]
@@ -42,6 +46,7 @@ class StatisticsReport:
     image_processor: PrithviImageProcessor
     source: str
     class_names: Sequence[str] | None = None
+    loss: str | None = None
 
     @property
     def main(self) -> DatasetStatistics:
@@ -77,7 +82,7 @@ class StatisticsReport:
     def summary(self) -> str:
         """The figures for people, with the first of each kind of problem."""
         sections = [
-            *(self._chip_lines(), self._band_lines(), self._mask_lines(_SHOWN_ON_SCREEN)),
+            *(self._chip_lines(), self._band_lines(), self._mask_lines(_MASK_VALUES_ON_SCREEN)),
             *(self._label_lines(_SHOWN_ON_SCREEN), self._unreadable_lines(_SHOWN_ON_SCREEN)),
         ]
         return "\n\n".join("\n".join(map(_printable, lines)) for lines in sections if lines)
@@ -143,6 +148,8 @@ class StatisticsReport:
         spread = max(weights) / min(weights)
         texts = [
             names and f"Split {self.split} has no pixel of {', '.join(names)}, whose weight is set to 1.",
+            self._is_dice()
+            and f"The loss is {self.loss}, which weights make larger: delete class_weights to keep it.",
             spread > _MANY_TIMES and f"The class weights differ {spread:,.0f} times, which makes training unsteady.",
         ]
         return [text for text in texts if text]
@@ -159,6 +166,10 @@ class StatisticsReport:
             labels = ", ".join([*map(str, found[:_SHOWN_ON_SCREEN]), *["..."][: len(found) > _SHOWN_ON_SCREEN]])
             reason = f"the labels ({labels}) are not 0, 1, ... n; say which are classes by class_names, ignore_values"
         return _comments([f"class_weights are left out: {reason}."])
+
+    def _is_dice(self) -> bool:
+        """Whether the loss is a Dice loss alone; beside cross entropy the weights are for that."""
+        return self.loss is not None and "dice" in self.loss and "cross_entropy" not in self.loss
 
     # ------------------------------------------------------------------ text
 
@@ -189,17 +200,26 @@ class StatisticsReport:
             digits = max(_digits_beside(band.mean, band.std), _DIGITS)
             texts = [f"{value:.{digits}g}" for value in figures] or ["none"] * 4
             rows.append([name, *texts, _share(band.count, values)])
-        return [f"Bands of split {self.split}, valid values in file units", *_table(rows)]
+        infinite = [
+            f"{name} {count}"
+            for name, count in zip(self.main.band_names, self.main.infinite_values, strict=True)
+            if count
+        ]
+        note = [f"  Infinite values, which count as missing: {', '.join(infinite)}"] if infinite else []
+        return [f"Bands of split {self.split}, valid values in file units", *_table(rows), *note]
 
     def _mask_lines(self, limit: int) -> list[str]:
         values = sorted({value for split in self.splits.values() for value in split.mask_values})
+        # Values that are no class are what one looks for, and often come last, such as 255.
+        strangers = [value for value in values[limit:] if self._meaning(value) == _NO_CLASS]
+        shown = [*values[:limit], *strangers[:limit]]
         rows = [["mask value", "class", *(f"{name} pixels" for name in self.splits)]]
-        for value in values[:limit]:
+        for value in shown:
             counts = [split.mask_values.get(value, 0) for split in self.splits.values()]
             totals = [sum(split.mask_values.values()) for split in self.splits.values()]
             shares = [f"{count} ({_share(count, total)})" for count, total in zip(counts, totals, strict=True)]
             rows.append([str(value), self._meaning(value), *shares])
-        more = [f"  and {len(values) - limit} more values"] if len(values) > limit else []
+        more = [f"  and {len(values) - len(shown)} more values"] if len(values) > len(shown) else []
         return ["Mask values", *_table(rows), *more]
 
     def _meaning(self, value: int) -> str:
@@ -209,7 +229,7 @@ class StatisticsReport:
         if value == -100 or value in (processor.ignore_values or ()) or (processor.do_reduce_labels and value == 0):
             return "(ignored)"
         if label < 0 or (self.class_names is not None and label >= len(self.class_names)):
-            return "(no class)"
+            return _NO_CLASS
         return self._class_name(label)
 
     def _class_name(self, label: int) -> str:

@@ -3,6 +3,7 @@
 
 import json
 import math
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -184,27 +185,93 @@ def get_poly_schedule_with_warmup(
     return LambdaLR(optimizer, factors)
 
 
-def find_last_checkpoint(output_dir: str | Path) -> str | None:
+def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None:
     """The newest whole checkpoint of a run, or None.
 
-    `trainer_state.json` is the last file of a checkpoint; one that was cut off while being written lacks it and is
-    passed over.
+    One that was cut off while being written, by a kill or a full disk, or that was damaged later is passed over.
 
     Args:
         output_dir (`str` or `Path`): Output folder of the run; it need not exist.
+        log (`bool`, defaults to `True`): Name each checkpoint that is passed over, with what it lacks.
     """
     steps = {path: path.name.removeprefix("checkpoint-") for path in Path(output_dir).glob("checkpoint-*")}
-    whole = [path for path, step in steps.items() if step.isdecimal() and _is_whole(path)]
-    return str(max(whole, key=lambda path: int(steps[path]))) if whole else None
+    numbered = [path for path, step in steps.items() if step.isdecimal() and path.is_dir()]
+    for checkpoint in sorted(numbered, key=lambda path: int(steps[path]), reverse=True):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return str(checkpoint)
+        if log:
+            logger.warning(f"Passing over {checkpoint}, which is not whole: {damage}.")
+    return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether the last file of a checkpoint is there to its end."""
+def find_damage(checkpoint: str | Path) -> str | None:
+    """What a checkpoint lacks that a run needs to go on from it; None where it is whole.
+
+    Cheap for weights of any size: headers, tables of contents and lengths are read, the numbers are not.
+
+    Args:
+        checkpoint (`str` or `Path`): The folder.
+    """
+    folder = Path(checkpoint)
+    names = ["config.json"]
+    if not _is_sharded(folder):
+        random_states = sorted(path.name for path in folder.glob("rng_state*.pth"))  # one a process
+        names += [*_weight_files(folder), "optimizer.pt", "scheduler.pt", *(random_states or ["rng_state.pth"])]
+    for name in [*names, "trainer_state.json"]:  # the order in which they are written
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if not _READERS[path.suffix](path):
+            return f"{name} is damaged"
+    return None
+
+
+def _is_sharded(checkpoint: Path) -> bool:
+    """Whether FSDP or DeepSpeed wrote it, whose folders they check themselves."""
+    folders = [*checkpoint.glob("pytorch_model_fsdp*"), *checkpoint.glob("global_step*")]
+    return any(path.is_dir() for path in folders)
+
+
+def _weight_files(checkpoint: Path) -> list[str]:
+    """The file of the weights, or the index of a large model's and the files in it."""
+    index = checkpoint / "model.safetensors.index.json"
+    if not index.is_file() or not _is_json(index):
+        return [index.name if index.is_file() else "model.safetensors"]
+    return [index.name, *sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()))]
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file holds a JSON object to its end."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         return False
-    return True
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            header = json.loads(file.read(length)) if 8 + length <= size else None
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # whatever another file holds there
+        return False
+    return size == 8 + length + max(ends, default=0)
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file of torch.save, a zip archive, has its table of contents, which is written last."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+_READERS = {".json": _is_json, ".safetensors": _is_safetensors, ".pt": _is_archive, ".pth": _is_archive}
 
 
 class PrithviTrainer(Trainer):
@@ -413,4 +480,10 @@ def _single_figures(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if value is not None and not isinstance(value, list)}
 
 
-__all__ = ["PrithviTrainer", "PrithviTrainingArguments", "find_last_checkpoint", "get_poly_schedule_with_warmup"]
+__all__ = [
+    "PrithviTrainer",
+    "PrithviTrainingArguments",
+    "find_damage",
+    "find_last_checkpoint",
+    "get_poly_schedule_with_warmup",
+]

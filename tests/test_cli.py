@@ -18,6 +18,7 @@ from prithvi_hf import cli
 from prithvi_hf.configuration_prithvi import PrithviConfig
 from prithvi_hf.data.geotiff import GeoTiffRaster
 from prithvi_hf.describe import band_statistics, describe_raster
+from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, save_model, scene_pixels, tiny_processor, write_scene
 
@@ -324,6 +325,31 @@ def test_statistics_do_not_depend_on_the_pieces_they_are_read_in(tmp_path, monke
             assert (band.minimum, band.maximum) == (values.min(), values.max())
             assert band.mean == pytest.approx(values.mean(), rel=1e-12)
     assert "no valid pixel" in describe_raster(raster.path)
+
+
+@pytest.mark.parametrize("rule", ["all", "any"])
+def test_info_leaves_out_what_the_model_takes_for_no_data(tmp_path, capsys, rule):
+    model = save_model(tmp_path / "model")
+    processor = PrithviImageProcessor.from_pretrained(model)
+    processor.nodata_value, processor.nodata_rule = -9999, rule
+    processor.save_pretrained(model)
+    pixels = scene_pixels(30, 40)
+    pixels[:, :15], pixels[2, 15:18] = -9999, -9999
+    scene = write_scene(tmp_path / "scene.tif", pixels, nodata=None)
+    assert run("info", scene, "--model", model) == 0
+    text = capsys.readouterr().out
+    valid = pixels[3, 15 if rule == "all" else 18 :]
+    assert f"min {valid.min()}  mean {valid.mean():.6g}  max {valid.max()}  valid {valid.size / 12:.1f} %" in text
+    assert f"mean {valid.mean():.4g}, the model's 2497" in text
+    assert f"min {pixels[2, 18:].min()}  mean {pixels[2, 18:].mean():.6g}" in text
+    assert run("info", scene) == 0
+    assert capsys.readouterr().out.count("min -9999") == 6
+
+
+def test_info_of_one_band(tmp_path, capsys):
+    scene = write_scene(tmp_path / "one.tif", scene_pixels(30, 40, bands=1), descriptions=["BLUE"])
+    assert run("info", scene) == 0
+    assert "one.tif: 1 band of 30 x 40 pixels" in capsys.readouterr().out
 
 
 def test_a_tag_that_no_pixel_can_equal_leaves_all_valid(tmp_path):

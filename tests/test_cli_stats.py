@@ -203,6 +203,57 @@ def test_nan_as_nodata_value(chips, tmp_path):
     assert np.isnan(read_recipe(tmp_path / "stats.yaml").image_processor().nodata_value)
 
 
+@pytest.mark.parametrize(
+    ("loss", "warned"),
+    [(None, False), ("focal", False), ("cross_entropy+masked_dice", False), ("dice", True), ("masked_dice", True)],
+)
+def test_weights_are_for_losses_that_they_suit(chips, tmp_path, capsys, loss, warned):
+    (tmp_path / "own.yaml").write_text(f"bands: [{', '.join(BANDS)}]\n" + (f"loss: {loss}\n" if loss else ""))
+    text = run_to_file(chips, "--ignore_values", -1, "--config", tmp_path / "own.yaml", "--quiet")
+    assert len(yaml.safe_load(text)["class_weights"]) == 2
+    joined = text.replace("\n# ", " ")
+    assert "keeps the size of cross entropy and focal loss. A Dice loss" in joined
+    for said in (joined, capsys.readouterr().err):
+        assert (f"The loss is {loss}, which weights make larger: delete class_weights" in said) == warned
+
+
+def test_many_mask_values_on_screen(chips, capsys):
+    mask = np.arange(32 * 32).reshape(32, 32) % 25
+    mask[0, :2] = (240, 255)
+    write_raster(chips / "train" / "a_mask.tif", mask.astype(np.int16))
+    names = [f"kind {index}" for index in range(25)]
+    run_to_file(chips, "--ignore_values", -1, "--class_names", *names)
+    screen = capsys.readouterr().out
+    table = screen[screen.index("Mask values") :].split("\n\n")[0]
+    assert "kind 18 " in table  # the twentieth value, -1 being the first
+    assert "kind 19" not in table
+    assert [line.split()[0] for line in table.splitlines() if "(no class)" in line] == ["240", "255"]
+    assert "and 6 more values" in table
+
+
+def test_a_mask_elsewhere_names_its_file_once(chips):
+    write_raster(chips / "val" / "e_mask.tif", labels(), crs="EPSG:32630")
+    text = run_to_file(chips, "--ignore_values", -1, "--quiet")
+    line = next(line for line in text.splitlines() if "expected the CRS of" in line)
+    assert f"validation: {chips}/val/e_mask.tif: expected the CRS of {chips}/val/e.tif (EPSG:4326), found" in line
+    assert line.count("e_mask.tif") == 1
+
+
+def test_links_to_nowhere_are_named(chips, capsys):
+    (chips / "train" / "a.tif").unlink()
+    (chips / "train" / "a.tif").symlink_to("/elsewhere/a.tif")
+    refused(capsys, chips, "train/a.tif: expected a GeoTIFF file, found a link to /elsewhere/a.tif", "--quiet")
+
+
+def test_infinite_values_are_counted(chips, capsys):
+    pixels = reflectance(6).astype(np.float32)
+    pixels[1, 0, :3] = np.inf
+    pixels[1, 1, 0], pixels[3, 5, 5] = -np.inf, np.nan
+    write_raster(chips / "train" / "a.tif", pixels, descriptions=BANDS)
+    run_to_file(chips, "--ignore_values", -1)
+    assert "Infinite values, which count as missing: GREEN 4\n" in capsys.readouterr().out
+
+
 def test_an_absent_class_is_said(chips, capsys):
     text = run_to_file(chips, "--ignore_values", -1, "--class_names", "land", "water", "snow")
     weights = yaml.safe_load(text)["class_weights"]
@@ -336,6 +387,8 @@ def test_options_that_cannot_be(chips, capsys, tmp_path):
     refused(capsys, chips, "no_such.yaml", "--config", tmp_path / "no_such.yaml")
     refused(capsys, chips, "NIR", "--bands", "NIR", "NIR")
     refused(capsys, chips, "rescale_factor", "--rescale_factor", 0)
+    refused(capsys, chips, "num_frames: expected a number of dates from 1 on, found 0", "--num_frames", 0)
+    refused(capsys, chips, "expected a file name that ends in .png", "--plot", tmp_path / "plot.pdf")
     refused(capsys, tmp_path / "nowhere", "nowhere")
     assert cli.main(["stats", str(chips), "--dataset_options", "suffix"]) == 2
     assert "JSON object" in capsys.readouterr().err

@@ -1,6 +1,12 @@
 """Conversion of original checkpoints: every key, every refusal, and the command."""
 
+import errno
+import os
 import pickle
+import resource
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +20,10 @@ from prithvi_hf.convert_prithvi_to_hf import (
     infer_config,
     load_original_state_dict,
 )
+from prithvi_hf.evaluation import recipe_of_model
+from prithvi_hf.recipe import read_recipe
 
-from .checkpoint_factory import masked_autoencoder
+from .checkpoint_factory import assert_refused, convert, masked_autoencoder, mmcv_file
 from .golden import assert_matches, read_golden
 
 
@@ -162,7 +170,9 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, capsys):
         with pytest.raises(ValueError, match="cannot be loaded safely") as refusal:
             convert_checkpoint(path, tmp_path / "out")
         # torch's own message begins with how to load such a file all the same.
-        assert "can still be loaded" not in str(refusal.value)
+        for advice in ("can still be loaded", "weights_only", "safe_globals", "issue"):
+            assert advice not in str(refusal.value)
+        assert "print" in str(refusal.value)
     assert "must not run" not in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
@@ -201,3 +211,190 @@ def test_an_output_folder_with_files_is_refused(tmp_path):
     torch.save(masked_autoencoder(), tmp_path / "a.pt")
     with pytest.raises(ValueError, match="new or empty folder"):
         convert_checkpoint(tmp_path / "a.pt", tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_the_object_that_a_pickle_asks_for_is_named(tmp_path, protocol, recwarn):
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=protocol))
+    with pytest.raises(ValueError, match=r"asks for (\w+\.)?print\)"):
+        load_original_state_dict(tmp_path / "evil.pt")
+    assert not [warning for warning in recwarn if "issue" in str(warning.message)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, capsys, value):
+    state_dict = masked_autoencoder()
+    state_dict["decoder_norm.weight"][0] = value  # of the decoder, which is dropped
+    torch.save(state_dict, tmp_path / "a.pt")
+    convert_checkpoint(tmp_path / "a.pt", tmp_path / "whole")
+    for name in ("blocks.1.attn.qkv.weight", "norm.bias"):
+        state_dict[name].view(-1)[-1] = value
+    torch.save(state_dict, tmp_path / "a.pt")
+    message = assert_refused(capsys, tmp_path, "NaN or infinite values in 2 tensor(s)", tmp_path / "a.pt")
+    assert "norm.bias, blocks.1.attn.qkv.weight. Export" in message
+
+
+@pytest.mark.parametrize("source", ["https://example.com/a.pt", "HTTP://example.com/a.pt", "s3://bucket/a.pt"])
+def test_an_address_as_source(tmp_path, capsys, source):
+    assert "hf://" in assert_refused(capsys, tmp_path, f"the address {source}. Download", source)
+
+
+def test_a_folder_as_source(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    assert_refused(capsys, tmp_path, f"found the folder {folder}. Name a file in it, which holds no .pt", folder)
+    (folder / "a.pt").touch()
+    assert_refused(capsys, tmp_path, f"found the folder {folder}. Name a file in it: a.pt", folder)
+
+
+# ---------------------------------------------------------------- where it writes
+
+
+@pytest.fixture
+def source(tmp_path):
+    torch.save(masked_autoencoder(), tmp_path / "a.pt")
+    return tmp_path / "a.pt"
+
+
+def test_an_output_folder_below_a_file_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    assert_refused(capsys, tmp_path, "new or empty folder", "absent.pt")
+    (tmp_path / "file").write_text("")
+    assert convert("absent.pt", tmp_path / "file" / "deep" / "out") == 2
+    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def little_room():
+    """No file may become larger than 20 kB; Python ignores the signal that goes with it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_full_disk_ends_with_one_line_and_nothing_half_written(source, tmp_path, capsys, little_room, existing):
+    if existing:
+        (tmp_path / "out").mkdir()
+    message = assert_refused(capsys, tmp_path, f"the files in {tmp_path / 'out'}, found the disk full", source)
+    assert message[message.index("prithvi-hf convert: error") :].count("\n") == 1
+    assert "File too large" in message
+    assert not existing or not any((tmp_path / "out").iterdir())
+
+
+def test_a_report_without_room_leaves_the_model(source, tmp_path, monkeypatch):
+    def fail(report, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("prithvi_hf.convert_prithvi_to_hf.ConversionReport.save", fail)
+    with pytest.raises(OSError, match=f"the files in {tmp_path}, found the disk full.* its report is missing"):
+        convert_checkpoint(source, tmp_path / "out", report_file=tmp_path / "report.json")
+    AutoModel.from_pretrained(tmp_path / "out")
+
+
+def busy(path, target):
+    raise OSError(errno.EBUSY, "Device or resource busy")
+
+
+def test_a_mount_point_gets_the_files_one_by_one(source, tmp_path, monkeypatch):
+    """As a bind mount, which looks like any folder until something is renamed onto it."""
+    out, moved, move = tmp_path / "out", [], shutil.move
+    out.mkdir()
+    inode = out.stat().st_ino
+    monkeypatch.setattr(Path, "rmdir", lambda path: busy(path, None))
+    monkeypatch.setattr(shutil, "move", lambda path, target: (moved.append(Path(path).name), move(path, target)))
+    convert_checkpoint(source, out)
+    assert moved[-1] == "config.json"
+    assert out.stat().st_ino == inode
+    AutoModel.from_pretrained(out)
+    assert sorted(os.listdir(tmp_path)) == ["a.pt", "out"]
+
+
+def test_a_move_that_fails_leaves_a_mount_point_empty(source, tmp_path, monkeypatch):
+    def fail_at_weights(path, target):
+        shutil.copy(path, target)
+        if Path(path).name == "model.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(Path, "rmdir", lambda path: busy(path, None))
+    monkeypatch.setattr(shutil, "move", fail_at_weights)
+    with pytest.raises(OSError, match="disk full"):
+        convert_checkpoint(source, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == []
+    assert sorted(os.listdir(tmp_path)) == ["a.pt", "out"]
+
+
+@pytest.mark.parametrize("place", ["mount", "here"])
+def test_a_folder_that_cannot_be_replaced_is_filled(source, tmp_path, monkeypatch, place):
+    """A mount point is another disk, so nothing is staged beside it; a shell stays where it stands."""
+    out = tmp_path / "out"
+    out.mkdir()
+    inode = out.stat().st_ino
+    if place == "mount":
+        monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == out)
+    else:
+        monkeypatch.chdir(out)
+    convert_checkpoint(source, out if place == "mount" else ".")
+    assert out.stat().st_ino == inode
+    assert sorted(os.listdir(out)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(os.listdir(tmp_path)) == ["a.pt", "out"]
+
+
+def test_a_real_mount_point(source, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    if not shutil.which("mount") or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", out], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        convert_checkpoint(source, out)
+        AutoModel.from_pretrained(out)
+        assert sorted(os.listdir(out)) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_lost_race_is_named(source, tmp_path, monkeypatch, existing):
+    out = tmp_path / "out"
+    if existing:
+        out.mkdir()
+    save = PrithviModel.save_pretrained
+
+    def save_late(model, folder):
+        save(model, folder)
+        out.mkdir(exist_ok=True)
+        (out / "config.json").write_text("another's")
+
+    monkeypatch.setattr(PrithviModel, "save_pretrained", save_late)
+    with pytest.raises(FileExistsError, match="another process wrote"):
+        convert_checkpoint(source, out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"config.json": "another's"}
+    assert sorted(os.listdir(tmp_path)) == ["a.pt", "out"]
+
+
+# ---------------------------------------------------------------- the recipe beside the model
+
+
+def test_the_recipe_is_saved_with_the_model(golden_dir, tmp_path):
+    source = mmcv_file(tmp_path / "flood.pth", read_golden(golden_dir, "v1_segmentor_flood").group("sd"))
+    settings = {"num_attention_heads": 4}
+    convert_checkpoint(source, tmp_path / "out", recipe="sen1floods11", **settings)
+    saved, packaged = read_recipe(recipe_of_model(tmp_path / "out")), read_recipe("sen1floods11")
+    assert saved.given == packaged.given
+    assert saved.data == packaged.data
+    names = {"id2label": {"0": "dry", "1": "wet"}}
+    convert_checkpoint(source, tmp_path / "named", recipe="sen1floods11", **settings, **names)
+    saved = read_recipe(tmp_path / "named" / "recipe.yaml")
+    assert saved.data.class_names == ["dry", "wet"]
+    assert saved.data.published is None, "figures of other classes"
+    convert_checkpoint(source, tmp_path / "plain", **settings)
+    assert not (tmp_path / "plain" / "recipe.yaml").exists()
+
+
+def test_the_saved_recipe_names_no_starting_model(tmp_path, source):
+    (tmp_path / "mine.yaml").write_text("model: /mine/backbone\nattn_implementation: eager\nnum_frames: 3\n")
+    convert_checkpoint(source, tmp_path / "out", recipe=tmp_path / "mine.yaml")
+    saved = read_recipe(tmp_path / "out" / "recipe.yaml")
+    assert saved.given == {"dataset": "geotiff_folder", "num_frames": 3}

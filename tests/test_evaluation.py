@@ -84,10 +84,11 @@ def evaluate(*words):
 
 
 def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, tmp_path, capsys):
-    assert evaluate("--model", model, "--config", recipe, "--output", tmp_path / "new" / "all.json") == 0
+    assert evaluate("--model", model, "--config", recipe, "--output", tmp_path / "all.json") == 0
     output = capsys.readouterr().out
-    content = json.loads((tmp_path / "new" / "all.json").read_text())
+    content = json.loads((tmp_path / "all.json").read_text())
     assert list(content["splits"]) == ["test", "bolivia"]
+    assert content["class_names"] == ["no water", "water"]
     assert "test: 2 chips; the published figures are of 90\n" in output
     assert "bolivia: 1 chip\n" in output
     for split, chips in (("test", 2), ("bolivia", 1)):
@@ -120,7 +121,7 @@ def test_the_recipe_of_the_model_is_the_default(model, recipe, tmp_path, capsys)
     PrithviForSemanticSegmentation.from_pretrained(model).save_pretrained(folder)
     PrithviImageProcessor.from_pretrained(model).save_pretrained(folder)
     assert evaluate("--model", folder) == 2
-    assert "--config sen1floods11" in capsys.readouterr().err
+    assert re.search("by --config: a YAML file, or .*multi_temporal_crop", capsys.readouterr().err)
     (folder / "recipe.yaml").write_text(recipe.read_text())
     assert evaluate("--model", folder, "--splits", "bolivia", "--no_check") == 0
     assert "bolivia: 1 chip\n" in capsys.readouterr().out
@@ -141,6 +142,14 @@ def test_what_is_wrong_is_said(model, recipe, tmp_path, capsys, words, message):
     assert evaluate("--model", model, "--output", tmp_path / "all.json", *words) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "all.json").exists()
+
+
+def test_an_output_that_cannot_be_is_refused_at_once(model, tmp_path, capsys):
+    assert evaluate("--model", model, "--config", "absent.yaml", "--output", tmp_path) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert evaluate("--model", model, "--config", "absent.yaml", "--output", tmp_path / "nowhere" / "x.json") == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_model_of_other_classes_is_refused(model, recipe, tmp_path, capsys):

@@ -1,14 +1,29 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Bad input of examples/finetune.py: exit status 2, one message with file and remedy, and nothing written."""
 
+import errno
+import resource
 import shutil
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.finetune_factory import RECIPE, SPLITS, command_line, finetune, finish, make_chips, run, start
+from prithvi_hf.disk import no_room_left
+from prithvi_hf.trainer_prithvi import find_damage
+from tests.finetune_factory import (
+    RECIPE,
+    SPLITS,
+    command_line,
+    finetune,
+    finish,
+    make_chips,
+    run,
+    start,
+)
 from tests.raster_factory import SEN1FLOODS11_CODES, cut_off, labels, reflectance, write_raster
 
 
@@ -224,3 +239,190 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, capsys):
     words = command_line(data, tmp_path / "OUT", resume_from_checkpoint=checkpoint, head_hidden_size=24)
     capsys.readouterr()
     assert_refused(capsys, words, tmp_path / "OUT", str(checkpoint), "head_hidden_size", "24")
+
+
+# ---------------------------------------------------------------- where it writes
+
+
+def no_data(*_):
+    pytest.fail("the data were read before the output folder was checked")
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    monkeypatch.setattr(finetune, "load_splits", no_data)
+    monkeypatch.setattr(finetune.Recipe, "build_model", no_data)
+
+
+@pytest.mark.parametrize("below", ["", "OUT", "deep/OUT"])
+def test_an_output_folder_that_is_a_file_or_below_one(tmp_path, capsys, unread, below):
+    (tmp_path / "file").write_text("kept")
+    capsys.readouterr()
+    assert finetune.main(command_line("/absent", tmp_path / "file" / below)) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is no folder" in message
+    assert message.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("below", ["", "deep/OUT"])
+def test_an_output_folder_that_takes_no_files(tmp_path, capsys, unread, monkeypatch, below):
+    def refuse(*_, dir, **__):
+        assert Path(dir) == tmp_path
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("prithvi_hf.disk.tempfile.TemporaryFile", refuse)
+    capsys.readouterr()
+    assert finetune.main(command_line("/absent", tmp_path / below)) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path} takes no file (Read-only file system)" in message
+    assert "--output_dir" in message
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def files_up_to(size):
+    """No file may become larger; Python ignores the signal that goes with it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_runs_put_aside_in_the_same_second_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune.time, "strftime", lambda pattern: "20261122-200821")
+    for run_number in range(3):
+        (tmp_path / "checkpoint-1").mkdir()
+        (tmp_path / "checkpoint-1" / "number").write_text(str(run_number))
+        finetune.put_aside_earlier_run(tmp_path)
+    names = ("earlier-20261122-200821", "earlier-20261122-200821-2", "earlier-20261122-200821-3")
+    assert [(tmp_path / name / "checkpoint-1" / "number").read_text() for name in names] == ["0", "1", "2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
+
+
+def test_a_disk_that_fills_while_checkpoints_are_written(data, trained, tmp_path, capsys):
+    """The first checkpoint cannot be written whole; with room again the run goes on, past what is left of it."""
+    output = tmp_path / "OUT"
+    sizes = {path.name: path.stat().st_size for path in (trained / "checkpoint-1").iterdir()}
+    assert sizes["optimizer.pt"] > sizes["model.safetensors"]
+    for name in ("model.safetensors", "optimizer.pt"):
+        capsys.readouterr()
+        with files_up_to(sizes[name] - 100):
+            assert finetune.main(command_line(data, output)) == 2
+        printed = capsys.readouterr().err
+        message = printed[printed.index("finetune.py: error: ") :]
+        assert message.count("\n") == 1
+        assert f"the files in {output}, found the disk full" in message
+        assert "there is no whole checkpoint yet" in message
+        assert find_damage(output / "checkpoint-2").startswith(name)
+    run(data, output, resume_from_checkpoint="true")
+    assert find_damage(output / "checkpoint-4") is None
+
+
+def test_errors_that_are_no_full_disk_keep_their_traceback(monkeypatch, tmp_path):
+    def fail(run):
+        raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")  # shared memory's
+
+    monkeypatch.setattr(finetune, "prepare", lambda recipe: None)
+    monkeypatch.setattr(finetune, "execute", fail)
+    with pytest.raises(RuntimeError, match="unable to write"):
+        finetune.main(["--config", str(RECIPE), "--output_dir", str(tmp_path / "OUT")])
+    (tmp_path / "cut.pt").write_bytes(b"PK" * 100)
+    with pytest.raises(RuntimeError) as damaged:
+        torch.load(tmp_path / "cut.pt", mmap=True)
+    assert not no_room_left(damaged.value)
+    assert no_room_left(RuntimeError("basic_ios::clear: iostream error"))
+    assert no_room_left(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"))
+    for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        assert no_room_left(OSError(number, "text"))
+    assert not no_room_left(OSError(errno.EIO, "text"))
+
+
+# ---------------------------------------------------------------- damaged checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained") / "OUT"
+    run(data, output, max_steps=2, do_eval="false", do_predict="false", save_total_limit=None)
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    return output
+
+
+def cut_to(share):
+    def cut(path):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+
+    return cut
+
+
+DAMAGES = {
+    "missing": Path.unlink,
+    "empty": cut_to(0),
+    "cut in the header": cut_to(0.02),
+    "cut at the end": cut_to(0.99),
+    "another file": lambda path: path.write_bytes(b"\x00" * path.stat().st_size),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
+)
+def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, caplog, name, damage):
+    output = shutil.copytree(trained, tmp_path / "OUT")
+    assert finetune.find_last_checkpoint(output) == str(output / "checkpoint-2")
+    assert caplog.text == ""
+    DAMAGES[damage](output / "checkpoint-2" / name)
+    assert finetune.find_last_checkpoint(output) == str(output / "checkpoint-1")
+    state = "missing" if damage == "missing" else "damaged"
+    assert f"{output / 'checkpoint-2'}, which is not whole: {name} is {state}" in caplog.text
+
+
+def test_the_state_of_every_process_is_looked_at(trained, tmp_path):
+    checkpoint = shutil.copytree(trained / "checkpoint-2", tmp_path / "checkpoint-2")
+    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
+    assert find_damage(checkpoint) is None
+    cut_to(0.5)(checkpoint / "rng_state_1.pth")
+    assert find_damage(checkpoint) == "rng_state_1.pth is damaged"
+
+
+def test_a_damaged_checkpoint_that_is_named_is_refused(data, trained, tmp_path, capsys):
+    checkpoint = shutil.copytree(trained / "checkpoint-2", tmp_path / "checkpoint-2")
+    cut_to(0.9)(checkpoint / "optimizer.pt")
+    words = command_line(data, tmp_path / "OUT", resume_from_checkpoint=checkpoint)
+    message = assert_refused(capsys, words, tmp_path / "OUT", str(checkpoint), "optimizer.pt is damaged")
+    assert "--resume_from_checkpoint true" in message
+
+
+# ---------------------------------------------------------------- interruptions
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("whole", ["checkpoint-2", "checkpoint-1", None])
+def test_an_interrupted_run_says_where_a_resume_starts(trained, tmp_path, capsys, monkeypatch, whole):
+    output = shutil.copytree(trained, tmp_path / "OUT")
+    for checkpoint in output.glob("checkpoint-*"):
+        if whole is None or checkpoint.name > whole:
+            (checkpoint / "trainer_state.json").unlink()
+    monkeypatch.setattr(finetune, "prepare", lambda recipe: None)
+    monkeypatch.setattr(finetune, "execute", interrupt)
+    assert finetune.main(["--config", str(RECIPE), "--output_dir", str(output), "--use_cpu"]) == 130
+    message = capsys.readouterr().err
+    assert "interrupted" in message
+    expected = f"goes on from {output / whole}\n" if whole else "no whole checkpoint yet"
+    assert expected in message
+
+
+def test_an_interruption_before_the_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(finetune, "prepare", interrupt)
+    assert finetune.main(["--config", str(RECIPE), "--output_dir", str(tmp_path / "OUT")]) == 130
+    assert "nothing was written" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The model against the original code's values, and the contract of a transformers model."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -189,6 +190,29 @@ def test_positions_at_other_sizes_match_the_original(golden_dir):
         frames, height, width = pixels.shape[2:]
         positions = embeddings.interpolate_positions((frames, height // 16, width // 16))
         assert_matches(positions, golden[f"out.{name}.pos_embed"])
+
+
+def test_interpolated_positions_are_kept_until_something_changes(monkeypatch):
+    model, pixels = PrithviModel(small_config()).eval(), torch.randn(1, 6, 1, 48, 32)
+    embeddings, computed = model.embeddings, []
+    interpolate = embeddings.interpolate_positions
+    monkeypatch.setattr(embeddings, "interpolate_positions", lambda grid: computed.append(grid) or interpolate(grid))
+    with torch.inference_mode():
+        expected = model(pixels).last_hidden_state
+    assert_matches(model(pixels).last_hidden_state, expected)
+    assert computed == [(1, 3, 2)]
+    model(pixels[..., :32]).last_hidden_state.sum().backward()
+    with torch.no_grad():
+        embeddings.position_embeddings.mul_(2)
+    assert (model(pixels).last_hidden_state - expected).abs().max() > 0.01
+    assert model.double()(pixels.double()).last_hidden_state.dtype == torch.float64
+    assert copy.deepcopy(PrithviModel(small_config())).embeddings._kept_positions is None
+
+
+def test_a_model_made_in_inference_mode_runs():
+    with torch.inference_mode():
+        model = small_model()
+        assert model(torch.randn(1, 6, 1, 48, 32)).logits.shape == (1, 2, 48, 32)
 
 
 def test_table_of_one_frame_is_the_first_frame_of_three():

@@ -205,6 +205,8 @@ def test_a_saved_recipe_repeats_the_run(write, tmp_path):
     first.save(tmp_path / "recipe.yaml")
     text = (tmp_path / "recipe.yaml").read_text()
     assert "secret" not in text
+    assert "include_num_input_tokens_seen" not in text  # what was not given
+    assert yaml.safe_load(text)["dataset_options"] == {"cache_dir": "there"}
     assert "seed: 0" in text
     second = parse_arguments(["--config", str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
     assert second.data == first.data
@@ -227,10 +229,15 @@ def test_a_saved_recipe_repeats_the_run(write, tmp_path):
         ("{test: {iou: [1]}}", "for test"),
         ("{test: {mean_iou: high}}", r"found \['high'\]"),
         ("{test: {mean_iou: 0.5, iou: {water: 101}}}", r"found \[101\]"),
+        ("{test: {miou: 50}}", "under mean_iou, .*found miou"),
     ],
 )
 def test_published_figures_are_percents(write, published, part):
-    assert re.search(part, refused(write(f"published: {published}\n")))
+    assert re.search(part, refused(write(f"class_names: [land, water]\npublished: {published}\n")))
+
+
+def test_class_names_differ(write):
+    assert "found a more than once" in refused(write("class_names: [a, b, a]\n"))
 
 
 def test_read_recipe_leaves_the_training_out(tmp_path):

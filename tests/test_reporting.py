@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from matplotlib.image import imread
 
 from prithvi_hf import load_dataset
-from prithvi_hf.data import SegmentationTransform
+from prithvi_hf.data import SegmentationTransform, SplitAudit
 from prithvi_hf.recipe import DataArguments, ModelArguments, Recipe
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
 from prithvi_hf.trainer_prithvi import PrithviTrainingArguments
@@ -222,3 +222,26 @@ def test_samples_of_a_builders_data_set(tmp_path, model):
     processor = tiny_processor(ignore_values=[-1])
     plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
     assert png_size(tmp_path / "samples.png")[0] == 1320
+
+
+def audit(name, digest):
+    return SplitAudit(name, 3, (10, 20, 30), (1, 2, 3), 4, 5, {(32, 32): 3}, digest)
+
+
+def test_the_card_says_what_the_data_were(tmp_path, model):
+    audits = {"train": audit("train", "a" * 64), "validation": audit("validation", "b" * 64)}
+    audits["test"] = audit("test", "b" * 64)
+    processor = tiny_processor()
+    arguments = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    recipe = Recipe(ModelArguments(), DataArguments(), arguments)
+    write_model_card(tmp_path, recipe, processor, model, RESULTS, {"eval": "validation"}, audits)
+    text = (tmp_path / "README.md").read_text()
+    assert f"| train | 3 | 60 | `{'a' * 64}` |" in text
+    assert "`test` holds the same chips as `validation`: it is no independent test." in text
+    assert "`validation` holds" not in text
+    assert '("scene.tif")' in text
+
+
+def test_the_card_of_several_dates_shows_a_tuple(tmp_path):
+    text = write_card(tmp_path / "card", tiny_model(num_frames=2), tiny_processor(num_frames=2))
+    assert '(("date_1.tif", "date_2.tif"))' in text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, get_polynomial_decay_schedule_with_warmup, get_scheduler
@@ -519,7 +519,10 @@ def test_without_training_its_strategies_do_not_count(tmp_path):
 def make_checkpoint(folder: Path, step: int | str, state: str | None = '{"global_step": 1}') -> Path:
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": torch.zeros(2)}, checkpoint / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({}, checkpoint / name)
+    (checkpoint / "config.json").write_text("{}")
     if state is not None:
         (checkpoint / "trainer_state.json").write_text(state)
     return checkpoint

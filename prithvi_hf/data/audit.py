@@ -98,9 +98,9 @@ def audit_split(
         `SplitAudit`: the counts.
 
     Raises:
-        ValueError: an empty split, a split whose every pixel is ignored, or chips that cannot be used, each with its
-            file: unreadable or truncated files, missing bands or masks, images, frames and masks of different size or
-            place, mask values that are no class.
+        ValueError: an empty split, a split whose every pixel is ignored or without image data, or chips that cannot be
+            used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
+            of different size or place, mask values that are no class.
     """
     counts, problems = [], []
     count = partial(_count_chip, image_processor=image_processor, num_labels=num_labels)
@@ -147,6 +147,12 @@ def _add_up(counts: list[_ChipCount], split_name: str) -> SplitAudit:
 
 
 def _checked(audit: SplitAudit) -> SplitAudit:
+    # First, for labels of pixels without data may be ignored as well.
+    if audit.nodata_pixels == audit.total_pixels:
+        raise ValueError(
+            f"Split {audit.split_name}: expected pixels with image data, found all {audit.total_pixels:,} pixels of "
+            f"{audit.chips} chips without data. Check nodata_value, nodata_rule and the files' nodata tags."
+        )
     if audit.labelled_pixels == 0:
         raise ValueError(
             f"Split {audit.split_name}: expected labelled pixels, found all {audit.total_pixels:,} pixels "

@@ -3,7 +3,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from datasets.utils import logging
 
 from .files import list_files
 from .geotiff import GeoTiff
-from .splits import PUBLISHED, check_split_options
+from .splits import PUBLISHED, OfficialSplits, check_split_options
 
 
 logger = logging.get_logger(__name__)
@@ -186,6 +186,18 @@ class OfficialSplitsBuilder(HubChipBuilder):
         self._warn_of_test(split)
         return super().as_streaming_dataset(split, *args, **kwargs)
 
+    def _arrange(
+        self,
+        rows: Mapping[str, Mapping[str, dict[str, Any]]],
+        group_of: Callable[[Sequence[str], str], Mapping[str, str]],
+        kind: str,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Divides the official rows, `{split: {chip id: row}}`, by `split_scheme`; see [`OfficialSplits.arrange`]."""
+        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
+        splits = official.arrange(self.config.split_scheme, self.config.split_seed, group_of, kind)
+        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
+        return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
+
     def _warn_of_test(self, split: Any) -> None:
         # Here and not where rows are made: those come from the cache the next time.
         if self.config.split_scheme == PUBLISHED and (split is None or "test" in str(split)):
@@ -201,7 +213,14 @@ def _content_key(name: str, places: Iterable[str]) -> str:
         files = {place: place} if os.path.isfile(place) else list_files(place)
         for relative, path in files.items():
             if relative.lower().endswith(_DATA_SUFFIXES):
-                status = os.stat(path)
-                entry = f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n"
-                digest.update(entry.encode(errors="surrogateescape"))
+                digest.update(f"{relative}\0{_version_of(path)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _version_of(path: str) -> str:
+    """Size and time of a file. One that is gone has its own: what reads it says so, and of all such chips at once."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return "gone"
+    return f"{status.st_size}\0{status.st_mtime_ns}"

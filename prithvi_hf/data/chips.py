@@ -88,19 +88,32 @@ def check_grid(rasters: Iterable[GeoTiffRaster]) -> None:
     """
     first, *others = rasters
     for other in others:
-        if first.crs is None or other.crs is None or first.shape[-2:] != other.shape[-2:]:
-            continue
-        if first.crs != other.crs:
-            raise ValueError(
-                f"{other.name}: expected the CRS of {first.name} ({first.crs.to_string()}), found "
-                f"{other.crs.to_string()}. Check that the files belong together, or reproject one (`gdalwarp`)."
-            )
-        shift = largest_shift(first.transform, other.transform, first.shape[-2:])
-        if shift > GRID_TOLERANCE:
-            raise ValueError(
-                f"{other.name}: expected the grid of {first.name}, found one shifted by up to {shift:.3g} pixels. "
-                "Check that the files belong together, or bring them to one grid (`gdalwarp`)."
-            )
+        problem = grid_problem(first, other)
+        if problem is not None:
+            raise ValueError(f"{other.name}: {problem}")
+
+
+def grid_problem(first: GeoTiffRaster, other: GeoTiffRaster) -> str | None:
+    """Why two rasters do not lie on one grid, without the name of the second; None where they do.
+
+    Args:
+        first (`GeoTiffRaster`): the raster whose grid is expected.
+        other (`GeoTiffRaster`): the raster to compare, see [`check_grid`].
+    """
+    if first.crs is None or other.crs is None or first.shape[-2:] != other.shape[-2:]:
+        return None
+    if first.crs != other.crs:
+        return (
+            f"expected the CRS of {first.name} ({first.crs.to_string()}), found {other.crs.to_string()}. Check that "
+            "the files belong together, or reproject one (`gdalwarp`)."
+        )
+    shift = largest_shift(first.transform, other.transform, first.shape[-2:])
+    if shift > GRID_TOLERANCE:
+        return (
+            f"expected the grid of {first.name}, found one shifted by up to {shift:.3g} pixels. Check that the files "
+            "belong together, or bring them to one grid (`gdalwarp`)."
+        )
+    return None
 
 
 def split_digest(chips: Iterable[list[Any]]) -> str:
@@ -129,8 +142,20 @@ def _attempt(fetch: Callable[[], dict[str, Any]], read: Callable[[Chip], Result]
         row = fetch()
         image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
         return read(Chip(str(row.get("id")), image, row.get("mask")))
-    except (ValueError, IndexError, OSError) as error:
+    except (ValueError, IndexError) as error:
         return str(error)
+    except OSError as error:
+        return _system_error_text(error)
+
+
+def _system_error_text(error: OSError) -> str:
+    """What the system says of a file, such as one without read permission or that vanished while it was read."""
+    if error.filename is None:
+        return str(error)
+    return (
+        f"{error.filename}: expected a file that can be read, found: {error.strerror}. Restore the file or your "
+        "access to it, or remove the chip from the data set."
+    )
 
 
 def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | None = None) -> Iterator[Result]:

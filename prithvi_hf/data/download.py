@@ -44,6 +44,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
 _THREADS = 8
 _CHUNK = 2**20
+_HTTP_NOT_FOUND = 404
 
 
 class DownloadError(OSError):
@@ -114,6 +115,50 @@ def verify_bucket_digests(files: Mapping[str, str]) -> None:
             f"{examples(wrong)}. The damaged copies are deleted: run this again. If it happens again, a proxy or the "
             "mirror in base_url alters files."
         )
+
+
+@contextmanager
+def explained_bucket_errors(what: str, base_url: str) -> Iterator[None]:
+    """Explains why the files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause.
+
+    Args:
+        what (`str`): what is looked for, for the message.
+        base_url (`str`): where it is looked for.
+
+    Raises:
+        FileNotFoundError: the server has no such file.
+        DownloadError: the server cannot be reached, or the connection broke.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DownloadError) or not _is_of_network(error):
+            raise
+        cause = _innermost(error)
+        if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == _HTTP_NOT_FOUND:
+            kind, found = FileNotFoundError, f"no file at {_one_line(error)}"
+        else:
+            texts = dict.fromkeys(_one_line(part).removesuffix(".") for part in (error, cause))
+            kind, found = DownloadError, f"{': '.join(texts)}."
+        raise kind(
+            f"{base_url}: expected {what}, found: {found} Check the connection and base_url and run this again, which "
+            "continues with the files that are missing; or download the data set elsewhere and pass its folder as "
+            "data_dir."
+        ) from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether an error comes from a server or the way to it, and not from a local file or from the program."""
+    from aiohttp import ClientError  # slow to import, and loaded already where it was raised
+
+    is_local = getattr(error, "filename", None) is not None
+    return isinstance(error, FileNotFoundError | ConnectionError | TimeoutError | ClientError) and not is_local
 
 
 def _matches_bucket(url: str, path: str) -> bool:

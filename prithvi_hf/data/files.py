@@ -2,6 +2,7 @@
 """Listing folders of chips, reading id lists, and telling a user which files of a pair are missing."""
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -12,6 +13,13 @@ logger = logging.get_logger(__name__)
 
 _MAX_DEPTH = 8
 _EXAMPLES = 5
+# What an image file of each public data set is called.
+_PUBLIC_IMAGE_NAMES = {
+    "sen1floods11": re.compile(r".+_S2Hand\.tif"),
+    "hls_burn_scars": re.compile(r"subsetted_.+_merged\.tif"),
+    "hls_irrigation_scenes": re.compile(r"scene_m\d+_.+\.tif"),
+    "multi_temporal_crop": re.compile(r"chip_\d+_\d+_merged\.tif"),
+}
 
 
 def list_files(folder: str) -> dict[str, str]:
@@ -33,6 +41,16 @@ def list_files(folder: str) -> dict[str, str]:
         prefix = "" if depth == 0 else relative.replace(os.sep, "/") + "/"
         found.update({prefix + name: os.path.join(parent, name) for name in files if not name.startswith(".")})
     return dict(sorted(found.items()))
+
+
+def public_datasets(paths: Iterable[str]) -> list[str]:
+    """Names of the public data sets whose image files are among these.
+
+    Args:
+        paths (`Iterable[str]`): paths with forward slashes, as [`list_files`] gives them.
+    """
+    names = {path.rpartition("/")[2] for path in paths}
+    return [name for name, pattern in _PUBLIC_IMAGE_NAMES.items() if any(map(pattern.fullmatch, names))]
 
 
 def decode_text(content: bytes, path: str) -> str:
@@ -58,9 +76,19 @@ def parse_id_list(text: str, suffixes: Iterable[str]) -> list[str]:
         text (`str`): content of the list.
         suffixes (`Iterable[str]`): endings that make a file name of an id; the longest that fits is cut off.
     """
-    endings = sorted(suffixes, key=len, reverse=True)
     fields = (line.split(",")[0].strip().strip('"') for line in text.splitlines())
-    return [strip_suffix(PurePosixPath(name.replace("\\", "/")).name, endings) for name in fields if name]
+    return to_ids((name for name in fields if name), suffixes)
+
+
+def to_ids(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
+    """Makes chip ids of ids, file names and paths.
+
+    Args:
+        names (`Iterable[str]`): what names the chips.
+        suffixes (`Iterable[str]`): endings that make a file name of an id; the longest that fits is cut off.
+    """
+    endings = sorted(suffixes, key=len, reverse=True)
+    return [strip_suffix(PurePosixPath(name.replace("\\", "/")).name, endings) for name in names]
 
 
 def strip_suffix(name: str, suffixes: Sequence[str]) -> str:

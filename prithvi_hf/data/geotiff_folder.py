@@ -2,7 +2,7 @@
 """The user's own chips: folders of GeoTIFF images and masks, paired by file name."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from datasets import BuilderConfig, DatasetInfo
 from datasets.utils import logging
 
+from .archives import ARCHIVE_SUFFIXES
 from .builder import ChipBuilder, chip_features
-from .files import check_ids, decode_text, examples, parse_id_list
+from .files import check_ids, decode_text, examples, list_files, parse_id_list, public_datasets, to_ids
 
 
 logger = logging.get_logger(__name__)
@@ -37,17 +38,25 @@ class GeoTiffFolderConfig(BuilderConfig):
             the longer one decides, so ".tif" beside "_mask.tif" works in one folder.
         image_dir (`str`, *optional*): folder of the images; None is `data_dir`, or the split's folder in it.
         mask_dir (`str`, *optional*): folder of the masks; None is the same as `image_dir`.
-        splits (`dict[str, str]`, *optional*): for each split its folder or a text file of ids, one a line. None looks
-            for folders train(ing), validation/valid/val and test(ing); without any, all chips are the split "train".
+        splits (`dict[str, str | list[str]]`, *optional*): for each split its folder, a text file of ids, one a line,
+            or the ids themselves as a list; file names do as well as ids. None looks for folders train(ing),
+            validation/valid/val and test(ing); without any, all chips are the split "train".
         require_masks (`bool`, *optional*, defaults to `True`): False allows chips without mask, whose `mask` is None.
+
+    Raises:
+        ValueError: an option of another type than these.
     """
 
     image_suffix: str | list[str] | tuple[str, ...] | None = None
     mask_suffix: str | None = None
     image_dir: str | None = None
     mask_dir: str | None = None
-    splits: dict[str, str] | None = None
+    splits: dict[str, str | list[str] | tuple[str, ...]] | None = None
     require_masks: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_types(vars(self))
 
     @property
     def frame_suffixes(self) -> list[str | None]:
@@ -70,14 +79,14 @@ class GeoTiffFolder(ChipBuilder):
 
     - images and masks in one folder, told apart by suffix, or in `image_dir` and `mask_dir`;
     - splits as folders around these (`train/images/a.tif`) or inside them (`images/train/a.tif`), found by their usual
-      names or named by `splits`; or as lists of ids.
+      names or named by `splits`; or as lists of ids, in text files or in place (`splits={"train": ["a", "b"]}`).
 
     Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (None; with a list of
     frames `dates`, None for each).
 
     Raises:
         FileNotFoundError: no such folder, no image in it, or an image, a frame or a mask missing from a pair.
-        ValueError: options that contradict each other.
+        ValueError: options of a wrong type or that contradict each other, an empty list, or an id listed twice.
     """
 
     DATASET_NAME: ClassVar[str] = "geotiff_folder"
@@ -86,13 +95,10 @@ class GeoTiffFolder(ChipBuilder):
 
     @classmethod
     def _other_places(cls, data_dir: str, options: Mapping[str, Any]) -> list[str]:
-        splits = options.get("splits") or {}
-        if not isinstance(splits, Mapping):
-            raise ValueError(
-                f"geotiff_folder: expected splits as a mapping from split to folder or id list, found {splits!r}."
-            )
-        named = (options.get("image_dir"), options.get("mask_dir"), *splits.values())
-        places = {_folder(data_dir, name) for name in named if name}
+        _check_types(options)
+        sources = (options.get("splits") or {}).values()
+        named = (options.get("image_dir"), options.get("mask_dir"), *sources)
+        places = {_folder(data_dir, name) for name in named if name and isinstance(name, str)}
         return sorted(place for place in places if os.path.exists(place) and not _is_inside(place, data_dir))
 
     def _info(self) -> DatasetInfo:
@@ -135,7 +141,9 @@ class GeoTiffFolder(ChipBuilder):
         inside = _Place(_folder(root, image_dir, split_folder), _folder(root, mask_dir, split_folder))
         return next((place for place in (around, inside) if os.path.isdir(place.images)), None)
 
-    def _named_rows(self, split: str, source: str) -> list[dict[str, Any]]:
+    def _named_rows(self, split: str, source: str | list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
+        if not isinstance(source, str):
+            return self._listed_rows(f"split {split} (list in splits)", to_ids(source, self._endings()))
         place = self._place(source)
         if place is not None:
             return self._folder_rows(split, place)
@@ -144,7 +152,8 @@ class GeoTiffFolder(ChipBuilder):
             raise FileNotFoundError(
                 f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option splits."
             )
-        return self._listed_rows(f"split {split} ({path})", path)
+        ids = parse_id_list(decode_text(Path(path).read_bytes(), path), self._endings())
+        return self._listed_rows(f"split {split} ({path})", ids)
 
     def _folder_rows(self, split: str, place: _Place) -> list[dict[str, Any]]:
         frames, masks = self._scan(place)
@@ -152,11 +161,14 @@ class GeoTiffFolder(ChipBuilder):
         ids = sorted(set().union(*frames, masks if self.config.require_masks else ()))
         return self._rows(ids, frames, masks, f"split {split} ({place.images})")
 
-    def _listed_rows(self, source: str, path: str) -> list[dict[str, Any]]:
-        text = decode_text(Path(path).read_bytes(), path)
+    def _listed_rows(self, source: str, ids: list[str]) -> list[dict[str, Any]]:
         frames, masks = self._scan(self._place(None))
+        return self._rows(ids, frames, masks, source)
+
+    def _endings(self) -> list[str]:
+        """What is cut off file names in lists of ids."""
         suffixes = [suffix for suffix in (*self.config.frame_suffixes, self.config.mask_suffix) if suffix]
-        return self._rows(parse_id_list(text, [*suffixes, *_EXTENSIONS]), frames, masks, source)
+        return [*suffixes, *_EXTENSIONS]
 
     def _scan(self, place: _Place) -> tuple[list[dict[str, str]], dict[str, str]]:
         """Lists the files of a place as {id: path}: one dict a frame, and one of the masks."""
@@ -165,7 +177,7 @@ class GeoTiffFolder(ChipBuilder):
         rivals = [*frames, mask_suffix] if together and mask_suffix is not None else frames
         images = [_match(place.images, suffix, rivals) for suffix in frames]
         if not any(images):
-            raise FileNotFoundError(_no_image_message(place.images, frames))
+            raise FileNotFoundError(_no_image_message(place.images, frames, self.config.data_dir))
         if together and mask_suffix is None:
             masks = {}
         else:
@@ -188,6 +200,54 @@ class GeoTiffFolder(ChipBuilder):
         ]
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _is_mapping_of_sources(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(map(_is_text, value))
+        and all(_is_text(source) or _is_list_of_texts(source) for source in value.values())
+    )
+
+
+# Option -> (what it may be besides None, in words, remedy).
+_TYPES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "image_suffix": (
+        lambda value: _is_text(value) or _is_list_of_texts(value),
+        "a text such as '_merged.tif', or a list of such texts, one a frame",
+        "Put numbers in quotes.",
+    ),
+    "mask_suffix": (_is_text, "a text such as '_mask.tif'", "Put numbers in quotes."),
+    "image_dir": (_is_text, "the path of a folder", "Put numbers in quotes."),
+    "mask_dir": (_is_text, "the path of a folder", "Put numbers in quotes."),
+    "splits": (
+        _is_mapping_of_sources,
+        "a mapping from each split to its folder, its text file of ids, or a list of ids",
+        "Write it as {train: train.txt, validation: ['a', 'b']}, ids that are numbers in quotes.",
+    ),
+    "require_masks": (lambda value: isinstance(value, bool), "true or false", "Write it without quotes."),
+}
+
+
+def _check_types(options: Mapping[str, Any]) -> None:
+    """Checks what YAML and JSON files give as options, which may be of any type.
+
+    Raises:
+        ValueError: an option of a wrong type.
+    """
+    for name, (fits, expected, remedy) in _TYPES.items():
+        value = options.get(name, getattr(GeoTiffFolderConfig, name))
+        if not fits(value) and (value is not None or name == "require_masks"):
+            raise ValueError(f"geotiff_folder: expected {name} as {expected}, found {value!r}. {remedy}")
+
+
 def _check_options(config: GeoTiffFolderConfig) -> None:
     if config.data_dir is None:
         raise ValueError("geotiff_folder: expected the folder of your GeoTIFF files, found none. Pass data_dir.")
@@ -197,9 +257,12 @@ def _check_options(config: GeoTiffFolderConfig) -> None:
         raise ValueError(f"geotiff_folder: expected one distinct image_suffix a frame, found {config.image_suffix}.")
     same_folder = config.mask_dir is None or config.mask_dir == config.image_dir
     if same_folder and config.require_masks and suffixes[-1] in suffixes[:-1]:
+        if not _hold_geotiffs(config.data_dir, _folder(config.data_dir, config.image_dir or "")):
+            raise FileNotFoundError(_no_geotiff_message(config.data_dir))
         raise ValueError(
             "geotiff_folder: expected file names that tell images and masks in one folder apart, found both ending in "
             f"{suffixes[-1] or '.tif'}. Give mask_suffix or mask_dir, or require_masks=False for chips without masks."
+            f"{_public_hint(config.data_dir)}"
         )
 
 
@@ -243,11 +306,40 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
     return found
 
 
-def _no_image_message(folder: str, suffixes: list[str | None]) -> str:
+def _hold_geotiffs(*folders: str) -> bool:
+    """Whether there is a GeoTIFF below any of the folders; a missing folder has none."""
+    return any(name.endswith(_EXTENSIONS) for place in folders if os.path.isdir(place) for name in list_files(place))
+
+
+def _no_geotiff_message(folder: str) -> str:
+    names = list(list_files(folder))
+    found = f"{len(names)} other files ({examples(names)})" if names else "no file at all"
+    packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
+    remedy = "Extract the archives" if packed else "Check the path"
+    return f"{folder}: expected GeoTIFF files (.tif, .tiff) in it or below it, found {found}. {remedy}."
+
+
+def _public_hint(folder: str) -> str:
+    """A remedy for folders that hold a data set which this package knows by name; starts with a space, or is empty."""
+    names = public_datasets(list_files(folder))
+    if not names:
+        return ""
+    if len(names) == 1:
+        return f" The files look like those of {names[0]}, which needs no such options: --dataset {names[0]}."
+    return (
+        f" The files look like those of {' and '.join(names)}, which need no such options: point data_dir at the "
+        f"folder of one of them and name it, as in --dataset {names[0]}."
+    )
+
+
+def _no_image_message(folder: str, suffixes: list[str | None], data_dir: str) -> str:
+    if not _hold_geotiffs(folder, data_dir):
+        return _no_geotiff_message(data_dir)
     names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     expected = " or ".join(suffix or "/".join(_EXTENSIONS[:2]) for suffix in suffixes)
     holds = f"{len(names)} others ({examples(names)})" if names else "nothing"
-    return f"{folder}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
+    remedy = "Check image_dir and image_suffix."
+    return f"{folder}: expected images ending in {expected}, found {holds}. {remedy}{_public_hint(data_dir)}"
 
 
 def _warn_of_shared_chips(rows: Mapping[str, list[dict[str, Any]]]) -> None:

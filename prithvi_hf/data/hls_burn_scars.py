@@ -11,7 +11,7 @@ from datasets import DatasetInfo
 
 from .builder import OfficialSplitsBuilder, OfficialSplitsConfig, chip_features
 from .files import by_chip, check_ids, find_folders, list_files
-from .splits import OfficialSplits, tiles_of
+from .splits import tiles_of
 
 
 HLS_BURN_SCARS_BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
@@ -87,10 +87,7 @@ class HLSBurnScars(OfficialSplitsBuilder):
             for split, name in _FOLDERS.items()
             if name in folders
         }
-        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
-        splits = official.arrange(self.config.split_scheme, self.config.split_seed, tiles_of, "MGRS tiles")
-        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
-        return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
+        return self._arrange(rows, tiles_of, "MGRS tiles")
 
 
 def _folder_rows(files: Mapping[str, str], source: str) -> dict[str, dict[str, Any]]:

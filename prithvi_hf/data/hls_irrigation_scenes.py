@@ -22,7 +22,7 @@ HLS_IRRIGATION_SCENES_CLASSES = tuple(f"class_{value}" for value in range(1, 17)
 """Names of the classes, mask values 1 to 16; the publishers name none. Mask values 0 and 255 are no data."""
 HLS_IRRIGATION_SCENES_CLASS_COLORS = (
     *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#ff9da7"),
-    *("#9c755f", "#bab0ac", "#1f4e79", "#8cd17d", "#b6992d", "#86bcb6", "#d37295", "#79706e"),
+    *("#9c755f", "#bab0ac", "#1f4e79", "#8cd17d", "#b6992d", "#5b2a86", "#d37295", "#79706e"),
 )
 """Colours of the classes, for maps."""
 HLS_IRRIGATION_SCENES_IGNORED_VALUES = (0, 255)

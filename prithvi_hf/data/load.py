@@ -2,7 +2,6 @@
 """`load_dataset`: the data sets of this package by name."""
 
 import os
-import re
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -11,7 +10,7 @@ from datasets import BuilderConfig, Dataset, DatasetDict, IterableDataset, Itera
 from datasets.utils import logging
 
 from .builder import ChipBuilder, HubChipBuilder, HubChipConfig
-from .files import list_files
+from .files import list_files, public_datasets
 
 
 logger = logging.get_logger(__name__)
@@ -23,13 +22,6 @@ DATASETS: dict[str, tuple[str, str]] = {
     "hls_irrigation_scenes": ("prithvi_hf.data.hls_irrigation_scenes", "HLSIrrigationScenes"),
     "multi_temporal_crop": ("prithvi_hf.data.multi_temporal_crop", "MultiTemporalCrop"),
     "geotiff_folder": ("prithvi_hf.data.geotiff_folder", "GeoTiffFolder"),
-}
-# What an image file of each public data set is called.
-_IMAGE_NAMES = {
-    "sen1floods11": r".+_S2Hand\.tif",
-    "hls_burn_scars": r"subsetted_.+_merged\.tif",
-    "hls_irrigation_scenes": r"scene_m\d+_.+\.tif",
-    "multi_temporal_crop": r"chip_\d+_\d+_merged\.tif",
 }
 _BUILDER_OPTIONS = ("cache_dir", "token", "storage_options", "writer_batch_size")
 
@@ -99,10 +91,7 @@ def detect_dataset(data_dir: str | os.PathLike) -> str | None:
     Raises:
         FileNotFoundError: no such folder.
     """
-    names = {path.rpartition("/")[2] for path in list_files(os.path.expanduser(data_dir))}
-    found = [
-        dataset for dataset, pattern in _IMAGE_NAMES.items() if any(re.fullmatch(pattern, name) for name in names)
-    ]
+    found = public_datasets(list_files(os.path.expanduser(data_dir)))
     return found[0] if len(found) == 1 else None
 
 

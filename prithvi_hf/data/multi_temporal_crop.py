@@ -15,7 +15,7 @@ from datasets.utils import logging
 
 from .builder import OfficialSplitsBuilder, OfficialSplitsConfig, chip_features
 from .files import by_chip, check_ids, decode_text, find_file, find_folders, list_files, parse_id_list, strip_suffix
-from .splits import OfficialSplits, grid_blocks
+from .splits import grid_blocks
 
 
 logger = logging.get_logger(__name__)
@@ -118,11 +118,7 @@ class MultiTemporalCrop(OfficialSplitsBuilder):
             for split, name in _FOLDERS.items()
             if name in folders
         }
-        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
-        config = self.config
-        splits = official.arrange(config.split_scheme, config.split_seed, grid_blocks, "blocks of chips")
-        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
-        return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
+        return self._arrange(rows, grid_blocks, "blocks of chips")
 
 
 def _split_rows(

@@ -316,10 +316,19 @@ def _local_path(name: str) -> str:
         )
     path = os.path.abspath(os.path.expanduser(name))
     if not os.path.exists(path):
-        raise GeoTiffNotFoundError(f"{name}: expected a GeoTIFF file, found nothing there. Check the path.")
+        raise GeoTiffNotFoundError(_absent_message(name, path))
     if not os.path.isfile(path):
         raise GeoTiffError(f"{name}: expected a regular GeoTIFF file, found a directory or device. Name one file.")
     return path
+
+
+def _absent_message(name: str, path: str) -> str:
+    if not os.path.islink(path):
+        return f"{name}: expected a GeoTIFF file, found nothing there. Check the path, or restore the file."
+    return (
+        f"{name}: expected a GeoTIFF file, found a link to {os.readlink(path)}, which cannot be reached. Restore that "
+        "file, or remove or renew the link."
+    )
 
 
 def _check_complete(name: str, path: str | None, content: bytes | None) -> None:
@@ -341,6 +350,8 @@ def _open(name: str, path: str | None, content: bytes | None) -> Iterator[Datase
             target = path if content is None else stack.enter_context(MemoryFile(content)).name
             dataset = stack.enter_context(DatasetReader(target, driver="GTiff"))
         except RasterioError as error:
+            if path is not None and not os.path.exists(path):  # since its header was read
+                raise GeoTiffNotFoundError(_absent_message(name, path)) from error
             raise GeoTiffError(
                 f"{name}: expected a GeoTIFF, found a TIFF that cannot be opened ({_cause(error)}): the file is "
                 "damaged. Copy or download it again."

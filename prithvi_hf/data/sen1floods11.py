@@ -13,7 +13,7 @@ from datasets.utils import logging
 from datasets.utils.file_utils import xopen
 
 from .builder import ChipBuilder, chip_features
-from .download import verify_bucket_digests
+from .download import explained_bucket_errors, verify_bucket_digests
 from .files import by_chip, check_ids, decode_text, list_files, parse_id_list
 
 
@@ -87,7 +87,7 @@ class Sen1Floods11(ChipBuilder):
     Raises:
         FileNotFoundError: no such folder, no split list, or chips of a list without image or mask.
         ValueError: an empty list, a chip listed twice, a file that lies in two places, or unreadable metadata.
-        DownloadError: downloaded files that differ from their digest.
+        DownloadError: a bucket that cannot be reached, or downloaded files that differ from their digest.
     """
 
     DATASET_NAME: ClassVar[str] = "sen1floods11"
@@ -128,6 +128,10 @@ class Sen1Floods11(ChipBuilder):
 
     def _remote_rows(self, dl_manager: Any) -> dict[str, list[dict[str, Any]]]:
         base = self.config.base_url.rstrip("/")
+        with explained_bucket_errors("the files of Sen1Floods11 (v1.1)", base):
+            return self._fetched_rows(dl_manager, base)
+
+    def _fetched_rows(self, dl_manager: Any, base: str) -> dict[str, list[dict[str, Any]]]:
         lists = {
             split: f"{base}/v1.1/splits/flood_handlabeled/flood_{name}_data.csv" for split, name in _LISTS.items()
         }

@@ -18,7 +18,7 @@ from datasets import Dataset, IterableDataset
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL, read_labels
 from ..raster_values_prithvi import Frame, as_array
-from .chips import Chip, check_grid, read_chips, split_digest
+from .chips import Chip, check_grid, grid_problem, read_chips, split_digest
 from .moments import BandMoments, ValueHistogram
 
 
@@ -59,6 +59,7 @@ class DatasetStatistics:
         scale, offset (`float`): the processor's scaling, `value * scale + offset`.
         total_pixels (`int`): pixels of all chips, a pixel of several frames counted once.
         nodata_pixels (`int`): those without data by the processor's rule.
+        infinite_values (`tuple[int, ...]`): infinite values of each band in pixels with data; they count as missing.
         mask_values (`dict[int, int]`): pixels of each whole mask value, as in the files; of more than 65,536 values
             the most frequent ones.
         class_pixels (`dict[int, int]`): labelled pixels of each class that occurs, after the processor's rules.
@@ -80,6 +81,7 @@ class DatasetStatistics:
     offset: float
     total_pixels: int
     nodata_pixels: int
+    infinite_values: tuple[int, ...]
     mask_values: dict[int, int]
     class_pixels: dict[int, int]
     class_chips: dict[int, int]
@@ -110,8 +112,9 @@ class DatasetStatistics:
 def balanced_class_weights(class_pixels: Sequence[int]) -> list[float]:
     """Weights by inverse frequency, `total / (classes that occur * pixels of the class)`.
 
-    All classes then have the same share in the loss, and the mean of the weights over the labelled pixels is 1, so the
-    loss, which is averaged over pixels, keeps its size and the learning rate its meaning.
+    All classes then have the same share in cross entropy and focal loss, which are averaged over pixels. The mean of
+    the weights over the labelled pixels is 1, so these losses keep their size and the learning rate its meaning. A
+    Dice loss gives every class the same share by itself; its size would change with the weights.
 
     Args:
         class_pixels (`Sequence[int]`): labelled pixels of each class.
@@ -207,6 +210,7 @@ class _Measured:
     bands: list[BandMoments]
     histograms: list[ValueHistogram]
     nodata_pixels: int
+    infinite_values: list[int]
     labels: _Labels | None
     digests: list[Any]
 
@@ -219,6 +223,7 @@ class _Sums:
         self.bands: list[BandMoments] = []
         self.histograms: list[ValueHistogram] = []
         self.nodata_pixels = self.chips_without_mask = 0
+        self.infinite_values: list[int] = []
         self.labels, self.class_chips = _Labels(), Counter()
         self.digests: list[list[Any]] = []
         self.unreadable: list[str] = []
@@ -232,6 +237,7 @@ class _Sums:
         self.bands = _added(self.bands, chip.bands)
         self.histograms = _added(self.histograms, chip.histograms)
         self.nodata_pixels += chip.nodata_pixels
+        self.infinite_values = _added(self.infinite_values, chip.infinite_values)
         self.digests.append(chip.digests)
         self._add_labels(chip.labels)
 
@@ -259,6 +265,7 @@ class _Sums:
             offset=processor.rescale_offset if processor.do_rescale else 0.0,
             total_pixels=sum(height * width * chips for (height, width), chips in self.sizes.items()),
             nodata_pixels=self.nodata_pixels,
+            infinite_values=tuple(self.infinite_values),
             mask_values=dict(sorted(self.labels.values.items())),
             class_pixels=dict(sorted(self.labels.classes.items())),
             class_chips=dict(sorted(self.class_chips.items())),
@@ -294,19 +301,29 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
     """Measures a chip; raises why it cannot be read."""
     check_grid(chip.frames)
     frames, missing, nodata = processor.read_frames(chip.image)
-    bands, histograms = [], []
+    bands, histograms, infinite = [], [], []
     for channel in range(len(processor.bands)):
         values = [_valid_values(frame, where, channel) for frame, where in zip(frames, missing, strict=True)]
         bands.append(sum(map(BandMoments.of, values), BandMoments()))
+        places = zip(frames, missing, strict=True)
+        infinite.append(sum(_count_infinite(frame, where, nodata, channel) for frame, where in places))
         if with_histograms:
             histograms.append(sum(map(ValueHistogram.of, values), ValueHistogram()))
     labels = None if chip.mask is None else _measure_mask(chip, nodata, processor, num_labels)
-    return _Measured(nodata.shape, bands, histograms, int(nodata.sum()), labels, chip.digests())
+    return _Measured(nodata.shape, bands, histograms, int(nodata.sum()), infinite, labels, chip.digests())
 
 
 def _valid_values(frame: Frame, missing: np.ndarray | None, channel: int) -> np.ndarray:
     values = frame.values[channel]
     return values if missing is None else values[~missing[channel]]
+
+
+def _count_infinite(frame: Frame, missing: np.ndarray | None, nodata: np.ndarray, channel: int) -> int:
+    """Infinite values where there is data otherwise, in the float32 that models compute in."""
+    if missing is None or frame.values.dtype.kind != "f":
+        return 0
+    with np.errstate(over="ignore"):
+        return int(np.isinf(frame.values[channel][missing[channel] & ~nodata].astype(np.float32)).sum())
 
 
 def _measure_mask(chip: Chip, nodata: np.ndarray, processor: PrithviImageProcessor, num_labels: int | None) -> _Labels:
@@ -342,10 +359,9 @@ def _check_mask(chip: Chip, nodata: np.ndarray) -> None:
     if tuple(size) != nodata.shape:
         height, width = nodata.shape
         raise _UnfitMaskError(f"expected the image's size {height} x {width}, found {size[0]} x {size[1]}")
-    try:
-        check_grid((chip.frames[0], chip.mask))
-    except ValueError as error:
-        raise _UnfitMaskError(str(error)) from error
+    problem = grid_problem(chip.frames[0], chip.mask)
+    if problem is not None:
+        raise _UnfitMaskError(problem)
 
 
 def _count_values(values: np.ndarray) -> tuple[Counter, dict[float, int]]:

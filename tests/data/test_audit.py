@@ -12,7 +12,7 @@ from affine import Affine
 from datasets import Dataset, Features, List, Value
 
 from prithvi_hf.data import SegmentationTransform, audit_split
-from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
 from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
 from tests.raster_factory import BANDS, PIXEL, cut_off, labels, reflectance, transform_at, write_chip, write_mask
 from tests.raster_factory import write_raster as write
@@ -201,6 +201,40 @@ def test_every_pixel_ignored(split, processor, tmp_path):
         write(tmp_path / f"{chip}_mask.tif", np.full((32, 32), -1, np.int16))
     with pytest.raises(ValueError, match=r"Split train: expected labelled pixels, found all 4,096 pixels of 4 chips"):
         audit(split, processor)
+
+
+def test_no_pixel_has_image_data(split, processor, tmp_path):
+    for chip in "abcd":
+        write(tmp_path / f"{chip}.tif", np.zeros((6, 32, 32), np.int16), descriptions=BANDS, nodata=0)
+    for ignored in (False, True):
+        processor.mask_nodata_labels = ignored
+        with pytest.raises(
+            ValueError, match=r"Split train: .*found all 4,096 pixels of 4 chips without data.*nodata_v"
+        ):
+            audit(split, processor)
+    write_chip(tmp_path / "a.tif")
+    assert audit(split, processor).nodata_pixels == 3 * 1024
+
+
+def test_links_to_nowhere_and_vanished_files(split, processor, tmp_path):
+    (tmp_path / "a.tif").unlink()
+    (tmp_path / "a.tif").symlink_to("/elsewhere/a.tif")
+    (tmp_path / "c_mask.tif").unlink()
+    with pytest.raises(ValueError, match="2 of 4 chips cannot be used") as caught:
+        audit(split, processor)
+    assert f"- {tmp_path}/a.tif: expected a GeoTIFF file, found a link to /elsewhere/a.tif, which" in str(caught.value)
+    assert f"- {tmp_path}/c_mask.tif: expected a GeoTIFF file, found nothing there." in str(caught.value)
+
+
+def test_a_file_that_vanishes_while_it_is_read(split, processor, tmp_path, monkeypatch):
+    def remove_and_read(raster, *arguments, **options):
+        (tmp_path / "b.tif").unlink(missing_ok=True)
+        return read(raster, *arguments, **options)
+
+    read = GeoTiffRaster.read
+    monkeypatch.setattr(GeoTiffRaster, "read", remove_and_read)
+    with pytest.raises(ValueError, match=r"b\.tif: expected a GeoTIFF file, found nothing there"):
+        audit(split.select([1]), processor)
 
 
 def test_empty_split(split, processor):

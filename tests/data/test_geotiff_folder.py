@@ -8,7 +8,14 @@ import pytest
 
 from prithvi_hf.data import load_dataset
 from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
-from tests.raster_factory import make_folder, reflectance, write_chip, write_mask
+from tests.raster_factory import (
+    make_burn_scars,
+    make_folder,
+    make_sen1floods11,
+    reflectance,
+    write_chip,
+    write_mask,
+)
 
 
 CHIPS = ("a", "b", "c")
@@ -86,6 +93,17 @@ def test_named_split_folders_and_lists(root, load):
     (root / "fit.csv").write_text("id,score\nb,1\na_mask.tif,2\n".replace("id,score\n", ""))
     dataset = load(data_dir=root, mask_suffix="_mask.tif", splits={"train": "fit.csv", "held_out": "far"})
     assert {split: rows["id"][:] for split, rows in dataset.items()} == {"train": ["b", "a"], "held_out": ["z"]}
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_lists_of_ids_in_place(root, load, kind):
+    make_folder(root / "images", CHIPS)
+    (root / "val.txt").write_text("c\n")
+    splits = {"train": kind(["b", "images/a.tif"]), "validation": "val.txt"}
+    dataset = load(data_dir=root, image_dir="images", mask_suffix="_mask.tif", splits=splits)
+    assert {split: rows["id"][:] for split, rows in dataset.items()} == {"train": ["b", "a"], "validation": ["c"]}
+    other = load(data_dir=root, image_dir="images", mask_suffix="_mask.tif", splits={"train": kind(["a"])})
+    assert other["train"]["id"][:] == ["a"]  # not those from the cache
 
 
 def test_frames(root, load):
@@ -181,10 +199,35 @@ def test_missing_frame(root, load):
         load(data_dir=root, image_suffix=["_06.tif", "_07.tif"], mask_suffix="_mask.tif")
 
 
-def test_empty_folder(root, load):
-    root.mkdir()
-    with pytest.raises(FileNotFoundError, match=r"data: expected images ending in \.tif.*found nothing"):
+@pytest.mark.parametrize("options", [{}, {"mask_suffix": "_mask.tif"}])
+def test_no_geotiff_at_all(root, load, options):
+    (root / "below").mkdir(parents=True)
+    with pytest.raises(
+        FileNotFoundError, match=r"data: expected GeoTIFF files \(.*found no file at all\. Check the path"
+    ):
+        load(data_dir=root, **options)
+    (root / "below" / "chips.tar.gz").write_bytes(b"packed")
+    with pytest.raises(FileNotFoundError, match=r"1 other files \(below/chips\.tar\.gz\)\. Extract the archives"):
+        load(data_dir=root, **options)
+
+
+def test_an_empty_split_folder_beside_others(root, load):
+    make_folder(root / "val", CHIPS)
+    (root / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"train: expected images ending in \.tif.*found nothing"):
         load(data_dir=root, mask_suffix="_mask.tif")
+
+
+@pytest.mark.parametrize("options", [{}, {"image_suffix": "_x.tif", "mask_suffix": "_mask.tif"}])
+def test_public_data_sets_are_named(root, load, options):
+    make_burn_scars(root / "scars")
+    with pytest.raises((ValueError, FileNotFoundError), match=r"those of hls_burn_scars, .*--dataset hls_burn_scars"):
+        load(data_dir=root, **options)
+    make_sen1floods11(root / "floods")
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=r"those of sen1floods11 and hls_burn_scars.*folder of one"
+    ):
+        load(data_dir=root, **options)
 
 
 def test_wrong_suffix_tells_what_is_there(root, load):
@@ -213,10 +256,41 @@ def test_split_source_that_is_not_there(root, load):
         load(data_dir=root, mask_suffix="_mask.tif", splits={"validation": "nope"})
 
 
-def test_splits_that_are_no_mapping(root, load):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"splits": "train"}, "expected splits as a mapping.*found 'train'"),
+        ({"splits": {}}, "expected splits as a mapping"),
+        ({"splits": {"train": [1, 2]}}, r"expected splits as .*found \{'train': \[1, 2\]\}.*numbers in quotes"),
+        ({"splits": {"train": {"a": "b"}}}, "expected splits as a mapping"),
+        ({"image_suffix": 3}, "expected image_suffix as a text.*found 3.*quotes"),
+        ({"image_suffix": ["_a.tif", None]}, "expected image_suffix as a text"),
+        ({"image_suffix": ""}, "expected image_suffix as a text"),
+        ({"mask_suffix": 5}, "expected mask_suffix as a text.*found 5"),
+        ({"mask_dir": ["masks"]}, r"expected mask_dir as the path of a folder, found \['masks'\]"),
+        ({"image_dir": 2020}, "expected image_dir as the path of a folder, found 2020"),
+        ({"require_masks": "no"}, "expected require_masks as true or false, found 'no'. Write it without quotes"),
+        ({"require_masks": None}, "expected require_masks as true or false"),
+    ],
+)
+def test_options_of_a_wrong_type(root, load, options, message):
     make_folder(root, CHIPS)
-    with pytest.raises(ValueError, match="expected splits as a mapping"):
-        load(data_dir=root, mask_suffix="_mask.tif", splits="train")
+    with pytest.raises(ValueError, match=message):
+        load(data_dir=root, **{"mask_suffix": "_mask.tif", **options})
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (["a", "q"], FileNotFoundError, r"split train \(list in splits\).*1 without image \(q\) and 1 without mask"),
+        (["a", "a_mask.tif"], ValueError, r"split train .*1 listed again: a"),
+        ([], ValueError, "split train .*at least one chip, found none"),
+    ],
+)
+def test_lists_in_place_are_checked_like_files(root, load, ids, error, message):
+    make_folder(root, CHIPS)
+    with pytest.raises(error, match=message):
+        load(data_dir=root, mask_suffix="_mask.tif", splits={"train": ids})
 
 
 def test_two_folders_for_one_split(root, load):

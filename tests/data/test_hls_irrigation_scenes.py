@@ -36,6 +36,12 @@ def test_constants():
     assert len(set(HLS_IRRIGATION_SCENES_CLASS_COLORS)) == len(HLS_IRRIGATION_SCENES_CLASSES) == 16
 
 
+def test_colours_can_be_told_apart():
+    colors = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in HLS_IRRIGATION_SCENES_CLASS_COLORS])
+    distances = np.abs(colors[:, None] - colors).sum(-1) + 1000 * np.eye(16, dtype=int)
+    assert distances.min() > 50
+
+
 def test_months_are_frames(root, load):
     dataset = load(data_dir=root)
     row = row_of(dataset, "T10SFG_chip22")

@@ -263,7 +263,7 @@ def server(root, monkeypatch):
 
 def test_an_interrupted_download_goes_on_with_what_is_missing(server, load):
     Bucket.broken.append("Spain_7370579_LabelHand")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no file at .*Spain_7370579_LabelHand"):
         load(base_url=server)
     before = [path for path in Bucket.fetched if "Hand.tif" in path and "Spain_7370579_LabelHand" not in path]
     assert before
@@ -294,6 +294,30 @@ def test_downloads_without_data_dir(server, load, root):
     expected = GeoTiffRaster(chips / "S2Hand" / "Spain_7370579_S2Hand.tif").read()
     np.testing.assert_array_equal(row["image"].read(), expected)
     assert row["date"] == "2019-09-18"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_bucket_that_cannot_be_reached(load, streaming):
+    message = (
+        r"http://127\.0\.0\.1:9/copy: expected the files of Sen1Floods11 .*found: \S+: .*Connect.*"
+        r"Check the connection and base_url.*data_dir"
+    )
+    with pytest.raises(DownloadError, match=message):
+        load(base_url="http://127.0.0.1:9/copy", streaming=streaming)
+
+
+def test_a_builder_explains_it_too(tmp_path):
+    builder = make_builder("sen1floods11", base_url="http://127.0.0.1:9", cache_dir=str(tmp_path))
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9: expected the files of Sen1Floods11.*as data_dir"):
+        builder.download_and_prepare()
+
+
+def test_a_bucket_without_the_files(server, load):
+    Bucket.broken.append("flood_test_data")
+    with pytest.raises(
+        FileNotFoundError, match=r"127.*: expected the files.*no file at .*flood_test_data\.csv\. .*base_url"
+    ):
+        load(base_url=server)
 
 
 def test_streams_without_data_dir(server, load):
