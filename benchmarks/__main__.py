@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--quick] [--json results.json] [--data_dir sen1floods11]`."""
+"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--quick] [--json FILE] [--data_dir sen1floods11]`."""
 
 import argparse
 import json

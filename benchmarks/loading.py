@@ -136,8 +136,8 @@ def _sources(data_dir: Path | None) -> Iterator[dict[str, _Source]]:
         later = SegmentationTransform(processor, normalize=False, **options)
         cached = cache_chips(rows, processor, "train", folder, show_progress=False)
 
-        def finish(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            return processor.normalize_file_values(batch["file_values"])
+        def finish(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            return processor.normalize_file_values(batch["file_values"]), batch["labels"].long()
 
         yield {
             "original": _Source(OriginalReader(rows)),

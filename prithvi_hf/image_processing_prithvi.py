@@ -17,9 +17,9 @@ import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .bands_prithvi import is_undescribed, resolve_bands, resolve_bands_once
 from .hub_prithvi import RemoteCodeMixin, without_remote_code
-from .labels_prithvi import read_labels
+from .image_frames_prithvi import name_of, read_frames, used_bands
+from .labels_prithvi import labels_of, mask_name, read_labels, read_mask
 from .processor_options_prithvi import (
     band_names_an_image,
     check_consistency,
@@ -30,13 +30,11 @@ from .processor_options_prithvi import (
 )
 from .raster_values_prithvi import (
     Frame,
+    ImageValues,
     ReadImage,
-    as_array,
-    check_axes,
     find_nodata,
     is_raster,
     normalize_file_values,
-    read_pixels,
     replacement_changes_nothing,
     scale_and_normalize,
 )
@@ -266,21 +264,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: bands are missing or ambiguous; the message lists expected and found.
         """
         options = {"bands": self.bands, "band_indices": self.band_indices, "names": name}
-        return self._used_bands(descriptions, count, options, self.num_frames)[0]
-
-    def _used_bands(
-        self, descriptions: Sequence[str | None] | None, count: int, options: Mapping[str, Any], num_frames: int
-    ) -> tuple[list[int], bool]:
-        """Positions of the bands to read, and whether they stack all frames."""
-        bands = options["bands"]
-        if num_frames > 1 and count == len(bands) * num_frames and is_undescribed(descriptions):
-            return list(range(count)), True
-        described = None if descriptions is None else tuple(descriptions)
-        indices = None if options["band_indices"] is None else tuple(options["band_indices"])
-        try:
-            return list(resolve_bands_once(described, count, tuple(bands), indices)), False
-        except ValueError:  # once more for the message, which names the file
-            return resolve_bands(descriptions, count, bands, options["band_indices"], options["names"]), False
+        return used_bands(descriptions, count, options, self.num_frames)[0]
 
     # ------------------------------------------------------------------ images and masks to tensors
 
@@ -318,11 +302,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if len(of_a_call) < len(kwargs):
             return super().preprocess(images, segmentation_maps, **self._clean_options(kwargs))
         # The usual call sets no option of the class: checking them all again would take longer than the work.
-        options = {**self._checked_options(), **dict.fromkeys(_CALL_OPTIONS), **self._clean_options(of_a_call)}
+        options = {**self.checked_options(), **dict.fromkeys(_CALL_OPTIONS), **self._clean_options(of_a_call)}
         return self._preprocess_image_like_inputs(images, segmentation_maps, **options)
 
-    def _checked_options(self) -> dict[str, Any]:
-        """The processor's own options; checked when they are not those of the last time."""
+    def checked_options(self) -> dict[str, Any]:
+        """The processor's own options by name; checked when they are not those of the last time."""
         options = {name: getattr(self, name) for name in self._option_names}
         if options != self._last_options:
             checked = self._standardize_kwargs(**options)
@@ -341,7 +325,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         band_names = band_names_an_image(options["band_names"], len(batch))
         data: dict[str, list[torch.Tensor]] = {}
         for i, (image, segmentation_map) in enumerate(zip(batch, maps, strict=True)):
-            own = {"names": names[i] or _name_of(image, i), "file_nodata": tags[i], "band_names": band_names[i]}
+            own = {"names": names[i] or name_of(image, i), "file_nodata": tags[i], "band_names": band_names[i]}
             for key, tensor in self._preprocess_one(image, segmentation_map, {**options, **own}).items():
                 data.setdefault(key, []).append(tensor)
         return BatchFeature(data={key: _stack(key, rows, options["return_tensors"]) for key, rows in data.items()})
@@ -349,7 +333,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     def _preprocess_one(
         self, image: Any, segmentation_map: Any, options: Mapping[str, Any]
     ) -> dict[str, torch.Tensor]:
-        frames = self._read_frames(image, options)
+        frames = read_frames(image, options)
         missing, nodata_mask = find_nodata(frames, options)
         self._check_units(frames, missing, options)
         result = {"pixel_values": torch.from_numpy(scale_and_normalize(frames, missing, options))}
@@ -369,7 +353,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             segmentation_map: its mask, as in [`~PrithviImageProcessor.preprocess`].
             check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`. Without it
                 nodata pixels are only looked for where that changes pixel values or labels.
-            labels: contiguous int64 array of the mask's size to write the labels into.
+            labels: contiguous array of the mask's size to write the labels into, int64 or, with `num_labels`, int16.
 
         Returns:
             [`ReadImage`]: `pixel_values()` and `labels` are what a call of the processor gives.
@@ -377,9 +361,39 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         Raises:
             ValueError: the image or the mask does not fit the options.
         """
-        of_a_call = {"names": _name_of(image, 0), "file_nodata": None, "band_names": None}
-        options = {**self._checked_options(), **of_a_call}
-        frames = self._read_frames(image, options)
+        return self.examine(self.open_image(image, segmentation_map), check_units, labels)
+
+    def open_image(self, image: Any, segmentation_map: Any = None) -> ImageValues:
+        """Reads one image with its mask as they are in their files; of rasters in memory nothing is copied.
+
+        Args:
+            image: as in [`~PrithviImageProcessor.read_image`].
+            segmentation_map: as there.
+
+        Raises:
+            ValueError: as there.
+        """
+        of_a_call = {"names": name_of(image, 0), "file_nodata": None, "band_names": None}
+        options = {**self.checked_options(), **of_a_call}
+        frames = read_frames(image, options)
+        if segmentation_map is None:
+            return ImageValues(frames, None, "", None, options)
+        name = mask_name(segmentation_map, options)
+        limits = getattr(segmentation_map, "limits", None)
+        return ImageValues(frames, read_mask(segmentation_map, name), name, limits, options)
+
+    def examine(self, image: ImageValues, check_units: bool = True, labels: np.ndarray | None = None) -> ReadImage:
+        """Finds what is missing in an image and makes the labels: the second half of `read_image`.
+
+        Args:
+            image: an image, or a part of one.
+            check_units: as in [`~PrithviImageProcessor.read_image`].
+            labels: as there.
+
+        Raises:
+            ValueError: as there.
+        """
+        frames, options = image.frames, image.options
         if check_units or options["mask_nodata_labels"] or not replacement_changes_nothing(frames, options):
             missing, nodata_mask = find_nodata(frames, options)
             read = ReadImage(frames, missing, nodata_mask, None, options)
@@ -388,8 +402,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             read = ReadImage(frames, [None] * len(frames), None, None, options)
         if check_units:
             self._check_units(frames, read.missing, options)
-        if segmentation_map is not None:
-            read.labels = read_labels(segmentation_map, nodata_mask, options, labels)
+        if image.mask is not None:
+            options = {**options, "mask_limits": image.mask_limits}
+            read.labels = labels_of(image.mask, image.mask_name, nodata_mask, options, labels)
         return read
 
     def _check_units(self, frames: list[Frame], missing: list[np.ndarray | None], options: Mapping[str, Any]) -> None:
@@ -415,7 +430,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         Returns:
             `pixel_values` float32 of the same shape, the figures that a call of the processor gives.
         """
-        return normalize_file_values(file_values, self._checked_options())
+        return normalize_file_values(file_values, self.checked_options())
 
     # ------------------------------------------------------------------ frames
 
@@ -434,71 +449,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: the image does not fit the options.
         """
         options = {option: getattr(self, option) for option in self.option_names()}
-        of_a_call = {"names": name or _name_of(image, 0), "file_nodata": None, "band_names": None}
-        frames = self._read_frames(image, {**options, **of_a_call})
+        of_a_call = {"names": name or name_of(image, 0), "file_nodata": None, "band_names": None}
+        frames = read_frames(image, {**options, **of_a_call})
         return frames, *find_nodata(frames, options)
-
-    def _read_frames(self, image: Any, options: Mapping[str, Any]) -> list[Frame]:
-        """The needed bands of each frame of one image."""
-        parts = list(image) if isinstance(image, list | tuple) else [image]
-        # Several files or arrays hold one frame each; a single one may hold them all.
-        num_frames = 1 if len(parts) > 1 else options["num_frames"]
-        frames = [frame for part in parts for frame in self._read_part(part, options, num_frames)]
-        if len(frames) != options["num_frames"]:
-            raise ValueError(
-                f"{options['names']}: expected {options['num_frames']} frames (num_frames), found {len(frames)}. "
-                "Remedy: give the frames of one image as a tuple (a list is a batch of images) or as one array "
-                f"(num_channels, num_frames, height, width), or set num_frames={len(frames)} in the processor and the "
-                "model."
-            )
-        sizes = [frame.values.shape[-2:] for frame in frames]
-        if len(set(sizes)) > 1:
-            found = ", ".join(f"{frame.name} {h} x {w}" for frame, (h, w) in zip(frames, sizes, strict=True))
-            raise ValueError(
-                f"{options['names']}: expected frames of one size (height x width), found {found}. Remedy: bring all "
-                "frames to one grid."
-            )
-        return frames
-
-    def _read_part(self, part: Any, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        if is_raster(part):
-            return self._read_raster(part, options, num_frames)
-        return self._read_array(as_array(part, options["names"]), options, num_frames)
-
-    def _read_array(self, array: np.ndarray, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        check_axes(array, options)
-        stack_of = num_frames if array.ndim == 3 else 1
-        indices, is_stack = self._used_bands(options["band_names"], array.shape[0], options, stack_of)
-        if array.ndim == 4:
-            arrays = list(np.moveaxis(array[indices], 1, 0))
-        else:
-            arrays = self.split_stacked_frames(array, num_frames) if is_stack else [array[indices]]
-        return [Frame(values, options["names"], options["file_nodata"]) for values in arrays]
-
-    def _read_raster(self, raster: Any, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        name = getattr(raster, "name", None) or options["names"]
-        descriptions = raster.descriptions if options["band_names"] is None else options["band_names"]
-        indices, is_stack = self._used_bands(descriptions, raster.count, {**options, "names": name}, num_frames)
-        # What a raster says of its mask and its limits is meant of the bands in use: GDAL takes the fourth of four
-        # bands without a description for an alpha band.
-        narrowed = raster.select(indices) if hasattr(raster, "select") else raster
-        values = as_array(raster.read(bands=indices) if narrowed is raster else read_pixels(narrowed), name)
-        arrays = self.split_stacked_frames(values, num_frames) if is_stack else [values]
-        tag = options["file_nodata"] if raster.nodata is None else raster.nodata
-        mask, limits = narrowed.read_nodata_mask(), getattr(narrowed, "limits", None)
-        return [Frame(array, name, tag, mask, limits) for array in arrays]
-
-    def split_stacked_frames(self, array: np.ndarray, num_frames: int) -> list[np.ndarray]:
-        """Takes apart a stack of dates: all bands of the first date, then all bands of the second.
-
-        Args:
-            array: (num_frames * num_channels, height, width).
-            num_frames: number of dates.
-
-        Returns:
-            `num_frames` views (num_channels, height, width).
-        """
-        return list(array.reshape(num_frames, -1, *array.shape[-2:]))
 
     def restore_frame_order(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixel values by band and date, whatever `frame_order` the model takes them in; for pictures and figures.
@@ -542,11 +495,6 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
                 f"found {len(sizes)}: {sizes}. Remedy: pass a list with one (height, width) an image."
             )
         return [_resize_logits(one, size).argmax(dim=0) for one, size in zip(logits, sizes, strict=True)]
-
-
-def _name_of(image: Any, position: int) -> str:
-    first = image[0] if isinstance(image, list | tuple) and image else image
-    return getattr(first, "name", None) or f"image {position}"
 
 
 def _as_batch(images: Any) -> list[Any]:

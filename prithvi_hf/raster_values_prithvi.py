@@ -2,6 +2,8 @@
 """Pixel values from the file to the model: what is missing, scaling and normalisation, as functions on arrays."""
 
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,6 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+
+# Pixels in memory that cannot be written are only ever read here, which torch cannot know.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable", module=re.escape(__name__))
 
 _RASTER_ATTRIBUTES = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
 
@@ -260,11 +265,26 @@ def scale_and_normalize(
     return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
-def _flip(array: np.ndarray) -> np.ndarray:
-    """Left-right. torch's copy is several times faster than numpy's, or than work on a view of negative strides."""
-    own = np.ascontiguousarray(array) if array.flags.writeable else array.copy()
-    bits = own.view(f"i{array.dtype.itemsize}")
-    return torch.from_numpy(bits).flip(-1).numpy().view(array.dtype)
+def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
+    """Flips an array left-right, then turns it by quarters against the clock, over its last two axes.
+
+    torch's copies are several times faster than numpy's, and than work on views of negative strides. It gets the bits,
+    since it does not flip all types.
+
+    Args:
+        array: numbers of 1, 2, 4 or 8 bytes; it may lie in memory that cannot be written.
+        flip: whether to flip.
+        quarters: quarters of a full turn.
+
+    Returns:
+        A contiguous array, or the same one where nothing is to be done.
+    """
+    if not flip and not quarters % 4:
+        return array
+    turned = torch.from_numpy(array.view(f"i{array.dtype.itemsize}"))
+    turned = turned.flip(-1) if flip else turned
+    turned = torch.rot90(turned, quarters, dims=(-2, -1)) if quarters % 4 else turned
+    return turned.contiguous().numpy().view(array.dtype)
 
 
 def _replace_missing(
@@ -327,6 +347,51 @@ def _a_channel(figures: tuple[float, ...], device: torch.device) -> torch.Tensor
 
 
 @dataclass
+class ImageValues:
+    """One image and its mask as their files hold them, before anything is done to either.
+
+    Attributes:
+        frames: the frames.
+        mask: (height, width), or None.
+        mask_name: what messages call the mask.
+        mask_limits: a smallest and a largest number between which all values of the mask are known to lie, or None.
+        options: options of the image processor.
+    """
+
+    frames: list[Frame]
+    mask: np.ndarray | None
+    mask_name: str
+    mask_limits: tuple[float, float] | None
+    options: Mapping[str, Any]
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether all values lie in memory that others keep, so that holding on to them costs nothing."""
+        arrays = [array for frame in self.frames for array in (frame.values, frame.file_mask)]
+        return not any(array.flags.writeable for array in [*arrays, self.mask] if array is not None)
+
+    def crop(self, window: tuple[int, int, int, int]) -> "ImageValues":
+        """A part of the image, without a copy.
+
+        Args:
+            window: (row, column, height, width).
+        """
+        row, column, height, width = window
+        place = (..., slice(row, row + height), slice(column, column + width))
+        frames = [
+            Frame(
+                frame.values[place],
+                frame.name,
+                frame.tag,
+                None if frame.file_mask is None else frame.file_mask[place],
+                frame.limits,
+            )
+            for frame in self.frames
+        ]
+        return replace(self, frames=frames, mask=None if self.mask is None else self.mask[place])
+
+
+@dataclass
 class ReadImage:
     """One image, read and checked for missing values; scaling and normalisation are still to do.
 
@@ -337,7 +402,7 @@ class ReadImage:
         frames: the frames, values as in the file. They may lie in memory that cannot be written.
         missing: for each frame the values to replace, or None, as from `find_nodata`.
         nodata_mask: bool (height, width), the nodata pixels; None where they were not asked for.
-        labels: int64 (height, width), ignored pixels -100; None without a mask.
+        labels: int64 or int16 (height, width), ignored pixels -100; None without a mask.
         options: options of the image processor.
     """
 
@@ -353,10 +418,7 @@ class ReadImage:
             return self
 
         def turn(array: np.ndarray | None) -> np.ndarray | None:
-            if array is None:
-                return None
-            flipped = _flip(array) if flip else array
-            return np.rot90(flipped, quarters, axes=(-2, -1)) if quarters % 4 else flipped
+            return None if array is None else turn_array(array, flip, quarters)
 
         frames = [replace(frame, values=turn(frame.values), file_mask=turn(frame.file_mask)) for frame in self.frames]
         missing = [turn(where) for where in self.missing]
@@ -384,6 +446,7 @@ class ReadImage:
 
 __all__ = [
     "Frame",
+    "ImageValues",
     "ReadImage",
     "as_array",
     "can_stay_as_in_file",
@@ -394,4 +457,5 @@ __all__ = [
     "read_pixels",
     "replacement_changes_nothing",
     "scale_and_normalize",
+    "turn_array",
 ]

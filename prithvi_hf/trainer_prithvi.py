@@ -343,6 +343,7 @@ class PrithviTrainer(Trainer):
         if "file_values" in inputs:
             file_values = self._prepare_input(inputs.pop("file_values"))
             inputs["pixel_values"] = self.processing_class.normalize_file_values(file_values)
+            inputs["labels"] = self._prepare_input(inputs["labels"]).long()
         return super()._prepare_inputs(inputs)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:

@@ -34,8 +34,6 @@ INDEX, PIXELS = "index.json", "pixels.bin"
 
 Transform = Callable[[dict[str, list[Any]]], Mapping[str, Sequence[Any]]]
 
-Transform = Callable[[dict[str, list[Any]]], Mapping[str, Sequence[Any]]]
-
 
 @dataclass(frozen=True)
 class StoredRaster:
@@ -209,7 +207,7 @@ class CachedRaster(GeoTiffRaster):
             return super().read_nodata_mask(window)
         row, column, height, width = self.select(window=window)._window
         whole = self._cache.array(self._stored.nodata_mask, (header.height, header.width), "bool")
-        return whole[row : row + height, column : column + width].copy()
+        return whole[row : row + height, column : column + width]
 
 
 class CachedChips(torch.utils.data.Dataset):

@@ -156,9 +156,43 @@ def test_normalising_later_gives_the_same_bits(make, crop, tmp_path):
         torch.manual_seed(5)
         transform = SegmentationTransform(processor, crop, "d4", train=True, normalize=normalize)
         batches.append(collate_chips(dataset.with_transform(transform).__getitems__([0, 1, 0])))
-    file_values = batches[1].pop("file_values")
-    assert_same(batches[0], {"pixel_values": processor.normalize_file_values(file_values), **batches[1]})
+    file_values, labels = batches[1]["file_values"], batches[1]["labels"]
+    assert labels.dtype == torch.int16
+    pixel_values = processor.normalize_file_values(file_values)
+    assert_same(batches[0], {"pixel_values": pixel_values, "labels": labels.long()})
     assert file_values.dtype == (torch.float32 if make in (float_chips, chips_of_frames) else torch.int16)
+
+
+def test_labels_keep_their_numbers_where_two_bytes_may_not_hold_them(tmp_path):
+    dataset, processor = plain_chips(tmp_path)
+    processor.num_labels = None
+    transform = SegmentationTransform(processor, 16, train=True, normalize=False)
+    batch = collate_chips(dataset.with_transform(transform).__getitems__([0, 1]))
+    assert batch["labels"].dtype == torch.int64
+
+
+def test_options_changed_between_batches_count(tmp_path):
+    dataset, processor = plain_chips(tmp_path)
+    transform = SegmentationTransform(processor, 16, train=True)
+    chips = cached((dataset, processor), tmp_path).with_transform(transform)
+    for mean in (0.0, 100.0):
+        processor.image_mean = [mean] * 6
+        torch.manual_seed(0)
+        found = collate_chips(chips.__getitems__([0, 1]))
+        torch.manual_seed(0)
+        fresh = SegmentationTransform(processor, 16, train=True)
+        assert_same(found, collate_chips(dataset.with_transform(fresh).__getitems__([0, 1])))
+
+
+def test_a_transform_that_has_seen_chips_travels_to_another_process(chips, tmp_path):
+    transform = SegmentationTransform(chips[1], 16, "d4", train=True)
+    rows = cached(chips, tmp_path).with_transform(transform)
+    rows.__getitems__([0, 1])
+    batches = []
+    for own in (rows, pickle.loads(pickle.dumps(rows))):
+        torch.manual_seed(3)
+        batches.append(collate_chips(own.__getitems__([1, 0])))
+    assert_same(*batches)
 
 
 @pytest.mark.parametrize("make", KINDS)
