@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, loading, model, reading
+from benchmarks import evaluating, finetuning, gpu, loading, model, reading
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     results = [benchmark.run(repeats) for benchmark in (reading, evaluating)]
     results += loading.run(repeats, options.data_dir)
     results += model.run(repeats, options.quick)
+    results += finetuning.run(repeats, options.data_dir)
+    results += gpu.run(repeats)
     print("| what | ours | alternative | ratio | alternative is |\n|---|---|---|---|---|")
     for row in results:
         unit = "MB" if "ours_mb" in row else "ms"
@@ -33,6 +35,8 @@ def main() -> None:
             f"| {row['alternative']} |"
         )
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
 

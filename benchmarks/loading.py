@@ -33,7 +33,8 @@ MEAN = [0.14245495, 0.13921481, 0.12434631, 0.31420089, 0.20743526, 0.12046503]
 STD = [0.04036231, 0.04186983, 0.05267646, 0.0822221, 0.06834774, 0.05294205]
 
 
-def _processor() -> PrithviImageProcessor:
+def make_processor() -> PrithviImageProcessor:
+    """The image processor of the flood recipe."""
     return PrithviImageProcessor(
         band_indices=BANDS,
         rescale_factor=1e-4,
@@ -106,19 +107,25 @@ class OriginalReader(torch.utils.data.Dataset):
 
 
 @dataclass
-class _Source:
+class Source:
     """A data set in a loader without end, and what is left to do to its batches."""
 
     dataset: Any
     finish: Callable[[dict[str, torch.Tensor]], Any] = lambda batch: batch
 
-    def batches(self, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self, workers: int, batch_size: int = BATCH) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of a new DataLoader.
+
+        Args:
+            workers (`int`): Its worker processes.
+            batch_size (`int`, defaults to 4): Chips in a batch.
+        """
         sampler = RandomSampler(self.dataset, replacement=True, num_samples=10**9)
         ours = not isinstance(self.dataset, OriginalReader)
         return iter(
             DataLoader(
                 self.dataset,
-                batch_size=BATCH,
+                batch_size=batch_size,
                 sampler=sampler,
                 num_workers=workers,
                 collate_fn=collate_chips if ours else None,
@@ -127,9 +134,14 @@ class _Source:
 
 
 @contextmanager
-def _sources(data_dir: Path | None) -> Iterator[dict[str, _Source]]:
+def open_sources(data_dir: Path | None) -> Iterator[dict[str, Source]]:
+    """Lend the contenders by name, on chips that are decoded beforehand for those that read from the cache.
+
+    Args:
+        data_dir (`Path`, *optional*): A folder of Sen1Floods11; chips are generated without it.
+    """
     with tempfile.TemporaryDirectory() as name:
-        folder, processor = Path(name), _processor()
+        folder, processor = Path(name), make_processor()
         rows = _load_chips(data_dir, folder)
         options = {"crop_size": CROP, "augmentation": "hflip", "train": True}
         in_worker = SegmentationTransform(processor, **options)
@@ -140,14 +152,14 @@ def _sources(data_dir: Path | None) -> Iterator[dict[str, _Source]]:
             return processor.normalize_file_values(batch["file_values"]), batch["labels"].long()
 
         yield {
-            "original": _Source(OriginalReader(rows)),
-            "cached": _Source(cached.with_transform(later), finish),
-            IN_WORKER: _Source(cached.with_transform(in_worker)),
-            "cold": _Source(rows.with_transform(later), finish),
+            "original": Source(OriginalReader(rows)),
+            "cached": Source(cached.with_transform(later), finish),
+            IN_WORKER: Source(cached.with_transform(in_worker)),
+            "cold": Source(rows.with_transform(later), finish),
         }
 
 
-def _seconds_a_chip(sources: dict[str, _Source], rounds: int) -> dict[str, list[float]]:
+def _seconds_a_chip(sources: dict[str, Source], rounds: int) -> dict[str, list[float]]:
     """Seconds a chip of each source in each round, in turns; what a loader has ready before its turn is not timed."""
     batches = {name: source.batches(workers=1) for name, source in sources.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sources}
@@ -164,7 +176,7 @@ def _seconds_a_chip(sources: dict[str, _Source], rounds: int) -> dict[str, list[
     return seconds
 
 
-def _waiting(source: _Source, steps: int) -> float:
+def _waiting(source: Source, steps: int) -> float:
     """Milliseconds that a step of a loop waits for its batch; a pause stands for the work of a GPU."""
     batches, waits = source.batches(workers=2), []
     for step in range(steps + 10):
@@ -188,7 +200,7 @@ def run(repeats: int, data_dir: Path | None = None) -> list[dict[str, float | st
         milliseconds that a step of 20 ms at batch 4 waits for two workers, with the share of the loop in `share`.
     """
     reader = "rioxarray" if find_spec("rioxarray") else "rasterio (rioxarray is not installed)"
-    with _sources(data_dir) as sources:
+    with open_sources(data_dir) as sources:
         seconds = _seconds_a_chip(sources, max(3, repeats // 2))
         waits = {name: _waiting(sources[name], steps) for name, steps in (("original", 20), (IN_WORKER, 100))}
     rows = []
