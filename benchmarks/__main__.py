@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, finetuning, gpu, loading, model, reading
+from benchmarks import evaluating, finetuning, gpu, loading, model, reading, terratorch_peer
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
     results += model.run(repeats, options.quick)
     results += finetuning.run(repeats, options.data_dir)
     results += gpu.run(repeats)
+    results += terratorch_peer.run(repeats, options.quick)
     print("| what | ours | alternative | ratio | alternative is |\n|---|---|---|---|---|")
     for row in results:
         unit = "MB" if "ours_mb" in row else "ms"
