@@ -160,20 +160,23 @@ def open_sources(data_dir: Path | None) -> Iterator[dict[str, Source]]:
 
 
 def _seconds_a_chip(sources: dict[str, Source], rounds: int) -> dict[str, list[float]]:
-    """Seconds a chip of each source in each round, in turns; what a loader has ready before its turn is not timed."""
-    batches = {name: source.batches(workers=1) for name, source in sources.items()}
+    """Seconds a chip of each source in each round, in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in sources}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, source in sources.items():
-            count = 50 if name.startswith("cached") else 3
-            for _ in range(4):
-                source.finish(next(batches[name]))
-            start = time.perf_counter()
-            for _ in range(count):
-                source.finish(next(batches[name]))
-            if turn:
-                seconds[name].append((time.perf_counter() - start) / (count * BATCH))
+            seconds[name].append(_time(source, 100 if name.startswith("cached") else 3))
     return seconds
+
+
+def _time(source: Source, count: int) -> float:
+    """Seconds a chip. The loader is alone: one that another turn left would go on filling its queue meanwhile."""
+    batches = source.batches(workers=1)
+    for _ in range(4):  # what it had ready before
+        source.finish(next(batches))
+    start = time.perf_counter()
+    for _ in range(count):
+        source.finish(next(batches))
+    return (time.perf_counter() - start) / (count * BATCH)
 
 
 def _waiting(source: Source, steps: int) -> float:
@@ -199,6 +202,15 @@ def run(repeats: int, data_dir: Path | None = None) -> list[dict[str, float | st
         `list[dict]`: One row a comparison: milliseconds a chip through one worker, with and without the cache; and
         milliseconds that a step of 20 ms at batch 4 waits for two workers, with the share of the loop in `share`.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # beside a worker: more of them would spin on the core that the worker needs
+    try:
+        return _measure(repeats, data_dir)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(repeats: int, data_dir: Path | None) -> list[dict[str, float | str]]:
     reader = "rioxarray" if find_spec("rioxarray") else "rasterio (rioxarray is not installed)"
     with open_sources(data_dir) as sources:
         seconds = _seconds_a_chip(sources, max(3, repeats // 2))

@@ -255,14 +255,19 @@ def scale_and_normalize(
     memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
     _replace_missing(frames, missing, options, output)
-    if options["do_rescale"] and options["rescale_factor"] != 1:
-        output *= np.float32(options["rescale_factor"])
-    if options["do_rescale"] and options["rescale_offset"] != 0:
-        output += np.float32(options["rescale_offset"])
-    if options["do_normalize"]:
-        output -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
-        output /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
+    _scale_in_place(output, options)
     return memory.reshape(channels, len(frames), *size) if out is None else out
+
+
+def _scale_in_place(values: np.ndarray, options: Mapping[str, Any]) -> None:
+    """Scales and normalises float32 (num_channels, num_frames, height, width)."""
+    if options["do_rescale"] and options["rescale_factor"] != 1:
+        values *= np.float32(options["rescale_factor"])
+    if options["do_rescale"] and options["rescale_offset"] != 0:
+        values += np.float32(options["rescale_offset"])
+    if options["do_normalize"]:
+        values -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
+        values /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
 
 
 def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
@@ -325,20 +330,28 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
         float32, the same shape.
     """
     output = torch.empty(values.shape, dtype=torch.float32, device=values.device)
-    # One image at a time stays in the cache of a CPU; for a GPU more calls would only be slower.
-    pairs = zip(values, output, strict=True) if values.device.type == "cpu" else [(values, output)]
-    for own, place in pairs:
-        place.copy_(own)
-        if options["do_rescale"] and options["rescale_factor"] != 1:
-            place.mul_(options["rescale_factor"])
-        if options["do_rescale"] and options["rescale_offset"] != 0:
-            place.add_(options["rescale_offset"])
-        if options["do_normalize"]:
-            place.sub_(_a_channel(tuple(options["image_mean"]), values.device))
-            place.div_(_a_channel(tuple(options["image_std"]), values.device))
+    if values.device.type == "cpu":
+        # One image at a time stays in the cache; and torch's threads would be taken from the processes that load.
+        for own, place in zip(values.numpy(), output.numpy(), strict=True):
+            place[...] = own
+            _scale_in_place(place, options)
+    else:
+        output.copy_(values)
+        _scale_on_device(output, options)
     if options["frame_order"] == "original_crop":
         return output.transpose(1, 2).contiguous().reshape(values.shape)
     return output
+
+
+def _scale_on_device(values: torch.Tensor, options: Mapping[str, Any]) -> None:
+    """`_scale_in_place` for a batch; the same figures."""
+    if options["do_rescale"] and options["rescale_factor"] != 1:
+        values.mul_(options["rescale_factor"])
+    if options["do_rescale"] and options["rescale_offset"] != 0:
+        values.add_(options["rescale_offset"])
+    if options["do_normalize"]:
+        values.sub_(_a_channel(tuple(options["image_mean"]), values.device))
+        values.div_(_a_channel(tuple(options["image_std"]), values.device))
 
 
 @lru_cache(maxsize=32)
