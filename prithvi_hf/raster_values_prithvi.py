@@ -255,19 +255,21 @@ def scale_and_normalize(
     memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
     _replace_missing(frames, missing, options, output)
-    _scale_in_place(output, options)
+    _scale(output, options, output)
     return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
-def _scale_in_place(values: np.ndarray, options: Mapping[str, Any]) -> None:
-    """Scales and normalises float32 (num_channels, num_frames, height, width)."""
+def _scale(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray) -> None:
+    """Scales and normalises (num_channels, num_frames, height, width) into float32, which may be the same array."""
     if options["do_rescale"] and options["rescale_factor"] != 1:
-        values *= np.float32(options["rescale_factor"])
+        np.multiply(values, np.float32(options["rescale_factor"]), out=out, dtype=np.float32, casting="unsafe")
+    elif out is not values:
+        out[...] = values
     if options["do_rescale"] and options["rescale_offset"] != 0:
-        values += np.float32(options["rescale_offset"])
+        out += np.float32(options["rescale_offset"])
     if options["do_normalize"]:
-        values -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
-        values /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
+        out -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
+        out /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
 
 
 def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
@@ -333,8 +335,7 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
     if values.device.type == "cpu":
         # One image at a time stays in the cache; and torch's threads would be taken from the processes that load.
         for own, place in zip(values.numpy(), output.numpy(), strict=True):
-            place[...] = own
-            _scale_in_place(place, options)
+            _scale(own, options, place)
     else:
         output.copy_(values)
         _scale_on_device(output, options)
@@ -344,7 +345,7 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
 
 
 def _scale_on_device(values: torch.Tensor, options: Mapping[str, Any]) -> None:
-    """`_scale_in_place` for a batch; the same figures."""
+    """`_scale` for a batch, in place; the same figures."""
     if options["do_rescale"] and options["rescale_factor"] != 1:
         values.mul_(options["rescale_factor"])
     if options["do_rescale"] and options["rescale_offset"] != 0:
