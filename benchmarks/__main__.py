@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--quick] [--json results.json]`."""
+"""Run all benchmarks: `python -m benchmarks [--repeats 15] [--quick] [--json FILE] [--data_dir sen1floods11]`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, model, reading, scenes
+from benchmarks import evaluating, finetuning, gpu, loading, model, reading, scenes, terratorch_peer
 
 
 def main() -> None:
@@ -18,10 +18,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="timed calls of each contender (default 15)")
     parser.add_argument("--quick", action="store_true", help="three repeats, and the model's main figures alone")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--data_dir", type=Path, help="real Sen1Floods11 chips for the loader; generated ones without")
     options = parser.parse_args()
     repeats = min(options.repeats, 3) if options.quick else options.repeats
     results = [benchmark.run(repeats) for benchmark in (reading, evaluating, scenes)]
+    results += loading.run(repeats, options.data_dir)
     results += model.run(repeats, options.quick)
+    results += finetuning.run(repeats, options.data_dir)
+    results += gpu.run(repeats)
+    results += terratorch_peer.run(repeats, options.quick)
     print("| what | ours | alternative | ratio | alternative is |\n|---|---|---|---|---|")
     for row in results:
         unit = "MB" if "ours_mb" in row else "ms"
@@ -31,6 +36,8 @@ def main() -> None:
             f"| {row['alternative']} |"
         )
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
     if options.json:
         options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
 

@@ -41,6 +41,17 @@ class Pair:
         """Both, by name."""
         return {"ours": self.ours, "plain": self.plain}
 
+    def to(self, device: torch.device) -> "Pair":
+        """The pair and its batch on a device."""
+        return Pair(self.ours.to(device), self.plain.to(device), self.pixel_values.to(device), self.labels.to(device))
+
+    def forwards(self) -> dict[str, Callable[[], torch.Tensor]]:
+        """What computes the logits of each."""
+        return {
+            "ours": lambda: self.ours(self.pixel_values).logits,
+            "plain": lambda: self.plain(self.pixel_values),
+        }
+
     def losses(self) -> dict[str, Callable[[], torch.Tensor]]:
         """What computes the training loss of each."""
         return {

@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import DatasetDict
+from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import set_seed
 from transformers.utils import logging
@@ -37,10 +37,10 @@ from prithvi_hf import (
     PrithviImageProcessor,
     PrithviTrainer,
 )
-from prithvi_hf.data import SegmentationTransform, SplitAudit, collate_chips
+from prithvi_hf.data import CachedChips, SegmentationTransform, SplitAudit, collate_chips
 from prithvi_hf.disk import check_writable_folder, no_room_left, no_room_message
 from prithvi_hf.recipe import Recipe, parse_arguments
-from prithvi_hf.recipe_data import check_splits, load_splits
+from prithvi_hf.recipe_data import cache_splits, check_splits, load_splits
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
 from prithvi_hf.trainer_prithvi import find_damage, find_last_checkpoint
 
@@ -61,14 +61,14 @@ class Run:
     Attributes:
         recipe ([`Recipe`]): The options.
         trainer ([`PrithviTrainer`]): The trainer.
-        splits (`DatasetDict`): The splits by name.
+        splits (`dict[str, Dataset | CachedChips]`): The splits by name.
         checkpoint (`str`, *optional*): The checkpoint to resume from, None for a fresh start.
         audits (`dict[str, SplitAudit]`): What each split holds, in the first process.
     """
 
     recipe: Recipe
     trainer: PrithviTrainer
-    splits: DatasetDict
+    splits: dict[str, Dataset | CachedChips]
     checkpoint: str | None = None
     audits: dict[str, SplitAudit] = field(default_factory=dict)
 
@@ -146,12 +146,13 @@ def make_trainer(
     recipe: Recipe,
     model: PrithviForSemanticSegmentation,
     processor: PrithviImageProcessor,
-    splits: DatasetDict,
+    splits: dict[str, Dataset | CachedChips],
 ) -> PrithviTrainer:
     """The model, its image processor and the transformed splits in a trainer."""
     data = recipe.data
     crop_size = model.config.frame_size if data.crop_size is None else data.crop_size
-    training = SegmentationTransform(processor, crop_size, data.augmentation, train=True)
+    on_device = data.normalize_on_device
+    training = SegmentationTransform(processor, crop_size, data.augmentation, train=True, normalize=not on_device)
     whole = SegmentationTransform(processor, None, "none", train=False)
     train_dataset = splits[data.train_split].with_transform(training) if recipe.training.do_train else None
     for name in splits:
@@ -242,7 +243,7 @@ def prepare(recipe: Recipe) -> Run:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
     checkpoint = checkpoint_to_resume(recipe)
     check_resumable(checkpoint, model)
-    splits = load_splits(recipe, wanted_splits(recipe))
+    splits = cache_splits(load_splits(recipe, wanted_splits(recipe)), processor, recipe)
     audits = check_splits(splits, processor, recipe)
     return Run(recipe, make_trainer(recipe, model, processor, splits), splits, checkpoint, audits)
 

@@ -9,6 +9,7 @@ a file together, and a file that could be read in two ways is refused.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -254,6 +255,27 @@ def _names_by_meaning(names: Sequence[str]) -> list[str]:
     ]
 
 
+@lru_cache(maxsize=256)
+def resolve_bands_once(
+    descriptions: tuple[str | None, ...] | None, count: int, bands: tuple[str, ...], indices: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """`resolve_bands` with a memory: it takes longer than reading a crop, and files of a data set are described alike.
+
+    Args:
+        descriptions: as there.
+        count: as there.
+        bands: as there.
+        indices: `band_indices` there.
+
+    Returns:
+        0-based positions.
+
+    Raises:
+        ValueError: as there, without the name of the file.
+    """
+    return tuple(resolve_bands(descriptions, count, bands, indices))
+
+
 def _positions_without_descriptions(
     count: int, bands: Sequence[str], band_indices: Sequence[int] | None, name: str
 ) -> list[int]:
@@ -375,4 +397,5 @@ __all__ = [
     "is_undescribed",
     "parse_band_description",
     "resolve_bands",
+    "resolve_bands_once",
 ]

@@ -17,11 +17,27 @@ import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .bands_prithvi import is_undescribed, resolve_bands
 from .hub_prithvi import RemoteCodeMixin, without_remote_code
-from .labels_prithvi import read_labels
-from .processor_options_prithvi import check_consistency, clean_option, reject, to_json_number
-from .raster_values_prithvi import Frame, as_array, find_nodata, is_raster, scale_and_normalize
+from .image_frames_prithvi import name_of, read_frames, used_bands
+from .labels_prithvi import labels_of, mask_name, read_labels, read_mask
+from .processor_options_prithvi import (
+    band_names_an_image,
+    check_consistency,
+    clean_option,
+    one_an_image,
+    reject,
+    to_json_number,
+)
+from .raster_values_prithvi import (
+    Frame,
+    ImageValues,
+    ReadImage,
+    find_nodata,
+    is_raster,
+    normalize_file_values,
+    replacement_changes_nothing,
+    scale_and_normalize,
+)
 from .units_prithvi import UnitsWarning, units_problem
 
 
@@ -184,6 +200,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             setattr(self, name, value)
         self._valid_kwargs_names = list(self.valid_kwargs.__annotations__)
         self._units_warned: dict[str, object] = {}
+        self._option_names = tuple(self.option_names())
+        self._last_options: dict[str, Any] | None = None
 
     def _clean_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Options in their saved form. None stays where it is a choice, and elsewhere leaves the option as it is."""
@@ -246,16 +264,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: bands are missing or ambiguous; the message lists expected and found.
         """
         options = {"bands": self.bands, "band_indices": self.band_indices, "names": name}
-        return self._used_bands(descriptions, count, options, self.num_frames)[0]
-
-    def _used_bands(
-        self, descriptions: Sequence[str | None] | None, count: int, options: Mapping[str, Any], num_frames: int
-    ) -> tuple[list[int], bool]:
-        """Positions of the bands to read, and whether they stack all frames."""
-        bands = options["bands"]
-        if num_frames > 1 and count == len(bands) * num_frames and is_undescribed(descriptions):
-            return list(range(count)), True
-        return resolve_bands(descriptions, count, bands, options["band_indices"], options["names"]), False
+        return used_bands(descriptions, count, options, self.num_frames)[0]
 
     # ------------------------------------------------------------------ images and masks to tensors
 
@@ -289,19 +298,34 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
                 expected, what was found and what to do.
             TypeError: an unknown option, or an object that is no image.
         """
-        return super().preprocess(images, segmentation_maps, **self._clean_options(kwargs))
+        of_a_call = {name: value for name, value in kwargs.items() if name in _CALL_OPTIONS}
+        if len(of_a_call) < len(kwargs):
+            return super().preprocess(images, segmentation_maps, **self._clean_options(kwargs))
+        # The usual call sets no option of the class: checking them all again would take longer than the work.
+        options = {**self.checked_options(), **dict.fromkeys(_CALL_OPTIONS), **self._clean_options(of_a_call)}
+        return self._preprocess_image_like_inputs(images, segmentation_maps, **options)
+
+    def checked_options(self) -> dict[str, Any]:
+        """The processor's own options by name; checked when they are not those of the last time."""
+        options = {name: getattr(self, name) for name in self._option_names}
+        if options != self._last_options:
+            checked = self._standardize_kwargs(**options)
+            self._validate_preprocess_kwargs(**checked)
+            self._last_options = deepcopy(checked)  # the lists of `options` may be changed in place
+            return checked
+        return options
 
     def _preprocess_image_like_inputs(
         self, images: Any, segmentation_maps: Any = None, **options: Any
     ) -> BatchFeature:
         batch = _as_batch(images)
         maps = [None] * len(batch) if segmentation_maps is None else _as_batch_of_maps(segmentation_maps, len(batch))
-        names = _one_an_image("names", options["names"], len(batch), str)
-        tags = _one_an_image("file_nodata", options["file_nodata"], len(batch), float)
-        band_names = _band_names_an_image(options["band_names"], len(batch))
+        names = one_an_image("names", options["names"], len(batch), str)
+        tags = one_an_image("file_nodata", options["file_nodata"], len(batch), float)
+        band_names = band_names_an_image(options["band_names"], len(batch))
         data: dict[str, list[torch.Tensor]] = {}
         for i, (image, segmentation_map) in enumerate(zip(batch, maps, strict=True)):
-            own = {"names": names[i] or _name_of(image, i), "file_nodata": tags[i], "band_names": band_names[i]}
+            own = {"names": names[i] or name_of(image, i), "file_nodata": tags[i], "band_names": band_names[i]}
             for key, tensor in self._preprocess_one(image, segmentation_map, {**options, **own}).items():
                 data.setdefault(key, []).append(tensor)
         return BatchFeature(data={key: _stack(key, rows, options["return_tensors"]) for key, rows in data.items()})
@@ -309,7 +333,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     def _preprocess_one(
         self, image: Any, segmentation_map: Any, options: Mapping[str, Any]
     ) -> dict[str, torch.Tensor]:
-        frames = self._read_frames(image, options)
+        frames = read_frames(image, options)
         missing, nodata_mask = find_nodata(frames, options)
         self._check_units(frames, missing, options)
         result = {"pixel_values": torch.from_numpy(scale_and_normalize(frames, missing, options))}
@@ -318,6 +342,70 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if options["return_nodata_mask"]:
             result["nodata_mask"] = torch.from_numpy(nodata_mask)
         return result
+
+    def read_image(
+        self, image: Any, segmentation_map: Any = None, check_units: bool = True, labels: np.ndarray | None = None
+    ) -> ReadImage:
+        """Reads one image with its mask, and leaves the scaling until it is known what for: see [`ReadImage`].
+
+        Args:
+            image: one image, see the class.
+            segmentation_map: its mask, as in [`~PrithviImageProcessor.preprocess`].
+            check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`. Without it
+                nodata pixels are only looked for where that changes pixel values or labels.
+            labels: contiguous array of the mask's size to write the labels into, int64 or, with `num_labels`, int16.
+
+        Returns:
+            [`ReadImage`]: `pixel_values()` and `labels` are what a call of the processor gives.
+
+        Raises:
+            ValueError: the image or the mask does not fit the options.
+        """
+        return self.examine(self.open_image(image, segmentation_map), check_units, labels)
+
+    def open_image(self, image: Any, segmentation_map: Any = None) -> ImageValues:
+        """Reads one image with its mask as they are in their files; of rasters in memory nothing is copied.
+
+        Args:
+            image: as in [`~PrithviImageProcessor.read_image`].
+            segmentation_map: as there.
+
+        Raises:
+            ValueError: as there.
+        """
+        of_a_call = {"names": name_of(image, 0), "file_nodata": None, "band_names": None}
+        options = {**self.checked_options(), **of_a_call}
+        frames = read_frames(image, options)
+        if segmentation_map is None:
+            return ImageValues(frames, None, "", None, options)
+        name = mask_name(segmentation_map, options)
+        limits = getattr(segmentation_map, "limits", None)
+        return ImageValues(frames, read_mask(segmentation_map, name), name, limits, options)
+
+    def examine(self, image: ImageValues, check_units: bool = True, labels: np.ndarray | None = None) -> ReadImage:
+        """Finds what is missing in an image and makes the labels: the second half of `read_image`.
+
+        Args:
+            image: an image, or a part of one.
+            check_units: as in [`~PrithviImageProcessor.read_image`].
+            labels: as there.
+
+        Raises:
+            ValueError: as there.
+        """
+        frames, options = image.frames, image.options
+        if check_units or options["mask_nodata_labels"] or not replacement_changes_nothing(frames, options):
+            missing, nodata_mask = find_nodata(frames, options)
+            read = ReadImage(frames, missing, nodata_mask, None, options)
+        else:
+            nodata_mask = np.zeros(frames[0].values.shape[-2:], dtype=bool)
+            read = ReadImage(frames, [None] * len(frames), None, None, options)
+        if check_units:
+            self._check_units(frames, read.missing, options)
+        if image.mask is not None:
+            options = {**options, "mask_limits": image.mask_limits}
+            read.labels = labels_of(image.mask, image.mask_name, nodata_mask, options, labels)
+        return read
 
     def _check_units(self, frames: list[Frame], missing: list[np.ndarray | None], options: Mapping[str, Any]) -> None:
         """Warns once for each set of options."""
@@ -331,6 +419,18 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         # In one step: several threads may read chips with one processor and find the same problem at once.
         if problem is not None and self._units_warned.setdefault(key, own) is own:
             warnings.warn(problem, UnitsWarning, stacklevel=2)
+
+    def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
+        """Scales and normalises values that are as in the file, on the device on which they are.
+
+        Args:
+            file_values: (batch_size, num_channels, num_frames, height, width) of any type, missing values replaced, as
+                `SegmentationTransform(normalize=False)` gives them.
+
+        Returns:
+            `pixel_values` float32 of the same shape, the figures that a call of the processor gives.
+        """
+        return normalize_file_values(file_values, self.checked_options())
 
     # ------------------------------------------------------------------ frames
 
@@ -349,8 +449,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: the image does not fit the options.
         """
         options = {option: getattr(self, option) for option in self.option_names()}
-        of_a_call = {"names": name or _name_of(image, 0), "file_nodata": None, "band_names": None}
-        frames = self._read_frames(image, {**options, **of_a_call})
+        of_a_call = {"names": name or name_of(image, 0), "file_nodata": None, "band_names": None}
+        frames = read_frames(image, {**options, **of_a_call})
         return frames, *find_nodata(frames, options)
 
     def check_units(self, frames: list[Frame], missing: list[Any], name: str) -> None:
@@ -361,68 +461,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             missing: for each frame the values that are missing, likewise.
             name: what the message calls the image.
         """
-        options = {option: getattr(self, option) for option in self.option_names()}
-        self._check_units(frames, missing, {**options, "names": name})
-
-    def _read_frames(self, image: Any, options: Mapping[str, Any]) -> list[Frame]:
-        """The needed bands of each frame of one image."""
-        parts = list(image) if isinstance(image, list | tuple) else [image]
-        # Several files or arrays hold one frame each; a single one may hold them all.
-        num_frames = 1 if len(parts) > 1 else options["num_frames"]
-        frames = [frame for part in parts for frame in self._read_part(part, options, num_frames)]
-        if len(frames) != options["num_frames"]:
-            raise ValueError(
-                f"{options['names']}: expected {options['num_frames']} frames (num_frames), found {len(frames)}. "
-                "Remedy: give the frames of one image as a tuple (a list is a batch of images) or as one array "
-                f"(num_channels, num_frames, height, width), or set num_frames={len(frames)} in the processor and the "
-                "model."
-            )
-        sizes = [frame.values.shape[-2:] for frame in frames]
-        if len(set(sizes)) > 1:
-            found = ", ".join(f"{frame.name} {h} x {w}" for frame, (h, w) in zip(frames, sizes, strict=True))
-            raise ValueError(
-                f"{options['names']}: expected frames of one size (height x width), found {found}. Remedy: bring all "
-                "frames to one grid."
-            )
-        return frames
-
-    def _read_part(self, part: Any, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        if is_raster(part):
-            return self._read_raster(part, options, num_frames)
-        return self._read_array(as_array(part, options["names"]), options, num_frames)
-
-    def _read_array(self, array: np.ndarray, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        _check_axes(array, options)
-        stack_of = num_frames if array.ndim == 3 else 1
-        indices, is_stack = self._used_bands(options["band_names"], array.shape[0], options, stack_of)
-        if array.ndim == 4:
-            arrays = list(np.moveaxis(array[indices], 1, 0))
-        else:
-            arrays = self.split_stacked_frames(array, num_frames) if is_stack else [array[indices]]
-        return [Frame(values, options["names"], options["file_nodata"]) for values in arrays]
-
-    def _read_raster(self, raster: Any, options: Mapping[str, Any], num_frames: int) -> list[Frame]:
-        name = getattr(raster, "name", None) or options["names"]
-        descriptions = raster.descriptions if options["band_names"] is None else options["band_names"]
-        indices, is_stack = self._used_bands(descriptions, raster.count, {**options, "names": name}, num_frames)
-        values = as_array(raster.read(bands=indices), name)
-        arrays = self.split_stacked_frames(values, num_frames) if is_stack else [values]
-        tag = options["file_nodata"] if raster.nodata is None else raster.nodata
-        # Of the bands in use: GDAL takes the fourth of four bands without a description for an alpha band.
-        mask = raster.select(indices).read_nodata_mask() if hasattr(raster, "select") else raster.read_nodata_mask()
-        return [Frame(array, name, tag, mask) for array in arrays]
-
-    def split_stacked_frames(self, array: np.ndarray, num_frames: int) -> list[np.ndarray]:
-        """Takes apart a stack of dates: all bands of the first date, then all bands of the second.
-
-        Args:
-            array: (num_frames * num_channels, height, width).
-            num_frames: number of dates.
-
-        Returns:
-            `num_frames` views (num_channels, height, width).
-        """
-        return list(array.reshape(num_frames, -1, *array.shape[-2:]))
+        self._check_units(frames, missing, {**self.checked_options(), "names": name})
 
     def restore_frame_order(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixel values by band and date, whatever `frame_order` the model takes them in; for pictures and figures.
@@ -468,11 +507,6 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return [_resize_logits(one, size).argmax(dim=0) for one, size in zip(logits, sizes, strict=True)]
 
 
-def _name_of(image: Any, position: int) -> str:
-    first = image[0] if isinstance(image, list | tuple) and image else image
-    return getattr(first, "name", None) or f"image {position}"
-
-
 def _as_batch(images: Any) -> list[Any]:
     """The images of a batch; anything but a list or a 5-D array is one image."""
     is_batch = isinstance(images, list) or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 5)
@@ -494,39 +528,6 @@ def _as_batch_of_maps(maps: Any, batch_size: int) -> list[Any]:
     return batch
 
 
-def _one_an_image(option: str, value: Any, batch_size: int, scalar: type) -> list[Any]:
-    """One value an image, from one value for all or a list."""
-    if value is None or isinstance(value, scalar):
-        return [value] * batch_size
-    if len(value) != batch_size:
-        raise ValueError(f"{option}: expected one entry for each of {batch_size} images, found {len(value)}")
-    return list(value)
-
-
-def _band_names_an_image(value: Sequence[Any] | None, batch_size: int) -> list[Any]:
-    if value is None or not any(isinstance(item, list | tuple) for item in value):
-        return [value] * batch_size
-    return _one_an_image("band_names", value, batch_size, str)
-
-
-def _check_axes(array: np.ndarray, options: Mapping[str, Any]) -> None:
-    """Refuses arrays whose axes are plainly in another order, with the way out."""
-    expected = "(num_channels, height, width) or (num_channels, num_frames, height, width)"
-    channels, remedy = len(options["bands"]), ""
-    if array.ndim not in (3, 4):
-        remedy = "stack the bands along the first axis."
-    elif options["band_names"] is None and array.shape[0] != channels:
-        if array.ndim == 4 and array.shape[1] == channels:
-            remedy = "pass a batch of images as a list, or swap the first two axes when the frames come first."
-        elif array.shape[-1] == channels:
-            remedy = "move the last axis, which looks like the bands, to the front."
-    if remedy:
-        raise ValueError(
-            f"{options['names']}: expected an image {expected} with {channels} bands ({', '.join(options['bands'])}), "
-            f"found shape {array.shape}. Remedy: {remedy}"
-        )
-
-
 def _stack(key: str, rows: list[torch.Tensor], return_tensors: Any) -> Any:
     """A batch in the form asked for."""
     if return_tensors is None:
@@ -541,7 +542,7 @@ def _stack(key: str, rows: list[torch.Tensor], return_tensors: Any) -> Any:
             f"{key}: expected images of one size to stack, found {found}. Remedy: crop or pad them to one size, pass "
             "them one by one, or use return_tensors=None for lists."
         )
-    batch = torch.stack(rows)
+    batch = rows[0][None] if len(rows) == 1 else torch.stack(rows)
     return batch if kind == "pt" else batch.numpy()
 
 

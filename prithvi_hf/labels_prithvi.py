@@ -2,18 +2,22 @@
 """From mask files to labels: ignored values, classes counted from 1, and the check that no other value occurs."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from .raster_values_prithvi import as_array, is_raster
+from .raster_values_prithvi import as_array, is_raster, read_pixels
 
 
 IGNORED_LABEL = -100
+_FEW_VALUES = 4  # each costs a pass; with more of them a table is faster
 
 
-def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+def read_labels(
+    segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping[str, Any], out: np.ndarray | None = None
+) -> np.ndarray:
     """Reads one mask.
 
     Args:
@@ -21,38 +25,152 @@ def read_labels(segmentation_map: Any, nodata_mask: np.ndarray, options: Mapping
         nodata_mask: bool (height, width), the nodata pixels of the image.
         options: the image processor's `ignore_values`, `do_reduce_labels`, `num_labels` and `mask_nodata_labels`, and
             `names`, what messages call the image.
+        out: contiguous array of the mask's size to write into, such as one example's place in a batch: int64 or, where
+            `num_labels` is set, int16.
 
     Returns:
-        Class numbers, int64 (height, width), ignored pixels -100.
+        Class numbers (height, width), ignored pixels -100: `out`, or else int64.
 
     Raises:
         ValueError: another size than the image, more than one band, fractions, or values that are no class.
     """
-    name = getattr(segmentation_map, "name", None) or f"mask of {options['names']}"
-    values = _read_mask(segmentation_map, name)
+    name = mask_name(segmentation_map, options)
+    return labels_of(read_mask(segmentation_map, name), name, nodata_mask, options, out)
+
+
+def mask_name(segmentation_map: Any, options: Mapping[str, Any]) -> str:
+    """What messages call a mask: a raster's own name, or that of the image."""
+    return getattr(segmentation_map, "name", None) or f"mask of {options['names']}"
+
+
+def labels_of(
+    values: np.ndarray, name: str, nodata_mask: np.ndarray, options: Mapping[str, Any], out: np.ndarray | None = None
+) -> np.ndarray:
+    """Turns the values of one mask into labels, as `read_labels`.
+
+    Args:
+        values: (height, width), as `read_mask` gives them.
+        name: what messages call the mask.
+        nodata_mask: as there.
+        options: as there, and `mask_limits`, two numbers between which all values are known to lie, which spares the
+            look at each value; None or absent where nothing is known.
+        out: as there.
+    """
     if values.shape != nodata_mask.shape:
         raise ValueError(
             f"{name}: expected a mask of the image's size {_size(nodata_mask)}, found {_size(values)} (the image is "
             f"{options['names']}). Remedy: pair each image with its own mask, on the same grid."
         )
+    labels = _labels_between(values, options, out)
+    if labels is None and values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+        labels = _labels_by_table(values, options, out)
+    if labels is None:  # no table for this data type, or a value that is no class: the rule says which
+        labels = _into(out, _labels_by_rule(values, name, options))
+    if options["mask_nodata_labels"]:
+        labels[nodata_mask] = IGNORED_LABEL
+    return labels
+
+
+def _into(out: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    if out is None:
+        return labels
+    out[...] = labels
+    return out
+
+
+def _labels_between(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray | None) -> np.ndarray | None:
+    """Labels of integers whose limits leave only classes and ignored values; None where that is not known."""
+    limits = options.get("mask_limits")
+    if limits is None or out is None or out.dtype != np.int16 or values.dtype.kind not in "iu":
+        return None
+    reduce_labels, ignored = options["do_reduce_labels"], tuple(options["ignore_values"] or ())
+    found = _ignored_between(*limits, ignored, reduce_labels, options["num_labels"])
+    if found is None:
+        return None
+    first = 1 if reduce_labels else 0
+    np.subtract(values, first, out=out, dtype=np.int16, casting="unsafe")
+    for value in found:  # by arithmetic, several times faster than a write to the places found
+        out += np.multiply(values == value, np.int16(IGNORED_LABEL + first - value))
+    return out
+
+
+@lru_cache(maxsize=256)
+def _ignored_between(
+    smallest: float, largest: float, ignored: tuple[int, ...], reduce_labels: bool, num_labels: int | None
+) -> tuple[int, ...] | None:
+    """Ignored values between two limits; None where another value between them is no class, or there are too many."""
+    # So that no sum leaves two bytes.
+    if num_labels is None or not -1024 <= smallest <= largest <= 1024:
+        return None
+    options = {"ignore_values": list(ignored), "do_reduce_labels": reduce_labels}
+    values = np.arange(int(smallest), int(largest) + 1)
+    is_ignored = _find_ignored(values, options)
+    first = 1 if reduce_labels else 0
+    if not ((values >= first) & (values < first + num_labels) | is_ignored).all():
+        return None
+    found = tuple(values[is_ignored].tolist())
+    return found if len(found) <= _FEW_VALUES else None
+
+
+def _labels_by_table(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray | None) -> np.ndarray | None:
+    """Labels of integers of one or two bytes, looked up; None where a value is no class. Many times faster."""
+    ignored = tuple(options["ignore_values"] or ())
+    dtype = np.dtype(np.int64) if out is None else out.dtype
+    table = _label_table(values.dtype, ignored, options["do_reduce_labels"], options["num_labels"], dtype)
+    # Every value is in the table; "clip" only spares the check of that.
+    labels = table.take(values.view(f"u{values.dtype.itemsize}"), mode="clip", out=out)
+    is_wrong = options["num_labels"] is not None and labels.size and labels.min() == np.iinfo(dtype).min
+    return None if is_wrong else labels
+
+
+@lru_cache(maxsize=64)
+def _label_table(
+    dtype: np.dtype, ignored: tuple[int, ...], reduce_labels: bool, num_labels: int | None, label_dtype: np.dtype
+) -> np.ndarray:
+    """The label of every value of a data type, by the bits of the value; for what is no class the smallest number."""
+    values = np.arange(2 ** (8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype)
+    options = {"ignore_values": list(ignored), "do_reduce_labels": reduce_labels, "num_labels": None}
+    labels = _labels_by_rule(values, "", options)
+    if num_labels is not None:
+        no_class = ~_find_ignored(values.astype(np.int64), options) & ((labels < 0) | (labels >= num_labels))
+        labels[no_class] = np.iinfo(label_dtype).min
+    return labels.astype(label_dtype)
+
+
+def _labels_by_rule(values: np.ndarray, name: str, options: Mapping[str, Any]) -> np.ndarray:
+    """Labels of a mask's values, the nodata pixels of the image left aside."""
     labels = _integral(values, name)
-    ignored = labels == IGNORED_LABEL
-    if options["ignore_values"]:
-        ignored |= np.isin(labels, options["ignore_values"])
+    ignored = _find_ignored(labels, options)
     first = 1 if options["do_reduce_labels"] else 0
-    if first:
-        ignored |= labels == 0
     if options["num_labels"] is not None:
         _check_range(labels, ignored, first, options["num_labels"], name)
-    if options["mask_nodata_labels"]:
-        ignored |= nodata_mask
     return np.where(ignored, IGNORED_LABEL, labels - first)
 
 
-def _read_mask(segmentation_map: Any, name: str) -> np.ndarray:
+def _find_ignored(labels: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """Which mask values stand for no class."""
+    ignored = labels == IGNORED_LABEL
+    if options["ignore_values"]:
+        ignored |= np.isin(labels, options["ignore_values"])
+    return ignored | (labels == 0) if options["do_reduce_labels"] else ignored
+
+
+def read_mask(segmentation_map: Any, name: str) -> np.ndarray:
+    """The values of one mask as they are in the file.
+
+    Args:
+        segmentation_map: array or tensor (height, width) or (1, height, width), or a raster of one band.
+        name: what messages call it.
+
+    Returns:
+        (height, width); of a raster in memory a view that cannot be written to.
+
+    Raises:
+        ValueError: more than one band.
+    """
     if is_raster(segmentation_map):
         shape = tuple(segmentation_map.shape)
-        values = None if len(shape) == 3 and shape[0] != 1 else as_array(segmentation_map.read(), name)
+        values = None if len(shape) == 3 and shape[0] != 1 else as_array(read_pixels(segmentation_map), name)
     else:
         values = as_array(_bools_to_ints(segmentation_map), name)
         shape = values.shape
@@ -108,4 +226,4 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[-2]} x {array.shape[-1]}"
 
 
-__all__ = ["IGNORED_LABEL", "read_labels"]
+__all__ = ["IGNORED_LABEL", "labels_of", "mask_name", "read_labels", "read_mask"]

@@ -18,6 +18,7 @@ from .scene_prithvi import (
     SegmentationMap,
     assemble_map,
     check_window_options,
+    in_model_units,
     missing_package,
     open_frames,
     predict_scene_logits,
@@ -147,7 +148,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         Returns:
             The prepared scene, in host memory.
         """
-        return prepare_scene(self.image_processor, open_frames(input_), band_names)
+        frames = in_model_units(self.image_processor, open_frames(input_))
+        return prepare_scene(self.image_processor, frames, band_names)
 
     def _forward(
         self,

@@ -199,4 +199,49 @@ def _check_length(option: str, values: Any, bands: Sequence[str]) -> None:
         )
 
 
-__all__ = ["OPTION_CLEANERS", "check_consistency", "clean_option", "reject", "to_json_number"]
+def one_an_image(option: str, value: Any, batch_size: int, scalar: type) -> list[Any]:
+    """One value an image, from one value for all or a list.
+
+    Args:
+        option: its name, for the message.
+        value: what was given to the call.
+        batch_size: number of images.
+        scalar: type of one value.
+
+    Returns:
+        `batch_size` values.
+
+    Raises:
+        ValueError: a list of another length.
+    """
+    if value is None or isinstance(value, scalar):
+        return [value] * batch_size
+    if len(value) != batch_size:
+        raise ValueError(f"{option}: expected one entry for each of {batch_size} images, found {len(value)}")
+    return list(value)
+
+
+def band_names_an_image(value: Sequence[Any] | None, batch_size: int) -> list[Any]:
+    """The band descriptions of each image, from one list for all or a list of lists.
+
+    Args:
+        value: what was given to the call.
+        batch_size: number of images.
+
+    Returns:
+        `batch_size` lists, or None in their place.
+    """
+    if value is None or not any(isinstance(item, list | tuple) for item in value):
+        return [value] * batch_size
+    return one_an_image("band_names", value, batch_size, str)
+
+
+__all__ = [
+    "OPTION_CLEANERS",
+    "band_names_an_image",
+    "check_consistency",
+    "clean_option",
+    "one_an_image",
+    "reject",
+    "to_json_number",
+]

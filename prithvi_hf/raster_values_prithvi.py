@@ -2,12 +2,21 @@
 """Pixel values from the file to the model: what is missing, scaling and normalisation, as functions on arrays."""
 
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+
+
+# Pixels in memory that cannot be written are only ever read here, which torch cannot know.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable", module=re.escape(__name__))
+
+_RASTER_ATTRIBUTES = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
 
 
 @dataclass
@@ -19,12 +28,15 @@ class Frame:
         name: what messages call it.
         tag: the file's nodata tag, or None.
         file_mask: bool (height, width), True where the file's own mask says that there is no data, or None.
+        limits: a smallest and a largest number between which all values are known to lie, all of them finite; None
+            where nothing is known. It spares the search for values that cannot occur.
     """
 
     values: np.ndarray
     name: str
     tag: float | None = None
     file_mask: np.ndarray | None = None
+    limits: tuple[float, float] | None = None
 
 
 def is_raster(value: Any) -> bool:
@@ -36,8 +48,25 @@ def is_raster(value: Any) -> bool:
     Returns:
         True when it has the attributes that the image processor uses.
     """
-    needed = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
-    return all(hasattr(value, attribute) for attribute in needed)
+    return _is_raster_class(type(value)) or all(hasattr(value, attribute) for attribute in _RASTER_ATTRIBUTES)
+
+
+@lru_cache(maxsize=256)
+def _is_raster_class(kind: type) -> bool:
+    """Whether a class has them all; asked of an object, its properties would be computed each time."""
+    return all(hasattr(kind, attribute) for attribute in _RASTER_ATTRIBUTES)
+
+
+def read_pixels(raster: Any) -> np.ndarray:
+    """All pixels of a raster; one whose pixels are in memory may show them without a copy, not to be written to.
+
+    Args:
+        raster: as in `is_raster`.
+
+    Returns:
+        (bands, height, width).
+    """
+    return getattr(raster, "read_shared", raster.read)()
 
 
 def as_array(value: Any, name: str) -> np.ndarray:
@@ -65,6 +94,32 @@ def as_array(value: Any, name: str) -> np.ndarray:
     return value
 
 
+def check_axes(array: np.ndarray, options: Mapping[str, Any]) -> None:
+    """Refuses arrays whose axes are plainly in another order, with the way out.
+
+    Args:
+        array: an image.
+        options: the image processor's `bands`, and `band_names` and `names` of the call.
+
+    Raises:
+        ValueError: the message says what was expected, what was found and what to do.
+    """
+    expected = "(num_channels, height, width) or (num_channels, num_frames, height, width)"
+    channels, remedy = len(options["bands"]), ""
+    if array.ndim not in (3, 4):
+        remedy = "stack the bands along the first axis."
+    elif options["band_names"] is None and array.shape[0] != channels:
+        if array.ndim == 4 and array.shape[1] == channels:
+            remedy = "pass a batch of images as a list, or swap the first two axes when the frames come first."
+        elif array.shape[-1] == channels:
+            remedy = "move the last axis, which looks like the bands, to the front."
+    if remedy:
+        raise ValueError(
+            f"{options['names']}: expected an image {expected} with {channels} bands ({', '.join(options['bands'])}), "
+            f"found shape {array.shape}. Remedy: {remedy}"
+        )
+
+
 def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[list[np.ndarray | None], np.ndarray]:
     """Applies the nodata rule to the frames of one image.
 
@@ -80,14 +135,42 @@ def find_nodata(frames: Sequence[Frame], options: Mapping[str, Any]) -> tuple[li
         ValueError: a file's mask has another size than its bands.
     """
     combine = np.logical_and.reduce if options["nodata_rule"] == "all" else np.logical_or.reduce
-    singles = [equals_nodata(frame.values, _nodata_values(frame.tag, options["nodata_value"])) for frame in frames]
+    singles = [
+        equals_nodata(frame.values, _nodata_values(frame.tag, options["nodata_value"]), frame.limits)
+        for frame in frames
+    ]
     pixels = [_nodata_pixels(frame, single, combine) for frame, single in zip(frames, singles, strict=True)]
-    scene = combine(np.stack(pixels), axis=0)
+    scene = pixels[0] if len(pixels) == 1 else combine(np.stack(pixels), axis=0)
     missing = [
-        _missing_values(frame.values, single, own | scene)
+        _missing_values(frame, single, own if own is scene else own | scene)
         for frame, single, own in zip(frames, singles, pixels, strict=True)
     ]
     return missing, scene
+
+
+def replacement_changes_nothing(frames: Sequence[Frame], options: Mapping[str, Any]) -> bool:
+    """Whether all values that `find_nodata` could find are the replacement already, so that no search is needed.
+
+    So it is for files whose nodata value is 0, replaced by 0, and for files in which no nodata value occurs.
+
+    Args:
+        frames: frames of one size.
+        options: `nodata_rule`, `nodata_value` and `nodata_replacement` of the image processor.
+
+    Returns:
+        False also where it takes the search to know.
+    """
+    return options["nodata_rule"] == "all" and all(
+        frame.file_mask is None
+        and (frame.limits is not None or frame.values.dtype.kind != "f")
+        and all(
+            number == options["nodata_replacement"]
+            or math.isnan(number)
+            or _cannot_occur(frame.values, frame.limits, number)
+            for number in _nodata_values(frame.tag, options["nodata_value"])
+        )
+        for frame in frames
+    )
 
 
 def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) -> list[float]:
@@ -95,26 +178,44 @@ def _nodata_values(tag: float | None, nodata_value: float | list[float] | None) 
     return list(dict.fromkeys(float(value) for value in [tag, *values] if value is not None))
 
 
-def equals_nodata(values: np.ndarray, nodata: Sequence[float]) -> np.ndarray | None:
+def equals_nodata(
+    values: np.ndarray, nodata: Sequence[float], limits: tuple[float, float] | None = None
+) -> np.ndarray | None:
     """Finds single values that are NaN or equal a nodata value.
 
     Args:
         values: pixels of any shape.
         nodata: values that mean "no data"; those that the type of the pixels cannot hold occur nowhere.
+        limits: as in [`Frame`].
 
     Returns:
-        bool of the same shape, or None when none can be.
+        bool of the same shape, or None when none is.
     """
     is_float = values.dtype.kind == "f"
-    found = np.isnan(values) if is_float else None
+    found = np.isnan(values) if is_float and limits is None else None
     for number in nodata:
-        if math.isnan(number) or not (is_float or number.is_integer()):
+        if math.isnan(number) or not (is_float or number.is_integer()) or _cannot_occur(values, limits, number):
             continue
         # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
         with np.errstate(over="ignore"):
             equal = values == (number if is_float else int(number))
         found = equal if found is None else found | equal
-    return found
+    return found if found is not None and found.any() else None
+
+
+def _cannot_occur(values: np.ndarray, limits: tuple[float, float] | None, number: float) -> bool:
+    """Whether the limits of values say that a number is not among them."""
+    if limits is None:
+        return False
+    smallest, largest = limits
+    if values.dtype.kind != "f":
+        own = number
+    else:
+        with np.errstate(over="ignore"):
+            own = values.dtype.type(number)
+    if own == smallest and values.size:  # nodata values are often the smallest of a file and absent from most of it
+        smallest = values.min()
+    return not smallest <= own <= largest
 
 
 def _nodata_pixels(frame: Frame, single: np.ndarray | None, combine: Any) -> np.ndarray:
@@ -130,20 +231,24 @@ def _nodata_pixels(frame: Frame, single: np.ndarray | None, combine: Any) -> np.
     return pixels | np.asarray(frame.file_mask, dtype=bool)
 
 
-def _missing_values(values: np.ndarray, single: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
+def _missing_values(frame: Frame, single: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
     """Single values and whole pixels to replace. Infinite values are not nodata, but no model can take them."""
-    missing = single
-    if values.dtype.kind == "f":
+    values, missing = frame.values, single
+    if values.dtype.kind == "f" and frame.limits is None:
         with np.errstate(over="ignore"):
             infinite = np.isinf(values.astype(np.float32, copy=False))
-        missing = infinite if missing is None else missing | infinite
+        if infinite.any():
+            missing = infinite if missing is None else missing | infinite
     if pixels.any():
         missing = np.broadcast_to(pixels, values.shape) if missing is None else missing | pixels
-    return missing if missing is not None and missing.any() else None
+    return missing
 
 
 def scale_and_normalize(
-    frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: Mapping[str, Any]
+    frames: Sequence[Frame],
+    missing: Sequence[np.ndarray | None],
+    options: Mapping[str, Any],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Replaces missing values, scales and normalises, and then puts bands and dates in the wanted order.
 
@@ -152,6 +257,7 @@ def scale_and_normalize(
         missing: for each frame the values to replace, as from `find_nodata`.
         options: the image processor's `nodata_replacement`, `do_rescale`, `rescale_factor`, `rescale_offset`,
             `do_normalize`, `image_mean`, `image_std` and `frame_order`.
+        out: contiguous float32 array of the result's shape to write into, such as one example's place in a batch.
 
     Returns:
         float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std` in float32.
@@ -160,21 +266,226 @@ def scale_and_normalize(
     by_date = options["frame_order"] == "original_crop"
     # The original held all bands of a date together and read that memory as (bands, dates) afterwards: laid out alike
     # here, its order costs no copy.
-    memory = np.empty((len(frames), channels, *size) if by_date else (channels, len(frames), *size), dtype=np.float32)
+    shape = (len(frames), channels, *size) if by_date else (channels, len(frames), *size)
+    memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
+    _replace_missing(frames, missing, options, output)
+    _scale(output, options, output)
+    return memory.reshape(channels, len(frames), *size) if out is None else out
+
+
+def _scale(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray) -> None:
+    """Scales and normalises (num_channels, num_frames, height, width) into float32, which may be the same array."""
+    if options["do_rescale"] and options["rescale_factor"] != 1:
+        np.multiply(values, np.float32(options["rescale_factor"]), out=out, dtype=np.float32, casting="unsafe")
+    elif out is not values:
+        out[...] = values
+    if options["do_rescale"] and options["rescale_offset"] != 0:
+        out += np.float32(options["rescale_offset"])
+    if options["do_normalize"]:
+        out -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
+        out /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
+
+
+def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
+    """Flips an array left-right, then turns it by quarters against the clock, over its last two axes.
+
+    torch's copies are several times faster than numpy's, and than work on views of negative strides. It gets the bits,
+    since it does not flip all types.
+
+    Args:
+        array: numbers of 1, 2, 4 or 8 bytes; it may lie in memory that cannot be written.
+        flip: whether to flip.
+        quarters: quarters of a full turn.
+
+    Returns:
+        A contiguous array, or the same one where nothing is to be done.
+    """
+    if not flip and not quarters % 4:
+        return array
+    turned = torch.from_numpy(array.view(f"i{array.dtype.itemsize}"))
+    turned = turned.flip(-1) if flip else turned
+    turned = torch.rot90(turned, quarters, dims=(-2, -1)) if quarters % 4 else turned
+    return turned.contiguous().numpy().view(array.dtype)
+
+
+def _replace_missing(
+    frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: Mapping[str, Any], output: np.ndarray
+) -> None:
+    """Writes the values of the frames by (channel, frame), and the replacement of those that are missing."""
     for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
-        with np.errstate(over="ignore"):
+        if frame.values.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                output[:, t] = frame.values
+        else:
             output[:, t] = frame.values
         if where is not None:
-            np.copyto(output[:, t], np.float32(options["nodata_replacement"]), where=where)
+            np.copyto(output[:, t], output.dtype.type(options["nodata_replacement"]), where=where)
+
+
+def can_stay_as_in_file(dtype: str, options: Mapping[str, Any]) -> bool:
+    """Whether values can be handed on in a file's data type, missing ones replaced, in fewer bytes than as float32.
+
+    Args:
+        dtype: numpy name of the data type.
+        options: the image processor's `nodata_replacement`.
+    """
+    if dtype not in ("uint8", "int8", "uint16", "int16"):
+        return False
+    limits, replacement = np.iinfo(dtype), options["nodata_replacement"]
+    return float(replacement).is_integer() and limits.min <= replacement <= limits.max
+
+
+def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
+    """The second half of [`scale_and_normalize`] for a batch, on any device; the same figures.
+
+    Args:
+        values: (batch_size, num_channels, num_frames, height, width), missing values replaced.
+        options: as there.
+
+    Returns:
+        float32, the same shape.
+    """
+    output = torch.empty(values.shape, dtype=torch.float32, device=values.device)
+    if values.device.type == "cpu":
+        # One image at a time stays in the cache; and torch's threads would be taken from the processes that load.
+        for own, place in zip(values.numpy(), output.numpy(), strict=True):
+            _scale(own, options, place)
+    else:
+        output.copy_(values)
+        _scale_on_device(output, options)
+    if options["frame_order"] == "original_crop":
+        return output.transpose(1, 2).contiguous().reshape(values.shape)
+    return output
+
+
+def _scale_on_device(values: torch.Tensor, options: Mapping[str, Any]) -> None:
+    """`_scale` for a batch, in place; the same figures."""
     if options["do_rescale"] and options["rescale_factor"] != 1:
-        output *= np.float32(options["rescale_factor"])
+        values.mul_(options["rescale_factor"])
     if options["do_rescale"] and options["rescale_offset"] != 0:
-        output += np.float32(options["rescale_offset"])
+        values.add_(options["rescale_offset"])
     if options["do_normalize"]:
-        output -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
-        output /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
-    return memory.reshape(output.shape)
+        values.sub_(_a_channel(tuple(options["image_mean"]), values.device))
+        values.div_(_a_channel(tuple(options["image_std"]), values.device))
 
 
-__all__ = ["Frame", "as_array", "equals_nodata", "find_nodata", "is_raster", "scale_and_normalize"]
+@lru_cache(maxsize=32)
+def _a_channel(figures: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(figures, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
+
+
+@dataclass
+class ImageValues:
+    """One image and its mask as their files hold them, before anything is done to either.
+
+    Attributes:
+        frames: the frames.
+        mask: (height, width), or None.
+        mask_name: what messages call the mask.
+        mask_limits: a smallest and a largest number between which all values of the mask are known to lie, or None.
+        options: options of the image processor.
+    """
+
+    frames: list[Frame]
+    mask: np.ndarray | None
+    mask_name: str
+    mask_limits: tuple[float, float] | None
+    options: Mapping[str, Any]
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether all values lie in memory that others keep, so that holding on to them costs nothing."""
+        arrays = [array for frame in self.frames for array in (frame.values, frame.file_mask)]
+        return not any(array.flags.writeable for array in [*arrays, self.mask] if array is not None)
+
+    def crop(self, window: tuple[int, int, int, int]) -> "ImageValues":
+        """A part of the image, without a copy.
+
+        Args:
+            window: (row, column, height, width).
+        """
+        row, column, height, width = window
+        place = (..., slice(row, row + height), slice(column, column + width))
+        frames = [
+            Frame(
+                frame.values[place],
+                frame.name,
+                frame.tag,
+                None if frame.file_mask is None else frame.file_mask[place],
+                frame.limits,
+            )
+            for frame in self.frames
+        ]
+        return replace(self, frames=frames, mask=None if self.mask is None else self.mask[place])
+
+
+@dataclass
+class ReadImage:
+    """One image, read and checked for missing values; scaling and normalisation are still to do.
+
+    It is turned as it lies in the file, a fraction of the bytes of its pixel values, and these are made once, at the
+    place wanted.
+
+    Attributes:
+        frames: the frames, values as in the file. They may lie in memory that cannot be written.
+        missing: for each frame the values to replace, or None, as from `find_nodata`.
+        nodata_mask: bool (height, width), the nodata pixels; None where they were not asked for.
+        labels: int64 or int16 (height, width), ignored pixels -100; None without a mask.
+        options: options of the image processor.
+    """
+
+    frames: list[Frame]
+    missing: list[np.ndarray | None]
+    nodata_mask: np.ndarray | None
+    labels: np.ndarray | None
+    options: Mapping[str, Any]
+
+    def turned(self, flip: bool, quarters: int) -> "ReadImage":
+        """The image without its labels, flipped left-right, then turned by quarters against the clock."""
+        if not flip and not quarters % 4:
+            return self
+
+        def turn(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else turn_array(array, flip, quarters)
+
+        frames = [replace(frame, values=turn(frame.values), file_mask=turn(frame.file_mask)) for frame in self.frames]
+        missing = [turn(where) for where in self.missing]
+        return replace(self, frames=frames, missing=missing, nodata_mask=turn(self.nodata_mask), labels=None)
+
+    def pixel_values(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Scaled and normalised values, as [`scale_and_normalize`] gives them.
+
+        Args:
+            out: contiguous float32 array of the result's shape to write into.
+
+        Returns:
+            float32 (num_channels, num_frames, height, width).
+        """
+        return scale_and_normalize(self.frames, self.missing, self.options, out)
+
+    def file_values(self, out: np.ndarray) -> None:
+        """Values as in the file, missing ones replaced, for [`normalize_file_values`].
+
+        Args:
+            out: (num_channels, num_frames, height, width) to write into, of the file's data type or float32.
+        """
+        _replace_missing(self.frames, self.missing, self.options, out)
+
+
+__all__ = [
+    "Frame",
+    "ImageValues",
+    "ReadImage",
+    "as_array",
+    "can_stay_as_in_file",
+    "check_axes",
+    "equals_nodata",
+    "find_nodata",
+    "is_raster",
+    "normalize_file_values",
+    "read_pixels",
+    "replacement_changes_nothing",
+    "scale_and_normalize",
+    "turn_array",
+]

@@ -1,12 +1,15 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 
 from .data.audit import SplitAudit, audit_split
+from .data.chip_cache import CachedChips
+from .data.chip_cache_build import cache_chips
 from .data.load import load_dataset
 from .image_processing_prithvi import PrithviImageProcessor
 from .recipe import Recipe
@@ -61,13 +64,58 @@ def check_splits(
     if not recipe.data.check_data:
         return {}
     audits: dict[str, SplitAudit] = {}
+
+    def audit() -> None:
+        for name, split in splits.items():
+            audits[name] = audit_split(split, processor, len(recipe.data.class_names), name, show_progress)
+            if show_progress:
+                print(audits[name].summary(recipe.data.class_names), flush=True)
+
+    _in_first_process(recipe, audit)
+    return audits
+
+
+def cache_splits(
+    splits: Mapping[str, Dataset], processor: PrithviImageProcessor, recipe: Recipe, show_progress: bool = True
+) -> dict[str, Dataset | CachedChips]:
+    """Decode the chips that a training run reads again and again, or find them decoded; the first process goes ahead.
+
+    Args:
+        splits (`Mapping[str, Dataset]`): The splits by name.
+        processor ([`PrithviImageProcessor`]): The image processor of the run.
+        recipe ([`Recipe`]): The options; without `decoded_cache`, or without training, the splits stay as they are.
+        show_progress (`bool`, defaults to `True`): Say how large the cache will be and draw progress bars.
+
+    Returns:
+        `dict[str, Dataset | CachedChips]`: The splits; those of training and validation from the cache.
+
+    Raises:
+        ValueError: Chips cannot be read, or the cache cannot be written; raised in every process.
+    """
+    data, training = recipe.data, recipe.training
+    if not data.decoded_cache or training is None or not training.do_train:
+        return dict(splits)
+    # Test splits are read once in a run, so that decoding them ahead would gain nothing.
+    names = [name for name in (data.train_split, data.eval_split) if name in splits]
+    cache_dir = data.decoded_cache_dir or (data.dataset_options or {}).get("cache_dir")
+    cached: dict[str, CachedChips] = {}
+
+    def cache(show_progress: bool) -> None:
+        for name in names:
+            cached[name] = cache_chips(splits[name], processor, name, cache_dir, show_progress)
+
+    _in_first_process(recipe, partial(cache, show_progress))
+    if not cached:  # another process: the cache is there, or is made by one process of each machine
+        cache(show_progress=False)
+    return {**splits, **cached}
+
+
+def _in_first_process(recipe: Recipe, work: Callable[[], None]) -> None:
+    """Do work in the first process while the others wait; what is wrong is raised in all of them."""
     outcome: list[str | None] = [None]
     if recipe.training.process_index == 0:
         try:
-            for name, split in splits.items():
-                audits[name] = audit_split(split, processor, len(recipe.data.class_names), name, show_progress)
-                if show_progress:
-                    print(audits[name].summary(recipe.data.class_names), flush=True)
+            work()
         except (ValueError, OSError) as error:
             outcome = [str(error)]
     # The others learn of the error too, instead of waiting for a process that has ended.
@@ -75,7 +123,6 @@ def check_splits(
         broadcast_object_list(outcome)
     if outcome[0] is not None:
         raise ValueError(outcome[0])
-    return audits
 
 
-__all__ = ["check_splits", "load_splits"]
+__all__ = ["cache_splits", "check_splits", "load_splits"]

@@ -151,6 +151,21 @@ class DataArguments:
     augmentation: Literal["none", "hflip", "d4"] = field(
         default="hflip", metadata={"help": "hflip: mirror half of the crops; d4: one of the eight turns and mirrors."}
     )
+    decoded_cache: bool = field(
+        default=True,
+        metadata={
+            "help": "Decode the needed bands of training and validation chips once, into a file that all processes "
+            "share, and not crop by crop. Its size is said first: pixels times bands, not compressed."
+        },
+    )
+    decoded_cache_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for the decoded chips; that of the cache of `datasets` by default."},
+    )
+    normalize_on_device: bool = field(
+        default=True,
+        metadata={"help": "Scale and normalise training crops on the model's device, not in the loading processes."},
+    )
     check_data: bool = field(
         default=True, metadata={"help": "Read every chip once before training, to stop at a bad file and not later."}
     )

@@ -191,6 +191,29 @@ def open_frames(scene: Any) -> tuple[Any, ...]:
     return frames
 
 
+def in_model_units(image_processor: Any, frames: Sequence[Any]) -> tuple[Any, ...]:
+    """Bring frames of files into the units that the model takes, as their scale and offset tags say.
+
+    Args:
+        image_processor: The model's `PrithviImageProcessor`.
+        frames: Frames as `open_frames` returns them; arrays stay as they are.
+
+    Returns:
+        The frames; a file whose numbers are the model's already is not wrapped.
+
+    Raises:
+        ValueError: If it cannot be told how numbers become the model's.
+    """
+    if not any(hasattr(frame, "scales") for frame in frames):
+        return tuple(frames)
+    try:
+        from prithvi_hf.scenes.opening import FrameOptions, open_whole
+    except ImportError as error:
+        raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
+    options = FrameOptions(image_processor)
+    return tuple(open_whole(frame, options) if hasattr(frame, "scales") else frame for frame in frames)
+
+
 def prepare_scene(
     image_processor: Any, frames: Sequence[Any], band_names: Sequence[str] | None = None
 ) -> PreparedScene:
@@ -436,6 +459,7 @@ __all__ = [
     "assemble_map",
     "check_window_options",
     "evaluation_mode",
+    "in_model_units",
     "missing_package",
     "natural_colors",
     "open_frames",

@@ -335,6 +335,17 @@ class PrithviTrainer(Trainer):
         betas = (args.adam_beta1, args.adam_beta2)
         return torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Normalise, on the device, crops that come as they are in their files.
+
+        In place, so that what the Trainer counts of a batch it still finds there.
+        """
+        if "file_values" in inputs:
+            file_values = self._prepare_input(inputs.pop("file_values"))
+            inputs["pixel_values"] = self.processing_class.normalize_file_values(file_values)
+            inputs["labels"] = self._prepare_input(inputs["labels"]).long()
+        return super()._prepare_inputs(inputs)
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Batches of whole chips of this process's share: chip `i` goes to process `i` modulo their number.
 

@@ -225,7 +225,7 @@ def test_two_processes_end_together_on_bad_data(data, tmp_path):
     processes = [start(words, RANK=str(rank), LOCAL_RANK=str(rank), **group) for rank in range(2)]
     for rank, process in enumerate(processes):
         printed, status = finish(process, timeout=90)
-        assert ("Checking train" in printed) == (rank == 0)  # one reads the files, and tells the other
+        assert ("Opening train" in printed) == (rank == 0)  # one reads the files, and tells the other
         assert status == 2, printed
         assert printed.count("finetune.py: error: Split train: 1 of 4 chips cannot be used") == 1
         assert "Spain_2_S2Hand.tif" in printed

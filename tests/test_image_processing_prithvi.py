@@ -33,6 +33,7 @@ SIBLINGS = {
     "image_processing_prithvi.py",
     "labels_prithvi.py",
     "processor_options_prithvi.py",
+    "image_frames_prithvi.py",
     "raster_values_prithvi.py",
     "units_prithvi.py",
 }

@@ -18,6 +18,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 import prithvi_hf
 from prithvi_hf.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
 from prithvi_hf.scenes import predict_scene
+from prithvi_hf.scenes.radiometry import RadiometryWarning
 from tests.scene_factory import (
     CRS_UTM,
     TRANSFORM,
@@ -55,6 +56,20 @@ def count_windows(pipe, monkeypatch):
 
     monkeypatch.setattr(pipe.model, "forward", counted)
     return sizes
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_scale_and_offset_tags_are_applied_once(pipe, tmp_path, stream):
+    """Reflectance x 10,000, which the model takes, stored with other numbers and tags that say so."""
+    pixels = scene_pixels()
+    plain = write_scene(tmp_path / "plain.tif", pixels)
+    tagged = write_scene(tmp_path / "tagged.tif", (2 * (pixels + 1000)).astype(np.int16))
+    with rasterio.open(tagged, "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.00005,) * 6, (-0.1,) * 6
+    options = {"output": str(tmp_path / "map.tif")} if stream else {}
+    with pytest.warns(RadiometryWarning):
+        found = pipe(str(tagged), **options).mask
+    np.testing.assert_array_equal(found, pipe(str(plain)).mask)
 
 
 def test_importing_the_package_registers_the_task():

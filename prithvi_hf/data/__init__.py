@@ -9,6 +9,8 @@ from typing import Any
 
 
 _MODULES = {
+    "CachedChips": "chip_cache",
+    "ChipCacheError": "chip_cache_build",
     "DatasetStatistics": "statistics",
     "GeoTiff": "geotiff",
     "GeoTiffError": "geotiff",
@@ -16,6 +18,8 @@ _MODULES = {
     "SegmentationTransform": "transforms",
     "SplitAudit": "audit",
     "audit_split": "audit",
+    "cache_chips": "chip_cache_build",
+    "clear_decoded_cache": "chip_cache_build",
     "collate_chips": "transforms",
     "download_dataset": "download",
     "compute_statistics": "statistics",

@@ -12,10 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL
-from .chips import Chip, check_grid, read_chips, split_digest
-
-
-_MAX_PROBLEMS_SHOWN = 10
+from .chips import Chip, check_grid, problem_report, read_chips, split_digest
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def audit_split(
     for result in read_chips(dataset, count, f"Checking {split_name}", show_progress):
         (problems if isinstance(result, str) else counts).append(result)
     if problems:
-        raise ValueError(_problem_report(problems, len(counts) + len(problems), split_name))
+        raise ValueError(problem_report(problems, len(counts) + len(problems), split_name))
     if not counts:
         raise ValueError(f"Split {split_name}: expected at least one chip, found none.")
     return _checked(_add_up(counts, split_name))
@@ -162,10 +159,3 @@ def _checked(audit: SplitAudit) -> SplitAudit:
             f"of {audit.chips} chips ignored. Check ignore_values and do_reduce_labels against the masks."
         )
     return audit
-
-
-def _problem_report(problems: list[str], chips: int, split_name: str) -> str:
-    shown = "\n".join(f"- {problem}" for problem in problems[:_MAX_PROBLEMS_SHOWN])
-    more = len(problems) - _MAX_PROBLEMS_SHOWN
-    rest = f"\n- and {more} more" if more > 0 else ""
-    return f"Split {split_name}: {len(problems)} of {chips} chips cannot be used:\n{shown}{rest}"

@@ -22,6 +22,7 @@ from .raster import GeoTiffRaster
 _MAX_THREADS = 8
 # Chips submitted a thread: enough to keep each one busy, few enough that rows and results do not pile up.
 _SUBMITTED_A_THREAD = 4
+_MAX_PROBLEMS_SHOWN = 10
 
 Result = TypeVar("Result")
 
@@ -73,8 +74,8 @@ def read_chips(
         or for which `read` raises a `ValueError`, an `IndexError` or an `OSError`, the text of the error.
     """
     calls = (partial(_attempt, fetch, read) for fetch in _rows(dataset))
-    total = len(dataset) if isinstance(dataset, Dataset) else None
-    results = _in_threads(calls, num_threads or min(_MAX_THREADS, os.cpu_count() or 1))
+    total = None if isinstance(dataset, IterableDataset) else len(dataset)
+    results = run_in_threads(calls, num_threads)
     yield from tqdm(results, desc=title, total=total, unit="chip", disable=not show_progress)
 
 
@@ -130,7 +131,7 @@ def split_digest(chips: Iterable[list[Any]]) -> str:
 
 def _rows(dataset: Dataset | IterableDataset) -> Iterator[Callable[[], dict[str, Any]]]:
     """Gives calls that fetch a row each, so that opening files, which may fail, is left to the threads."""
-    if isinstance(dataset, Dataset):
+    if not isinstance(dataset, IterableDataset):
         plain = dataset.with_format(None)
         return (partial(plain.__getitem__, index) for index in range(len(plain)))
     return (partial(dict, row) for row in dataset)
@@ -157,8 +158,17 @@ def _system_error_text(error: OSError) -> str:
     )
 
 
-def _in_threads(calls: Iterable[Callable[[], Result]], num_threads: int) -> Iterator[Result]:
-    """Makes calls in threads and gives their results in order. `Executor.map` would submit all of them at once."""
+def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | None = None) -> Iterator[Result]:
+    """Makes calls in threads and gives their results in order. `Executor.map` would submit all of them at once.
+
+    Args:
+        calls (`Iterable[Callable[[], Result]]`): the calls.
+        num_threads (`int`, *optional*): number of threads; by default one a core, at most eight.
+
+    Yields:
+        What each call returns.
+    """
+    num_threads = num_threads or min(_MAX_THREADS, os.cpu_count() or 1)
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         try:
@@ -177,3 +187,18 @@ def _sha256(raster: GeoTiffRaster) -> str:
     """Digest of a raster's file, or of the bytes that stand for it."""
     with open(raster.path, "rb") if raster.content is None else io.BytesIO(raster.content) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def problem_report(problems: list[str], total: int, name: str, kind: str = "chips") -> str:
+    """The message about files that cannot be used, the first of them by name.
+
+    Args:
+        problems (`list[str]`): what is wrong, one text a chip or file.
+        total (`int`): how many there are.
+        name (`str`): the split.
+        kind (`str`, *optional*, defaults to `"chips"`): what is counted.
+    """
+    shown = "\n".join(f"- {problem}" for problem in problems[:_MAX_PROBLEMS_SHOWN])
+    more = len(problems) - _MAX_PROBLEMS_SHOWN
+    rest = f"\n- and {more} more" if more > 0 else ""
+    return f"Split {name}: {len(problems)} of {total} {kind} cannot be used:\n{shown}{rest}"

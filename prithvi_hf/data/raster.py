@@ -194,7 +194,7 @@ class GeoTiffRaster:
     @property
     def count(self) -> int:
         """Number of selected bands."""
-        return len(self.bands)
+        return self._header.count if self._bands is None else len(self._bands)
 
     @property
     def height(self) -> int:

@@ -2,6 +2,7 @@
 """From rows of rasters to training examples: paired crops, the image processor, flips and rotations, batches."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import numpy as np
@@ -9,10 +10,14 @@ import torch
 
 from ..image_processing_prithvi import PrithviImageProcessor
 from ..labels_prithvi import IGNORED_LABEL
+from ..raster_values_prithvi import ImageValues, ReadImage, can_stay_as_in_file, turn_array
 from .raster import GeoTiffRaster
+from .shared_batches import empty_batch, pack_batch
 
 
 _MAX_DRAWS = 10
+# Looking for values in other units takes as long as the rest of a crop; so many crops of a process tell.
+_CROPS_CHECKED_FOR_UNITS = 64
 
 Image = GeoTiffRaster | tuple[GeoTiffRaster, ...]
 CropWindow = tuple[int, int, int, int]
@@ -26,6 +31,10 @@ class SegmentationTransform:
     gives a crop as it is. A chip smaller than the crop is padded right and bottom, the image by reflection and the
     labels by -100. In evaluation the whole chip is read, without augmentation.
 
+    The examples of a call are parts of one batch, which `collate_chips` takes whole. Values in other units than the
+    statistics are looked for in the first crops of each process only; a check of the data (`audit_split`) and
+    evaluation look at every chip.
+
     Random numbers come from torch's global generator, which differs in each worker of a DataLoader.
 
     Args:
@@ -36,8 +45,14 @@ class SegmentationTransform:
             every other one on average, "d4" for one of the eight symmetries of the square (one of the four that keep
             the shape, where height and width differ).
         train (`bool`, *optional*, defaults to `False`): training or evaluation.
+        normalize (`bool`, *optional*, defaults to `True`): False gives training crops as `file_values` in place of
+            `pixel_values`: missing values replaced, but in the units and, where it holds integers of one or two bytes,
+            the data type of the file; and `labels` as int16 where the image processor knows `num_labels`.
+            [`PrithviTrainer`] normalises them on the model's device
+            ([`PrithviImageProcessor.normalize_file_values`]); half the bytes go there, and half the work is done here.
 
     Raises:
+        TypeError: an image processor of a class that changes `preprocess` but not `read_image`.
         ValueError: an unknown augmentation or a crop size that is not positive; when called, a mask that is missing
             or not of its image's size, and what the image processor finds wrong.
 
@@ -55,13 +70,29 @@ class SegmentationTransform:
         crop_size: int | Sequence[int] | None = None,
         augmentation: Literal["none", "hflip", "d4"] = "none",
         train: bool = False,
+        normalize: bool = True,
     ) -> None:
         if augmentation not in ("none", "hflip", "d4"):
             raise ValueError(f"Expected augmentation none, hflip or d4, found {augmentation!r}.")
+        overridden = type(image_processor).preprocess is not PrithviImageProcessor.preprocess
+        if overridden and type(image_processor).read_image is PrithviImageProcessor.read_image:
+            raise TypeError(
+                f"Expected {type(image_processor).__name__} to override read_image where it overrides preprocess, "
+                "found preprocess alone: training crops are read by read_image."
+            )
         self.image_processor = image_processor
         self.crop_size = _as_size(crop_size)
         self.augmentation = augmentation
         self.train = train
+        self.normalize = normalize
+        if not normalize and not (train and crop_size is not None):
+            raise ValueError("Expected crop_size and train=True with normalize=False, which is for training crops.")
+        self._crops_checked = 0
+        self._chips: dict[tuple[int, ...], _Chip] = {}
+        self._chips_options: dict[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_chips": {}}  # they are known by where they lie in this process
 
     def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
         """Transforms a batch of rows.
@@ -72,10 +103,13 @@ class SegmentationTransform:
 
         Returns:
             `dict[str, list[torch.Tensor]]`: `pixel_values` float32, each `(num_channels, num_frames, height, width)`,
-            and `labels` int64, each `(height, width)`, ignored pixels -100; no `labels` where no row has a mask.
+            or `file_values` (see `normalize`), and `labels` int64 (with `file_values` int16), each `(height, width)`,
+            ignored pixels -100; no `labels` where no row has a mask.
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
+        if self.train and self.crop_size is not None:
+            return self._draw_batch(images, masks)
         examples = [self._transform(image, mask) for image, mask in zip(images, masks, strict=True)]
         if all(labels is None for _, labels in examples):
             return {"pixel_values": [pixel_values for pixel_values, _ in examples]}
@@ -87,48 +121,158 @@ class SegmentationTransform:
         }
 
     def _transform(self, image: Image, mask: GeoTiffRaster | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A whole chip, turned in training."""
         _check_rasters(image, mask)
         if not self.train:
             return self._process(image, mask)
         _check_mask(image, mask)
-        if self.crop_size is None:
-            return self._augment(*self._process(image, mask))
-        return self._augment(*_pad(*self._draw_crop(image, mask), self.crop_size))
+        pixel_values, labels = self._process(image, mask)
+        turn = self._draw_turn(labels.shape, _Dice())
+        return _flip_and_turn(pixel_values, *turn), _flip_and_turn(labels, *turn)
 
     def _process(self, image: Image, mask: GeoTiffRaster | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Applies the image processor to one image: `(num_channels, num_frames, height, width)`, `(height, width)`."""
         inputs = self.image_processor([image], None if mask is None else [mask], return_tensors="pt")
         return inputs["pixel_values"][0], None if mask is None else inputs["labels"][0]
 
-    def _process_window(
-        self, image: Image, mask: GeoTiffRaster, window: CropWindow
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._process(_select(image, window), mask.select(window=window))
+    # ------------------------------------------------------------------ crops
 
-    def _draw_crop(self, image: Image, mask: GeoTiffRaster) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw_batch(self, images: Sequence[Image], masks: Sequence[GeoTiffRaster | None]) -> dict[str, Any]:
+        """Crops of several chips, each written to its place in one batch."""
+        self._forget_chips()
+        channels, frames = len(self.image_processor.bands), self.image_processor.num_frames
+        name, dtype = ("pixel_values", torch.float32) if self.normalize else ("file_values", self._common_type(images))
+        batch = empty_batch(
+            {
+                name: ((len(images), channels, frames, *self.crop_size), dtype),
+                "labels": ((len(images), *self.crop_size), self._label_type()),
+            }
+        )
+        places = zip(*(tensor.numpy() for tensor in batch.values()), strict=True)
+        dice = _Dice()
+        for image, mask, place in zip(images, masks, places, strict=True):
+            self._write_example(self._source(image, mask), dice, *place)
+        return {name: list(tensor.unbind()) for name, tensor in batch.items()}
+
+    def _common_type(self, images: Sequence[Image]) -> torch.dtype:
+        """The data type of all files of a batch, if they have one that can be handed on, or else float32."""
+        dtypes = {getattr(frame, "dtype", None) for image in images for frame in _frames(image)}
+        options = {"nodata_replacement": self.image_processor.nodata_replacement}
+        own = dtypes.pop() if len(dtypes) == 1 else None
+        return getattr(torch, own) if own is not None and can_stay_as_in_file(own, options) else torch.float32
+
+    def _label_type(self) -> torch.dtype:
+        """Two bytes for each label are enough on the way to a trainer that finishes the batch, and sooner written."""
+        num_labels = self.image_processor.num_labels
+        is_short = not self.normalize and num_labels is not None and num_labels <= torch.iinfo(torch.int16).max
+        return torch.int16 if is_short else torch.int64
+
+    def _write_example(self, chip: "_Chip", dice: "_Dice", values: np.ndarray, labels: np.ndarray) -> None:
+        is_whole = all(side >= wanted for side, wanted in zip(chip.size, self.crop_size, strict=True))
+        crop = self._draw_crop(chip, dice, labels if is_whole else None)
+        turn = self._draw_turn(self.crop_size, dice)
+        if is_whole:
+            self._write_values(crop.turned(*turn), values)
+            if any(turn):
+                labels[...] = turn_array(labels, *turn)
+            return
+        small = np.empty((*values.shape[:2], *crop.labels.shape), dtype=values.dtype)
+        self._write_values(crop, small)
+        padded = _pad(torch.from_numpy(small), torch.from_numpy(crop.labels), self.crop_size)
+        values[...], labels[...] = (turn_array(tensor.numpy(), *turn) for tensor in padded)
+
+    def _write_values(self, crop: ReadImage, place: np.ndarray) -> None:
+        (crop.pixel_values if self.normalize else crop.file_values)(place)
+
+    def _source(self, image: Image, mask: GeoTiffRaster | None) -> "_Chip":
+        """A checked chip. One whose pixels lie in memory is looked at once, not for every crop."""
+        key = (*map(id, _frames(image)), id(mask))  # of objects that the remembered chip keeps alive
+        if key in self._chips:
+            return self._chips[key]
+        _check_rasters(image, mask)
+        _check_mask(image, mask)
+        chip = _Chip(image, mask, self.image_processor)
+        if chip.in_memory is not None:
+            self._chips[key] = chip
+        return chip
+
+    def _forget_chips(self) -> None:
+        """Forgets chips that were looked at with other options of the image processor."""
+        options = self.image_processor.checked_options()
+        if options != self._chips_options:
+            self._chips, self._chips_options = {}, deepcopy(options)
+
+    def _read(self, chip: "_Chip", window: CropWindow | None = None, labels: np.ndarray | None = None) -> ReadImage:
+        check_units = self._crops_checked < _CROPS_CHECKED_FOR_UNITS
+        self._crops_checked += check_units
+        return chip.read(window, check_units, labels)
+
+    def _draw_crop(self, chip: "_Chip", dice: "_Dice", labels: np.ndarray | None) -> ReadImage:
         """Draws crops until one holds a valid label; after a few, places one on a valid label of the chip, if any."""
-        size = mask.shape[-2:]
         for _ in range(_MAX_DRAWS):
-            example = self._process_window(image, mask, _draw_window(size, self.crop_size))
-            if (example[1] != IGNORED_LABEL).any():
-                return example
-        labels = self._process(image, mask)[1]
-        valid = (labels != IGNORED_LABEL).nonzero()
+            crop = self._read(chip, _draw_window(chip.size, self.crop_size, dice), labels)
+            if crop.labels.max() != IGNORED_LABEL or crop.labels.min() != IGNORED_LABEL:
+                return crop
+        valid = np.argwhere(self._read(chip).labels != IGNORED_LABEL)
         if not len(valid):
-            return example
-        pixel = valid[torch.randint(len(valid), ())].tolist()
-        return self._process_window(image, mask, _draw_window(size, self.crop_size, pixel))
+            return crop
+        pixel = valid[dice.below(len(valid))].tolist()
+        return self._read(chip, _draw_window(chip.size, self.crop_size, dice, pixel), labels)
 
-    def _augment(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flips and rotates image and labels together; both have height and width as their last axes."""
+    def _draw_turn(self, size: Sequence[int], dice: "_Dice") -> tuple[bool, int]:
+        """Whether to flip left-right, and by how many quarters to turn then."""
         if self.augmentation == "none":
-            return pixel_values, labels
-        flip = bool(torch.randint(2, ()))
-        turns = 0
-        if self.augmentation == "d4":
-            square = labels.shape[-1] == labels.shape[-2]
-            turns = int(torch.randint(4, ())) if square else 2 * int(torch.randint(2, ()))
-        return tuple(_flip_and_turn(tensor, flip, turns) for tensor in (pixel_values, labels))
+            return False, 0
+        flip = bool(dice.below(2))
+        if self.augmentation == "hflip":
+            return flip, 0
+        return flip, dice.below(4) if size[0] == size[1] else 2 * dice.below(2)
+
+
+class _Dice:
+    """Random numbers of torch's global generator, drawn many at once: one by one they take longer than a crop."""
+
+    _COUNT, _LIMIT = 64, 2**62  # so large that a remainder is as good as evenly distributed
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def below(self, limit: int) -> int:
+        """A number from 0 to `limit` - 1."""
+        if not self.numbers:
+            self.numbers = torch.randint(self._LIMIT, (self._COUNT,)).tolist()
+        return self.numbers.pop() % limit
+
+
+class _Chip:
+    """An image and its mask, of which parts are read.
+
+    Attributes:
+        size (`tuple[int, int]`): height and width in pixels.
+        in_memory (`ImageValues`, *optional*): the whole chip, where its pixels lie in memory anyway.
+    """
+
+    def __init__(self, image: Image, mask: GeoTiffRaster, processor: PrithviImageProcessor) -> None:
+        self.image, self.mask, self.processor = image, mask, processor
+        self.size = tuple(mask.shape[-2:])
+        self.in_memory = self._find_in_memory()
+
+    def _find_in_memory(self) -> ImageValues | None:
+        own_way = type(self.processor).read_image is not PrithviImageProcessor.read_image
+        if own_way or not all(hasattr(raster, "read_shared") for raster in (*_frames(self.image), self.mask)):
+            return None
+        values = self.processor.open_image(self.image, self.mask)
+        return values if values.is_lasting else None
+
+    def read(self, window: CropWindow | None, check_units: bool, labels: np.ndarray | None) -> ReadImage:
+        """Reads a part, or everything, as [`PrithviImageProcessor.read_image`] does."""
+        if self.in_memory is not None:
+            values = self.in_memory if window is None else self.in_memory.crop(window)
+            return self.processor.examine(values, check_units, labels)
+        image, mask = self.image, self.mask
+        if window is not None:
+            image, mask = _select(image, window), mask.select(window=window)
+        return self.processor.read_image(image, mask, check_units, labels)
 
 
 def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -138,13 +282,13 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
         rows (`Sequence[Mapping[str, torch.Tensor]]`): examples of [`SegmentationTransform`].
 
     Returns:
-        `dict[str, torch.Tensor]`: `pixel_values` `(batch_size, num_channels, num_frames, height, width)` and, where
-        the examples have them, `labels` `(batch_size, height, width)`.
+        `dict[str, torch.Tensor]`: `pixel_values` (or `file_values`) `(batch_size, num_channels, num_frames, height,
+        width)` and, where the examples have them, `labels` `(batch_size, height, width)`.
 
     Raises:
         ValueError: examples of different sizes, or of which only some have labels.
     """
-    keys = [key for key in ("pixel_values", "labels") if any(key in row for row in rows)]
+    keys = [key for key in ("pixel_values", "file_values", "labels") if any(key in row for row in rows)]
     for key in keys:
         if not all(key in row for row in rows):
             raise ValueError(f"Expected {key} in every example of a batch, found some without. Give all chips a mask.")
@@ -154,7 +298,19 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
                 f"Expected {key} of one shape in a batch, found {', '.join(map(str, shapes))}. Train on crops "
                 "(crop_size), and evaluate chips of different sizes with a batch size of 1."
             )
-    return {key: torch.stack([row[key] for row in rows]) for key in keys}
+    batch = {key: _stack([row[key] for row in rows]) for key in keys}
+    return pack_batch(batch)
+
+
+def _stack(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Stacks tensors; those that are the parts of one batch, in order, are that batch without a copy."""
+    whole = tensors[0]._base
+    if whole is None or whole.shape != (len(tensors), *tensors[0].shape) or not whole.is_contiguous():
+        return torch.stack(tensors)
+    places = (whole.storage_offset() + index * whole.stride(0) for index in range(len(tensors)))
+    if any(t._base is not whole or t.storage_offset() != place for t, place in zip(tensors, places, strict=True)):
+        return torch.stack(tensors)
+    return whole
 
 
 def _as_size(crop_size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -201,14 +357,16 @@ def _check_mask(image: Image, mask: Any) -> None:
         )
 
 
-def _draw_window(size: tuple[int, int], crop: tuple[int, int], pixel: Sequence[int] | None = None) -> CropWindow:
+def _draw_window(
+    size: tuple[int, int], crop: tuple[int, int], dice: _Dice, pixel: Sequence[int] | None = None
+) -> CropWindow:
     """Draws a crop window, as far as the chip reaches; all that hold `pixel`, if given, are equally likely."""
     sides = [min(side, wanted) for side, wanted in zip(size, crop, strict=True)]
     starts = []
     for axis, side in enumerate(sides):
         first = 0 if pixel is None else max(0, pixel[axis] - side + 1)
         last = size[axis] - side if pixel is None else min(size[axis] - side, pixel[axis])
-        starts.append(int(torch.randint(first, last + 1, ())))
+        starts.append(first + dice.below(last + 1 - first))
     return (starts[0], starts[1], sides[0], sides[1])
 
 

@@ -8,6 +8,7 @@ Nothing of this is kept between runs: a pass that was interrupted begins again f
 
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio._err import CPLE_BaseError  # what copying raises has no public name
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
@@ -48,6 +49,9 @@ _MOST_THREADS = 8  # each holds a block of all bands
 _REMEDY = "Free some space and run the same command again: finished strips are kept and not computed again."
 
 Checksums = dict[tuple[int, int, int], int]  # by band, row and column of the block, all from 0
+
+# A map of bare arrays has no georeference, and its user knows that; see writer.py for why it is silenced this way.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.scenes\.finalize$")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ LAYER = "polygons"
 SUFFIXES = (".gpkg", ".parquet")
 _GEOPARQUET_VERSION = "1.1.0"
 _GEOPACKAGE_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
-"""GeoPackage notes when a layer was last changed. The same scene gives the same bytes with a date that never changes."""
+"""GeoPackage notes when a layer was changed last; with one date for all, the same scene gives the same bytes."""
 
 
 class VectorFile(Protocol):

@@ -1,0 +1,54 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The benchmarks' own arithmetic, with sizes that take no time; their figures are never tested."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu, loading
+from prithvi_hf.data import collate_chips
+
+
+CPU = torch.device("cpu")
+TINY = {"image_size": 32, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "neck_hidden_size": 16}
+
+
+def test_operations_are_counted():
+    first, second = torch.zeros(3, 5), torch.zeros(5, 7)
+    assert gpu.operations_of(lambda: first @ second) == 2 * 3 * 5 * 7
+
+
+def test_a_matrix_rate_is_measured():
+    assert gpu.matrix_rate(CPU, 1, sides=(16,)) > 0
+
+
+def test_a_training_step_is_related_to_the_matrix_rate():
+    row = gpu.time_large_training(1, CPU, peak=1e12, batch_size=1, head_hidden_size=8, **TINY)
+    assert row["ratio"] == pytest.approx(row["share_of_matrix_rate"])
+    assert row["tflops"] * 1e9 * row["ours_ms"] == pytest.approx(row["alternative_ms"] * 1e9)
+
+
+def test_the_large_size_is_the_300m_one():
+    with torch.device("meta"):
+        model = gpu.make_large(torch.device("meta"))
+    assert 3.0e8 < sum(weight.numel() for weight in model.prithvi.parameters()) < 3.2e8
+
+
+def test_ours_and_the_original_reader_give_the_same_crops(monkeypatch):
+    """Whole chips, flipped or not: pixel values and labels are those of the original's order of steps."""
+    monkeypatch.setattr(loading, "CROP", 512)
+    with loading.open_sources(None) as sources:
+        original = sources["original"].dataset
+        for name in ("cached", loading.IN_WORKER, "cold"):
+            source = sources[name]
+            for index in (0, 5):
+                found = source.finish(collate_chips(source.dataset.__getitems__([index])))
+                pixels, labels = found if isinstance(found, tuple) else (found["pixel_values"], found["labels"])
+                wanted = original[index]
+                flips = [wanted["pixel_values"], wanted["pixel_values"].flip(-1)]
+                masks = [wanted["labels"], wanted["labels"].flip(-1)]
+                matches = [
+                    np.allclose(pixels[0, :, 0], chip, atol=2e-5) and torch.equal(labels[0], mask)
+                    for chip, mask in zip(flips, masks, strict=True)
+                ]
+                assert any(matches), (name, index)
