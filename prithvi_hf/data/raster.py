@@ -24,6 +24,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
+from .selection import RasterSelection
 from .tiff_layout import find_tiff_fault
 
 
@@ -76,7 +77,7 @@ class _Header:
     block_shape: tuple[int, int]
 
 
-class GeoTiffRaster:
+class GeoTiffRaster(RasterSelection):
     """A GeoTIFF whose pixels are read when asked for.
 
     Creating one reads the header only. Each read opens the file, reads the wanted bands of the wanted window, and
@@ -152,14 +153,9 @@ class GeoTiffRaster:
         return self._header.crs
 
     @property
-    def transform(self) -> Affine:
-        """Affine from (column, row) of the selected window to the coordinates of the CRS."""
-        whole, (row, column) = self._header.transform, self._window[:2]
-        # Written out: releases of affine differ in the operator that composes.
-        return Affine(
-            *(whole.a, whole.b, whole.a * column + whole.b * row + whole.c),
-            *(whole.d, whole.e, whole.d * column + whole.e * row + whole.f),
-        )
+    def whole_transform(self) -> Affine:
+        """Affine from (column, row) of the file to the coordinates of the CRS."""
+        return self._header.transform
 
     @property
     def nodata(self) -> float | None:
@@ -170,11 +166,6 @@ class GeoTiffRaster:
     def bands(self) -> tuple[int, ...]:
         """0-based file indices of the selected bands."""
         return tuple(range(self._header.count)) if self._bands is None else self._bands
-
-    @property
-    def window(self) -> tuple[int, int, int, int]:
-        """The selected window in the file: (row offset, column offset, height, width)."""
-        return self._window
 
     @property
     def descriptions(self) -> tuple[str | None, ...]:
@@ -195,46 +186,6 @@ class GeoTiffRaster:
     def count(self) -> int:
         """Number of selected bands."""
         return self._header.count if self._bands is None else len(self._bands)
-
-    @property
-    def height(self) -> int:
-        """Rows of the selected window."""
-        return self._window[2]
-
-    @property
-    def width(self) -> int:
-        """Columns of the selected window."""
-        return self._window[3]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(bands, height, width) of the selection."""
-        return (self.count, self.height, self.width)
-
-    def select(
-        self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None
-    ) -> "GeoTiffRaster":
-        """Narrows the raster to bands and a window without reading a pixel.
-
-        Args:
-            bands (`Sequence[int]`, *optional*): 0-based indices into the bands selected so far.
-            window (`tuple[int, int, int, int]`, *optional*): (row offset, column offset, height, width) in pixels,
-                relative to the window selected so far.
-
-        Returns:
-            `GeoTiffRaster`: shape, transform and descriptions follow the selection.
-
-        Raises:
-            IndexError: a band outside the raster.
-            ValueError: an empty selection, or a window outside the raster.
-        """
-        narrowed = object.__new__(type(self))
-        narrowed.__dict__.update(self.__dict__)
-        if bands is not None:
-            narrowed._bands = self._resolve_bands(bands)
-        if window is not None:
-            narrowed._window = self._resolve_window(window)
-        return narrowed
 
     def read(self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Reads pixels; arguments narrow the selection as in [`~GeoTiffRaster.select`].
@@ -285,14 +236,6 @@ class GeoTiffRaster:
         with self._open() as dataset:
             return dataset.get_tag_item(name)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.read()
-        return array if dtype is None else array.astype(dtype, copy=False)
-
-    def __repr__(self) -> str:
-        crs = "None" if self.crs is None else self.crs.to_string()
-        return f"GeoTiffRaster({self.name!r}, shape={self.shape}, dtype={self.dtype}, crs={crs})"
-
     def _check(self) -> None:
         """Refuses what is not a complete TIFF before GDAL sees it."""
         _check_complete(self.name, self.path, self.content)
@@ -314,27 +257,6 @@ class GeoTiffRaster:
 
     def _file_bytes(self) -> int:
         return os.path.getsize(self.path) if self.content is None else len(self.content)
-
-    def _resolve_bands(self, bands: Sequence[int]) -> tuple[int, ...]:
-        if not len(bands):
-            raise ValueError(f"{self.name}: expected at least one band to select, found none.")
-        outside = [band for band in bands if not 0 <= band < self.count]
-        if outside:
-            raise IndexError(
-                f"{self.name}: expected 0-based bands in 0..{self.count - 1}, found {outside}. "
-                f"The file's bands are {list(self.descriptions)}."
-            )
-        return tuple(self.bands[band] for band in bands)
-
-    def _resolve_window(self, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        row, column, height, width = (int(value) for value in window)
-        inside = row >= 0 and column >= 0 and row + height <= self.height and column + width <= self.width
-        if not inside or height < 1 or width < 1:
-            raise ValueError(
-                f"{self.name}: expected a window (row offset, column offset, height, width) inside {self.height} x "
-                f"{self.width} pixels, found {tuple(window)}."
-            )
-        return (self._window[0] + row, self._window[1] + column, height, width)
 
 
 def _local_path(name: str) -> str:

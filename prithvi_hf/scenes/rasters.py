@@ -9,7 +9,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from affine import Affine
@@ -17,10 +17,7 @@ from rasterio.crs import CRS
 
 from prithvi_hf.data import raster as geotiff
 from prithvi_hf.data.raster import GeoTiffError
-
-
-Window = tuple[int, int, int, int]
-"""(row offset, column offset, height, width) in pixels."""
+from prithvi_hf.data.selection import RasterSelection, Window
 
 
 @runtime_checkable
@@ -47,7 +44,7 @@ class Raster(Protocol):
         ...
 
 
-class DerivedRaster(ABC):
+class DerivedRaster(RasterSelection, ABC):
     """The common part of rasters that are not files: the header, and bands and window selected from it.
 
     Args:
@@ -62,9 +59,7 @@ class DerivedRaster(ABC):
 
     Attributes:
         name, dtype, nodata, crs, path: as given.
-        bands (`tuple[int, ...]`): 0-based indices of the selected bands in the whole raster.
-        window (`Window`): the selected window in the whole raster.
-        descriptions, count, height, width, shape, transform: of the selection.
+        descriptions, and what [`RasterSelection`] has: of the selection.
     """
 
     has_ground_control_points = False
@@ -84,8 +79,17 @@ class DerivedRaster(ABC):
         self.name, self.dtype, self.nodata, self.crs, self.path = name, dtype, nodata, crs, path
         self._all_descriptions = tuple(descriptions)
         self._whole_transform = Affine.identity() if transform is None else transform
-        self.bands = tuple(range(len(self._all_descriptions)))
-        self.window: Window = (0, 0, *size)
+        self._bands, self._window = tuple(range(len(self._all_descriptions))), (0, 0, *size)
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """0-based indices of the selected bands in the whole raster."""
+        return self._bands
+
+    @property
+    def whole_transform(self) -> Affine:
+        """From (column, row) of the whole raster to the coordinates of the CRS."""
+        return self._whole_transform
 
     @property
     def sources(self) -> tuple[Any, ...]:
@@ -121,57 +125,10 @@ class DerivedRaster(ABC):
         return (0.0,) * self.count
 
     @property
-    def transform(self) -> Affine:
-        """From (column, row) of the selected window to the coordinates of the CRS."""
-        return shift_transform(self._whole_transform, *self.window[:2])
-
-    @property
-    def count(self) -> int:
-        """Number of selected bands."""
-        return len(self.bands)
-
-    @property
-    def height(self) -> int:
-        """Rows of the selected window."""
-        return self.window[2]
-
-    @property
-    def width(self) -> int:
-        """Columns of the selected window."""
-        return self.window[3]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(bands, height, width) of the selection."""
-        return (self.count, self.height, self.width)
-
-    @property
     def block_shape(self) -> tuple[int, int]:
         """(height, width) that reads are cheapest in: the largest of the sources' blocks."""
         shapes = [source.block_shape for source in self.sources if hasattr(source, "block_shape")]
         return (max(height for height, _ in shapes), max(width for _, width in shapes)) if shapes else (1, self.width)
-
-    def select(self, bands: Sequence[int] | None = None, window: Window | None = None) -> Self:
-        """Narrows the raster to bands and a window without reading a pixel.
-
-        Args:
-            bands: 0-based indices into the bands selected so far.
-            window: (row offset, column offset, height, width), relative to the window selected so far.
-
-        Returns:
-            The narrowed raster; shape, transform and descriptions follow.
-
-        Raises:
-            IndexError: a band outside the raster.
-            ValueError: an empty selection, or a window outside the raster.
-        """
-        narrowed = object.__new__(type(self))
-        narrowed.__dict__.update(self.__dict__)
-        if bands is not None:
-            narrowed.bands = self._resolve_bands(bands)
-        if window is not None:
-            narrowed.window = self._resolve_window(window)
-        return narrowed
 
     def read(self, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
         """Reads pixels; arguments narrow the selection as in `select`.
@@ -199,14 +156,6 @@ class DerivedRaster(ABC):
         target = self.select(window=window)
         return target._read_mask(target.bands, target.window)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.read()
-        return array if dtype is None else array.astype(dtype, copy=False)
-
-    def __repr__(self) -> str:
-        crs = "None" if self.crs is None else self.crs.to_string()
-        return f"{type(self).__name__}({self.name!r}, shape={self.shape}, dtype={self.dtype}, crs={crs})"
-
     def _check_read_size(self) -> None:
         needed = math.prod(self.shape) * np.dtype(self.dtype).itemsize
         if needed > geotiff.MAX_READ_BYTES:
@@ -214,27 +163,6 @@ class DerivedRaster(ABC):
                 f"{self.name}: reading {self.shape} pixels of {self.dtype} would take {needed:,} bytes, more than the "
                 f"{geotiff.MAX_READ_BYTES:,} allowed in one read. Read it window by window (`window=`)."
             )
-
-    def _resolve_bands(self, bands: Sequence[int]) -> tuple[int, ...]:
-        if not len(bands):
-            raise ValueError(f"{self.name}: expected at least one band to select, found none.")
-        outside = [band for band in bands if not 0 <= band < self.count]
-        if outside:
-            raise IndexError(
-                f"{self.name}: expected 0-based bands in 0..{self.count - 1}, found {outside}. "
-                f"The bands are {list(self.descriptions)}."
-            )
-        return tuple(self.bands[band] for band in bands)
-
-    def _resolve_window(self, window: Window) -> Window:
-        row, column, height, width = (int(value) for value in window)
-        inside = row >= 0 and column >= 0 and row + height <= self.height and column + width <= self.width
-        if not inside or height < 1 or width < 1:
-            raise ValueError(
-                f"{self.name}: expected a window (row offset, column offset, height, width) inside {self.height} x "
-                f"{self.width} pixels, found {tuple(window)}."
-            )
-        return (self.window[0] + row, self.window[1] + column, height, width)
 
 
 class ArrayRaster(DerivedRaster):
@@ -485,19 +413,3 @@ def _check_stack(bands: Sequence[Any], names: Sequence[str | None], name: str) -
                 f"{band.name}: expected the nodata tag {bands[0].nodata} as in {bands[0].name}, found {band.nodata}. "
                 "Write one tag into all bands of a frame, e.g. `gdal_edit.py -a_nodata`."
             )
-
-
-def shift_transform(transform: Affine, row: int, column: int) -> Affine:
-    """The transform of a window.
-
-    Args:
-        transform: of the whole raster.
-        row: first row of the window.
-        column: first column of the window.
-
-    Returns:
-        From (column, row) of the window to the same coordinates.
-    """
-    a, b, c, d, e, f = transform[:6]
-    # Written out: releases of affine differ in the operator that composes.
-    return Affine(a, b, a * column + b * row + c, d, e, d * column + e * row + f)
