@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prithvi_hf.cli_common import check_model_source, load_model, resolve_device, user_message
+from prithvi_hf.cli_common import (
+    check_model_source,
+    in_shell_words,
+    load_model,
+    notes_of,
+    resolve_device,
+    user_message,
+)
 from prithvi_hf.cli_predict import add_predict
 
 
@@ -66,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             return options.run(options) or 0
-        except KeyboardInterrupt:
-            print(f"prithvi-hf {options.command}: interrupted", file=sys.stderr)
+        except KeyboardInterrupt as interruption:
+            print(": ".join([f"prithvi-hf {options.command}: interrupted", *notes_of(interruption)]), file=sys.stderr)
             return _INTERRUPTED
         except Exception as error:
             message = user_message(error)
@@ -299,7 +306,7 @@ def _parse_setting(text: str) -> tuple[str, Any]:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as a user of a command expects it, without the source line that raised it."""
-    print(f"prithvi-hf: warning: {message}", file=sys.stderr)
+    print(f"prithvi-hf: warning: {in_shell_words(str(message))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,22 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """What several commands of `prithvi-hf` share: choosing a device, loading a model, explaining errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+
+
+# Messages of the library name arguments of functions; at a command line these are options.
+_SHELL_WORDS = (
+    (re.compile(r"\bscale='(\w+)'"), r"--apply_scale \1"),
+    (re.compile(r"\b(allow_remote|allow_vrt)=True\b"), r"--\1"),
+    (re.compile(r"\bresume=False\b"), "--no_resume"),
+    (re.compile(r"\bdates=\[\.\.\.\]"), "--dates"),
+    (re.compile(r"(?<![-\w])`?radiometric_offset\b`?"), "--radiometric_offset"),
+)
 
 
 def resolve_device(name: str) -> str:
@@ -41,6 +52,8 @@ def check_model_source(name: str) -> None:
     Raises:
         ValueError: If it is neither.
     """
+    if not name:
+        raise ValueError("Expected the folder of a model or a Hub id (owner/name), found no model name: give one.")
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -128,8 +141,40 @@ def user_message(error: Exception) -> str | None:
         error: Anything that a command raised.
 
     Returns:
-        The message; None for a fault of the program, which is not hidden.
+        The message, with what was noted about the error; None for a fault of the program, which is not hidden.
     """
+    message = _message(error)
+    return None if message is None else in_shell_words(" ".join([message.strip(), *notes_of(error)]))
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Give what was noted about an error on its way, such as what is kept of the work.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Sentences in the words of the command line.
+    """
+    return [in_shell_words(note) for note in getattr(error, "__notes__", ())]
+
+
+def in_shell_words(text: str) -> str:
+    """Name options as the command line does, in place of arguments of Python functions.
+
+    Args:
+        text: A message.
+
+    Returns:
+        The message for users of the command.
+    """
+    for pattern, words in _SHELL_WORDS:
+        text = pattern.sub(words, text)
+    return text
+
+
+def _message(error: Exception) -> str | None:
+    """The bare message of an error that the user can mend, else None."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         return f"out of memory ({error}): use a smaller --batch_size or a smaller scene."
@@ -139,4 +184,12 @@ def user_message(error: Exception) -> str | None:
     return None
 
 
-__all__ = ["check_model_source", "load_image_processor", "load_model", "resolve_device", "user_message"]
+__all__ = [
+    "check_model_source",
+    "in_shell_words",
+    "load_image_processor",
+    "load_model",
+    "notes_of",
+    "resolve_device",
+    "user_message",
+]

@@ -32,7 +32,7 @@ _SUFFIXES = {
     "report": ".json",
 }
 _POLYGON_FORMATS = ("gpkg", "parquet")
-_PURPOSES = {"quicklook": "quick look"}  # what messages and reports call an output, where it is not the option's name
+PURPOSES = {"quicklook": "quick look"}  # what messages and reports call an output, where it is not the option's name
 _DTYPES = ("float32", "bfloat16", "float16")
 _FMASK = ("cirrus", "cloud", "adjacent", "shadow", "snow", "water")
 
@@ -174,7 +174,22 @@ def _add_reading(add: Any) -> None:
         "reflectance, ignore takes them as they are, refuse makes an error of those that would change",
     )
     add("--radiometric_offset", type=float, metavar="X", help="of Sentinel-2 numbers, where the product does not say")
-    add("--fmask", nargs="+", default=[], choices=_FMASK, help="HLS: pixels that Fmask says are such are no data")
+    add(
+        "--fmask",
+        nargs="+",
+        default=[],
+        choices=_FMASK,
+        help="HLS: pixels that Fmask says are such are no data. Of several dates, any is enough unless --fmask_rule "
+        "says otherwise. A date that lacks data for other reasons (swath edge) is filled there, and the map is no "
+        "data where all dates lack it (nodata_rule of the model's image processor)",
+    )
+    add(
+        "--fmask_rule",
+        choices=("any", "all"),
+        default="any",
+        help="pixels masked by --fmask in any date are no data in the map (default); all: masked dates are filled, "
+        "and the map is no data where all dates are",
+    )
     add("--dates", nargs="+", metavar="DATE", help="date of each frame, e.g. 2022-06-01, where file names say none")
     add(
         "--on_read_error",
@@ -272,16 +287,18 @@ class Settings:
             "class_values": dict(_parse_class_value(item) for item in options.class_values),
             "on_read_error": options.on_read_error,
         }
-        names = ("on_other_grid", "resolution", "radiometric_offset", "fmask", "dates", "allow_remote", "allow_vrt")
-        opening = {name: getattr(options, name) for name in names}
+        names = ("on_other_grid", "resolution", "radiometric_offset", "fmask", "fmask_rule", "dates", "allow_remote")
+        opening = {name: getattr(options, name) for name in (*names, "allow_vrt", "on_read_error")}
         return cls(predicting, {**opening, "grid": options.grid or "first", "scale": options.apply_scale})
 
 
 def _check_usage(options: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
+    _check_given(options)
     many = options.scenes is not None
     if many == (options.frames is not None):
-        raise ValueError("Expected either --frames with --output, or --scenes with --output_dir, found both or none.")
+        found = "both --frames and --scenes" if many else "neither --frames nor --scenes"
+        raise ValueError(f"Expected either --frames with --output, or --scenes with --output_dir, found {found}.")
     wanted, other = ("output_dir", "output") if many else ("output", "output_dir")
     if getattr(options, wanted) is None or getattr(options, other) is not None:
         given = "--scenes" if many else "--frames"
@@ -300,6 +317,16 @@ def _check_usage(options: argparse.Namespace) -> None:
             )
     if options.polygons is None and (options.polygon_classes or options.min_area):
         raise ValueError("--polygon_classes and --min_area say which polygons are written: add --polygons.")
+
+
+def _check_given(options: argparse.Namespace) -> None:
+    """Refuse options with nothing after them, as a shell variable that is not set leaves them."""
+    for name, value in vars(options).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise ValueError(
+                f'Expected a value after --{name}, found an empty one (""): give it, or leave the option out. Is a '
+                "variable of the shell not set?"
+            )
 
 
 def output_paths(options: argparse.Namespace, output: Path) -> dict[str, Path]:
@@ -330,18 +357,14 @@ def _predict_one(options: argparse.Namespace, settings: Settings, group: Any) ->
     # What needs no model is checked first: it is loaded for a run that can succeed.
     paths = output_paths(options, Path(options.output))
     check_polygon_format(paths)
-    check_outputs({_PURPOSES.get(name, name): path for name, path in paths.items()}, options.frames, options.overwrite)
+    check_outputs({PURPOSES.get(name, name): path for name, path in paths.items()}, options.frames, options.overwrite)
     device = resolve_device(group.device(options.device))
     with group.together():
         image_processor = load_image_processor(options.model)
         scene = open_scene(frames_of(options.frames), image_processor=image_processor, **settings.opening)
         model = load_typed_model(options)
         result = map_scene(model, image_processor, scene, paths, options, settings, group, device)
-    if not group.is_main:
-        return
-    if "report" in paths:
-        result.to_json(paths["report"])
-    if not options.quiet:
+    if group.is_main and not options.quiet:
         _print_summary(result, paths)
 
 
@@ -355,6 +378,7 @@ def map_scene(
     group: Any,
     device: str,
     show_progress: bool = True,
+    notes: dict[str, Any] | None = None,
 ) -> Any:
     """Map an opened scene.
 
@@ -368,6 +392,7 @@ def map_scene(
         group: The processes that work at this scene together.
         device: Where to run.
         show_progress: Whether the first process shows a bar, unless the options say that it shall be quiet.
+        notes: Entries that the report gets as well.
 
     Returns:
         What `predict_scene` returns.
@@ -377,12 +402,13 @@ def map_scene(
     several = {"process_index": group.index, "num_processes": group.count, "barrier": group.barrier}
     return predict_scene(
         *(model, image_processor, scene, paths["map"]),
-        **{name: path for name, path in paths.items() if name not in ("map", "report")},
+        **{name: path for name, path in paths.items() if name != "map"},
         **settings.predicting,
         **(several if group.count > 1 else {}),
         device=device,
         overwrite=options.overwrite,
         resume=options.resume,
+        notes=notes,
         show_progress=show_progress and group.is_main and not options.quiet,
     )
 
@@ -453,12 +479,13 @@ def _print_summary(result: Any, paths: dict[str, Path]) -> None:
         print(f"  {name:<24} {count:>12} pixels  {100 * count / (height * width):6.2f} %")
     bad = result.report.get("bad_windows")
     if bad:
-        print(f"  {len(bad)} blocks could not be read and are no data: see --report")
+        print(f"  {len(bad)} areas could not be read and are no data: see --report")
     for name, path in paths.items():
-        print(f"{_PURPOSES.get(name, name)} written to {path}")
+        print(f"{PURPOSES.get(name, name)} written to {path}")
 
 
 __all__ = [
+    "PURPOSES",
     "Settings",
     "add_predict",
     "check_polygon_format",

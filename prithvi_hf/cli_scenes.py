@@ -11,6 +11,7 @@ from typing import Any
 
 from prithvi_hf.cli_common import load_image_processor, resolve_device, user_message
 from prithvi_hf.cli_predict import (
+    PURPOSES,
     Settings,
     check_polygon_format,
     frames_of,
@@ -107,22 +108,21 @@ class _Run:
         return _outputs(entry, self.options, Path(self.options.output_dir))
 
     def is_finished(self, entry: SceneEntry) -> bool:
-        """Whether all outputs are there and their report says that they were made of the same by the same."""
+        """Whether all outputs are there, whole, and their report says that they were made of the same by the same."""
         paths = self.outputs(entry)
         if not self.options.resume or not all(path.is_file() for path in paths.values()):
             return False
         report = json.loads(paths["report"].read_text(encoding="utf-8"))
-        return isinstance(report, dict) and report.get("run") == self._digest(self._open(entry))
+        if not isinstance(report, dict) or report.get("bytes") != _sizes(paths):
+            return False
+        return report.get("run") == self._digest(self._open(entry))
 
     def predict(self, entry: SceneEntry) -> dict[str, Any]:
         """Map a scene."""
         paths, scene = self.outputs(entry), self._open(entry)
-        digest = self._digest(scene)
+        notes = {"run": self._digest(scene)}
         arguments = (self.model, self.image_processor, scene, paths, self.options, self.settings, self.group)
-        result = map_scene(*arguments, self.device, self.show_progress)
-        if self.group.is_main:
-            result.report["run"] = digest
-            result.to_json(paths["report"])
+        result = map_scene(*arguments, self.device, self.show_progress, notes)
         details = {name: result.report[name] for name in _DETAILS if name in result.report}
         return {**details, "bad_windows": len(result.report.get("bad_windows", ()))}
 
@@ -135,6 +135,11 @@ class _Run:
         """Digest everything that decides the outputs of a scene."""
         text = self._same_for_all + json.dumps(scene.fingerprint(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sizes(paths: dict[str, Path]) -> dict[str, int]:
+    """Bytes of each output, as reports note them; a report does not know its own."""
+    return {PURPOSES.get(name, name): path.stat().st_size for name, path in paths.items() if name != "report"}
 
 
 def _outputs(entry: SceneEntry, options: argparse.Namespace, folder: Path) -> dict[str, Path]:

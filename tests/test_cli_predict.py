@@ -15,6 +15,7 @@ import rasterio
 import torch
 from rio_cogeo import cog_validate
 
+from prithvi_hf.cli_common import user_message
 from prithvi_hf.configuration_prithvi import PrithviConfig
 from prithvi_hf.modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel
 from tests.command_line import assert_refused, run
@@ -151,6 +152,17 @@ def test_bad_frame_is_refused(model_folder, tmp_path, capsys, make, message):
         (["--grid", "none.tif"], "none.tif"),
         (["--dates", "yesterday"], "expected a date such as"),
         (["--output_dir", "maps"], "leave --output_dir out"),
+        (["--probabilities", "p.jpg"], "ends in .tif or .tiff for the probabilities, found p.jpg"),
+        (["--quicklook", "q.jpg"], "ends in .png for the quick look, found q.jpg"),
+        (["--report", "r.txt"], "ends in .json for the report, found r.txt"),
+        (["--grid", ""], "a value after --grid, found an empty one"),
+        (["--output", ""], "a value after --output, found an empty one"),
+        (["--model", ""], "a value after --model, found an empty one"),
+        (["--frames", ""], "a value after --frames, found an empty one"),
+        (["--scenes", ""], "a value after --scenes, found an empty one"),
+        (["--scenes", "list.txt"], "found both --frames and --scenes"),
+        (["--frames", "http://127.0.0.1:9/a.tif"], "or set --allow_remote to read it"),
+        (["--frames", "a.vrt"], "set --allow_vrt if"),
         (["--scenes", "list.txt"], "either --frames with --output, or --scenes with --output_dir"),
     ],
 )
@@ -164,7 +176,47 @@ def test_bad_output_is_refused(model_folder, scene, tmp_path, capsys):
     assert_refused(capsys, tmp_path, "does not exist: create it first", *start, tmp_path / "none" / "map.tif")
     assert_refused(capsys, tmp_path, "is a folder", *start, tmp_path)
     assert_refused(capsys, tmp_path, "also an input", *start, scene)
-    assert_refused(capsys, tmp_path, "same file", *start, tmp_path / "m.tif", "--quicklook", tmp_path / "m.tif")
+    assert_refused(capsys, tmp_path, "same file", *start, tmp_path / "m.tif", "--entropy", tmp_path / "m.tif")
+    assert_refused(capsys, tmp_path, "ends in .tif or .tiff for the map, found m.png", *start, tmp_path / "m.png")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder that takes no files, even of root's")
+def test_folders_that_take_no_files_are_known_before_the_work(scene, tmp_path, capsys):
+    """Before the model is looked for, of which there is none here."""
+    start = ["predict", "--model", tmp_path / "none", "--frames", scene, "--output"]
+    assert_refused(capsys, tmp_path, "folder of the map /proc to be a folder that can be", *start, "/proc/m.tif")
+    files = {"probabilities": "p.tif", "entropy": "e.tif", "polygons": "p.gpkg", "quicklook": "q.png"}
+    for option, file in {**files, "report": "r.json"}.items():
+        purpose = option.replace("quicklook", "quick look")
+        message = f"folder of the {purpose} /proc to be a folder that can be written, found that /proc takes no file"
+        assert_refused(capsys, tmp_path, message, *start, tmp_path / "m.tif", f"--{option}", f"/proc/{file}")
+
+
+def test_library_words_become_options():
+    texts = {
+        "or choose scale='ignore'.": "or choose --apply_scale ignore.",
+        "set allow_vrt=True if": "set --allow_vrt if",
+        "Give radiometric_offset: -1000": "Give --radiometric_offset: -1000",
+        "Leave --radiometric_offset out": "Leave --radiometric_offset out",
+        "Give dates=[...], or": "Give --dates, or",
+        "rescale_factor=1": "rescale_factor=1",
+    }
+    assert {text: user_message(ValueError(text)) for text in texts} == texts
+
+
+def test_interruption_says_what_is_kept(model_folder, tmp_path, monkeypatch, capsys):
+    scene, calls = write_scene(tmp_path / "scene.tif", scene_pixels(300, 40)), []
+    forward = PrithviForSemanticSegmentation.forward
+
+    def interrupt(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(PrithviForSemanticSegmentation, "forward", interrupt)
+    assert predict(model_folder, [scene], tmp_path / "map.tif", "--quiet", "--batch_size", "1") == 130
+    assert re.search(r"interrupted: \d+ of \d+ parts .* are kept in .* with --no_resume", capsys.readouterr().err)
 
 
 def test_wrong_number_of_frames_is_refused(model_folder, scene, tmp_path, capsys):
@@ -391,6 +443,11 @@ def test_another_run_does_what_is_missing(model_folder, scene_list, tmp_path, ca
     write_scene(tmp_path / "in" / "a.tif", scene_pixels(40, 45, seed=9))
     assert predict_many(model_folder, scene_list, folder, *options) == 0
     assert [scene["status"] for scene in summary_of(folder).values()] == ["done", "skipped", "skipped", "skipped"]
+    whole = (folder / "a.tif").read_bytes()
+    (folder / "a.tif").write_bytes(whole[:-10])  # cut off after it was finished
+    assert predict_many(model_folder, scene_list, folder, *options) == 0
+    assert [scene["status"] for scene in summary_of(folder).values()] == ["done", "skipped", "skipped", "skipped"]
+    assert (folder / "a.tif").read_bytes() == whole
     assert predict_many(model_folder, scene_list, folder, *options, "--blending", "cosine") == 0
     assert {scene["status"] for scene in summary_of(folder).values()} == {"done"}
     assert predict_many(model_folder, scene_list, folder, *options, "--no_resume") == 0
@@ -445,7 +502,7 @@ def test_bad_options_of_many_scenes(model_folder, scene_list, tmp_path, capsys, 
 
 
 def test_neither_scenes_nor_frames(model_folder, tmp_path, capsys):
-    assert_refused(capsys, tmp_path, "found both or none", "predict", "--model", model_folder)
+    assert_refused(capsys, tmp_path, "found neither --frames nor --scenes", "predict", "--model", model_folder)
     assert_refused(capsys, tmp_path, "goes with --output", "predict", "--model", model_folder, "--frames", "a.tif")
 
 

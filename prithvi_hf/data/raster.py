@@ -23,10 +23,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.session import DummySession
 from rasterio.windows import Window
+from transformers.utils import logging
 
 from .selection import RasterSelection
 from .tiff_layout import find_tiff_fault
 
+
+logger = logging.get_logger(__name__)
 
 # The pixels that one read may put into memory, in bytes of the file's own data type.
 MAX_READ_BYTES = 4 * 2**30
@@ -54,7 +57,13 @@ class GeoTiffNotFoundError(GeoTiffError, FileNotFoundError):
 
 
 class GeoTiffDecodeError(GeoTiffError):
-    """Blocks of pixels that cannot be decoded, in a file whose header is sound."""
+    """Blocks of pixels that cannot be decoded, in a file whose header is sound.
+
+    Attributes:
+        file (`str`, *optional*): what the file is called.
+    """
+
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class GeoTiffRaster(RasterSelection):
     Args:
         path (`str` or `os.PathLike`, *optional*): a local GeoTIFF. With `content` it is only the name in messages.
         content (`bytes`, *optional*): the bytes of a GeoTIFF file.
+        allow_missing_blocks (`bool`, defaults to `False`): whether a file may be opened whose end is missing, if its
+            directories are there. Reading its missing blocks raises `GeoTiffDecodeError`.
 
     Attributes:
         name (`str`): path, or "<bytes>", for messages.
@@ -112,7 +123,13 @@ class GeoTiffRaster(RasterSelection):
     ```
     """
 
-    def __init__(self, path: str | os.PathLike | None = None, content: bytes | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike | None = None,
+        content: bytes | None = None,
+        *,
+        allow_missing_blocks: bool = False,
+    ) -> None:
         if path is None and content is None:
             raise GeoTiffError(
                 "GeoTiffRaster expects a path or the bytes of a GeoTIFF, found neither. Pass one of them."
@@ -120,6 +137,7 @@ class GeoTiffRaster(RasterSelection):
         self.content = None if content is None else bytes(content)
         self.name = "<bytes>" if path is None else os.fspath(path)
         self.path = _local_path(self.name) if content is None else None
+        self._allow_missing_blocks = allow_missing_blocks
         self._check()
         try:
             with self._open() as dataset:
@@ -238,7 +256,7 @@ class GeoTiffRaster(RasterSelection):
 
     def _check(self) -> None:
         """Refuses what is not a complete TIFF before GDAL sees it."""
-        _check_complete(self.name, self.path, self.content)
+        _check_complete(self.name, self.path, self.content, self._allow_missing_blocks)
 
     def _open(self) -> AbstractContextManager[DatasetReader]:
         """Opens the file; what is opened otherwise has the same rest."""
@@ -246,14 +264,28 @@ class GeoTiffRaster(RasterSelection):
 
     def _decode(self, read: Any) -> np.ndarray:
         with self._open() as dataset:
+            self._check_unchanged(dataset)
             try:
                 return read(dataset)
             except RasterioError as error:
-                raise GeoTiffDecodeError(
+                damage = GeoTiffDecodeError(
                     f"{self.name}: its header promises {self._header.count} bands of {self._header.height} x "
                     f"{self._header.width} pixels, but they cannot be decoded ({_cause(error)}): the file is "
                     "damaged. Copy or download it again."
-                ) from error
+                )
+                damage.file = self.name
+                raise damage from error
+
+    def _check_unchanged(self, dataset: DatasetReader) -> None:
+        """Refuses a file that was replaced by another one since its header was read."""
+        header = self._header
+        expected = (header.count, header.height, header.width, header.dtype)
+        found = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
+        if found != expected:
+            raise GeoTiffError(
+                f"{self.name}: expected {_pixels_text(*expected)} as when it was opened, found "
+                f"{_pixels_text(*found)}: the file changed while it was read. Run again when nothing writes to it."
+            )
 
     def _file_bytes(self) -> int:
         return os.path.getsize(self.path) if self.content is None else len(self.content)
@@ -283,10 +315,21 @@ def _absent_message(name: str, path: str) -> str:
     )
 
 
-def _check_complete(name: str, path: str | None, content: bytes | None) -> None:
+def _pixels_text(count: int, height: int, width: int, dtype: str) -> str:
+    return f"{count} bands of {height} x {width} pixels of {dtype}"
+
+
+def _check_complete(name: str, path: str | None, content: bytes | None, allow_missing_blocks: bool) -> None:
     """Refuses what is not a complete TIFF before GDAL sees it."""
     with open(path, "rb") if content is None else io.BytesIO(content) as file:
-        fault = find_tiff_fault(file, file.seek(0, os.SEEK_END) - file.seek(0))
+        file_bytes = file.seek(0, os.SEEK_END) - file.seek(0)
+        fault = find_tiff_fault(file, file_bytes)
+        if fault is not None and allow_missing_blocks:
+            file.seek(0)
+            graver = find_tiff_fault(file, file_bytes, only_directories=True)
+            if graver is None:
+                logger.warning(f"{name}: found {fault}; these count as blocks that cannot be read.")
+            fault = graver
     if fault is None:
         return
     truncated = "beyond its end" in fault

@@ -17,6 +17,8 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _UNSIGNED = {3: "u2", 4: "u4", 16: "u8"}
 # (offsets, byte counts) of strips and of tiles.
 _BLOCK_TAGS = ((273, 279), (324, 325))
+_MOST_DIRECTORIES = 256  # image, mask, and the overviews of both are some dozens at most
+_NO_DIRECTORY = "a TIFF whose directory lies beyond its end"
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class _Flavour:
         return struct.Struct(self.order + ("Q" if self.big else "H"))
 
 
-def find_tiff_fault(file: BinaryIO, file_bytes: int) -> str | None:
+def find_tiff_fault(file: BinaryIO, file_bytes: int, *, only_directories: bool = False) -> str | None:
     """Looks for the first thing that keeps a file from being a complete TIFF.
 
     Args:
         file (`BinaryIO`): the file, open for reading at its start.
         file_bytes (`int`): its size.
+        only_directories (`bool`, defaults to `False`): whether blocks of pixels may be missing. All directories, of
+            which a later one may be the mask, then have to lie inside the file.
 
     Returns:
         `str`: what was found, for a message; None when the directory and all its blocks lie inside the file.
@@ -57,17 +61,36 @@ def find_tiff_fault(file: BinaryIO, file_bytes: int) -> str | None:
     if version not in (42, 43):
         return f"a file that starts with {start[:8]!r}"
     flavour = _Flavour(order, big=version == 43)
-    entries = _read_directory(file, flavour, start, file_bytes)
+    place = start[8:16] if flavour.big else start[4:8]
+    if only_directories:
+        return _find_missing_directory(file, flavour, place, file_bytes)
+    entries = _read_directory(file, flavour, place, file_bytes)
     if entries is None:
-        return "a TIFF whose directory lies beyond its end"
-    return _find_missing_part(file, flavour, entries, file_bytes)
+        return _NO_DIRECTORY
+    return _find_missing_tag(flavour, entries, file_bytes) or _find_missing_block(file, flavour, entries, file_bytes)
+
+
+def _find_missing_directory(file: BinaryIO, flavour: _Flavour, place: bytes, file_bytes: int) -> str | None:
+    """Follows the directories of image, overviews and masks to the last one."""
+    seen: set[bytes] = set()
+    while any(place) or not seen:
+        entries = None if place in seen else _read_directory(file, flavour, place, file_bytes)
+        seen.add(place)
+        if entries is None:
+            return _NO_DIRECTORY
+        following = file.tell()  # behind the entries lies the place of the next directory
+        fault = _find_missing_tag(flavour, entries, file_bytes)
+        if fault is not None or len(seen) > _MOST_DIRECTORIES:
+            return fault or f"a TIFF of more than {_MOST_DIRECTORIES} directories"
+        file.seek(following)
+        place = file.read(flavour.offset.size)
+    return None
 
 
 def _read_directory(
-    file: BinaryIO, flavour: _Flavour, start: bytes, file_bytes: int
+    file: BinaryIO, flavour: _Flavour, place: bytes, file_bytes: int
 ) -> dict[int, tuple[int, int, bytes]] | None:
-    """Reads the first directory as {tag: (type, count, value or offset)}; None when it is cut off."""
-    place = start[8:16] if flavour.big else start[4:8]
+    """Reads a directory as {tag: (type, count, value or offset)}; None when it is cut off."""
     if len(place) < flavour.offset.size:
         return None
     (offset,) = flavour.offset.unpack(place)
@@ -81,11 +104,15 @@ def _read_directory(
     return {tag: tuple(rest) for tag, *rest in flavour.entry.iter_unpack(file.read(size))}
 
 
-def _find_missing_part(file: BinaryIO, flavour: _Flavour, entries: dict, file_bytes: int) -> str | None:
+def _find_missing_tag(flavour: _Flavour, entries: dict, file_bytes: int) -> str | None:
     for tag, (kind, count, value) in entries.items():
         size = count * _TYPE_BYTES.get(kind, 0)
         if size > len(value) and flavour.offset.unpack(value)[0] + size > file_bytes:
             return f"a TIFF whose tag {tag} lies beyond its end"
+    return None
+
+
+def _find_missing_block(file: BinaryIO, flavour: _Flavour, entries: dict, file_bytes: int) -> str | None:
     for offset_tag, count_tag in _BLOCK_TAGS:
         offsets = _read_integers(file, flavour, entries.get(offset_tag))
         counts = _read_integers(file, flavour, entries.get(count_tag))

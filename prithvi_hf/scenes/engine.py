@@ -47,6 +47,7 @@ class Strip:
             `thumbnails.stretch_thumbnail`; None where the model's bands have no such colours.
         bad_windows: With `on_read_error="nodata"`, file name and (row, column, height, width) in the scene of what
             could not be read among these rows.
+        frame_nodata: Pixels of these rows in which each frame has no value at all.
         seconds: "reading" (in the thread), "model", and "waiting" of the model for the reader, since the strip before.
     """
 
@@ -57,6 +58,7 @@ class Strip:
     nodata: np.ndarray
     thumbnail: np.ndarray | None = None
     bad_windows: list[BadWindow] = field(default_factory=list)
+    frame_nodata: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -196,7 +198,8 @@ class _Run:
         self._report(end.skipped)
         seconds = {**self.seconds, "reading": end.seconds}
         self.seconds.update(dict.fromkeys(self.seconds, 0.0))
-        return Strip(end.row, start, stop, logits, end.nodata, end.thumbnail, end.bad_windows, seconds)
+        found = (end.thumbnail, end.bad_windows, end.frame_nodata)
+        return Strip(end.row, start, stop, logits, end.nodata, *found, seconds)
 
     def _pass_by(self, end: RowEnd) -> None:
         """Leave out rows above the first strip, whose tiles were run for what they hold of it."""

@@ -9,7 +9,11 @@ from prithvi_hf.data.raster import GeoTiffDecodeError
 from prithvi_hf.scenes.rasters import Window
 
 
-def read_blocks_or_nodata(frame: Any, window: Window) -> tuple[np.ndarray, np.ndarray | None, list[Window]]:
+BadWindow = tuple[str, Window]
+"""Name of a file, and (row, column, height, width) in the scene, of pixels that could not be read."""
+
+
+def read_blocks_or_nodata(frame: Any, window: Window) -> tuple[np.ndarray, np.ndarray | None, list[BadWindow]]:
     """Reads a window of a frame; blocks that cannot be decoded become no data.
 
     Only damage inside a file counts. A file that has disappeared, cannot be opened or cannot be reached is an error,
@@ -21,7 +25,8 @@ def read_blocks_or_nodata(frame: Any, window: Window) -> tuple[np.ndarray, np.nd
 
     Returns:
         The values (bands, height, width); where there is no data by the frame's own mask and in damaged blocks, bool
-        (height, width), or None where nothing says so; and the damaged parts of the window, in pixels of the frame.
+        (height, width), or None where nothing says so; and the damaged parts of the window: the file that cannot be
+        read there, and the part in pixels of the frame.
 
     Raises:
         GeoTiffError: a file cannot be opened.
@@ -32,14 +37,37 @@ def read_blocks_or_nodata(frame: Any, window: Window) -> tuple[np.ndarray, np.nd
     except GeoTiffDecodeError:
         values = np.full(part.shape, _fill_value(frame), dtype=frame.dtype)
         mask = np.ones(part.shape[-2:], dtype=bool)
-        bad: list[Window] = []
+        bad: list[BadWindow] = []
         for half in _halves(frame, window):
             _read_into(values, mask, bad, frame, half, window)
         return values, mask, bad
 
 
+def read_excluded_blocks(frame: Any, window: Window) -> np.ndarray | None:
+    """Reads which pixels of a window the map excludes, see `DerivedRaster.read_excluded`.
+
+    Args:
+        frame: the frame.
+        window: (row offset, column offset, height, width) in the frame.
+
+    Returns:
+        bool (height, width), True also in blocks that cannot be decoded; None where nothing can be excluded.
+
+    Raises:
+        GeoTiffError: a file cannot be opened.
+    """
+    try:
+        return frame.select(window=window).read_excluded()
+    except GeoTiffDecodeError:
+        flags, halves = np.ones(window[2:], dtype=bool), _halves(frame, window)
+        for half in halves if len(halves) > 1 else ():
+            top, left = half[0] - window[0], half[1] - window[1]
+            flags[top : top + half[2], left : left + half[3]] = read_excluded_blocks(frame, half)
+        return flags
+
+
 def _read_into(
-    values: np.ndarray, mask: np.ndarray, bad: list[Window], frame: Any, window: Window, whole: Window
+    values: np.ndarray, mask: np.ndarray, bad: list[BadWindow], frame: Any, window: Window, whole: Window
 ) -> None:
     """Reads a part of a window, by halves where it is damaged, down to single blocks."""
     part = frame.select(window=window)
@@ -47,10 +75,10 @@ def _read_into(
     place = (slice(top, top + window[2]), slice(left, left + window[3]))
     try:
         pixels, own = part.read(), part.read_nodata_mask()
-    except GeoTiffDecodeError:
+    except GeoTiffDecodeError as error:
         halves = _halves(frame, window)
         if len(halves) == 1:
-            bad.append(window)
+            bad.append((error.file or frame.name, window))
             return
         for half in halves:
             _read_into(values, mask, bad, frame, half, whole)
@@ -91,4 +119,4 @@ def _fill_value(frame: Any) -> float:
     return int(nodata) if float(nodata).is_integer() and limits.min <= nodata <= limits.max else 0
 
 
-__all__ = ["read_blocks_or_nodata"]
+__all__ = ["BadWindow", "read_blocks_or_nodata", "read_excluded_blocks"]

@@ -34,6 +34,7 @@ from prithvi_hf.scenes.writer import (
     BLOCK_SIZE,
     CLASS_OPTIONS,
     NODATA_CLASS,
+    PHOTOMETRIC,
     SHARE_OPTIONS,
     SOFTWARE,
     describe_classes,
@@ -227,11 +228,23 @@ def small_cache() -> Iterator[None]:
 
 
 def publish(parts: Mapping[Path, Path]) -> None:
-    """Give finished files their names, in the order in which they are given.
+    """Give finished files their names, in the order in which they are given; the last one vouches for the others.
+
+    An older file of the last name goes before any other is replaced: if this stops midway, no file stands under that
+    name, rather than one beside the others of which it is not.
 
     Args:
         parts: Finished file to output, both on one file system.
+
+    Raises:
+        OSError: If a file cannot be brought to the disk or renamed.
     """
+    for part in parts:
+        _sync(part)
+    last = list(parts.values())[-1]
+    if len(parts) > 1 and last.exists():
+        last.unlink()
+        _sync(last.parent)
     for part, path in parts.items():
         os.replace(part, path)
         # Statistics that a viewer kept for the file of that name before are not true of this one.
@@ -259,6 +272,18 @@ def check_free_space(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
+def file_system(folder: Path) -> int:
+    """Tell file systems apart.
+
+    Args:
+        folder: A folder.
+
+    Returns:
+        A number, the same for folders that share their free space.
+    """
+    return folder.stat().st_dev
+
+
 def space_needed(pixels: int, strip_bytes: int, layers: Sequence[Layer]) -> int:
     """Estimate the space that a run takes at its height.
 
@@ -272,7 +297,7 @@ def space_needed(pixels: int, strip_bytes: int, layers: Sequence[Layer]) -> int:
         stay well below and probabilities come near to.
     """
     sizes = [pixels * len(layer.bands) * np.dtype(layer.dtype).itemsize for layer in layers]
-    return strip_bytes + max(sizes) + sum(sizes) // 2
+    return strip_bytes + max(sizes, default=0) + sum(sizes) // 2
 
 
 @contextmanager
@@ -292,7 +317,7 @@ def _writing(path: Path, layer: Layer) -> Iterator[None]:
 def _write_plain(path: Path, layer: Layer, staging: Staging, canvas: Canvas, tally: Tally | None) -> Checksums:
     """Write the strips to a tiled file without compression, band by band; returns the checksum of every block."""
     profile = {"count": len(layer.bands), "height": canvas.height, "width": canvas.width, "dtype": layer.dtype}
-    place = {"crs": canvas.crs, "transform": canvas.transform, "nodata": layer.nodata}
+    place = {"crs": canvas.crs, "transform": canvas.transform, "nodata": layer.nodata, **PHOTOMETRIC}
     tiling = {"tiled": True, "blockxsize": BLOCK_SIZE, "blockysize": BLOCK_SIZE, "interleave": "band"}
     checksums: Checksums = {}
     with DatasetWriter(
@@ -383,6 +408,7 @@ __all__ = [
     "class_layer",
     "confidence_layer",
     "entropy_layer",
+    "file_system",
     "probability_layer",
     "publish",
     "small_cache",

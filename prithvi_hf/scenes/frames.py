@@ -2,6 +2,7 @@
 """Scenes: the frames of one place on one grid, opened from files, folders, granules and arrays."""
 
 import datetime
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from prithvi_hf.scenes.hls import fmask_bits
 from prithvi_hf.scenes.opening import FrameOptions, open_file, open_granule, open_stack, open_whole
 from prithvi_hf.scenes.radiometry import SCALE_OPTIONS, ScaleOption
 from prithvi_hf.scenes.rasters import ArrayRaster, describe_raster, files_of
+from prithvi_hf.scenes.sentinel2 import BASELINE_OFFSET
 from prithvi_hf.scenes.warping import Grid, overlap, warp_to
 
 
@@ -81,9 +83,11 @@ def open_scene(
     scale: ScaleOption = "auto",
     radiometric_offset: float | None = None,
     fmask: Sequence[str] = (),
+    fmask_rule: Literal["any", "all"] = "any",
     dates: Sequence[Date] | None = None,
     allow_remote: bool = False,
     allow_vrt: bool = False,
+    on_read_error: Literal["raise", "nodata"] = "raise",
     name: str | None = None,
 ) -> Scene:
     """Opens the frames of one scene; no pixel is read.
@@ -112,9 +116,15 @@ def open_scene(
             for what the product's processing baseline says (-1000 since 04.00). Where nothing tells, it has to be
             given: 0 for products before 04.00 and for numbers that were corrected.
         fmask: kinds of pixels that are masked by HLS's Fmask layer: some of `hls.FMASK_BITS`.
-        dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts.
+        fmask_rule: "any": a pixel that Fmask masks in any date is no data in the map; "all": masked dates are filled
+            like other missing values, and the map is no data where the image processor's `nodata_rule` says so, by
+            default where every date is missing. Pixels that were not observed are filled by both.
+        dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
+            a frame, or one for each date that a single file stacks.
         allow_remote: whether Cloud-Optimized GeoTIFFs are read from http and https addresses.
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
+        on_read_error: "nodata" opens local files whose end is missing as long as their directories are sound; read
+            them by the option of the same name of `predict_strips`.
         name: what to call the scene; None for the name of its first file.
 
     Returns:
@@ -126,7 +136,8 @@ def open_scene(
             what was expected, what was found and what to do.
         TypeError: an object that is no frame.
     """
-    _check_options(on_other_grid, scale, fmask)
+    _check_options(on_other_grid, scale, fmask, radiometric_offset)
+    _check_rules(fmask_rule, on_read_error)
     options = FrameOptions(
         image_processor,
         scale,
@@ -135,13 +146,15 @@ def open_scene(
         (fmask,) if isinstance(fmask, str) else tuple(fmask),
         allow_remote,
         allow_vrt,
+        fmask_rule,
+        on_read_error,
     )
     sources = list(_find_sources(frames, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
     target, rasters = _open_on_grid(sources, grid, resolution, on_other_grid, options)
-    all_dates = _resolve_dates(dates, [source.date for source in sources], len(rasters))
     _check_count(sources, rasters, image_processor)
+    all_dates = _resolve_dates(dates, [source.date for source in sources], _date_counts(rasters, image_processor))
     files = tuple(dict.fromkeys(file for raster in rasters for file in files_of(raster)))
     return Scene(name or sources[0].name, rasters, target, all_dates, files)
 
@@ -155,12 +168,24 @@ class _Source:
     open: Callable[[Grid | None], Any]
 
 
-def _check_options(on_other_grid: str, scale: str, fmask: Sequence[str]) -> None:
+def _check_options(on_other_grid: str, scale: str, fmask: Sequence[str], radiometric_offset: float | None) -> None:
     if on_other_grid not in ("warp", "refuse"):
         raise ValueError(f"on_other_grid: expected 'warp' or 'refuse', found {on_other_grid!r}.")
     if scale not in SCALE_OPTIONS:
         raise ValueError(f"scale: expected one of {', '.join(SCALE_OPTIONS)}, found {scale!r}.")
     fmask_bits(fmask)
+    if radiometric_offset is not None and not math.isfinite(radiometric_offset):
+        raise ValueError(
+            f"radiometric_offset: expected a finite number of digital numbers, such as {BASELINE_OFFSET} or 0, found "
+            f"{radiometric_offset}."
+        )
+
+
+def _check_rules(fmask_rule: str, on_read_error: str) -> None:
+    if fmask_rule not in ("any", "all"):
+        raise ValueError(f"fmask_rule: expected 'any' or 'all', found {fmask_rule!r}.")
+    if on_read_error not in ("raise", "nodata"):
+        raise ValueError(f"on_read_error: expected 'raise' or 'nodata', found {on_read_error!r}.")
 
 
 def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
@@ -296,7 +321,7 @@ def _requested_grid(grid: Grid | str | os.PathLike) -> Grid | None:
 
 
 def _has_resolution(grid: Grid, resolution: float) -> bool:
-    return all(abs(side - resolution) <= 1e-9 * resolution for side in grid.pixel_size)
+    return all(math.isclose(side, resolution, rel_tol=1e-9) for side in grid.pixel_size)
 
 
 def _check_unplaced(rasters: Sequence[Any], grid: Grid) -> None:
@@ -324,14 +349,17 @@ def _fit(raster: Any, grid: Grid, position: int, options: FrameOptions) -> Any:
 
 
 def _resolve_dates(
-    dates: Sequence[Date] | None, found: Sequence[datetime.datetime | None], count: int
+    dates: Sequence[Date] | None, found: Sequence[datetime.datetime | None], counts: Sequence[int]
 ) -> tuple[datetime.datetime | None, ...]:
     if dates is None:
         resolved = tuple(found)
     else:
         resolved = tuple(_to_datetime(date) for date in ([dates] if isinstance(dates, str) else dates))
-        if count > 1 and len(resolved) != count:
-            raise ValueError(f"dates: expected one for each of {count} frames, found {len(resolved)}.")
+        if len(resolved) not in counts:
+            expected = " or ".join(map(str, counts))
+            raise ValueError(
+                f"dates: expected one for each of {expected} frames, found {len(resolved)}. Give one date a frame."
+            )
     known = [date for date in resolved if date is not None]
     if known != sorted(known):
         warnings.warn(
@@ -341,6 +369,18 @@ def _resolve_dates(
             stacklevel=3,
         )
     return resolved
+
+
+def _date_counts(rasters: Sequence[Any], image_processor: Any) -> list[int]:
+    """How many dates may be given: one a frame, or, for one file without band names, one for each date it stacks."""
+    first, counts = rasters[0], [len(rasters)]
+    if len(rasters) > 1 or not is_undescribed(first.descriptions):
+        return counts
+    if image_processor is None:
+        stacked = [count for count in range(2, first.count + 1) if first.count % count == 0]
+    else:
+        stacked = [first.count // len(image_processor.bands)]
+    return sorted({*counts, *stacked})
 
 
 def _to_datetime(date: Date) -> datetime.datetime | None:

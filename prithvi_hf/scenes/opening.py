@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class FrameOptions:
         fmask: kinds of pixels that HLS's Fmask layer masks.
         allow_remote: whether files at http and https addresses are read.
         allow_vrt: whether VRT files are read.
+        fmask_rule: what becomes of the map where Fmask masks one date.
+        on_read_error: "nodata" opens local files whose last blocks are missing.
     """
 
     image_processor: Any = None
@@ -50,6 +52,8 @@ class FrameOptions:
     fmask: tuple[str, ...] = field(default=())
     allow_remote: bool = False
     allow_vrt: bool = False
+    fmask_rule: Literal["any", "all"] = "any"
+    on_read_error: str = "raise"
 
     @property
     def nodata_values(self) -> tuple[float, ...]:
@@ -93,7 +97,7 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> Any:
 
         raster = VirtualRaster(name)
     else:
-        raster = GeoTiffRaster(name)
+        raster = GeoTiffRaster(name, allow_missing_blocks=options.on_read_error == "nodata")
     _check_georeference(raster)
     return raster
 
@@ -183,9 +187,10 @@ def _whole_radiometry(raster: Any, options: FrameOptions) -> Radiometry:
 
 
 def _by_offset(count: int, options: FrameOptions) -> Radiometry:
-    """Reflectance of Sentinel-2 numbers by the offset that the user gives."""
+    """Reflectance by the offset that the user gives, of files that nothing shows to be those of a product."""
     offset = options.radiometric_offset * SENTINEL_2_SCALE
-    return Radiometry((SENTINEL_2_SCALE,) * count, (offset,) * count, "Sentinel-2 and radiometric_offset", False)
+    origin = f"the option radiometric_offset and the {SENTINEL_2_SCALE:g} of Sentinel-2 numbers, which it stands for,"
+    return Radiometry((SENTINEL_2_SCALE,) * count, (offset,) * count, origin, False)
 
 
 def _to_input_units(raster: Any, radiometry: Radiometry, options: FrameOptions) -> Any:
@@ -357,7 +362,7 @@ def _mask_by_fmask(frame: Any, granule: Granule, options: FrameOptions) -> Maske
         )
     flags = warp_to(open_file(file.path, options), Grid.of(frame), "nearest", fill=FMASK_FILL)
     # Pixels that were not observed hold 255, hence every bit.
-    return MaskedRaster(frame, flags, fmask_bits(options.fmask))
+    return MaskedRaster(frame, flags, fmask_bits(options.fmask), options.fmask_rule, FMASK_FILL)
 
 
 def _check_georeference(raster: Any) -> None:

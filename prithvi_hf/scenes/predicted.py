@@ -23,7 +23,7 @@ class PredictedScene:
     Attributes:
         path: The map.
         outputs: All files that were written, by what they are: "map", "probabilities", "entropy", "polygons",
-            "quick look".
+            "quick look", "report".
         shape: (height, width) in pixels.
         crs: CRS as rasterio reads it, or None.
         transform: Affine transform from pixel to CRS coordinates, or None.

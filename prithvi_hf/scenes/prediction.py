@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.scene_prithvi import check_window_options
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.finalize import (
@@ -30,6 +31,7 @@ from prithvi_hf.scenes.finalize import (
     class_layer,
     confidence_layer,
     entropy_layer,
+    file_system,
     probability_layer,
     publish,
     small_cache,
@@ -41,11 +43,17 @@ from prithvi_hf.scenes.frames import Scene, open_scene
 from prithvi_hf.scenes.predicted import PredictedScene, named_counts
 from prithvi_hf.scenes.products import ProductOptions, check_class_count
 from prithvi_hf.scenes.run_plan import run_plan
-from prithvi_hf.scenes.sink import StripSink, read_bad_windows, read_thumbnail
+from prithvi_hf.scenes.sink import StripSink, read_bad_windows, read_frame_shares, read_thumbnail
 from prithvi_hf.scenes.staging import Staging, as_text, published_outputs
 from prithvi_hf.scenes.thumbnails import stretch_thumbnail, thumbnail_step
 from prithvi_hf.scenes.tiles import TilePlan
 from prithvi_hf.scenes.writer import NODATA_CLASS, check_output_path, check_probability_dtype, file_values
+
+
+_TIFF = (".tif", ".tiff")
+_SUFFIXES = {"map": _TIFF, "probabilities": _TIFF, "entropy": _TIFF, "quick look": (".png",), "report": (".json",)}
+_LARGE_OUTPUTS = ("map", "probabilities", "entropy", "confidence")
+_SMALL_OUTPUT = 2**20  # bytes that are asked for where the size of an output cannot be known beforehand
 
 
 def predict_scene(
@@ -65,6 +73,8 @@ def predict_scene(
     polygons: str | os.PathLike | bool | None = None,
     polygon_options: Mapping[str, Any] | None = None,
     quicklook: str | os.PathLike | bool | None = None,
+    report: str | os.PathLike | bool | None = None,
+    notes: Mapping[str, Any] | None = None,
     class_values: Mapping[int, int] | None = None,
     device: str | torch.device | None = None,
     overwrite: bool = True,
@@ -80,7 +90,9 @@ def predict_scene(
 
     Outputs get their names together, when all of them are complete, the map last. Until then, finished parts are in
     the hidden folder `.NAME.partial` beside the output; the same call continues there after an interruption, and the
-    result is the same to the byte. Two runs of one output at a time are refused.
+    result is the same to the byte. Where existing outputs are replaced, the old map goes before the first of the
+    others is replaced, so that a map never stands beside outputs that are not its own. Two runs of one output
+    at a time are refused.
 
     Args:
         model: A `PrithviForSemanticSegmentation`; in evaluation mode meanwhile, and as it was afterwards.
@@ -99,6 +111,8 @@ def predict_scene(
         polygons: A GeoPackage (.gpkg) or GeoParquet (.parquet) of the regions of each class to write as well, or None.
         polygon_options: `classes` and `min_area` of `write_polygons`, where not all regions are wanted.
         quicklook: A PNG of scene and map to write as well, or None.
+        report: A JSON file of the report to write as well, or None.
+        notes: Entries that the report gets as well, for JSON.
         class_values: Class index to file value, 0 to 254, where the two differ.
         device: Where to run, for example "cuda" or "cpu"; the model is moved there and stays. None is where it is.
         overwrite: Whether existing outputs may be replaced.
@@ -113,15 +127,17 @@ def predict_scene(
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
-        "class_pixels", "nodata_share", "bad_windows", "strips" ("total", "resumed", "computed") and "seconds"
-        ("reading" in its own thread, "model", "waiting" of the model for the reader, "writing" in its own thread,
-        "finishing", "total"). In processes other than the first the result says nothing of the last pass.
+        "class_pixels", "nodata_share", "frame_nodata_shares" (one a date), "bad_windows", "bytes" (of each output but
+        the report), "strips" ("total", "resumed", "computed") and "seconds" ("reading" in its own thread, "model",
+        "waiting" of the model for the reader, "writing" in its own thread, "finishing", "total"). In processes other
+        than the first the result says nothing of the last pass.
 
     Raises:
         ValueError: If an argument leaves its range, an output cannot be written or is an input, a frame is no GeoTIFF,
             frames do not fit together, or the processor refuses them. Nothing is written then.
         BusyOutputError: If another run writes the same output.
-        OSError: If reading or writing fails or the disk is full; no incomplete file gets the name of an output, and
+        OSError: If a folder takes no files or has too little room, which is noticed before the work begins; or if
+            reading or writing fails or the disk is full: then no incomplete file gets the name of an output, and
             finished parts are kept for the next run.
     """
     outputs = {
@@ -129,6 +145,7 @@ def predict_scene(
         "entropy": entropy,
         "polygons": polygons,
         "quick look": quicklook,
+        "report": report,
         "map": output,
     }
     check_window_options(window, overlap, batch_size)
@@ -136,8 +153,8 @@ def predict_scene(
     check_probability_dtype(probabilities_dtype)
     file_values(model.config.id2label, class_values)
     check_class_count(len(model.config.id2label))
-    scene = _opened(frames, image_processor, scene_options)
-    check_outputs(outputs, scene.files, overwrite)
+    scene = _opened(frames, image_processor, scene_options, on_read_error)
+    _check_names(outputs, scene.files, overwrite)
     polygon_options = {"class_names": _names_in_file(model.config.id2label, class_values), **(polygon_options or {})}
     _check_polygons(polygons, scene, polygon_options)
     if num_processes > 1 and barrier is None:
@@ -155,6 +172,7 @@ def predict_scene(
         strip_options={"blending": blending, "augmentation": augmentation, "on_read_error": on_read_error},
         run_options={"batch_size": batch_size, "device": device},
         overwrite=overwrite,
+        notes=dict(notes or {}),
         show_progress=show_progress,
         group={"process_index": process_index, "num_processes": num_processes},
         barrier=(lambda: None) if num_processes == 1 else barrier,
@@ -173,7 +191,16 @@ def check_outputs(outputs: Mapping[str, Any], inputs: Sequence[Any], overwrite: 
 
     Raises:
         ValueError: If one is refused; the message names it.
+        OSError: If a folder takes no files.
     """
+    _check_names(outputs, inputs, overwrite)
+    for purpose, path in outputs.items():
+        if path:
+            check_writable_folder(Path(path).parent, f"the folder of the {purpose}")
+
+
+def _check_names(outputs: Mapping[str, Any], inputs: Sequence[Any], overwrite: bool) -> None:
+    """Refuse names of outputs, as `check_outputs`."""
     seen: dict[str, str] = {}
     own = published_outputs(outputs["map"]) if outputs.get("map") not in (None, True, False) else []
     for purpose, path in outputs.items():
@@ -183,9 +210,20 @@ def check_outputs(outputs: Mapping[str, Any], inputs: Sequence[Any], overwrite: 
             raise ValueError(f"Expected a path for the {purpose}, found True: name the file to write.")
         resolved = os.path.realpath(path)
         check_output_path(path, inputs, overwrite or resolved in own, purpose)
+        _check_suffix(purpose, path)
         if resolved in seen:
             raise ValueError(f"The {purpose} and the {seen[resolved]} are the same file {path}: name two files.")
         seen[resolved] = purpose
+
+
+def _check_suffix(purpose: str, path: str | os.PathLike) -> None:
+    """Refuse a name that says that the file is something else than it will be."""
+    suffixes = _SUFFIXES.get(purpose)
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        raise ValueError(
+            f"Expected a name that ends in {' or '.join(suffixes)} for the {purpose}, found {Path(path).name}: no "
+            "other format is written, name the file so."
+        )
 
 
 @dataclass
@@ -203,22 +241,23 @@ class _Job:
     strip_options: dict[str, Any]
     run_options: dict[str, Any]
     overwrite: bool
+    notes: dict[str, Any]
     show_progress: bool
     group: dict[str, int]
     barrier: Callable[[], None]
     seconds: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    begin: float = field(default_factory=time.perf_counter)
 
     def run(self, resume: bool) -> PredictedScene:
         """Make what is missing of the map, then the outputs."""
-        clock = time.perf_counter()
         plan = run_plan(self.model, self.image_processor, self.fingerprint, self._strip_plan())
         staging = Staging(self.outputs["map"], plan, self.plan.num_strips, resume=resume, **self.group)
-        with closing(staging):
+        with closing(staging), _telling_what_is_kept(staging):
             self._together(
                 staging.prepare, staging.join, lambda: self._compute(staging), lambda: self._finish(staging)
             )
-        self.seconds["total"] = time.perf_counter() - clock
+        self.seconds.setdefault("total", time.perf_counter() - self.begin)
         return self._result()
 
     @cached_property
@@ -284,12 +323,26 @@ class _Job:
             del strip  # it is large, and would stay in memory until the next one is made
 
     def _check_space(self, staging: Staging) -> None:
-        """Refuse to begin what finds no room."""
+        """Refuse to begin what finds no room, on each of the file systems that get something."""
         rows = sum(stop - start for start, stop in map(self.plan.strip, staging.remaining()))
-        per_pixel = self.products.bytes_per_pixel(len(self.model.config.id2label))
-        pixels = self.plan.height * self.plan.width
-        needed = space_needed(pixels, rows * self.plan.width * per_pixel, list(self.layers.values()))
-        check_free_space(staging.folder, needed, f"the map {self.outputs['map']} and its unfinished parts")
+        strips = rows * self.plan.width * self.products.bytes_per_pixel(len(self.model.config.id2label))
+        own = file_system(staging.folder)
+        places = {own: ["confidence", "map"]}
+        for purpose, path in self.outputs.items():
+            if purpose != "map":
+                places.setdefault(file_system(path.parent), []).append(purpose)
+        for place, purposes in places.items():
+            layers = [self.layers[purpose] for purpose in purposes if purpose in self.layers]
+            needed = space_needed(self.plan.height * self.plan.width, strips if place == own else 0, layers)
+            needed += _SMALL_OUTPUT * sum(purpose not in _LARGE_OUTPUTS for purpose in purposes)
+            folder = staging.folder if place == own else self.outputs[purposes[0]].parent
+            check_free_space(folder, needed, self._contents(purposes))
+
+    def _contents(self, purposes: Sequence[str]) -> str:
+        """Name what goes to one file system."""
+        if "map" in purposes:
+            return f"the map {self.outputs['map']} and its unfinished parts"
+        return ", ".join(f"the {purpose} {self.outputs[purpose]}" for purpose in purposes)
 
     def _finish(self, staging: Staging) -> None:
         """Turn the strips into the outputs, in the first process."""
@@ -299,17 +352,25 @@ class _Job:
         self._check_complete(staging)
         folders = self._part_folders(staging)
         try:
-            parts = {path: folders[purpose] / _part_name(purpose, path) for purpose, path in self.outputs.items()}
+            parts = {purpose: folders[purpose] / _part_name(purpose, path) for purpose, path in self.outputs.items()}
             with small_cache():
-                self._write_parts(staging, {purpose: parts[path] for purpose, path in self.outputs.items()})
-            check_outputs(self.outputs, self.scene.files, self.overwrite)  # again: much time has passed
+                self._write_parts(staging, parts)
+            self._write_report(parts, clock)
+            _check_names(self.outputs, self.scene.files, self.overwrite)  # again: much time has passed
             staging.note_outputs(self.outputs.values())
-            publish({parts[path]: path for path in self.outputs.values()})  # the map is the last one
+            publish({parts[purpose]: path for purpose, path in self.outputs.items()})  # the map is the last one
         finally:
             for folder in set(folders.values()):
                 shutil.rmtree(folder, ignore_errors=True)
         staging.remove()
-        self.seconds["finishing"] = time.perf_counter() - clock
+
+    def _write_report(self, parts: dict[str, Path], clock: float) -> None:
+        """Complete the report, and write it where that is asked for; it gets its name together with the others."""
+        self.report["bytes"] = {purpose: part.stat().st_size for purpose, part in parts.items() if part.exists()}
+        now = time.perf_counter()
+        self.seconds |= {"finishing": now - clock, "total": now - self.begin}
+        if "report" in parts:
+            self._result().to_json(parts["report"])
 
     def _check_complete(self, staging: Staging) -> None:
         """Refuse to finish a map with parts missing, or of files that changed meanwhile."""
@@ -378,6 +439,8 @@ class _Job:
         """Say what is known now that every strip was seen."""
         self.report["class_pixels"] = named_counts(tally.counts, self.model.config.id2label)
         self.report["nodata_share"] = float(tally.counts[NODATA_CLASS] / tally.counts.sum())
+        names = [frame.name for frame in self.scene.frames]
+        self.report["frame_nodata_shares"] = read_frame_shares(staging, self.plan.height * self.plan.width, names)
         bad = read_bad_windows(staging)
         self.report["bad_windows"] = [{"file": name, "window": list(window)} for name, window in bad]
 
@@ -394,6 +457,7 @@ class _Job:
             "options": {**self._strip_plan(), "batch_size": self.run_options["batch_size"]},
             "versions": {name: version(name) for name in ("prithvi_hf", "torch", "rasterio")},
             **self.report,
+            **self.notes,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
         return PredictedScene(
@@ -409,10 +473,10 @@ class _Job:
         )
 
 
-def _opened(frames: Any, image_processor: Any, options: Mapping[str, Any]) -> Scene:
+def _opened(frames: Any, image_processor: Any, options: Mapping[str, Any], on_read_error: str) -> Scene:
     """Open the scene, unless it was opened before."""
     if not isinstance(frames, Scene):
-        return open_scene(frames, image_processor=image_processor, **options)
+        return open_scene(frames, image_processor=image_processor, on_read_error=on_read_error, **options)
     if options:
         raise TypeError(f"A scene that is open takes no options, found {sorted(options)}: pass them to `open_scene`.")
     return frames
@@ -463,6 +527,21 @@ def _consecutive(indices: Sequence[int]) -> list[range]:
         else:
             ranges.append(range(index, index + 1))
     return ranges
+
+
+@contextmanager
+def _telling_what_is_kept(staging: Staging) -> Iterator[None]:
+    """Add to an error of the block what the next run finds done already."""
+    try:
+        yield
+    except BaseException as error:
+        kept = staging.kept()
+        if kept:
+            error.add_note(
+                f"{kept} of {staging.count} parts of the map are kept in {staging.folder}: the same command goes on "
+                "there, or discards them and begins anew with resume=False."
+            )
+        raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from affine import Affine
@@ -155,6 +155,27 @@ class DerivedRaster(RasterSelection, ABC):
         """
         target = self.select(window=window)
         return target._read_mask(target.bands, target.window)
+
+    @property
+    def excludes(self) -> bool:
+        """Whether `read_excluded` may find pixels."""
+        return any(getattr(source, "excludes", False) for source in self.sources)
+
+    def read_excluded(self, window: Window | None = None) -> np.ndarray | None:
+        """Reads where the map has no data whatever the other dates hold and the image processor's rule says.
+
+        Returns:
+            bool (height, width); None where no pixel can be excluded.
+
+        Raises:
+            GeoTiffError: a file behind it cannot be decoded.
+        """
+        return self._read_excluded(self.select(window=window).window) if self.excludes else None
+
+    def _read_excluded(self, window: Window) -> np.ndarray | None:
+        """Reads what the sources exclude, which lie on the raster's own grid."""
+        found = [source.read_excluded(window) for source in self.sources if getattr(source, "excludes", False)]
+        return union([one for one in found if one is not None])
 
     def _check_read_size(self) -> None:
         needed = math.prod(self.shape) * np.dtype(self.dtype).itemsize
@@ -302,12 +323,17 @@ class MaskedRaster(DerivedRaster):
         frame: the frame.
         flags: one band of unsigned integers on the grid of the frame.
         bits: pixels with any of these bits (a sum of powers of two) are no data.
+        rule: "all": in the map they have no data where the image processor's rule says so, which mostly is where
+            every date lacks data; "any": they have none whatever the other dates hold.
+        fill: value of the flags of pixels that were not observed; these have no data, but are not excluded by "any".
 
     Raises:
         ValueError: flags of another size, or that are no unsigned integers.
     """
 
-    def __init__(self, frame: Any, flags: Any, bits: int) -> None:
+    def __init__(
+        self, frame: Any, flags: Any, bits: int, rule: Literal["any", "all"] = "all", fill: int | None = None
+    ) -> None:
         if flags.shape != (1, *frame.shape[-2:]) or np.dtype(flags.dtype).kind != "u":
             raise ValueError(
                 f"{flags.name}: expected one band of unsigned integers of {frame.height} x {frame.width} pixels, "
@@ -323,7 +349,7 @@ class MaskedRaster(DerivedRaster):
             transform=frame.transform,
             path=frame.path,
         )
-        self._frame, self._flags, self._bits = frame, flags, bits
+        self._frame, self._flags, self._bits, self._rule, self._unobserved = frame, flags, bits, rule, fill
 
     @property
     def sources(self) -> tuple[Any, ...]:
@@ -332,17 +358,34 @@ class MaskedRaster(DerivedRaster):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Bits that are masked."""
-        return {"mask_bits": self._bits}
+        """Bits that are masked, and what becomes of the map there."""
+        return {"mask_bits": self._bits, "mask_rule": self._rule, "mask_fill": self._unobserved}
+
+    @property
+    def excludes(self) -> bool:
+        """Whether the rule is "any", or the frame excludes pixels itself."""
+        return self._rule == "any" or super().excludes
 
     def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
         return self._frame.read(bands, window)
 
     def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
-        flags = self._flags.read(window=window)[0]
-        masked = (flags & np.asarray(self._bits, dtype=flags.dtype)) != 0
-        own = self._frame.select(bands, window).read_nodata_mask()
+        masked, own = self._read_bits(window)[0], self._frame.select(bands, window).read_nodata_mask()
         return union([masked] if own is None else [masked, own])
+
+    def _read_excluded(self, window: Window) -> np.ndarray | None:
+        own = super()._read_excluded(window)
+        if self._rule != "any":
+            return own
+        masked, flags = self._read_bits(window)
+        if self._unobserved is not None:
+            masked &= flags != self._unobserved
+        return masked if own is None else masked | own
+
+    def _read_bits(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Where one of the bits is set, and the flags, both (height, width)."""
+        flags = self._flags.read(window=window)[0]
+        return (flags & np.asarray(self._bits, dtype=flags.dtype)) != 0, flags
 
 
 def union(masks: Sequence[np.ndarray]) -> np.ndarray | None:

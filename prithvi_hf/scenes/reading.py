@@ -25,7 +25,7 @@ from prithvi_hf.scenes.tiles import TilePlan
 
 
 _GDAL_CACHE_BYTES = 64 * 2**20  # a twentieth of the machine's memory otherwise
-_Tile = tuple[np.ndarray | None, np.ndarray]
+_Tile = tuple[np.ndarray | None, np.ndarray, list[np.ndarray | None]]
 _Map = Callable[..., Iterator[Any]]
 _TELLING_SHARE = 0.25
 """Share of a tile's pixels with data above which its values tell the units of the scene."""
@@ -59,6 +59,7 @@ class RowEnd:
         nodata: bool (h, W) of the strip, True = no data.
         thumbnail: (3, h', W') float32, see `thumbnails.natural_values`; None where the model has no such bands.
         bad_windows: What could not be read among the strip's rows.
+        frame_nodata: Pixels of the strip in which each frame has no value at all.
         seconds: Spent on reading and preparing.
     """
 
@@ -67,6 +68,7 @@ class RowEnd:
     nodata: np.ndarray
     thumbnail: np.ndarray | None
     bad_windows: list[BadWindow]
+    frame_nodata: list[int]
     seconds: float = 0.0
 
 
@@ -111,10 +113,13 @@ class TileSource:
         clock = time.perf_counter()
         busy, skipped = 0.0, 0
         nodata = np.empty((height, self.plan.width), dtype=bool)
+        empty = np.zeros((self.image_processor.num_frames, *nodata.shape), dtype=bool)
         rows.read_to(self.plan.tops[row], self.plan.tops[row] + height)
         batch: list[tuple[int, np.ndarray]] = []
-        for left, (values, missing) in self._tiles(rows, row, apply):
+        for left, (values, missing, absent) in self._tiles(rows, row, apply):
             nodata[:, left : left + width] = missing
+            for frame, flags in zip(empty, absent, strict=True):
+                frame[:, left : left + width] = False if flags is None else flags
             skipped += values is None
             batch += [] if values is None else [(left, values)]
             if batch and (len(batch) == self.batch_size or left == self.plan.lefts[-1]):
@@ -122,7 +127,7 @@ class TileSource:
                 busy += time.perf_counter() - clock
                 yield made  # the clock stands still while this one waits
                 clock = time.perf_counter()
-        end = self._row_end(rows, row, skipped, nodata)
+        end = self._row_end(rows, row, skipped, nodata, empty)
         end.seconds = busy + time.perf_counter() - clock
         yield end
 
@@ -133,18 +138,22 @@ class TileSource:
             yield from zip(lefts, apply(partial(self._tile, rows, row), lefts), strict=True)
 
     def _tile(self, rows: SceneRows, row: int, left: int) -> _Tile:
-        """Pixel values (C, T, h, w), None without any data, and nodata (h, w)."""
+        """Pixel values (C, T, h, w), None without any data, nodata (h, w), and where each frame has no value."""
         top, (height, width) = self.plan.tops[row], self.plan.window
         image, bad = rows.cut(range(top, top + height), slice(left, left + width))
         name = f"{self.scene.name}, rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"
         frames, missing, nodata = self.image_processor.read_frames(image, name)
         nodata = nodata if bad is None else nodata | bad
+        absent = [None if where is None else where.all(axis=0) for where in missing]
+        if all(where is not None for where in absent):
+            # Infinite values are not nodata by the processor's rule, but of nothing else no class can be told.
+            nodata = nodata | np.logical_and.reduce(absent)
         if nodata.all():
-            return None, nodata
+            return None, nodata, absent
         self._check_units(frames, missing, nodata, name)
         processor = self.image_processor
         options = {option: getattr(processor, option) for option in processor.option_names()}
-        return scale_and_normalize(frames, missing, options), nodata
+        return scale_and_normalize(frames, missing, options), nodata, absent
 
     def _check_units(self, frames: list[Frame], missing: list[Any], nodata: np.ndarray, name: str) -> None:
         """Let the processor judge the first tile that is not nearly empty: one tile tells as much as all."""
@@ -168,12 +177,12 @@ class TileSource:
         windows = [(self.plan.tops[row], left, *self.plan.window) for left in lefts]
         return _stack([scene_coordinates(self.scene, window, self.encoded) for window in windows])
 
-    def _row_end(self, rows: SceneRows, row: int, skipped: int, nodata: np.ndarray) -> RowEnd:
+    def _row_end(self, rows: SceneRows, row: int, skipped: int, nodata: np.ndarray, empty: np.ndarray) -> RowEnd:
         start, stop = self.plan.strip(row)
         thumbnail, bad = self._thumbnail(rows, start, stop), rows.bad_windows(start, stop)
         # A copy: the rows below, which are not final, would stay in memory with a view.
         final = nodata[: stop - start].copy()
-        return RowEnd(row, skipped, final, thumbnail, bad)
+        return RowEnd(row, skipped, final, thumbnail, bad, [int(frame[: stop - start].sum()) for frame in empty])
 
     def _thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray | None:
         colors = find_colors(self.image_processor.bands)

@@ -13,14 +13,11 @@ import numpy as np
 from transformers.utils import logging
 
 from prithvi_hf.data.raster import GeoTiffError
-from prithvi_hf.scenes.faults import read_blocks_or_nodata
-from prithvi_hf.scenes.rasters import ArrayRaster, Window
+from prithvi_hf.scenes.faults import BadWindow, read_blocks_or_nodata, read_excluded_blocks
+from prithvi_hf.scenes.rasters import ArrayRaster, Window, union
 
 
 logger = logging.get_logger(__name__)
-
-BadWindow = tuple[str, Window]
-"""Name of a file, and (row, column, height, width) in the scene, of pixels that could not be read."""
 
 _BYTES_A_READ = 16 * 2**20
 _BYTES_OF_BLOCKS = 256 * 2**20
@@ -107,7 +104,7 @@ class FrameRows:
         self._capacity = min(self._height, window_height + self._block[0] - 1)
         self._values = np.empty((frame.count, self._capacity, self._width), dtype=frame.dtype)
         self._mask = _FlagRows(self._capacity, self._width)
-        self._bad = _FlagRows(self._capacity, self._width)
+        self._lost = _FlagRows(self._capacity, self._width)
         self._stop = 0
         self.bad_windows: list[BadWindow] = []
 
@@ -139,7 +136,8 @@ class FrameRows:
             columns: Their columns.
 
         Returns:
-            A raster of them, and where they could not be read, bool (height, width), or None where all could.
+            A raster of them, and where the map has no data whatever the other frames hold, bool (height, width), or
+            None for nowhere: they could not be read, or the frame excludes them.
         """
         raster = ArrayRaster(
             _cut(self._values, rows, columns, self._capacity),
@@ -148,7 +146,7 @@ class FrameRows:
             nodata=self.frame.nodata,
             nodata_mask=self._mask.cut(rows, columns),
         )
-        return raster, self._bad.cut(rows, columns)
+        return raster, self._lost.cut(rows, columns)
 
     def _block_to_keep(self) -> tuple[int, int]:
         """The file's blocks, or single rows where blocks are too large to keep."""
@@ -174,19 +172,23 @@ class FrameRows:
 
     def _store(self, window: Window) -> None:
         top, left, height, width = window
-        values, mask, bad = self._read(window)
+        values, mask, bad, excluded = self._read(window)
         for ring, rows in ring_parts(top, top + height, self._capacity):
             self._values[:, ring, left : left + width] = values[:, rows]
         self._mask.write(top, left, mask, (height, width))
-        self._bad.write(top, left, _flags_of(bad, window), (height, width))
-        self.bad_windows += [(self.frame.name, one) for one in bad]
+        lost = [one for one in (_flags_of(bad, window), excluded) if one is not None]
+        self._lost.write(top, left, union(lost), (height, width))
+        self.bad_windows += bad
 
-    def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray | None, list[Window]]:
+    def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray | None, list[BadWindow], np.ndarray | None]:
+        """Values, mask, what could not be read, and what the frame excludes."""
+        excludes = getattr(self.frame, "excludes", False)
         if self._on_read_error == "nodata":
-            return read_blocks_or_nodata(self.frame, window)
+            excluded = read_excluded_blocks(self.frame, window) if excludes else None
+            return *read_blocks_or_nodata(self.frame, window), excluded
         try:
             part = self.frame.select(window=window)
-            return part.read(), part.read_nodata_mask(), []
+            return part.read(), part.read_nodata_mask(), [], part.read_excluded() if excludes else None
         except GeoTiffError as error:
             row, column, height, width = window
             place = f"rows {row} to {row + height - 1}, columns {column} to {column + width - 1}"
@@ -224,12 +226,11 @@ class SceneRows:
             columns: Their columns.
 
         Returns:
-            An image as the image processor takes it, and where a frame could not be read, bool (height, width), or
-            None where all could.
+            An image as the image processor takes it, and where the map has no data because a frame could not be read
+            or excludes pixels, bool (height, width), or None for nowhere.
         """
         rasters, flags = zip(*(frame.cut(rows, columns) for frame in self._frames), strict=True)
-        bad = [one for one in flags if one is not None]
-        return (rasters[0] if len(rasters) == 1 else rasters), (np.logical_or.reduce(bad) if bad else None)
+        return (rasters[0] if len(rasters) == 1 else rasters), union([one for one in flags if one is not None])
 
     def bad_windows(self, start: int, stop: int) -> list[BadWindow]:
         """List what could not be read among some rows, the same however the reading was divided.
@@ -257,12 +258,12 @@ def _used_part(frame: Any, image_processor: Any) -> tuple[Any, list[str] | None]
     return frame.select(bands=used), (names if len(used) == len(names) else None)
 
 
-def _flags_of(bad: Sequence[Window], window: Window) -> np.ndarray | None:
+def _flags_of(bad: Sequence[BadWindow], window: Window) -> np.ndarray | None:
     """Where the pixels of a window are bad."""
     if not bad:
         return None
     flags = np.zeros(window[2:], dtype=bool)
-    for row, column, height, width in bad:
+    for _, (row, column, height, width) in bad:
         top, left = row - window[0], column - window[1]
         flags[max(top, 0) : top + height, max(left, 0) : left + width] = True
     return flags

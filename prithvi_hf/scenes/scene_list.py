@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from prithvi_hf.scenes.granules import SUFFIXES, Granule, group_granules, parse_band_file
+from prithvi_hf.scenes.granules import SUFFIXES, group_granules, parse_band_file
 from prithvi_hf.scenes.hls import parse_hls_name
 
 
@@ -90,11 +90,12 @@ class _Granule:
     date: str
     files: tuple[str, ...]
     origin: str
+    problem: str | None = None
 
     @property
     def frame(self) -> Frame:
         """As `open_scene` takes it."""
-        return self.files if len(self.files) > 1 else self.files[0]
+        return self.files[0] if len(self.files) == 1 else self.files
 
 
 def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote: bool = False) -> list[SceneEntry]:
@@ -118,10 +119,12 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
         allow_remote: Whether frames may be http(s) addresses.
 
     Returns:
-        The scenes, in the order of the list (folders and globs: by name).
+        The scenes, in the order of the list (folders and globs: by name). What is wrong with single ones, such as an
+        address that is not allowed, a file of an impossible date or a granule that lies there twice, is their
+        `problem`.
 
     Raises:
-        ValueError: If it is no such list, holds no scene, names an address that is not allowed, or gives a name twice.
+        ValueError: If it is no such list, holds no scene or none that names a frame, or gives a name twice.
         OSError: If it cannot be read.
     """
     source = os.fspath(source)
@@ -132,6 +135,8 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
         found = _scenes_of_paths(sorted(glob.glob(source, recursive=True)), num_frames, source)
     else:
         found = _read_list(source, num_frames, allow_remote)
+    if found and not any(any(scene.frames) for scene in found):
+        raise ValueError(found[0].problem)
     if not found:
         raise ValueError(f"{source}: expected at least one scene, found none. Check the path, or what the list holds.")
     return _with_unique_names(found, source)
@@ -149,7 +154,7 @@ def _read_list(source: str, num_frames: int, allow_remote: bool) -> list[_Found]
         rows = _read_json_lines(text, source)
     else:
         rows = _read_lines(text, source)
-    return [_scene_of_row(name, frames, origin, base, allow_remote) for name, frames, origin in rows]
+    return [row if isinstance(row, _Found) else _scene_of_row(*row, base, allow_remote) for row in rows]
 
 
 def _read_text(source: str) -> str:
@@ -175,21 +180,25 @@ def _read_text(source: str) -> str:
 _Row = tuple[str | None, Sequence[Any], str]
 
 
-def _read_lines(text: str, source: str) -> Iterator[_Row]:
+def _broken(origin: str, problem: str) -> _Found:
+    """A scene of which no frame is known, called after its place in the list."""
+    return _Found(origin.rpartition(", ")[2], (), origin, problem=f"{origin}: {problem}")
+
+
+def _read_lines(text: str, source: str) -> Iterator[_Row | _Found]:
     """Read a text list."""
     for number, line in enumerate(text.splitlines(), start=1):
         origin = f"{source}, line {number}"
         try:
             frames = shlex.split(line, comments=True)
         except ValueError as error:
-            raise ValueError(
-                f"{origin}: expected paths, quoted where they hold blanks, found {line!r} ({error})."
-            ) from error
+            yield _broken(origin, f"expected paths, quoted where they hold blanks, found {line!r} ({error}).")
+            continue
         if frames:
             yield None, frames, origin
 
 
-def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row]:
+def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row | _Found]:
     """Read a CSV with a header."""
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
@@ -206,25 +215,29 @@ def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row]:
             continue
         origin = f"{source}, row {number}"
         if len(row) != len(header):
-            raise ValueError(f"{origin}: expected {len(header)} columns as in the header, found {len(row)}.")
+            yield _broken(origin, f"expected {len(header)} columns as in the header, found {len(row)}.")
+            continue
         name = row[header.index("name")].strip() if "name" in header else ""
         yield name or None, [row[index].strip() for index in columns if row[index].strip()], origin
 
 
-def _read_json_lines(text: str, source: str) -> Iterator[_Row]:
+def _read_json_lines(text: str, source: str) -> Iterator[_Row | _Found]:
     """Read one JSON object a line."""
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        origin = f"{source}, line {number}"
-        row = _parse_json(line, origin)
-        if not isinstance(row, dict) or not isinstance(row.get("frames"), list):
-            raise ValueError(
-                f'{origin}: expected an object such as {{"frames": ["a.tif"], "name": "a"}}, found {line[:80]}.'
-            )
-        if not isinstance(row.get("name", ""), str | None):
-            raise ValueError(f"{origin}: expected a text as name, found {row['name']!r}.")
-        yield row.get("name") or None, row["frames"], origin
+        if line.strip():
+            yield _read_json_line(line, f"{source}, line {number}")
+
+
+def _read_json_line(line: str, origin: str) -> _Row | _Found:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return _broken(origin, f"expected JSON, found something else ({error}).")
+    if not isinstance(row, dict) or not isinstance(row.get("frames"), list):
+        return _broken(origin, f'expected an object such as {{"frames": ["a.tif"], "name": "a"}}, found {line[:80]}.')
+    if not isinstance(row.get("name", ""), str | None):
+        return _broken(origin, f"expected a text as name, found {row['name']!r}.")
+    return row.get("name") or None, row["frames"], origin
 
 
 def _parse_json(text: str, origin: str) -> Any:
@@ -238,13 +251,17 @@ def _parse_json(text: str, origin: str) -> Any:
 def _scene_of_row(name: str | None, frames: Sequence[Any], origin: str, base: str, allow_remote: bool) -> _Found:
     """Check one row of a list and resolve its paths."""
     if not frames:
-        raise ValueError(f"{origin}: expected at least one frame, found none.")
+        return _broken(origin, "expected at least one frame, found none.")
     resolved: list[Frame] = []
-    for frame in frames:
-        if isinstance(frame, list) and frame:
-            resolved.append(tuple(_resolve(part, origin, base, allow_remote) for part in frame))
-        else:
-            resolved.append(_resolve(frame, origin, base, allow_remote))
+    try:
+        for frame in frames:
+            if isinstance(frame, list) and frame:
+                resolved.append(tuple(_resolve(part, origin, base, allow_remote) for part in frame))
+            else:
+                resolved.append(_resolve(frame, origin, base, allow_remote))
+    except ValueError as error:
+        # What was refused is not kept as a path: nothing shall ever open it.
+        return _Found(name or origin.rpartition(", ")[2], (), origin, problem=str(error))
     return _Found(name, tuple(resolved), origin)
 
 
@@ -292,30 +309,54 @@ def _scenes_of_paths(paths: Sequence[str], num_frames: int, origin: str) -> list
     files: list[str] = []
     for path in paths:
         files += _list_folder(path) if os.path.isdir(path) else [path]
-    band_files = [file for file in files if parse_band_file(file) is not None]
+    band_files, broken = _find_band_files(files, origin)
     if not band_files:
-        return [_Found(None, (file,), origin) for file in files]
-    others = sorted(set(files) - set(band_files))
+        known = {path for scene in broken for path in scene.frames}
+        return broken + [_Found(None, (file,), origin) for file in files if file not in known]
+    known = {path for paths in band_files.values() for path in paths}
+    others = sorted(set(files) - known - {path for scene in broken for path in scene.frames})
     if others:
         warnings.warn(
             f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(others[0])}: their names are not "
             "those of a band of a granule, as the others' are.",
             stacklevel=4,
         )
-    granules = [_named_granule(granule, origin) for granule in group_granules(band_files)]
-    return _scenes_of_granules(sorted(granules, key=lambda granule: granule.name), num_frames)
+    granules = [_named_granule(name, paths, origin) for name, paths in sorted(band_files.items())]
+    return _scenes_of_granules(granules, num_frames) + broken
 
 
-def _named_granule(granule: Granule, origin: str) -> _Granule:
+def _find_band_files(paths: Sequence[str], origin: str) -> tuple[dict[str, list[str]], list[_Found]]:
+    """Sort files of one band by granules; those that cannot be of any date are scenes that cannot be mapped."""
+    granules: dict[str, list[str]] = {}
+    broken: list[_Found] = []
+    for path in paths:
+        try:
+            file = parse_band_file(path)
+        except ValueError as error:
+            broken.append(_Found(None, (path,), origin, problem=str(error)))
+            continue
+        if file is not None:
+            granules.setdefault(file.name.granule, []).append(path)
+    return granules, broken
+
+
+def _named_granule(name: str, paths: Sequence[str], origin: str) -> _Granule:
     """Take over what the names of band files say."""
-    files = tuple(file.path for file in granule.files)
-    return _Granule(granule.name, f"T{granule.tile}", granule.date.isoformat(), files, origin)
+    file, problem = parse_band_file(paths[0]).name, None
+    try:
+        paths = [file.path for file in group_granules(paths)[0].files]
+    except ValueError as error:
+        problem = str(error)
+    return _Granule(name, f"T{file.tile}", file.date.isoformat(), tuple(paths), origin, problem)
 
 
 def _scenes_of_granules(granules: Sequence[_Granule], num_frames: int) -> list[_Found]:
     """One scene a granule for models of one frame, else one a tile with all its dates."""
     if num_frames == 1:
-        return [_Found(one.name, (one.frame,), one.origin, (one.date,) if one.date else None) for one in granules]
+        return [
+            _Found(one.name, (one.frame,), one.origin, (one.date,) if one.date else None, one.problem)
+            for one in granules
+        ]
     tiles: dict[str, list[_Granule]] = {}
     for granule in granules:
         tiles.setdefault(granule.tile or granule.name, []).append(granule)
@@ -325,8 +366,8 @@ def _scenes_of_granules(granules: Sequence[_Granule], num_frames: int) -> list[_
 def _scene_of_tile(tile: str, granules: Sequence[_Granule], num_frames: int) -> _Found:
     """Make the dates of a tile one scene; which of too many dates are meant is not guessed."""
     days = [granule.date[:10] for granule in granules]
-    problem = None
-    if len(granules) != num_frames:
+    problem = next((granule.problem for granule in granules if granule.problem), None)
+    if problem is None and len(granules) != num_frames:
         problem = (
             f"the model takes {num_frames} frames, tile {tile} has {len(granules)} ({', '.join(days[:12])}"
             f"{', ...' if len(days) > 12 else ''}): put the dates that belong together into a list, one scene a line."
@@ -357,16 +398,20 @@ def _stac_granule(item: Any, origin: str, base: str, allow_remote: bool) -> _Gra
     """Read one item."""
     is_item = isinstance(item, dict) and isinstance(item.get("assets"), dict) and isinstance(item.get("id"), str)
     if not is_item or not isinstance(item.get("properties"), dict):
-        raise ValueError(f"{origin}: expected a STAC item with id, properties and assets, found none.")
-    origin, properties = f"{origin} ({item['id'][:60]})", item["properties"]
+        problem = f"{origin}: expected a STAC item with id, properties and assets, found none."
+        return _Granule(origin.rpartition(", ")[2], None, "", (), origin, problem)
+    origin, properties, problem = f"{origin} ({item['id'][:60]})", item["properties"], None
     hrefs = [asset["href"] for asset in item["assets"].values() if _is_pixel_asset(asset)]
-    files = tuple(_resolve(href, origin, base, allow_remote) for href in hrefs)
+    try:
+        files = tuple(_resolve(href, origin, base, allow_remote) for href in hrefs)
+        known = parse_hls_name(item["id"])
+    except ValueError as error:
+        return _Granule(item["id"], None, _stac_date(properties), (), origin, str(error))
     if not files:
-        raise ValueError(f"{origin}: expected assets that are GeoTIFFs, found {sorted(item['assets'])[:20]}.")
-    known = parse_hls_name(item["id"])
+        problem = f"{origin}: expected assets that are GeoTIFFs, found {sorted(item['assets'])[:20]}."
     tiles = [properties[name] for name in _TILE_PROPERTIES if isinstance(properties.get(name), str)]
     tile = f"T{known.tile}" if known is not None else next(iter(tiles), None)
-    return _Granule(item["id"], tile, _stac_date(properties), files, origin)
+    return _Granule(item["id"], tile, _stac_date(properties), files, origin, problem)
 
 
 def _stac_date(properties: Mapping[str, Any]) -> str:

@@ -3,16 +3,21 @@
 
 import json
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging
 
 from prithvi_hf.scenes.engine import Strip
 from prithvi_hf.scenes.products import ProductOptions, strip_products
+from prithvi_hf.scenes.rows import BadWindow
 from prithvi_hf.scenes.staging import Staging
 
+
+logger = logging.get_logger(__name__)
 
 _THUMBNAIL, _DETAILS = "thumbnail", "details"
 
@@ -74,24 +79,75 @@ class StripSink:
         arrays = strip_products(strip.logits, strip.nodata, self._options)
         if strip.thumbnail is not None:
             arrays[_THUMBNAIL] = strip.thumbnail
-        details = json.dumps({"bad_windows": strip.bad_windows, "thumbnail": strip.thumbnail is not None})
-        arrays[_DETAILS] = np.frombuffer(details.encode(), dtype=np.uint8)
+        details = {
+            "bad_windows": strip.bad_windows,
+            "frame_nodata": strip.frame_nodata,
+            "thumbnail": strip.thumbnail is not None,
+        }
+        arrays[_DETAILS] = np.frombuffer(json.dumps(details).encode(), dtype=np.uint8)
         self._staging.commit(strip.index, arrays)
         self.seconds += time.perf_counter() - clock
         self.count += 1
 
 
-def read_bad_windows(staging: Staging) -> list[tuple[str, tuple[int, ...]]]:
+def read_bad_windows(staging: Staging) -> list[BadWindow]:
     """List what could not be read of the scene.
 
     Args:
         staging: Where strips are kept; all must be done.
 
     Returns:
-        File and (row, column, height, width) in the scene, each once: strips that touch may both name a block.
+        File and (row, column, height, width) in the scene, sorted; windows one below the other are one, since a block
+        that reaches into several strips is named by each.
     """
     found = (window for index in range(staging.count) for window in _read_details(staging, index)["bad_windows"])
-    return list(dict.fromkeys((name, tuple(window)) for name, window in found))
+    return join_windows((name, tuple(window)) for name, window in found)
+
+
+def join_windows(windows: Iterable[BadWindow]) -> list[BadWindow]:
+    """Join windows of a file that lie one below the other.
+
+    Args:
+        windows: File and (row, column, height, width), in any order.
+
+    Returns:
+        Those that are left, by file and place.
+    """
+    columns: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
+    for name, (row, column, height, width) in sorted(set(windows)):
+        parts = columns.setdefault((name, column, width), [])
+        if parts and row <= parts[-1][1]:
+            parts[-1] = (parts[-1][0], max(parts[-1][1], row + height))
+        else:
+            parts.append((row, row + height))
+    return sorted(
+        (name, (row, column, stop - row, width))
+        for (name, column, width), parts in columns.items()
+        for row, stop in parts
+    )
+
+
+def read_frame_shares(staging: Staging, pixels: int, names: Sequence[str]) -> list[float]:
+    """Find how much of the scene each frame lacks, and warn of frames without any data beside others with some.
+
+    Args:
+        staging: Where strips are kept; all must be done.
+        pixels: Of the scene.
+        names: What the frames are called; of another number where one file stacks several dates.
+
+    Returns:
+        One share a date, 0 to 1.
+    """
+    counts = np.sum([_read_details(staging, index)["frame_nodata"] for index in range(staging.count)], axis=0)
+    if len(names) != len(counts):
+        names = [f"date {number} of {', '.join(names)}" for number in range(1, len(counts) + 1)]
+    if not (counts == pixels).all():
+        for name in (name for name, count in zip(names, counts, strict=True) if count == pixels):
+            logger.warning(
+                f"{name}: expected data in some part of the scene, found none in any pixel: the map comes from the "
+                "other dates alone, with this one filled. Check the file, or choose another date."
+            )
+    return [int(count) / pixels for count in counts]
 
 
 def read_thumbnail(staging: Staging) -> np.ndarray | None:
@@ -114,4 +170,4 @@ def _read_details(staging: Staging, index: int) -> dict[str, Any]:
     return json.loads(staging.load(index, [_DETAILS])[_DETAILS].tobytes())
 
 
-__all__ = ["StripSink", "read_bad_windows", "read_thumbnail"]
+__all__ = ["StripSink", "join_windows", "read_bad_windows", "read_frame_shares", "read_thumbnail"]

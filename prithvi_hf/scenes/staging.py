@@ -184,6 +184,10 @@ class Staging:
             self.remove()
         self._release()
 
+    def kept(self) -> int:
+        """Count the strips that the next run finds, as far as this run holds the folder; else 0."""
+        return len(self._strips()) if self._lock is not None and self.folder.is_dir() else 0
+
     def commit(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a finished strip; it is there whole or not at all, whatever happens.
 

@@ -2,7 +2,7 @@
 """Grids of scenes, and rasters read on another grid than their own."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -27,6 +27,7 @@ from prithvi_hf.scenes.resampling import (
 
 
 Resampling = Literal["bilinear", "nearest"]
+_ReadFlags = Callable[[Window], np.ndarray | None]
 
 # Two programs write one grid with other last bits; a twentieth of a pixel is no other place, and resampling for it
 # would only blur.
@@ -39,6 +40,9 @@ _CHUNK_PIXELS = 2**16
 _OVERLAP_POINTS = 257
 # Share of a coarser pixel that has to be there.
 _ENOUGH = 0.5
+# Finer pixels than this say nothing more of the ground, and are mostly a resolution in other units.
+_FINEST = 16
+_MOST_PIXELS = 2**31 - 1  # a side, in GeoTIFF
 
 
 @dataclass(frozen=True)
@@ -106,20 +110,35 @@ class Grid:
             A grid with the same upper left corner that covers the whole area.
 
         Raises:
-            ValueError: a side that is no positive number.
+            ValueError: a side that is no positive number, larger than the area, more than 16 times finer than the
+                pixels are, or of more pixels a side than GeoTIFF holds.
         """
         if not (math.isfinite(resolution) and resolution > 0):
             raise ValueError(
                 f"resolution: expected a side of a pixel above 0 in units of the CRS, found {resolution}."
             )
         down, right = (resolution / side for side in self.pixel_size)
+        # Beyond any sense the numbers of pixels themselves are out of range.
+        if min(down, right) * _FINEST < 1:
+            raise self._no_resolution(resolution)
         a, b, c, d, e, f = self.transform[:6]
         # A little of a pixel more is rounding, not another row.
         height, width = (
             math.ceil(self.height / down - SAME_GRID_TOLERANCE),
             math.ceil(self.width / right - SAME_GRID_TOLERANCE),
         )
+        if min(height, width) < 1 or max(height, width) > _MOST_PIXELS:
+            raise self._no_resolution(resolution)
         return type(self)(self.crs, Affine(a * right, b * down, c, d * right, e * down, f), height, width)
+
+    def _no_resolution(self, resolution: float) -> ValueError:
+        """The error for a resolution that makes no sense for the grid."""
+        sides = " x ".join(f"{side:g}" for side in self.pixel_size)
+        return ValueError(
+            f"resolution: expected pixels at most {_FINEST} times finer than {sides} units of the CRS, and 1 to "
+            f"{_MOST_PIXELS:,} rows and columns, found {resolution:g} for {self.height} x {self.width} pixels. "
+            "Give the side of a pixel in units of the CRS, such as metres or degrees."
+        )
 
     def describe(self) -> dict[str, Any]:
         """The grid as JSON holds it."""
@@ -263,25 +282,36 @@ class WarpedRaster(DerivedRaster):
         return means
 
     def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
-        mask = np.ones(window[2:], dtype=bool)
-        for part, rows, columns in _parts(window):
-            self._read_mask_part(mask[rows, columns], bands, part)
-        return mask
+        def read(place: Window) -> np.ndarray | None:
+            return self._source.select(bands, place).read_nodata_mask()
 
-    def _read_mask_part(self, target: np.ndarray, bands: tuple[int, ...], window: Window) -> None:
+        return self._read_flags(window, read, outside=True)
+
+    def _read_excluded(self, window: Window) -> np.ndarray | None:
+        return self._read_flags(window, self._source.read_excluded, outside=False)
+
+    def _read_flags(self, window: Window, read: _ReadFlags, outside: bool) -> np.ndarray:
+        """Brings flags of the source to the grid; `outside` is what pixels beside the source get."""
+        flags = np.full(window[2:], outside)
+        for part, rows, columns in _parts(window):
+            self._read_flags_part(flags[rows, columns], read, part, outside)
+        return flags
+
+    def _read_flags_part(self, target: np.ndarray, read: _ReadFlags, window: Window, outside: bool) -> None:
         rows, columns = positions_of(self._map, window)
         within = inside(rows, columns, self._source.shape[-2:])
-        target[...] = ~within
+        target[...] = ~within if outside else False
         place = self._needed(rows, columns, within)
-        own = None if place is None else self._source.select(bands, place).read_nodata_mask()
+        own = None if place is None else read(place)
         if own is None or not own.any():
             return
         if self._density == 1:
-            target |= take_nearest(own, rows, columns, place)
+            target |= take_nearest(own, rows, columns, place) & within
             return
         for lines, chunk in _chunks(window):
-            weights = Interpolator(self._samples(chunk), place, _precision(own)).sums(~own)
-            target[lines] |= weights < _ENOUGH
+            interpolator = Interpolator(self._samples(chunk), place, _precision(own))
+            # Beside the source nothing has weight: no data there, but nothing that is flagged either.
+            target[lines] |= interpolator.sums(~own) < _ENOUGH if outside else interpolator.sums(own) > 1 - _ENOUGH
 
 
 @dataclass(frozen=True, eq=False)

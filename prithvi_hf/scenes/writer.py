@@ -32,6 +32,8 @@ PROBABILITY_DTYPES = ("float32", "uint8")
 _OPTIONS = {"compress": "DEFLATE", "blocksize": BLOCK_SIZE, "bigtiff": "IF_SAFER"}
 CLASS_OPTIONS = {**_OPTIONS, "predictor": "NO", "overview_resampling": "MODE"}
 SHARE_OPTIONS = {**_OPTIONS, "predictor": "YES", "overview_resampling": "AVERAGE"}
+# Else GDAL takes 3 or 4 bands of bytes for red, green, blue and opacity, and the fourth class for a mask.
+PHOTOMETRIC = {"photometric": "MINISBLACK"}
 _SHARE_STEPS = 254  # shares in uint8 are 0..254, so that 255 stays free for no data
 _COPY_BYTES = 2**22
 
@@ -288,7 +290,9 @@ def _staged(
     place = {"crs": crs, "transform": transform, "nodata": nodata}
     # The environment registers GDAL's drivers; the dummy session keeps cloud credentials out of it.
     with rasterio.Env(session=DummySession()), MemoryFile(ext=".tif") as plain, MemoryFile(ext=".tif") as optimized:
-        with DatasetWriter(plain.name, "w", driver="GTiff", BIGTIFF="IF_SAFER", **size, **place) as dataset:
+        with DatasetWriter(
+            plain.name, "w", driver="GTiff", BIGTIFF="IF_SAFER", **PHOTOMETRIC, **size, **place
+        ) as dataset:
             dataset.write(pixels)
             dataset.update_tags(TIFFTAG_SOFTWARE=SOFTWARE)
             yield dataset
@@ -331,6 +335,7 @@ __all__ = [
     "BLOCK_SIZE",
     "CLASS_OPTIONS",
     "NODATA_CLASS",
+    "PHOTOMETRIC",
     "PROBABILITY_DTYPES",
     "SHARE_OPTIONS",
     "SOFTWARE",

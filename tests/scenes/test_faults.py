@@ -207,9 +207,71 @@ def test_existing_outputs_stay_until_the_new_ones_are_complete(tmp_path, start):
     make_scene(tmp_path)
     for name in NAMES:
         (tmp_path / name).write_text("old")
-    code, _ = run_to_the_end(start, tmp_path, die_at=16)
+    code, _ = run_to_the_end(start, tmp_path, die_at=15)
     assert code == -signal.SIGKILL
     assert {name: (tmp_path / name).read_text() for name in NAMES} == dict.fromkeys(NAMES, "old")
+
+
+def test_an_old_map_never_stands_beside_new_outputs(tmp_path, complete, start):
+    make_scene(tmp_path)
+    for name in NAMES:
+        (tmp_path / name).write_text("old")
+    code, _ = run_to_the_end(start, tmp_path, die_at=18)
+    assert code == -signal.SIGKILL
+    found = contents(tmp_path)
+    assert b"old" in found.values()
+    assert set(found.values()) & set(complete.values())
+    assert "map.tif" not in found
+    predict(tmp_path, overwrite=True)
+    assert contents(tmp_path) == complete
+
+
+def test_the_report_gets_its_name_with_the_others(tmp_path, complete, monkeypatch):
+    """A run that stopped just before the map can be completed where nothing may be overwritten, and leaves nothing."""
+    make_scene(tmp_path)
+    rename = os.replace
+
+    def replace(source, target):
+        if os.path.basename(target) == "map.tif":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    options = {"report": tmp_path / "map.json", "notes": {"run": "first"}, "overwrite": False}
+    with pytest.raises(KeyboardInterrupt):
+        predict(tmp_path, **options)
+    monkeypatch.undo()
+    assert (tmp_path / "map.json").exists()
+    result = predict(tmp_path, **options)
+    assert contents(tmp_path) == complete
+    assert sorted(os.listdir(tmp_path)) == sorted([*NAMES, "map.json", "scene.tif"])
+    report = json.loads((tmp_path / "map.json").read_text())
+    assert report == result.report
+    assert report["run"] == "first"
+    assert report["bytes"] == {
+        "quick look" if name == "quicklook" else name: len(complete[file])
+        for name, file in {"map": "map.tif", **OUTPUTS}.items()
+    }
+
+
+def test_what_is_kept_is_said(tmp_path):
+    """After an error and after an interruption; not where nothing is kept."""
+    make_scene(tmp_path)
+    for count, error in ((1, OSError("no more")), (8, OSError("no more")), (9, KeyboardInterrupt())):
+
+        def fail(error=error):
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            predict(tmp_path, after(tiny_model(), count, fail), batch_size=1)
+        staged, notes = staged_strips(tmp_path), getattr(caught.value, "__notes__", [])
+        if count == 1:
+            assert not staged
+            assert not notes
+        else:
+            (note,) = notes
+            assert note.startswith(f"{len(staged)} of 12 parts of the map are kept in {tmp_path}")
+            assert "resume=False" in note
 
 
 def test_outputs_of_the_run_itself_do_not_count_as_existing(tmp_path, complete, monkeypatch):

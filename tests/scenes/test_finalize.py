@@ -49,8 +49,8 @@ def stage(tmp_path):
     """Stage a map of random logits in strips of uneven heights."""
     opened = []
 
-    def make(height=70, width=90, starts=(0, 16, 32, 38), options=ALL):
-        logits, nodata = make_logits(height, width), make_nodata(height, width)
+    def make(height=70, width=90, starts=(0, 16, 32, 38), options=ALL, classes=3):
+        logits, nodata = make_logits(height, width, classes), make_nodata(height, width)
         staging = Staging(tmp_path / "map.tif", {}, len(starts)).__enter__()
         opened.append(staging)
         for index, (start, stop) in enumerate(zip(starts, (*starts[1:], height), strict=True)):
@@ -103,6 +103,23 @@ def test_files_are_those_of_a_map_in_memory(tmp_path, stage, height, width, star
     write_probabilities(tmp_path / "q.tif", probabilities, **place)
     assert (tmp_path / "p.tif").read_bytes() == (tmp_path / "q.tif").read_bytes()
     assert_valid_cog(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_probabilities_as_bytes_are_no_colours(tmp_path, stage, classes):
+    """GDAL takes 3 or 4 bands of bytes for colours and opacity unless it is told otherwise."""
+    options = ProductOptions(probabilities=True, dtype="uint8")
+    staging, canvas, logits, nodata = stage(options=options, classes=classes)
+    labels = {index: f"class {index}" for index in range(classes)}
+    write_layer(tmp_path / "p.tif", probability_layer(labels, "uint8"), staging, canvas)
+    with rasterio.open(tmp_path / "p.tif") as dataset:
+        assert [kind.name for kind in dataset.colorinterp] == ["gray", *["undefined"] * (classes - 1)]
+        assert [[flag.name for flag in flags] for flags in dataset.mask_flag_enums] == [["nodata"]] * classes
+        np.testing.assert_array_equal(dataset.dataset_mask() == 0, nodata)
+    probabilities = expected(logits, nodata)[1]
+    place = {"crs": CRS_UTM, "transform": TRANSFORM}
+    write_probabilities(tmp_path / "q.tif", probabilities, id2label=labels, dtype="uint8", **place)
+    assert (tmp_path / "p.tif").read_bytes() == (tmp_path / "q.tif").read_bytes()
 
 
 def test_class_values_and_tally(tmp_path, stage):
@@ -256,6 +273,33 @@ def test_publishing_replaces_and_removes_stale_statistics(tmp_path):
     publish(parts)
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "p.tif"]
     assert (tmp_path / "map.tif").read_text() == "map"
+
+
+def test_an_old_map_never_stands_beside_new_companions(tmp_path, monkeypatch):
+    """Whatever renaming fails."""
+    parts = {tmp_path / f"{name}.part": tmp_path / f"{name}.tif" for name in ("p", "e", "map")}
+    rename = os.replace
+    for number in range(3):
+        for part, path in parts.items():
+            part.write_text("new")
+            path.write_text("old")
+        left = [number]
+
+        def replace(source, target, left=left):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            rename(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            publish(parts)
+        assert not (tmp_path / "map.tif").exists()
+        monkeypatch.undo()
+    for part in parts:
+        part.write_text("new")
+    publish(parts)
+    assert {path.read_text() for path in parts.values()} == {"new"}
 
 
 def test_free_space_is_asked_for(tmp_path, monkeypatch):

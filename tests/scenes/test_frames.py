@@ -309,6 +309,32 @@ def test_the_grid_can_be_asked_for(tmp_path):
         open_scene(path, resolution=-1)
 
 
+@pytest.mark.parametrize("resolution", [1e9, 1e-6, 1e-320, 0.6, float("nan"), float("inf"), 0.0])
+def test_a_resolution_that_makes_no_sense_is_refused(tmp_path, resolution):
+    """1e9 made a grid of no pixels, 1e-6 one that took for ever, both of metres taken for something else."""
+    path = write_scene(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"^resolution: expected .* found .*"):
+        open_scene(path, resolution=resolution)
+    with pytest.raises(ValueError, match=r"^resolution: expected .* found .*"):
+        open_scene(path, resolution=resolution, grid=Grid(CRS_UTM, TRANSFORM, 72, 90))
+    assert open_scene(path, resolution=0.63).grid.size == (1143, 1429)
+    assert open_scene(path, resolution=5000.0).grid.size == (1, 1)
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf")])
+def test_an_offset_that_is_no_number_is_refused(tmp_path, offset):
+    with pytest.raises(ValueError, match=r"radiometric_offset: expected a finite number .* found (nan|inf)"):
+        open_scene(write_scene(tmp_path / "a.tif"), image_processor=tiny_processor(), radiometric_offset=offset)
+
+
+def test_rules_are_some_of_those_that_there_are(tmp_path):
+    path = write_scene(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="fmask_rule: expected 'any' or 'all', found 'none'"):
+        open_scene(path, fmask_rule="none")
+    with pytest.raises(ValueError, match="on_read_error: expected 'raise' or 'nodata', found 'skip'"):
+        open_scene(path, on_read_error="skip")
+
+
 def test_frames_out_of_time_order_are_warned_of(months):
     folders = [months / hls_name(*month) for month in reversed(MONTHS)]
     with pytest.warns(FrameWarning, match="found dates 2021-08-23, 2021-07-18, 2021-06-24"):
@@ -343,6 +369,20 @@ def test_unknown_dates_and_places_are_an_error_and_never_made_up(tmp_path):
         open_scene(tmp_path / "a.tif", dates=["June"])
     with pytest.raises(ValueError, match="dates: expected one for each of 2 frames, found 1"):
         open_scene([tmp_path / "a.tif", tmp_path / "a.tif"], dates=["2021-06-01"])
+    with pytest.raises(ValueError, match="dates: expected one for each of 1 frames, found 2"):
+        open_scene(tmp_path / "a.tif", dates=["2021-06-01", "2021-07-01"])
+
+
+def test_dates_of_a_stack_are_those_that_it_holds(tmp_path):
+    path = write_scene(tmp_path / "stack.tif", scene_pixels(bands=18))
+    days = ["2021-06-01", "2021-07-01", "2021-08-01"]
+    processor = tiny_processor(num_frames=3)
+    assert len(open_scene(path, image_processor=processor, dates=days).dates) == 3
+    with pytest.raises(ValueError, match="one for each of 1 or 3 frames, found 2"):
+        open_scene(path, image_processor=processor, dates=days[:2])
+    assert len(open_scene(path, dates=days[:2]).dates) == 2  # nothing tells how many it stacks
+    with pytest.raises(ValueError, match="found 4"):
+        open_scene(path, dates=days + days[:1])
 
 
 def test_fingerprints_tell_files_and_options_apart(months):
@@ -407,7 +447,7 @@ def test_damaged_blocks_become_no_data_where_that_is_asked_for(tmp_path):
     with pytest.raises(GeoTiffError, match=r"nir.tif: its header promises"):
         frame.read()
     values, mask, bad = read_blocks_or_nodata(frame, (16, 8, 80, 120))
-    assert bad == [(32, 64, 32, 32)]
+    assert bad == [(str(paths[3]), (32, 64, 32, 32))]
     expected = np.zeros((96, 128), dtype=bool)
     expected[32:64, 64:96] = True
     np.testing.assert_array_equal(mask, expected[16:, 8:])
@@ -459,7 +499,7 @@ def test_three_months_of_granules_become_a_map(tmp_path):
         tmp_path, *MONTHS[2], pixels=_field(beside), tile="11SKD", crs=ZONE_11, transform=beside.transform
     )
     model, processor = tiny_model(num_frames=3), tiny_processor(num_frames=3, **REFLECTANCE)
-    scene = open_scene([first, second, third], image_processor=processor, fmask=["cloud"])
+    scene = open_scene([first, second, third], image_processor=processor, fmask=["cloud"], fmask_rule="all")
     missing = [frame.read_nodata_mask() for frame in scene.frames]
     for frame, mask in zip(scene.frames, missing, strict=True):
         mask |= np.isnan(frame.read()).all(axis=0)

@@ -4,6 +4,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from prithvi_hf.scene_prithvi import (
     predict_scene_logits,
     prepare_scene,
 )
-from prithvi_hf.scenes import predict_scene
+from prithvi_hf.scenes import predict_scene, prediction
 from prithvi_hf.scenes.frames import open_scene
 from prithvi_hf.scenes.quicklook import write_quicklook
 from prithvi_hf.sliding_window_prithvi import sliding_window_logits
@@ -252,6 +253,10 @@ def test_model_in_bfloat16_predicts(tmp_path):
         ({"probabilities_dtype": "int8"}, "written as one of"),
         ({"class_values": {0: 1}}, "of their own"),
         ({"quicklook": "none/q.png"}, "does not exist"),
+        ({"quicklook": "q.jpg"}, r"ends in \.png for the quick look, found q\.jpg"),
+        ({"probabilities": "p.jpg"}, r"ends in \.tif or \.tiff for the probabilities, found p\.jpg"),
+        ({"entropy": "e"}, r"ends in \.tif or \.tiff for the entropy, found e"),
+        ({"report": "r.yaml"}, r"ends in \.json for the report, found r\.yaml"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(tmp_path, model, options, message):
@@ -274,6 +279,21 @@ def test_outputs_never_replace_an_input_or_each_other(tmp_path, model):
         predict_scene(model, tiny_processor(), scene, tmp_path / "m.tif", probabilities=tmp_path / "m.tif", **QUIET)
     assert scene.read_bytes() == before
     assert os.listdir(tmp_path) == ["scene.tif"]
+
+
+def test_space_is_asked_for_where_each_output_goes(tmp_path, model, monkeypatch):
+    """Before the model runs."""
+    scene, elsewhere, usage = write_scene(tmp_path / "scene.tif"), tmp_path / "small", shutil.disk_usage
+    elsewhere.mkdir()
+    small = type(usage(tmp_path))(10**9, 10**9, 10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: small if folder == elsewhere else usage(folder))
+    monkeypatch.setattr(prediction, "file_system", lambda folder: int(folder == elsewhere))
+    monkeypatch.setattr(prediction, "predict_strips", None)
+    outputs = {"probabilities": "p.tif", "entropy": "e.tif", "quicklook": "q.png", "report": "r.json"}
+    for name, file in outputs.items():
+        with pytest.raises(OSError, match=rf"MB free in {elsewhere} for the .*{file}, found 0 MB"):
+            predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **{name: elsewhere / file}, **QUIET)
+        assert not os.listdir(elsewhere)
 
 
 def test_existing_map_is_kept_where_asked(tmp_path, model):
@@ -513,6 +533,6 @@ def test_test_time_augmentation_and_blending_reach_the_model(tmp_path, model):
     assert (maps[0] != maps[1]).any()
     assert (maps[0] != maps[2]).any()
     for wrong in ({"augmentation": "d5"}, {"blending": "linear"}, {"on_read_error": "pass"}):
-        with pytest.raises(ValueError, match="Expected"):
+        with pytest.raises(ValueError, match="xpected"):
             predict_scene(model, tiny_processor(), scene, tmp_path / "no.tif", **wrong, **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "scene.tif"]

@@ -90,6 +90,55 @@ def test_hls_granules_are_grouped_by_tile_and_date(tmp_path, flat):
     assert single[0].name == "HLS.S30.T33UUP.2022152T100601.v2.0"
 
 
+def test_one_bad_granule_does_not_stop_a_folder(tmp_path):
+    """An impossible day and a granule that lies there twice are problems of their own scenes."""
+    good = granule(tmp_path, "33UUP", 152)
+    touch(tmp_path / "x" / "HLS.S30.T33UUP.2022400T100601.v2.0.B02.tif")
+    twice = granule(tmp_path / "a", "10SEJ", 152)
+    granule(tmp_path / "b", "10SEJ", 152)
+    scenes = {scene.name: scene for scene in list_scenes(tmp_path)}
+    assert len(scenes) == 3
+    whole = scenes["HLS.S30.T33UUP.2022152T100601.v2.0"]
+    assert (whole.problem, whole.files) == (None, tuple(sorted(good)))
+    assert "expected one file of each layer" in scenes["HLS.S30.T10SEJ.2022152T100601.v2.0"].problem
+    assert twice[0] in scenes["HLS.S30.T10SEJ.2022152T100601.v2.0"].problem
+    assert "found 2022400T100601" in scenes["HLS.S30.T33UUP.2022400T100601.v2.0.B02"].problem
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "a.tif\nhttps://example.org/b.tif\nc.tif\n"),
+        ("a.txt", "a.tif\n'open.tif\nc.tif\n"),
+        ("a.csv", "frame\na.tif\nhttps://example.org/b.tif\nc.tif\n"),
+        ("a.csv", "frame\na.tif\nb.tif,b.tif\nc.tif\n"),
+        ("a.jsonl", '{"frames": ["a.tif"]}\n{"frames": ["/vsicurl/b.tif"]}\n{"frames": ["c.tif"]}\n'),
+        ("a.jsonl", '{"frames": ["a.tif"]}\n{"frames": [\n{"frames": ["c.tif"]}\n'),
+    ],
+)
+def test_one_bad_line_does_not_stop_a_list(tmp_path, name, text):
+    scenes = list_scenes(write(tmp_path / name, text))
+    assert [scene.problem is None for scene in scenes] == [True, False, True]
+    assert [scene.name for scene in scenes] == ["a", "row_3" if name == "a.csv" else "line_2", "c"]
+    assert scenes[1].origin in scenes[1].problem
+    assert scenes[1].files == (), "what was refused is never opened"
+
+
+def test_one_bad_item_does_not_stop_a_collection(tmp_path):
+    items = [
+        {"id": name, "properties": {}, "assets": {"data": {"href": href, "type": "image/tiff"}}}
+        for name, href in (
+            ("a", "a.tif"),
+            ("b", "https://example.org/b.tif"),
+            ("HLS.S30.T10SEJ.2022400T100601.v2.0", "c"),
+        )
+    ]
+    text = json.dumps({"type": "FeatureCollection", "features": [*items, {"id": "d"}]})
+    scenes = list_scenes(write(tmp_path / "items.json", text))
+    assert [scene.problem is None for scene in scenes] == [True, False, False, False]
+    assert [scene.name for scene in scenes] == ["a", "b", "HLS.S30.T10SEJ.2022400T100601.v2.0", "item_4"]
+
+
 def test_tile_with_other_dates_than_the_model_takes_is_a_problem_of_its_own(tmp_path):
     for day in (152, 182, 213):
         granule(tmp_path, "33UUP", day)
