@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.loading import Source, make_processor, open_sources
 from benchmarks.model import Pair, make_pair
+from benchmarks.timing import comparison
 from prithvi_hf import PrithviTrainer, PrithviTrainingArguments
 from prithvi_hf.data import collate_chips
 
@@ -112,18 +113,11 @@ def run(repeats: int, data_dir: Path | None = None) -> list[dict[str, float | st
     """
     figures = {name: (seconds, share) for name, seconds, share in _measure(repeats, data_dir)}
     (ours, share), (plain, plain_share) = figures["ours"], figures["plain"]
-    return [
-        {
-            "what": f"a whole step of fine-tuning, one frame, 12 layers, batch {BATCH}, {WORKERS} workers "
-            f"({1 / ours:.3g} steps/s, {share:.2%} of the time waiting for data; alternative {1 / plain:.3g} steps/s, "
-            f"{plain_share:.2%})",
-            "ours_ms": 1000 * ours,
-            "alternative_ms": 1000 * plain,
-            "alternative": "plain PyTorch module and loop, the original's reader",
-            "ratio": plain / ours,
-            "share": share,
-            "alternative_share": plain_share,
-            "steps_per_second": 1 / ours,
-            "alternative_steps_per_second": 1 / plain,
-        }
-    ]
+    what = (
+        f"a whole step of fine-tuning, one frame, 12 layers, batch {BATCH}, {WORKERS} workers "
+        f"({1 / ours:.3g} steps/s, {share:.2%} of the time waiting for data; alternative {1 / plain:.3g} steps/s, "
+        f"{plain_share:.2%})"
+    )
+    rates = {"steps_per_second": 1 / ours, "alternative_steps_per_second": 1 / plain}
+    row = comparison(what, ours, plain, "plain PyTorch module and loop, the original's reader")
+    return [row | rates | {"share": share, "alternative_share": plain_share}]

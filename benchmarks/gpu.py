@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.model import make_pair
+from benchmarks.timing import comparison
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
 
 
@@ -100,14 +101,9 @@ def _compare(what: str, frames: int, batch_size: int, repeats: int, device: torc
         model.train(training)
         runs[name] = _under_autocast(calls[name], device, training)
         seconds[name] = seconds_of(runs[name], repeats, device)
-    return {
-        "what": f"{what}, {frames} frame{'s' * (frames > 1)}, batch {batch_size}, bfloat16 autocast, {device.type}",
-        "ours_ms": 1000 * seconds["ours"],
-        "alternative_ms": 1000 * seconds["plain"],
-        "alternative": "plain PyTorch module",
-        "ratio": seconds["plain"] / seconds["ours"],
-        **_use(operations_of(runs["ours"]), seconds["ours"], peak),
-    }
+    what = f"{what}, {frames} frame{'s' * (frames > 1)}, batch {batch_size}, bfloat16 autocast, {device.type}"
+    row = comparison(what, seconds["ours"], seconds["plain"], "plain PyTorch module")
+    return row | _use(operations_of(runs["ours"]), seconds["ours"], peak)
 
 
 def _use(operations: int, seconds: float, peak: float) -> dict[str, float]:
@@ -145,15 +141,12 @@ def time_large_training(
     step = _under_autocast(lambda: model(pixels, labels=labels).loss, device, training=True)
     seconds, operations = seconds_of(step, repeats, device), operations_of(step)
     use = _use(operations, seconds, peak)
-    return {
-        "what": f"training step of the 300M size, batch {batch_size}, bfloat16 autocast ({use['tflops']:.3g} TFLOP/s, "
-        f"{use['share_of_matrix_rate']:.0%} of the measured matrix rate)",
-        "ours_ms": 1000 * seconds,
-        "alternative_ms": 1000 * operations / peak,
-        "alternative": "its operations at the measured bfloat16 matrix rate",
-        "ratio": operations / peak / seconds,
-        **use,
-    }
+    what = (
+        f"training step of the 300M size, batch {batch_size}, bfloat16 autocast ({use['tflops']:.3g} TFLOP/s, "
+        f"{use['share_of_matrix_rate']:.0%} of the measured matrix rate)"
+    )
+    alternative = "its operations at the measured bfloat16 matrix rate"
+    return comparison(what, seconds, operations / peak, alternative) | use
 
 
 def run(repeats: int) -> list[dict[str, float | str]]:

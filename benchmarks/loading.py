@@ -17,6 +17,7 @@ from affine import Affine
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader, RandomSampler
 
+from benchmarks.timing import comparison
 from prithvi_hf import PrithviImageProcessor
 from prithvi_hf.data import GeoTiffRaster, SegmentationTransform, cache_chips, collate_chips, load_dataset
 from prithvi_hf.data.geotiff import write_geotiff
@@ -180,7 +181,7 @@ def _time(source: Source, count: int) -> float:
 
 
 def _waiting(source: Source, steps: int) -> float:
-    """Milliseconds that a step of a loop waits for its batch; a pause stands for the work of a GPU."""
+    """Seconds that a step of a loop waits for its batch; a pause stands for the work of a GPU."""
     batches, waits = source.batches(workers=2), []
     for step in range(steps + 10):
         start = time.perf_counter()
@@ -188,7 +189,7 @@ def _waiting(source: Source, steps: int) -> float:
         if step >= 10:
             waits.append(time.perf_counter() - start)
         time.sleep(STEP_SECONDS)
-    return 1000 * statistics.mean(waits)
+    return statistics.mean(waits)
 
 
 def run(repeats: int, data_dir: Path | None = None) -> list[dict[str, float | str]]:
@@ -215,30 +216,16 @@ def _measure(repeats: int, data_dir: Path | None) -> list[dict[str, float | str]
     with open_sources(data_dir) as sources:
         seconds = _seconds_a_chip(sources, max(3, repeats // 2))
         waits = {name: _waiting(sources[name], steps) for name, steps in (("original", 20), (IN_WORKER, 100))}
+    alternative = f"the original's reader: whole files with {reader}"
     rows = []
     for name in ("cached", IN_WORKER, "cold"):
         # Ratios of neighbours in time: what slows the machine down for a while slows both.
         ratios = [theirs / own for own, theirs in zip(seconds[name], seconds["original"], strict=True)]
-        rows.append(
-            {
-                "what": f"a training crop with labels through one loader worker, {name}",
-                "ours_ms": 1000 * statistics.median(seconds[name]),
-                "alternative_ms": 1000 * statistics.median(seconds["original"]),
-                "alternative": f"the original's reader: whole files with {reader}",
-                "ratio": statistics.median(ratios),
-            }
-        )
+        medians = (statistics.median(seconds[which]) for which in (name, "original"))
+        row = comparison(f"a training crop with labels through one loader worker, {name}", *medians, alternative)
+        rows.append(row | {"ratio": statistics.median(ratios)})
     own, theirs = waits[IN_WORKER], waits["original"]
-    share = own / (own + 1000 * STEP_SECONDS)
-    rows.append(
-        {
-            "what": f"wait for data in a step of {1000 * STEP_SECONDS:.0f} ms, batch {BATCH}, two workers, cached "
-            f"({share:.1%} of the loop)",
-            "ours_ms": own,
-            "alternative_ms": theirs,
-            "alternative": f"the original's reader: whole files with {reader}",
-            "ratio": theirs / own,
-            "share": share,
-        }
-    )
-    return rows
+    share = own / (own + STEP_SECONDS)
+    what = f"wait for data in a step of {1000 * STEP_SECONDS:.0f} ms, batch {BATCH}, two workers, cached"
+    row = comparison(f"{what} ({share:.1%} of the loop)", own, theirs, alternative)
+    return [*rows, row | {"share": share}]

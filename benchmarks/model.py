@@ -19,7 +19,7 @@ from torch import nn
 
 from benchmarks.memory import in_fresh_process, peak_of
 from benchmarks.plain_model import PlainSegmenter, load_ours
-from benchmarks.timing import median_seconds
+from benchmarks.timing import comparison, median_seconds
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
 
 
@@ -159,13 +159,8 @@ def _sizes(frames: int, batch_size: int) -> str:
 
 def _row(what: str, frames: int, batch_size: int, dtype: torch.dtype, seconds: dict[str, float]) -> dict:
     """Figures of one comparison."""
-    return {
-        "what": f"{what}, {_sizes(frames, batch_size)}, {str(dtype).removeprefix('torch.')}",
-        "ours_ms": 1000 * seconds["ours"],
-        "alternative_ms": 1000 * seconds["plain"],
-        "alternative": "plain PyTorch module",
-        "ratio": seconds["plain"] / seconds["ours"],
-    }
+    what = f"{what}, {_sizes(frames, batch_size)}, {str(dtype).removeprefix('torch.')}"
+    return comparison(what, seconds["ours"], seconds["plain"], "plain PyTorch module")
 
 
 def has_bfloat16() -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from affine import Affine
 
-from benchmarks.timing import median_seconds
+from benchmarks.timing import comparison, median_seconds
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor
 from prithvi_hf.data.geotiff import write_geotiff
 from prithvi_hf.data.synthetic import generate_scene
@@ -76,11 +76,7 @@ def run(repeats: int, hidden_size: int = 768, num_layers: int = 12) -> dict[str,
             "model": lambda: _run_model(model, batches),
         }
         seconds = median_seconds(contenders, max(1, repeats // 5))
-    return {
-        "what": f"map a {SIDE} px scene of a file, {plan.count_tiles(range(plan.num_strips))} windows of 224 px",
-        "ours_ms": 1000 * seconds["ours"],
-        "alternative_ms": 1000 * seconds["model"],
-        "alternative": "the model alone on the same windows in memory",
-        "ratio": seconds["model"] / seconds["ours"],
-        "overhead": seconds["ours"] / seconds["model"],
-    }
+    what = f"map a {SIDE} px scene of a file, {plan.count_tiles(range(plan.num_strips))} windows of 224 px"
+    alone = "the model alone on the same windows in memory"
+    row = comparison(what, seconds["ours"], seconds["model"], alone)
+    return {**row, "overhead": seconds["ours"] / seconds["model"]}

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from benchmarks.model import Pair, difference, make_pair
+from benchmarks.timing import comparison
 from prithvi_hf import composed_upsampling_prithvi as fast_path
 
 
@@ -80,13 +81,7 @@ def time_stages(training: bool, repeats: int) -> list[dict[str, float | str]]:
 
 
 def _row(what: str, name: str, seconds: dict[str, float]) -> dict[str, float | str]:
-    return {
-        "what": f"{what}, {name}: {STAGES[name]}",
-        "ours_ms": 1000 * seconds[name],
-        "alternative_ms": 1000 * seconds["plain"],
-        "alternative": "plain PyTorch module",
-        "ratio": seconds["plain"] / seconds[name],
-    }
+    return comparison(f"{what}, {name}: {STAGES[name]}", seconds[name], seconds["plain"], "plain PyTorch module")
 
 
 def run(repeats: int) -> list[dict[str, float | str]]:

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import median_seconds
+from benchmarks.timing import comparison, median_seconds
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
 from prithvi_hf.convert_prithvi_to_hf import convert_state_dict
 
@@ -196,14 +196,9 @@ def _row(what: str, config: PrithviConfig, seconds: dict[str, float], sizes: dic
         f"{sizes['alternative_multiplications'] / 1e9:.1f} G multiplications an image, ours "
         f"{sizes['ours_parameters'] / 1e6:.1f} M and {sizes['ours_multiplications'] / 1e9:.1f} G layer by layer"
     )
-    return {
-        "what": f"{what}, {config.image_size} px, 1 frame, {config.num_hidden_layers} layers, one head, "
-        f"batch {BATCH_SIZE}, float32",
-        "ours_ms": 1000 * seconds["ours"],
-        "alternative_ms": 1000 * seconds["terratorch"],
-        "alternative": f"terratorch {version('terratorch')}: {BACKBONE} with {heads}",
-        "ratio": seconds["terratorch"] / seconds["ours"],
-    } | sizes
+    what = f"{what}, {config.image_size} px, 1 frame, {config.num_hidden_layers} layers, one head"
+    peer = f"terratorch {version('terratorch')}: {BACKBONE} with {heads}"
+    return comparison(f"{what}, batch {BATCH_SIZE}, float32", seconds["ours"], seconds["terratorch"], peer) | sizes
 
 
 def why_unavailable() -> str | None:

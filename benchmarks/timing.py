@@ -24,3 +24,24 @@ def median_seconds(contenders: Mapping[str, Callable[[], object]], repeats: int)
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def comparison(what: str, ours: float, alternative: float, name: str) -> dict[str, float | str]:
+    """One row of the table.
+
+    Args:
+        what (`str`): What was done.
+        ours (`float`): Our seconds.
+        alternative (`float`): Those of the alternative.
+        name (`str`): What the alternative is.
+
+    Returns:
+        `dict`: `what`, `ours_ms`, `alternative_ms`, `alternative` and `ratio`.
+    """
+    return {
+        "what": what,
+        "ours_ms": 1000 * ours,
+        "alternative_ms": 1000 * alternative,
+        "alternative": name,
+        "ratio": alternative / ours,
+    }

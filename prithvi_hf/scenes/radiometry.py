@@ -18,7 +18,7 @@ import numpy as np
 from transformers.utils import logging
 
 from prithvi_hf.raster_values_prithvi import equals_nodata
-from prithvi_hf.scenes.rasters import DerivedRaster, Window, union
+from prithvi_hf.scenes.rasters import DerivedRaster, Window, header_of, union
 
 
 logger = logging.get_logger(__name__)
@@ -82,16 +82,7 @@ class ScaledRaster(DerivedRaster):
                 f"{raster.name}: expected a factor and an offset for each of {raster.count} bands, found "
                 f"{len(factors)} and {len(offsets)}."
             )
-        super().__init__(
-            name=raster.name,
-            dtype="float32",
-            size=raster.shape[-2:],
-            descriptions=raster.descriptions,
-            nodata=math.nan,
-            crs=raster.crs,
-            transform=raster.transform,
-            path=raster.path,
-        )
+        super().__init__(**{**header_of(raster), "dtype": "float32", "nodata": math.nan})
         self._source, self._factors, self._added = raster, tuple(map(float, factors)), tuple(map(float, offsets))
         self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
 

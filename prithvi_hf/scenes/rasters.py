@@ -186,6 +186,16 @@ class DerivedRaster(RasterSelection, ABC):
             )
 
 
+def header_of(raster: Any) -> dict[str, Any]:
+    """What a derived raster takes over from its source, as arguments of `DerivedRaster`.
+
+    Args:
+        raster: the source.
+    """
+    names = ("name", "dtype", "descriptions", "nodata", "crs", "transform", "path")
+    return {"size": raster.shape[-2:], **{name: getattr(raster, name) for name in names}}
+
+
 class ArrayRaster(DerivedRaster):
     """Bands in memory; `select` and `read` give views.
 
@@ -339,16 +349,7 @@ class MaskedRaster(DerivedRaster):
                 f"{flags.name}: expected one band of unsigned integers of {frame.height} x {frame.width} pixels, "
                 f"found {flags.shape} of {flags.dtype}. Give the mask that belongs to {frame.name}."
             )
-        super().__init__(
-            name=frame.name,
-            dtype=frame.dtype,
-            size=frame.shape[-2:],
-            descriptions=frame.descriptions,
-            nodata=frame.nodata,
-            crs=frame.crs,
-            transform=frame.transform,
-            path=frame.path,
-        )
+        super().__init__(**header_of(frame))
         self._frame, self._flags, self._bits, self._rule, self._unobserved = frame, flags, bits, rule, fill
 
     @property

@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 
 from prithvi_hf.grid_prithvi import largest_shift
 from prithvi_hf.raster_values_prithvi import equals_nodata
-from prithvi_hf.scenes.rasters import DerivedRaster, Window
+from prithvi_hf.scenes.rasters import DerivedRaster, Window, header_of
 from prithvi_hf.scenes.resampling import (
     Interpolator,
     PixelMap,
@@ -180,16 +180,8 @@ class WarpedRaster(DerivedRaster):
     ) -> None:
         if resampling not in ("bilinear", "nearest"):
             raise ValueError(f"resampling: expected 'bilinear' or 'nearest', found {resampling!r}.")
-        super().__init__(
-            name=raster.name,
-            dtype=raster.dtype,
-            size=grid.size,
-            descriptions=raster.descriptions,
-            nodata=raster.nodata,
-            crs=grid.crs,
-            transform=grid.transform,
-            path=raster.path,
-        )
+        place = {"size": grid.size, "crs": grid.crs, "transform": grid.transform}
+        super().__init__(**{**header_of(raster), **place})
         self._source, self._grid, self._resampling = raster, grid, resampling
         self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
         self._fill = _fill_value(np.dtype(raster.dtype), self._missing) if fill is None else fill
