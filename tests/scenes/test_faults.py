@@ -81,6 +81,14 @@ def staged_strips(folder):
     return {path.name: path.stat().st_ino for path in found}
 
 
+def count_staged(folder):
+    """How many strips are there now, while another process makes them, and removes them at the end."""
+    try:
+        return sum(name.startswith("strip_") for name in os.listdir(staging_folder(folder / "map.tif")))
+    except FileNotFoundError:
+        return 0
+
+
 def run_as_command(folder, die_at=None):
     """What a subprocess does; with `die_at` it kills itself in place of its n-th renaming of a file."""
     torch.set_num_threads(1)
@@ -136,17 +144,22 @@ def assert_continued(folder, staged, report, complete):
 
 def test_kills_at_random_moments(tmp_path, complete, start):
     make_scene(tmp_path)
-    run_to_the_end(start, tmp_path)  # starts the server; the next run tells the time
     begin = time.monotonic()
-    assert run_to_the_end(start, tmp_path)[0] == 0
-    duration = time.monotonic() - begin
+    code, report = run_to_the_end(start, tmp_path)
+    assert code == 0
+    strips = report["strips"]["total"]
+    pause = (time.monotonic() - begin) / strips
     moments = random.Random(SEED)
     kills, strips_seen = 0, set()
     while kills < 10:
         for name in (*NAMES, "report.json"):
             (tmp_path / name).unlink(missing_ok=True)
         process = start(tmp_path)
-        time.sleep(moments.uniform(0, 1) * duration)
+        # By what is there, not by the clock alone: how long a process takes to begin differs from run to run.
+        wanted = moments.randrange(strips)
+        while process.is_alive() and count_staged(tmp_path) < wanted:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, pause))
         process.kill()
         process.join(60)
         staged, found = staged_strips(tmp_path), contents(tmp_path)
