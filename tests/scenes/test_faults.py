@@ -202,7 +202,7 @@ def test_the_command_is_killed_and_given_again(tmp_path):
     options = ["--model", model, "--frames", scene, "--device", "cpu", "--report", tmp_path / "report.json", "--quiet"]
     command = [sys.executable, "-m", "prithvi_hf.cli", "predict", *options, "--output"]
     with subprocess.Popen([*command, tmp_path / "map.tif"]) as process:
-        while len(staged_strips(tmp_path)) < 3:
+        while count_staged(tmp_path) < 3:
             assert process.poll() is None
             time.sleep(0.002)
         process.kill()
