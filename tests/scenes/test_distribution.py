@@ -41,16 +41,16 @@ class ThreadGroup(ProcessGroup):
     def share(self, value):
         barrier, board = self._group
         board[self.index] = value
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
         values = list(board)
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
         return values
 
 
 def launch(count, run):
     """Run a function in each process of a group and give all results."""
     with ThreadPoolExecutor(count) as pool:
-        return [future.result(timeout=30) for future in [pool.submit(run, group) for group in ThreadGroup.of(count)]]
+        return [future.result(timeout=120) for future in [pool.submit(run, group) for group in ThreadGroup.of(count)]]
 
 
 def work_of(predict, finished=()):

@@ -38,6 +38,9 @@ def test_an_iterator_in_the_background_runs_a_few_items_ahead_and_is_closed():
 
     with BackgroundIterator(count, limit=2, name="scene reader") as items:
         assert [next(items) for _ in range(3)] == [0, 1, 2]
+        patience = time.monotonic() + 30
+        while len(made) < 6 and time.monotonic() < patience:
+            time.sleep(0.01)
         time.sleep(0.1)
         assert made == [0, 1, 2, 3, 4, 5], "two that wait, and one that waits to be put there"
     assert closed.is_set()
