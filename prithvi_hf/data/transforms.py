@@ -128,7 +128,8 @@ class SegmentationTransform:
         _check_mask(image, mask)
         pixel_values, labels = self._process(image, mask)
         turn = self._draw_turn(labels.shape, _Dice())
-        return _flip_and_turn(pixel_values, *turn), _flip_and_turn(labels, *turn)
+        pixel_values, labels = (torch.from_numpy(turn_array(part.numpy(), *turn)) for part in (pixel_values, labels))
+        return pixel_values, labels
 
     def _process(self, image: Image, mask: GeoTiffRaster | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Applies the image processor to one image: `(num_channels, num_frames, height, width)`, `(height, width)`."""
@@ -382,9 +383,3 @@ def _pad(pixel_values: torch.Tensor, labels: torch.Tensor, size: tuple[int, int]
     )
     padded = torch.nn.functional.pad(labels, (0, missing[1], 0, missing[0]), value=IGNORED_LABEL)
     return pixel_values[..., rows, :][..., columns], padded
-
-
-def _flip_and_turn(tensor: torch.Tensor, flip: bool, turns: int) -> torch.Tensor:
-    """Flips left-right, then turns by quarters, over the last two axes."""
-    flipped = tensor.flip(-1) if flip else tensor
-    return torch.rot90(flipped, turns, dims=(-2, -1)).contiguous()
