@@ -39,6 +39,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.data import CachedChips, SegmentationTransform, SplitAudit, collate_chips
 from prithvi_hf.disk import check_writable_folder, no_room_left, no_room_message
+from prithvi_hf.process_group import leave_process_group
 from prithvi_hf.recipe import Recipe, parse_arguments
 from prithvi_hf.recipe_data import cache_splits, check_splits, load_splits
 from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
@@ -296,6 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     try:
         execute(run)
+        leave_process_group()
     except KeyboardInterrupt:
         print(f"finetune.py: interrupted{how_to_go_on(recipe)}", file=sys.stderr)
         return 130

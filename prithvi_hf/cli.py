@@ -104,6 +104,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         options: The options of `evaluate`.
     """
     from prithvi_hf.evaluation import evaluate_recipe, evaluation_recipe, recipe_of_model, write_results
+    from prithvi_hf.process_group import leave_process_group
     from prithvi_hf.scenes.writer import check_output_path
 
     if options.output is not None:
@@ -126,6 +127,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         first = recipe.training.process_index == 0
         model, image_processor = load_model(options.model)
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
+    leave_process_group()
     if not first:
         return
     for result in results:
