@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     try:
         execute(run)
-        leave_process_group()
+        leave_process_group(run.trainer)
     except KeyboardInterrupt:
         print(f"finetune.py: interrupted{how_to_go_on(recipe)}", file=sys.stderr)
         return 130

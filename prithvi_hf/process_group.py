@@ -1,18 +1,31 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Leaving torch's process group at the end of a program."""
 
+import gc
+
 import torch.distributed
+from transformers import Trainer
 
 
-def leave_process_group() -> None:
-    """Leave the process group that training joined under `torchrun` or `accelerate launch`, if there is one.
+def leave_process_group(trainer: Trainer | None = None) -> None:
+    """Leave the process group that was joined under `torchrun` or `accelerate launch`, if there is one.
 
-    A process that exits as a member of a gloo group may abort (exit status -6, "terminate called without an active
-    exception"): the group's threads still hold tensors, and give them back to an interpreter that is gone
-    (pytorch/pytorch 190489). The launcher then reports a run as failed that was complete.
+    The threads of a gloo group give back the tensors of the last communication a moment after it, for which they need
+    the interpreter. A process that ends as a member may therefore abort ("terminate called without an active
+    exception", pytorch/pytorch 190489), and the launcher reports a run as failed that was complete. And one that
+    leaves before its `DistributedDataParallel` is gone may wait for ever: that is then the last to hold the group, and
+    its end waits for those threads without letting go of the interpreter.
 
     Call it once all communication is done, and not after an error: leaving waits for the other processes with NCCL,
     and they may wait for what the failed one never sent.
+
+    Args:
+        trainer (`Trainer`, *optional*): The trainer that trained; its wrapped model is let go of, its model stays.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    if trainer is not None:
+        trainer.model_wrapped = trainer.model
+        trainer.accelerator.free_memory()
+    gc.collect()
+    torch.distributed.destroy_process_group()
