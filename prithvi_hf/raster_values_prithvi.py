@@ -260,7 +260,9 @@ def scale_and_normalize(
         out: contiguous float32 array of the result's shape to write into, such as one example's place in a batch.
 
     Returns:
-        float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std` in float32.
+        float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std`, computed as
+        `(x - shift) * gain` with figures made in float64: two passes in place of four, and no further from the exact
+        value than the original's order in float32.
     """
     channels, *size = frames[0].values.shape
     by_date = options["frame_order"] == "original_crop"
@@ -276,15 +278,25 @@ def scale_and_normalize(
 
 def _scale(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray) -> None:
     """Scales and normalises (num_channels, num_frames, height, width) into float32, which may be the same array."""
-    if options["do_rescale"] and options["rescale_factor"] != 1:
-        np.multiply(values, np.float32(options["rescale_factor"]), out=out, dtype=np.float32, casting="unsafe")
-    elif out is not values:
-        out[...] = values
-    if options["do_rescale"] and options["rescale_offset"] != 0:
-        out += np.float32(options["rescale_offset"])
-    if options["do_normalize"]:
-        out -= np.asarray(options["image_mean"], dtype=np.float32).reshape(-1, 1, 1, 1)
-        out /= np.asarray(options["image_std"], dtype=np.float32).reshape(-1, 1, 1, 1)
+    shift, gain = (figures.numpy() for figures in _shift_and_gain(options))
+    np.subtract(values, shift, out=out, dtype=np.float32, casting="unsafe")
+    np.multiply(out, gain, out=out)
+
+
+def _shift_and_gain(options: Mapping[str, Any], device: str | torch.device = "cpu") -> tuple[torch.Tensor, ...]:
+    """Scaling and normalisation of each channel as `(x - shift) * gain`, (num_channels, 1, 1, 1) each."""
+    factor, offset = (options["rescale_factor"], options["rescale_offset"]) if options["do_rescale"] else (1.0, 0.0)
+    mean, std = (options["image_mean"], options["image_std"]) if options["do_normalize"] else ([0.0], [1.0])
+    return _figures_a_channel(factor, offset, tuple(mean), tuple(std), torch.device(device))
+
+
+@lru_cache(maxsize=32)
+def _figures_a_channel(
+    factor: float, offset: float, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    figures = torch.tensor([mean, std], dtype=torch.float64)
+    shift, gain = (figures[0] - offset) / factor, factor / figures[1]
+    return tuple(part.to(device, torch.float32).reshape(-1, 1, 1, 1) for part in (shift, gain))
 
 
 def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
@@ -352,27 +364,11 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
         for own, place in zip(values.numpy(), output.numpy(), strict=True):
             _scale(own, options, place)
     else:
-        output.copy_(values)
-        _scale_on_device(output, options)
+        shift, gain = _shift_and_gain(options, values.device)
+        output.copy_(values).sub_(shift).mul_(gain)
     if options["frame_order"] == "original_crop":
         return output.transpose(1, 2).contiguous().reshape(values.shape)
     return output
-
-
-def _scale_on_device(values: torch.Tensor, options: Mapping[str, Any]) -> None:
-    """`_scale` for a batch, in place; the same figures."""
-    if options["do_rescale"] and options["rescale_factor"] != 1:
-        values.mul_(options["rescale_factor"])
-    if options["do_rescale"] and options["rescale_offset"] != 0:
-        values.add_(options["rescale_offset"])
-    if options["do_normalize"]:
-        values.sub_(_a_channel(tuple(options["image_mean"]), values.device))
-        values.div_(_a_channel(tuple(options["image_std"]), values.device))
-
-
-@lru_cache(maxsize=32)
-def _a_channel(figures: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(figures, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1)
 
 
 @dataclass
