@@ -394,18 +394,18 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: as there.
         """
         frames, options = image.frames, image.options
-        if check_units or options["mask_nodata_labels"] or not replacement_changes_nothing(frames, options):
+        missing, nodata_mask = [None] * len(frames), None
+        if check_units or options["mask_nodata_labels"] or not self._nothing_missing(image):
             missing, nodata_mask = find_nodata(frames, options)
-            read = ReadImage(frames, missing, nodata_mask, None, options)
-        else:
-            nodata_mask = np.zeros(frames[0].values.shape[-2:], dtype=bool)
-            read = ReadImage(frames, [None] * len(frames), None, None, options)
         if check_units:
-            self._check_units(frames, read.missing, options)
+            self._check_units(frames, missing, options)
         if image.mask is not None:
-            options = {**options, "mask_limits": image.mask_limits}
-            read.labels = labels_of(image.mask, image.mask_name, nodata_mask, options, labels)
-        return read
+            size, options = frames[0].values.shape[-2:], {**options, "mask_limits": image.mask_limits}
+            labels = labels_of(image.mask, image.mask_name, size, nodata_mask, options, labels)
+        return ReadImage(frames, missing, nodata_mask, None if image.mask is None else labels, image.options)
+
+    def _nothing_missing(self, image: ImageValues) -> bool:
+        return image.nothing_missing or replacement_changes_nothing(image.frames, image.options)
 
     def _check_units(self, frames: list[Frame], missing: list[np.ndarray | None], options: Mapping[str, Any]) -> None:
         """Warns once for each set of options."""

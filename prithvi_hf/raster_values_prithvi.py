@@ -5,7 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +37,11 @@ class Frame:
     tag: float | None = None
     file_mask: np.ndarray | None = None
     limits: tuple[float, float] | None = None
+
+    def crop(self, place: tuple[Any, ...]) -> "Frame":
+        """A part of the frame, without a copy; `place` indexes the last two axes."""
+        file_mask = None if self.file_mask is None else self.file_mask[place]
+        return Frame(self.values[place], self.name, self.tag, file_mask, self.limits)
 
 
 def is_raster(value: Any) -> bool:
@@ -271,32 +276,36 @@ def scale_and_normalize(
     shape = (len(frames), channels, *size) if by_date else (channels, len(frames), *size)
     memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
-    _replace_missing(frames, missing, options, output)
-    _scale(output, options, output)
+    shift, gain = _shift_and_gain(options)
+    if any(where is not None for where in missing):
+        _replace_missing(frames, missing, options, output)
+        _scale(output, shift, gain, output)
+    else:
+        for t, frame in enumerate(frames):
+            _scale(frame.values, shift[:, 0], gain[:, 0], output[:, t])
     return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
-def _scale(values: np.ndarray, options: Mapping[str, Any], out: np.ndarray) -> None:
-    """Scales and normalises (num_channels, num_frames, height, width) into float32, which may be the same array."""
-    shift, gain = (figures.numpy() for figures in _shift_and_gain(options))
-    np.subtract(values, shift, out=out, dtype=np.float32, casting="unsafe")
+def _scale(values: np.ndarray, shift: np.ndarray, gain: np.ndarray, out: np.ndarray) -> None:
+    """Scales and normalises into float32, which may be the same array."""
+    with np.errstate(over="ignore"):
+        np.subtract(values, shift, out=out, dtype=np.float32, casting="unsafe")
     np.multiply(out, gain, out=out)
 
 
-def _shift_and_gain(options: Mapping[str, Any], device: str | torch.device = "cpu") -> tuple[torch.Tensor, ...]:
-    """Scaling and normalisation of each channel as `(x - shift) * gain`, (num_channels, 1, 1, 1) each."""
+def _shift_and_gain(options: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Scaling and normalisation of each channel as `(x - shift) * gain`, float32 (num_channels, 1, 1, 1)."""
     factor, offset = (options["rescale_factor"], options["rescale_offset"]) if options["do_rescale"] else (1.0, 0.0)
     mean, std = (options["image_mean"], options["image_std"]) if options["do_normalize"] else ([0.0], [1.0])
-    return _figures_a_channel(factor, offset, tuple(mean), tuple(std), torch.device(device))
+    return _figures_a_channel(factor, offset, tuple(mean), tuple(std))
 
 
 @lru_cache(maxsize=32)
 def _figures_a_channel(
-    factor: float, offset: float, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[torch.Tensor, ...]:
-    figures = torch.tensor([mean, std], dtype=torch.float64)
-    shift, gain = (figures[0] - offset) / factor, factor / figures[1]
-    return tuple(part.to(device, torch.float32).reshape(-1, 1, 1, 1) for part in (shift, gain))
+    factor: float, offset: float, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    shift, gain = (np.array(mean) - offset) / factor, factor / np.array(std)
+    return tuple(figures.astype(np.float32).reshape(-1, 1, 1, 1) for figures in (shift, gain))
 
 
 def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
@@ -358,17 +367,23 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
     Returns:
         float32, the same shape.
     """
-    output = torch.empty(values.shape, dtype=torch.float32, device=values.device)
+    shift, gain = _shift_and_gain(options)
     if values.device.type == "cpu":
-        # One image at a time stays in the cache; and torch's threads would be taken from the processes that load.
-        for own, place in zip(values.numpy(), output.numpy(), strict=True):
-            _scale(own, options, place)
+        # numpy's: torch would take its threads from the processes that load. One image at a time stays in the cache.
+        array = np.empty(values.shape, dtype=np.float32)
+        for own, place in zip(values.numpy(), array, strict=True):
+            _scale(own, shift, gain, place)
+        output = torch.from_numpy(array)
     else:
-        shift, gain = _shift_and_gain(options, values.device)
-        output.copy_(values).sub_(shift).mul_(gain)
+        output = values.to(torch.float32, copy=True)
+        output.sub_(_on_device(shift, values.device)).mul_(_on_device(gain, values.device))
     if options["frame_order"] == "original_crop":
         return output.transpose(1, 2).contiguous().reshape(values.shape)
     return output
+
+
+def _on_device(figures: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(figures).to(device, non_blocking=True)
 
 
 @dataclass
@@ -381,6 +396,7 @@ class ImageValues:
         mask_name: what messages call the mask.
         mask_limits: a smallest and a largest number between which all values of the mask are known to lie, or None.
         options: options of the image processor.
+        nothing_missing: whether it is known that no value of the frames is to be replaced.
     """
 
     frames: list[Frame]
@@ -388,6 +404,7 @@ class ImageValues:
     mask_name: str
     mask_limits: tuple[float, float] | None
     options: Mapping[str, Any]
+    nothing_missing: bool = False
 
     @property
     def is_lasting(self) -> bool:
@@ -403,17 +420,14 @@ class ImageValues:
         """
         row, column, height, width = window
         place = (..., slice(row, row + height), slice(column, column + width))
-        frames = [
-            Frame(
-                frame.values[place],
-                frame.name,
-                frame.tag,
-                None if frame.file_mask is None else frame.file_mask[place],
-                frame.limits,
-            )
-            for frame in self.frames
-        ]
-        return replace(self, frames=frames, mask=None if self.mask is None else self.mask[place])
+        return ImageValues(
+            [frame.crop(place) for frame in self.frames],
+            None if self.mask is None else self.mask[place],
+            self.mask_name,
+            self.mask_limits,
+            self.options,
+            self.nothing_missing,
+        )
 
 
 @dataclass
@@ -438,16 +452,15 @@ class ReadImage:
     options: Mapping[str, Any]
 
     def turned(self, flip: bool, quarters: int) -> "ReadImage":
-        """The image without its labels, flipped left-right, then turned by quarters against the clock."""
+        """The values to write, flipped left-right, then turned by quarters against the clock; no labels, no mask."""
         if not flip and not quarters % 4:
             return self
-
-        def turn(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else turn_array(array, flip, quarters)
-
-        frames = [replace(frame, values=turn(frame.values), file_mask=turn(frame.file_mask)) for frame in self.frames]
-        missing = [turn(where) for where in self.missing]
-        return replace(self, frames=frames, missing=missing, nodata_mask=turn(self.nodata_mask), labels=None)
+        frames = [
+            Frame(turn_array(frame.values, flip, quarters), frame.name, frame.tag, limits=frame.limits)
+            for frame in self.frames
+        ]
+        missing = [None if where is None else turn_array(where, flip, quarters) for where in self.missing]
+        return ReadImage(frames, missing, None, None, self.options)
 
     def pixel_values(self, out: np.ndarray | None = None) -> np.ndarray:
         """Scaled and normalised values, as [`scale_and_normalize`] gives them.

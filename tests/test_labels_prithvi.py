@@ -43,7 +43,7 @@ def test_all_ways_to_labels_agree(values, ignored, reduce_labels, num_labels, wi
     found = []
     for own, out, more in ways:
         try:
-            labels = labels_of(own, "mask", NO_PIXEL, {**options, **more}, out)
+            labels = labels_of(own, "mask", NO_PIXEL.shape, NO_PIXEL, {**options, **more}, out)
         except ValueError as error:
             found.append(str(error))
             continue
@@ -60,4 +60,6 @@ def test_largest_and_smallest_values_do_not_wrap_around(dtype):
     options = as_options(ignore_values=[int(limits.max), int(limits.min)], do_reduce_labels=True, num_labels=3)
     for known in (None, (float(limits.min), float(limits.max))):
         out = np.empty(SIZE, dtype=np.int16)
-        assert (labels_of(values, "mask", NO_PIXEL, {**options, "mask_limits": known}, out) == -100).all()
+        assert (
+            labels_of(values, "mask", NO_PIXEL.shape, NO_PIXEL, {**options, "mask_limits": known}, out) == -100
+        ).all()

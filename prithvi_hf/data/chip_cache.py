@@ -22,6 +22,7 @@ from datasets import Features
 from rasterio.crs import CRS
 
 from .raster import GeoTiffRaster, _Header
+from .shared_batches import BatchRows
 
 
 try:
@@ -260,13 +261,15 @@ class CachedChips(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         """Rows of a batch, which torch's DataLoader asks for together."""
         for index in indices:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"Expected a chip of {len(self)}, found {index}.")
         columns = {name: [self._value(name, int(index)) for index in indices] for name in self.features}
         columns = columns if self.transform is None else self.transform(columns)
+        if all(isinstance(values, torch.Tensor) for values in columns.values()):
+            return BatchRows(columns)
         return [{name: values[i] for name, values in columns.items()} for i in range(len(indices))]
 
     def _value(self, column: str, index: int) -> Any:

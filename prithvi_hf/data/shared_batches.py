@@ -12,7 +12,8 @@ import itertools
 import math
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -27,7 +28,8 @@ _SLOTS = 8
 _PAGE = 4096
 _FREE, _TAKEN, _SENT = 0, 1, 2
 
-Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+# Name, shape and numpy data type of each tensor.
+Layout = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
 class _Slots:
@@ -40,16 +42,22 @@ class _Slots:
         self.key = (os.getpid(), next(self._counter))
         storage = torch.UntypedStorage._new_shared(_PAGE + _SLOTS * self.slot_bytes)
         self.memory = torch.empty(0, dtype=torch.uint8).set_(storage)
-        self.states = self.memory.numpy()[:_SLOTS]
+        self.bytes = self.memory.numpy()
+        self.states = self.bytes[:_SLOTS]
+        self.address = self.memory.data_ptr()
         self.announced = False
 
     def take(self) -> int | None:
         """A free slot, taken now, if there is one."""
-        free = np.flatnonzero(self.states == _FREE)
-        if not len(free):
+        slot = self.states.tobytes().find(_FREE)
+        if slot < 0:
             return None
-        self.states[free[0]] = _TAKEN
-        return int(free[0])
+        self.states[slot] = _TAKEN
+        return slot
+
+    def address_of(self, slot: int) -> int:
+        """Address of a slot's first tensor."""
+        return self.address + _PAGE + slot * self.slot_bytes
 
 
 class SharedBatch(dict):
@@ -60,6 +68,25 @@ class SharedBatch(dict):
         self.slots, self.slot = slots, slot
 
 
+class BatchRows(Sequence[dict[str, torch.Tensor]]):
+    """The rows of a batch that is whole: a collation takes it as it is, anyone else row by row, without a copy.
+
+    Args:
+        batch (`dict[str, torch.Tensor]`): tensors with the rows along their first axis.
+    """
+
+    def __init__(self, batch: dict[str, torch.Tensor]) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(next(iter(self.batch.values())))
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)  # which ends a loop over the rows
+        return {name: tensor[index] for name, tensor in self.batch.items()}
+
+
 # Of a worker: its slots, and which of them a tensor that is alive lies in, by the address of its memory.
 _own: _Slots | None = None
 _taken: dict[int, tuple[_Slots, int, tuple[int, ...]]] = {}
@@ -67,23 +94,25 @@ _taken: dict[int, tuple[_Slots, int, tuple[int, ...]]] = {}
 _received: dict[tuple[int, int], np.ndarray] = {}
 
 
-def empty_batch(layout: Layout) -> dict[str, torch.Tensor]:
+def empty_batch(shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, torch.Tensor]:
     """Uninitialised tensors for a batch; in a worker of a DataLoader in a slot of its shared memory, if one is free.
 
     Args:
-        layout (`Mapping[str, tuple]`): shape and data type of each tensor.
+        shapes (`Mapping[str, tuple]`): shape and data type of each tensor.
 
     Returns:
         `dict[str, torch.Tensor]`: the tensors, contiguous.
     """
     if get_worker_info() is not None:
-        slots = _slots_of(_layout_bytes(layout))
+        layout = tuple([(name, shape, _numpy_name(dtype)) for name, (shape, dtype) in shapes.items()])
+        slots = _slots_of(_places(layout)[1])
         slot = slots.take()
         if slot is not None:
-            tensors = _tensors_in(slots.memory.numpy(), slots.slot_bytes, slot, layout, _release_unsent)
-            _taken[_address(tensors)] = (slots, slot, _addresses(tensors))
+            address = slots.address_of(slot)
+            tensors = _tensors_in(slots.bytes, slots.slot_bytes, slot, layout, _release_unsent, address)
+            _taken[address] = (slots, slot, _addresses(tensors))
             return tensors
-    return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
+    return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
 
 
 def pack_batch(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -92,8 +121,9 @@ def pack_batch(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     Args:
         tensors (`dict[str, torch.Tensor]`): a batch, whole.
     """
-    slots, slot, addresses = _taken.get(_address(tensors), (None, 0, ()))
-    return SharedBatch(tensors, slots, slot) if slots and addresses == _addresses(tensors) else tensors
+    addresses = _addresses(tensors)
+    slots, slot, own = _taken.get(addresses[0], (None, 0, ()))
+    return SharedBatch(tensors, slots, slot) if slots and own == addresses else tensors
 
 
 def _slots_of(slot_bytes: int) -> _Slots:
@@ -104,34 +134,34 @@ def _slots_of(slot_bytes: int) -> _Slots:
     return _own
 
 
-def _layout_bytes(layout: Layout) -> int:
-    return sum(-(-math.prod(shape) * dtype.itemsize // 64) * 64 for shape, dtype in layout.values())
+@lru_cache(maxsize=16)
+def _numpy_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
-def _address(tensors: Mapping[str, torch.Tensor]) -> int:
-    """The address of a batch, that of its first tensor."""
-    return next(iter(tensors.values())).data_ptr()
+@lru_cache(maxsize=64)
+def _places(layout: Layout) -> tuple[list[int], int]:
+    """Offset of each tensor in a slot, and the bytes of all."""
+    sizes = [-(-math.prod(shape) * np.dtype(dtype).itemsize // 64) * 64 for _, shape, dtype in layout]
+    return [0, *itertools.accumulate(sizes)][:-1], sum(sizes)
 
 
 def _addresses(tensors: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in tensors.values())
+    return tuple([tensor.data_ptr() for tensor in tensors.values()])
 
 
 def _tensors_in(
-    memory: np.ndarray, slot_bytes: int, slot: int, layout: Layout, release: Any
+    memory: np.ndarray, slot_bytes: int, slot: int, layout: Layout, release: Callable[..., None], *arguments: Any
 ) -> dict[str, torch.Tensor]:
     """Tensors on a slot's memory; `release` is called when the last of them is gone."""
-    start = _PAGE + slot * slot_bytes
+    offsets, size = _places(layout)
     # Every tensor holds on to this one array, and it to the memory.
-    whole = np.frombuffer(memory.data, dtype=np.uint8, count=_layout_bytes(layout), offset=start)
-    weakref.finalize(whole, release, memory, slot, whole.ctypes.data).atexit = False
-    tensors, offset = {}, 0
-    for name, (shape, dtype) in layout.items():
-        size = math.prod(shape) * dtype.itemsize
-        part = whole[offset : offset + size].view(str(dtype).removeprefix("torch.")).reshape(shape)
-        tensors[name] = torch.from_numpy(part)
-        offset += -(-size // 64) * 64
-    return tensors
+    whole = np.frombuffer(memory.data, dtype=np.uint8, count=size, offset=_PAGE + slot * slot_bytes)
+    weakref.finalize(whole, release, memory, slot, *arguments).atexit = False
+    return {
+        name: torch.from_numpy(np.ndarray(shape, dtype, whole, offset))
+        for (name, shape, dtype), offset in zip(layout, offsets, strict=True)
+    }
 
 
 def _release_unsent(memory: np.ndarray, slot: int, address: int) -> None:
@@ -141,7 +171,7 @@ def _release_unsent(memory: np.ndarray, slot: int, address: int) -> None:
         memory[slot] = _FREE
 
 
-def _release_received(memory: np.ndarray, slot: int, address: int) -> None:
+def _release_received(memory: np.ndarray, slot: int) -> None:
     memory[slot] = _FREE
 
 
@@ -151,7 +181,7 @@ def _reduce(batch: SharedBatch) -> tuple[Any, ...]:
     memory = None if slots.announced else slots.memory
     slots.announced = True
     slots.states[batch.slot] = _SENT
-    layout = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()}
+    layout = tuple([(name, tuple(tensor.shape), _numpy_name(tensor.dtype)) for name, tensor in batch.items()])
     return _receive, (slots.key, memory, slots.slot_bytes, batch.slot, layout)
 
 
@@ -179,4 +209,4 @@ def _is_alive(process_id: int) -> bool:
 ForkingPickler.register(SharedBatch, _reduce)
 
 
-__all__ = ["SharedBatch", "empty_batch", "pack_batch"]
+__all__ = ["BatchRows", "SharedBatch", "empty_batch", "pack_batch"]

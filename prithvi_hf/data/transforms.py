@@ -9,10 +9,16 @@ import numpy as np
 import torch
 
 from ..image_processing_prithvi import PrithviImageProcessor
-from ..labels_prithvi import IGNORED_LABEL
-from ..raster_values_prithvi import ImageValues, ReadImage, can_stay_as_in_file, turn_array
+from ..labels_prithvi import IGNORED_LABEL, ignored_between, labels_between
+from ..raster_values_prithvi import (
+    ImageValues,
+    ReadImage,
+    can_stay_as_in_file,
+    replacement_changes_nothing,
+    turn_array,
+)
 from .raster import GeoTiffRaster
-from .shared_batches import empty_batch, pack_batch
+from .shared_batches import BatchRows, empty_batch, pack_batch
 
 
 _MAX_DRAWS = 10
@@ -21,6 +27,8 @@ _CROPS_CHECKED_FOR_UNITS = 64
 
 Image = GeoTiffRaster | tuple[GeoTiffRaster, ...]
 CropWindow = tuple[int, int, int, int]
+# A chip, its random numbers, and its places in the batch: of values and of labels.
+_Example = tuple["_Chip", list[int], np.ndarray, np.ndarray]
 
 
 class SegmentationTransform:
@@ -94,7 +102,7 @@ class SegmentationTransform:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_chips": {}}  # they are known by where they lie in this process
 
-    def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
+    def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         """Transforms a batch of rows.
 
         Args:
@@ -102,9 +110,10 @@ class SegmentationTransform:
                 no such column, for evaluation without labels).
 
         Returns:
-            `dict[str, list[torch.Tensor]]`: `pixel_values` float32, each `(num_channels, num_frames, height, width)`,
-            or `file_values` (see `normalize`), and `labels` int64 (with `file_values` int16), each `(height, width)`,
-            ignored pixels -100; no `labels` where no row has a mask.
+            `dict`: one tensor a row, in a list or, of training crops, along the first axis of one tensor:
+            `pixel_values` float32, each `(num_channels, num_frames, height, width)`, or `file_values` (see
+            `normalize`), and `labels` int64 (with `file_values` int16), each `(height, width)`, ignored pixels -100;
+            no `labels` where no row has a mask.
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
@@ -127,7 +136,7 @@ class SegmentationTransform:
             return self._process(image, mask)
         _check_mask(image, mask)
         pixel_values, labels = self._process(image, mask)
-        turn = self._draw_turn(labels.shape, _Dice())
+        turn = self._draw_turn(labels.shape, _Dice(_Dice.numbers_for(1)[0]))
         pixel_values, labels = (torch.from_numpy(turn_array(part.numpy(), *turn)) for part in (pixel_values, labels))
         return pixel_values, labels
 
@@ -138,7 +147,7 @@ class SegmentationTransform:
 
     # ------------------------------------------------------------------ crops
 
-    def _draw_batch(self, images: Sequence[Image], masks: Sequence[GeoTiffRaster | None]) -> dict[str, Any]:
+    def _draw_batch(self, images: Sequence[Image], masks: Sequence[GeoTiffRaster | None]) -> dict[str, torch.Tensor]:
         """Crops of several chips, each written to its place in one batch."""
         self._forget_chips()
         channels, frames = len(self.image_processor.bands), self.image_processor.num_frames
@@ -149,11 +158,12 @@ class SegmentationTransform:
                 "labels": ((len(images), *self.crop_size), self._label_type()),
             }
         )
-        places = zip(*(tensor.numpy() for tensor in batch.values()), strict=True)
-        dice = _Dice()
-        for image, mask, place in zip(images, masks, places, strict=True):
-            self._write_example(self._source(image, mask), dice, *place)
-        return {name: list(tensor.unbind()) for name, tensor in batch.items()}
+        arrays = [tensor.numpy() for tensor in batch.values()]
+        chips = [self._source(image, mask) for image, mask in zip(images, masks, strict=True)]
+        examples = list(zip(chips, _Dice.numbers_for(len(chips)), *arrays, strict=True))
+        for example in self._write_plain_examples(examples, arrays[1]):
+            self._write_example(*example)
+        return batch
 
     def _common_type(self, images: Sequence[Image]) -> torch.dtype:
         """The data type of all files of a batch, if they have one that can be handed on, or else float32."""
@@ -168,11 +178,50 @@ class SegmentationTransform:
         is_short = not self.normalize and num_labels is not None and num_labels <= torch.iinfo(torch.int16).max
         return torch.int16 if is_short else torch.int64
 
-    def _write_example(self, chip: "_Chip", dice: "_Dice", values: np.ndarray, labels: np.ndarray) -> None:
-        is_whole = all(side >= wanted for side, wanted in zip(chip.size, self.crop_size, strict=True))
-        crop = self._draw_crop(chip, dice, labels if is_whole else None)
+    def _write_plain_examples(self, examples: list[_Example], labels: np.ndarray) -> list[_Example]:
+        """Writes a batch of plain chips with a fraction of the steps of `_write_example`, the same figures.
+
+        Labels are made for the whole batch at once.
+
+        Returns:
+            The examples that are still to be written: those whose first crop holds no valid label, or all, where
+            their chips are not plain.
+        """
+        chips, options = [example[0] for example in examples], self._chips_options
+        if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or not all(chip.is_plain for chip in chips):
+            return examples
+        limits = (min([chip.mask_limits[0] for chip in chips]), max([chip.mask_limits[1] for chip in chips]))
+        if ignored_between(limits, options) is None:
+            return examples
+        own = labels if labels.dtype == np.int16 else np.empty(labels.shape, dtype=np.int16)
+        turns = [self._write_plain_values(*example[:3], place) for example, place in zip(examples, own, strict=True)]
+        labels_between(own, limits, options, own)
+        for place, turn in zip(own, turns, strict=True):
+            if any(turn):
+                place[...] = turn_array(place, *turn)
+        if own is not labels:
+            labels[...] = own
+        largest = own.max(axis=(1, 2)).tolist()
+        return [example for example, label in zip(examples, largest, strict=True) if label == IGNORED_LABEL]
+
+    def _write_plain_values(
+        self, chip: "_Chip", numbers: list[int], values: np.ndarray, mask: np.ndarray
+    ) -> tuple[bool, int]:
+        """Writes the pixel values and the mask as it is in the file; returns the turn that the mask still takes."""
+        dice = _Dice(numbers)
         turn = self._draw_turn(self.crop_size, dice)
-        if is_whole:
+        crop = chip.in_memory.crop(_draw_window(chip.size, self.crop_size, dice))
+        mask[...] = crop.mask
+        self._write_values(
+            ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options).turned(*turn), values
+        )
+        return turn
+
+    def _write_example(self, chip: "_Chip", numbers: list[int], values: np.ndarray, labels: np.ndarray) -> None:
+        dice = _Dice(numbers)
+        turn = self._draw_turn(self.crop_size, dice)
+        crop = self._draw_crop(chip, dice, labels if chip.is_large else None)
+        if chip.is_large:
             self._write_values(crop.turned(*turn), values)
             if any(turn):
                 labels[...] = turn_array(labels, *turn)
@@ -192,7 +241,7 @@ class SegmentationTransform:
             return self._chips[key]
         _check_rasters(image, mask)
         _check_mask(image, mask)
-        chip = _Chip(image, mask, self.image_processor)
+        chip = _Chip(image, mask, self.image_processor, self.crop_size)
         if chip.in_memory is not None:
             self._chips[key] = chip
         return chip
@@ -231,18 +280,29 @@ class SegmentationTransform:
 
 
 class _Dice:
-    """Random numbers of torch's global generator, drawn many at once: one by one they take longer than a crop."""
+    """Random numbers of one example, from torch's global generator.
 
-    _COUNT, _LIMIT = 64, 2**62  # so large that a remainder is as good as evenly distributed
+    They are drawn for a whole batch at once, since one by one they take longer than a crop, and as many for each
+    example as it may ever need, so that one example's crops do not depend on another's.
 
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
+    Args:
+        numbers (`list[int]`): a row of `numbers_for`.
+    """
+
+    _LIMIT = 2**62  # so large that a remainder is as good as evenly distributed
+    _COUNT = 2 + 2 * _MAX_DRAWS + 3  # the turn, the windows, and the window around a pixel
+
+    def __init__(self, numbers: list[int]) -> None:
+        self._numbers = iter(numbers)
+
+    @classmethod
+    def numbers_for(cls, examples: int) -> list[list[int]]:
+        """Numbers for so many examples."""
+        return torch.randint(cls._LIMIT, (examples, cls._COUNT)).tolist()
 
     def below(self, limit: int) -> int:
         """A number from 0 to `limit` - 1."""
-        if not self.numbers:
-            self.numbers = torch.randint(self._LIMIT, (self._COUNT,)).tolist()
-        return self.numbers.pop() % limit
+        return next(self._numbers) % limit
 
 
 class _Chip:
@@ -251,19 +311,35 @@ class _Chip:
     Attributes:
         size (`tuple[int, int]`): height and width in pixels.
         in_memory (`ImageValues`, *optional*): the whole chip, where its pixels lie in memory anyway.
+        mask_limits (`tuple[float, float]`, *optional*): smallest and largest value of that mask, where known.
+        is_large (`bool`): whether a crop fits into it.
+        is_plain (`bool`): whether its crops need no look at single values: none is missing, and its mask holds
+            integers between known limits.
     """
 
-    def __init__(self, image: Image, mask: GeoTiffRaster, processor: PrithviImageProcessor) -> None:
+    def __init__(
+        self, image: Image, mask: GeoTiffRaster, processor: PrithviImageProcessor, crop_size: tuple[int, int]
+    ) -> None:
         self.image, self.mask, self.processor = image, mask, processor
         self.size = tuple(mask.shape[-2:])
         self.in_memory = self._find_in_memory()
+        self.mask_limits = None if self.in_memory is None else self.in_memory.mask_limits
+        self.is_large = all(side >= wanted for side, wanted in zip(self.size, crop_size, strict=True))
+        self.is_plain = self.is_large and self.mask_limits is not None and self._needs_no_look(self.in_memory)
 
     def _find_in_memory(self) -> ImageValues | None:
-        own_way = type(self.processor).read_image is not PrithviImageProcessor.read_image
+        kind = type(self.processor)
+        steps = ("read_image", "open_image", "examine")
+        own_way = any(getattr(kind, step) is not getattr(PrithviImageProcessor, step) for step in steps)
         if own_way or not all(hasattr(raster, "read_shared") for raster in (*_frames(self.image), self.mask)):
             return None
         values = self.processor.open_image(self.image, self.mask)
+        values.nothing_missing = replacement_changes_nothing(values.frames, values.options)
         return values if values.is_lasting else None
+
+    @staticmethod
+    def _needs_no_look(values: ImageValues) -> bool:
+        return values.nothing_missing and not values.options["mask_nodata_labels"] and values.mask.dtype.kind in "iu"
 
     def read(self, window: CropWindow | None, check_units: bool, labels: np.ndarray | None) -> ReadImage:
         """Reads a part, or everything, as [`PrithviImageProcessor.read_image`] does."""
@@ -289,6 +365,8 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
     Raises:
         ValueError: examples of different sizes, or of which only some have labels.
     """
+    if isinstance(rows, BatchRows):
+        return pack_batch(rows.batch)
     keys = [key for key in ("pixel_values", "file_values", "labels") if any(key in row for row in rows)]
     for key in keys:
         if not all(key in row for row in rows):

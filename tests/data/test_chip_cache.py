@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -491,8 +492,11 @@ def test_selected_rows_are_cached_in_their_order(chips, tmp_path):
 
 def open_rasters():
     """Files with the names of rasters that this process holds open."""
-    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
-    return [target for target in (os.readlink(link) for link in links if link.exists()) if target.endswith(".tif")]
+    targets = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # another thread has closed it meanwhile
+            targets.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [target for target in targets if target.endswith(".tif")]
 
 
 class Watched(torch.utils.data.Dataset):
