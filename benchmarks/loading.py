@@ -113,6 +113,7 @@ class Source:
 
     dataset: Any
     finish: Callable[[dict[str, torch.Tensor]], Any] = lambda batch: batch
+    collate: Callable[[Any], Any] | None = collate_chips
 
     def batches(self, workers: int, batch_size: int = BATCH) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of a new DataLoader.
@@ -122,14 +123,13 @@ class Source:
             batch_size (`int`, defaults to 4): Chips in a batch.
         """
         sampler = RandomSampler(self.dataset, replacement=True, num_samples=10**9)
-        ours = not isinstance(self.dataset, OriginalReader)
         return iter(
             DataLoader(
                 self.dataset,
                 batch_size=batch_size,
                 sampler=sampler,
                 num_workers=workers,
-                collate_fn=collate_chips if ours else None,
+                collate_fn=self.collate,
             )
         )
 
@@ -153,7 +153,7 @@ def open_sources(data_dir: Path | None) -> Iterator[dict[str, Source]]:
             return processor.normalize_file_values(batch["file_values"]), batch["labels"].long()
 
         yield {
-            "original": Source(OriginalReader(rows)),
+            "original": Source(OriginalReader(rows), collate=None),
             "cached": Source(cached.with_transform(later), finish),
             IN_WORKER: Source(cached.with_transform(in_worker)),
             "cold": Source(rows.with_transform(later), finish),
@@ -165,14 +165,14 @@ def _seconds_a_chip(sources: dict[str, Source], rounds: int) -> dict[str, list[f
     seconds: dict[str, list[float]] = {name: [] for name in sources}
     for _ in range(rounds):
         for name, source in sources.items():
-            seconds[name].append(_time(source, 100 if name.startswith("cached") else 3))
+            seconds[name].append(_time(source, 400 if name.startswith("cached") else 3))
     return seconds
 
 
 def _time(source: Source, count: int) -> float:
     """Seconds a chip. The loader is alone: one that another turn left would go on filling its queue meanwhile."""
     batches = source.batches(workers=1)
-    for _ in range(4):  # what it had ready before
+    for _ in range(8):  # its first batches wait for its start, and a look at the units of its first crops
         source.finish(next(batches))
     start = time.perf_counter()
     for _ in range(count):
@@ -214,7 +214,7 @@ def run(repeats: int, data_dir: Path | None = None) -> list[dict[str, float | st
 def _measure(repeats: int, data_dir: Path | None) -> list[dict[str, float | str]]:
     reader = "rioxarray" if find_spec("rioxarray") else "rasterio (rioxarray is not installed)"
     with open_sources(data_dir) as sources:
-        seconds = _seconds_a_chip(sources, max(3, repeats // 2))
+        seconds = _seconds_a_chip(sources, max(5, repeats // 2))
         waits = {name: _waiting(sources[name], steps) for name, steps in (("original", 20), (IN_WORKER, 100))}
     alternative = f"the original's reader: whole files with {reader}"
     rows = []

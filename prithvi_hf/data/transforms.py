@@ -22,8 +22,8 @@ from .shared_batches import BatchRows, empty_batch, pack_batch
 
 
 _MAX_DRAWS = 10
-# Looking for values in other units takes as long as the rest of a crop; so many crops of a process tell.
-_CROPS_CHECKED_FOR_UNITS = 64
+# Looking for values in other units takes three times as long as the rest of a crop; so many of a process tell.
+_CROPS_CHECKED_FOR_UNITS = 16
 
 Image = GeoTiffRaster | tuple[GeoTiffRaster, ...]
 CropWindow = tuple[int, int, int, int]
