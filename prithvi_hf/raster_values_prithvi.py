@@ -266,8 +266,8 @@ def scale_and_normalize(
 
     Returns:
         float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std`, computed as
-        `(x - shift) * gain` with figures made in float64: two passes in place of four, and no further from the exact
-        value than the original's order in float32.
+        `(x - shift) * gain` with figures made in float64: two passes in place of four, with rounding errors of the
+        same size as in the original's order.
     """
     channels, *size = frames[0].values.shape
     by_date = options["frame_order"] == "original_crop"
@@ -295,9 +295,14 @@ def _scale(values: np.ndarray, shift: np.ndarray, gain: np.ndarray, out: np.ndar
 
 def _shift_and_gain(options: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Scaling and normalisation of each channel as `(x - shift) * gain`, float32 (num_channels, 1, 1, 1)."""
+    return _figures_a_channel(*_scaling_of(options))
+
+
+def _scaling_of(options: Mapping[str, Any]) -> tuple[float, float, tuple[float, ...], tuple[float, ...]]:
+    """Factor, offset, mean and standard deviation that apply."""
     factor, offset = (options["rescale_factor"], options["rescale_offset"]) if options["do_rescale"] else (1.0, 0.0)
     mean, std = (options["image_mean"], options["image_std"]) if options["do_normalize"] else ([0.0], [1.0])
-    return _figures_a_channel(factor, offset, tuple(mean), tuple(std))
+    return factor, offset, tuple(mean), tuple(std)
 
 
 @lru_cache(maxsize=32)
@@ -306,6 +311,14 @@ def _figures_a_channel(
 ) -> tuple[np.ndarray, np.ndarray]:
     shift, gain = (np.array(mean) - offset) / factor, factor / np.array(std)
     return tuple(figures.astype(np.float32).reshape(-1, 1, 1, 1) for figures in (shift, gain))
+
+
+@lru_cache(maxsize=32)
+def _figures_on_device(
+    scaling: tuple[float, float, tuple[float, ...], tuple[float, ...]], device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """`_figures_a_channel` where they are used, sent there once."""
+    return tuple(torch.from_numpy(figures).to(device) for figures in _figures_a_channel(*scaling))
 
 
 def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
@@ -367,23 +380,23 @@ def normalize_file_values(values: torch.Tensor, options: Mapping[str, Any]) -> t
     Returns:
         float32, the same shape.
     """
-    shift, gain = _shift_and_gain(options)
     if values.device.type == "cpu":
-        # numpy's: torch would take its threads from the processes that load. One image at a time stays in the cache.
-        array = np.empty(values.shape, dtype=np.float32)
-        for own, place in zip(values.numpy(), array, strict=True):
-            _scale(own, shift, gain, place)
-        output = torch.from_numpy(array)
+        output = torch.from_numpy(_scaled_images(values.numpy(), options))
     else:
-        output = values.to(torch.float32, copy=True)
-        output.sub_(_on_device(shift, values.device)).mul_(_on_device(gain, values.device))
+        shift, gain = _figures_on_device(_scaling_of(options), values.device)
+        output = values.to(torch.float32, copy=True).sub_(shift).mul_(gain)
     if options["frame_order"] == "original_crop":
         return output.transpose(1, 2).contiguous().reshape(values.shape)
     return output
 
 
-def _on_device(figures: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(figures).to(device, non_blocking=True)
+def _scaled_images(values: np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
+    """By numpy: torch would take its threads from the processes that load. One image at a time stays in the cache."""
+    shift, gain = _shift_and_gain(options)
+    output = np.empty(values.shape, dtype=np.float32)
+    for own, place in zip(values, output, strict=True):
+        _scale(own, shift, gain, place)
+    return output
 
 
 @dataclass
