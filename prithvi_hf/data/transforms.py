@@ -190,7 +190,8 @@ class SegmentationTransform:
         chips, options = [example[0] for example in examples], self._chips_options
         if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or not all(chip.is_plain for chip in chips):
             return examples
-        limits = (min([chip.mask_limits[0] for chip in chips]), max([chip.mask_limits[1] for chip in chips]))
+        smallest, largest = zip(*[chip.in_memory.mask_limits for chip in chips], strict=True)
+        limits = (min(smallest), max(largest))
         if ignored_between(limits, options) is None:
             return examples
         own = labels if labels.dtype == np.int16 else np.empty(labels.shape, dtype=np.int16)
@@ -201,8 +202,8 @@ class SegmentationTransform:
                 place[...] = turn_array(place, *turn)
         if own is not labels:
             labels[...] = own
-        largest = own.max(axis=(1, 2)).tolist()
-        return [example for example, label in zip(examples, largest, strict=True) if label == IGNORED_LABEL]
+        best = own.max(axis=(1, 2)).tolist()
+        return [example for example, label in zip(examples, best, strict=True) if label == IGNORED_LABEL]
 
     def _write_plain_values(
         self, chip: "_Chip", numbers: list[int], values: np.ndarray, mask: np.ndarray
@@ -311,7 +312,6 @@ class _Chip:
     Attributes:
         size (`tuple[int, int]`): height and width in pixels.
         in_memory (`ImageValues`, *optional*): the whole chip, where its pixels lie in memory anyway.
-        mask_limits (`tuple[float, float]`, *optional*): smallest and largest value of that mask, where known.
         is_large (`bool`): whether a crop fits into it.
         is_plain (`bool`): whether its crops need no look at single values: none is missing, and its mask holds
             integers between known limits.
@@ -323,9 +323,8 @@ class _Chip:
         self.image, self.mask, self.processor = image, mask, processor
         self.size = tuple(mask.shape[-2:])
         self.in_memory = self._find_in_memory()
-        self.mask_limits = None if self.in_memory is None else self.in_memory.mask_limits
         self.is_large = all(side >= wanted for side, wanted in zip(self.size, crop_size, strict=True))
-        self.is_plain = self.is_large and self.mask_limits is not None and self._needs_no_look(self.in_memory)
+        self.is_plain = self.is_large and self.in_memory is not None and self._needs_no_look(self.in_memory)
 
     def _find_in_memory(self) -> ImageValues | None:
         kind = type(self.processor)
@@ -339,7 +338,8 @@ class _Chip:
 
     @staticmethod
     def _needs_no_look(values: ImageValues) -> bool:
-        return values.nothing_missing and not values.options["mask_nodata_labels"] and values.mask.dtype.kind in "iu"
+        has_known_mask = values.mask_limits is not None and values.mask.dtype.kind in "iu"
+        return has_known_mask and values.nothing_missing and not values.options["mask_nodata_labels"]
 
     def read(self, window: CropWindow | None, check_units: bool, labels: np.ndarray | None) -> ReadImage:
         """Reads a part, or everything, as [`PrithviImageProcessor.read_image`] does."""

@@ -151,7 +151,8 @@ def test_kills_at_random_moments(tmp_path, complete, start):
     pause = (time.monotonic() - begin) / strips
     moments = random.Random(SEED)
     kills, strips_seen = 0, set()
-    while kills < 10:
+    # On a busy machine strips appear in bursts, and moments coincide: more kills then, until some differ.
+    while kills < 10 or (len(strips_seen) <= 3 and kills < 40):
         for name in (*NAMES, "report.json"):
             (tmp_path / name).unlink(missing_ok=True)
         process = start(tmp_path)
@@ -239,9 +240,8 @@ def test_an_old_map_never_stands_beside_new_outputs(tmp_path, complete, start):
     assert contents(tmp_path) == complete
 
 
-def test_the_report_gets_its_name_with_the_others(tmp_path, complete, monkeypatch):
-    """A run that stopped just before the map can be completed where nothing may be overwritten, and leaves nothing."""
-    make_scene(tmp_path)
+def interrupt_before_the_map(monkeypatch, tmp_path, **options):
+    """Runs to the point where every other output has its name; the map is the last to get it."""
     rename = os.replace
 
     def replace(source, target):
@@ -249,11 +249,17 @@ def test_the_report_gets_its_name_with_the_others(tmp_path, complete, monkeypatc
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr(os, "replace", replace)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            predict(tmp_path, **options)
+
+
+def test_the_report_gets_its_name_with_the_others(tmp_path, complete, monkeypatch):
+    """A run that stopped just before the map can be completed where nothing may be overwritten, and leaves nothing."""
+    make_scene(tmp_path)
     options = {"report": tmp_path / "map.json", "notes": {"run": "first"}, "overwrite": False}
-    with pytest.raises(KeyboardInterrupt):
-        predict(tmp_path, **options)
-    monkeypatch.undo()
+    interrupt_before_the_map(monkeypatch, tmp_path, **options)
     assert (tmp_path / "map.json").exists()
     result = predict(tmp_path, **options)
     assert contents(tmp_path) == complete
@@ -290,17 +296,7 @@ def test_what_is_kept_is_said(tmp_path):
 def test_outputs_of_the_run_itself_do_not_count_as_existing(tmp_path, complete, monkeypatch):
     """With `overwrite=False`, a run that stopped between the names of its outputs can be continued."""
     make_scene(tmp_path)
-    rename = os.replace
-
-    def replace(source, target):
-        if os.path.basename(target) == "map.tif":
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        predict(tmp_path, overwrite=False)
-    monkeypatch.undo()
+    interrupt_before_the_map(monkeypatch, tmp_path, overwrite=False)
     assert set(contents(tmp_path)) == set(OUTPUTS.values())
     predict(tmp_path, overwrite=False)
     assert contents(tmp_path) == complete
