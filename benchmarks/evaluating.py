@@ -6,7 +6,11 @@ import evaluate
 import torch
 
 from benchmarks.timing import comparison, median_seconds
-from prithvi_hf.metrics import SegmentationMetrics, confusion_matrix, metrics_from_confusion_matrix
+from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import (
+    SegmentationMetrics,
+    confusion_matrix,
+    metrics_from_confusion_matrix,
+)
 
 
 class StoredMaps(evaluate.Metric):

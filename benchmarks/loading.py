@@ -18,10 +18,16 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader, RandomSampler
 
 from benchmarks.timing import comparison
+from examples.synthetic_floods import generate_scene
 from prithvi_hf import PrithviImageProcessor
-from prithvi_hf.data import GeoTiffRaster, SegmentationTransform, cache_chips, collate_chips, load_dataset
-from prithvi_hf.data.geotiff import write_geotiff
-from prithvi_hf.data.synthetic import generate_scene
+from prithvi_hf.data import (
+    GeoTiffRaster,
+    SegmentationTransform,
+    cache_chips,
+    collate_chips,
+    load_dataset,
+)
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
 CROP, BATCH = 224, 4

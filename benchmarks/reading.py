@@ -10,8 +10,9 @@ import numpy as np
 from affine import Affine
 
 from benchmarks.timing import comparison, median_seconds
-from prithvi_hf.data.geotiff import GeoTiffRaster, write_geotiff
-from prithvi_hf.data.synthetic import generate_scene
+from examples.synthetic_floods import generate_scene
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
 BANDS = [1, 2, 3, 8, 11, 12]

@@ -8,12 +8,12 @@ import torch
 from affine import Affine
 
 from benchmarks.timing import comparison, median_seconds
+from examples.synthetic_floods import generate_scene
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor
-from prithvi_hf.data.geotiff import write_geotiff
-from prithvi_hf.data.synthetic import generate_scene
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 from prithvi_hf.scenes.engine import predict_strips
-from prithvi_hf.scenes.frames import Scene, open_scene
 from prithvi_hf.scenes.reading import TileBatch, TileSource
+from prithvi_hf.scenes.scene import Scene, open_scene
 from prithvi_hf.scenes.tiles import TilePlan
 
 

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.model import Pair, difference, make_pair
 from benchmarks.timing import comparison
-from prithvi_hf import composed_upsampling_prithvi as fast_path
+from prithvi_hf.models.prithvi import fused_upsampling_prithvi as fast_path
 
 
 STAGES = {

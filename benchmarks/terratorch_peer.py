@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import comparison, median_seconds
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
-from prithvi_hf.convert_prithvi_to_hf import convert_state_dict
+from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
 
 
 BACKBONE, DECODER, DECODER_STEPS = "prithvi_eo_v1_100", "FCNDecoder", 4

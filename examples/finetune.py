@@ -37,13 +37,18 @@ from prithvi_hf import (
     PrithviImageProcessor,
     PrithviTrainer,
 )
-from prithvi_hf.data import CachedChips, SegmentationTransform, SplitAudit, collate_chips
+from prithvi_hf.data import (
+    CachedChips,
+    SegmentationTransform,
+    SplitAudit,
+    collate_chips,
+)
 from prithvi_hf.disk import check_writable_folder, no_room_left, no_room_message
-from prithvi_hf.process_group import leave_process_group
-from prithvi_hf.recipe import Recipe, parse_arguments
-from prithvi_hf.recipe_data import cache_splits, check_splits, load_splits
-from prithvi_hf.reporting import plot_learning_curves, plot_sample_predictions, write_model_card
-from prithvi_hf.trainer_prithvi import find_damage, find_last_checkpoint
+from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
+from prithvi_hf.training.process_group import leave_process_group
+from prithvi_hf.training.recipe import Recipe, parse_arguments
+from prithvi_hf.training.recipe_chips import cache_splits, check_splits, load_splits
+from prithvi_hf.training.trainer import find_damage, find_last_checkpoint
 
 
 logger = logging.get_logger("prithvi_hf.finetune")

@@ -13,8 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from synthetic_floods import best_index_threshold_iou, generate_dataset
+
 from prithvi_hf.data import load_dataset
-from prithvi_hf.data.synthetic import best_index_threshold_iou, generate_dataset
 
 
 EXAMPLES = Path(__file__).resolve().parent

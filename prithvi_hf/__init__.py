@@ -11,31 +11,35 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
 from transformers.utils import is_vision_available
 
-from .configuration_prithvi import PrithviConfig
-from .data.geotiff import GeoTiff
-from .image_processing_prithvi import PrithviImageProcessor
-from .modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel, PrithviPreTrainedModel
-from .pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.modeling_prithvi import (
+    PrithviForSemanticSegmentation,
+    PrithviModel,
+    PrithviPreTrainedModel,
+)
+from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
 
 
 if TYPE_CHECKING:
-    from .convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
-    from .data import load_dataset
-    from .hub_prithvi import push_folder_to_hub
-    from .scenes import predict_scene
-    from .trainer_prithvi import PrithviTrainer, PrithviTrainingArguments
+    from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
+    from prithvi_hf.data.load import load_dataset
+    from prithvi_hf.hub import push_folder_to_hub
+    from prithvi_hf.scenes.predict_scene import predict_scene
+    from prithvi_hf.training.trainer import PrithviTrainer, PrithviTrainingArguments
 
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "PrithviTrainer": "trainer_prithvi",
-    "PrithviTrainingArguments": "trainer_prithvi",
-    "convert_checkpoint": "convert_prithvi_to_hf",
-    "convert_state_dict": "convert_prithvi_to_hf",
-    "load_dataset": "data",
-    "predict_scene": "scenes",
-    "push_folder_to_hub": "hub_prithvi",
+    "PrithviTrainer": "training.trainer",
+    "PrithviTrainingArguments": "training.trainer",
+    "convert_checkpoint": "conversion.convert_prithvi_to_hf",
+    "convert_state_dict": "conversion.convert_prithvi_to_hf",
+    "load_dataset": "data.load",
+    "predict_scene": "scenes.predict_scene",
+    "push_folder_to_hub": "hub",
 }
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 
 from prithvi_hf import PrithviForSemanticSegmentation
-from prithvi_hf.cli import main
-from prithvi_hf.modeling_prithvi import sincos_position_table
-
-from .golden import read_golden
+from prithvi_hf.cli.__main__ import main
+from prithvi_hf.models.prithvi.modeling_prithvi import sincos_position_table
+from tests.golden import read_golden
 
 
 RECIPES = {"flood": "sen1floods11", "burn": "hls_burn_scars", "crop": "multi_temporal_crop"}

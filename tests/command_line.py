@@ -3,7 +3,7 @@
 
 import os
 
-from prithvi_hf import cli
+from prithvi_hf.cli import __main__ as cli
 
 
 def run(*arguments):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 
-from prithvi_hf.data.geotiff import write_geotiff
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
 BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")

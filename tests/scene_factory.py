@@ -8,10 +8,10 @@ import torch
 from affine import Affine
 from rasterio.crs import CRS
 
-from prithvi_hf.configuration_prithvi import PRITHVI_BANDS, PrithviConfig
-from prithvi_hf.data.geotiff import write_geotiff
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, PrithviConfig
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
 CRS_UTM = CRS.from_epsg(32720)

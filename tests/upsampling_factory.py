@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
-from prithvi_hf.decode_heads_prithvi import PrithviNeck
+from prithvi_hf.models.prithvi.decode_heads_prithvi import PrithviNeck
 from tests.golden import assert_matches
 
 

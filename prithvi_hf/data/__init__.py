@@ -9,23 +9,23 @@ from typing import Any
 
 
 _MODULES = {
-    "CachedChips": "chip_cache",
-    "ChipCacheError": "chip_cache_build",
-    "DatasetStatistics": "statistics",
-    "GeoTiff": "geotiff",
-    "GeoTiffError": "geotiff",
-    "GeoTiffRaster": "geotiff",
-    "SegmentationTransform": "transforms",
-    "SplitAudit": "audit",
-    "audit_split": "audit",
-    "cache_chips": "chip_cache_build",
-    "clear_decoded_cache": "chip_cache_build",
-    "collate_chips": "transforms",
-    "download_dataset": "download",
-    "compute_statistics": "statistics",
-    "load_dataset": "load",
-    "make_builder": "load",
-    "write_geotiff": "geotiff",
+    "CachedChips": "prithvi_hf.data.chip_cache",
+    "ChipCacheError": "prithvi_hf.data.chip_cache",
+    "DatasetStatistics": "prithvi_hf.data.statistics",
+    "GeoTiff": "prithvi_hf.data.geotiff",
+    "GeoTiffError": "prithvi_hf.rasters.geotiff_raster",
+    "GeoTiffRaster": "prithvi_hf.rasters.geotiff_raster",
+    "SegmentationTransform": "prithvi_hf.data.transforms",
+    "SplitAudit": "prithvi_hf.data.audit",
+    "audit_split": "prithvi_hf.data.audit",
+    "cache_chips": "prithvi_hf.data.chip_cache",
+    "clear_decoded_cache": "prithvi_hf.data.chip_cache",
+    "collate_chips": "prithvi_hf.data.transforms",
+    "download_dataset": "prithvi_hf.data.builders.download",
+    "compute_statistics": "prithvi_hf.data.statistics",
+    "load_dataset": "prithvi_hf.data.load",
+    "make_builder": "prithvi_hf.data.load",
+    "write_geotiff": "prithvi_hf.rasters.write_geotiff",
 }
 
 __all__ = sorted(_MODULES)
@@ -34,7 +34,7 @@ __all__ = sorted(_MODULES)
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -10,9 +10,15 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 
-from ..image_processing_prithvi import PrithviImageProcessor
-from ..labels_prithvi import IGNORED_LABEL
-from .chips import Chip, check_grid, problem_report, read_chips, split_digest
+from prithvi_hf.data.chips import (
+    Chip,
+    check_grid,
+    problem_report,
+    read_chips,
+    split_digest,
+)
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from ..grid_prithvi import GRID_TOLERANCE, largest_shift
-from .raster import GeoTiffRaster
+from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, largest_shift
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
 _MAX_THREADS = 8

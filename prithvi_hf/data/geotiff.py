@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""GeoTIFF as a feature of the `datasets` library; the raster behind it and a small writer under one roof.
+"""GeoTIFF as a feature of the `datasets` library.
 
 Importing this module registers [`GeoTiff`]; each process that reads stored data sets with such columns needs that, so
 `import prithvi_hf` does it. rasterio, which registration does not need, is loaded with the first raster.
@@ -8,7 +8,6 @@ Importing this module registers [`GeoTiff`]; each process that reads stored data
 import os
 import warnings
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,25 +19,10 @@ from datasets.utils.file_utils import is_local_path, is_remote_url, xopen
 
 
 if TYPE_CHECKING:
-    from .raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
-    from .writing import write_geotiff
+    from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
-__all__ = ["GeoTiff", "GeoTiffError", "GeoTiffNotFoundError", "GeoTiffRaster", "geotiff_columns", "write_geotiff"]
-
-_ELSEWHERE = {
-    "GeoTiffError": "raster",
-    "GeoTiffNotFoundError": "raster",
-    "GeoTiffRaster": "raster",
-    "write_geotiff": "writing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs rasterio when it is first used."""
-    if name not in _ELSEWHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_ELSEWHERE[name]}", __package__), name)
+__all__ = ["GeoTiff", "geotiff_columns"]
 
 
 @dataclass
@@ -80,7 +64,7 @@ class GeoTiff:
     class_names: list[str] | None = field(default=None, compare=False)
     class_colors: list[str] | None = field(default=None, compare=False)
 
-    dtype: ClassVar[str] = "prithvi_hf.data.geotiff.GeoTiffRaster"
+    dtype: ClassVar[str] = "prithvi_hf.rasters.geotiff_raster.GeoTiffRaster"
     pa_type: ClassVar[pa.DataType] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     _type: str = field(default="GeoTiff", init=False, repr=False)
 
@@ -100,7 +84,7 @@ class GeoTiff:
             return {"path": str(Path(value).absolute()), "bytes": None}
         if isinstance(value, bytes | bytearray):
             return {"path": None, "bytes": bytes(value)}
-        from .raster import GeoTiffRaster
+        from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
         if isinstance(value, GeoTiffRaster):
             return self._encode_raster(value)
@@ -139,7 +123,7 @@ class GeoTiff:
         path, content = value.get("path"), value.get("bytes")
         if content is None and path is not None and is_remote_url(path):
             content = _fetch(path, token_per_repo_id)
-        from .raster import GeoTiffRaster
+        from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
         raster = GeoTiffRaster(path, content)
         return raster if self.bands is None else raster.select(self.bands)
@@ -222,7 +206,7 @@ def _fetch(path: str, token_per_repo_id: dict[str, Any] | None) -> bytes:
         with xopen(path, "rb", download_config=DownloadConfig(token=token)) as file:
             return file.read()
     except OSError as error:
-        from .raster import GeoTiffError
+        from prithvi_hf.rasters.geotiff_raster import GeoTiffError
 
         raise GeoTiffError(
             f"{path}: expected a readable GeoTIFF file, found: {error}. Check that it exists."

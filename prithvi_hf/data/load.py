@@ -9,19 +9,19 @@ from typing import Any
 from datasets import BuilderConfig, Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.utils import logging
 
-from .builder import ChipBuilder, HubChipBuilder, HubChipConfig
-from .files import list_files, public_datasets
+from prithvi_hf.data.builders.base import ChipBuilder, HubChipBuilder, HubChipConfig
+from prithvi_hf.data.builders.files import list_files, public_datasets
 
 
 logger = logging.get_logger(__name__)
 
 # Name -> (module, builder class). A builder module is imported when it is asked for.
 DATASETS: dict[str, tuple[str, str]] = {
-    "sen1floods11": ("prithvi_hf.data.sen1floods11", "Sen1Floods11"),
-    "hls_burn_scars": ("prithvi_hf.data.hls_burn_scars", "HLSBurnScars"),
-    "hls_irrigation_scenes": ("prithvi_hf.data.hls_irrigation_scenes", "HLSIrrigationScenes"),
-    "multi_temporal_crop": ("prithvi_hf.data.multi_temporal_crop", "MultiTemporalCrop"),
-    "geotiff_folder": ("prithvi_hf.data.geotiff_folder", "GeoTiffFolder"),
+    "sen1floods11": ("prithvi_hf.data.builders.sen1floods11", "Sen1Floods11"),
+    "hls_burn_scars": ("prithvi_hf.data.builders.hls_burn_scars", "HLSBurnScars"),
+    "hls_irrigation_scenes": ("prithvi_hf.data.builders.hls_irrigation_scenes", "HLSIrrigationScenes"),
+    "multi_temporal_crop": ("prithvi_hf.data.builders.multi_temporal_crop", "MultiTemporalCrop"),
+    "geotiff_folder": ("prithvi_hf.data.builders.geotiff_folder", "GeoTiffFolder"),
 }
 _BUILDER_OPTIONS = ("cache_dir", "token", "storage_options", "writer_batch_size")
 

@@ -8,17 +8,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..image_processing_prithvi import PrithviImageProcessor
-from ..labels_prithvi import IGNORED_LABEL, ignored_between, labels_between
-from ..raster_values_prithvi import (
+from prithvi_hf.data.shared_batches import BatchRows, empty_batch, pack_batch
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, ignored_between, labels_between
+from prithvi_hf.models.prithvi.pixel_values_prithvi import (
     ImageValues,
     ReadImage,
     can_stay_as_in_file,
     replacement_changes_nothing,
     turn_array,
 )
-from .raster import GeoTiffRaster
-from .shared_batches import BatchRows, empty_batch, pack_batch
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
 _MAX_DRAWS = 10

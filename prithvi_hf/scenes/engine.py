@@ -8,22 +8,193 @@ batches hold tiles of one row only and sums run in raster order.
 """
 
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 
-from prithvi_hf.scene_prithvi import evaluation_mode
-from prithvi_hf.scenes.augmentation import augmented_logits, symmetries
-from prithvi_hf.scenes.background import BackgroundIterator
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import evaluation_mode
 from prithvi_hf.scenes.blending import Blending, RowSums
 from prithvi_hf.scenes.reading import RowEnd, TileBatch, TileSource
 from prithvi_hf.scenes.rows import BadWindow
 from prithvi_hf.scenes.tiles import TilePlan
+
+
+AUGMENTATIONS = ("none", "d4")
+Symmetry = tuple[int, bool]
+"""Quarter turns counter-clockwise, and whether columns are mirrored before them."""
+
+
+def symmetries(augmentation: str, height: int, width: int) -> tuple[Symmetry, ...]:
+    """Give the symmetries of a tile, the tile as it is first.
+
+    Args:
+        augmentation: "none", or "d4" for all that leave the tile's shape as it is.
+        height: Rows of the tile.
+        width: Columns of the tile.
+
+    Returns:
+        One for "none"; for "d4" the eight of a square, and four where the tile is none.
+
+    Raises:
+        ValueError: If there is no such augmentation.
+    """
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"Expected an augmentation among {', '.join(AUGMENTATIONS)}, found {augmentation!r}.")
+    if augmentation == "none":
+        return ((0, False),)
+    turns = range(4) if height == width else (0, 2)
+    return tuple((turn, mirrored) for mirrored in (False, True) for turn in turns)
+
+
+def apply_symmetry(values: torch.Tensor, symmetry: Symmetry) -> torch.Tensor:
+    """Mirror and turn.
+
+    Args:
+        values: (..., height, width).
+        symmetry: Which one.
+
+    Returns:
+        The same values elsewhere.
+    """
+    turns, mirrored = symmetry
+    return torch.rot90(values.flip(-1) if mirrored else values, turns, (-2, -1))
+
+
+def undo_symmetry(values: torch.Tensor, symmetry: Symmetry) -> torch.Tensor:
+    """Bring back what `apply_symmetry` moved.
+
+    Args:
+        values: (..., height, width).
+        symmetry: Which one was applied.
+
+    Returns:
+        Every value where it was.
+    """
+    turns, mirrored = symmetry
+    values = torch.rot90(values, -turns, (-2, -1))
+    return values.flip(-1) if mirrored else values
+
+
+def augmented_logits(
+    forward: Callable[[torch.Tensor], torch.Tensor], pixel_values: torch.Tensor, augmentation: str
+) -> torch.Tensor:
+    """Give the mean logits over the symmetries of the tiles.
+
+    Args:
+        forward: From pixel values to logits (B, num_labels, h, w).
+        pixel_values: (B, C, T, h, w).
+        augmentation: "none" or "d4".
+
+    Returns:
+        (B, num_labels, h, w) in float32 or wider; for "none" what `forward` gives.
+
+    Raises:
+        ValueError: If there is no such augmentation.
+    """
+    others = symmetries(augmentation, *pixel_values.shape[-2:])[1:]
+    logits = forward(pixel_values)
+    if not others:
+        return logits
+    total = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    for symmetry in others:
+        total = total + undo_symmetry(forward(apply_symmetry(pixel_values, symmetry).contiguous()), symmetry)
+    return total / (1 + len(others))
+
+
+T = TypeVar("T")
+
+
+class BackgroundIterator(Generic[T]):
+    """Runs an iterator in a thread, a few items ahead of who takes them.
+
+    An error in the thread is raised where the next item is taken, after the items before it. The thread ends when the
+    iterator does, and otherwise on `close`, at the latest once the item that it works on is made; the iterator is
+    closed in the thread, so that its `finally` and `with` blocks run.
+
+    Args:
+        make: Makes the iterator; called in the thread.
+        limit: Items that may wait, at least 1.
+        name: Of the thread.
+
+    Example:
+        >>> with BackgroundIterator(lambda: iter([1, 2, 3]), limit=2) as items:
+        ...     list(items)
+        [1, 2, 3]
+    """
+
+    def __init__(self, make: Callable[[], Iterator[T]], limit: int, name: str = "reader") -> None:
+        self._make, self._limit = make, limit
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = self._finished = False
+        self._error: BaseException | None = None
+        # A daemon: at the end of the process nobody may be left who would close it.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._finished)
+            if self._items:
+                self._changed.notify_all()
+                return self._items.popleft()
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the thread and wait for it; what it has made is dropped."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        error = None
+        try:
+            self._hand_over()
+        except BaseException as caught:  # raised again in the thread that takes the items
+            error = caught
+        with self._changed:
+            self._error, self._finished = error, True
+            self._changed.notify_all()
+
+    def _hand_over(self) -> None:
+        items = self._make()
+        try:
+            for item in items:
+                if not self._put(item):
+                    break
+        finally:
+            if hasattr(items, "close"):
+                items.close()
+
+    def _put(self, item: T) -> bool:
+        """Wait for room and add an item; False when nobody takes any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._items) < self._limit)
+            if not self._closed:
+                self._items.append(item)
+                self._changed.notify_all()
+            return not self._closed
 
 
 READ_ERROR_RULES = ("raise", "nodata")
@@ -235,4 +406,14 @@ def _check_finite(logits: torch.Tensor, nodata: np.ndarray, start: int, name: st
     )
 
 
-__all__ = ["READ_ERROR_RULES", "Strip", "predict_strips"]
+__all__ = [
+    "AUGMENTATIONS",
+    "READ_ERROR_RULES",
+    "BackgroundIterator",
+    "Strip",
+    "apply_symmetry",
+    "augmented_logits",
+    "predict_strips",
+    "symmetries",
+    "undo_symmetry",
+]

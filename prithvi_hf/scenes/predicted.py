@@ -13,7 +13,12 @@ import rasterio
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
-from prithvi_hf.scenes.writer import NODATA_CLASS, complete_or_absent, file_value_table, file_values
+from prithvi_hf.outputs.cog import (
+    NODATA_CLASS,
+    complete_or_absent,
+    file_value_table,
+    file_values,
+)
 
 
 @dataclass(eq=False, repr=False)

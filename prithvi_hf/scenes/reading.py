@@ -17,10 +17,15 @@ import rasterio
 import torch
 from rasterio.session import DummySession
 
-from prithvi_hf.raster_values_prithvi import Frame, scale_and_normalize
-from prithvi_hf.scenes.coordinates import scene_coordinates
+from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, scale_and_normalize
+from prithvi_hf.outputs.quicklook import (
+    find_colors,
+    natural_values,
+    thumbnail_rows,
+    thumbnail_step,
+)
 from prithvi_hf.scenes.rows import BadWindow, SceneRows
-from prithvi_hf.scenes.thumbnails import find_colors, natural_values, thumbnail_rows, thumbnail_step
+from prithvi_hf.scenes.scene import scene_coordinates
 from prithvi_hf.scenes.tiles import TilePlan
 
 

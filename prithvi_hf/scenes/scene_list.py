@@ -22,8 +22,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from prithvi_hf.scenes.granules import SUFFIXES, group_granules, parse_band_file
-from prithvi_hf.scenes.hls import parse_hls_name
+from prithvi_hf.rasters.granules import SUFFIXES, group_granules, parse_band_file
+from prithvi_hf.rasters.hls import parse_hls_name
 
 
 MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging
 
+from prithvi_hf.outputs.products import ProductOptions, strip_products
+from prithvi_hf.outputs.staging import Staging
 from prithvi_hf.scenes.engine import Strip
-from prithvi_hf.scenes.products import ProductOptions, strip_products
 from prithvi_hf.scenes.rows import BadWindow
-from prithvi_hf.scenes.staging import Staging
 
 
 logger = logging.get_logger(__name__)

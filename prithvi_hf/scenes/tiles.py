@@ -5,7 +5,7 @@ import bisect
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from prithvi_hf.sliding_window_prithvi import window_and_stride, window_starts
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride, window_starts
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from affine import Affine
 from datasets import Dataset, Features, List, Value
 
 from prithvi_hf.data import SegmentationTransform, audit_split
-from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.raster_factory import BANDS, PIXEL, cut_off, labels, reflectance, transform_at, write_chip, write_mask
 from tests.raster_factory import write_raster as write
 

@@ -18,11 +18,18 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torch.utils.data import DataLoader, Subset
 
-from prithvi_hf.data import SegmentationTransform, audit_split, cache_chips, clear_decoded_cache, collate_chips
-from prithvi_hf.data import chip_cache_build as build
+from prithvi_hf.data import (
+    SegmentationTransform,
+    audit_split,
+    cache_chips,
+    clear_decoded_cache,
+    collate_chips,
+)
+from prithvi_hf.data import chip_cache as build
 from prithvi_hf.data.chip_cache import CachedChips, CachedRaster
-from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.raster_factory import BANDS, SEN1FLOODS11_CODES, cut_off, reflectance, write_mask, write_raster
 
 

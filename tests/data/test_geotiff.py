@@ -13,7 +13,8 @@ from datasets import Dataset, Features, IterableDataset, List, Value, concatenat
 from datasets.table import embed_table_storage
 from torch.utils.data import DataLoader
 
-from prithvi_hf.data.geotiff import GeoTiff, GeoTiffError, GeoTiffRaster, geotiff_columns
+from prithvi_hf.data.geotiff import GeoTiff, geotiff_columns
+from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster
 from tests.raster_factory import cut_off, reflectance, write_chip
 
 

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from prithvi_hf.data import SegmentationTransform, cache_chips, collate_chips, transforms
+from prithvi_hf.data import (
+    SegmentationTransform,
+    cache_chips,
+    collate_chips,
+    transforms,
+)
 from prithvi_hf.data.transforms import _Dice
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from tests.data.test_chip_cache import KINDS, as_dataset
 from tests.raster_factory import BANDS, reflectance, write_raster
 

@@ -10,7 +10,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from prithvi_hf.data import collate_chips
-from prithvi_hf.data.shared_batches import SharedBatch, _received, empty_batch, pack_batch
+from prithvi_hf.data.shared_batches import (
+    SharedBatch,
+    _received,
+    empty_batch,
+    pack_batch,
+)
 
 
 LAYOUT = {"pixel_values": ((2, 3, 1, 8, 8), torch.float32), "labels": ((2, 8, 8), torch.int64)}

@@ -13,9 +13,8 @@ from hypothesis.extra import numpy as arrays
 from prithvi_hf.data import audit_split, compute_statistics
 from prithvi_hf.data.chips import read_chips
 from prithvi_hf.data.geotiff import GeoTiff
-from prithvi_hf.data.moments import BandMoments, ValueHistogram
-from prithvi_hf.data.statistics import balanced_class_weights, count_classes
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.data.statistics import BandMoments, ValueHistogram, balanced_class_weights, count_classes
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from tests.raster_factory import BANDS, cut_off, labels, reflectance, transform_at, write_chip, write_mask
 from tests.raster_factory import write_raster as write
 

@@ -9,8 +9,9 @@ from datasets import Dataset, Features, List
 from torch.utils.data import DataLoader
 
 from prithvi_hf.data import SegmentationTransform, collate_chips
-from prithvi_hf.data.geotiff import GeoTiff, GeoTiffRaster
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.raster_factory import BANDS, coordinate_array, write_chip, write_mask, write_raster
 
 

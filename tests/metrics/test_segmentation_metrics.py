@@ -20,7 +20,11 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
 import prithvi_hf
-from prithvi_hf.metrics import SegmentationMetrics, confusion_matrix, metrics_from_confusion_matrix
+from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import (
+    SegmentationMetrics,
+    confusion_matrix,
+    metrics_from_confusion_matrix,
+)
 
 
 METRIC_FOLDER = Path(prithvi_hf.__file__).parent / "metrics" / "segmentation_metrics"

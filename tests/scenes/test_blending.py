@@ -7,8 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prithvi_hf.scenes.augmentation import apply_symmetry, augmented_logits, symmetries, undo_symmetry
-from prithvi_hf.scenes.blending import BLENDINGS, Blending, RowSums, weight_profile
+from prithvi_hf.scenes.blending import (
+    BLENDINGS,
+    Blending,
+    RowSums,
+    weight_profile,
+)
+from prithvi_hf.scenes.engine import (
+    apply_symmetry,
+    augmented_logits,
+    symmetries,
+    undo_symmetry,
+)
 from prithvi_hf.scenes.tiles import TilePlan
 from tests.scenes.test_tiles import plans
 

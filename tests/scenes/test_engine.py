@@ -15,21 +15,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prithvi_hf.configuration_prithvi import PRITHVI_BANDS
-from prithvi_hf.data.raster import GeoTiffRaster
-from prithvi_hf.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.scene_prithvi import natural_colors
-from prithvi_hf.scenes.coordinates import scene_coordinates
+from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import natural_colors
+from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
+from prithvi_hf.outputs.quicklook import stretch_thumbnail
+from prithvi_hf.rasters.derived import ArrayRaster
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.scenes.engine import predict_strips
-from prithvi_hf.scenes.rasters import ArrayRaster
 from prithvi_hf.scenes.reading import TileBatch, TileSource
-from prithvi_hf.scenes.thumbnails import stretch_thumbnail
+from prithvi_hf.scenes.scene import scene_coordinates
 from prithvi_hf.scenes.tiles import TilePlan
-from prithvi_hf.sliding_window_prithvi import sliding_window_logits
-from prithvi_hf.units_prithvi import UnitsWarning
-from tests.golden import assert_matches, read_golden
-from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, tiny_model, tiny_processor, write_scene
-from tests.scenes.engine_factory import (
+from tests.engine_factory import (
     NODATA,
     PixelModel,
     WatchedRaster,
@@ -37,7 +35,9 @@ from tests.scenes.engine_factory import (
     plan_for,
     whole_map,
 )
-from tests.test_modeling_prithvi import golden_config, golden_segmentor
+from tests.golden import assert_matches, read_golden
+from tests.models.test_modeling_prithvi import golden_config, golden_segmentor
+from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, tiny_model, tiny_processor, write_scene
 
 
 @pytest.fixture(scope="module")

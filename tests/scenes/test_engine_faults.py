@@ -11,12 +11,11 @@ import pytest
 import rasterio
 import torch
 
-from prithvi_hf.data.raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
-from prithvi_hf.scenes.background import BackgroundIterator
-from prithvi_hf.scenes.engine import predict_strips
+from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+from prithvi_hf.scenes.engine import BackgroundIterator, predict_strips
+from tests.engine_factory import NODATA, PixelModel, WatchedRaster, make_scene, plan_for, reader_threads
 from tests.golden import assert_matches
 from tests.scene_factory import scene_pixels, tiny_processor, write_scene
-from tests.scenes.engine_factory import NODATA, PixelModel, WatchedRaster, make_scene, plan_for, reader_threads
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prithvi_hf import PrithviConfig
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_starts
 from prithvi_hf.scenes.tiles import TilePlan
-from prithvi_hf.sliding_window_prithvi import window_starts
 
 
 @st.composite

@@ -1,0 +1,665 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""PyTorch Prithvi: the encoder and the segmentation model on top of it.
+
+This file must not postpone the evaluation of its annotations: transformers reads the class of a model's
+configuration from one.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, logging
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .bands_prithvi import find_band_names
+from .configuration_prithvi import PrithviConfig
+from .decode_heads_prithvi import NECKS, PrithviFCNHead
+from .fused_upsampling_prithvi import ComposedUpsampling
+from .loss_prithvi import (
+    cross_entropy_loss,
+    dice_loss,
+    focal_loss,
+    masked_dice_loss,
+)
+from .remote_code_prithvi import RemoteCodeMixin
+
+
+def _sincos_1d(size: int, length: int) -> torch.Tensor:
+    """Sine and cosine of positions 0 to `length - 1` at `size / 2` frequencies: `(length, size)`, float64."""
+    frequencies = 10000.0 ** (torch.arange(size // 2, dtype=torch.float64, device="cpu") / -(size / 2))
+    angles = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> torch.Tensor:
+    """The fixed 3-D sine-cosine position table of Prithvi, class token (all zeros) first.
+
+    Channels are split 6/16 to the column, 6/16 to the row, 4/16 to the frame, in this order; tokens run over columns
+    first, then rows, then frames. Pretrained weights rely on both. It is made on the CPU, in float64, which not every
+    device has; also while a model is being built on the meta device. The first generation computed its frequencies in
+    float32; the difference is below 1e-6.
+
+    Args:
+        hidden_size (`int`): Width of the table, a multiple of 16.
+        grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
+
+    Returns:
+        `torch.FloatTensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, on the CPU.
+    """
+    frames, rows, columns = grid_size
+    parts = [
+        _sincos_1d(hidden_size // 16 * 6, columns)[None, None],
+        _sincos_1d(hidden_size // 16 * 6, rows)[None, :, None],
+        _sincos_1d(hidden_size // 16 * 4, frames)[:, None, None],
+    ]
+    table = torch.cat([part.expand(frames, rows, columns, -1) for part in parts], dim=-1)  # (T, h, w, E)
+    return nn.functional.pad(table.reshape(1, -1, hidden_size), (0, 0, 1, 0)).float()
+
+
+class PrithviPatchEmbeddings(nn.Conv3d):
+    """The 3-D convolution of non-overlapping patches; in half precision, the matrix product that it is.
+
+    torch 2.13's half-precision `Conv3d` on a CPU (oneDNN) returns wrong values for 1x16x16 patches, off by as much as
+    the largest value. In float32 the convolution stays: it adds in the original's order, and one ReLU of the
+    reference values sits so close to zero that another order flips it.
+    """
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Map `(B, C, T, H, W)` to `(B, frames * rows * columns, hidden_size)`; an indivisible border is dropped."""
+        half = pixel_values.dtype in (torch.float16, torch.bfloat16)
+        if half or torch.is_autocast_enabled(pixel_values.device.type):
+            return self._matrix_product(pixel_values)
+        return super().forward(pixel_values).flatten(2).transpose(1, 2)
+
+    def _matrix_product(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The same product without a convolution."""
+        frames, rows, columns = self.kernel_size
+        grid = [size // patch for size, patch in zip(pixel_values.shape[2:], self.kernel_size, strict=True)]
+        cropped = pixel_values[:, :, : grid[0] * frames, : grid[1] * rows, : grid[2] * columns]
+        patches = cropped.reshape(*cropped.shape[:2], grid[0], frames, grid[1], rows, grid[2], columns)
+        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, T' h w, C t p q)
+        return nn.functional.linear(patches, self.weight.flatten(1), self.bias)
+
+    @torch.no_grad()
+    def select_bands(self, positions: list[int | None]) -> None:
+        """Take the kernels of other bands, in place.
+
+        Args:
+            positions (`list[int | None]`): For each band the channel whose kernels it gets, or None for the mean of
+                the kernels of all channels.
+        """
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        mean = self.weight.mean(dim=1, keepdim=True, dtype=dtype).to(self.weight.dtype)  # (E, 1, t, p, q)
+        index = [self.in_channels if position is None else position for position in positions]
+        kernels = torch.cat([self.weight, mean], dim=1)
+        kernels = kernels.index_select(1, torch.tensor(index, device=kernels.device))
+        self.weight = nn.Parameter(kernels, requires_grad=self.weight.requires_grad)
+        self.in_channels = len(positions)
+
+
+class PrithviEmbeddings(nn.Module):
+    """Patch embedding, class token and fixed 3-D sine-cosine positions."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        if config.hidden_size % 16 or config.hidden_size < 16:
+            raise ValueError(
+                "Expected a hidden_size that is a multiple of 16 (3-D sine-cosine positions), found "
+                f"{config.hidden_size}."
+            )
+        self.config = config
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.patch_embeddings = PrithviPatchEmbeddings(
+            config.num_channels, config.hidden_size, kernel_size=config.tubelet_size, stride=config.tubelet_size
+        )
+        # On the device and in the dtype of the weights. from_pretrained loses it, and _init_weights sets it again.
+        table = sincos_position_table(config.hidden_size, config.grid_size).to(self.cls_token)
+        self.register_buffer("position_embeddings", table, persistent=False)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self._kept_positions: tuple[tuple, torch.Tensor] | None = None
+
+    def __getstate__(self) -> dict:
+        """What a copy or a pickle holds: all but the table that is kept."""
+        return {**super().__getstate__(), "_kept_positions": None}
+
+    def _positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
+        """`interpolate_positions`, which is not repeated while images keep their size."""
+        table = self.position_embeddings
+        as_configured = tuple(grid_size) == self.config.grid_size
+        if as_configured or torch.compiler.is_compiling() or table.is_inference():  # the last has no version
+            return self.interpolate_positions(grid_size)
+        key = (tuple(grid_size), self.config.grid_size, table.data_ptr(), table._version, table.dtype, table.device)
+        kept = self._kept_positions
+        if kept is None or kept[0] != key:
+            with torch.inference_mode(False):  # the next to want it may be training
+                kept = (key, self.interpolate_positions(grid_size))
+            self._kept_positions = kept
+        return kept[1]
+
+    def interpolate_positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
+        """Position table for any grid of tokens.
+
+        As terratorch does for the second generation: a new number of frames is computed afresh, new rows and columns
+        are interpolated from the configured ones, bicubically with `align_corners=True`.
+
+        Args:
+            grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`.
+        """
+        frames, rows, columns = self.config.grid_size
+        if tuple(grid_size) == (frames, rows, columns):
+            return self.position_embeddings
+        table = self.position_embeddings.float()
+        if grid_size[0] != frames:
+            table = sincos_position_table(self.config.hidden_size, (grid_size[0], rows, columns)).to(table.device)
+        if tuple(grid_size[1:]) != (rows, columns):
+            maps = table[0, 1:].reshape(grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
+            maps = nn.functional.interpolate(maps, size=grid_size[1:], mode="bicubic", align_corners=True)
+            table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
+        return table.to(self.position_embeddings.dtype)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Map `(B, C, T, H, W)` to tokens `(B, 1 + frames * rows * columns, hidden_size)`.
+
+        A border narrower than a patch is dropped, as in the original.
+
+        Raises:
+            ValueError: A dimension is smaller than one patch.
+        """
+        if any(size < patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)):
+            raise ValueError(
+                f"Expected at least one patch of {self.config.tubelet_size} (frames, rows, columns), found an input "
+                f"of {tuple(pixel_values.shape[2:])}. Pad the image, or use PrithviForSemanticSegmentation, which "
+                "pads it."
+            )
+        grid_size = tuple(
+            size // patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)
+        )
+        positions = self._positions(grid_size)
+        patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, T h w, E)
+        tokens = patches + positions[:, 1:]
+        cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
+        return self.dropout(torch.cat([cls_token, tokens], dim=1))
+
+
+logger = logging.get_logger(__name__)
+
+
+def as_frames(pixel_values: torch.Tensor, num_channels: int) -> torch.Tensor:
+    """Bring pixel values to `(batch_size, num_channels, num_frames, height, width)`.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(B, C, T, H, W)`, or `(B, C, H, W)` for one frame): Normalised bands.
+        num_channels (`int`): The number of bands that the model takes.
+
+    Raises:
+        ValueError: The tensor has other dimensions or another number of bands.
+    """
+    if pixel_values.ndim == 4:
+        pixel_values = pixel_values.unsqueeze(2)
+    if pixel_values.ndim != 5:
+        raise ValueError(
+            "Expected pixel_values of shape (batch_size, num_channels, num_frames, height, width), or without "
+            f"num_frames for a single frame, found {tuple(pixel_values.shape)}."
+        )
+    if pixel_values.shape[1] != num_channels:
+        raise ValueError(
+            f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
+            f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
+            "fit the model to the bands of your data with model.set_bands."
+        )
+    return pixel_values
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out: inputs `(B, heads, L, d)`, returns `(B, L, heads, d)` and weights `(B, heads, L, L)`.
+
+    The softmax is taken in float32 whatever the dtype, as in transformers' own models.
+    """
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class PrithviAttention(nn.Module):
+    """Multi-head self-attention with separate projections (the original's are fused; conversion splits them)."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"Expected a hidden_size that is a multiple of num_attention_heads, found {config.hidden_size} and "
+                f"{config.num_attention_heads}."
+            )
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend over `(B, L, hidden_size)`; returns the same shape and, from eager attention, the weights."""
+        batch_size, length, _ = hidden_states.shape
+        heads = (batch_size, length, -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(heads).transpose(1, 2)  # (B, heads, L, d)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        dropout = self.attention_dropout if self.training else 0.0
+        output, weights = attend(self, query, key, value, None, dropout=dropout, scaling=self.scaling, **kwargs)
+        return self.o_proj(output.reshape(batch_size, length, -1).contiguous()), weights
+
+
+class PrithviMLP(nn.Module):
+    """The two-layer perceptron of a transformer layer."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        intermediate_size = int(config.hidden_size * config.mlp_ratio)
+        self.fc1 = nn.Linear(config.hidden_size, intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map `(B, L, hidden_size)` to the same shape."""
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class PrithviLayer(GradientCheckpointingLayer):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = PrithviAttention(config)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = PrithviMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """Map `(B, L, hidden_size)` to the same shape."""
+        attended, _ = self.attention(self.layernorm_before(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+
+
+def _find_distinct_bands(bands: list[str], known: list[str]) -> list[int | None]:
+    """Position of each band among the known ones, None for a new one; refuses a band that is named twice."""
+    if isinstance(bands, str) or len(bands) == 0:
+        raise ValueError(f"Expected a list of at least one band name, found {bands!r}.")
+    positions = find_band_names(bands, known)
+    taken = [position for position in positions if position is not None]
+    if find_band_names(bands, bands) != list(range(len(bands))) or len(set(taken)) < len(taken):
+        known_as = [known[position] if position is not None else "(new)" for position in positions]
+        raise ValueError(
+            f"Expected distinct bands, found {', '.join(bands)}, which the model knows as {', '.join(known_as)}. "
+            "Name each band once."
+        )
+    return positions
+
+
+class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
+    """What every Prithvi model shares: its configuration class, what it supports, how fresh weights are made."""
+
+    config: PrithviConfig
+    base_model_prefix = "prithvi"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = [
+        *("PrithviEmbeddings", "PrithviLayer", "PrithviUpsampleBlock", "PrithviGeospatialUpsampleBlock"),
+        "PrithviConvLayer",
+    ]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": PrithviLayer, "attentions": PrithviAttention}
+    _input_embed_layer = "patch_embeddings"
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save as every model of transformers does, with weights that whoever may read the folder may read.
+
+        safetensors 0.8 makes its files readable for their owner alone, whatever the umask; on a shared machine nobody
+        else could load the model.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): The folder.
+            args: As in `PreTrainedModel.save_pretrained`.
+            kwargs: As there.
+        """
+        super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory, "config.json")
+        for weights in Path(save_directory).glob("*.safetensors") if config.is_file() else ():
+            weights.chmod(config.stat().st_mode)
+
+    def set_bands(self, bands: list[str]) -> list[str]:
+        """Make the model take other bands: fewer, in another order, or new ones. It is changed in place.
+
+        The patch embedding's kernels follow their bands by name, so the model computes from the same bands what it
+        computed before, and leaving a band out is feeding it zeros. A band that the model does not know starts from
+        the mean of the kernels of all bands that it knows. `config.bands` and `config.num_channels` follow. Call it
+        before the model is wrapped or an optimizer is made: the weight is a new parameter.
+
+        Args:
+            bands (`list[str]`): Names of the bands in the order of the input's channels. Names of one kind and of
+                another are understood, `"B8A"` or `"Narrow NIR"` for `"NIR_NARROW"`.
+
+        Returns:
+            `list[str]`: The bands that are new to the model, as they were given.
+
+        Raises:
+            ValueError: No name is given or two name one band, or the model's own bands have no names.
+        """
+        known = self.config.bands
+        if known is None:
+            raise ValueError(
+                f"Expected config.bands to name the model's {self.config.num_channels} channels, found None. Set "
+                "model.config.bands to their names first."
+            )
+        positions = _find_distinct_bands(bands, known)
+        self.base_model.embeddings.patch_embeddings.select_bands(positions)
+        self.config.bands, self.config.num_channels = list(bands), len(bands)
+        new = [band for band, position in zip(bands, positions, strict=True) if position is None]
+        if new:
+            logger.warning(
+                f"The bands {', '.join(new)} are new to the model and start from the mean of {', '.join(known)}: "
+                "fine-tune it before use. If it knows one of them by another name, give that name."
+            )
+        return new
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights as the original makes them, and the position table, which no file holds.
+
+        Linear layers and the patch embedding Xavier-uniform (masked autoencoder), transposed convolutions of the neck
+        as torch makes them, convolutions of necks and heads Kaiming-normal, classifiers normal with deviation 0.01
+        (mmsegmentation). Only functions that leave loaded weights alone are used.
+        """
+        super()._init_weights(module)
+        if isinstance(module, PrithviEmbeddings):
+            init.normal_(module.cls_token, std=self.config.initializer_range)
+            init.copy_(
+                module.position_embeddings, sincos_position_table(self.config.hidden_size, self.config.grid_size)
+            )
+        elif isinstance(module, nn.LayerNorm):  # the base class goes by the name, which PrithviChannelNorm has not
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Conv3d):
+            bound = math.sqrt(6 / (module.weight[0].numel() + module.out_channels))
+            init.uniform_(module.weight, -bound, bound)
+        elif isinstance(module, nn.ConvTranspose2d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, PrithviFCNHead):
+            init.normal_(module.classifier.weight, std=0.01)
+        elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class PrithviModel(PrithviPreTrainedModel):
+    """The bare Prithvi encoder: tokens of every patch, without a head."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__(config)
+        self.embeddings = PrithviEmbeddings(config)
+        self.layers = nn.ModuleList(PrithviLayer(config) for _ in range(config.num_hidden_layers))
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> BaseModelOutput:
+        """Encode images to tokens.
+
+        Args:
+            pixel_values: (batch_size, num_channels, num_frames, height, width), or without frames for one, normalised
+                bands. Any number of frames; any height and width of at least one patch. A border narrower than a
+                patch is dropped.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and the like.
+
+        Returns:
+            `last_hidden_state` (batch_size, 1 + frames x rows x columns, hidden_size); the first token is the class
+            token.
+        """
+        if pixel_values is None:
+            raise ValueError("Expected pixel_values, found None.")
+        hidden_states = self.embeddings(as_frames(pixel_values, self.config.num_channels))
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.layernorm(hidden_states))
+
+
+def pad_by_reflection(pixel_values: torch.Tensor, multiple: tuple[int, int]) -> torch.Tensor:
+    """Pad the last two dimensions right and bottom, by reflection, to the next multiple.
+
+    Unlike torch's reflection padding it takes images smaller than the padding too: the reflection goes on back and
+    forth, as numpy's `"reflect"` does.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(..., height, width)`): The image.
+        multiple (`tuple[int, int]`): Rows and columns of a patch.
+    """
+    for dim, step in zip((-2, -1), multiple, strict=True):
+        size = pixel_values.shape[dim]
+        padding = -size % step
+        if padding:
+            period = max(2 * (size - 1), 1)
+            index = torch.arange(size + padding, device=pixel_values.device) % period
+            pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
+    return pixel_values
+
+
+class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
+    """Prithvi with a neck, a decode head and, for training, an auxiliary head on the same features."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__(config)
+        if config.num_labels < 2:
+            raise ValueError(f"Expected at least two classes (num_labels), found {config.num_labels}.")
+        self.prithvi = PrithviModel(config)
+        self.neck = NECKS[config.neck](config)
+        self.decode_head = PrithviFCNHead(config, config.head_num_convs)
+        self.auxiliary_head = (
+            PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
+        )
+        self._upsampling = ComposedUpsampling()
+        self.post_init()
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether the loss is a sum over pixels that the Trainer's count of a whole optimisation step may divide.
+
+        The Trainer asks for it. Where it is false, as for the Dice losses, which are means over images, the Trainer
+        averages the losses of accumulated batches instead. It counts the labels other than -100, so an ignore index
+        of another value makes it false as well.
+        """
+        return self.config.loss in ("cross_entropy", "focal") and self.config.semantic_loss_ignore_index == -100
+
+    def freeze_backbone(self) -> None:
+        """Leave the encoder as it is: its parameters get no gradient, neck and heads train.
+
+        Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
+        optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
+        """
+        self.prithvi.requires_grad_(False)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SemanticSegmenterOutput:
+        """Classify each pixel, and compute the loss where labels are given.
+
+        Args:
+            pixel_values: (batch_size, num_channels, num_frames, height, width), or without frames for one, normalised
+                bands of any height and width: the image is padded right and bottom by reflection to whole patches,
+                and the logits are cropped back.
+            labels: (batch_size, height, width), the class of each pixel, 0 to `num_labels - 1`, or
+                `semantic_loss_ignore_index`. In training the loss is that of the decode head plus
+                `auxiliary_loss_weight` times that of the auxiliary head; in evaluation it is the decode head's alone.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and the like.
+
+        Returns:
+            `logits` (batch_size, num_labels, height, width), and `loss` where labels are given.
+        """
+        pixel_values = self._check_inputs(pixel_values, labels)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        padded = pad_by_reflection(pixel_values, self.config.tubelet_size[1:])
+        heads = [self.decode_head]
+        if labels is not None and self.training and self.auxiliary_head is not None:
+            heads.append(self.auxiliary_head)
+        num_pixels = padded[:, 0, 0].numel()
+        composed = self._upsampling.prepare(self.neck, heads, num_pixels) if self.config.composed_upsampling else None
+        outputs = self.prithvi(padded, **kwargs)
+        scores = (composed or self._module_by_module(heads))(outputs.last_hidden_state, self._token_grid(padded))
+        logits, *auxiliary_logits = (self._to_image(score, padded, pixel_values) for score in scores)
+        loss = None if labels is None else self.segmentation_loss(logits, labels, num_items_in_batch)
+        for auxiliary in auxiliary_logits:
+            auxiliary_loss = self.segmentation_loss(auxiliary, labels, num_items_in_batch)
+            loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
+        return SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def set_composed_upsampling(self, enabled: bool = True) -> None:
+        """Choose between the composed operator of neck and heads (the default) and their modules one by one.
+
+        Both give the same values but for rounding; the composed operator is several times faster. It gives way by
+        itself where a module of neck or heads was replaced, hooked or wrapped. Sets `config.composed_upsampling`.
+
+        Args:
+            enabled (`bool`, defaults to `True`): Whether to compose.
+        """
+        self.config.composed_upsampling = enabled
+        self._upsampling.drop()
+
+    def train(self, mode: bool = True) -> "PrithviForSemanticSegmentation":
+        """Switch between training and evaluation; what inference composed is dropped by training."""
+        if mode:
+            self._upsampling.drop()
+        return super().train(mode)
+
+    def _module_by_module(self, heads: list[nn.Module]) -> Callable[..., list[torch.Tensor]]:
+        """Neck and heads as the modules that they are."""
+
+        def run(tokens: torch.Tensor, grid_size: tuple[int, int]) -> list[torch.Tensor]:
+            features = self.neck(tokens, grid_size)
+            return [head(features) for head in heads]
+
+        return run
+
+    def _check_inputs(self, pixel_values: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
+        """Refuse what the neck cannot take, and labels of another size; returns five-dimensional pixel values."""
+        if pixel_values is None:
+            raise ValueError("Expected pixel_values, found None.")
+        pixel_values = as_frames(pixel_values, self.config.num_channels)
+        if pixel_values.shape[2] != self.config.num_frames:
+            raise ValueError(
+                f"Expected {self.config.num_frames} frame(s) in dimension 2 (config.num_frames; the neck is built for "
+                f"them), found {pixel_values.shape[2]} in {tuple(pixel_values.shape)}. Load the model with "
+                f"num_frames={pixel_values.shape[2]} and fine-tune it, or give it the frames it was trained with."
+            )
+        expected = (pixel_values.shape[0], *pixel_values.shape[-2:])
+        if labels is not None and tuple(labels.shape) != expected:
+            raise ValueError(f"Expected labels of shape {expected}, one a pixel, found {tuple(labels.shape)}.")
+        return pixel_values
+
+    def _token_grid(self, padded: torch.Tensor) -> tuple[int, int]:
+        """Rows and columns of tokens of a padded image."""
+        _, rows, columns = self.config.tubelet_size
+        return padded.shape[-2] // rows, padded.shape[-1] // columns
+
+    @staticmethod
+    def _to_image(logits: torch.Tensor, padded: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Bring logits `(B, num_labels, h, w)` to the size of the image.
+
+        The neck enlarges the token grid 16 times whatever the patch, so only patches other than 16 need resizing.
+        """
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = nn.functional.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
+
+    def segmentation_loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The configured loss of one head's logits.
+
+        Args:
+            logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Scores, as large as the labels.
+            labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Classes or the ignore index.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*): The Trainer's count of labels other than -100 in
+                a whole optimisation step; it serves only where `accepts_loss_kwargs` is true.
+
+        Returns:
+            `torch.Tensor` of shape `()`.
+        """
+        name, gamma = self.config.loss, self.config.focal_gamma
+        options = (self.config.class_weights, self.config.semantic_loss_ignore_index)
+        count = num_items_in_batch if self.accepts_loss_kwargs else None
+        if name == "focal":
+            return focal_loss(logits, labels, gamma, *options, count)
+        if name == "dice":
+            return dice_loss(logits, labels, *options)
+        if name == "masked_dice":
+            return masked_dice_loss(logits, labels, *options)
+        if name == "cross_entropy+masked_dice":
+            return cross_entropy_loss(logits, labels, *options) + masked_dice_loss(logits, labels, *options)
+        return cross_entropy_loss(logits, labels, *options, count)
+
+
+__all__ = [
+    "PrithviEmbeddings",
+    "PrithviForSemanticSegmentation",
+    "PrithviModel",
+    "PrithviPatchEmbeddings",
+    "PrithviPreTrainedModel",
+    "sincos_position_table",
+]

@@ -1,0 +1,192 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The pipeline "geospatial-segmentation": satellite scenes in, georeferenced maps out.
+
+This file travels to the Hub. By itself it maps arrays; GeoTIFF files are read and written where prithvi_hf is
+installed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForSemanticSegmentation, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .remote_code_prithvi import RemoteCodeMixin
+from .segmentation_map_prithvi import (
+    PreparedScene,
+    SegmentationMap,
+    assemble_map,
+    check_window_options,
+    in_model_units,
+    missing_package,
+    open_frames,
+    predict_scene_logits,
+    prepare_scene,
+)
+
+
+TASK = "geospatial-segmentation"
+_DEFAULT_BATCH_SIZE = 8
+
+
+class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
+    """Map scenes with a Prithvi segmentation model and the preprocessing that was saved with it.
+
+    ```python
+    >>> from transformers import pipeline
+    >>> import prithvi_hf  # registers the task
+
+    >>> pipe = pipeline("geospatial-segmentation", model="OUT")
+    >>> result = pipe("scene.tif")
+    >>> result.mask.shape, result.crs
+    >>> result.to_geotiff("map.tif")
+    >>> pipe("huge_scene.tif", output="map.tif", quicklook="map.png")  # streamed: memory for some rows only
+    ```
+
+    A scene is a GeoTIFF (path or bytes) or an array: (C, H, W), or (C, T, H, W) with all frames. A tuple holds the
+    frames of one scene in time order; a list holds several scenes, each in any of these forms, and a list inside it
+    counts as a tuple.
+
+    Args:
+        model: A `PrithviForSemanticSegmentation`.
+        image_processor: Its `PrithviImageProcessor`.
+        batch_size: Windows in one forward pass, 8 by default. Scenes differ in size and are never batched with each
+            other, so unlike in other pipelines this says nothing about the list of inputs.
+        window: Side of the windows in pixels, or (height, width); the model's `image_size` by default.
+        overlap: Share of a window that the next one covers again, 0 <= overlap < 1; 0.5 by default.
+        return_probabilities: Whether results hold the probability of every class; False by default.
+        band_names: Names of an array's bands, where they are not the model's bands in order.
+        kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Sort the caller's options into those of the three steps."""
+        steps = ({"band_names"}, {"window", "overlap", "windows_per_batch"}, {"return_probabilities"})
+        unknown = sorted(set(parameters) - set().union(*steps))
+        if unknown:
+            raise TypeError(
+                f"Unknown option(s) {unknown} of the {TASK} pipeline: it takes batch_size, window, overlap, "
+                "return_probabilities and band_names, and with output= the options of predict_scene."
+            )
+        forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | parameters
+        check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
+        return tuple({name: parameters[name] for name in step & set(parameters)} for step in steps)
+
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, output: Any = None, **kwargs: Any) -> Any:
+        """Map one scene or several.
+
+        Args:
+            inputs: A scene, a list of scenes, or a generator or dataset of scenes (which returns an iterator).
+            batch_size: Windows in one forward pass.
+            output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
+                rows only; for a list of scenes a list of as many. None makes the map in memory.
+            kwargs: `window`, `overlap`, `return_probabilities`, `band_names` for this call, and `num_workers`,
+                processes that read and prepare the scenes of a list ahead. With `output`: `window`, `overlap`, and
+                every other option of `predict_scene`, such as `probabilities="p.tif"`.
+
+        Returns:
+            `SegmentationMap` with `.mask` (H, W) uint8, `.crs`, `.transform`, `.probabilities` and
+            `.to_geotiff(path)`; with `output` a `PredictedScene`, which reads `.mask` from the file when asked for it;
+            a list of them for a list.
+
+        Raises:
+            ImportError: If a file is given or to be written and prithvi_hf is not installed.
+            ValueError: If an option leaves its range, a file is no GeoTIFF, or bands, frames or sizes do not fit.
+        """
+        if isinstance(inputs, list | tuple) and not inputs:
+            raise ValueError("Expected at least one scene, found an empty list.")
+        batch_size = self._batch_size if batch_size is None else batch_size
+        if output is not None:
+            return self._stream(inputs, output, batch_size, kwargs)
+        if batch_size is not None:
+            kwargs["windows_per_batch"] = batch_size
+        # The base class would concatenate whole scenes; its own batch size stays 1.
+        return super().__call__(inputs, batch_size=1, **kwargs)
+
+    def _stream(self, inputs: Any, output: Any, batch_size: int | None, options: dict[str, Any]) -> Any:
+        """Map one scene or several to files."""
+        given = {**self._preprocess_params, **self._postprocess_params, **options}
+        in_memory = [name for name in ("return_probabilities", "band_names", "num_workers") if given.get(name)]
+        if in_memory:
+            raise TypeError(
+                f"{in_memory[0]} is an option of maps in memory, not of output=: leave one of the two out. Write "
+                'probabilities by probabilities="p.tif"; bands of files are found by their descriptions.'
+            )
+        defaults = {name: self._forward_params[name] for name in ("window", "overlap") if name in self._forward_params}
+        size = batch_size or self._forward_params.get("windows_per_batch", _DEFAULT_BATCH_SIZE)
+        options = {"show_progress": False, "batch_size": size, **defaults, **options}
+        if not isinstance(inputs, list):
+            return self._stream_one(inputs, output, options)
+        outputs = list(output) if isinstance(output, list | tuple) else [output]
+        if len(outputs) != len(inputs):
+            raise ValueError(f"Expected one output for each of {len(inputs)} scenes, found {len(outputs)}.")
+        return [self._stream_one(scene, path, options) for scene, path in zip(inputs, outputs, strict=True)]
+
+    def _stream_one(self, scene: Any, output: Any, options: dict[str, Any]) -> Any:
+        """Map one scene to a file, row by row."""
+        try:
+            from prithvi_hf.scenes.predict_scene import predict_scene
+        except ImportError as error:
+            raise missing_package("Writing maps to files", "leave `output` out and take `.mask`") from error
+        if getattr(scene, "ndim", None) == 4:  # (C, T, H, W)
+            scene = tuple(scene[:, frame] for frame in range(scene.shape[1]))
+        return predict_scene(self.model, self.image_processor, scene, output, **options)
+
+    def preprocess(self, input_: Any, band_names: Sequence[str] | None = None) -> PreparedScene:
+        """Open the frames of a scene and apply the model's preprocessing.
+
+        Args:
+            input_: One scene.
+            band_names: Names of an array's bands.
+
+        Returns:
+            The prepared scene, in host memory.
+        """
+        frames = in_model_units(self.image_processor, open_frames(input_))
+        return prepare_scene(self.image_processor, frames, band_names)
+
+    def _forward(
+        self,
+        input_tensors: PreparedScene,
+        window: int | Sequence[int] | None = None,
+        overlap: float = 0.5,
+        windows_per_batch: int = _DEFAULT_BATCH_SIZE,
+    ) -> dict[str, Any]:
+        """Slide the model over the scene."""
+        logits = predict_scene_logits(
+            self.model, input_tensors, window=window, overlap=overlap, batch_size=windows_per_batch
+        )
+        return {"logits": logits, "scene": input_tensors}
+
+    def postprocess(self, model_outputs: dict[str, Any], return_probabilities: bool = False) -> SegmentationMap:
+        """Turn logits into the map.
+
+        Args:
+            model_outputs: `logits` (num_labels, H, W) and the `scene` they belong to.
+            return_probabilities: Whether the map shall hold probabilities.
+
+        Returns:
+            The map.
+        """
+        logits: torch.Tensor = model_outputs["logits"]
+        return assemble_map(self.model.config, logits, model_outputs["scene"], return_probabilities)
+
+
+def register_pipeline() -> None:
+    """Make `transformers.pipeline("geospatial-segmentation", ...)` known; calling it again changes nothing."""
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK,
+            pipeline_class=GeospatialSegmentationPipeline,
+            pt_model=AutoModelForSemanticSegmentation,
+            type="image",
+        )
+
+
+__all__ = ["GeospatialSegmentationPipeline", "register_pipeline"]

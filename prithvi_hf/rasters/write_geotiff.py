@@ -1,0 +1,77 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""A small GeoTIFF writer for chips and masks; maps are written by `prithvi_hf.scenes`."""
+
+import os
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import DatasetWriter, MemoryFile
+from rasterio.session import DummySession
+
+
+__all__ = ["write_geotiff"]
+
+# Arrays without georeference are ordinary input of the writer.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.rasters\.write_geotiff$")
+
+
+def write_geotiff(
+    path: str | os.PathLike,
+    array: np.ndarray,
+    *,
+    crs: Any,
+    transform: Affine,
+    nodata: float | None = None,
+    descriptions: Sequence[str | None] | None = None,
+    **creation: Any,
+) -> None:
+    """Writes an array as a GeoTIFF; the file appears under its name only when it is complete.
+
+    Args:
+        path (`str` or `os.PathLike`): the file to write; an existing one is replaced.
+        array (`np.ndarray` of shape `(bands, height, width)` or `(height, width)`): pixels.
+        crs (`Any`): anything that rasterio takes for a CRS, or None.
+        transform (`affine.Affine`): from (column, row) to coordinates of the CRS.
+        nodata (`float`, *optional*): the nodata tag.
+        descriptions (`Sequence[str | None]`, *optional*): a name for each band.
+        creation: creation options of GDAL's GTiff driver, such as `compress="lzw"`; deflate by default.
+
+    Raises:
+        ValueError: an array of another rank, or another number of descriptions than of bands.
+    """
+    pixels = np.asarray(array)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3:
+        raise ValueError(
+            f"{path}: expected an array (bands, height, width) or (height, width), found {np.shape(array)}."
+        )
+    if descriptions is not None and len(descriptions) != len(pixels):
+        raise ValueError(f"{path}: expected {len(pixels)} band descriptions, found {len(descriptions)}.")
+    target = Path(path).absolute()
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    profile = {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", **creation}
+    try:
+        temporary.write_bytes(_encode(pixels, profile, descriptions))
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _encode(pixels: np.ndarray, profile: dict, descriptions: Sequence[str | None] | None) -> bytes:
+    """Makes the file in memory: GDAL does not report a disk that fills up as it closes a file, Python does."""
+    count, height, width = pixels.shape
+    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    with rasterio.Env(session=DummySession()), MemoryFile() as memory:
+        with DatasetWriter(memory.name, "w", driver="GTiff", **size, **profile) as dataset:
+            dataset.write(pixels)
+            for index, description in enumerate(descriptions or (), start=1):
+                if description is not None:
+                    dataset.set_band_description(index, description)
+        return bytes(memory.getbuffer())

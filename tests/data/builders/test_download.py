@@ -1,0 +1,314 @@
+"""Downloads from a Hub on the loopback interface: resumed, compared with digests, extracted whole or not at all."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import huggingface_hub
+import pytest
+
+from prithvi_hf.data.builders import download
+from prithvi_hf.data.builders import download as archives
+from prithvi_hf.data.builders.download import ArchiveError, DownloadError, download_dataset
+from tests.archive_factory import tar_of, zip_of
+from tests.hub_server import UNAVAILABLE
+from tests.raster_factory import make_crops, pack
+
+
+REPO = "owner/chips"
+NOISE = os.urandom(300_000)
+ARCHIVE = tar_of([("training/a.tif", NOISE), ("training/._a.tif", b"Mac"), ("validation/b.tif", b"b")])
+EXTRACTED = {"training/a.tif": NOISE, "validation/b.tif": b"b"}
+
+
+@pytest.fixture
+def fetch(hub, monkeypatch, tmp_path):
+    hub.redirect_this_process(monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between retries
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+
+    def run(**options):
+        folder = download_dataset(REPO, tmp_path / "root", **options)
+        return {
+            os.path.relpath(os.path.join(parent, name), folder): read(os.path.join(parent, name))
+            for parent, _, names in os.walk(folder)
+            for name in names
+        }
+
+    return run
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def leftovers(tmp_path):
+    """Everything below the root but finished folders and bookkeeping."""
+    store = tmp_path / "root" / "hub" / "owner--chips"
+    return sorted(
+        str(path.relative_to(store))
+        for path in store.rglob("*")
+        if path.is_file() and ".refs" not in path.parts and ".incomplete" in str(path)
+    )
+
+
+def test_archives_and_plain_files(hub, fetch, tmp_path):
+    files = {
+        "data/chips.tar.gz": ARCHIVE,
+        "masks.zip": zip_of([("masks/m.tif", b"m")]),
+        "chips_df.csv": b"chip_id\n",
+        "plain/p.tif": b"p",
+        "plain/._p.tif": b"Mac",
+        ".gitattributes": b"x",
+        "README.md": b"read",
+        "figure.png": b"png",
+    }
+    hub.put_files(REPO, files)
+    expected = {f"data/{name}": content for name, content in EXTRACTED.items()}
+    assert fetch() == {**expected, "masks/m.tif": b"m", "chips_df.csv": b"chip_id\n", "plain/p.tif": b"p"}
+    assert not leftovers(tmp_path)
+    assert not any(hub.downloads(name) for name in ("README.md", "figure.png", "plain/._p.tif"))
+
+
+def test_what_is_there_is_not_downloaded_again(hub, fetch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    assert fetch() == fetch() == EXTRACTED
+    assert hub.downloads("chips.tgz") == 1
+
+
+def test_plain_file_beside_an_archive_that_holds_it(hub, fetch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE, "validation/b.tif": b"newer"})
+    assert fetch()["validation/b.tif"] == b"newer"
+
+
+def test_a_new_commit_and_an_old_one(hub, fetch):
+    first = hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    assert fetch() == EXTRACTED
+    hub.put_files(REPO, {"chips.tgz": tar_of([("c.tif", b"c")])})
+    assert fetch() == {"c.tif": b"c"}
+    before = len(hub.requests)
+    assert fetch(revision=first.oid) == EXTRACTED
+    assert len(hub.requests) == before
+
+
+# ----------------------------------------------------------------- resumed
+
+
+def test_a_broken_connection_is_continued(hub, fetch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    hub.faults["chips.tgz"] = [100_000, 50_000]
+    assert fetch() == EXTRACTED
+    assert [span for _, span in hub.ranges] == ["bytes=100000-", "bytes=150000-"]
+
+
+def test_a_later_run_continues_a_failed_one(hub, fetch, tmp_path):
+    commit = hub.put_files(REPO, {"chips.tgz": ARCHIVE, "list.txt": b"a\n"})
+    hub.faults["chips.tgz"] = [120_000, UNAVAILABLE]
+    with pytest.raises(DownloadError, match=r"chips\.tgz: expected [\d,]+ bytes, but .* broke off.*Run this again"):
+        fetch()
+    assert f".{commit.oid}.incomplete/files/chips.tgz.part" in leftovers(tmp_path)
+    hub.ranges.clear()
+    assert fetch() == {**EXTRACTED, "list.txt": b"a\n"}
+    assert (f"/datasets/{REPO}/resolve/{commit.oid}/chips.tgz", "bytes=120000-") in hub.ranges
+    assert hub.downloads("list.txt") <= 2  # the failure may have stopped it too
+
+
+def killed_while_fetching(root):
+    """Dies as a process does that is killed: nothing is cleaned up."""
+    chunks = iter(range(6))
+    download._SharedBar.update = lambda self, count: count and next(chunks, None) is None and os._exit(9)
+    download_dataset(REPO, root)
+
+
+def test_a_killed_process_is_continued(hub, fetch, tmp_path):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    process = multiprocessing.get_context("fork").Process(target=killed_while_fetching, args=(tmp_path / "root",))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    (part,) = leftovers(tmp_path)
+    assert part.endswith("chips.tgz.part")
+    assert fetch() == EXTRACTED
+    ((_, span),) = hub.ranges
+    assert 40_000 <= int(span.removeprefix("bytes=").rstrip("-")) <= 60_000
+
+
+def test_an_interruption_while_extracting(hub, fetch, tmp_path, monkeypatch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+
+    def interrupted(archive, folder):
+        (folder / "half.tif").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "extract_archive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    assert [name.rpartition("/")[2] for name in leftovers(tmp_path)] == ["chips.tgz"]
+    monkeypatch.undo()
+    hub.redirect_this_process(monkeypatch)
+    assert fetch() == EXTRACTED
+    assert hub.downloads("chips.tgz") == 1
+
+
+def test_what_a_kill_left_half_extracted_is_thrown_away(hub, fetch, tmp_path):
+    commit = hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    half = tmp_path / "root" / "hub" / "owner--chips" / f".{commit.oid}.incomplete" / "data" / "training"
+    half.mkdir(parents=True)
+    (half / "half.tif").write_bytes(b"half")
+    assert fetch() == EXTRACTED
+
+
+def test_a_part_that_is_too_long_starts_anew(hub, fetch, tmp_path):
+    commit = hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    part = tmp_path / "root" / "hub" / "owner--chips" / f".{commit.oid}.incomplete" / "files" / "chips.tgz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(ARCHIVE + b"x")
+    assert fetch() == EXTRACTED
+
+
+def fetch_in_process(root):
+    return download_dataset(REPO, root)
+
+
+def test_two_processes_at_once_download_once(hub, fetch, tmp_path):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE, "list.txt": b"a\n"})
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        first, second = pool.map(fetch_in_process, [tmp_path / "root"] * 2, chunksize=1)
+    assert first == second
+    assert (hub.downloads("chips.tgz"), hub.downloads("list.txt")) == (1, 1)
+    assert fetch() == {**EXTRACTED, "list.txt": b"a\n"}
+
+
+IN_A_FRESH_PROCESS = """
+from prithvi_hf import load_dataset
+
+dataset = load_dataset("multi_temporal_crop", split="train")
+print(dataset[0]["image"].path)
+print(dataset[0]["image"].read().shape)
+"""
+
+
+def test_the_environment_decides_in_a_fresh_process(hub, tmp_path):
+    root = make_crops(tmp_path / "data", {"training": ("chip_1_1",), "validation": ("chip_9_9",)})
+    archives = {f"{name}.tgz": pack(root, name) for name in ("training_chips", "validation_chips")}
+    hub.put_files("ibm-nasa-geospatial/multi-temporal-crop-classification", archives)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS], env=hub.env, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    path, shape = done.stdout.splitlines()
+    assert path.startswith(str(hub.home / "datasets" / "downloads" / "hub"))
+    assert shape == "(18, 32, 32)"
+
+
+# ----------------------------------------------------------------- digests
+
+
+@pytest.mark.parametrize(("name", "kind"), [("chips.tgz", "SHA-256"), ("list.txt", "SHA-1 of git")])
+def test_altered_content_is_found_and_the_next_try_is_clean(hub, fetch, tmp_path, name, kind):
+    files = {"chips.tgz": ARCHIVE, "list.txt": b"chip_1\nchip_2\n"}
+    hub.put_files(REPO, files)
+    altered = bytearray(files[name])
+    altered[len(altered) // 2] ^= 1
+    hub.faults[name] = [bytes(altered)]
+    with pytest.raises(DownloadError, match=rf"expected {name} with {kind} \w+, found \w+.*deleted: run this again"):
+        fetch()
+    assert not any(f"{name}" in path for path in leftovers(tmp_path))
+    assert fetch() == {**EXTRACTED, "list.txt": files["list.txt"]}
+
+
+# ----------------------------------------------------------------- refused
+
+
+def test_an_archive_that_must_not_be_extracted_leaves_nothing(hub, fetch, tmp_path):
+    hub.put_files(REPO, {"chips.tgz": tar_of([("training/a.tif", b"a"), ("../evil", b"evil")])})
+    with pytest.raises(ArchiveError, match=r"chips\.tgz: expected paths inside"):
+        fetch()
+    assert not list(tmp_path.rglob("a.tif"))
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_truncated_archive_leaves_nothing(hub, fetch, tmp_path):
+    hub.put_files(REPO, {"a.tgz": tar_of([("a.tif", b"a")]), "chips.tgz": ARCHIVE[:-5000]})
+    with pytest.raises(ArchiveError, match=r"chips\.tgz: expected a whole archive"):
+        fetch()
+    assert not list(tmp_path.rglob("*.tif"))
+
+
+@pytest.mark.parametrize("path", ["../evil.tif", "a/../../evil.tif", "C:/evil.tif"])
+def test_paths_of_a_hostile_repository(hub, fetch, tmp_path, path):
+    hub.put_files(REPO, {path: b"evil", "ok.tif": b"ok"})
+    assert fetch() == {"ok.tif": b"ok"}
+    assert not list(tmp_path.rglob("evil.tif"))
+
+
+def test_no_such_repository_revision_or_data(hub, fetch):
+    with pytest.raises(FileNotFoundError, match=r"datasets/owner/chips: expected a data set with revision 'main'"):
+        fetch()
+    hub.put_files(REPO, {"README.md": b"x"})
+    with pytest.raises(FileNotFoundError, match=r"archives or GeoTIFF files, found none among 1 entries"):
+        fetch()
+    with pytest.raises(FileNotFoundError, match=r"revision 'old', found none\. Check repository and revision"):
+        fetch(revision="old")
+
+
+def test_offline(hub, fetch, monkeypatch, caplog):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match=r"expected an answer of the Hub.*HF_HUB_OFFLINE.*pass its folder"):
+        fetch()
+    assert not hub.requests
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    fetch()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert fetch() == EXTRACTED
+    assert "using the copy in" in caplog.text
+
+
+def test_no_server(hub, fetch, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match="Check the connection, HF_ENDPOINT"):
+        fetch()
+
+
+def test_the_token_is_sent(hub, fetch, monkeypatch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    monkeypatch.delenv("HF_TOKEN")
+    seen = []
+    monkeypatch.setattr(download, "http_get", lambda *args, headers, **kwargs: seen.append(headers["authorization"]))
+    with pytest.raises(DownloadError):
+        fetch(token="hf_mine")
+    assert seen == ["Bearer hf_mine"]
+
+
+# ----------------------------------------------------------------- the disk
+
+
+def test_too_little_space_is_said_before_anything_is_fetched(hub, fetch, monkeypatch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    with pytest.raises(DownloadError, match=r"expected [\d,]+ bytes of free space.*found 1,000.*cache_dir"):
+        fetch()
+    assert hub.downloads("chips.tgz") == 0
+
+
+def test_a_disk_that_fills_up_while_extracting(hub, fetch, tmp_path, monkeypatch):
+    hub.put_files(REPO, {"chips.tgz": ARCHIVE})
+
+    def full(read, write):
+        write(read(10))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives, "_copy", full)
+    with pytest.raises(DownloadError, match=r"found the disk full.*what is downloaded is kept"):
+        fetch()
+    assert not list(tmp_path.rglob("*.tif"))
+    monkeypatch.undo()
+    hub.redirect_this_process(monkeypatch)
+    assert fetch() == EXTRACTED
+    assert hub.downloads("chips.tgz") == 1

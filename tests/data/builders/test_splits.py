@@ -1,0 +1,128 @@
+"""Splits by group: determinism, shares, and that no group is on two sides."""
+
+import random
+
+import pytest
+
+from prithvi_hf.data.builders.splits import (
+    OfficialSplits,
+    check_split_options,
+    divide,
+    grid_blocks,
+    mgrs_tile,
+    tiles_of,
+)
+
+
+SHARES = {"train": 70, "validation": 15, "test": 15}
+
+
+def chips_of_tiles(tiles, per_tile):
+    return {f"T{10 + i % 50}S{chr(65 + i % 8)}B_chip{j}": f"tile{i}" for i in range(tiles) for j in range(per_tile)}
+
+
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [
+        ("subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4", "10SEH"),
+        ("T10SFG_chip22", "10SFG"),
+        ("scene_m01_T10SFG_chip22.tif", "10SFG"),
+        ("T10SFGX_chip1", None),
+        ("XT10SFG_chip1", None),
+        ("chip_328_501", None),
+        ("T10SIO.x", None),  # I and O are no MGRS letters
+    ],
+)
+def test_mgrs_tile(name, tile):
+    assert mgrs_tile(name) == tile
+
+
+def test_names_without_a_tile_are_refused():
+    assert tiles_of(["T10SFG_chip1"], "x") == {"T10SFG_chip1": "10SFG"}
+    with pytest.raises(ValueError, match=r"x: expected an MGRS tile.*found none in 2: a, b"):
+        tiles_of(["a", "T10SFG_chip1", "b"], "x")
+
+
+@pytest.mark.parametrize("per_tile", [1, 4])
+def test_division_keeps_groups_together_and_comes_near_the_shares(per_tile):
+    groups = chips_of_tiles(100, per_tile)
+    parts = divide(groups, SHARES, 0, "x", "tiles")
+    assert sorted(chip for chips in parts.values() for chip in chips) == sorted(groups)
+    tiles = {split: {groups[chip] for chip in chips} for split, chips in parts.items()}
+    assert not tiles["train"] & tiles["test"]
+    assert not tiles["train"] & tiles["validation"]
+    assert not tiles["validation"] & tiles["test"]
+    for split, share in SHARES.items():
+        assert abs(len(parts[split]) / len(groups) - share / 100) < 0.03
+
+
+def test_division_follows_from_names_and_seed_alone():
+    groups = chips_of_tiles(40, 3)
+    shuffled = list(groups.items())
+    random.Random(0).shuffle(shuffled)
+    assert divide(groups, SHARES, 3, "x", "tiles") == divide(dict(shuffled), SHARES, 3, "x", "tiles")
+    assert divide(groups, SHARES, 3, "x", "tiles") != divide(groups, SHARES, 4, "x", "tiles")
+    # Written down once: another machine, release or process must give the same.
+    small = {f"chip{i}": f"tile{i}" for i in range(6)}
+    assert divide(small, SHARES, 0, "x", "tiles") == {
+        "train": ["chip0", "chip2", "chip4", "chip5"], "validation": ["chip3"], "test": ["chip1"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_three_groups_fill_three_splits_even_when_one_is_huge(seed):
+    groups = {f"a{i}": "a" for i in range(50)} | {"b1": "b", "c1": "c"}
+    assert all(divide(groups, SHARES, seed, "x", "tiles").values())
+
+
+def test_too_few_groups():
+    with pytest.raises(ValueError, match=r"x: expected chips of at least 3 tiles.*found 2: p, q\. Add chips"):
+        divide({"a": "p", "b": "q", "c": "q"}, SHARES, 0, "x", "tiles")
+
+
+def test_grid_blocks_join_what_touches():
+    chips = ["chip_328_501", "chip_329_502", "chip_330_503", "chip_328_503", "chip_100_200", "chip_0100_0200"]
+    blocks = grid_blocks(chips, "x")
+    joined = {chip for chip in chips if blocks[chip] == blocks["chip_328_501"]}
+    assert joined == {"chip_328_501", "chip_329_502", "chip_330_503", "chip_328_503"}
+    assert blocks["chip_100_200"] == blocks["chip_0100_0200"]
+    with pytest.raises(ValueError, match=r"x: expected ids that end in a row and a column.*found other"):
+        grid_blocks(["other"], "x")
+
+
+def test_published_gives_the_validation_chips_twice():
+    official = OfficialSplits("x", ["b", "a"], ["d", "c"])
+    splits = official.arrange("published", 0, tiles_of, "tiles")
+    assert splits == {"train": ["b", "a"], "validation": ["d", "c"], "test": ["d", "c"]}
+
+
+def test_three_way_leaves_out_training_chips_of_test_groups(caplog):
+    official = OfficialSplits("x", ["p1", "q1", "r1", "s1"], ["p2", "q2"])
+    splits = official.arrange("three_way", 0, lambda chips, name: {chip: chip[0] for chip in chips}, "tiles")
+    (test,) = splits["test"]
+    (validation,) = splits["validation"]
+    assert {test, validation} == {"p2", "q2"}
+    assert splits["train"] == [chip for chip in ["p1", "q1", "r1", "s1"] if chip[0] != test[0]]
+    assert "1 of 4 training chips are left out" in caplog.text
+
+
+def test_three_way_that_leaves_nothing_to_train_on():
+    official = OfficialSplits("x", ["p1"], ["p2", "q2"])
+    groups = {"p1": "p", "p2": "p", "q2": "q"}
+
+    def arrange(seed):
+        return official.arrange("three_way", seed, lambda chips, name: groups, "tiles")
+
+    with pytest.raises(ValueError, match=r"leaves none of 1 training chips.*Choose another split_seed"):
+        [arrange(seed) for seed in range(20)]
+
+
+def test_a_chip_in_both_splits():
+    with pytest.raises(ValueError, match=r"x: expected training and validation chips to differ, found 1 in both: b"):
+        OfficialSplits("x", ["a", "b"], ["b", "c"])
+
+
+@pytest.mark.parametrize("options", [{"seed": "1"}, {"seed": True}, {"seed": None}, {"seed": 0, "scheme": "random"}])
+def test_wrong_options(options):
+    with pytest.raises(ValueError, match="expected split_s"):
+        check_split_options("x", **options)

@@ -1,0 +1,161 @@
+"""The geospatial neck against the original's values, its sizes, and models that have one."""
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.decode_heads_prithvi import NECKS, PrithviGeospatialNeck, PrithviNeck
+from tests.golden import assert_matches, read_golden
+
+
+def geospatial_config(**overrides) -> PrithviConfig:
+    values = {
+        "neck": "geospatial",
+        "image_size": 32,
+        "num_frames": 1,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "head_hidden_size": 8,
+    }
+    return PrithviConfig(**{**values, **overrides})
+
+
+def our_name(name: str) -> str:
+    """The name here of a tensor of the original neck, as the class documents it."""
+    block, part, rest = re.fullmatch(r"layers\.(\d+)\.(\d+)\.(.+)", name).groups()
+    if part == "0":
+        return f"upsample_blocks.{block}.conv_transpose.{rest}"
+    index, tensor = rest.split(".")
+    module = ("convolution", "normalization")[int(index)]
+    return f"upsample_blocks.{block}.layers.{int(part) - 1}.{module}.{tensor}"
+
+
+@pytest.fixture
+def golden(golden_dir):
+    torch.set_float32_matmul_precision("highest")
+    return read_golden(golden_dir, "v1_geospatial_neck")
+
+
+@pytest.fixture
+def golden_neck(golden) -> PrithviGeospatialNeck:
+    kwargs = golden.config["kwargs"]
+    names = ("first_conv_channels", "channel_reduction_factor", "num_convs_per_upscale")
+    config = geospatial_config(hidden_size=kwargs["embed_dim"], **{name: kwargs[name] for name in names})
+    neck = PrithviGeospatialNeck(config)
+    neck.load_state_dict({our_name(name): tensor for name, tensor in golden.group("sd").items()}, strict=True)
+    return neck
+
+
+def test_geospatial_neck_matches_the_original(golden, golden_neck):
+    with torch.no_grad():
+        features = golden_neck.eval()(golden["in_.tokens"], (4, 4))
+    assert features.shape == (2, 4, 64, 64)
+    assert_matches(features[..., ::4, ::4], golden["out.map"])
+
+
+def test_geospatial_neck_training_matches_the_original(golden, golden_neck):
+    features = golden_neck.train()(golden["in_.tokens"], (4, 4))
+    assert_matches(features[..., ::8, ::8], golden["out.train.map_probe"])
+    features.square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in golden_neck.named_parameters()}
+    assert len(golden.group("grad")) == 3
+    for name, expected in golden.group("grad").items():
+        assert_matches(gradients[our_name(name)], expected)
+
+
+def test_the_whole_segmentor_takes_the_neck_of_the_original(golden, golden_neck):
+    config = geospatial_config(hidden_size=64, first_conv_channels=32)
+    model = PrithviForSemanticSegmentation(config).eval()
+    state = {f"neck.{our_name(name)}": tensor for name, tensor in golden.group("sd").items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert not any(name.startswith("neck.") for name in missing)
+    with torch.no_grad():
+        assert_matches(model.neck(golden["in_.tokens"], (4, 4))[..., ::4, ::4], golden["out.map"])
+
+
+@pytest.mark.parametrize("neck", NECKS)
+def test_frames_are_channels_in_the_original_order(neck):
+    """Channel `c * T + t` of the map that enters the first transposed convolution is feature c of frame t."""
+    frames, rows, columns, width = 3, 2, 4, 32
+    module = NECKS[neck](geospatial_config(neck=neck, num_frames=frames, neck_hidden_size=8))
+    grid = torch.randn(2, frames, rows, columns, width)
+    tokens = torch.cat([torch.full((2, 1, width), torch.nan), grid.reshape(2, -1, width)], dim=1)
+    entered = []
+    module.upsample_blocks[0].register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    assert module(tokens, (rows, columns)).shape[-2:] == (16 * rows, 16 * columns)
+    for channel, frame in ((0, 0), (0, 2), (5, 1), (31, 2)):
+        assert torch.equal(entered[0][:, channel * frames + frame], grid[:, frame, :, :, channel])
+
+
+@pytest.mark.parametrize(
+    ("values", "channels"),
+    [
+        ({}, [16, 8, 4, 2]),
+        ({"num_frames": 3}, [48, 24, 12, 6]),
+        ({"first_conv_channels": 30, "channel_reduction_factor": 3}, [30, 10, 3, 1]),
+        ({"first_conv_channels": 5, "channel_reduction_factor": 1}, [5, 5, 5, 5]),
+        ({"patch_size": [2, 16, 16], "num_frames": 4}, [32, 16, 8, 4]),
+    ],
+)
+def test_channels_of_each_block(values, channels):
+    config = geospatial_config(**values)
+    neck = PrithviForSemanticSegmentation(config).neck
+    assert [block.conv_transpose.out_channels for block in neck.upsample_blocks] == channels
+    assert config.neck_output_size == channels[-1]
+
+
+@pytest.mark.parametrize("convs", [1, 3])
+def test_convolutions_after_each_enlargement(convs):
+    neck = PrithviGeospatialNeck(geospatial_config(num_convs_per_upscale=convs))
+    assert [len(block.layers) for block in neck.upsample_blocks] == [convs] * 4
+    kinds = [type(module) for module in neck.upsample_blocks[0].modules() if not list(module.children())]
+    assert kinds == [nn.ConvTranspose2d, *[nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * convs]
+
+
+def test_the_default_neck_is_the_other_one():
+    model = PrithviForSemanticSegmentation(geospatial_config(neck="conv_transpose", first_conv_channels=4))
+    assert type(model.neck) is PrithviNeck
+    assert model.config.neck_output_size == 32
+
+
+def test_fresh_weights_are_spread():
+    torch.manual_seed(0)
+    model = PrithviForSemanticSegmentation(geospatial_config(hidden_size=64, num_convs_per_upscale=2))
+    block = model.neck.upsample_blocks[0]
+    convolution, transposed = block.layers[1].convolution, block.conv_transpose
+    assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.1)
+    assert transposed.weight.abs().max() <= 1 / math.sqrt(transposed.weight[0].numel()) + 1e-7
+    assert torch.equal(convolution.bias, torch.zeros(32))
+    assert torch.equal(block.layers[0].normalization.weight, torch.ones(32))
+    pixels = torch.randn(2, 6, 1, 32, 32)
+    features = model.eval().neck(model.prithvi(pixels).last_hidden_state, (2, 2))
+    assert 0.01 < features.std() < 10
+
+
+def test_a_saved_model_loads_as_it_was(tmp_path):
+    model = PrithviForSemanticSegmentation(geospatial_config(num_convs_per_upscale=2)).train()
+    pixels, labels = torch.randn(2, 6, 1, 32, 32), torch.randint(0, 2, (2, 32, 32))
+    model(pixels, labels=labels).loss.backward()  # moves the running statistics
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    model.eval().save_pretrained(tmp_path)
+    loaded = PrithviForSemanticSegmentation.from_pretrained(tmp_path).eval()
+    assert type(loaded.neck) is PrithviGeospatialNeck
+    assert torch.equal(loaded(pixels).logits, model(pixels).logits)
+
+
+def test_a_model_with_the_other_neck_gives_its_encoder(tmp_path):
+    start = PrithviForSemanticSegmentation(geospatial_config(neck="conv_transpose"))
+    start.save_pretrained(tmp_path)
+    model = PrithviForSemanticSegmentation.from_pretrained(
+        tmp_path, neck="geospatial", first_conv_channels=16, ignore_mismatched_sizes=True
+    )
+    for name, tensor in start.prithvi.state_dict().items():
+        assert torch.equal(model.prithvi.state_dict()[name], tensor)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert model(torch.randn(1, 6, 1, 32, 32)).logits.isfinite().all()

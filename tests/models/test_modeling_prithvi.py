@@ -1,0 +1,527 @@
+"""The model against the original code's values, and the contract of a transformers model."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForSemanticSegmentation
+
+from prithvi_hf import (
+    PrithviConfig,
+    PrithviForSemanticSegmentation,
+    PrithviModel,
+    PrithviTrainer,
+    PrithviTrainingArguments,
+)
+from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
+from prithvi_hf.conversion.infer_config import infer_config
+from prithvi_hf.models.prithvi.loss_prithvi import (
+    cross_entropy_loss,
+    dice_loss,
+    focal_loss,
+    masked_dice_loss,
+)
+from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection, sincos_position_table
+from tests.golden import assert_matches, read_golden
+
+
+SEGMENTORS = ["v1_segmentor_flood", "v1_segmentor_burn", "v1_segmentor_crop"]
+LOSS_NAMES = {"CrossEntropyLoss": "cross_entropy", "DiceLoss": "dice"}
+
+
+def small_config(**overrides) -> PrithviConfig:
+    values = {
+        "image_size": 32,
+        "num_frames": 1,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_hidden_size": 8,
+        "neck_hidden_size": 16,
+    }
+    return PrithviConfig(**{**values, **overrides})
+
+
+def small_model(**overrides) -> PrithviForSemanticSegmentation:
+    torch.manual_seed(0)
+    return PrithviForSemanticSegmentation(small_config(**overrides)).eval()
+
+
+def golden_config(golden) -> PrithviConfig:
+    """The configuration that the original's own model dictionary describes."""
+    model = golden.config["model_cfg"]
+    backbone, head, auxiliary = model["backbone"], model["decode_head"], model["auxiliary_head"]
+    names = ("img_size", "num_frames", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size")
+    return PrithviConfig(
+        **{name: backbone[name] for name in names},
+        neck_hidden_size=model["neck"]["output_embed_dim"],
+        num_labels=head["num_classes"],
+        head_hidden_size=head["channels"],
+        head_num_convs=head["num_convs"],
+        auxiliary_head_num_convs=auxiliary["num_convs"],
+        classifier_dropout=head["dropout_ratio"],
+        loss=LOSS_NAMES[head["loss_decode"]["type"]],
+        class_weights=head["loss_decode"].get("class_weight"),
+    )
+
+
+def golden_segmentor(golden, config: PrithviConfig | None = None) -> PrithviForSemanticSegmentation:
+    config = golden_config(golden) if config is None else config
+    model = PrithviForSemanticSegmentation(config)
+    model.load_state_dict(convert_state_dict(golden.group("sd"), config), strict=True)
+    return model
+
+
+def golden_labels(golden) -> torch.Tensor:
+    """Labels with -100 in place of what the original's loss ignores."""
+    head, labels = golden.config["model_cfg"]["decode_head"], golden["in_.label"].squeeze(1)
+    ignored = head["loss_decode"].get("ignore_index", head.get("ignore_index", 255))
+    assert (labels == ignored).any()
+    return labels.masked_fill(labels == ignored, -100)
+
+
+def pixel_accuracy(golden, logits: torch.Tensor) -> torch.Tensor:
+    """The original's `acc_seg` in percent, by the *head's* ignore index, which the burn-scar recipe left at 255."""
+    labels = golden["in_.label"].squeeze(1)
+    counted = labels != golden.config["model_cfg"]["decode_head"].get("ignore_index", 255)
+    return 100 * ((logits.argmax(dim=1) == labels) & counted).sum() / counted.sum()
+
+
+def run_with_heads(model, pixels: torch.Tensor, labels: torch.Tensor):
+    """Outputs of one forward pass, and what encoder, neck and heads gave in it, by their names in the golden files."""
+    found = {}
+    modules = {"tokens": model.prithvi.layernorm, "neck": model.neck}
+    modules |= {"decode": model.decode_head, "aux": model.auxiliary_head}
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: found.update({name: output}))
+        for name, module in modules.items()
+    ]
+    outputs = model(pixels, labels=labels)
+    for hook in hooks:
+        hook.remove()
+    return outputs, found
+
+
+@pytest.fixture(autouse=True)
+def _highest_precision():
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["v1_encoder_T1", "v1_encoder_T3"])
+def test_encoder_matches_the_original(golden_dir, name, attention):
+    golden = read_golden(golden_dir, name)
+    config = infer_config(golden.group("sd"), num_attention_heads=4, attn_implementation=attention)
+    assert config.num_frames == golden.config["kwargs"]["num_frames"]
+    model = PrithviModel(config).eval()
+    model.load_state_dict(convert_state_dict(golden.group("sd"), config), strict=True)
+    assert_matches(model.embeddings.position_embeddings, golden["sd.pos_embed"])
+    assert_matches(model(golden["in_.x"]).last_hidden_state, golden["out.tokens"])
+
+
+@pytest.mark.parametrize("name", SEGMENTORS)
+def test_segmentor_matches_the_original(golden_dir, name):
+    golden = read_golden(golden_dir, name)
+    model, labels = golden_segmentor(golden).eval(), golden_labels(golden)
+    with torch.no_grad():
+        outputs, found = run_with_heads(model, golden["in_.x"], labels)
+        found["aux"] = model.auxiliary_head(found["neck"])
+    assert_matches(found["tokens"], golden["out.tokens"])
+    assert_matches(found["neck"][..., ::8, ::8], golden["out.neck_probe"])
+    assert_matches(outputs.logits, golden["out.logits"])
+    assert_matches(found["aux"][..., ::4, ::4], golden["out.aux_logits_probe"])
+    assert_matches(outputs.loss, model.segmentation_loss(found["decode"], labels))
+    assert_head_matches(golden, "eval", model, found, labels)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", SEGMENTORS)
+def test_segmentor_training_matches_the_original(golden_dir, name, checkpointing):
+    golden = read_golden(golden_dir, name)
+    model, labels = golden_segmentor(golden).train(), golden_labels(golden)
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    outputs, found = run_with_heads(model, golden["in_.x"], labels)
+    assert_head_matches(golden, "train", model, found, labels)
+    assert_matches(outputs.loss, golden["out.train.total"])
+    outputs.loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for original, parameter in GRADIENT_NAMES.items():
+        assert_matches(gradients[parameter], golden[f"grad.{original}"])
+    query_key_value = [gradients[f"prithvi.layers.0.attention.{part}_proj.weight"] for part in "qkv"]
+    assert_matches(torch.cat(query_key_value), golden["grad.backbone.blocks.0.attn.qkv.weight"])
+    assert len(golden.group("grad")) == len(GRADIENT_NAMES) + 1
+    for original, expected in golden.group("out.train_after").items():
+        head, _, index, _, statistic = original.split(".")
+        normalization = getattr(model, head).layers[int(index)].normalization
+        assert_matches(getattr(normalization, statistic), expected)
+
+
+def assert_head_matches(golden, mode, model, found, labels):
+    """Loss and pixel accuracy of both heads."""
+    loss = {"cross_entropy": "loss_ce", "dice": "loss_dice"}[model.config.loss]
+    for head in ("decode", "aux"):
+        assert_matches(model.segmentation_loss(found[head], labels), golden[f"out.{mode}.{head}.{loss}"])
+        assert_matches(pixel_accuracy(golden, found[head]), golden[f"out.{mode}.{head}.acc_seg"])
+
+
+GRADIENT_NAMES = {
+    "auxiliary_head.conv_seg.weight": "auxiliary_head.classifier.weight",
+    "auxiliary_head.convs.1.bn.bias": "auxiliary_head.layers.1.normalization.bias",
+    "backbone.blocks.1.mlp.fc2.bias": "prithvi.layers.1.mlp.fc2.bias",
+    "backbone.cls_token": "prithvi.embeddings.cls_token",
+    "backbone.norm.weight": "prithvi.layernorm.weight",
+    "backbone.patch_embed.proj.bias": "prithvi.embeddings.patch_embeddings.bias",
+    "decode_head.conv_seg.bias": "decode_head.classifier.bias",
+    "decode_head.conv_seg.weight": "decode_head.classifier.weight",
+    "decode_head.convs.0.bn.weight": "decode_head.layers.0.normalization.weight",
+    "decode_head.convs.0.conv.weight": "decode_head.layers.0.convolution.weight",
+    "neck.fpn1.0.bias": "neck.upsample_blocks.0.conv_transpose_1.bias",
+    "neck.fpn1.1.ln.weight": "neck.upsample_blocks.0.norm.weight",
+    "neck.fpn2.3.weight": "neck.upsample_blocks.1.conv_transpose_2.weight",
+}
+"""The gradients of the golden files, the fused query-key-value projection aside, and what they are here."""
+
+
+def test_positions_at_other_sizes_match_the_original(golden_dir):
+    golden = read_golden(golden_dir, "v2_interp")
+    config = PrithviConfig(
+        image_size=64, num_frames=4, num_channels=2, hidden_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    embeddings = PrithviModel(config).embeddings
+    for name, pixels in golden.group("in_").items():
+        frames, height, width = pixels.shape[2:]
+        positions = embeddings.interpolate_positions((frames, height // 16, width // 16))
+        assert_matches(positions, golden[f"out.{name}.pos_embed"])
+
+
+def test_interpolated_positions_are_kept_until_something_changes(monkeypatch):
+    model, pixels = PrithviModel(small_config()).eval(), torch.randn(1, 6, 1, 48, 32)
+    embeddings, computed = model.embeddings, []
+    interpolate = embeddings.interpolate_positions
+    monkeypatch.setattr(embeddings, "interpolate_positions", lambda grid: computed.append(grid) or interpolate(grid))
+    with torch.inference_mode():
+        expected = model(pixels).last_hidden_state
+    assert_matches(model(pixels).last_hidden_state, expected)
+    assert computed == [(1, 3, 2)]
+    model(pixels[..., :32]).last_hidden_state.sum().backward()
+    with torch.no_grad():
+        embeddings.position_embeddings.mul_(2)
+    assert (model(pixels).last_hidden_state - expected).abs().max() > 0.01
+    assert model.double()(pixels.double()).last_hidden_state.dtype == torch.float64
+    assert copy.deepcopy(PrithviModel(small_config())).embeddings._kept_positions is None
+
+
+def test_a_model_made_in_inference_mode_runs():
+    with torch.inference_mode():
+        model = small_model()
+        assert model(torch.randn(1, 6, 1, 48, 32)).logits.shape == (1, 2, 48, 32)
+
+
+def test_table_of_one_frame_is_the_first_frame_of_three():
+    one, three = (sincos_position_table(48, (frames, 3, 5)) for frames in (1, 3))
+    assert torch.equal(one, three[:, : one.shape[1]])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_backbone_of_three_frames_loads_into_any_number(tmp_path, frames):
+    backbone = PrithviModel(small_config(num_frames=3)).eval()
+    backbone.save_pretrained(tmp_path)
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path, num_frames=frames).eval()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(model.prithvi.state_dict()[name], value)
+    assert torch.equal(model.prithvi.embeddings.position_embeddings, sincos_position_table(32, (frames, 2, 2)))
+    assert model(torch.randn(1, 6, frames, 32, 32)).logits.shape == (1, 2, 32, 32)
+
+
+def test_every_buffer_and_weight_survives_saving(tmp_path):
+    model = small_model(num_labels=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.save_pretrained(tmp_path)
+    loaded = PrithviForSemanticSegmentation.from_pretrained(tmp_path)
+    for (name, value), (other_name, other) in zip(
+        [*model.named_parameters(), *model.named_buffers()],
+        [*loaded.named_parameters(), *loaded.named_buffers()],
+        strict=True,
+    ):
+        assert name == other_name
+        assert torch.equal(value, other), name
+
+
+def test_a_segmentor_on_a_backbone_starts_with_fresh_heads(tmp_path):
+    """What the file lacks is made afresh: from_pretrained leaves unset memory where _init_weights passes by."""
+    PrithviModel(small_config()).save_pretrained(tmp_path)
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight)), name
+            assert torch.equal(module.bias, torch.zeros_like(module.bias)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_are_there_however_a_model_is_made(tmp_path, dtype):
+    config = small_config(num_frames=2)
+    PrithviModel(config).save_pretrained(tmp_path)
+    table = sincos_position_table(32, (2, 2, 2)).to(dtype)
+    with torch.device("meta"):
+        on_meta = PrithviModel(config).to(dtype)
+    assert on_meta.embeddings.position_embeddings.device.type == "meta"
+    on_meta.to_empty(device="cpu").init_weights()
+    for model in (PrithviModel._from_config(config, dtype=dtype), PrithviModel.from_pretrained(tmp_path, dtype=dtype)):
+        assert torch.equal(model.embeddings.position_embeddings, table)
+    assert torch.equal(on_meta.embeddings.position_embeddings, table)
+
+
+def test_compiles_whole_at_any_number_of_frames():
+    model = PrithviModel(small_config())
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for frames, size in ((1, 32), (3, 48)):
+        pixels = torch.randn(1, 6, frames, size, 32)
+        assert_matches(compiled(pixels).last_hidden_state, model(pixels).last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 100}, r"multiple of 16 .*found 100"),
+        ({"hidden_size": 64, "num_attention_heads": 5}, r"num_attention_heads, found 64 and 5"),
+    ],
+)
+def test_widths_that_make_no_encoder_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        PrithviModel(small_config(**values))
+
+
+def test_weights_are_as_readable_as_their_folder(tmp_path):
+    small_model().save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
+def test_auto_classes_load_the_right_models(tmp_path):
+    small_model().save_pretrained(tmp_path)
+    assert type(AutoModelForSemanticSegmentation.from_pretrained(tmp_path)) is PrithviForSemanticSegmentation
+    assert type(AutoModel.from_pretrained(tmp_path)) is PrithviModel
+
+
+def test_reflection_is_that_of_torch():
+    pixels = torch.randn(1, 6, 20, 30)
+    expected = nn.functional.pad(pixels, (0, 2, 0, 12), mode="reflect")
+    assert torch.equal(pad_by_reflection(pixels, (16, 16)), expected)
+
+
+def test_encoder_drops_an_indivisible_border():
+    model = PrithviModel(small_config()).eval()
+    pixels = torch.randn(1, 6, 1, 40, 37)
+    assert torch.equal(model(pixels).last_hidden_state, model(pixels[..., :32, :32]).last_hidden_state)
+
+
+def test_four_dimensions_are_one_frame():
+    model = small_model()
+    pixels = torch.randn(2, 6, 32, 32)
+    assert torch.equal(model(pixels).logits, model(pixels.unsqueeze(2)).logits)
+
+
+@pytest.mark.parametrize("patch", [8, 14, [1, 16, 8], [2, 8, 8]])
+def test_other_patch_sizes_give_logits_at_input_size(patch):
+    model = small_model(patch_size=patch, num_frames=2, image_size=[28, 32])
+    assert model(torch.randn(1, 6, 2, 28, 32)).logits.shape == (1, 2, 28, 32)
+
+
+def test_labels_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"labels of shape \(1, 32, 32\).*found \(1, 16, 16\)"):
+        small_model()(torch.zeros(1, 6, 1, 32, 32), labels=torch.zeros(1, 16, 16, dtype=torch.long))
+
+
+def test_auxiliary_loss_counts_only_in_training():
+    model = small_model(auxiliary_loss_weight=0.5, classifier_dropout=0.0)
+    pixels, labels = torch.randn(1, 6, 1, 32, 32), torch.randint(0, 2, (1, 32, 32))
+    plain = small_model(use_auxiliary_head=False, classifier_dropout=0.0)
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("auxiliary_head")})
+    assert torch.equal(model(pixels, labels=labels).loss, plain(pixels, labels=labels).loss)
+    model.train()
+    plain.train()
+    features = model.neck(model.prithvi(pixels).last_hidden_state, (2, 2))
+    auxiliary = nn.functional.cross_entropy(model.auxiliary_head(features), labels)
+    total = model(pixels, labels=labels).loss
+    torch.testing.assert_close(total, plain(pixels, labels=labels).loss + 0.5 * auxiliary, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_in_two_parts_counts_pixels_as_one():
+    """With the Trainer's count of a whole step, how the step is split does not change its gradient."""
+    model = small_model(use_auxiliary_head=False, classifier_dropout=0.0)
+    pixels, labels = torch.randn(2, 6, 1, 32, 32), torch.randint(0, 2, (2, 32, 32))
+    labels[0, :, 4:] = -100
+    count = (labels != -100).sum()
+    whole = model(pixels, labels=labels).loss
+    parts = sum(model(pixels[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=count).loss for i in range(2))
+    torch.testing.assert_close(whole, parts)
+
+
+LOSSES = {
+    "cross_entropy": cross_entropy_loss,
+    "dice": dice_loss,
+    "masked_dice": masked_dice_loss,
+    "focal": partial(focal_loss, gamma=1.5),
+    "cross_entropy+masked_dice": lambda *args, **options: (
+        cross_entropy_loss(*args, **options) + masked_dice_loss(*args, **options)
+    ),
+}
+COUNTED_LOSSES = ("cross_entropy", "focal")
+
+
+def partly_ignored_batch(equal_counts: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two images, one of which has many more valid labels, or as many in another place."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (2, 32, 32), generator=generator)
+    labels[0, :, 4:] = -100
+    if equal_counts:
+        labels[1, 4:] = -100
+    return torch.randn(2, 6, 1, 32, 32, generator=generator), labels
+
+
+def normless_model(**overrides) -> PrithviForSemanticSegmentation:
+    """A model that computes every image on its own in training too."""
+    model = small_model(classifier_dropout=0.0, **overrides)
+    for head in (model.decode_head, model.auxiliary_head):
+        for layer in head.layers:
+            layer.normalization = nn.Identity()
+    return model
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_configured_loss_is_used(name):
+    model = small_model(loss=name, focal_gamma=1.5, class_weights=[0.5, 2.0])
+    pixels, labels = partly_ignored_batch()
+    outputs = model(pixels, labels=labels)
+    assert torch.equal(outputs.loss, LOSSES[name](outputs.logits, labels, class_weights=[0.5, 2.0]))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_another_ignore_index_is_used(name):
+    pixels, labels = partly_ignored_batch()
+    expected = small_model(loss=name)(pixels, labels=labels).loss
+    model = small_model(loss=name, semantic_loss_ignore_index=255)
+    count = torch.tensor(1)  # of labels other than -100: it cannot serve, and is not used
+    loss = model(pixels, labels=labels.masked_fill(labels == -100, 255), num_items_in_batch=count).loss
+    if name == "dice":  # in its denominator, ignored labels beyond the last class count as the last
+        assert loss != expected
+    else:
+        assert torch.equal(loss, expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_only_means_over_pixels_take_the_count_of_the_trainer(name):
+    assert small_model(loss=name).accepts_loss_kwargs == (name in COUNTED_LOSSES)
+    assert not small_model(loss=name, semantic_loss_ignore_index=255).accepts_loss_kwargs
+    pixels, labels = partly_ignored_batch()
+    model = small_model(loss=name)
+    plain, counted = (model(pixels, labels=labels, num_items_in_batch=count).loss for count in (None, 10))
+    valid = (labels != -100).sum() / 10 if name in COUNTED_LOSSES else 1
+    torch.testing.assert_close(counted, plain * valid)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_accumulated_batches_are_one_batch(tmp_path, name):
+    """Two batches of one image make the step of one batch of two; a wrong scale would double or halve it.
+
+    Cross entropy and focal average over the pixels of both, however they lie. The others are averaged by the Trainer,
+    so a sum with a cross entropy agrees where both images have as many valid pixels.
+    """
+    pixels, labels = partly_ignored_batch(equal_counts=name not in ("dice", "masked_dice", *COUNTED_LOSSES))
+    rows = [{"pixel_values": image, "labels": mask} for image, mask in zip(pixels.double(), labels, strict=True)]
+    accumulated, whole = (one_step(tmp_path, normless_model(loss=name).double(), rows, size) for size in (1, 2))
+    assert max(step.abs().max() for step in whole.values()) > 1e-3
+    for key, step in whole.items():
+        torch.testing.assert_close(accumulated[key], step, rtol=1e-6, atol=1e-9, msg=key)
+
+
+def one_step(folder, model, rows, batch_size: int) -> dict[str, torch.Tensor]:
+    """What one optimisation step on the rows, accumulated over batches, changes in each weight."""
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    options = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": len(rows) // batch_size}
+    options |= {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant"}
+    options |= {"max_grad_norm": 0.0, "use_cpu": True, "report_to": "none", "disable_tqdm": True}
+    arguments = PrithviTrainingArguments(output_dir=str(folder), save_strategy="no", **options)
+    PrithviTrainer(model, arguments, train_dataset=rows).train()
+    return {key: value - start[key] for key, value in model.state_dict().items()}
+
+
+def test_a_frozen_backbone_stays_while_the_rest_trains():
+    model = small_model(classifier_dropout=0.0).train()
+    model.activation_checkpointing_enable()
+    model.freeze_backbone()
+    pixels, labels = partly_ignored_batch()
+    model(pixels, labels=labels).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad != name.startswith("prithvi."), name
+        assert (parameter.grad is None) == name.startswith("prithvi."), name
+    model.prithvi.requires_grad_(True)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    pixels, labels = torch.randn(1, 6, 1, 32, 32), torch.randint(0, 2, (1, 32, 32))
+    gradients = []
+    for checkpointing in (False, True):
+        model = small_model(classifier_dropout=0.0).train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model(pixels, labels=labels).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_hidden_states_and_attentions_on_request():
+    model = small_model(attn_implementation="eager")
+    outputs = model(torch.randn(1, 6, 1, 32, 32), output_hidden_states=True, output_attentions=True)
+    assert len(outputs.hidden_states) == 3
+    assert [attention.shape for attention in outputs.attentions] == [(1, 4, 5, 5)] * 2
+    assert isinstance(model(torch.randn(1, 6, 1, 32, 32), return_dict=False), tuple)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close(dtype):
+    model = small_model()
+    pixels = torch.randn(1, 6, 1, 32, 48)
+    expected = model(pixels).logits
+    logits = model.to(dtype)(pixels.to(dtype)).logits
+    assert logits.dtype == dtype
+    assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_autocast_stays_close():
+    model = small_model()
+    pixels = torch.randn(1, 6, 1, 32, 48)
+    expected = model(pixels).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(pixels).logits
+    assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 1, 32, 48), (2, 6, 3, 40, 37)])
+def test_patches_are_those_of_the_convolution(shape):
+    embeddings = small_model().prithvi.embeddings.patch_embeddings
+    pixels = torch.randn(shape)
+    assert_matches(embeddings._matrix_product(pixels), embeddings(pixels))
+
+
+def test_annotations_are_evaluated():
+    """Postponed annotations switch the validation of the configuration off and hide its class from transformers."""
+    assert PrithviModel.config_class is PrithviConfig
+    with pytest.raises(Exception, match="hidden_size"):
+        PrithviConfig(hidden_size="64")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gpu_agrees_with_cpu(dtype):
+    model = small_model()
+    pixels = torch.randn(2, 6, 1, 40, 56)
+    expected = model(pixels).logits
+    logits = model.to("cuda", dtype)(pixels.to("cuda", dtype)).logits.float().cpu()
+    assert (logits - expected).abs().max() < (1e-4 if dtype == torch.float32 else 0.05) * expected.abs().max()

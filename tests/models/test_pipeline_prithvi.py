@@ -1,0 +1,333 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The pipeline "geospatial-segmentation"."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rio_cogeo import cog_validate
+from transformers import pipeline
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+from transformers.pipelines import PIPELINE_REGISTRY
+
+import prithvi_hf
+from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf.models.prithvi.remote_code_prithvi import source_files
+from prithvi_hf.rasters.radiometry import RadiometryWarning
+from prithvi_hf.scenes import predict_scene
+from tests.scene_factory import (
+    CRS_UTM,
+    TRANSFORM,
+    WINDOW,
+    save_model,
+    scene_pixels,
+    tiny_model,
+    tiny_processor,
+    write_scene,
+)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return GeospatialSegmentationPipeline(model=tiny_model(), image_processor=tiny_processor(), device="cpu")
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_scene(tmp_path / "scene.tif")
+
+
+def count_windows(pipe, monkeypatch):
+    """Record the batch size of every forward pass."""
+    sizes, forward = [], pipe.model.forward
+
+    def counted(pixel_values, **kwargs):
+        sizes.append(len(pixel_values))
+        return forward(pixel_values, **kwargs)
+
+    monkeypatch.setattr(pipe.model, "forward", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_scale_and_offset_tags_are_applied_once(pipe, tmp_path, stream):
+    """Reflectance x 10,000, which the model takes, stored with other numbers and tags that say so."""
+    pixels = scene_pixels()
+    plain = write_scene(tmp_path / "plain.tif", pixels)
+    tagged = write_scene(tmp_path / "tagged.tif", (2 * (pixels + 1000)).astype(np.int16))
+    with rasterio.open(tagged, "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.00005,) * 6, (-0.1,) * 6
+    options = {"output": str(tmp_path / "map.tif")} if stream else {}
+    with pytest.warns(RadiometryWarning):
+        found = pipe(str(tagged), **options).mask
+    np.testing.assert_array_equal(found, pipe(str(plain)).mask)
+
+
+def test_importing_the_package_registers_the_task():
+    assert "geospatial-segmentation" in PIPELINE_REGISTRY.get_supported_tasks()
+    assert prithvi_hf.GeospatialSegmentationPipeline is GeospatialSegmentationPipeline
+
+
+def test_registering_again_changes_nothing(caplog):
+    before = PIPELINE_REGISTRY.supported_tasks["geospatial-segmentation"]
+    register_pipeline()
+    assert PIPELINE_REGISTRY.supported_tasks["geospatial-segmentation"] is before
+    assert not caplog.records
+
+
+def test_pipeline_function_loads_a_folder(model_folder, scene, tmp_path):
+    pytest.importorskip("PIL")
+    pipe = pipeline("geospatial-segmentation", model=str(model_folder))  # device=None
+    result = pipe(str(scene))
+    expected = predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "map.tif", show_progress=False)
+    assert isinstance(pipe, GeospatialSegmentationPipeline)
+    np.testing.assert_array_equal(result.mask, expected.mask)
+    assert (result.crs, tuple(result.transform)) == (CRS_UTM, tuple(TRANSFORM))
+    assert result.probabilities is None
+
+
+def test_result_writes_the_same_file_as_predict_scene(pipe, scene, tmp_path):
+    pipe(scene).to_geotiff(tmp_path / "a.tif")
+    predict_scene(pipe.model, pipe.image_processor, scene, tmp_path / "b.tif", show_progress=False)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    assert cog_validate(tmp_path / "a.tif", strict=True)[0]
+
+
+@pytest.mark.parametrize("form", ["path", "bytes", "array", "tensor", "one frame", "time axis"])
+def test_forms_of_one_scene(pipe, scene, form):
+    pixels = scene_pixels()
+    inputs = {
+        "path": scene,
+        "bytes": scene.read_bytes(),
+        "array": pixels,
+        "tensor": torch.from_numpy(pixels),
+        "one frame": (pixels,),
+        "time axis": pixels[:, None],
+    }[form]
+    result = pipe(inputs)
+    np.testing.assert_array_equal(result.mask, pipe(str(scene)).mask)
+    assert result.mask.dtype == np.uint8
+    assert (result.crs == CRS_UTM) == (form in ("path", "bytes"))
+
+
+def test_list_is_several_scenes_of_any_size(pipe, tmp_path):
+    sizes = [(40, 40), (33, 50), (20, 20)]
+    scenes = [write_scene(tmp_path / f"{h}.tif", scene_pixels(h, w)) for h, w in sizes]
+    results = pipe([str(scenes[0]), scenes[1], scene_pixels(20, 20)])
+    assert [result.mask.shape for result in results] == sizes
+    np.testing.assert_array_equal(results[1].mask, pipe(scenes[1]).mask)
+
+
+def test_tuple_or_inner_list_is_the_frames_of_one_scene(tmp_path):
+    pipe = GeospatialSegmentationPipeline(model=tiny_model(2), image_processor=tiny_processor(2), device="cpu")
+    frames = [scene_pixels(40, 40, seed=seed) for seed in range(2)]
+    paths = [str(write_scene(tmp_path / f"{index}.tif", pixels)) for index, pixels in enumerate(frames)]
+    expected = pipe(np.stack(frames, axis=1)).mask
+    for one in (tuple(paths), tuple(frames), [paths], [tuple(frames)]):
+        result = pipe(one)
+        result = result[0] if isinstance(one, list) else result
+        np.testing.assert_array_equal(result.mask, expected)
+    assert (pipe(tuple(paths[::-1])).mask != expected).any()
+    assert len(pipe([tuple(paths), paths])) == 2
+
+
+def test_generator_gives_an_iterator(pipe):
+    results = pipe(scene_pixels(16, width) for width in (20, 24))
+    assert [result.mask.shape[1] for result in results] == [20, 24]
+
+
+def test_batch_size_counts_windows(pipe, monkeypatch):
+    sizes = count_windows(pipe, monkeypatch)
+    pixels = scene_pixels(WINDOW, 3 * WINDOW)  # five windows
+    pipe(pixels, batch_size=2)
+    assert sizes == [2, 2, 1]
+    sizes.clear()
+    pipe([pixels, pixels[..., :WINDOW]], batch_size=4)
+    assert sizes == [4, 1, 1]
+
+
+def test_options_are_taken_at_construction_and_in_the_call(monkeypatch):
+    options = {"batch_size": 2, "overlap": 0.0, "return_probabilities": True}
+    pipe = GeospatialSegmentationPipeline(
+        model=tiny_model(), image_processor=tiny_processor(), device="cpu", **options
+    )
+    sizes = count_windows(pipe, monkeypatch)
+    pixels = scene_pixels(WINDOW, 3 * WINDOW)
+    assert pipe(pixels).probabilities.shape == (3, WINDOW, 3 * WINDOW)
+    assert sizes == [2, 1]
+    sizes.clear()
+    assert pipe(pixels, window=(WINDOW, 2 * WINDOW), return_probabilities=False).probabilities is None
+    assert sizes == [2]
+
+
+def test_probabilities_are_written(pipe, scene, tmp_path):
+    result = pipe(scene, return_probabilities=True)
+    result.probabilities_to_geotiff(tmp_path / "p.tif", dtype="uint8")
+    with rasterio.open(tmp_path / "p.tif") as dataset:
+        np.testing.assert_allclose(dataset.read() / 254, result.probabilities, atol=0.5 / 254 + 1e-6)
+        assert dataset.descriptions == ("no water", "water", "cloud")
+
+
+def test_nodata_becomes_255(pipe, tmp_path):
+    pixels = scene_pixels()
+    pixels[:, :, :11] = -9999
+    result = pipe(write_scene(tmp_path / "scene.tif", pixels), return_probabilities=True)
+    np.testing.assert_array_equal(result.mask == 255, (pixels == -9999).all(0))
+    assert np.isnan(result.probabilities[:, :, :11]).all()
+
+
+def test_bands_of_an_array_are_found_by_name(pipe):
+    pixels = scene_pixels()
+    names = list(pipe.image_processor.bands)
+    result = pipe(pixels[::-1].copy(), band_names=names[::-1])
+    np.testing.assert_array_equal(result.mask, pipe(pixels).mask)
+
+
+def test_training_mode_is_kept(scene):
+    pipe = GeospatialSegmentationPipeline(model=tiny_model().train(), image_processor=tiny_processor(), device="cpu")
+    pipe(scene)
+    assert pipe.model.training
+    assert pipe.model.decode_head.training
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"overlap": 1}, ValueError, "0 <= overlap < 1"),
+        ({"window": 0}, ValueError, "whole and positive"),
+        ({"batch_size": 0}, ValueError, "at least 1"),
+        ({"stride": 3}, TypeError, r"Unknown option\(s\) \['stride'\]"),
+    ],
+)
+def test_bad_options(pipe, options, error, message):
+    with pytest.raises(error, match=message):
+        pipe(scene_pixels(8, 8), **options)
+
+
+@pytest.mark.parametrize("inputs", [[], ()])
+def test_no_scene_is_an_error(pipe, inputs):
+    with pytest.raises(ValueError, match="at least one scene"):
+        pipe(inputs)
+
+
+def test_wrong_number_of_bands_and_frames(pipe):
+    with pytest.raises(ValueError, match="5 bands"):
+        pipe(scene_pixels(bands=5))
+    with pytest.raises(ValueError, match="frame"):
+        pipe((scene_pixels(), scene_pixels()))
+
+
+def test_real_chip(flood_chips, pipe):
+    (chip,) = flood_chips.rglob("Bolivia_103757_S2Hand.tif")
+    result = pipe(chip, overlap=0, window=128)
+    with rasterio.open(chip) as source:
+        assert (result.crs, tuple(result.transform)) == (source.crs, tuple(source.transform))
+        np.testing.assert_array_equal(result.mask == 255, (source.read([2, 3, 4, 9, 12, 13]) == 0).all(axis=0))
+
+
+def test_output_streams_the_map_to_a_file(pipe, scene, tmp_path):
+    options = {"overlap": 0.25, "batch_size": 3}
+    result = pipe(str(scene), output=tmp_path / "map.tif", probabilities=tmp_path / "p.tif", **options)
+    in_memory = pipe(str(scene), return_probabilities=True, **options)
+    np.testing.assert_array_equal(result.mask, in_memory.mask)
+    np.testing.assert_allclose(result.probabilities, in_memory.probabilities, atol=1e-6)
+    assert (result.crs, tuple(result.transform)) == (CRS_UTM, tuple(TRANSFORM))
+    assert tuple(result.report["options"]["window"]) == (WINDOW, WINDOW)
+    assert cog_validate(tmp_path / "map.tif", strict=True)[0]
+
+
+def test_output_of_several_scenes_and_options_of_the_pipeline(scene, tmp_path):
+    pipe = GeospatialSegmentationPipeline(
+        model=tiny_model(), image_processor=tiny_processor(), device="cpu", overlap=0.0, batch_size=2
+    )
+    results = pipe([str(scene), scene_pixels(20, 24)[:, None]], output=[tmp_path / "a.tif", tmp_path / "b.tif"])
+    np.testing.assert_array_equal(results[0].mask, pipe(str(scene)).mask)
+    assert results[1].shape == (20, 24)
+    assert results[0].report["options"]["batch_size"] == 2
+    for inputs, options, error, message in (
+        ([scene, scene], {}, ValueError, "one output for each of 2 scenes, found 1"),
+        (scene, {"return_probabilities": True}, TypeError, "return_probabilities is an option of maps in memory"),
+        (scene, {"overlap": 1}, ValueError, "0 <= overlap < 1"),
+    ):
+        with pytest.raises(error, match=message):
+            pipe(inputs, output=tmp_path / "c.tif", **options)
+    assert not (tmp_path / "c.tif").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", [None, 0, "cuda"])
+def test_gpu_gives_the_map_of_the_cpu(scene, pipe, device):
+    on_gpu = GeospatialSegmentationPipeline(model=tiny_model(), image_processor=tiny_processor(), device=device)
+    result = on_gpu(scene)
+    assert on_gpu.model.device.type == "cuda"
+    assert (result.mask == pipe(scene).mask).mean() > 0.999
+
+
+def test_files_that_travel_need_nothing_but_torch_numpy_and_transformers():
+    for file in source_files():
+        assert {Path(path).parent for path in get_relative_import_files(file)} <= {file.parent}, "only flat siblings"
+        third_party = set(get_imports(file)) - set(sys.stdlib_module_names)
+        assert third_party <= {"torch", "numpy", "transformers", "huggingface_hub"}, file
+
+
+REMOTE = """
+import importlib, sys
+sys.modules["prithvi_hf"] = None  # importing it fails, as where it is not installed
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+module = importlib.import_module("remote.pipeline_prithvi")
+modeling = importlib.import_module("remote.modeling_prithvi")
+processing = importlib.import_module("remote.image_processing_prithvi")
+pipe = module.GeospatialSegmentationPipeline(
+    model=modeling.PrithviForSemanticSegmentation.from_pretrained(sys.argv[2]),
+    image_processor=processing.PrithviImageProcessor.from_pretrained(sys.argv[2]),
+    device="cpu",
+)
+result = pipe(np.load(sys.argv[3]))
+np.save(sys.argv[4], result.mask)
+actions = (
+    lambda: pipe("scene.tif"),
+    lambda: result.to_geotiff("map.tif"),
+    lambda: result.to_png("map.png"),
+    lambda: pipe(np.load(sys.argv[3]), output="map.tif"),
+)
+for action in actions:
+    try:
+        action()
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_arrays_are_mapped_where_the_package_is_not_installed(tmp_path, model_folder, pipe):
+    siblings = {file.name: file.read_text() for file in source_files()}
+    (tmp_path / "remote").mkdir()
+    (tmp_path / "remote" / "__init__.py").touch()
+    for name, text in siblings.items():
+        (tmp_path / "remote" / name).write_text(text)
+    np.save(tmp_path / "scene.npy", scene_pixels())
+    done = subprocess.run(
+        [sys.executable, "-c", REMOTE, tmp_path, model_folder, tmp_path / "scene.npy", tmp_path / "mask.npy"],
+        cwd=tmp_path,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "mask.npy"), pipe(scene_pixels()).mask)
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 4
+    assert all("needs the prithvi_hf package" in line for line in lines)
+    assert "pass arrays of shape" in lines[0]
+    assert not list(tmp_path.glob("map.*"))

@@ -1,0 +1,72 @@
+"""Sliding-window prediction against the original, and its windows."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prithvi_hf import PrithviConfig
+from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits, window_and_stride, window_starts
+from tests.golden import assert_matches, read_golden
+from tests.models.test_modeling_prithvi import golden_config, golden_segmentor, small_model
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_logits_are_those_of_the_original(golden_dir, batch_size):
+    golden = read_golden(golden_dir, "v1_slide")
+    config = golden_config(read_golden(golden_dir, "v1_segmentor_burn"))  # the same architecture, not written in it
+    model = golden_segmentor(golden, config).eval()
+    crop, stride = golden.config["crop"], golden.config["stride"]
+    logits = sliding_window_logits(model, golden["in_.x"], (crop, crop), (stride, stride), batch_size)
+    assert_matches(logits, golden["out.logits"])
+    assert_matches(logits.softmax(dim=1), golden["out.probs"])
+    assert torch.equal(logits.argmax(dim=1), golden["out.pred"])
+
+
+@given(size=st.integers(1, 300), window=st.integers(1, 120), share=st.floats(0.01, 1))
+def test_windows_cover_every_pixel_and_stay_inside(size, window, share):
+    stride = max(1, round(window * share))
+    starts = window_starts(size, window, stride)
+    covered = {pixel for start in starts for pixel in range(start, min(start + window, size))}
+    assert covered == set(range(size))
+    assert all(0 <= start <= max(size - window, 0) for start in starts)
+    assert starts == sorted(set(starts)), "no window twice"
+
+
+def test_an_image_smaller_than_the_window_is_one_window():
+    model = small_model()
+    pixels = torch.randn(2, 6, 1, 20, 50)
+    logits = sliding_window_logits(model, pixels, (32, 64), (16, 32))
+    assert_matches(logits, model(pixels).logits)
+
+
+def test_images_of_a_batch_do_not_touch_each_other():
+    model = small_model()
+    pixels = torch.randn(3, 6, 1, 40, 56)
+    together = sliding_window_logits(model, pixels, (32, 32), (16, 16), batch_size=5)
+    for index in range(3):
+        alone = sliding_window_logits(model, pixels[index : index + 1], (32, 32), (16, 16), batch_size=5)
+        assert_matches(together[index : index + 1], alone)
+
+
+def test_progress_counts_every_window():
+    done = []
+    sliding_window_logits(small_model(), torch.randn(1, 6, 1, 64, 64), (32, 32), (16, 16), 4, done.append)
+    assert sum(done) == 9
+
+
+def test_default_window_is_the_image_size_with_half_overlap():
+    config = PrithviConfig(image_size=[64, 96], num_frames=1)
+    assert window_and_stride(config) == ((64, 96), (32, 48))
+    assert window_and_stride(config, 224, 0.75) == ((224, 224), (56, 56))
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])
+def test_an_impossible_overlap_is_refused(overlap):
+    with pytest.raises(ValueError, match="overlap"):
+        window_and_stride(PrithviConfig(), overlap=overlap)
+
+
+def test_strides_that_leave_pixels_out_are_refused():
+    with pytest.raises(ValueError, match="strides from 1 to the window"):
+        sliding_window_logits(small_model(), torch.zeros(1, 6, 1, 64, 64), (32, 32), (33, 16))

@@ -1,0 +1,390 @@
+"""GeoTiffRaster: what it reads, that it holds nothing open, and what it refuses."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+from prithvi_hf.rasters import geotiff_raster as raster_module
+from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+from prithvi_hf.rasters.write_geotiff import write_geotiff
+from tests.raster_factory import BANDS, cut_off, reflectance, transform_at, write_chip, write_raster
+
+
+@pytest.fixture
+def chip(tmp_path):
+    return write_chip(tmp_path / "chip.tif", size=(24, 40))
+
+
+def test_header_without_reading_pixels(chip):
+    raster = GeoTiffRaster(chip)
+    assert raster.shape == (6, 24, 40)
+    assert (raster.count, raster.height, raster.width) == (6, 24, 40)
+    assert raster.descriptions == BANDS
+    assert raster.dtype == "int16"
+    assert raster.nodata == 0
+    assert raster.crs.to_epsg() == 4326
+    assert raster.transform == transform_at()
+    assert raster.scales == (1.0,) * 6
+    assert raster.offsets == (0.0,) * 6
+    assert raster.path == raster.name == str(chip)
+    assert "chip.tif" in repr(raster)
+    assert "(6, 24, 40)" in repr(raster)
+
+
+def test_reads_bands_in_the_order_asked_for_and_only_the_window(chip):
+    expected = reflectance(6, (24, 40))
+    raster = GeoTiffRaster(chip)
+    np.testing.assert_array_equal(raster.read(), expected)
+    np.testing.assert_array_equal(raster.read(bands=[4, 0], window=(3, 5, 7, 9)), expected[[4, 0], 3:10, 5:14])
+    np.testing.assert_array_equal(np.asarray(raster), expected)
+    assert np.asarray(raster, dtype=np.float32).dtype == np.float32
+
+
+def test_selections_compose_and_transform_follows(chip):
+    raster = GeoTiffRaster(chip).select(bands=[5, 3, 1], window=(2, 4, 20, 30)).select([2, 0], (1, 3, 5, 6))
+    np.testing.assert_array_equal(raster.read(), reflectance(6, (24, 40))[[1, 5], 3:8, 7:13])
+    assert raster.descriptions == ("GREEN", "SWIR_2")
+    assert raster.shape == (2, 5, 6)
+    with rasterio.open(chip) as dataset:
+        expected = dataset.window_transform(rasterio.windows.Window(7, 3, 6, 5))
+    np.testing.assert_allclose(raster.transform[:6], expected[:6], rtol=0, atol=1e-15)
+
+
+def test_selection_leaves_the_original_alone(chip):
+    raster = GeoTiffRaster(chip)
+    raster.select([0], (0, 0, 2, 2))
+    assert raster.shape == (6, 24, 40)
+
+
+@pytest.mark.parametrize("bands", [[6], [-1], [0, 99]])
+def test_band_outside_the_file(chip, bands):
+    with pytest.raises(IndexError, match=r"0\.\.5.*SWIR_2"):
+        GeoTiffRaster(chip).select(bands)
+
+
+def test_empty_band_selection(chip):
+    with pytest.raises(ValueError, match="at least one band"):
+        GeoTiffRaster(chip).read(bands=[])
+
+
+@pytest.mark.parametrize("window", [(0, 0, 25, 40), (-1, 0, 5, 5), (0, 36, 5, 5), (0, 0, 0, 5)])
+def test_window_outside_the_file(chip, window):
+    with pytest.raises(ValueError, match="inside 24 x 40"):
+        GeoTiffRaster(chip).read(window=window)
+
+
+def test_bytes_read_like_the_file(chip):
+    raster = GeoTiffRaster(content=chip.read_bytes())
+    np.testing.assert_array_equal(raster.read(), reflectance(6, (24, 40)))
+    assert (raster.path, raster.name) == (None, "<bytes>")
+
+
+@pytest.mark.parametrize("from_bytes", [False, True])
+def test_pickles_with_its_selection(chip, from_bytes):
+    raster = GeoTiffRaster(content=chip.read_bytes()) if from_bytes else GeoTiffRaster(chip)
+    copy = pickle.loads(pickle.dumps(raster.select([2], (1, 1, 3, 3))))
+    np.testing.assert_array_equal(copy.read(), reflectance(6, (24, 40))[2:3, 1:4, 1:4])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files through /proc")
+def test_holds_no_file_open(chip):
+    raster = GeoTiffRaster(chip)
+    raster.read()
+    targets = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert str(chip) not in targets
+
+
+def test_reads_in_threads(chip):
+    raster = GeoTiffRaster(chip)
+    expected = reflectance(6, (24, 40))
+    with ThreadPoolExecutor(4) as pool:
+        arrays = list(pool.map(lambda row: raster.read(window=(row, 0, 1, 40)), list(range(24)) * 4))
+    for row, array in enumerate(arrays):
+        np.testing.assert_array_equal(array, expected[:, row % 24 : row % 24 + 1])
+
+
+def test_internal_mask_is_nodata_and_the_tag_is_not(tmp_path):
+    path = tmp_path / "masked.tif"
+    valid = np.ones((8, 8), dtype=bool)
+    valid[2:4, :5] = False
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", count=2, height=8, width=8, dtype="int16", transform=transform_at()
+        ) as dataset,
+    ):
+        dataset.write(np.zeros((2, 8, 8), np.int16))
+        dataset.write_mask(valid)
+    np.testing.assert_array_equal(GeoTiffRaster(path).read_nodata_mask(), ~valid)
+    np.testing.assert_array_equal(GeoTiffRaster(path).select([1], (1, 2, 4, 4)).read_nodata_mask(), ~valid[1:5, 2:6])
+    np.testing.assert_array_equal(GeoTiffRaster(path).read_nodata_mask((2, 0, 1, 8)), ~valid[2:3])
+
+
+def test_nodata_tag_alone_gives_no_mask(chip):
+    assert GeoTiffRaster(chip).read_nodata_mask() is None
+
+
+def _write_alpha(path, names=None):
+    pixels = np.full((4, 6, 6), 9, np.uint8)
+    pixels[3, :2] = 0
+    write_raster(path, pixels, descriptions=names)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    return GeoTiffRaster(path)
+
+
+def test_alpha_band_is_nodata_unless_it_is_data(tmp_path):
+    raster = _write_alpha(tmp_path / "alpha.tif")
+    assert raster.read_nodata_mask()[:2].all()
+    assert not raster.read_nodata_mask()[2:].any()
+    assert raster.select([0, 1, 2]).read_nodata_mask().sum() == 12
+    assert raster.select([0, 3]).read_nodata_mask() is None
+    described = _write_alpha(tmp_path / "nir.tif", ("RED", "GREEN", "BLUE", "NIR"))
+    assert described.read_nodata_mask() is None
+
+
+def test_scale_and_offset_tags_are_told_and_not_applied(tmp_path):
+    path = write_chip(tmp_path / "chip.tif")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (0.0001,) * 6, (-0.1,) * 6
+    raster = GeoTiffRaster(path).select([1, 2])
+    assert raster.scales == (0.0001, 0.0001)
+    assert raster.offsets == (-0.1, -0.1)
+    assert raster.read().dtype == np.int16
+
+
+@pytest.mark.parametrize("compress", ["deflate", "lzw", None])
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+@pytest.mark.parametrize("bigtiff", ["NO", "YES"])
+def test_layouts(tmp_path, compress, interleave, bigtiff):
+    pixels = reflectance(3, (20, 33)).astype(np.float32)
+    options = {"compress": compress, "interleave": interleave, "BIGTIFF": bigtiff}
+    path = write_raster(tmp_path / "a.tif", pixels, **options)
+    np.testing.assert_array_equal(GeoTiffRaster(path).read(), pixels)
+
+
+def test_big_endian_and_tiled(tmp_path):
+    pixels = reflectance(3, 64)
+    path = tmp_path / "a.tif"
+    blocks = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+    write_geotiff(path, pixels, crs=None, transform=transform_at(), ENDIANNESS="BIG", **blocks)
+    np.testing.assert_array_equal(GeoTiffRaster(path).read(window=(10, 20, 30, 40)), pixels[:, 10:40, 20:60])
+
+
+def test_sparse_file(tmp_path):
+    path = tmp_path / "sparse.tif"
+    options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "SPARSE_OK": True}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=4096, width=4096, dtype="uint8", transform=transform_at(), **options
+    ):
+        pass
+    assert not GeoTiffRaster(path).read().any()
+
+
+# ----------------------------------------------------------------- refused
+
+
+def test_text_file_named_tif(tmp_path):
+    path = tmp_path / "notes.tif"
+    path.write_text("hello, this is no raster")
+    with pytest.raises(GeoTiffError, match=r"notes\.tif: expected a GeoTIFF, found a file that starts with b'hello"):
+        GeoTiffRaster(path)
+
+
+def test_empty_file(tmp_path):
+    path = tmp_path / "empty.tif"
+    path.touch()
+    with pytest.raises(GeoTiffError, match="an empty file"):
+        GeoTiffRaster(path)
+
+
+@pytest.mark.parametrize("bigtiff", ["NO", "YES"])
+@pytest.mark.parametrize("compress", ["deflate", None])
+def test_every_truncation_is_found_on_opening(tmp_path, compress, bigtiff):
+    path = write_chip(tmp_path / "chip.tif", compress=compress, BIGTIFF=bigtiff)
+    content = path.read_bytes()
+    for keep in [*range(1, 40), *np.linspace(40, len(content) - 1, 40).astype(int)]:
+        path.write_bytes(content[:keep])
+        with pytest.raises(GeoTiffError, match=r"chip\.tif"):
+            GeoTiffRaster(path)
+
+
+def test_damaged_pixels_are_found_on_reading(tmp_path):
+    path = write_chip(tmp_path / "chip.tif")
+    content = bytearray(path.read_bytes())
+    with rasterio.open(path) as dataset:
+        offset = int(dataset.tags(1, ns="TIFF")["BLOCK_OFFSET_0_0"]) if dataset.tags(1, ns="TIFF") else 200
+    content[offset : offset + 300] = bytes(300)
+    path.write_bytes(content)
+    with pytest.raises(GeoTiffError, match=r"chip\.tif: its header promises 6 bands.*damaged"):
+        GeoTiffRaster(path).read()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio logging text of no encoding
+@pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_damaged_bytes_are_read_or_refused_and_nothing_else(tmp_path, options):
+    content = write_chip(tmp_path / "chip.tif", **options).read_bytes()
+    rng = np.random.default_rng(0)
+    refused = []
+    for _ in range(100):
+        damaged = bytearray(content)
+        for _ in range(8):
+            # The directory lies at the end, and a hit there tells more than one among the pixels.
+            place = rng.choice([rng.integers(8, len(content)), len(content) - rng.integers(1, 1200)])
+            damaged[place] = rng.choice([0, 255, rng.integers(256)])
+        try:
+            GeoTiffRaster(content=bytes(damaged)).read()
+        except GeoTiffError as error:
+            refused.append(str(error))
+    assert len(refused) > 10
+    assert all("<bytes>" in message for message in refused)
+
+
+def test_missing_file_is_both_kinds_of_error(tmp_path):
+    with pytest.raises(GeoTiffNotFoundError, match="found nothing there") as info:
+        GeoTiffRaster(tmp_path / "none.tif")
+    assert isinstance(info.value, FileNotFoundError)
+    assert isinstance(info.value, GeoTiffError)
+
+
+def test_directory(tmp_path):
+    with pytest.raises(GeoTiffError, match="regular GeoTIFF file"):
+        GeoTiffRaster(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/vsicurl/http://localhost/a.tif",
+        "/vsimem/a.tif",
+        "https://localhost/a.tif",
+        "zip://a.zip!a.tif",
+        "s3://b/a.tif",
+    ],
+)
+def test_remote_and_virtual_paths(name):
+    with pytest.raises(GeoTiffError, match="remote or virtual path"):
+        GeoTiffRaster(name)
+
+
+def test_other_drivers_are_never_used(tmp_path):
+    """A VRT can name any file or URL; it must not be opened whatever its extension."""
+    chip = write_chip(tmp_path / "chip.tif")
+    vrt = tmp_path / "trojan.tif"
+    vrt.write_text(
+        '<VRTDataset rasterXSize="32" rasterYSize="32"><VRTRasterBand dataType="Int16" band="1"><SimpleSource>'
+        f"<SourceFilename>{chip}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(GeoTiffError):
+        GeoTiffRaster(vrt)
+
+
+def test_neither_path_nor_bytes():
+    with pytest.raises(GeoTiffError, match="found neither"):
+        GeoTiffRaster()
+
+
+def test_complex_pixels(tmp_path):
+    path = write_raster(tmp_path / "slc.tif", np.ones((1, 4, 4), np.complex64))
+    with pytest.raises(GeoTiffError, match="found complex64"):
+        GeoTiffRaster(path)
+
+
+def _forge_tile_size(path, tile):
+    """A 1 x 1 tiled TIFF whose header asks for a huge tile: 8 entries and no pixels."""
+    entries = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (322, tile), (323, tile), (324, 0), (325, 0)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + struct.pack("<I", 0))
+    return path
+
+
+def test_absurd_tile_is_refused_before_it_is_allocated(tmp_path):
+    path = _forge_tile_size(tmp_path / "bomb.tif", 2**15)
+    with pytest.raises(GeoTiffError, match=r"bomb\.tif.*not credible"):
+        GeoTiffRaster(path)
+
+
+def test_absurd_number_of_bands_is_refused(tmp_path):
+    path = tmp_path / "bands.tif"
+    write_geotiff(path, np.zeros((4097, 1, 1), np.uint8), crs=None, transform=Affine.translation(1, 1))
+    with pytest.raises(GeoTiffError, match=r"bands\.tif.*at most 4,096 bands, found 4,097"):
+        GeoTiffRaster(path)
+
+
+def test_read_limit_has_a_remedy(chip, monkeypatch):
+    monkeypatch.setattr(raster_module, "MAX_READ_BYTES", 6 * 24 * 40 * 2 - 1)
+    raster = GeoTiffRaster(chip)
+    with pytest.raises(GeoTiffError, match=r"chip\.tif.*window by window.*MAX_READ_BYTES"):
+        raster.read()
+    assert raster.read(window=(0, 0, 12, 40)).shape == (6, 12, 40)
+
+
+def test_missing_georeference_does_not_spam(tmp_path):
+    """In a process of its own, since pytest has its own ideas about warning filters."""
+    path = tmp_path / "plain.tif"
+    program = (
+        "import sys, numpy as np, affine\n"
+        "from prithvi_hf.data.geotiff import GeoTiffRaster, write_geotiff\n"
+        "write_geotiff(sys.argv[1], np.ones((2, 4, 4), 'uint8'), crs=None, transform=affine.Affine.identity())\n"
+        "raster = GeoTiffRaster(sys.argv[1])\n"
+        "raster.read()\n"
+        "GeoTiffRaster(content=open(sys.argv[1], 'rb').read()).read()\n"
+        "print(raster.crs, raster.transform.is_identity)\n"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "True"]
+    assert "NotGeoreferencedWarning" not in done.stderr
+
+
+def test_truncated_files_print_nothing(tmp_path, capfd):
+    path = cut_off(write_chip(tmp_path / "chip.tif"), 0.7)
+    with pytest.raises(GeoTiffError):
+        GeoTiffRaster(path)
+    assert capfd.readouterr().err == ""
+
+
+# ----------------------------------------------------------------- writing
+
+
+def test_writer_round_trip(tmp_path):
+    pixels = reflectance(2).astype(np.float32)
+    path = tmp_path / "out.tif"
+    write_geotiff(
+        path,
+        pixels,
+        crs="EPSG:32630",
+        transform=transform_at(),
+        nodata=-9999,
+        descriptions=("a", None),
+        compress="lzw",
+    )
+    raster = GeoTiffRaster(path)
+    np.testing.assert_array_equal(raster.read(), pixels)
+    assert (raster.nodata, raster.descriptions, raster.crs.to_epsg()) == (-9999, ("a", None), 32630)
+    write_geotiff(path, pixels[0], crs=None, transform=transform_at())
+    assert GeoTiffRaster(path).shape == (1, 32, 32)
+    assert os.listdir(tmp_path) == ["out.tif"]
+
+
+def test_writer_leaves_nothing_behind_when_it_fails(tmp_path):
+    path = tmp_path / "out.tif"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_geotiff(path, reflectance(1), crs="EPSG:4326", transform=transform_at())
+    assert os.listdir(tmp_path) == ["out.tif"]
+
+
+@pytest.mark.parametrize(("shape", "names"), [((2, 2, 2, 2), None), ((2, 4, 4), ("one",))])
+def test_writer_refuses(tmp_path, shape, names):
+    with pytest.raises(ValueError, match="expected"):
+        write_geotiff(tmp_path / "a.tif", np.zeros(shape), crs=None, transform=transform_at(), descriptions=names)

@@ -1,0 +1,277 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Grids and warped rasters: exact where nothing is resampled, windows equal to the whole, no data kept out."""
+
+import math
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.warp import Resampling, reproject
+from rasterio.warp import transform as transform_points
+
+from prithvi_hf.rasters.derived import ArrayRaster
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.resampling import NodeMap, map_pixels
+from prithvi_hf.rasters.warping import (
+    Grid,
+    WarpedRaster,
+    overlap,
+    warp_to,
+)
+from prithvi_hf.rasters.write_geotiff import write_geotiff
+
+
+ZONE_10, ZONE_11, DEGREES = CRS.from_epsg(32610), CRS.from_epsg(32611), CRS.from_epsg(4326)
+ORIGIN = Affine(30.0, 0.0, 700_000.0, 0.0, -30.0, 4_400_000.0)
+SIZE = (70, 90)
+
+
+def raster(values=None, *, transform=ORIGIN, crs=ZONE_10, **options) -> ArrayRaster:
+    if values is None:
+        values = np.random.default_rng(0).integers(1, 4000, (2, *SIZE)).astype(np.int16)
+    return ArrayRaster(values, crs=crs, transform=transform, **options)
+
+
+def moved(rows: float, columns: float, factor: float = 1.0) -> Affine:
+    return Affine(30 * factor, 0, 700_000 + 30 * columns, 0, -30 * factor, 4_400_000 - 30 * rows)
+
+
+# Beside the same place in another zone, in degrees, turned, finer and coarser, and reaching out on all sides.
+GRIDS = {
+    "zone beside": Grid(ZONE_11, Affine(30, 0, 185_400, 0, -30, 4_404_100), 95, 110),
+    "degrees": Grid(DEGREES, Affine(0.0003, 0, -120.668, 0, -0.0003, 39.727), 80, 115),
+    "turned": Grid(ZONE_10, Affine(26, 15, 699_500, 15, -26, 4_399_600), 90, 100),
+    "finer": Grid(ZONE_10, moved(-3.3, 5.7, 0.41), 120, 130),
+    "coarser": Grid(ZONE_10, moved(-5.2, -7.1, 2.7), 33, 40),
+    "coarse beside": Grid(ZONE_11, Affine(80, 0, 185_400, 0, -80, 4_404_100), 36, 42),
+}
+
+
+def test_a_warp_to_the_same_grid_is_the_raster_itself():
+    source = raster()
+    assert warp_to(source, Grid.of(source)) is source
+    assert warp_to(source, Grid(ZONE_10, moved(0.01, -0.02), *SIZE)) is source
+    assert warp_to(source, Grid(ZONE_10, moved(0.2, 0), *SIZE)) is not source
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (-4, 7), (20, -30)])
+@pytest.mark.parametrize("first", [ORIGIN, Affine(100 / 3, 0, 399960.123456789, 0, -100 / 3, 8400040.98765)])
+def test_a_shift_by_whole_pixels_changes_no_value(dtype, rows, columns, first):
+    """With numbers that are not exact in binary as well."""
+    values = np.random.default_rng(1).uniform(0, 250, (2, *SIZE)).astype(dtype)
+    a, _, c, _, e, f = first[:6]
+    shifted = Affine(a, 0, c + a * columns, 0, e, f + e * rows)
+    warped = WarpedRaster(raster(values, transform=first), Grid(ZONE_10, shifted, *SIZE))
+    expected = np.zeros_like(values)
+    mask = np.ones(SIZE, dtype=bool)
+    here = tuple(slice(max(0, -shift), min(n, n - shift)) for shift, n in zip((rows, columns), SIZE, strict=True))
+    there = tuple(slice(max(0, shift), min(n, n + shift)) for shift, n in zip((rows, columns), SIZE, strict=True))
+    mask[here] = False
+    expected[(slice(None), *here)] = values[(slice(None), *there)]
+    found = warped.read()
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found[:, ~mask], expected[:, ~mask])
+    np.testing.assert_array_equal(warped.read_nodata_mask(), mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(sorted(GRIDS)),
+    st.sampled_from(["bilinear", "nearest"]),
+    st.sampled_from(["int16", "float32"]),
+    st.tuples(*[st.floats(0, 1)] * 4),
+    st.integers(0, 3),
+)
+def test_windows_are_the_same_part_of_the_whole(name, resampling, dtype, place, holes):
+    """To the last bit, whatever is missing in the source and wherever it ends."""
+    random = np.random.default_rng(holes)
+    values = random.integers(1, 4000, (2, *SIZE)).astype(dtype)
+    mask = random.random(SIZE) < 0.1 if holes == 2 else None
+    if holes:
+        values[random.random(values.shape) < 0.1 * holes] = -9999
+    grid = GRIDS[name]
+    warped = WarpedRaster(raster(values, nodata=-9999, nodata_mask=mask), grid, resampling)
+    top, left = int(place[0] * (grid.height - 1)), int(place[1] * (grid.width - 1))
+    height = 1 + int(place[2] * (grid.height - top - 1))
+    width = 1 + int(place[3] * (grid.width - left - 1))
+    part = (slice(top, top + height), slice(left, left + width))
+    found = warped.read(bands=[1], window=(top, left, height, width))
+    np.testing.assert_array_equal(found, warped.read()[(slice(1, 2), *part)])
+    np.testing.assert_array_equal(warped.read_nodata_mask((top, left, height, width)), warped.read_nodata_mask()[part])
+
+
+def test_wide_rasters_are_read_in_parts_that_fit_together(monkeypatch):
+    warped = WarpedRaster(raster(nodata=7), GRIDS["zone beside"])
+    expected = warped.read()
+    monkeypatch.setattr("prithvi_hf.rasters.warping._PART_WIDTH", 17)
+    monkeypatch.setattr("prithvi_hf.rasters.warping._CHUNK_PIXELS", 40)
+    np.testing.assert_array_equal(warped.read(), expected)
+
+
+@pytest.mark.parametrize("name", ["zone beside", "degrees"])
+def test_positions_in_other_projections_are_exact_to_a_hundredth_of_a_pixel(name):
+    grid, source = GRIDS[name], raster()
+    nodes = map_pixels(grid.crs, grid.transform, grid.size, source.crs, source.transform)
+    assert isinstance(nodes, NodeMap)
+    y, x = np.linspace(0.5, grid.height - 0.5, 23), np.linspace(0.5, grid.width - 0.5, 29)
+    rows, columns = nodes.at(y, x)
+    a, _, c, _, e, f = grid.transform[:6]
+    across, down = np.meshgrid(x, y)
+    points = transform_points(grid.crs, ZONE_10, (a * across + c).ravel(), (e * down + f).ravel())
+    np.testing.assert_allclose(columns.ravel(), (np.asarray(points[0]) - 700_000) / 30, atol=0.01)
+    np.testing.assert_allclose(rows.ravel(), (4_400_000 - np.asarray(points[1])) / 30, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["zone beside", "degrees", "turned", "finer"])
+def test_values_agree_with_gdals_warper(name):
+    """On a smooth field; where GDAL blurs what it takes for a coarser grid, roughness would tell the two apart."""
+    grid = GRIDS[name]
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    values = (20 * rows + 13 * columns + 500).astype(np.float32)[None]
+    expected = np.full((1, *grid.size), np.nan, dtype=np.float32)
+    reproject(
+        values,
+        expected,
+        src_transform=ORIGIN,
+        src_crs=ZONE_10,
+        dst_transform=grid.transform,
+        dst_crs=grid.crs,
+        resampling=Resampling.bilinear,
+        tolerance=0,
+        init_dest_nodata=False,
+    )
+    found = WarpedRaster(raster(values), grid).read()
+    both = ~np.isnan(expected) & ~np.isnan(found)
+    assert both.mean() > 0.3
+    assert (np.isnan(expected) != np.isnan(found)).mean() < 0.01
+    inner = both[0, 1:-1, 1:-1] & both[0, 2:, 1:-1] & both[0, :-2, 1:-1] & both[0, 1:-1, 2:] & both[0, 1:-1, :-2]
+    errors = np.abs(expected - found)[0, 1:-1, 1:-1][inner]
+    assert np.median(errors) < 0.2
+    assert np.quantile(errors, 0.9) < 1
+
+
+@pytest.mark.parametrize("name", sorted(GRIDS))
+@pytest.mark.parametrize("kind", ["tag", "given", "mask", "nan", "infinity"])
+def test_no_data_never_reaches_a_value(name, kind):
+    """Fields of 1000 with holes of what stands for no data: every value that comes out is 1000, or is marked."""
+    values = np.full((1, *SIZE), 1000, dtype=np.float32 if kind in ("nan", "infinity") else np.int16)
+    hole = np.random.default_rng(3).random(SIZE) < 0.3
+    values[0, hole] = {"tag": -9999, "given": 0, "mask": 32_000, "nan": np.nan, "infinity": np.inf}[kind]
+    source = raster(values, nodata=-9999 if kind == "tag" else None, nodata_mask=hole if kind == "mask" else None)
+    warped = WarpedRaster(source, GRIDS[name], nodata_values=[0] if kind == "given" else [])
+    found, mask = warped.read()[0], warped.read_nodata_mask()
+    missing = {"tag": found == -9999, "given": found == 0, "mask": mask}.get(kind, np.isnan(found))
+    assert 0.1 < missing.mean() < 0.95
+    assert (missing | (np.abs(found - 1000.0) < 0.01) | mask).all()
+    assert not (np.isinf(found)).any()
+    if kind != "mask":
+        # What the mask adds to the values is the outside alone.
+        np.testing.assert_array_equal(missing[mask], True)
+
+
+def test_masks_and_nearest_values_are_those_of_the_pixel_around_the_centre():
+    values = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    mask = values[0] % 5 == 0
+    source = raster(values, nodata_mask=mask)
+    grid = Grid(ZONE_10, Affine(15, 0, 700_000 - 30, 0, -15, 4_400_000), 6, 12)
+    warped = WarpedRaster(source, grid, "nearest", fill=255)
+    doubled = np.repeat(np.repeat(values[0], 2, axis=0), 2, axis=1)
+    np.testing.assert_array_equal(warped.read()[0, :, 2:10], doubled)
+    assert (warped.read()[0, :, [0, 1, 10, 11]] == 255).all()
+    np.testing.assert_array_equal(warped.read_nodata_mask()[:, 2:10], np.repeat(np.repeat(mask, 2, 0), 2, 1))
+
+
+def test_a_mean_that_happens_to_be_the_nodata_value_gives_way():
+    values = np.array([[[-10, 10, 30]]], dtype=np.int16).repeat(3, axis=1)
+    warped = WarpedRaster(raster(values, nodata=0), Grid(ZONE_10, moved(0, 0.5), 3, 2))
+    assert warped.read()[0].tolist() == [[10, 20]] * 3
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_coarser_pixels_are_means_of_all_that_lies_in_them(factor):
+    values = np.random.default_rng(0).uniform(0, 1, (1, 12 * factor, 10 * factor))
+    source = raster(values)
+    grid = Grid.of(source).with_resolution(30 * factor)
+    assert grid.size == (12, 10)
+    expected = values.reshape(1, 12, factor, 10, factor).mean(axis=(2, 4))
+    np.testing.assert_allclose(WarpedRaster(source, grid).read(), expected, rtol=1e-12)
+
+
+def test_a_coarser_pixel_is_there_where_half_of_it_is():
+    values = np.full((1, 4, 4), 100.0)
+    values[0, 0, 0] = values[0, 0, 2:] = values[0, 1, 2] = np.nan
+    found = WarpedRaster(raster(values), Grid.of(raster(values)).with_resolution(60)).read()[0]
+    assert found[0, 0] == 100
+    assert math.isnan(found[0, 1])
+    assert (found[1] == 100).all()
+
+
+def test_only_what_is_needed_is_read(tmp_path):
+    class Counting(GeoTiffRaster):
+        windows: list = []
+
+        def read(self, bands=None, window=None):
+            self.windows.append(window)
+            return super().read(bands, window)
+
+    path = tmp_path / "a.tif"
+    write_geotiff(path, np.ones((2, 300, 400), dtype=np.int16), crs=ZONE_10, transform=ORIGIN)
+    warped = WarpedRaster(Counting(path), GRIDS["zone beside"])
+    warped.read(bands=[1], window=(40, 30, 10, 20))
+    assert len(Counting.windows) == 1
+    _, _, height, width = Counting.windows[0]
+    assert height <= 10 + 6
+    assert width <= 20 + 6
+    whole = Grid(ZONE_10, moved(2000, 0), 10, 10)
+    assert (WarpedRaster(Counting(path), whole).read() == 0).all()
+    assert len(Counting.windows) == 1
+
+
+def test_how_far_two_grids_overlap():
+    source = raster()
+    assert overlap(Grid.of(source), source) == 1
+    assert overlap(Grid(ZONE_10, moved(35, 0), *SIZE), source) == pytest.approx(0.5, abs=0.01)
+    assert overlap(Grid(ZONE_10, moved(70, 0), *SIZE), source) == 0
+    assert overlap(Grid(ZONE_10, moved(69, 89), *SIZE), source) > 0
+    assert overlap(Grid(ZONE_11, GRIDS["zone beside"].transform, 95, 110), source) == pytest.approx(0.6, abs=0.1)
+    huge = Grid(ZONE_10, Affine(30, 0, 600_000, 0, -30, 4_500_000), 50_000, 50_000)
+    assert 0 < overlap(huge, source) < 1e-4
+
+
+def test_grids_and_sources_that_cannot_be_warped_are_refused():
+    with pytest.raises(ValueError, match="expected frames with a CRS each, or without any"):
+        WarpedRaster(raster(crs=None), GRIDS["degrees"])
+    with pytest.raises(ValueError, match="resampling: expected 'bilinear' or 'nearest', found 'cubic'"):
+        WarpedRaster(raster(), GRIDS["degrees"], "cubic")
+    with pytest.raises(ValueError, match="expected a frame that overlaps the grid of the scene"):
+        warp_to(raster(), Grid(DEGREES, Affine(0.0003, 0, 10, 0, -0.0003, 50), 80, 115))
+    with pytest.raises(ValueError, match="Expected a transform from pixels to places"):
+        WarpedRaster(raster(transform=Affine(0, 0, 1, 0, 0, 2)), GRIDS["degrees"])
+
+
+def test_pixels_where_a_projection_has_no_value_are_no_data():
+    """The far side of the Earth has no place in a transverse Mercator projection."""
+    globe = Grid(DEGREES, Affine(2, 0, -180, 0, -2, 90), 90, 180)
+    source = raster(np.full((1, 70, 90), 5, dtype=np.uint8), transform=Affine(1e4, 0, 0, 0, -1e4, 4_800_000))
+    warped = WarpedRaster(source, globe)
+    mask = warped.read_nodata_mask()
+    assert 0 < (~mask).sum() < 200
+    np.testing.assert_array_equal(warped.read()[0] == 5, ~mask)
+
+
+def test_warped_files_are_the_warped_array(tmp_path):
+    source = raster(nodata=7)
+    path = tmp_path / "a.tif"
+    write_geotiff(path, source.read(), crs=ZONE_10, transform=ORIGIN, nodata=7, descriptions=("a", "b"))
+    warped = WarpedRaster(GeoTiffRaster(path), GRIDS["degrees"])
+    np.testing.assert_array_equal(warped.read(), WarpedRaster(source, GRIDS["degrees"]).read())
+    assert (warped.path, warped.descriptions, warped.nodata) == (str(path), ("a", "b"), 7)
+    assert warped.select([1]).descriptions == ("b",)
+    assert warped.crs == DEGREES
+    with rasterio.open(path) as dataset:
+        assert dataset.count == warped.count

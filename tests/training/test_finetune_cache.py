@@ -1,0 +1,72 @@
+"""Training from the cache of decoded chips is training from the files, bit for bit."""
+
+import gc
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from prithvi_hf.data import clear_decoded_cache
+from tests.finetune_factory import command_line, finetune, finish, make_chips, run, start
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+SHORT = {"do_eval": "false", "do_predict": "false", "num_sample_predictions": 0, "augmentation": "d4"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_chips(tmp_path_factory.mktemp("floods") / "data")
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def caches(folder):
+    return sorted(path.name.split("-")[0] for path in (folder / "prithvi_hf_decoded").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_weights_are_those_of_training_from_files(data, tmp_path, workers):
+    options = {**SHORT, "dataloader_num_workers": workers, "gradient_accumulation_steps": 2}
+    run(data, tmp_path / "cached", **options, decoded_cache_dir=tmp_path / "cache")
+    run(data, tmp_path / "worker", **options, decoded_cache_dir=tmp_path / "cache", normalize_on_device="false")
+    run(data, tmp_path / "files", **options, decoded_cache="false", normalize_on_device="false")
+    assert caches(tmp_path / "cache") == ["train", "validation"]
+    for other in ("worker", "files"):
+        assert_equal(weights(tmp_path / "cached"), weights(tmp_path / other))
+    histories = [json.loads((tmp_path / name / "trainer_state.json").read_text()) for name in ("cached", "files")]
+    assert histories[0]["total_flos"] == histories[1]["total_flos"] > 0
+    gc.collect()
+    assert clear_decoded_cache(tmp_path / "cache") > 0
+
+
+def test_a_full_disk_ends_the_run_before_it_begins(data, tmp_path, monkeypatch, capsys):
+    free = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("prithvi_hf.data.chip_cache.shutil.disk_usage", lambda _: free)
+    words = command_line(data, tmp_path / "OUT", decoded_cache_dir=tmp_path / "cache")
+    assert finetune.main(words) == 2
+    printed = capsys.readouterr().err
+    assert "expected to write the cache of decoded chips" in printed
+    assert "decoded_cache: false" in printed
+    assert not (tmp_path / "OUT").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_cache(data, tmp_path):
+    words = {**SHORT, "decoded_cache_dir": tmp_path / "cache", "per_device_train_batch_size": 1}
+    results = {}
+    for name, options in (("cached", words), ("files", {**words, "decoded_cache": "false"})):
+        printed, status = finish(start(command_line(data, tmp_path / name, **options), TORCHRUN))
+        assert status == 0, printed
+        results[name] = weights(tmp_path / name)
+        assert printed.count("Decoding 4 chips of train") == (name == "cached")
+    assert_equal(results["cached"], results["files"])
+    assert caches(tmp_path / "cache") == ["train", "validation"]

@@ -1,0 +1,248 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""What a run leaves for people: learning curves, sample predictions, the model card."""
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from matplotlib.image import imread
+
+from prithvi_hf import load_dataset
+from prithvi_hf.data import SegmentationTransform, SplitAudit
+from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
+from prithvi_hf.training.recipe import Recipe
+from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
+from prithvi_hf.training.trainer import PrithviTrainingArguments
+from tests.raster_factory import make_sen1floods11, reflectance, write_chip, write_mask, write_raster
+from tests.scene_factory import tiny_model, tiny_processor
+
+
+COLORS = ["#aa5500", "#0000fe", "#7fff7f"]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def png_size(path):
+    """Width and height from the header of a PNG."""
+    header = path.read_bytes()[:24]
+    assert header[:8] == PNG
+    return tuple(int.from_bytes(header[start : start + 4], "big") for start in (16, 20))
+
+
+def colors_in(path):
+    """Every colour of a picture as (red, green, blue) of 0 to 255, with its pixels."""
+    pixels = (imread(path)[..., :3] * 255).round().astype(np.uint8).reshape(-1, 3)
+    values, counts = np.unique(pixels, axis=0, return_counts=True)
+    return {tuple(value): int(count) for value, count in zip(values.tolist(), counts, strict=True)}
+
+
+def rgb(color):
+    return tuple(bytes.fromhex(color[1:]))
+
+
+# ---------------------------------------------------------------- curves
+
+
+def test_learning_curves(tmp_path):
+    history = [
+        {"step": 1, "loss": 0.9, "learning_rate": 1.0e-3, "epoch": 0.5},
+        {"step": 2, "eval_loss": 0.8, "eval_mean_iou": 0.4},
+        {"step": 2, "loss": 0.7, "learning_rate": 0.5e-3},
+        {"step": 4, "eval_loss": None, "eval_mean_iou": None},  # every pixel ignored
+        {"step": 4, "train_loss": 0.8, "train_runtime": 1.0},
+    ]
+    plot_learning_curves(history, tmp_path / "full.png")
+    width, height = png_size(tmp_path / "full.png")
+    assert width > 2 * height > 600
+    plot_learning_curves([], tmp_path / "empty.png")  # a run without a logged step
+    assert png_size(tmp_path / "empty.png") == (width, height)
+    full, empty = (colors_in(tmp_path / name) for name in ("full.png", "empty.png"))
+    lines = {(31, 119, 180), (255, 127, 14)}  # matplotlib's first two
+    assert lines <= set(full)
+    assert not lines & set(empty)
+
+
+# ---------------------------------------------------------------- samples
+
+
+@pytest.fixture
+def model():
+    return tiny_model(class_colors=COLORS)
+
+
+def folder_of_chips(root, count, options):
+    for seed in range(count):
+        write_chip(root / f"{seed}.tif", 40, seed=seed)
+        write_mask(root / f"{seed}_mask.tif", 40, seed=seed)
+    return load_dataset("geotiff_folder", root, "train", cache_dir=str(root / "cache"), **options)
+
+
+@pytest.mark.parametrize(("wanted", "rows"), [(4, 3), (1, 1)])
+def test_sample_predictions(tmp_path, model, wanted, rows):
+    dataset = folder_of_chips(tmp_path / "chips", 3, {"mask_suffix": "_mask.tif"})
+    processor = tiny_processor(ignore_values=[-1], num_labels=3)
+    # the trainer's data set decodes to tensors; the pictures need the rasters
+    transformed = dataset.with_transform(SegmentationTransform(processor))
+    plot_sample_predictions(model, processor, transformed, tmp_path / "samples.png", num_samples=wanted)
+    width, height = png_size(tmp_path / "samples.png")
+    assert height == pytest.approx(110 * (4 * rows + 0.6), abs=2)
+    assert width == 1320
+    found = colors_in(tmp_path / "samples.png")
+    # classes 0 and 1 are in the labels, all three in the predictions
+    assert found[rgb(COLORS[0])] > 1000 * rows
+    assert found[rgb(COLORS[1])] > 1000 * rows
+    assert "pixel_values" in transformed[0]
+
+
+def test_sample_predictions_are_those_of_the_model(tmp_path, model):
+    """A model that says one class everywhere paints it, and nothing else, beside the label."""
+    with torch.no_grad():
+        model.decode_head.classifier.weight.zero_()
+        model.decode_head.classifier.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    root = tmp_path / "chips"
+    write_chip(root / "a.tif", 40)
+    write_raster(root / "a_mask.tif", np.zeros((40, 40), np.int16))
+    dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
+    plot_sample_predictions(model, tiny_processor(), dataset, tmp_path / "samples.png")
+    found = colors_in(tmp_path / "samples.png")
+    assert found[rgb(COLORS[2])] == pytest.approx(found[rgb(COLORS[0])], rel=0.02)
+    assert found[rgb(COLORS[2])] > 50_000
+    assert found[rgb(COLORS[1])] < 2_000  # the legend
+
+
+def test_sample_predictions_of_several_frames(tmp_path):
+    root = tmp_path / "chips"
+    for month in range(2):
+        write_chip(root / f"a_{month}.tif", 40, seed=month)
+    write_raster(root / "a_mask.tif", np.ones((40, 40), np.int16))
+    dataset = load_dataset(
+        "geotiff_folder",
+        root,
+        "train",
+        cache_dir=str(tmp_path / "cache"),
+        image_suffix=["_0.tif", "_1.tif"],
+        mask_suffix="_mask.tif",
+    )
+    model = tiny_model(2, class_colors=COLORS)
+    plot_sample_predictions(model, tiny_processor(2), dataset, tmp_path / "samples.png", window=24, overlap=0.25)
+    assert colors_in(tmp_path / "samples.png")[rgb(COLORS[1])] > 50_000
+
+
+def test_pixels_without_data_and_ignored_labels_are_white(tmp_path, model):
+    root = tmp_path / "chips"
+    pixels = reflectance(6, 40)
+    pixels[:, :, :20] = -9999
+    write_raster(root / "a.tif", pixels, nodata=-9999)
+    write_raster(root / "a_mask.tif", np.full((40, 40), -1, np.int16))
+    dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
+    processor = tiny_processor(ignore_values=[-1])
+    plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
+    picture = imread(tmp_path / "samples.png")[60:-120, :, :3]
+    left, middle, right = np.array_split(picture, 3, axis=1)
+    assert (middle == 1).all()  # the label
+    half = right[:, right.shape[1] // 8 : right.shape[1] // 2 - 10]
+    assert (half == 1).all()  # the prediction, where there is no data
+    assert (right[:, right.shape[1] // 2 + 10 : -right.shape[1] // 8] < 1).any()
+    assert (left < 1).any()
+
+
+# ---------------------------------------------------------------- the card
+
+
+RESULTS = {
+    "eval_mean_iou": 0.61234567,
+    "eval_mean_accuracy": 0.7,
+    "eval_overall_accuracy": 0.8,
+    "eval_mean_f1": 0.75,
+    "eval_per_category_iou": [0.9, 0.32469134, None],
+    "test_mean_iou": None,
+    "test_mean_accuracy": None,
+    "test_overall_accuracy": None,
+    "test_mean_f1": None,
+    "test_per_category_iou": [None, None, None],
+    "epoch": 2.5,
+}
+
+
+def write_card(folder, model, processor, results=RESULTS, splits=None, start=None, **training):
+    arguments = PrithviTrainingArguments(
+        output_dir=str(folder), use_cpu=True, num_train_epochs=100, learning_rate=1.5e-5, **training
+    )
+    recipe = Recipe(ModelArguments(model=start), DataArguments(dataset="geotiff_folder", crop_size=32), arguments)
+    folder.mkdir(exist_ok=True)
+    write_model_card(
+        folder, recipe, processor, model, results, {"eval": "validation", "test": "test"} if splits is None else splits
+    )
+    return (folder / "README.md").read_text()
+
+
+def test_the_card_states_figures_and_input(tmp_path, model):
+    processor = tiny_processor(rescale_factor=0.0001, rescale_offset=-0.1, nodata_value=-9999)
+    text = write_card(tmp_path / "floods", model, processor, start="some/backbone", weight_decay=0.05)
+    lines = text.splitlines()
+    assert "# floods" in lines
+    assert "| validation | 61.23 | 70.00 | 80.00 | 75.00 |" in lines
+    assert "| test | - | - | - | - |" in lines
+    assert "| split | no water | water | cloud |" in lines
+    assert "| validation | 90.00 | 32.47 | - |" in lines
+    assert "| test | - | - | - |" in lines
+    assert [f"{index}. {name}" for index, name in enumerate(("no water", "water", "cloud"))] == [
+        line for line in lines if line[:3] in ("0. ", "1. ", "2. ")
+    ]
+    assert "from `some/backbone`" in text
+    assert "multiplied by 0.0001 plus -0.1" in text
+    assert "-9999" in text
+    assert all(f"| {band} | " in text for band in processor.bands)
+    assert "- epochs: 2.5" in lines  # those done, not those planned
+    assert "- learning rate: 1.5e-05, polynomial schedule" in lines
+    assert 'model="floods"' in text
+    assert "None" not in text
+    assert str(tmp_path) not in text
+
+
+def test_the_card_is_read_by_the_hub(tmp_path, model):
+    write_card(tmp_path / "floods", model, tiny_processor(), hub_model_id="user/floods")
+    card = ModelCard.load(tmp_path / "floods" / "README.md")
+    assert card.data.library_name == "transformers"
+    assert card.data.model_name == "user/floods"
+    assert "prithvi" in card.data.tags
+    [result] = card.data.eval_results  # the split without a figure is left out
+    assert (result.dataset_split, result.metric_type, result.metric_value) == ("validation", "mean_iou", 0.6123)
+    assert "from random weights" in card.content
+
+
+def test_a_card_without_any_evaluation(tmp_path, model):
+    text = write_card(tmp_path / "out", model, tiny_processor(), results={"epoch": 1.0}, splits={})
+    assert ModelCard(text).data.eval_results is None
+    assert "| split |" not in text
+    assert "Not evaluated." in text
+
+
+def test_samples_of_a_builders_data_set(tmp_path, model):
+    root = make_sen1floods11(tmp_path / "data", size=40)
+    dataset = load_dataset("sen1floods11", root, "validation", cache_dir=str(tmp_path / "cache"))
+    processor = tiny_processor(ignore_values=[-1])
+    plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
+    assert png_size(tmp_path / "samples.png")[0] == 1320
+
+
+def audit(name, digest):
+    return SplitAudit(name, 3, (10, 20, 30), (1, 2, 3), 4, 5, {(32, 32): 3}, digest)
+
+
+def test_the_card_says_what_the_data_were(tmp_path, model):
+    audits = {"train": audit("train", "a" * 64), "validation": audit("validation", "b" * 64)}
+    audits["test"] = audit("test", "b" * 64)
+    processor = tiny_processor()
+    arguments = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    recipe = Recipe(ModelArguments(), DataArguments(), arguments)
+    write_model_card(tmp_path, recipe, processor, model, RESULTS, {"eval": "validation"}, audits)
+    text = (tmp_path / "README.md").read_text()
+    assert f"| train | 3 | 60 | `{'a' * 64}` |" in text
+    assert "`test` holds the same chips as `validation`: it is no independent test." in text
+    assert "`validation` holds" not in text
+    assert '("scene.tif")' in text
+
+
+def test_the_card_of_several_dates_shows_a_tuple(tmp_path):
+    text = write_card(tmp_path / "card", tiny_model(num_frames=2), tiny_processor(num_frames=2))
+    assert '(("date_1.tif", "date_2.tif"))' in text
