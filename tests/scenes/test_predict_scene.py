@@ -166,7 +166,7 @@ def test_frames_on_other_grids_are_refused(tmp_path, options, message):
         open_frames([first, second])
     arguments = (tiny_model(2), tiny_processor(2), [first, second], tmp_path / "map.tif")
     with pytest.raises(ValueError, match=r"b\.tif"):
-        predict_scene(*arguments, on_other_grid="refuse", **QUIET)
+        predict_scene(*arguments, grid_mismatch="refuse", **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["a.tif", "b.tif"]
 
 
