@@ -281,7 +281,7 @@ class Settings:
             "overlap": options.overlap,
             "window": window,
             "blending": options.blending,
-            "augmentation": options.tta,
+            "tta": options.tta,
             "probabilities_dtype": options.probabilities_dtype,
             "polygon_options": {"classes": options.polygon_classes, "min_area": options.min_area},
             "class_values": dict(_parse_class_value(item) for item in options.class_values),
