@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prithvi_hf.cli.common import load_image_processor, load_model, resolve_device
+from prithvi_hf.cli.common import Commands, load_image_processor, load_model, resolve_device
 
 
 _EPILOG = """examples:
@@ -37,7 +37,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _FMASK = ("cirrus", "cloud", "adjacent", "shadow", "snow", "water")
 
 
-def add_predict(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Describe `predict`.
 
     Args:
@@ -57,7 +57,7 @@ def add_predict(commands: Any) -> None:
     _add_windows(parser.add_argument_group("how the model slides over the scene").add_argument)
     _add_reading(parser.add_argument_group("how the frames are read").add_argument)
     _add_running(parser.add_argument_group("how the work is done").add_argument)
-    parser.set_defaults(run=run_predict)
+    parser.set_defaults(run=run)
 
 
 def _add_scenes(add: Any) -> None:
@@ -221,7 +221,7 @@ def _add_running(add: Any) -> None:
     add("--quiet", action="store_true", help="print neither progress nor summary")
 
 
-def run_predict(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Map scenes.
 
     Args:
@@ -281,7 +281,7 @@ class Settings:
             "overlap": options.overlap,
             "window": window,
             "blending": options.blending,
-            "augmentation": options.tta,
+            "tta": options.tta,
             "probabilities_dtype": options.probabilities_dtype,
             "polygon_options": {"classes": options.polygon_classes, "min_area": options.min_area},
             "class_values": dict(_parse_class_value(item) for item in options.class_values),
@@ -487,11 +487,11 @@ def _print_summary(result: Any, paths: dict[str, Path]) -> None:
 __all__ = [
     "PURPOSES",
     "Settings",
-    "add_predict",
+    "add_parser",
     "check_polygon_format",
     "frames_of",
     "load_typed_model",
     "map_scene",
     "output_paths",
-    "run_predict",
+    "run",
 ]
