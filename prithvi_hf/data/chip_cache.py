@@ -40,7 +40,7 @@ from prithvi_hf.data.chips import (
 from prithvi_hf.data.geotiff import geotiff_columns
 from prithvi_hf.data.shared_batches import BatchRows
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster, _Header
+from prithvi_hf.rasters.geotiff_raster import GeoTiffHeader, GeoTiffRaster
 
 
 try:
@@ -90,16 +90,16 @@ class StoredRaster:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
 
 
-def header_to_json(header: _Header) -> dict[str, Any]:
+def header_to_json(header: GeoTiffHeader) -> dict[str, Any]:
     """A header as JSON can hold it."""
     content = {option.name: getattr(header, option.name) for option in fields(header)}
     return {**content, "crs": None if header.crs is None else header.crs.to_wkt(), "transform": header.transform[:6]}
 
 
-def _header_from_json(content: Mapping[str, Any]) -> _Header:
+def _header_from_json(content: Mapping[str, Any]) -> GeoTiffHeader:
     content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     crs = None if content["crs"] is None else _read_crs(content["crs"])
-    return _Header(**{**content, "crs": crs, "transform": Affine(*content["transform"])})
+    return GeoTiffHeader(**{**content, "crs": crs, "transform": Affine(*content["transform"])})
 
 
 @lru_cache(maxsize=256)
@@ -187,9 +187,10 @@ class CachedRaster(GeoTiffRaster):
 
     def __init__(self, cache: ChipCache, stored: StoredRaster) -> None:
         self.content, self.name, self.path = None, stored.name, stored.path
-        self._header = _header_from_json(stored.header)
-        self._bands = stored.bands
-        self._window = (0, 0, self._header.height, self._header.width)
+        self._set_header(_header_from_json(stored.header))
+        if stored.bands is not None:
+            self._chosen = stored.bands
+            self._set_selection(stored.bands, self.window)
         self._cache, self._stored = cache, stored
 
     @property
@@ -212,7 +213,7 @@ class CachedRaster(GeoTiffRaster):
         is_whole = target.bands == stored.stored
         if not is_whole and not set(target.bands) <= set(stored.stored):
             return super().read(bands, window)
-        row, column, height, width = target._window
+        row, column, height, width = target.window
         whole = self._cache.array(stored.pixels, stored.shape, self.dtype)
         pixels = whole[:, row : row + height, column : column + width]
         return pixels if is_whole else pixels[[stored.stored.index(band) for band in target.bands]]
@@ -220,11 +221,11 @@ class CachedRaster(GeoTiffRaster):
     def read_nodata_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray | None:
         """Reads the file's own mask, as [`GeoTiffRaster.read_nodata_mask`] does."""
         header = self._header
-        if not header.has_mask and (header.alpha_band is None or header.alpha_band in (self._bands or ())):
+        if not header.has_mask and (header.alpha_band is None or header.alpha_band in self._chosen):
             return None
         if self._stored.nodata_mask is None:
             return super().read_nodata_mask(window)
-        row, column, height, width = self.select(window=window)._window
+        row, column, height, width = self.select(window=window).window
         whole = self._cache.array(self._stored.nodata_mask, (header.height, header.width), "bool")
         return whole[row : row + height, column : column + width]
 
@@ -476,7 +477,7 @@ def _plan_raster(raster: GeoTiffRaster, bands: Sequence[int], with_nodata_mask: 
     entry = StoredRaster(
         path=raster.path,
         name=raster.name,
-        bands=raster._bands,
+        bands=raster._chosen or None,
         stored=stored,
         header=header_to_json(header),
         pixels=0,

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging
 
-from prithvi_hf.rasters.derived import ArrayRaster, Window, union
-from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError
+from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffDecodeError, GeoTiffError, Window, union
 
 
 BadWindow = tuple[str, Window]

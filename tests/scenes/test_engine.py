@@ -21,7 +21,7 @@ from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import natural_colors
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
 from prithvi_hf.outputs.quicklook import stretch_thumbnail
-from prithvi_hf.rasters.derived import ArrayRaster
+from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.reading import TileBatch, TileSource
