@@ -260,8 +260,10 @@ def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Fram
         from prithvi_hf.rasters.opening import FrameOptions, open_whole
     except ImportError as error:
         raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-    options = FrameOptions(image_processor)
-    return tuple(open_whole(frame, options) if hasattr(frame, "scales") else frame for frame in frames)
+    options = FrameOptions()
+    return tuple(
+        open_whole(frame, image_processor, options) if hasattr(frame, "scales") else frame for frame in frames
+    )
 
 
 def prepare_scene(
