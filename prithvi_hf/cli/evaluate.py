@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> None:
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,
-        make_evaluation_recipe,
         find_model_recipe,
+        make_evaluation_recipe,
         write_results,
     )
     from prithvi_hf.training.process_group import leave_process_group

@@ -1,12 +1,13 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The options of a recipe: one dataclass for the model, one for the data. `recipe.py` reads and uses them."""
+# ruff: noqa: RUF009 - the function calls among the defaults make fields
 
 import json
 import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from prithvi_hf.data.builders import DATASETS
+from prithvi_hf.data.load import DATASETS
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 

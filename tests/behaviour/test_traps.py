@@ -52,7 +52,7 @@ def command_line(name, root, output, builder=None, **options):
 
 def prepared(name, root, **options):
     """A run that is ready to start; nothing has been trained."""
-    return finetune.prepare(parse_arguments(command_line(name, root, root.parent / "OUT", **options)))
+    return finetune.setup(parse_arguments(command_line(name, root, root.parent / "OUT", **options)))
 
 
 def chips_of(name, root):

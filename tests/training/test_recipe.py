@@ -19,7 +19,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.training.recipe import Recipe, parse_arguments, read_recipe
 from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
-from prithvi_hf.training.trainer import PrithviTrainingArguments
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
@@ -109,7 +109,7 @@ def test_the_sen1floods11_recipe_is_the_published_one(tmp_path):
     assert (training.optim, training.learning_rate, training.weight_decay) == ("adamw_torch", 1.5e-5, 0.05)
     assert training.decay_all_parameters
     assert (training.adam_beta1, training.adam_beta2, training.max_grad_norm) == (0.9, 0.999, 0.0)
-    assert (training.lr_scheduler_type, training.get_warmup_steps(6300)) == ("polynomial", 1500)
+    assert (training.lr_scheduler_type, training.get_warmup_steps(6300)) == ("mmseg_poly", 1500)
     assert not training.lr_scheduler_kwargs  # power 1, end 0 and warm-up from 1e-6 are the schedule's defaults
     assert (training.eval_window, training.eval_overlap) == (224, 0.5)
     # every 5 of 100 epochs
@@ -250,7 +250,7 @@ def test_read_recipe_leaves_the_training_out(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("learning_rate: 1.0e-3\nhidden_size: 32\nclass_names: [a, b]\n")
     recipe = read_recipe(path)
-    assert recipe.training is None
+    assert recipe.given["learning_rate"] == 1.0e-3
     assert (recipe.model.hidden_size, recipe.data.class_names) == (32, ["a", "b"])
     assert recipe.data.test_splits == ["test"]
     with pytest.raises(FileNotFoundError):
@@ -418,9 +418,9 @@ def test_the_image_processor_holds_the_data_options(parse):
 # ---------------------------------------------------------------- the model
 
 
-def make_recipe(model=None, classes=("land", "water"), frames=1, training=None, **options):
+def make_recipe(model=None, classes=("land", "water"), frames=1, **options):
     data = DataArguments(class_names=list(classes), num_frames=frames, bands=BANDS)
-    return Recipe(ModelArguments(model=None if model is None else str(model), **options), data, training)
+    return Recipe(ModelArguments(model=None if model is None else str(model), **options), data)
 
 
 def make_config(classes=("land", "water"), **options):
@@ -588,12 +588,11 @@ def test_bands_of_a_checkpoint_that_mixes_bands_and_dates_cannot_be_picked(fine_
         recipe.build_image_processor()
 
 
-def test_new_bands_cannot_be_evaluated(fine_tuned, tmp_path):
+def test_new_bands_cannot_be_evaluated(fine_tuned):
     recipe = make_recipe(fine_tuned, **{name: SIZES[name] for name in ("neck_hidden_size", "head_hidden_size")})
-    recipe.training = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True, do_train=False)
     recipe.data.bands = [*BANDS, "VV"]
     with pytest.raises(ValueError, match="the band VV"):
-        recipe.build_model()
+        recipe.build_model(may_add_weights=False)
 
 
 def test_a_frozen_backbone(backbone):
@@ -643,13 +642,12 @@ def test_what_is_no_converted_model_is_refused(tmp_path):
             make_recipe(tmp_path / name).build_model()
 
 
-def test_new_heads_cannot_be_evaluated(backbone, fine_tuned, tmp_path):
+def test_new_heads_cannot_be_evaluated(backbone, fine_tuned):
     """Without training, heads of other shapes would be random and their figures meaningless."""
-    training = PrithviTrainingArguments(output_dir=str(tmp_path), do_train=False, use_cpu=True)
     for source, options in ((backbone, {}), (fine_tuned, {"head_hidden_size": 16})):
         with pytest.raises(ValueError, match=r"found no weights in .* that fit .*--do_train true"):
-            make_recipe(source, training=training, **options).build_model()
-    assert make_recipe(fine_tuned, training=training).build_model().config.num_labels == 2
+            make_recipe(source, **options).build_model(may_add_weights=False)
+    assert make_recipe(fine_tuned).build_model(may_add_weights=False).config.num_labels == 2
 
 
 def test_frames_left_open_are_those_of_a_fine_tuned_model(backbone, tmp_path):
