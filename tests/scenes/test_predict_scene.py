@@ -166,7 +166,7 @@ def test_frames_on_other_grids_are_refused(tmp_path, options, message):
         open_frames([first, second])
     arguments = (tiny_model(2), tiny_processor(2), [first, second], tmp_path / "map.tif")
     with pytest.raises(ValueError, match=r"b\.tif"):
-        predict_scene(*arguments, on_other_grid="refuse", **QUIET)
+        predict_scene(*arguments, grid_mismatch="refuse", **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["a.tif", "b.tif"]
 
 
@@ -529,11 +529,11 @@ def test_test_time_augmentation_and_blending_reach_the_model(tmp_path, model):
     scene = write_scene(tmp_path / "scene.tif")
     maps = [
         predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options, **QUIET).mask
-        for options in ({}, {"augmentation": "d4"}, {"blending": "cosine"})
+        for options in ({}, {"tta": "d4"}, {"blending": "cosine"})
     ]
     assert (maps[0] != maps[1]).any()
     assert (maps[0] != maps[2]).any()
-    for wrong in ({"augmentation": "d5"}, {"blending": "linear"}, {"on_read_error": "pass"}):
+    for wrong in ({"tta": "d5"}, {"blending": "linear"}, {"on_read_error": "pass"}):
         with pytest.raises(ValueError, match="xpected"):
             predict_scene(model, tiny_processor(), scene, tmp_path / "no.tif", **wrong, **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "scene.tif"]

@@ -210,8 +210,10 @@ def in_model_units(image_processor: Any, frames: Sequence[Any]) -> tuple[Any, ..
         from prithvi_hf.rasters.opening import FrameOptions, open_whole
     except ImportError as error:
         raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-    options = FrameOptions(image_processor)
-    return tuple(open_whole(frame, options) if hasattr(frame, "scales") else frame for frame in frames)
+    options = FrameOptions()
+    return tuple(
+        open_whole(frame, image_processor, options) if hasattr(frame, "scales") else frame for frame in frames
+    )
 
 
 def prepare_scene(
