@@ -33,8 +33,12 @@ NOT_RUN = {
     "pre-commit ": "its hooks are the commands of `make quality`",
     "-m pytest": "these are the tests",
     "finetune.py --help": "prints",
+    "examples/accelerate/multi_gpu.yaml examples/finetune.py": "needs GPUs",
+    "torchrun --nproc_per_node 4 examples/finetune.py": "tests/training runs the script on two processes",
 }
-SMALL = flags(**{**SIZES, **HEADS, **QUICK, "max_steps": 2})
+SMALL = flags(
+    **{**SIZES, **HEADS, **QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1, "num_sample_predictions": 0}
+)
 LAUNCHERS = ("accelerate", "torchrun", "srun", "python")
 # Without --data_dir these download; the stand-in beside the page is a small copy.
 DOWNLOADED = {"sen1floods11": "DIR", "hls_burn_scars": "burns_data"}
