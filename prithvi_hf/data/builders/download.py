@@ -9,6 +9,7 @@ import base64
 import bz2
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import re
@@ -20,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, BinaryIO
 from urllib.parse import quote
 
 from datasets.utils import logging, tqdm
@@ -53,7 +53,11 @@ MAX_EXPANSION = 100
 MAX_MEMBERS = 1_000_000
 
 _DATA_SUFFIXES = (".tif", ".tiff", ".txt", ".csv", ".json", ".geojson")
-_OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_DECOMPRESSORS: dict[bytes, Callable[..., io.BufferedIOBase]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZ": bz2.BZ2File,
+    b"\xfd7": lzma.LZMAFile,
+}
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
@@ -303,7 +307,9 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
                 return
             # Bytes are counted as they come out, headers and skipped members too. "r|" reads forward only, block by
             # block: even a header that claims gigabytes meets the guard first.
-            stream = CallbackIOWrapper(guard.spend, _OPENERS[start](watched) if start in _OPENERS else watched)
+            stream = CallbackIOWrapper(
+                guard.spend, _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
+            )
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 for member in tar:
                     regular = member.isreg() and not member.issparse()
