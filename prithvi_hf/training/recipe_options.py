@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from prithvi_hf.data.load import DATASETS
+from prithvi_hf.data.builders import DATASETS
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 
