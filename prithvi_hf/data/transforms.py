@@ -10,7 +10,7 @@ import torch
 
 from prithvi_hf.data.shared_batches import BatchRows, empty_batch, pack_batch
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, ignored_between, labels_between
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, find_ignored_between, write_labels_between
 from prithvi_hf.models.prithvi.pixel_values_prithvi import (
     ImageValues,
     ReadImage,
@@ -168,9 +168,9 @@ class SegmentationTransform:
     def _common_type(self, images: Sequence[Image]) -> torch.dtype:
         """The data type of all files of a batch, if they have one that can be handed on, or else float32."""
         dtypes = {getattr(frame, "dtype", None) for image in images for frame in _frames(image)}
-        options = {"nodata_replacement": self.image_processor.nodata_replacement}
+        replacement = self.image_processor.nodata_replacement
         own = dtypes.pop() if len(dtypes) == 1 else None
-        return getattr(torch, own) if own is not None and can_stay_as_in_file(own, options) else torch.float32
+        return getattr(torch, own) if own is not None and can_stay_as_in_file(own, replacement) else torch.float32
 
     def _label_type(self) -> torch.dtype:
         """Two bytes for each label are enough on the way to a trainer that finishes the batch, and sooner written."""
@@ -192,11 +192,11 @@ class SegmentationTransform:
             return examples
         smallest, largest = zip(*[chip.in_memory.mask_limits for chip in chips], strict=True)
         limits = (min(smallest), max(largest))
-        if ignored_between(limits, options) is None:
+        if find_ignored_between(limits, options) is None:
             return examples
         own = labels if labels.dtype == np.int16 else np.empty(labels.shape, dtype=np.int16)
         turns = [self._write_plain_values(*example[:3], place) for example, place in zip(examples, own, strict=True)]
-        labels_between(own, limits, options, own)
+        write_labels_between(own, limits, options, own)
         for place, turn in zip(own, turns, strict=True):
             if any(turn):
                 place[...] = turn_array(place, *turn)
@@ -214,7 +214,7 @@ class SegmentationTransform:
         crop = chip.in_memory.crop(_draw_window(chip.size, self.crop_size, dice))
         mask[...] = crop.mask
         self._write_values(
-            ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options).turned(*turn), values
+            ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options).turn(*turn), values
         )
         return turn
 
@@ -223,7 +223,7 @@ class SegmentationTransform:
         turn = self._draw_turn(self.crop_size, dice)
         crop = self._draw_crop(chip, dice, labels if chip.is_large else None)
         if chip.is_large:
-            self._write_values(crop.turned(*turn), values)
+            self._write_values(crop.turn(*turn), values)
             if any(turn):
                 labels[...] = turn_array(labels, *turn)
             return
@@ -233,7 +233,7 @@ class SegmentationTransform:
         values[...], labels[...] = (turn_array(tensor.numpy(), *turn) for tensor in padded)
 
     def _write_values(self, crop: ReadImage, place: np.ndarray) -> None:
-        (crop.pixel_values if self.normalize else crop.file_values)(place)
+        (crop.write_pixel_values if self.normalize else crop.write_file_values)(place)
 
     def _source(self, image: Image, mask: GeoTiffRaster | None) -> "_Chip":
         """A checked chip. One whose pixels lie in memory is looked at once, not for every crop."""
@@ -339,7 +339,7 @@ class _Chip:
     @staticmethod
     def _needs_no_look(values: ImageValues) -> bool:
         has_known_mask = values.mask_limits is not None and values.mask.dtype.kind in "iu"
-        return has_known_mask and values.nothing_missing and not values.options["mask_nodata_labels"]
+        return has_known_mask and values.nothing_missing and not values.options.mask_nodata_labels
 
     def read(self, window: CropWindow | None, check_units: bool, labels: np.ndarray | None) -> ReadImage:
         """Reads a part, or everything, as [`PrithviImageProcessor.read_image`] does."""

@@ -402,7 +402,7 @@ def test_threads_that_find_it_at_once_warn_once(monkeypatch):
         meeting.wait(10)
         return "other units"
 
-    monkeypatch.setattr(module, "units_problem", both_find_it)
+    monkeypatch.setattr(module, "describe_units_problem", both_find_it)
     processor, chips = PrithviImageProcessor(), [digital_numbers(6, 8, 8)] * 2
     with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(2) as threads:
         warnings.simplefilter("always")
@@ -575,23 +575,26 @@ def test_defaults_are_not_shared_between_processors():
         ({"image_mean": [0.1] * 5}, "image_mean: expected 6 values.*found 5"),
         ({"bands": ["BLUE", "RED"]}, "image_mean: expected 2 values.*found 6"),
         ({"image_std": [0.1] * 5 + [0.0]}, "image_std: expected values greater than 0"),
-        ({"image_std": [0.1] * 5 + [math.nan]}, "image_std: expected a finite number"),
+        ({"image_std": [0.1] * 5 + [math.nan]}, "image_std: expected a finite number, or one per band"),
         ({"band_indices": [0, 1]}, "band_indices: expected 6 values.*found 2"),
-        ({"band_indices": [0, 1, 2, 3, 4, 4]}, "band_indices: expected different"),
+        ({"band_indices": [0, 1, 2, 3, 4, 4]}, "band_indices: expected different 0-based"),
         ({"band_indices": [0, 1, 2, 3, 4, -1]}, "band_indices: expected different 0-based"),
-        ({"bands": ["BLUE", "blue", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]}, "bands: expected different names"),
-        ({"bands": "BLUE"}, "bands: expected a list"),
-        ({"bands": []}, "bands: expected a list of band names"),
-        ({"rescale_factor": "1e-4"}, "rescale_factor: expected a number, not text"),
-        ({"rescale_factor": True}, "rescale_factor: expected a number"),
-        ({"rescale_factor": 0}, "rescale_factor: expected a number other than 0"),
-        ({"num_frames": 0}, "num_frames: expected at least 1"),
+        (
+            {"bands": ["BLUE", "blue", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]},
+            "bands: expected a list of different band names",
+        ),
+        ({"bands": "BLUE"}, "bands: expected a list of different band names, found 'BLUE'"),
+        ({"bands": []}, "bands: expected a list of different"),
+        ({"rescale_factor": "1e-4"}, "rescale_factor: expected a finite number other than 0, not text .YAML"),
+        ({"rescale_factor": True}, "rescale_factor: expected a finite number"),
+        ({"rescale_factor": 0}, "rescale_factor: expected .* other than 0, found 0"),
+        ({"num_frames": 0}, "num_frames: expected an integer of at least 1, found 0"),
         ({"num_frames": 1.0}, "num_frames: expected an integer"),
         ({"num_labels": True}, "num_labels: expected an integer"),
         ({"nodata_value": "none"}, "nodata_value: expected a number"),
         ({"nodata_rule": "most"}, "nodata_rule: expected 'all' or 'any'"),
         ({"do_normalize": 1}, "do_normalize: expected true or false"),
-        ({"ignore_values": [0.5]}, "ignore_values: expected an integer"),
+        ({"ignore_values": [0.5]}, "ignore_values: expected an integer or a list of integers"),
         ({"do_resize": True}, "expected no resizing.*do_resize"),
         ({"size": 224}, "expected no resizing.*size"),
     ],
