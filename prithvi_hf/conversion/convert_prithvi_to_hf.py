@@ -289,7 +289,7 @@ def _read_recipe_values(
     loaded: "Recipe", recipe: str, state_dict: Mapping[str, torch.Tensor], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read the configuration values of a recipe; where the shapes show others, an override must decide."""
-    values, shown = loaded.config_values(), infer_values(state_dict)
+    values, shown = loaded.get_config_values(), infer_values(state_dict)
     # Only training uses the auxiliary head: a checkpoint without it, or a model without it, is complete.
     free = {"use_auxiliary_head", *overrides}
     if not is_segmentation_layout(state_dict):
@@ -346,7 +346,7 @@ def _make_image_processor(
 ) -> PrithviImageProcessor | None:
     """Make the image processor of the converted model, or None where the statistics of its bands are not known."""
     names = PrithviImageProcessor.option_names()
-    source = PrithviImageProcessor() if loaded is None else loaded.image_processor()
+    source = PrithviImageProcessor() if loaded is None else loaded.build_image_processor()
     options = {name: overrides.get(name, getattr(source, name)) for name in names}
     if loaded is not None:
         original: dict[str, Any] = {}
