@@ -1,22 +1,19 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """What several commands of `prithvi-hf` share: choosing a device, loading a model, explaining errors."""
 
+import argparse
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeAlias
 
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What `add_subparsers` gives: commands add their parsers to it."""
 # Messages of the library name arguments of functions; at a command line these are options.
-_SHELL_WORDS = (
-    (re.compile(r"\bscale='(\w+)'"), r"--apply_scale \1"),
-    (re.compile(r"\b(allow_remote|allow_vrt)=True\b"), r"--\1"),
-    (re.compile(r"\bresume=False\b"), "--no_resume"),
-    (re.compile(r"\bdates=\[\.\.\.\]"), "--dates"),
-    (re.compile(r"(?<![-\w])`?radiometric_offset\b`?"), "--radiometric_offset"),
-)
+_SHELL_WORDS = ((re.compile(r"\bresume=False\b"), "--no_resume"),)
 
 
 def resolve_device(name: str) -> str:
@@ -185,6 +182,7 @@ def _message(error: Exception) -> str | None:
 
 
 __all__ = [
+    "Commands",
     "check_model_source",
     "in_shell_words",
     "load_image_processor",

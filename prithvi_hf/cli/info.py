@@ -1,38 +1,57 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Descriptions for people of what a model folder or a GeoTIFF holds, as `prithvi-hf info` prints them."""
+"""The command `prithvi-hf info`: what a model folder or a GeoTIFF holds."""
 
-import json
+import argparse
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from prithvi_hf.cli.common import Commands, check_model_source
 
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
 _VALUES_IN_MEMORY = 2**24  # pixel values of one read; bounds the memory for scenes of any size
 
 
-@dataclass
-class BandStatistics:
-    """Figures of the valid pixels of one band, in file units; NaN where there is none.
+def add_parser(commands: Commands) -> None:
+    """Describe `info`."""
+    text = "show what a model folder or a GeoTIFF holds"
+    parser = commands.add_parser("info", help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument("path", metavar="MODEL_OR_TIF", help="model folder, Hub id, or GeoTIFF")
+    parser.add_argument(
+        "--model", help="with a GeoTIFF: show how this model's processor maps its bands and what units it expects"
+    )
+    parser.set_defaults(run=run)
 
-    Attributes:
-        minimum: Least value.
-        mean: Mean.
-        maximum: Greatest value.
-        valid: Number of valid pixels.
+
+def run(options: argparse.Namespace) -> None:
+    """Print what a model folder or a GeoTIFF holds.
+
+    Args:
+        options: `path` and `model`.
     """
-
-    minimum: float = math.nan
-    mean: float = math.nan
-    maximum: float = math.nan
-    valid: int = 0
+    if Path(options.path).is_file():
+        if options.model is not None:
+            check_model_source(options.model)
+        print(describe_raster(options.path, options.model))
+        return
+    if options.model is not None:
+        raise ValueError(f"--model goes with a GeoTIFF, but there is no file {options.path}.")
+    check_model_source(options.path)
+    try:
+        print(describe_model(options.path))
+    except (TypeError, AttributeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{options.path} does not describe a model ({reason}): its config.json or preprocessor_config.json is "
+            "damaged. Copy or download the folder again."
+        ) from error
 
 
 def describe_model(name: str) -> str:
@@ -46,28 +65,41 @@ def describe_model(name: str) -> str:
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If its configuration describes none.
+        ValueError: If its configuration or weights are damaged.
     """
+    from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+
     config = PrithviConfig.from_pretrained(name)
-    kind = (config.architectures or ["unknown class"])[0]
-    size = " x ".join(map(str, config.frame_size))
+    kind, weights = (config.architectures or ["unknown class"])[0], _count_weights(name)
     lines = [
-        f"{name}: {kind}{_parameter_count(name)}",
+        f"{name}: {kind}" + (f", {weights:,} weights" if weights else ""),
         f"  encoder      {config.num_hidden_layers} layers of width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, patch {tuple(config.tubelet_size)} (frames, rows, columns)",
-        f"  input        {config.num_frames} frame(s) of {_count_text(config.num_channels, 'band')}, "
-        f"windows of {size} pixels",
+        f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
+        f"tiles of {' x '.join(map(str, config.frame_size))} pixels",
     ]
     if kind == "PrithviForSemanticSegmentation":
         lines.append(f"  segmentation neck {config.neck}, head {config.decode_head}, loss {config.loss}")
-        colors = config.class_colors or ["default colour"] * config.num_labels
-        lines += [
-            f"  class {index:<6} {config.id2label[index]} ({colors[index]})" for index in range(config.num_labels)
-        ]
-    return "\n".join([*lines, *_processor_lines(name)])
+        for index, label in sorted(config.id2label.items()):
+            color = config.class_colors[index] if config.class_colors else "default colour"
+            lines.append(f"  class {index:<6} {label} ({color})")
+    if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
+        return "\n".join([*lines, "  no image processor (preprocessor_config.json) is in this folder"])
+    processor = PrithviImageProcessor.from_pretrained(name)
+    lines.append(f"  scaling      x {processor.rescale_factor:g} + {processor.rescale_offset:g}")
+    for position, band in enumerate(processor.bands):
+        mean, std = _statistic(processor.image_mean, position), _statistic(processor.image_std, position)
+        lines.append(f"  band {position + 1:<4}    {band:<20} mean {mean:.6g}  std {std:.6g}")
+    values = "" if processor.nodata_value is None else f" or {processor.nodata_value}"
+    rule = f"file mask, or {processor.nodata_rule} of the bands NaN, the file tag{values}"
+    lines.append(f"  no data      {rule}; becomes {processor.nodata_replacement:g} before scaling")
+    if processor.frame_order != "time_major":
+        lines.append(f"  frame order  {processor.frame_order}: bands and dates mixed as in the original crop recipe")
+    return "\n".join(lines)
 
 
-def describe_raster(path: str | os.PathLike, model: str | None = None) -> str:
+def describe_raster(path: str | os.PathLike[str], model: str | None = None) -> str:
     """Describe a GeoTIFF: grid, type, no data, and the figures of each band's valid pixels.
 
     Args:
@@ -78,38 +110,66 @@ def describe_raster(path: str | os.PathLike, model: str | None = None) -> str:
         Text of several lines.
 
     Raises:
-        ValueError: If the file is no GeoTIFF, or lacks bands of the model.
+        ValueError: If the file is not a GeoTIFF, or lacks bands of the model.
     """
-    raster = GeoTiffRaster(path)
-    processor = None if model is None else _processor_for(raster, model)
-    statistics = band_statistics(raster, processor)
-    nodata = "none" if raster.nodata is None else f"{raster.nodata:g}"
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+
+    raster, processor, found = GeoTiffRaster(path), None, []
+    if model is not None:
+        processor = PrithviImageProcessor.from_pretrained(model)
+        found = processor.find_bands(raster.descriptions, raster.count, raster.name)
+        if len(found) == len(processor.bands):
+            processor.num_frames = 1  # the file holds one date; otherwise all that the model takes, stacked
+    bands = band_statistics(raster, processor)
     lines = [
-        f"{path}: {_count_text(raster.count, 'band')} of {raster.height} x {raster.width} pixels (height x width), "
+        f"{path}: {_plural(raster.count, 'band')} of {raster.height} x {raster.width} pixels (height x width), "
         f"{raster.dtype}",
         f"  CRS          {raster.crs if raster.crs is not None else 'none'}",
         f"  transform    {tuple(raster.transform)[:6]}",
-        f"  no data tag  {nodata}",
+        f"  no data tag  {'none' if raster.nodata is None else format(raster.nodata, 'g')}",
     ]
-    for index, figures in enumerate(statistics):
-        title = f"  band {index + 1:<4}    {raster.descriptions[index] or '(no description)':<20}"
-        tags = _scale_text(raster.scales[index], raster.offsets[index])
-        lines.append(f"{title} {_figures_text(figures, raster.height * raster.width)}{tags}")
-    if processor is not None:
-        lines += _mapping_lines(raster, statistics, processor, model)
+    for index, band in enumerate(bands):
+        line = f"  band {index + 1:<4}    {raster.descriptions[index] or '(no description)':<20} "
+        if band.valid:
+            percent = 100 * band.valid / (raster.height * raster.width)
+            line += f"min {band.minimum:.6g}  mean {band.mean:.6g}  max {band.maximum:.6g}  valid {percent:.1f} %"
+        else:
+            line += "no valid pixel"
+        scale, offset = raster.scales[index], raster.offsets[index]
+        if (scale, offset) != (1.0, 0.0):
+            line += f"  (tags: scale {scale:g}, offset {offset:g}, not applied here)"
+        lines.append(line)
+    if processor is None:
+        return "\n".join(lines)
+    if len(found) > len(processor.bands):
+        dates = f"{processor.num_frames} dates of {_plural(len(processor.bands), 'band')}"
+        return "\n".join([*lines, f"  for {model}: {dates}, date by date, in order"])
+    scaling = f"x {processor.rescale_factor:g} + {processor.rescale_offset:g}"
+    lines.append(f"  for {model}, after its scaling ({scaling}), without what it takes for no data:")
+    for position, (name, index) in enumerate(zip(processor.bands, found, strict=True)):
+        mean = bands[index].mean
+        if processor.do_rescale:
+            mean = mean * processor.rescale_factor + processor.rescale_offset
+        expected, spread = _statistic(processor.image_mean, position), _statistic(processor.image_std, position)
+        lines.append(
+            f"    {name:<12} <- band {index + 1} ({raster.descriptions[index] or 'by position'}), mean {mean:.4g}, "
+            f"the model's {expected:.4g} +- {spread:.4g}: {(mean - expected) / spread:+.1f} standard deviations"
+        )
     return "\n".join(lines)
 
 
-def _processor_for(raster: GeoTiffRaster, model: str) -> PrithviImageProcessor:
-    """The processor of a model, for as many dates as the file holds: one, or all that the model takes, stacked."""
-    processor = PrithviImageProcessor.from_pretrained(model)
-    found = processor.find_bands(raster.descriptions, raster.count, raster.name)
-    if len(found) == len(processor.bands):
-        processor.num_frames = 1
-    return processor
+@dataclass
+class BandStatistics:
+    """Figures of the valid pixels of one band, in file units; NaN where there is none."""
+
+    minimum: float = math.nan
+    mean: float = 0.0
+    maximum: float = math.nan
+    valid: int = 0
 
 
-def band_statistics(raster: GeoTiffRaster, processor: PrithviImageProcessor | None = None) -> list[BandStatistics]:
+def band_statistics(raster: "GeoTiffRaster", processor: "PrithviImageProcessor | None" = None) -> list[BandStatistics]:
     """Measure the valid pixels of every band.
 
     A pixel of a band is valid if it is finite, is not the no data tag, and the file's own mask does not exclude it.
@@ -118,131 +178,55 @@ def band_statistics(raster: GeoTiffRaster, processor: PrithviImageProcessor | No
     Args:
         raster: The raster.
         processor: The image processor of a model, for as many dates as the raster holds.
-
-    Returns:
-        Figures of each band.
     """
-    bands = [BandStatistics(math.inf, 0.0, -math.inf) for _ in range(raster.count)]
-    nodata_values = _nodata_values(raster, processor)
-    for window in _strips(raster):
-        values = raster.read(window=window)
-        masked = _nodata_pixels(raster.select(window=window), processor)
-        for band, band_values in zip(bands, values, strict=True):
-            valid = np.isfinite(band_values) if masked is None else np.isfinite(band_values) & ~masked
-            for value in nodata_values:
-                with np.errstate(over="ignore"):
-                    valid &= band_values != value  # a Python number: compared in the band's own precision
-            _add(band, band_values[valid])
+    import numpy as np
+
+    own = None if processor is None else processor.nodata_value
+    tags = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
+    bands = [BandStatistics() for _ in range(raster.count)]
+    rows = max(1, _VALUES_IN_MEMORY // (raster.count * raster.width))
+    for top in range(0, raster.height, rows):
+        strip = raster.select(window=(top, 0, min(rows, raster.height - top), raster.width))
+        masked = strip.read_nodata_mask() if processor is None else processor.read_frames(strip)[2]
+        for band, pixels in zip(bands, strip.read(), strict=True):
+            valid = np.isfinite(pixels) if masked is None else np.isfinite(pixels) & ~masked
+            with np.errstate(over="ignore"):
+                for tag in tags:
+                    if tag is not None:
+                        valid &= pixels != float(tag)  # a Python number: compared in the band's own precision
+            values = pixels[valid]
+            if values.size:
+                band.minimum = float(np.fmin(band.minimum, values.min()))  # fmin passes over the NaN at the start
+                band.maximum = float(np.fmax(band.maximum, values.max()))
+                band.valid += values.size
+                band.mean += (float(values.mean(dtype=np.float64)) - band.mean) * values.size / band.valid
     for band in bands:
         if not band.valid:
-            band.minimum = band.mean = band.maximum = math.nan
+            band.mean = math.nan
     return bands
 
 
-def _nodata_values(raster: GeoTiffRaster, processor: PrithviImageProcessor | None) -> list[float]:
-    """Values that stand for no data: the file's tag, and those of the processor."""
-    own = None if processor is None else processor.nodata_value
-    values = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
-    return [float(value) for value in values if value is not None]
+def _count_weights(name: str) -> int:
+    """Count the parameters of a local model from the headers of its weight files; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for file in sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else ():
+        try:
+            with safe_open(file, framework="np") as tensors:
+                count += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a complete safetensors file: copy or download it again.") from error
+    return count
 
 
-def _nodata_pixels(strip: GeoTiffRaster, processor: PrithviImageProcessor | None) -> np.ndarray | None:
-    """Pixels without data in all bands: by the processor's rule, or without one by the file's own mask."""
-    return strip.read_nodata_mask() if processor is None else processor.read_frames(strip)[2]
-
-
-def _add(band: BandStatistics, values: np.ndarray) -> None:
-    """Take more valid values into the figures of a band."""
-    if values.size:
-        band.minimum = min(band.minimum, float(values.min()))
-        band.maximum = max(band.maximum, float(values.max()))
-        band.valid += values.size
-        band.mean += (float(values.mean(dtype=np.float64)) - band.mean) * values.size / band.valid
-
-
-def _strips(raster: GeoTiffRaster) -> Iterator[tuple[int, int, int, int]]:
-    """Cut the raster into full-width windows of bounded size."""
-    rows = max(1, _VALUES_IN_MEMORY // (raster.count * raster.width))
-    for top in range(0, raster.height, rows):
-        yield top, 0, min(rows, raster.height - top), raster.width
-
-
-def _count_text(count: int, noun: str) -> str:
+def _plural(count: int, noun: str) -> str:
     """Write a number of things."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _figures_text(figures: BandStatistics, pixels: int) -> str:
-    """Write the figures of one band."""
-    if not figures.valid:
-        return "no valid pixel"
-    share = 100 * figures.valid / pixels
-    return f"min {figures.minimum:.6g}  mean {figures.mean:.6g}  max {figures.maximum:.6g}  valid {share:.1f} %"
-
-
-def _scale_text(scale: float, offset: float) -> str:
-    """Write the scale and offset tags of one band where they say something."""
-    return "" if (scale, offset) == (1.0, 0.0) else f"  (tags: scale {scale:g}, offset {offset:g}, not applied here)"
-
-
-def _mapping_lines(
-    raster: GeoTiffRaster, statistics: list[BandStatistics], processor: PrithviImageProcessor, model: str
-) -> list[str]:
-    """Show which file bands a model takes, and whether their units are those of its statistics."""
-    found = processor.find_bands(raster.descriptions, raster.count, raster.name)
-    if len(found) > len(processor.bands):
-        bands = _count_text(len(processor.bands), "band")
-        return [f"  for {model}: {processor.num_frames} dates of {bands}, date by date, in order"]
-    scaling = f"x {processor.rescale_factor:g} + {processor.rescale_offset:g}"
-    lines = [f"  for {model}, after its scaling ({scaling}), without what it takes for no data:"]
-    for position, (name, index) in enumerate(zip(processor.bands, found, strict=True)):
-        mean = statistics[index].mean
-        scaled = mean * processor.rescale_factor + processor.rescale_offset if processor.do_rescale else mean
-        expected, spread = _statistic(processor.image_mean, position), _statistic(processor.image_std, position)
-        lines.append(
-            f"    {name:<12} <- band {index + 1} ({raster.descriptions[index] or 'by position'}), mean {scaled:.4g}, "
-            f"the model's {expected:.4g} +- {spread:.4g}: {(scaled - expected) / spread:+.1f} standard deviations"
-        )
-    return lines
-
-
-def _processor_lines(name: str) -> list[str]:
-    """Describe the image processor that was saved with a model."""
-    if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
-        return ["  no image processor (preprocessor_config.json) lies in this folder"]
-    processor = PrithviImageProcessor.from_pretrained(name)
-    lines = [f"  scaling      x {processor.rescale_factor:g} + {processor.rescale_offset:g}"]
-    for position, band in enumerate(processor.bands):
-        mean, std = _statistic(processor.image_mean, position), _statistic(processor.image_std, position)
-        lines.append(f"  band {position + 1:<4}    {band:<20} mean {mean:.6g}  std {std:.6g}")
-    values = "" if processor.nodata_value is None else f" or {processor.nodata_value}"
-    rule = f"file mask, or {processor.nodata_rule} of the bands NaN, the file tag{values}"
-    lines.append(f"  no data      {rule}; becomes {processor.nodata_replacement:g} before scaling")
-    if processor.frame_order != "time_major":
-        lines.append(f"  frame order  {processor.frame_order}: bands and dates mixed as in the original crop recipe")
-    return lines
-
-
 def _statistic(values: float | list[float], position: int) -> float:
     """Give a band's entry of a statistic that may be one number for all."""
-    return float(values[position] if isinstance(values, list | tuple) and len(values) > 1 else np.ravel(values)[0])
-
-
-def _parameter_count(name: str) -> str:
-    """Count the parameters of a local model from the headers of its weight files; no tensor is read."""
-    files = sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else []
-    count = sum(math.prod(tensor["shape"]) for file in files for tensor in _tensor_headers(file))
-    return f", {count:,} weights" if count else ""
-
-
-def _tensor_headers(file: Path) -> list[dict]:
-    """Read the header of a safetensors file: eight bytes of length, then JSON."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > file.stat().st_size:
-            raise ValueError(f"{file} is no complete safetensors file: copy or download it again.")
-        header = json.loads(stream.read(length))
-    return [tensor for key, tensor in header.items() if key != "__metadata__"]
-
-
-__all__ = ["BandStatistics", "band_statistics", "describe_model", "describe_raster"]
+    if not isinstance(values, list | tuple):
+        return float(values)
+    return float(values[position] if len(values) > 1 else values[0])

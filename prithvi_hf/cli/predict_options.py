@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prithvi_hf.cli.common import load_image_processor, load_model, resolve_device
+from prithvi_hf.cli.common import Commands, load_image_processor, load_model, resolve_device
 
 
 _EPILOG = """examples:
@@ -37,7 +37,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _FMASK = ("cirrus", "cloud", "adjacent", "shadow", "snow", "water")
 
 
-def add_predict(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Describe `predict`.
 
     Args:
@@ -57,7 +57,7 @@ def add_predict(commands: Any) -> None:
     _add_windows(parser.add_argument_group("how the model slides over the scene").add_argument)
     _add_reading(parser.add_argument_group("how the frames are read").add_argument)
     _add_running(parser.add_argument_group("how the work is done").add_argument)
-    parser.set_defaults(run=run_predict)
+    parser.set_defaults(run=run)
 
 
 def _add_scenes(add: Any) -> None:
@@ -159,7 +159,7 @@ def _add_windows(add: Any) -> None:
 def _add_reading(add: Any) -> None:
     """Describe how frames are read."""
     add(
-        "--on_other_grid",
+        "--grid_mismatch",
         choices=("warp", "refuse"),
         default="warp",
         help="frames on other grids than the first are warped to it (default), or refused",
@@ -167,13 +167,13 @@ def _add_reading(add: Any) -> None:
     add("--grid", metavar="TIF", help="GeoTIFF whose grid the map gets (default: the first frame's)")
     add("--resolution", type=float, metavar="UNITS", help="side of the map's pixels in units of the CRS")
     add(
-        "--apply_scale",
+        "--scale",
         choices=("auto", "apply", "refuse", "ignore"),
         default="auto",
         help="scale and offset of files and products: auto (default) brings numbers to the model's units, apply to "
         "reflectance, ignore takes them as they are, refuse makes an error of those that would change",
     )
-    add("--radiometric_offset", type=float, metavar="X", help="of Sentinel-2 numbers, where the product does not say")
+    add("--boa_add_offset", type=float, metavar="X", help="of Sentinel-2 numbers, where the product does not say")
     add(
         "--fmask",
         nargs="+",
@@ -221,7 +221,7 @@ def _add_running(add: Any) -> None:
     add("--quiet", action="store_true", help="print neither progress nor summary")
 
 
-def run_predict(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Map scenes.
 
     Args:
@@ -272,7 +272,7 @@ class Settings:
         Raises:
             ValueError: If one leaves its range.
         """
-        from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
+        from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options
 
         window = _parse_window(options.window)
         check_window_options(window, options.overlap, options.batch_size)
@@ -281,15 +281,15 @@ class Settings:
             "overlap": options.overlap,
             "window": window,
             "blending": options.blending,
-            "augmentation": options.tta,
+            "tta": options.tta,
             "probabilities_dtype": options.probabilities_dtype,
             "polygon_options": {"classes": options.polygon_classes, "min_area": options.min_area},
             "class_values": dict(_parse_class_value(item) for item in options.class_values),
             "on_read_error": options.on_read_error,
         }
-        names = ("on_other_grid", "resolution", "radiometric_offset", "fmask", "fmask_rule", "dates", "allow_remote")
+        names = ("grid_mismatch", "resolution", "boa_add_offset", "fmask", "fmask_rule", "dates", "allow_remote")
         opening = {name: getattr(options, name) for name in (*names, "allow_vrt", "on_read_error")}
-        return cls(predicting, {**opening, "grid": options.grid or "first", "scale": options.apply_scale})
+        return cls(predicting, {**opening, "grid": options.grid or "first", "scale": options.scale})
 
 
 def _check_usage(options: argparse.Namespace) -> None:
@@ -487,11 +487,11 @@ def _print_summary(result: Any, paths: dict[str, Path]) -> None:
 __all__ = [
     "PURPOSES",
     "Settings",
-    "add_predict",
+    "add_parser",
     "check_polygon_format",
     "frames_of",
     "load_typed_model",
     "map_scene",
     "output_paths",
-    "run_predict",
+    "run",
 ]

@@ -5,21 +5,29 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from datasets import DatasetDict
-
-from prithvi_hf.data.load import detect_dataset, load_dataset
-from prithvi_hf.data.statistics import compute_statistics
-from prithvi_hf.data.statistics_report import StatisticsReport, unreadable_message
-from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
-from prithvi_hf.outputs.cog import check_output_path, complete_or_absent
-from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.training.recipe import Recipe, packaged_recipes, read_recipe
-from prithvi_hf.training.recipe_options import DataArguments
+from prithvi_hf.cli.common import Commands
 
 
+if TYPE_CHECKING:
+    import datasets
+
+    from prithvi_hf.data.statistics_report import StatisticsReport
+    from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+    from prithvi_hf.training.recipe import Recipe
+    from prithvi_hf.training.recipe_options import DataArguments
+
+
+_EPILOG = """examples:
+  prithvi-hf stats my_chips --config my.yaml --output stats.yaml
+  prithvi-hf stats my_chips --dataset_options '{"image_suffix": "_image.tif", "mask_suffix": "_mask.tif"}' > stats.yaml
+then train with
+  accelerate launch examples/finetune.py --config my.yaml stats.yaml ...
+
+Chips that cannot be read are named after the pass, nothing is written, and the exit status is 2; --skip_unreadable
+leaves them out and lists them in the recipe. Labels that are no class are reported and do not stop the command.
+"""
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
     *("dataset", "dataset_options", "class_names", "bands", "band_indices", "num_frames", "rescale_factor"),
@@ -27,7 +35,49 @@ RECIPE_OPTIONS = (
 )
 
 
-def run_stats(options: argparse.Namespace) -> None:
+def add_parser(commands: Commands) -> None:
+    """Describe `stats`."""
+    text = "measure a data set: band statistics, class weights, bad labels, as a recipe that --config takes"
+    parser = commands.add_parser(
+        "stats",
+        help=text,
+        description=text[0].upper() + text[1:] + ". Every file is read once.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("data_dir", metavar="DIR", help="folder of the data set")
+    add("--config", nargs="+", default=[], metavar="YAML", help="recipes that say how files are read; flags win")
+    add("--split", default="train", help="split that gives statistics and weights (default train); all are checked")
+    add("--output", metavar="YAML", help="file to write; without it the recipe goes to the standard output")
+    add("--plot", metavar="PNG", help="also draw histograms of the bands and the shares of the classes")
+    add("--skip_unreadable", action="store_true", help="leave out chips that cannot be read, instead of failing")
+    add("--quiet", action="store_true", help="print neither progress nor summary")
+    _add_reading_options(parser.add_argument_group("how the files are read, as in recipes").add_argument)
+    parser.set_defaults(run=run)
+
+
+def _add_reading_options(add: Any) -> None:
+    """Describe the options of `stats` that are options of recipes."""
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="sen1floods11, hls_burn_scars, ...; known by its files where they are a public data set's, or else "
+        "geotiff_folder",
+    )
+    add("--dataset_options", metavar="JSON", help='options of the data set, e.g. \'{"mask_suffix": "_mask.tif"}\'')
+    add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
+    add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
+    add("--band_indices", nargs="+", type=int, metavar="PLACE", help="their 0-based places in undescribed files")
+    add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
+    add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
+    add("--rescale_offset", type=float, metavar="X", help="added after that")
+    add("--nodata_value", type=float, metavar="X", help="file value that means no data, besides tag and NaN")
+    add("--ignore_values", nargs="+", type=int, metavar="VALUE", help="mask values that are no class")
+    add("--do_reduce_labels", action="store_true", default=None, help="masks hold 1..n for classes 0..n-1")
+
+
+def run(options: argparse.Namespace) -> None:
     """Measure a data set and write what was found.
 
     Args:
@@ -38,6 +88,8 @@ def run_stats(options: argparse.Namespace) -> None:
             nothing is written then.
         OSError: If there is no such folder or recipe, or the output cannot be written.
     """
+    from prithvi_hf.data.statistics_report import unreadable_message
+
     _check_outputs(options.output, options.plot)
     recipe = stats_recipe(options)
     splits = _load(options.data_dir, recipe.data)
@@ -50,7 +102,7 @@ def run_stats(options: argparse.Namespace) -> None:
     _write(report, options)
 
 
-def stats_recipe(options: argparse.Namespace) -> Recipe:
+def stats_recipe(options: argparse.Namespace) -> "Recipe":
     """Put the recipes of `--config`, later ones over earlier ones, and the options of the command line together.
 
     Args:
@@ -63,6 +115,8 @@ def stats_recipe(options: argparse.Namespace) -> Recipe:
         ValueError: If a recipe is none, or an option has a value that it cannot have.
         OSError: If there is no such recipe.
     """
+    from prithvi_hf.training.recipe import Recipe, read_recipe
+
     values: dict[str, Any] = {}
     for config in options.config or _default_recipes(options):
         values |= read_recipe(config).given
@@ -74,6 +128,9 @@ def stats_recipe(options: argparse.Namespace) -> Recipe:
 
 def _default_recipes(options: argparse.Namespace) -> list[str]:
     """The packaged recipe of a public data set, named by --dataset or known by its files; none for other folders."""
+    from prithvi_hf.data.load import detect_dataset
+    from prithvi_hf.training.recipe import packaged_recipes
+
     name = options.dataset or detect_dataset(options.data_dir)
     if name not in packaged_recipes():
         return []
@@ -82,7 +139,7 @@ def _default_recipes(options: argparse.Namespace) -> list[str]:
     return [name]
 
 
-def measure(splits: DatasetDict, recipe: Recipe, options: argparse.Namespace) -> StatisticsReport:
+def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.Namespace) -> "StatisticsReport":
     """Measure every split.
 
     Args:
@@ -93,6 +150,9 @@ def measure(splits: DatasetDict, recipe: Recipe, options: argparse.Namespace) ->
     Returns:
         The figures.
     """
+    from prithvi_hf.data.statistics import compute_statistics
+    from prithvi_hf.data.statistics_report import StatisticsReport
+
     data = recipe.data
     if data.bands is None and recipe.model.model is None:
         data.bands = name_bands(_first_raster(splits[options.split]))
@@ -113,7 +173,7 @@ def measure(splits: DatasetDict, recipe: Recipe, options: argparse.Namespace) ->
     return StatisticsReport(statistics, options.split, processor, source, data.class_names, recipe.model.loss)
 
 
-def name_bands(raster: GeoTiffRaster) -> list[str]:
+def name_bands(raster: "GeoTiffRaster") -> list[str]:
     """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described.
 
     Args:
@@ -125,6 +185,8 @@ def name_bands(raster: GeoTiffRaster) -> list[str]:
     Raises:
         ValueError: If the descriptions name no bands, or the same band twice.
     """
+    from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed
+
     texts, remedy = raster.descriptions, "Name the bands by --bands, or give a recipe that does by --config."
     if is_undescribed(texts):
         raise ValueError(
@@ -144,6 +206,8 @@ def name_bands(raster: GeoTiffRaster) -> list[str]:
 
 def _place_of(band: str, descriptions: Sequence[str]) -> int | None:
     """Where a band stands; None where it does not, or where the descriptions leave it open."""
+    from prithvi_hf.models.prithvi.bands_prithvi import resolve_bands
+
     try:
         return resolve_bands(descriptions, len(descriptions), [band])[0]
     except ValueError:
@@ -152,6 +216,8 @@ def _place_of(band: str, descriptions: Sequence[str]) -> int | None:
 
 def _check_outputs(output: str | None, plot: str | None) -> None:
     """Refuse outputs that cannot be written before the data set is read."""
+    from prithvi_hf.outputs.cog import check_output_path
+
     for purpose, path in (("recipe", output), ("plot", plot)):
         if path is not None:
             check_output_path(path, purpose=purpose)
@@ -161,8 +227,12 @@ def _check_outputs(output: str | None, plot: str | None) -> None:
         raise ValueError(f"--output and --plot: expected two files, found {output} for both.")
 
 
-def _load(data_dir: str, data: DataArguments) -> DatasetDict:
+def _load(data_dir: str, data: "DataArguments") -> "datasets.DatasetDict":
     """Load the data set. Its tables are small; their progress bars would hide that of the pass."""
+    import datasets
+
+    from prithvi_hf.data.load import load_dataset
+
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -172,7 +242,7 @@ def _load(data_dir: str, data: DataArguments) -> DatasetDict:
             datasets.enable_progress_bars()
 
 
-def _first_raster(split: datasets.Dataset) -> GeoTiffRaster:
+def _first_raster(split: "datasets.Dataset") -> "GeoTiffRaster":
     """The first file of the first chip that has one that can be opened; its error where none can."""
     for index in range(len(split)):
         try:
@@ -185,8 +255,10 @@ def _first_raster(split: datasets.Dataset) -> GeoTiffRaster:
     raise ValueError("Expected at least one chip, found none.")
 
 
-def _write(report: StatisticsReport, options: argparse.Namespace) -> None:
+def _write(report: "StatisticsReport", options: argparse.Namespace) -> None:
     """Write recipe and plot, whole or not at all, and the summary beside them."""
+    from prithvi_hf.outputs.cog import complete_or_absent
+
     if options.plot is not None:
         from prithvi_hf.data.statistics_report import write_statistics_plot
 
@@ -207,4 +279,4 @@ def _write(report: StatisticsReport, options: argparse.Namespace) -> None:
                 print(f"{purpose} written to {path}", file=sys.stdout if options.output is not None else sys.stderr)
 
 
-__all__ = ["RECIPE_OPTIONS", "measure", "name_bands", "run_stats", "stats_recipe"]
+__all__ = ["RECIPE_OPTIONS", "measure", "name_bands", "run", "stats_recipe"]

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from prithvi_hf.scenes.rows import ring_parts
-from prithvi_hf.scenes.tiles import TilePlan
+from prithvi_hf.scenes.tiles import BLENDINGS, TilePlan
 
 
-BLENDINGS = ("uniform", "cosine", "gaussian")
 _ROWS_AT_A_TIME = 16
 _GAUSSIAN_DEVIATIONS = 4  # from the middle of a tile to its border
 

@@ -19,23 +19,22 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 import torch
 
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import evaluation_mode
+from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.scenes.blending import Blending, RowSums
 from prithvi_hf.scenes.reading import RowEnd, TileBatch, TileSource
 from prithvi_hf.scenes.rows import BadWindow
-from prithvi_hf.scenes.tiles import TilePlan
+from prithvi_hf.scenes.tiles import TTA, TilePlan
 
 
-AUGMENTATIONS = ("none", "d4")
 Symmetry = tuple[int, bool]
 """Quarter turns counter-clockwise, and whether columns are mirrored before them."""
 
 
-def symmetries(augmentation: str, height: int, width: int) -> tuple[Symmetry, ...]:
+def symmetries(tta: str, height: int, width: int) -> tuple[Symmetry, ...]:
     """Give the symmetries of a tile, the tile as it is first.
 
     Args:
-        augmentation: "none", or "d4" for all that leave the tile's shape as it is.
+        tta: "none", or "d4" for all that leave the tile's shape as it is.
         height: Rows of the tile.
         width: Columns of the tile.
 
@@ -43,11 +42,11 @@ def symmetries(augmentation: str, height: int, width: int) -> tuple[Symmetry, ..
         One for "none"; for "d4" the eight of a square, and four where the tile is none.
 
     Raises:
-        ValueError: If there is no such augmentation.
+        ValueError: If there is no such tta.
     """
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(f"Expected an augmentation among {', '.join(AUGMENTATIONS)}, found {augmentation!r}.")
-    if augmentation == "none":
+    if tta not in TTA:
+        raise ValueError(f"Expected tta among {', '.join(TTA)}, found {tta!r}.")
+    if tta == "none":
         return ((0, False),)
     turns = range(4) if height == width else (0, 2)
     return tuple((turn, mirrored) for mirrored in (False, True) for turn in turns)
@@ -83,22 +82,22 @@ def undo_symmetry(values: torch.Tensor, symmetry: Symmetry) -> torch.Tensor:
 
 
 def augmented_logits(
-    forward: Callable[[torch.Tensor], torch.Tensor], pixel_values: torch.Tensor, augmentation: str
+    forward: Callable[[torch.Tensor], torch.Tensor], pixel_values: torch.Tensor, tta: str
 ) -> torch.Tensor:
     """Give the mean logits over the symmetries of the tiles.
 
     Args:
         forward: From pixel values to logits (B, num_labels, h, w).
         pixel_values: (B, C, T, h, w).
-        augmentation: "none" or "d4".
+        tta: "none" or "d4".
 
     Returns:
         (B, num_labels, h, w) in float32 or wider; for "none" what `forward` gives.
 
     Raises:
-        ValueError: If there is no such augmentation.
+        ValueError: If there is no such tta.
     """
-    others = symmetries(augmentation, *pixel_values.shape[-2:])[1:]
+    others = symmetries(tta, *pixel_values.shape[-2:])[1:]
     logits = forward(pixel_values)
     if not others:
         return logits
@@ -242,7 +241,7 @@ def predict_strips(
     *,
     batch_size: int = 8,
     blending: str = "uniform",
-    augmentation: str = "none",
+    tta: str = "none",
     device: str | torch.device | None = None,
     on_read_error: str = "raise",
     on_windows: Callable[[int], None] | None = None,
@@ -261,7 +260,7 @@ def predict_strips(
             run as well.
         batch_size: Tiles in one forward pass, at least 1; a batch never holds tiles of two rows.
         blending: "uniform", which equals the in-memory sliding window, "cosine" or "gaussian".
-        augmentation: "none", or "d4" for the mean over the tile turned and mirrored, at eight times the cost.
+        tta: "none", or "d4" for the mean over the tile turned and mirrored, at eight times the cost.
         device: Where to run; the model is moved there and stays. None is where it is.
         on_read_error: "raise", or "nodata" to take blocks that cannot be read for no data and list them.
         on_windows: Called with a number of tiles once they are done or known to be without data; all calls add up to
@@ -281,7 +280,7 @@ def predict_strips(
     """
     strips = range(plan.num_strips) if strips is None else strips
     _check(scene, plan, strips, batch_size, on_read_error)
-    symmetries(augmentation, *plan.window)  # refuses what there is not
+    symmetries(tta, *plan.window)  # refuses what there is not
     weights = Blending(blending, plan)
     if device is not None:
         model.to(device)
@@ -289,7 +288,7 @@ def predict_strips(
     on_cpu, is_cuda = model.device.type == "cpu", model.device.type == "cuda"
     options = {"pin_memory": is_cuda, "workers": 1 if on_cpu else _WORKERS}
     tiles = TileSource(scene, image_processor, plan, strips, batch_size, encoded, on_read_error, **options)
-    return _Run(model, tiles, weights, augmentation, on_windows).strips()
+    return _Run(model, tiles, weights, tta, on_windows).strips()
 
 
 def _check(scene: Any, plan: TilePlan, strips: range, batch_size: int, on_read_error: str) -> None:
@@ -317,7 +316,7 @@ class _Run:
     model: torch.nn.Module
     tiles: TileSource
     blending: Blending
-    augmentation: str
+    tta: str
     on_windows: Callable[[int], None] | None
     sums: RowSums | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("reading", "model", "waiting"), 0.0))
@@ -348,7 +347,7 @@ class _Run:
         coordinates = {name: values.to(device) for name, values in batch.coordinates.items()}
         pixel_values = batch.pixel_values.to(device, non_blocking=True)
         logits = augmented_logits(
-            lambda tiles: self.model(pixel_values=tiles, **coordinates).logits, pixel_values, self.augmentation
+            lambda tiles: self.model(pixel_values=tiles, **coordinates).logits, pixel_values, self.tta
         )
         if self.sums is None:
             dtype = torch.promote_types(logits.dtype, torch.float32)
@@ -407,7 +406,6 @@ def _check_finite(logits: torch.Tensor, nodata: np.ndarray, start: int, name: st
 
 
 __all__ = [
-    "AUGMENTATIONS",
     "READ_ERROR_RULES",
     "BackgroundIterator",
     "Strip",

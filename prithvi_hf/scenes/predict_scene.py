@@ -23,7 +23,7 @@ import torch
 from transformers.utils import logging
 
 from prithvi_hf.disk import check_writable_folder
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
+from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options
 from prithvi_hf.outputs.assemble import (
     Canvas,
     Layer,
@@ -128,7 +128,7 @@ def predict_scene(
     overlap: float = 0.5,
     window: int | Sequence[int] | None = None,
     blending: str = "uniform",
-    augmentation: str = "none",
+    tta: str = "none",
     probabilities: str | os.PathLike | bool | None = None,
     probabilities_dtype: str = "float32",
     entropy: str | os.PathLike | bool | None = None,
@@ -165,7 +165,7 @@ def predict_scene(
         overlap: Share of a window that the next one covers again, 0 <= overlap < 1.
         window: Side of the windows in pixels, or (height, width); None is the model's `image_size`.
         blending: Weights of overlapping windows: "uniform", "cosine" or "gaussian".
-        augmentation: "none", or "d4" for the mean over the window turned and mirrored, at eight times the cost.
+        tta: "none", or "d4" for the mean over the window turned and mirrored, at eight times the cost.
         probabilities: A GeoTIFF of class probabilities to write as well; None or False for none.
         probabilities_dtype: "float32", or "uint8" for a quarter of the size; holds for the entropy too.
         entropy: A GeoTIFF of the probabilities' entropy to write as well, as a share of the largest possible one,
@@ -231,7 +231,7 @@ def predict_scene(
         outputs={purpose: Path(path) for purpose, path in outputs.items() if path},
         class_values=class_values,
         polygon_options=polygon_options,
-        strip_options={"blending": blending, "augmentation": augmentation, "on_read_error": on_read_error},
+        strip_options={"blending": blending, "tta": tta, "on_read_error": on_read_error},
         run_options={"batch_size": batch_size, "device": device},
         overwrite=overwrite,
         notes=dict(notes or {}),

@@ -3,9 +3,46 @@
 
 import bisect
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
-from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride, window_starts
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options, window_and_stride, window_starts
+
+
+BLENDINGS = ("uniform", "cosine", "gaussian")
+TTA = ("none", "d4")
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How the model slides over a scene.
+
+    Args:
+        window: Side of a tile in pixels, or (height, width); None is the model's `image_size`.
+        overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
+        batch_size: Tiles in one forward pass, at least 1; memory of the device grows with it.
+        blending: Weights of overlapping tiles: "uniform", which averages as the in-memory sliding window does,
+            "cosine" or "gaussian".
+        tta: "none", or "d4" for the mean over the tile turned and mirrored, at eight times the cost.
+
+    Raises:
+        ValueError: If one leaves its range.
+    """
+
+    window: int | tuple[int, int] | None = None
+    overlap: float = 0.5
+    batch_size: int = 8
+    blending: str = "uniform"
+    tta: str = "none"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, list):
+            object.__setattr__(self, "window", tuple(self.window))  # the class is frozen
+        check_window_options(self.window, self.overlap, self.batch_size)
+        for name, known in (("blending", BLENDINGS), ("tta", TTA)):
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, found {found!r}. Choose one of these.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +94,12 @@ class TilePlan:
 
     @classmethod
     def for_model(
-        cls, config: Any, height: int, width: int, window: int | tuple[int, int] | None = None, overlap: float = 0.5
+        cls,
+        config: PrithviConfig,
+        height: int,
+        width: int,
+        window: int | tuple[int, int] | None = None,
+        overlap: float = 0.5,
     ) -> Self:
         """Plan by a model's own window.
 
@@ -66,7 +108,7 @@ class TilePlan:
             height: Rows of the scene.
             width: Columns of the scene.
             window: Side of a tile, or height and width, in pixels.
-            overlap: Share of a tile that the next one covers again, 0 <= overlap < 1.
+            overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
 
         Returns:
             The plan.
@@ -137,6 +179,3 @@ class TilePlan:
             raise ValueError(
                 f"Expected consecutive strips among the {self.num_strips} of the scene, at least one, found {strips}."
             )
-
-
-__all__ = ["TilePlan"]

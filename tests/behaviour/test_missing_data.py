@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from prithvi_hf.cli.predict_options import Settings, add_predict
+from prithvi_hf.cli.predict_options import Settings, add_parser
 from prithvi_hf.rasters.derived import ArrayRaster, MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffRaster
 from prithvi_hf.rasters.warping import Grid, WarpedRaster
@@ -273,7 +273,7 @@ def test_pixels_of_infinite_values_alone_have_no_class():
 
 def test_the_command_hands_its_rules_on():
     parser = argparse.ArgumentParser()
-    add_predict(parser.add_subparsers())
+    add_parser(parser.add_subparsers())
     given = ["predict", "--model", "m", "--frames", "a.tif", "--output", "b.tif"]
     assert Settings.of(parser.parse_args(given)).opening["fmask_rule"] == "any"
     given += ["--fmask", "cloud", "--fmask_rule", "all", "--on_read_error", "nodata"]

@@ -1,19 +1,12 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The command `prithvi-hf`: what it writes, and one message and nothing written for every error of a user's."""
-
-import json
-import subprocess
-import sys
-from pathlib import Path
+"""`prithvi-hf info`: what it says of models and GeoTIFFs, and what it refuses."""
 
 import numpy as np
 import pytest
-import torch
 
-from prithvi_hf.cli import __main__ as cli
 from prithvi_hf.cli.info import band_statistics, describe_raster
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.command_line import assert_refused, run
 from tests.scene_factory import TRANSFORM, save_model, scene_pixels, write_scene
@@ -129,77 +122,3 @@ def test_info_refuses_what_it_cannot_describe(model_folder, scene, tmp_path, cap
     folder = save_model(tmp_path / "damaged")
     (folder / "preprocessor_config.json").write_text("[]")
     assert_refused(capsys, tmp_path, "damaged", "info", folder)
-
-
-@pytest.fixture
-def checkpoint(tmp_path, golden_dir):
-    from safetensors.torch import load_file
-
-    tensors = load_file(golden_dir / "v1_encoder_T1.safetensors")
-    torch.save({name[3:]: value for name, value in tensors.items() if name.startswith("sd.")}, tmp_path / "v1.pt")
-    return tmp_path / "v1.pt"
-
-
-def test_convert(checkpoint, tmp_path, capsys):
-    settings = ["num_attention_heads=2", "layer_norm_eps=1e-5", "hidden_act=gelu"]
-    assert run("convert", checkpoint, tmp_path / "out", "--set", *settings) == 0
-    assert "tensors converted" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_attention_heads"] == 2
-    assert PrithviModel.from_pretrained(tmp_path / "out").config.hidden_act == "gelu"
-
-
-def test_convert_refuses(checkpoint, tmp_path, capsys):
-    torch.save({"model": Path("a pickle of another class")}, tmp_path / "pickle.pt")
-    out = tmp_path / "out"
-    assert_refused(capsys, tmp_path, "could run code", "convert", tmp_path / "pickle.pt", out)
-    assert_refused(capsys, tmp_path, "none.pt", "convert", tmp_path / "none.pt", out)
-    assert_refused(capsys, tmp_path, "hf://owner/name/file", "convert", "hf://owner", out)
-    assert_refused(capsys, tmp_path, "NAME=VALUE", "convert", checkpoint, out, "--set", "num_frames")
-    assert_refused(capsys, tmp_path, "hidden_size", "convert", checkpoint, out, "--set", "hidden_size=17")
-    assert_refused(
-        capsys, tmp_path, "num_attention_heads", "convert", checkpoint, out, "--set", "num_atention_heads=2"
-    )
-    assert_refused(capsys, tmp_path, "new or empty folder", "convert", checkpoint, tmp_path)
-
-
-@pytest.mark.parametrize("arguments", [[], ["map"], ["predict"], ["predict", "--overlap", "half"], ["info"]])
-def test_usage_errors_end_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments)
-    assert stop.value.code == 2
-    assert "usage: prithvi-hf" in capsys.readouterr().err
-
-
-def test_every_option_is_explained(capsys):
-    parser = cli.build_parser()
-    (commands,) = [action for action in parser._actions if action.dest == "command"]
-    assert set(commands.choices) >= {"convert", "predict", "info"}
-    for name, command in commands.choices.items():
-        for action in command._actions:
-            assert action.help, f"{name} {action.dest}"
-
-
-def test_the_module_is_quick_to_load():
-    """Help and usage errors need no torch; an empty package stands in, as the real one's own import brings torch."""
-    folder = str(Path(cli.__file__).parents[1])
-    code = (
-        "import sys, types\n"
-        "package = types.ModuleType('prithvi_hf')\n"
-        f"package.__path__ = [{folder!r}]\n"
-        "sys.modules['prithvi_hf'] = package\n"
-        "from prithvi_hf.cli.__main__ import main\n"
-        "try:\n    main(['predict', '--help'])\n"
-        "except SystemExit:\n    pass\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'rasterio', 'datasets', 'matplotlib'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--overlap" in done.stdout
-
-
-def test_run_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "prithvi_hf.cli", "info", str(tmp_path / "none.tif")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("prithvi-hf info: error: There is no model folder")

@@ -398,7 +398,7 @@ def test_interruption_leaves_nothing(chips, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("prithvi_hf.cli.stats.compute_statistics", interrupt)
+    monkeypatch.setattr("prithvi_hf.data.statistics.compute_statistics", interrupt)
     assert run(chips, "--output", chips.parent / "stats.yaml") == 130
     assert not (chips.parent / "stats.yaml").exists()
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prithvi_hf.scenes.blending import (
-    BLENDINGS,
     Blending,
     RowSums,
     weight_profile,
@@ -19,7 +18,7 @@ from prithvi_hf.scenes.engine import (
     symmetries,
     undo_symmetry,
 )
-from prithvi_hf.scenes.tiles import TilePlan
+from prithvi_hf.scenes.tiles import BLENDINGS, TilePlan
 from tests.scenes.test_tiles import plans
 
 

@@ -188,7 +188,7 @@ def test_a_granule_of_the_zone_beside_is_warped_and_what_it_does_not_cover_is_no
     assert (values[:, values[0] == -9999] == -9999).all()
     np.testing.assert_array_equal(values[0] == -9999, mask)
     with pytest.raises(ValueError, match=r"Frame 2 \(.*\) has 50 x 80 pixels, the first 72 x 90"):
-        open_scene([first, second], image_processor=processor, on_other_grid="refuse")
+        open_scene([first, second], image_processor=processor, grid_mismatch="refuse")
 
 
 def _field(grid: Grid) -> np.ndarray:
@@ -247,8 +247,8 @@ def test_folders_and_lists_that_tell_nothing_are_refused(tmp_path):
         open_scene([3])
     with pytest.raises(TypeError, match="A list among the frames is expected to hold the paths"):
         open_scene([[scene_pixels()]])
-    with pytest.raises(ValueError, match="on_other_grid: expected 'warp' or 'refuse'"):
-        open_scene(tmp_path / "a.tif", on_other_grid="resample")
+    with pytest.raises(ValueError, match="grid_mismatch: expected one of"):
+        open_scene(tmp_path / "a.tif", grid_mismatch="resample")
     with pytest.raises(ValueError, match="scale: expected one of auto"):
         open_scene(tmp_path / "a.tif", scale="yes")
 
@@ -324,15 +324,15 @@ def test_a_resolution_that_makes_no_sense_is_refused(tmp_path, resolution):
 
 @pytest.mark.parametrize("offset", [float("nan"), float("inf")])
 def test_an_offset_that_is_no_number_is_refused(tmp_path, offset):
-    with pytest.raises(ValueError, match=r"radiometric_offset: expected a finite number .* found (nan|inf)"):
-        open_scene(write_scene(tmp_path / "a.tif"), image_processor=tiny_processor(), radiometric_offset=offset)
+    with pytest.raises(ValueError, match=r"boa_add_offset: expected a finite number.* found (nan|inf)"):
+        open_scene(write_scene(tmp_path / "a.tif"), image_processor=tiny_processor(), boa_add_offset=offset)
 
 
 def test_rules_are_some_of_those_that_there_are(tmp_path):
     path = write_scene(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match="fmask_rule: expected 'any' or 'all', found 'none'"):
+    with pytest.raises(ValueError, match="fmask_rule: expected one of any, all, found 'none'"):
         open_scene(path, fmask_rule="none")
-    with pytest.raises(ValueError, match="on_read_error: expected 'raise' or 'nodata', found 'skip'"):
+    with pytest.raises(ValueError, match="on_read_error: expected one of raise, nodata, found 'skip'"):
         open_scene(path, on_read_error="skip")
 
 
@@ -358,7 +358,7 @@ def test_coordinates_of_dates_and_places(months):
 
 def test_unknown_dates_and_places_are_an_error_and_never_made_up(tmp_path):
     scene = open_scene(write_scene(tmp_path / "a.tif"))
-    with pytest.raises(ValueError, match=r"found none for .*a.tif. Give dates="):
+    with pytest.raises(ValueError, match=r"found none for .*a.tif. Give the option dates"):
         scene_coordinates(scene)
     dated = open_scene(tmp_path / "a.tif", dates=[datetime.date(2020, 12, 31)])
     assert scene_coordinates(dated, encoded=["time"])["temporal_coords"].tolist() == [[2020, 365]]
@@ -480,7 +480,7 @@ def test_tags_of_a_plain_file_are_converted_or_refused(tmp_path):
     # The same numbers for a model of reflectance.
     scene = open_scene(path, image_processor=tiny_processor(**REFLECTANCE))
     np.testing.assert_allclose(scene.frames[0].read(), pixels / 10_000, rtol=1e-7)
-    with pytest.raises(ValueError, match=r"number \* 0.0001 \+ 0. scale='refuse' does not allow it"):
+    with pytest.raises(ValueError, match=r"number \* 0.0001 \+ 0. scale 'refuse' does not allow it"):
         open_scene(path, image_processor=tiny_processor(**REFLECTANCE), scale="refuse")
     with pytest.raises(ValueError, match="nothing tells the units that the model takes"):
         open_scene(path)

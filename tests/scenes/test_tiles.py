@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from prithvi_hf import PrithviConfig
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_starts
-from prithvi_hf.scenes.tiles import TilePlan
+from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 
 @st.composite
@@ -88,3 +88,24 @@ def test_strips_outside_the_scene_are_refused(strips):
         plan.tile_rows_for(strips)
     with pytest.raises(IndexError, match="from 0 to 4"):
         plan.strip(5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 1.0}, "overlap"),
+        ({"overlap": -0.1}, "overlap"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"window": 0}, "window"),
+        ({"window": (32, 32, 32)}, "window"),
+        ({"blending": "linear"}, "uniform, cosine, gaussian"),
+        ({"tta": "d5"}, "none, d4"),
+    ],
+)
+def test_window_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        WindowOptions(**options)
+
+
+def test_window_options_take_the_two_sides_as_a_list():
+    assert WindowOptions(window=[32, 48]) == WindowOptions(window=(32, 48))

@@ -84,7 +84,7 @@ def test_paths_out_of_the_folder(extract, tmp_path, pack, name):
     ],
 )
 def test_links_and_devices(extract, tmp_path, kind, target):
-    with pytest.raises(ArchiveError, match=r"expected regular files, found 'trap', a link, device"):
+    with pytest.raises(ArchiveError, match="found 'trap', a link"):
         extract(tar_of([*MEMBERS, special("trap", kind, target)]))
     assert not (tmp_path / "out" / "trap").is_symlink()
 

@@ -1,0 +1,74 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command `prithvi-hf convert`: published weights to a folder that `from_pretrained` loads."""
+
+import argparse
+import json
+from typing import Any
+
+from prithvi_hf.cli.common import Commands
+
+
+_EPILOG = """examples:
+  prithvi-hf convert Prithvi_EO_V1_100M.pt backbone
+  prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns --recipe hls_burn_scars
+  prithvi-hf convert crops.pth crops --recipe multi_temporal_crop --report crops.json
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe `convert`."""
+    text = "convert an original checkpoint (.pt, .pth, .safetensors) to a folder that from_pretrained loads"
+    parser = commands.add_parser(
+        "convert",
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="the checkpoint file; on the Hub hf://owner/name/file, or hf://owner/name where there is only one; "
+        "name@revision for another revision",
+    )
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="new or empty folder for model and image processor")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME_OR_YAML",
+        help="recipe that names what no weight shows: classes, bands, statistics, attention heads, loss; the name of "
+        "a packaged one or a YAML file",
+    )
+    parser.add_argument("--report", metavar="JSON", help="also write what became of every tensor to this file")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="fields of configuration or image processor that replace what checkpoint and recipe say, VALUE as JSON "
+        "or plain text, e.g. num_attention_heads=8",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Convert an original checkpoint to a folder that `from_pretrained` loads.
+
+    Args:
+        options: `source`, `output_dir`, `recipe`, `report`, `set`.
+    """
+    overrides = dict(_parse_setting(setting) for setting in options.set)
+    from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
+
+    print(convert_checkpoint(options.source, options.output_dir, options.recipe, options.report, **overrides))
+    print(f"written to {options.output_dir}")
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    """Read one NAME=VALUE; a value that is no JSON is plain text."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.isidentifier():
+        raise ValueError(f"--set takes NAME=VALUE with the name of a configuration field, found {text!r}.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

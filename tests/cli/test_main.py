@@ -1,0 +1,54 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command `prithvi-hf`: its table of commands, usage errors, and what it costs to load."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prithvi_hf.cli import __main__ as cli
+from tests.command_line import run
+
+
+@pytest.mark.parametrize("arguments", [[], ["map"], ["predict"], ["predict", "--overlap", "half"], ["info"]])
+def test_usage_errors_end_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    assert "usage: prithvi-hf" in capsys.readouterr().err
+
+
+def test_every_option_is_explained(capsys):
+    parser = cli.build_parser()
+    (commands,) = [action for action in parser._actions if action.dest == "command"]
+    assert set(commands.choices) >= {"convert", "predict", "evaluate", "stats", "info"}
+    for name, command in commands.choices.items():
+        for action in command._actions:
+            assert action.help, f"{name} {action.dest}"
+
+
+def test_the_module_is_quick_to_load():
+    """Help and usage errors need no torch; an empty package stands in, as the real one's own import brings torch."""
+    folder = str(Path(cli.__file__).parents[1])
+    code = (
+        "import sys, types\n"
+        "package = types.ModuleType('prithvi_hf')\n"
+        f"package.__path__ = [{folder!r}]\n"
+        "sys.modules['prithvi_hf'] = package\n"
+        "from prithvi_hf.cli.__main__ import main\n"
+        "try:\n    main(['predict', '--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'rasterio', 'datasets', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--overlap" in done.stdout
+
+
+def test_run_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "prithvi_hf.cli", "info", str(tmp_path / "none.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("prithvi-hf info: error: There is no model folder")
