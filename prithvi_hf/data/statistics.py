@@ -18,9 +18,9 @@ from datasets import Dataset, IterableDataset
 from prithvi_hf.data.chips import (
     Chip,
     check_grid,
+    digest_split,
     find_grid_problem,
     read_chips,
-    digest_split,
 )
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, read_labels
