@@ -82,8 +82,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     One image is an array or tensor (num_channels, height, width) or (num_channels, num_frames, height, width),
     or a raster (an object with `read`, `read_nodata_mask`, `shape`, `count`, `descriptions`, `nodata` and `name`, such
     as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or a tuple or inner list of frames, each an array
-    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the needed bands
-    are read.
+    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the
+    needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
     Landsat 8/9. A file without descriptions is taken in order when it has `len(bands)` bands, and by `band_indices`
