@@ -287,7 +287,7 @@ def _recipe_values(
     Raises:
         ValueError: A value that shapes show is another there, and no override decides it.
     """
-    values, shown = loaded.config_values(), infer_values(state_dict)
+    values, shown = loaded.get_config_values(), infer_values(state_dict)
     if "id2label" in values:
         shown["id2label"] = dict.fromkeys(range(shown.pop("num_labels", len(values["id2label"]))))
     free = {*_FREE_ALWAYS, *(() if is_segmentation_layout(state_dict) else _FREE_IN_A_BACKBONE)}
@@ -349,7 +349,7 @@ def _image_processor(
 ) -> PrithviImageProcessor | None:
     """The image processor of the converted model, or None where the statistics of its bands are not known."""
     names = PrithviImageProcessor.option_names()
-    source = PrithviImageProcessor() if loaded is None else loaded.image_processor()
+    source = PrithviImageProcessor() if loaded is None else loaded.build_image_processor()
     options = {name: overrides.get(name, getattr(source, name)) for name in names}
     if loaded is not None:
         original = _original_processing(loaded, state_dict, overrides, report)

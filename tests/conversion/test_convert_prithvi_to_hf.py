@@ -22,7 +22,7 @@ from prithvi_hf import (
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
 from prithvi_hf.conversion.read_checkpoint import load_original_state_dict
-from prithvi_hf.training.evaluation import recipe_of_model
+from prithvi_hf.training.evaluation import find_model_recipe
 from prithvi_hf.training.recipe import read_recipe
 from tests.checkpoint_factory import assert_refused, convert, masked_autoencoder, mmcv_file
 from tests.golden import assert_matches, read_golden
@@ -382,7 +382,7 @@ def test_the_recipe_is_saved_with_the_model(golden_dir, tmp_path):
     source = mmcv_file(tmp_path / "flood.pth", read_golden(golden_dir, "v1_segmentor_flood").group("sd"))
     settings = {"num_attention_heads": 4}
     convert_checkpoint(source, tmp_path / "out", recipe="sen1floods11", **settings)
-    saved, packaged = read_recipe(recipe_of_model(tmp_path / "out")), read_recipe("sen1floods11")
+    saved, packaged = read_recipe(find_model_recipe(tmp_path / "out")), read_recipe("sen1floods11")
     assert saved.given == packaged.given
     assert saved.data == packaged.data
     names = {"id2label": {"0": "dry", "1": "wet"}}
