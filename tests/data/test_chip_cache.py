@@ -348,11 +348,11 @@ def build_elsewhere(dataset, processor, cache_dir, start, queue):
 decode = build._decode
 
 
-def slow_decode(plan, handle):
+def slow_decode(*arguments):
     with open(os.environ["DECODED"], "a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(0.05)
-    return decode(plan, handle)
+    return decode(*arguments)
 
 
 def test_of_two_processes_one_decodes(chips, tmp_path, monkeypatch):
@@ -535,8 +535,7 @@ def test_workers_of_every_kind(chips, tmp_path, method, with_cache):
         assert_same(row, expected)
 
 
-def test_workers_share_batches_in_any_number(chips, tmp_path):
-    """Keeping every batch, which leaves no slot free, changes nothing."""
+def test_batches_of_workers_are_kept_in_any_number(chips, tmp_path):
     dataset, processor = chips
     transform = SegmentationTransform(processor, 16, "hflip", train=True)
     rows = [index % 4 for index in range(60)]
