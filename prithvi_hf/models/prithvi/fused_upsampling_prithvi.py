@@ -13,6 +13,7 @@ parametrised, wrapped, quantised, offloaded), the modules themselves are called,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeGuard, TypeVar, cast
 
 import torch
@@ -58,9 +59,6 @@ _GELU = type(ACT2FN["gelu"])
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 Upsampling = Callable[[torch.Tensor, tuple[int, int]], list[torch.Tensor]]
 """Maps tokens (B, 1 + T h w, E) and their grid (h, w) to the logits of each head, (B, num_labels, 16 h, 16 w)."""
-
-
-# ---------------------------------------------------------------------- what may be fused
 
 
 def _is_plain(module: object, kind: type[ModuleType]) -> TypeGuard[ModuleType]:
@@ -154,9 +152,6 @@ def _takes_tiles(weight: torch.Tensor) -> bool:
     return weight.device.type == "cpu" and not torch.compiler.is_compiling() and _compute_dtype(weight) in full
 
 
-# ---------------------------------------------------------------------- steps of both ways
-
-
 def _upsample(transposed: nn.ConvTranspose2d, pixels: torch.Tensor) -> torch.Tensor:
     """Compute a transposed convolution as a product of matrices: `(..., C)` to `(..., 4, C')`, rows before columns."""
     weight = transposed.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 4 C')
@@ -228,9 +223,6 @@ def _finish(head: PrithviFCNHead, features: torch.Tensor, layers: int) -> torch.
     return head.classifier(head.dropout(features))
 
 
-# ---------------------------------------------------------------------- training
-
-
 class NormalizedScores(torch.autograd.Function):
     """Batch normalisation, ReLU and a classifier whose weights may differ from image to image."""
 
@@ -243,16 +235,10 @@ class NormalizedScores(torch.autograd.Function):
         statistics: tuple[torch.Tensor | None, torch.Tensor | None, bool, float, float],
         classifier: torch.Tensor,
     ) -> torch.Tensor:
-        """Compute scores `(B, H * W, num_labels)` without the classifier's bias.
+        """Compute scores `(B, H * W, num_labels)`, without the classifier's bias, of features `(B, C, H, W)`.
 
-        Args:
-            ctx: Of autograd.
-            features: Input of the normalisation, `(B, C, H, W)`, channels-last.
-            weight: Of the normalisation, `(C,)`.
-            bias: Of the normalisation, `(C,)`.
-            statistics: Running mean and variance (updated in place), whether those of the batch count, how much the
-                batch counts for the running ones, and epsilon.
-            classifier: Of each image, `(B, C, num_labels)`.
+        `statistics` are running mean and variance (updated in place), whether those of the batch count, how much the
+        batch counts for the running ones, and epsilon; `classifier` is that of each image, `(B, C, num_labels)`.
         """
         mean, variance, of_batch, momentum, eps = statistics
         activated, batch_mean, batch_scale = torch.native_batch_norm(
@@ -289,17 +275,9 @@ def _pixels(features: torch.Tensor) -> torch.Tensor:
 
 
 def normalized_scores(head: PrithviFCNHead, layer: PrithviConvLayer, features: torch.Tensor) -> torch.Tensor:
-    """Compute what a head makes of the output of its last convolution.
+    """Turn `(B, C, H, W)`, what the convolution of a head's last layer gave, into scores `(B, num_labels, H, W)`.
 
     A channel that dropout leaves out is one whose column of the classifier is zero for this image.
-
-    Args:
-        head: Its dropout and classifier are used.
-        layer: Its last layer, of which the normalisation and ReLU are left to do.
-        features: What the layer's convolution gave, `(B, C, H, W)`.
-
-    Returns:
-        `(B, num_labels, H, W)`.
     """
     features = features.contiguous(memory_format=torch.channels_last)
     kept = head.dropout(features.new_ones(*features.shape[:2], 1, 1)).flatten(2)  # (B, C, 1)
@@ -322,38 +300,34 @@ def normalized_scores(head: PrithviFCNHead, layer: PrithviConvLayer, features: t
     return scores.unflatten(1, features.shape[-2:]).permute(0, 3, 1, 2).contiguous()
 
 
-class _Unfolded:
-    """Neck and heads in training, or wherever gradients are wanted."""
-
-    def __init__(self, blocks: Sequence[PrithviUpsampleBlock], heads: Sequence[PrithviFCNHead]) -> None:
-        self.first, self.last = blocks
-        self.heads = heads
-        self.layers = [cast(PrithviConvLayer, head.layers[0]) for head in heads]
-        self.widths = tuple(layer.convolution.out_channels for layer in self.layers)
-
-    def __call__(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> list[torch.Tensor]:
-        """Compute the logits `(B, num_labels, 16 h, 16 w)` of each head."""
-        pixels = _upsample(self.last.conv_transpose_1, _run_first_block(self.first, tokens, grid_size))
-        norm = self.last.norm
-        if _takes_tiles(norm.weight):
-            products, convolution, bias = checkpoint(_fuse, self.last, self.layers, use_reentrant=False)
-            borders = border_sums(convolution, bias)
-            maps = list(
-                TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, self.widths)
-            )
-            # Nobody else holds on to a map.
-            return [_finish_sparingly(head, maps.pop(0).permute(0, 3, 1, 2)) for head in self.heads]
-        # The same by one convolution, in operations that any device has and any tracer follows.
-        features = _put_in_order(_normalize(self.last, pixels))
-        with torch.autocast(features.device.type, enabled=False):
-            products, convolution, bias = _fuse(self.last, self.layers)
-            kernels = phase_kernels(products)
-            bias_map = _bias_map(_bias_kernels(convolution, bias), features.shape[-2:])
-        phases = _convolve_padded(features, kernels, _compute_dtype(norm.weight))
-        phases = phases + bias_map.to(phases.dtype)
-        parts = zip(self.layers, _join_phases(phases).split(self.widths, dim=1), strict=True)
-        activated = [layer.activation(layer.normalization(part)) for layer, part in parts]
-        return [_finish(head, features, 1) for head, features in zip(self.heads, activated, strict=True)]
+def _run_unfolded(
+    blocks: list[PrithviUpsampleBlock],
+    heads: list[PrithviFCNHead],
+    layers: list[PrithviConvLayer],
+    tokens: torch.Tensor,
+    grid_size: tuple[int, int],
+) -> list[torch.Tensor]:
+    """Run neck and heads (with their first layers) in training, or wherever gradients are wanted."""
+    first, last = blocks
+    norm, widths = last.norm, tuple(layer.convolution.out_channels for layer in layers)
+    pixels = _upsample(last.conv_transpose_1, _run_first_block(first, tokens, grid_size))
+    if _takes_tiles(norm.weight):
+        products, convolution, bias = checkpoint(_fuse, last, layers, use_reentrant=False)
+        borders = border_sums(convolution, bias)
+        maps = list(TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths))
+        # Nobody else holds on to a map.
+        return [_finish_sparingly(head, maps.pop(0).permute(0, 3, 1, 2)) for head in heads]
+    # The same by one convolution, in operations that any device has and any tracer follows.
+    features = _put_in_order(_normalize(last, pixels))
+    with torch.autocast(features.device.type, enabled=False):
+        products, convolution, bias = _fuse(last, layers)
+        kernels = phase_kernels(products)
+        bias_map = _bias_map(_bias_kernels(convolution, bias), features.shape[-2:])
+    phases = _convolve_padded(features, kernels, _compute_dtype(norm.weight))
+    phases = phases + bias_map.to(phases.dtype)
+    parts = zip(layers, _join_phases(phases).split(widths, dim=1), strict=True)
+    activated = [layer.activation(layer.normalization(part)) for layer, part in parts]
+    return [_finish(head, features, 1) for head, features in zip(heads, activated, strict=True)]
 
 
 def _finish_sparingly(head: PrithviFCNHead, features: torch.Tensor) -> torch.Tensor:
@@ -367,9 +341,6 @@ def _finish_sparingly(head: PrithviFCNHead, features: torch.Tensor) -> torch.Ten
     if _is_plain_end(head, layer):
         return normalized_scores(head, layer, features)
     return head.classifier(head.dropout(layer.activation(layer.normalization(features))))
-
-
-# ---------------------------------------------------------------------- inference
 
 
 @dataclass(frozen=True)
@@ -410,70 +381,67 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(one, other)
 
 
-class _Folded:
-    """Neck and decode head in inference."""
-
-    def __init__(self, blocks: Sequence[PrithviUpsampleBlock], head: PrithviFCNHead, kernels: _Kernels) -> None:
-        self.first, self.last = blocks
-        self.head, self.kernels = head, kernels
-
-    def __call__(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> list[torch.Tensor]:
-        """Compute the logits `(B, num_labels, 16 h, 16 w)` of the head, in a list."""
-        pixels = _run_first_block(self.first, tokens, grid_size)  # (B, h, w, 4, 4, C)
-        return [self._run_tiled(pixels) if self.kernels.tiled else self._run_phased(pixels)]
-
-    def _run_tiled(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Go by tiles, a few rows at a time: nothing large is ever made but the padded map of one image."""
-        size = (8 * pixels.shape[1], 8 * pixels.shape[2])
-        grid = TileGrid(size, len(pixels))
-        borders = self.kernels.bias.clone()
-        borders[0] += self.kernels.shift
-        transposed = self.last.conv_transpose_1
-        weight = transposed.weight.permute(0, 2, 3, 1).flatten(1).t()
-        bias = cast(torch.Tensor, transposed.bias).repeat(4)
-        classifier = self.head.classifier
-        class_weight = classifier.weight.flatten(1)
-        has_more_layers = len(self.head.layers) > 1
-
-        def finish_strip(strip: torch.Tensor) -> torch.Tensor:
-            """Apply what follows each pixel's value: ReLU and, where the head has no further layer, the classifier."""
-            strip = strip.relu_()
-            return strip if has_more_layers else nn.functional.linear(strip, class_weight, classifier.bias)
-
-        result = None
-        for group in grid.groups():
-            # The upsampling before the fused one, (B, h, w, 4, 4, C) to the padded map, in pieces that stay cached.
-            part = pixels[group]
-            padded = part.new_zeros(len(part), *grid.padded, len(bias) // 4)
-            step = max(1, _ROWS_AT_A_TIME // (len(part) * part.shape[2] * 16))
-            for first in range(0, part.shape[1], step):
-                piece = nn.functional.linear(part[:, first : first + step], weight, bias).unflatten(-1, (4, -1))
-                pad_map(_normalize(self.last, piece), padded, grid.size, 8 * first)
-            del piece
-            for rows, strip in filtered_strips(padded, self.kernels.kernels, borders, grid, finish_strip):
-                if result is None:
-                    result = strip.new_empty(len(pixels), 2 * size[0], 2 * size[1], strip.shape[-1])
-                result[group, rows[0] : rows[1]] = strip
-        features = cast(torch.Tensor, result).permute(0, 3, 1, 2)
-        return _finish(self.head, features, 1) if has_more_layers else features.contiguous()
-
-    def _run_phased(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Go by one convolution; ReLU and classifier on the phases, so that only the logits are put in order."""
-        features = _put_in_order(_normalize(self.last, _upsample(self.last.conv_transpose_1, pixels)))
-        with torch.autocast(features.device.type, enabled=False):
-            bias_map = _bias_map(self.kernels.bias, features.shape[-2:])
-            bias_map = bias_map + self.kernels.shift.repeat(4)[:, None, None]
-            phases = _convolve_padded(features, self.kernels.kernels, self.kernels.dtype)
-            phases = torch.relu_(phases.add_(bias_map.to(phases.dtype)))
-        if len(self.head.layers) > 1:
-            return _finish(self.head, _join_phases(phases), 1)
-        classifier = self.head.classifier
-        bias = None if classifier.bias is None else classifier.bias.repeat(4)
-        scores = nn.functional.conv2d(phases, classifier.weight.repeat(4, 1, 1, 1), bias, groups=4)
-        return _join_phases(scores).contiguous()
+def _run_folded(
+    blocks: list[PrithviUpsampleBlock],
+    head: PrithviFCNHead,
+    kernels: _Kernels,
+    tokens: torch.Tensor,
+    grid_size: tuple[int, int],
+) -> list[torch.Tensor]:
+    """Run neck and decode head in inference."""
+    first, last = blocks
+    pixels = _run_first_block(first, tokens, grid_size)  # (B, h, w, 4, 4, C)
+    classifier = head.classifier
+    if kernels.tiled:
+        return [_run_tiles(last, head, kernels, pixels)]
+    # By one convolution; ReLU and classifier on the phases, so that only the logits are put in order.
+    features = _put_in_order(_normalize(last, _upsample(last.conv_transpose_1, pixels)))
+    with torch.autocast(features.device.type, enabled=False):
+        bias_map = _bias_map(kernels.bias, features.shape[-2:])
+        bias_map = bias_map + kernels.shift.repeat(4)[:, None, None]
+        phases = _convolve_padded(features, kernels.kernels, kernels.dtype)
+        phases = torch.relu_(phases.add_(bias_map.to(phases.dtype)))
+    if len(head.layers) > 1:
+        return [_finish(head, _join_phases(phases), 1)]
+    bias = None if classifier.bias is None else classifier.bias.repeat(4)
+    scores = nn.functional.conv2d(phases, classifier.weight.repeat(4, 1, 1, 1), bias, groups=4)
+    return [_join_phases(scores).contiguous()]
 
 
-# ---------------------------------------------------------------------- the choice
+def _run_tiles(
+    block: PrithviUpsampleBlock, head: PrithviFCNHead, kernels: _Kernels, pixels: torch.Tensor
+) -> torch.Tensor:
+    """Go by tiles, a few rows at a time: nothing large is ever made but the padded map of one image."""
+    size = (8 * pixels.shape[1], 8 * pixels.shape[2])
+    grid = TileGrid(size, len(pixels))
+    borders = kernels.bias.clone()
+    borders[0] += kernels.shift
+    weight = block.conv_transpose_1.weight.permute(0, 2, 3, 1).flatten(1).t()
+    bias = cast(torch.Tensor, block.conv_transpose_1.bias).repeat(4)
+    class_weight, class_bias = head.classifier.weight.flatten(1), head.classifier.bias
+    has_more_layers = len(head.layers) > 1
+
+    def finish_strip(strip: torch.Tensor) -> torch.Tensor:
+        """Apply what follows each pixel's value: ReLU and, where the head has no further layer, the classifier."""
+        strip = strip.relu_()
+        return strip if has_more_layers else nn.functional.linear(strip, class_weight, class_bias)
+
+    result = None
+    for group in grid.groups():
+        # The upsampling before the fused one, (B, h, w, 4, 4, C) to the padded map, in pieces that stay cached.
+        images = pixels[group]
+        padded = images.new_zeros(len(images), *grid.padded, len(bias) // 4)
+        step = max(1, _ROWS_AT_A_TIME // (len(images) * images.shape[2] * 16))
+        for first in range(0, images.shape[1], step):
+            piece = nn.functional.linear(images[:, first : first + step], weight, bias).unflatten(-1, (4, -1))
+            pad_map(_normalize(block, piece), padded, grid.size, 8 * first)
+        del piece
+        for rows, strip in filtered_strips(padded, kernels.kernels, borders, grid, finish_strip):
+            if result is None:
+                result = strip.new_empty(len(pixels), 2 * size[0], 2 * size[1], strip.shape[-1])
+            result[group, rows[0] : rows[1]] = strip
+    features = cast(torch.Tensor, result).permute(0, 3, 1, 2)
+    return _finish(head, features, 1) if has_more_layers else features.contiguous()
 
 
 class FusedUpsampling:
@@ -496,30 +464,26 @@ class FusedUpsampling:
     def prepare(self, neck: nn.Module, heads: Sequence[nn.Module], num_pixels: int) -> Upsampling | None:
         """Give what maps tokens and their grid to the logits of each head; None where the modules are to be called.
 
-        Args:
-            neck: The neck.
-            heads: The heads that are needed.
-            num_pixels: Pixels of the batch, whole patches each.
+        `num_pixels` are those of the batch.
         """
         if not can_fuse(neck, heads):
             return None
         blocks = cast(list[PrithviUpsampleBlock], list(cast(PrithviNeck, neck).upsample_blocks))
         plain_heads = cast(list[PrithviFCNHead], list(heads))
-        head, layer = plain_heads[0], cast(PrithviConvLayer, plain_heads[0].layers[0])
-        norm = layer.normalization
+        layers = [cast(PrithviConvLayer, head.layers[0]) for head in plain_heads]
+        head, norm = plain_heads[0], layers[0].normalization
         in_evaluation = not (head.training or norm.training or head.dropout.training)
         # A linear map and a ReLU: in evaluation mode, with running statistics.
-        is_foldable = in_evaluation and _is_plain_end(head, layer) and norm.running_mean is not None
+        is_foldable = in_evaluation and _is_plain_end(head, layers[0]) and norm.running_mean is not None
         if not torch.is_grad_enabled() and len(heads) == 1 and is_foldable:
-            return _Folded(blocks, head, self._find_kernels(blocks[1], layer))
+            return partial(_run_folded, blocks, head, self._find_kernels(blocks[1], layers[0]))
         if not torch.compiler.is_compiling():  # while it is traced, sizes are left open
-            convolutions = [cast(PrithviConvLayer, head.layers[0]).convolution for head in plain_heads]
             # A pixel of the image takes one of four taps of the transposed convolution, and all nine of the others.
             products = blocks[1].conv_transpose_2.weight.numel() // 4
-            products += sum(convolution.weight.numel() for convolution in convolutions)
+            products += sum(layer.convolution.weight.numel() for layer in layers)
             if num_pixels * products < SMALLEST_STEP:
                 return None
-        return _Unfolded(blocks, plain_heads)
+        return partial(_run_unfolded, blocks, plain_heads, layers)
 
     def _find_kernels(self, block: PrithviUpsampleBlock, layer: PrithviConvLayer) -> _Kernels:
         """Give the kernels that were kept, or new ones where a weight is not what it was, to the last bit."""

@@ -55,18 +55,11 @@ def _both_dimensions(matrix: Sequence[Sequence[float]], like: torch.Tensor) -> t
     return torch.kron(one, one)
 
 
-# ---------------------------------------------------------------------- kernels
-
-
 def fuse_kernels(transposed: torch.Tensor, convolution: torch.Tensor) -> torch.Tensor:
     """Compute the products of matrices that every form of the fused kernel is a linear function of.
 
-    Args:
-        transposed: Weight of the transposed convolution, `(C, M, 2, 2)`.
-        convolution: Weight of the convolution after it, `(O, M, 3, 3)`.
-
-    Returns:
-        `(16, O, C)`: One matrix for each pair of points (rows, columns).
+    From the weights of the transposed convolution `(C, M, 2, 2)` and of the convolution after it `(O, M, 3, 3)` comes
+    one matrix for each pair of points (rows, columns), `(16, O, C)`.
     """
     channels, outputs = transposed.shape[0], convolution.shape[0]
     first = _both_dimensions(_TRANSPOSED_AT_POINTS, transposed) @ transposed.flatten(2).flatten(0, 1).t()
@@ -98,15 +91,9 @@ def tile_kernels(products: torch.Tensor) -> torch.Tensor:
 def border_sums(convolution: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Compute what the bias of the transposed convolution adds to the large map.
 
-    The bias is there inside the image alone, so pixels at the border lack the taps that are outside of it.
-
-    Args:
-        convolution: Weight of the convolution, `(O, M, 3, 3)`.
-        bias: Bias of the transposed convolution, `(M,)`.
-
-    Returns:
-        `(9, O)`: All taps; those that the first row, last row, first column and last column lack; and those that two
-        of them lack at the four corners (first and last row, first column first).
+    The bias is there inside the image alone, so pixels at the border lack the taps that are outside of it. Returns
+    `(9, O)`: all taps; those that the first row, last row, first column and last column lack; and those that two of
+    them lack at the four corners (first and last row, first column first).
     """
     taps = torch.einsum("omyx,m->yxo", convolution, bias)
     rows, columns = taps.sum(dim=1), taps.sum(dim=0)
@@ -114,16 +101,8 @@ def border_sums(convolution: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.stack([taps.sum(dim=(0, 1)), rows[0], rows[2], columns[0], columns[2], *corners])
 
 
-# ---------------------------------------------------------------------- the small map and its tiles
-
-
 class TileGrid:
-    """Where the tiles of a map are. They overlap by one pixel and go over the border on all sides.
-
-    Args:
-        size: Rows and columns of the small map.
-        batch_size: Images.
-    """
+    """Where the tiles of a small map are. They overlap by one pixel and go over the border on all sides."""
 
     def __init__(self, size: tuple[int, int], batch_size: int) -> None:
         self.size = size
@@ -155,13 +134,9 @@ class TileGrid:
 
 
 def pad_map(pixels: torch.Tensor, padded: torch.Tensor, size: tuple[int, int], first_row: int = 0) -> None:
-    """Write pixels that were never put in order into the small map that the tiles read.
+    """Write pixels that were never put in order into the padded small map `(B, *grid.padded, C)`.
 
-    Args:
-        pixels: `(B, rows, columns, 4, ..., 4, C)`: Each dimension of 4 is one upsampling: two rows of two columns.
-        padded: Zeros, `(B, *grid.padded, C)`; written to.
-        size: Rows and columns of the small map.
-        first_row: Row of the small map that `pixels` begin at.
+    Pixels are `(B, rows, columns, 4, ..., 4, C)`: each dimension of 4 is one upsampling, two rows of two columns.
     """
     levels = pixels.ndim - 4
     split = pixels.view(*pixels.shape[:3], *[2] * (2 * levels), pixels.shape[-1])
@@ -230,9 +205,6 @@ def filtered_strips(
         yield (first, last), inside if then is None else then(pixels)[place]
 
 
-# ---------------------------------------------------------------------- training
-
-
 def normalized_gelu(pixels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
     """Apply layer normalisation over the last dimension, and GELU."""
     return nn.functional.gelu(nn.functional.layer_norm(pixels, pixels.shape[-1:], weight, bias, eps))
@@ -255,17 +227,10 @@ class TiledUpsampling(torch.autograd.Function):
         borders: torch.Tensor,
         widths: tuple[int, ...],
     ) -> tuple[torch.Tensor, ...]:
-        """Compute the large maps of several heads, each `(B, height, width, channels)`.
+        """Compute the large maps of several heads, each `(B, height, width, channels)`, of those `widths`.
 
-        Args:
-            ctx: Of autograd.
-            pixels: The small map before normalisation, as `pad_map` takes it.
-            weight: Of the normalisation, `(C,)`.
-            bias: Of the normalisation, `(C,)`.
-            eps: Of the normalisation.
-            products: From `fuse_kernels`, of all heads side by side, `(16, O, C)`.
-            borders: From `border_sums`, likewise, `(9, O)`.
-            widths: Channels of each head; their sum is O.
+        `pixels` are the small map before the normalisation (`weight`, `bias`, `eps`), as `pad_map` takes it;
+        `products` and `borders` come from `fuse_kernels` and `border_sums`, of all heads side by side.
         """
         ctx.save_for_backward(pixels, weight, bias, products)
         scale = 2 ** (pixels.ndim - 4)
