@@ -60,14 +60,7 @@ class Recipe:
 
     @staticmethod
     def from_values(values: Mapping[str, Any]) -> "Recipe":
-        """Make a recipe from options by name; those of the training are kept in `given` alone.
-
-        Args:
-            values (`Mapping[str, Any]`): The options.
-
-        Raises:
-            ValueError: An option has a value that it cannot have.
-        """
+        """Make a recipe from options by name; those of the training are kept in `given` alone."""
         own = [{option.name for option in fields(group)} & values.keys() for group in (ModelArguments, DataArguments)]
         model, data = ({name: values[name] for name in names} for names in own)
         return Recipe(ModelArguments(**model), DataArguments(**data), dict(values))
@@ -92,11 +85,7 @@ class Recipe:
         return {name: value for name, value in values.items() if value is not None}
 
     def build_image_processor(self) -> PrithviImageProcessor:
-        """Build the image processor: options left open come from the starting model's, where it has one.
-
-        Raises:
-            ValueError: The recipe takes other bands than the starting model, and their statistics are not known.
-        """
+        """Build the image processor: options left open come from the starting model's, where it has one."""
         names = [name for name in PrithviImageProcessor.option_names() if hasattr(self.data, name)]
         given = {name: getattr(self.data, name) for name in names if getattr(self.data, name) is not None}
         given["num_frames"] = self.find_num_frames()
@@ -206,11 +195,7 @@ class TrainingRecipe(Recipe):
     training: PrithviTrainingArguments = field(kw_only=True)
 
     def save(self, path: str | Path) -> None:
-        """Write the options that were given as a YAML file that `--config` takes to repeat the run.
-
-        Args:
-            path (`str` or `Path`): The file; it is replaced.
-        """
+        """Write the options that were given as a YAML file that `--config` takes to repeat the run."""
         # The groups hold as values what the command line gave as JSON.
         values = {"dataset": self.data.dataset}
         values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
@@ -286,14 +271,7 @@ def find_packaged_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
-    """Find the file of a recipe.
-
-    Args:
-        name_or_path (`str` or `Path`): A YAML file, or the name of a recipe of this package such as `sen1floods11`.
-
-    Raises:
-        FileNotFoundError: There is neither such a file nor such a recipe.
-    """
+    """Find the file of a recipe, a YAML file or the name of one of this package such as `sen1floods11`."""
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
@@ -306,15 +284,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read the model and data options of a YAML recipe.
-
-    Args:
-        path (`str` or `Path`): The file, or the name of a recipe (see [`find_recipe`]).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: An option is unknown or has the wrong type.
-    """
+    """Read the model and data options of a YAML recipe, a file or a name (see [`find_recipe`])."""
     return Recipe.from_values(_read_yaml(path))
 
 
@@ -355,7 +325,8 @@ def parse_arguments(
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))
-    options = {name: None if value == [None] else value for name, value in found.items()}  # `none` for a list
+    # Of an option that is a list, `none` is read as [None].
+    options: dict[str, Any] = {name: None if value == [None] else value for name, value in found.items()}
     model, data, training = (
         {option.name: options[option.name] for option in fields(group) if option.init} for group in _GROUPS
     )
