@@ -183,6 +183,17 @@ class Recipe:
             )
         return model
 
+    def save(self, path: str | Path) -> None:
+        """Write the options that were given as a YAML file that `--config` takes to repeat the run."""
+        # The groups hold as values what the command line gave as JSON.
+        values: dict[str, Any] = {"dataset": self.data.dataset}
+        values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
+        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        if self.data.data_dir is not None:  # the run may be repeated from another folder
+            values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
+
 
 @dataclass
 class TrainingRecipe(Recipe):
@@ -193,17 +204,6 @@ class TrainingRecipe(Recipe):
     """
 
     training: PrithviTrainingArguments = field(kw_only=True)
-
-    def save(self, path: str | Path) -> None:
-        """Write the options that were given as a YAML file that `--config` takes to repeat the run."""
-        # The groups hold as values what the command line gave as JSON.
-        values = {"dataset": self.data.dataset}
-        values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
-        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
-        if self.data.data_dir is not None:  # the run may be repeated from another folder
-            values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
-        text = yaml.safe_dump({**values, "seed": self.training.seed}, sort_keys=False, allow_unicode=True, width=110)
-        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
 
 
 def _read_starting_config(source: str) -> PrithviConfig:
@@ -333,6 +333,7 @@ def parse_arguments(
     unset = vars(parser.parse_args([]))
     given = {name: value for name, value in options.items() if value != unset[name]}
     given = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
+    given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
     return TrainingRecipe(
         ModelArguments(**model), DataArguments(**data), given, training=PrithviTrainingArguments(**training)
     )
