@@ -155,12 +155,16 @@ def finish(process, timeout=120):
 
 # Runs a program and says, of each process, whether it left torch's process group, and before that its wrapped model.
 WATCHED = """
-import atexit, gc, runpy, sys
+import atexit, gc, os, runpy, sys
 import torch.distributed as distributed
 from accelerate import PartialState
 from torch.nn.parallel import DistributedDataParallel
 
 leave, wrapped, made = distributed.destroy_process_group, [], DistributedDataParallel.__init__
+
+def write(line):  # at once: two processes write to one pipe
+    sys.stdout.flush()
+    os.write(1, f"{line}\\n".encode())
 
 def make(self, *arguments, **options):
     wrapped.append(id(self))
@@ -168,13 +172,13 @@ def make(self, *arguments, **options):
 
 def leave_and_say(*arguments):
     alive = sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
-    print(f"wrapped {len(wrapped)} models, left with {alive}", flush=True)
+    write(f"wrapped {len(wrapped)} models, left with {alive}")
     leave(*arguments)
 
 @atexit.register
 def say():
     count = PartialState().num_processes  # as the program left it
-    print(count, "processes:", "a member" if distributed.is_initialized() else "left", flush=True)
+    write(f"{count} processes: {'a member' if distributed.is_initialized() else 'left'}")
 
 DistributedDataParallel.__init__, distributed.destroy_process_group = make, leave_and_say
 module, sys.argv = sys.argv[1], sys.argv[1:]

@@ -141,7 +141,7 @@ def test_unchecked_data_is_the_users_choice(data, tmp_path):
         ({"class_names": "none"}, ["class_names"]),
         ({"class_weights": [1, 2, 3]}, ["class_weights", "3"]),
         ({"hidden_size": 30}, ["hidden_size", "16"]),
-        ({"bands": ["BLUE", "GREEN"]}, ["image_mean", "2"]),
+        ({"bands": ["BLUE", "GREEN"]}, ["BLUE, GREEN", "2"]),
         ({"image_mean": [1, 2]}, ["image_mean", "6"]),
         ({"dataset_options": "{"}, ["--dataset_options", "JSON"]),
         ({"dataset_options": '{"suffix": 1}'}, ["suffix"]),
