@@ -100,11 +100,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--output and --plot: expected two files, found {output} for both.")
 
     recipe = read_stats_recipe(options)
+    dataset_options = recipe.data.dataset_options if isinstance(recipe.data.dataset_options, dict) else {}
     # Reading the tables takes no time; their progress bars would hide that of the pass.
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        splits = load_dataset(recipe.data.dataset, options.data_dir, **(recipe.data.dataset_options or {}))
+        splits = load_dataset(recipe.data.dataset, options.data_dir, **dataset_options)
     finally:
         if not shown:
             datasets.enable_progress_bars()
@@ -216,4 +217,4 @@ def name_bands(raster: "GeoTiffRaster") -> list[str]:
     for band in CANONICAL_BANDS:
         with suppress(ValueError):  # it is not there, or the descriptions leave it open
             names[resolve_bands(texts, len(texts), [band])[0]].append(band)
-    return [found[0] if len(found) == 1 else text for found, text in zip(names, texts, strict=True)]
+    return [found[0] if len(found) == 1 else str(text) for found, text in zip(names, texts, strict=True)]

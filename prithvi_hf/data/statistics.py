@@ -18,6 +18,7 @@ from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, digest_split, fi
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, read_labels
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
+from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
@@ -113,7 +114,7 @@ class ValueHistogram:
         low, high = min(self.edges[0], other.edges[0]), max(self.edges[-2], other.edges[-2])
         edges = _make_edges(low, high, max(self.edges[1] - self.edges[0], other.edges[1] - other.edges[0]))
         counts = (_count_in_bins(part.edges[:-1], edges, part.counts) for part in (self, other))
-        return ValueHistogram(sum(counts), edges)
+        return ValueHistogram(np.add(*counts), edges)
 
 
 def _make_edges(low: float, high: float, least_width: float) -> np.ndarray:
@@ -127,8 +128,8 @@ def _make_edges(low: float, high: float, least_width: float) -> np.ndarray:
 
 
 def _count_in_bins(values: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    bins = {"bins": len(edges) - 1, "range": (edges[0], edges[-1])}  # numpy finds them faster than those of a list
-    return np.histogram(values, weights=weights, **bins)[0]
+    # numpy finds the bins of a range faster than those of a list.
+    return np.histogram(values, len(edges) - 1, (edges[0], edges[-1]), weights=weights)[0]
 
 
 @dataclass(frozen=True)
@@ -420,13 +421,12 @@ def _measure_mask(
         int(value): count for value, count in counts.items() if abs(value) < _LARGEST_CLASS_NUMBER and not value % 1
     }
     others = {value: count for value, count in counts.items() if value not in whole}
-    options = {"ignore_values": processor.ignore_values, "do_reduce_labels": processor.do_reduce_labels}
-    options |= {"num_labels": None, "mask_nodata_labels": False, "names": mask.name}
+    options = update_options(processor.checked_options(), {"num_labels": None, "mask_nodata_labels": False})
     row = np.array([list(whole)], dtype=np.int64)
     labels = dict(zip(whole, read_labels(row, np.zeros(row.shape, dtype=bool), options)[0].tolist(), strict=True))
     # Training checks the range of all labels, before those of nodata pixels are put aside.
-    labelled = _count_values(values[~nodata]) if processor.mask_nodata_labels else whole
-    strangers = {}
+    labelled = _count_values(values[~nodata]) if processor.mask_nodata_labels else counts
+    strangers: dict[float, int] = {}
     for value, label in labels.items():
         if 0 <= label < (math.inf if num_labels is None else num_labels):
             sums.class_pixels[label] += labelled.get(value, 0)

@@ -4,6 +4,7 @@
 import datetime
 import math
 import os
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ class StatisticsReport:
         # What the figures depend on; a model's own processor must not decide it differently.
         settings: dict[str, Any] = {
             "bands": list(processor.bands),
-            "rescale_factor": main.scale,
-            "rescale_offset": main.offset,
+            "rescale_factor": float(main.scale),
+            "rescale_offset": float(main.offset),
             "nodata_rule": processor.nodata_rule,
         }
         nodata = processor.nodata_value if isinstance(processor.nodata_value, list) else [processor.nodata_value]
@@ -83,7 +84,7 @@ class StatisticsReport:
             "band_indices": processor.band_indices,
             "num_frames": processor.num_frames if processor.num_frames > 1 else None,
             # A recipe takes one value; several exist in Python only.
-            "nodata_value": nodata[0] if len(nodata) == 1 else None,
+            "nodata_value": None if nodata[0] is None or len(nodata) > 1 else float(nodata[0]),
             "ignore_values": processor.ignore_values,
             "do_reduce_labels": processor.do_reduce_labels or None,
             "mask_nodata_labels": processor.mask_nodata_labels or None,
@@ -271,9 +272,10 @@ def _round(value: float, std: float) -> tuple[float, float]:
 
 def _to_yaml(options: Mapping[str, Any]) -> str:
     """Write options, one per line; in YAML a float needs the point that Python's `1e-05` lacks."""
-    # None is block style for the options and flow style for lists in them.
-    style = {"default_flow_style": None, "sort_keys": False, "allow_unicode": True, "width": math.inf}
-    return yaml.safe_dump(dict(options), **style)
+    # The style None is block style for the options and flow style for lists in them.
+    return yaml.safe_dump(
+        dict(options), default_flow_style=None, sort_keys=False, allow_unicode=True, width=sys.maxsize
+    )
 
 
 def _list_first(title: str, lines: list[str], limit: int | None) -> list[str]:

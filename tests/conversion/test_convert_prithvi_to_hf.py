@@ -290,7 +290,7 @@ def test_a_report_without_room_leaves_the_model(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr("prithvi_hf.conversion.convert_prithvi_to_hf.ConversionReport.save", fail)
     with pytest.raises(OSError, match=f"the files in {tmp_path}, found the disk full.* its report is missing"):
-        convert_checkpoint(source, tmp_path / "out", report_file=tmp_path / "report.json")
+        convert_checkpoint(source, tmp_path / "out", report=tmp_path / "report.json")
     AutoModel.from_pretrained(tmp_path / "out")
 
 

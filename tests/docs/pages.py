@@ -15,7 +15,13 @@ PAGES = sorted(
     ]
 )
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
-_CLI = ["-m", "prithvi_hf.cli"]
+_PROGRAMS = (
+    ("finetune", ["examples/finetune.py"]),
+    ("finetune", ["prithvi-hf", "finetune"]),
+    ("finetune", ["-m", "prithvi_hf.cli", "finetune"]),
+    ("prithvi-hf", ["prithvi-hf"]),
+    ("prithvi-hf", ["-m", "prithvi_hf.cli"]),
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,10 @@ def _parse(line: str) -> Command:
         stdout, words = words[place + 1], words[:place]
     while re.fullmatch(r"\w+=\S*", words[0]):  # a variable of the environment
         words = words[1:]
-    for program, start, length in (
-        ("prithvi-hf", _find(words, ["prithvi-hf"]), 1),
-        ("prithvi-hf", _find(words, _CLI), 2),
-        ("finetune", _find(words, ["examples/finetune.py"]), 1),
-    ):
+    for program, names in _PROGRAMS:
+        start = _find(words, names)
         if start is not None:
-            return Command(line.strip(), tuple(words[:start]), program, tuple(words[start + length :]), stdout)
+            return Command(line.strip(), tuple(words[:start]), program, tuple(words[start + len(names) :]), stdout)
     return Command(line.strip(), (), words[0], tuple(words[1:]), stdout)
 
 

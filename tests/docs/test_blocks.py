@@ -18,7 +18,7 @@ import yaml
 import prithvi_hf.data.load
 from prithvi_hf.cli.__main__ import build_parser
 from prithvi_hf.cli.__main__ import main as run_cli
-from prithvi_hf.training.recipe import packaged_recipes, parse_arguments, read_recipe
+from prithvi_hf.training.recipe import find_packaged_recipes, parse_arguments, read_recipe
 from tests.docs.pages import PAGES, ROOT, Block, Command, name_of, read_blocks, read_commands
 from tests.docs.stand_ins import make_stand_ins
 from tests.finetune_factory import HEADS, QUICK, SIZES, finetune, flags
@@ -97,9 +97,8 @@ def check_command(command: Command, block: Block) -> None:
         with usage_errors_of(where):
             build_parser().parse_args(command.arguments)
     elif command.program == "finetune" and "--help" not in command.arguments:
-        given = [*command.arguments, "--use_cpu", "true"]
         with usage_errors_of(where):
-            parse_arguments(given if "recipe.yaml" not in command.text else given[2:])
+            parse_arguments([*command.arguments, "--use_cpu", "true"])
     elif command.program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert set(command.arguments) <= set(targets), f"{where}: no such target"
@@ -134,7 +133,7 @@ def data_of(command: Command) -> list[str]:
     """The stand-in for a dataset that the command would download."""
     words = command.arguments
     name = words[words.index("--config") + 1]
-    return ["--data_dir", DOWNLOADED[name]] if name in packaged_recipes() and "--data_dir" not in words else []
+    return ["--data_dir", DOWNLOADED[name]] if name in find_packaged_recipes() and "--data_dir" not in words else []
 
 
 def test_every_reason_not_to_run_a_command_is_needed():
