@@ -13,13 +13,7 @@ from typing import Any, TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives: commands add their parsers to it."""
 # Messages of the library name arguments of functions; at a command line these are options.
-_SHELL_WORDS = (
-    (re.compile(r"\bscale='(\w+)'"), r"--apply_scale \1"),
-    (re.compile(r"\b(allow_remote|allow_vrt)=True\b"), r"--\1"),
-    (re.compile(r"\bresume=False\b"), "--no_resume"),
-    (re.compile(r"\bdates=\[\.\.\.\]"), "--dates"),
-    (re.compile(r"(?<![-\w])`?radiometric_offset\b`?"), "--radiometric_offset"),
-)
+_SHELL_WORDS = ((re.compile(r"\bresume=False\b"), "--no_resume"),)
 
 
 def resolve_device(name: str) -> str:

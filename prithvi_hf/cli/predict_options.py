@@ -159,7 +159,7 @@ def _add_windows(add: Any) -> None:
 def _add_reading(add: Any) -> None:
     """Describe how frames are read."""
     add(
-        "--on_other_grid",
+        "--grid_mismatch",
         choices=("warp", "refuse"),
         default="warp",
         help="frames on other grids than the first are warped to it (default), or refused",
@@ -167,13 +167,13 @@ def _add_reading(add: Any) -> None:
     add("--grid", metavar="TIF", help="GeoTIFF whose grid the map gets (default: the first frame's)")
     add("--resolution", type=float, metavar="UNITS", help="side of the map's pixels in units of the CRS")
     add(
-        "--apply_scale",
+        "--scale",
         choices=("auto", "apply", "refuse", "ignore"),
         default="auto",
         help="scale and offset of files and products: auto (default) brings numbers to the model's units, apply to "
         "reflectance, ignore takes them as they are, refuse makes an error of those that would change",
     )
-    add("--radiometric_offset", type=float, metavar="X", help="of Sentinel-2 numbers, where the product does not say")
+    add("--boa_add_offset", type=float, metavar="X", help="of Sentinel-2 numbers, where the product does not say")
     add(
         "--fmask",
         nargs="+",
@@ -272,7 +272,7 @@ class Settings:
         Raises:
             ValueError: If one leaves its range.
         """
-        from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
+        from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options
 
         window = _parse_window(options.window)
         check_window_options(window, options.overlap, options.batch_size)
@@ -287,9 +287,9 @@ class Settings:
             "class_values": dict(_parse_class_value(item) for item in options.class_values),
             "on_read_error": options.on_read_error,
         }
-        names = ("on_other_grid", "resolution", "radiometric_offset", "fmask", "fmask_rule", "dates", "allow_remote")
+        names = ("grid_mismatch", "resolution", "boa_add_offset", "fmask", "fmask_rule", "dates", "allow_remote")
         opening = {name: getattr(options, name) for name in (*names, "allow_vrt", "on_read_error")}
-        return cls(predicting, {**opening, "grid": options.grid or "first", "scale": options.apply_scale})
+        return cls(predicting, {**opening, "grid": options.grid or "first", "scale": options.scale})
 
 
 def _check_usage(options: argparse.Namespace) -> None:

@@ -173,7 +173,7 @@ def apply_radiometry(
         return raster
     message = _message(raster, radiometry, factors[needed[0]], offsets[needed[0]])
     if scale == "refuse":
-        raise ValueError(f"{message} scale='refuse' does not allow it: choose 'auto', 'apply' or 'ignore'.")
+        raise ValueError(f"{message} scale 'refuse' does not allow it: choose 'auto', 'apply' or 'ignore'.")
     _report(message, factors, offsets, needed)
     return ScaledRaster(raster, factors, offsets, nodata_values)
 
@@ -211,7 +211,7 @@ def _without_units(raster: Any, radiometry: Radiometry, units: tuple[float, floa
     raise ValueError(
         f"{raster.name}: expected numbers in known units; {radiometry.origin} say value = number * "
         f"{radiometry.scales[0]:g} + {radiometry.offsets[0]:g}, and nothing tells {unknown}. Give the image processor "
-        "of the model, or choose scale='apply' (values by this formula) or scale='ignore' (numbers as in the file)."
+        "of the model, or choose scale 'apply' (values by this formula) or scale 'ignore' (numbers as in the file)."
     )
 
 
@@ -246,7 +246,7 @@ def _report(message: str, factors: Sequence[float], offsets: Sequence[float], ne
         return
     warnings.warn(
         f"{message} This is applied. If the model was trained on the numbers as they are in such files, choose "
-        "scale='ignore'.",
+        "scale 'ignore'.",
         RadiometryWarning,
         stacklevel=2,
     )

@@ -125,7 +125,7 @@ def find_offset(path: str | os.PathLike, item: str | None = None) -> int | None:
         raise ValueError(
             f"{path}: expected one processing baseline, found several: "
             + ", ".join(f"{baseline:04} in {name}" for name, baseline in baselines.items())
-            + f". Give radiometric_offset: {BASELINE_OFFSET} since 04.00, 0 before."
+            + f". Give boa_add_offset: {BASELINE_OFFSET} since 04.00, 0 before."
         )
     return next(iter(offsets.values()), None)
 

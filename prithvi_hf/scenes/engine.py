@@ -22,7 +22,7 @@ import torch
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import evaluation_mode
+from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.scenes.blending import RowSums
 from prithvi_hf.scenes.reading import RowEnd, TileBatch, TileSource
 from prithvi_hf.scenes.rows import BadWindow
@@ -135,7 +135,7 @@ def predict_strips(
         plan,
         strips,
         batch_size,
-        encoded=tuple(model.config.coords_encoding or ()),
+        encoded=tuple(getattr(model.config, "coords_encoding", None) or ()),
         on_read_error=on_read_error,
         thumbnail=thumbnail,
         pin_memory=model.device.type == "cuda",
@@ -222,10 +222,8 @@ def _finish_strip(
     """Take the means of a strip and refuse logits that are not finite where there is data."""
     clock = time.perf_counter()
     start, stop = tiles.plan.strip(end.row)
-    if sums is None:  # no tile was run, for want of any data
-        logits = torch.zeros((num_labels, stop - start, tiles.plan.width))
-    else:
-        logits = sums.take(end.row)
+    # Without any data no tile was run.
+    logits = torch.zeros((num_labels, stop - start, tiles.plan.width)) if sums is None else sums.take(end.row)
     broken = ~end.nodata
     for first in range(0, stop - start, _ROWS_AT_A_TIME):  # some rows at a time to spare memory
         rows = slice(first, first + _ROWS_AT_A_TIME)

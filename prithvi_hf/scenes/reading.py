@@ -19,6 +19,7 @@ from rasterio.session import DummySession
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
 from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.scenes.rows import BadWindow, SceneRows
 from prithvi_hf.scenes.scene import Scene, scene_coordinates
@@ -164,7 +165,8 @@ class TileSource:
             return None, nodata, absent
         # The first tile that is not nearly empty, of no data or of zeros, tells the units as well as all of them.
         if not self._units_checked and nodata.mean() < 1 - _TELLING_FRACTION:
-            if any(np.count_nonzero(frame.values) > _TELLING_FRACTION * frame.values.size for frame in frames):
+            filled = max(np.count_nonzero(frame.values) / frame.values.size for frame in frames)
+            if filled > _TELLING_FRACTION:
                 self._units_checked = True
                 processor.check_units(frames, missing, name)
         options = {option: getattr(processor, option) for option in processor.option_names()}
@@ -187,8 +189,9 @@ class TileSource:
 
     def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray | None:
         """Read the rows and columns of a strip that are part of the small picture of the scene."""
-        colors = find_band_names(("RED", "GREEN", "BLUE"), list(self.image_processor.bands))
-        if None in colors:
+        found = find_band_names(COLOR_BANDS, self.image_processor.bands)
+        colors = [index for index in found if index is not None]
+        if len(colors) < len(found):
             return None
         step = thumbnail_step(self.plan.height, self.plan.width)
         chosen = range(-(-start // step) * step, stop, step)

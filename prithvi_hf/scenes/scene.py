@@ -6,9 +6,9 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rasterio.errors import RasterioError
@@ -26,18 +26,16 @@ from prithvi_hf.rasters.granules import (
     list_band_files,
     parse_band_file,
 )
-from prithvi_hf.rasters.hls import fmask_bits
 from prithvi_hf.rasters.opening import (
+    Date,
     FrameOptions,
+    nodata_values,
     open_file,
     open_granule,
     open_stack,
     open_whole,
 )
-from prithvi_hf.rasters.radiometry import SCALE_OPTIONS, ScaleOption
-from prithvi_hf.rasters.sentinel2 import BASELINE_OFFSET
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
-from prithvi_hf.scenes.rows import read_blocks_or_nodata
 
 
 COORDINATES = {"time": "temporal_coords", "location": "location_coords"}
@@ -87,7 +85,7 @@ def _temporal_coords(scene: Any, first_day_of_year: int) -> np.ndarray:
     if missing or not scene.dates:
         raise ValueError(
             f"{scene.name}: expected a date for each frame, as the model takes dates, found none for "
-            f"{', '.join(missing)}. Give dates=[...], or files with their published HLS or Sentinel-2 names."
+            f"{', '.join(missing)}. Give the option dates, or files with their published HLS or Sentinel-2 names."
         )
     days = [(date.year, date.timetuple().tm_yday - 1 + first_day_of_year) for date in scene.dates]
     return np.asarray(days, dtype=np.float32)
@@ -108,9 +106,6 @@ def _location_coords(scene: Any, window: Window | None) -> np.ndarray:
     except RasterioError as error:
         raise ValueError(f"{scene.name}: its place cannot be told in degrees ({error}). Check its CRS.") from error
     return np.asarray([latitudes[0], longitudes[0]], dtype=np.float32)
-
-
-Date = datetime.datetime | datetime.date | str | None
 
 
 class FrameWarning(UserWarning):
@@ -160,20 +155,11 @@ class Scene:
 
 def open_scene(
     frames: Any,
-    *,
     image_processor: Any = None,
-    grid: Grid | str | os.PathLike = "first",
-    resolution: float | None = None,
-    on_other_grid: Literal["warp", "refuse"] = "warp",
-    scale: ScaleOption = "auto",
-    radiometric_offset: float | None = None,
-    fmask: Sequence[str] = (),
-    fmask_rule: Literal["any", "all"] = "any",
-    dates: Sequence[Date] | None = None,
-    allow_remote: bool = False,
-    allow_vrt: bool = False,
-    on_read_error: Literal["raise", "nodata"] = "raise",
+    options: FrameOptions | None = None,
+    *,
     name: str | None = None,
+    **keywords: Any,
 ) -> Scene:
     """Opens the frames of one scene; no pixel is read.
 
@@ -189,28 +175,9 @@ def open_scene(
             grouped by their names and ordered by time, and have to be of one tile.
         image_processor: the model's image processor. It says which bands are needed, which values are no data and in
             which units the model takes its numbers.
-        grid: the grid of the scene: "first" is that of the first frame, else a grid, or a GeoTIFF that lies on it.
-        resolution: side of a pixel in units of the CRS; the grid then covers the same area in such pixels.
-        on_other_grid: "warp" brings frames on other grids to that of the scene, imagery bilinearly and masks by the
-            nearest pixel; "refuse" makes them an error.
-        scale: what becomes of scale and offset, of GeoTIFF tags and of Sentinel-2 products. "auto": numbers are
-            brought to the units that the image processor takes, which mostly means that they stay as they are, and
-            what cannot be told is refused; "apply": reflectance, whatever the processor takes; "ignore": numbers as in
-            the files; "refuse": numbers that would have to be changed are an error.
-        radiometric_offset: what has to be added to Sentinel-2 numbers before they are reflectance times 10,000; None
-            for what the product's processing baseline says (-1000 since 04.00). Where nothing tells, it has to be
-            given: 0 for products before 04.00 and for numbers that were corrected.
-        fmask: kinds of pixels that are masked by HLS's Fmask layer: some of `hls.FMASK_BITS`.
-        fmask_rule: "any": a pixel that Fmask masks in any date is no data in the map; "all": masked dates are filled
-            like other missing values, and the map is no data where the image processor's `nodata_rule` says so, by
-            default where every date is missing. Pixels that were not observed are filled by both.
-        dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
-            a frame, or one for each date that a single file stacks.
-        allow_remote: whether Cloud-Optimized GeoTIFFs are read from http and https addresses.
-        allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
-        on_read_error: "nodata" opens local files whose end is missing as long as their directories are sound; read
-            them by the option of the same name of `predict_strips`.
+        options: how the frames are read; None for the defaults.
         name: what to call the scene; None for the name of its first file.
+        keywords: single options by their names, see [`~rasters.opening.FrameOptions`]; they win over `options`.
 
     Returns:
         The scene.
@@ -221,25 +188,15 @@ def open_scene(
             what was expected, what was found and what to do.
         TypeError: an object that is no frame.
     """
-    _check_options(on_other_grid, scale, fmask, radiometric_offset)
-    _check_rules(fmask_rule, on_read_error)
-    options = FrameOptions(
-        image_processor,
-        scale,
-        radiometric_offset,
-        resolution,
-        (fmask,) if isinstance(fmask, str) else tuple(fmask),
-        allow_remote,
-        allow_vrt,
-        fmask_rule,
-        on_read_error,
-    )
-    sources = list(_find_sources(frames, options))
+    options = replace(options or FrameOptions(), **keywords)
+    sources = list(_find_sources(frames, image_processor, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
-    target, rasters = _open_on_grid(sources, grid, resolution, on_other_grid, options)
+    target, rasters = _open_on_grid(sources, image_processor, options)
     _check_count(sources, rasters, image_processor)
-    all_dates = _resolve_dates(dates, [source.date for source in sources], _date_counts(rasters, image_processor))
+    all_dates = _resolve_dates(
+        options.dates, [source.date for source in sources], _date_counts(rasters, image_processor)
+    )
     files = tuple(dict.fromkeys(file for raster in rasters for file in files_of(raster)))
     return Scene(name or sources[0].name, rasters, target, all_dates, files)
 
@@ -253,67 +210,49 @@ class _Source:
     open: Callable[[Grid | None], Any]
 
 
-def _check_options(on_other_grid: str, scale: str, fmask: Sequence[str], radiometric_offset: float | None) -> None:
-    if on_other_grid not in ("warp", "refuse"):
-        raise ValueError(f"on_other_grid: expected 'warp' or 'refuse', found {on_other_grid!r}.")
-    if scale not in SCALE_OPTIONS:
-        raise ValueError(f"scale: expected one of {', '.join(SCALE_OPTIONS)}, found {scale!r}.")
-    fmask_bits(fmask)
-    if radiometric_offset is not None and not math.isfinite(radiometric_offset):
-        raise ValueError(
-            f"radiometric_offset: expected a finite number of digital numbers, such as {BASELINE_OFFSET} or 0, found "
-            f"{radiometric_offset}."
-        )
-
-
-def _check_rules(fmask_rule: str, on_read_error: str) -> None:
-    if fmask_rule not in ("any", "all"):
-        raise ValueError(f"fmask_rule: expected 'any' or 'all', found {fmask_rule!r}.")
-    if on_read_error not in ("raise", "nodata"):
-        raise ValueError(f"on_read_error: expected 'raise' or 'nodata', found {on_read_error!r}.")
-
-
-def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
+def _find_sources(frames: Any, image_processor: Any, options: FrameOptions) -> Iterator[_Source]:
     """The frames in their order; band files among them make their granules where the first of them stands."""
     parts = list(frames) if isinstance(frames, list | tuple) else [frames]
     loose = [part for part in parts if _is_path(part) and not _is_folder(part) and parse_band_file(part) is not None]
     granules = _granules_of_one_tile(loose) if loose else []
     for part in parts:
         if any(part is other for other in loose):
-            yield from (_granule_source(granule, options) for granule in granules)
+            yield from (_granule_source(granule, image_processor, options) for granule in granules)
             granules = []
         else:
-            yield from _sources_of(part, options)
+            yield from _sources_of(part, image_processor, options)
 
 
-def _sources_of(part: Any, options: FrameOptions) -> Iterator[_Source]:
+def _sources_of(part: Any, image_processor: Any, options: FrameOptions) -> Iterator[_Source]:
     if isinstance(part, list | tuple):
-        yield _source_of_files(part, options)
+        yield _source_of_files(part, image_processor, options)
     elif _is_folder(part):
-        yield from (_granule_source(granule, options) for granule in _granules_in(part))
+        yield from (_granule_source(granule, image_processor, options) for granule in _granules_in(part))
     elif _is_path(part):
         raster = open_file(part, options)
-        yield _Source(Path(part).stem, find_date(part), lambda grid: open_whole(raster, options))
+        yield _Source(Path(part).stem, find_date(part), lambda grid: open_whole(raster, image_processor, options))
     elif isinstance(part, bytes):
         raster = GeoTiffRaster(content=part)
-        yield _Source("scene", None, lambda grid: open_whole(raster, options))
+        yield _Source("scene", None, lambda grid: open_whole(raster, image_processor, options))
     else:
-        yield _source_of_object(part, options)
+        yield _source_of_object(part, image_processor, options)
 
 
-def _source_of_object(part: Any, options: FrameOptions) -> _Source:
+def _source_of_object(part: Any, image_processor: Any, options: FrameOptions) -> _Source:
     """A raster that somebody opened, or an array."""
     if hasattr(part, "read_nodata_mask"):
         own = getattr(part, "path", None)
         name = Path(own).stem if own else "scene"
-        return _Source(name, find_date(own) if own else None, lambda grid: open_whole(part, options))
+        return _Source(name, find_date(own) if own else None, lambda grid: open_whole(part, image_processor, options))
     if not hasattr(part, "shape"):
         raise TypeError(
             "A frame is the path or the bytes of a GeoTIFF, a folder or list of files of one band each, an opened "
             f"raster, or an array (bands, height, width), found {type(part).__name__}."
         )
     raster = ArrayRaster(as_array(part, "<array>"))
-    return _Source("scene", None, lambda grid: open_whole(_on_grid_of_its_size(raster, grid), options))
+    return _Source(
+        "scene", None, lambda grid: open_whole(_on_grid_of_its_size(raster, grid), image_processor, options)
+    )
 
 
 def _on_grid_of_its_size(raster: ArrayRaster, grid: Grid | None) -> ArrayRaster:
@@ -323,7 +262,7 @@ def _on_grid_of_its_size(raster: ArrayRaster, grid: Grid | None) -> ArrayRaster:
     return ArrayRaster(raster.read(), crs=grid.crs, transform=grid.transform)
 
 
-def _source_of_files(paths: Sequence[Any], options: FrameOptions) -> _Source:
+def _source_of_files(paths: Sequence[Any], image_processor: Any, options: FrameOptions) -> _Source:
     """One frame of one file a band."""
     if not paths or not all(_is_path(path) for path in paths):
         raise TypeError(
@@ -332,18 +271,18 @@ def _source_of_files(paths: Sequence[Any], options: FrameOptions) -> _Source:
         )
     if not all(parse_band_file(path) for path in paths):
         name = Path(paths[0]).parent.name or "scene"
-        return _Source(name, find_date(paths[0]), lambda grid: open_stack(paths, options, grid))
+        return _Source(name, find_date(paths[0]), lambda grid: open_stack(paths, image_processor, options, grid))
     granules = group_granules(paths)
     if len(granules) > 1:
         raise ValueError(
             f"Expected the files of one granule in a list that is one frame, found those of {_listing(granules)}. "
             "Give one list a granule, or all files in one flat list."
         )
-    return _granule_source(granules[0], options)
+    return _granule_source(granules[0], image_processor, options)
 
 
-def _granule_source(granule: Granule, options: FrameOptions) -> _Source:
-    return _Source(granule.name, granule.date, lambda grid: open_granule(granule, options, grid))
+def _granule_source(granule: Granule, image_processor: Any, options: FrameOptions) -> _Source:
+    return _Source(granule.name, granule.date, lambda grid: open_granule(granule, image_processor, options, grid))
 
 
 def _granules_in(folder: Any) -> list[Granule]:
@@ -377,14 +316,11 @@ def _granules_of_one_tile(files: Sequence[Any]) -> list[Granule]:
 
 
 def _open_on_grid(
-    sources: Sequence[_Source],
-    grid: Grid | str | os.PathLike,
-    resolution: float | None,
-    on_other_grid: str,
-    options: FrameOptions,
+    sources: Sequence[_Source], image_processor: Any, options: FrameOptions
 ) -> tuple[Grid, tuple[Any, ...]]:
     """The grid of the scene, and every frame on it."""
-    base = _requested_grid(grid)
+    resolution = options.resolution
+    base = _requested_grid(options.grid)
     first = None if base is not None else sources[0].open(None)
     base = Grid.of(first) if base is None else base
     target = base if resolution is None or _has_resolution(base, resolution) else base.with_resolution(resolution)
@@ -392,11 +328,11 @@ def _open_on_grid(
         first if first is not None and position == 0 and target is base else source.open(target)
         for position, source in enumerate(sources)
     ]
-    if on_other_grid == "refuse" and base is target and first is not None:
+    if options.grid_mismatch == "refuse" and base is target and first is not None:
         return target, open_frames(opened)
     _check_unplaced(opened, target)
-    fitted = tuple(_fit(raster, target, position, options) for position, raster in enumerate(opened, start=1))
-    return target, fitted if on_other_grid == "warp" else open_frames(opened)
+    fitted = tuple(_fit(raster, target, position, image_processor) for position, raster in enumerate(opened, start=1))
+    return target, fitted if options.grid_mismatch == "warp" else open_frames(opened)
 
 
 def _requested_grid(grid: Grid | str | os.PathLike) -> Grid | None:
@@ -421,8 +357,8 @@ def _check_unplaced(rasters: Sequence[Any], grid: Grid) -> None:
             )
 
 
-def _fit(raster: Any, grid: Grid, position: int, options: FrameOptions) -> Any:
-    fitted = warp_to(raster, grid, nodata_values=options.nodata_values)
+def _fit(raster: Any, grid: Grid, position: int, image_processor: Any) -> Any:
+    fitted = warp_to(raster, grid, nodata_values=nodata_values(image_processor))
     share = 1.0 if fitted is raster else overlap(grid, raster)
     if share < _SMALL_OVERLAP:
         warnings.warn(
@@ -513,4 +449,4 @@ def _is_folder(part: Any) -> bool:
     return _is_path(part) and "://" not in os.fspath(part) and os.path.isdir(part)
 
 
-__all__ = ["COORDINATES", "FrameWarning", "Scene", "open_scene", "read_blocks_or_nodata", "scene_coordinates"]
+__all__ = ["COORDINATES", "FrameWarning", "Scene", "open_scene", "scene_coordinates"]

@@ -161,8 +161,8 @@ def test_bad_frame_is_refused(model_folder, tmp_path, capsys, make, message):
         (["--frames", ""], "a value after --frames, found an empty one"),
         (["--scenes", ""], "a value after --scenes, found an empty one"),
         (["--scenes", "list.txt"], "found both --frames and --scenes"),
-        (["--frames", "http://127.0.0.1:9/a.tif"], "or set --allow_remote to read it"),
-        (["--frames", "a.vrt"], "set --allow_vrt if"),
+        (["--frames", "http://127.0.0.1:9/a.tif"], "the option allow_remote"),
+        (["--frames", "a.vrt"], "the option allow_vrt"),
         (["--scenes", "list.txt"], "either --frames with --output, or --scenes with --output_dir"),
     ],
 )
@@ -194,11 +194,8 @@ def test_folders_that_take_no_files_are_known_before_the_work(scene, tmp_path, c
 
 def test_library_words_become_options():
     texts = {
-        "or choose scale='ignore'.": "or choose --apply_scale ignore.",
-        "set allow_vrt=True if": "set --allow_vrt if",
-        "Give radiometric_offset: -1000": "Give --radiometric_offset: -1000",
-        "Leave --radiometric_offset out": "Leave --radiometric_offset out",
-        "Give dates=[...], or": "Give --dates, or",
+        "give resume=False": "give --no_resume",
+        "Give boa_add_offset: -1000": "Give boa_add_offset: -1000",
         "rescale_factor=1": "rescale_factor=1",
     }
     assert {text: user_message(ValueError(text)) for text in texts} == texts
@@ -230,7 +227,7 @@ def test_frames_on_other_grids_are_refused_where_asked(tmp_path, capsys):
     scene = write_scene(tmp_path / "scene.tif", scene_pixels(40, 45))
     other = write_scene(tmp_path / "other.tif", scene_pixels(40, 44))
     arguments = ["predict", "--model", model, "--frames", scene, other, "--output", tmp_path / "map.tif", "--quiet"]
-    assert_refused(capsys, tmp_path, ") has 40 x 44 pixels", *arguments, "--on_other_grid", "refuse")
+    assert_refused(capsys, tmp_path, ") has 40 x 44 pixels", *arguments, "--grid_mismatch", "refuse")
     assert run(*arguments, "--device", "cpu") == 0
     with rasterio.open(tmp_path / "map.tif") as dataset:
         assert dataset.shape == (40, 45)

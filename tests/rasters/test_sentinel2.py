@@ -147,20 +147,20 @@ def test_reflectance_for_a_model_of_it(tmp_path):
     np.testing.assert_allclose(read(scene), (stacked(bands) - 1000) / 10_000, rtol=1e-6)
     np.testing.assert_allclose(read(open_scene(tmp_path, scale="apply")), (stacked(bands) - 1000) / 10_000, rtol=1e-6)
     np.testing.assert_array_equal(read(open_scene(tmp_path, scale="ignore")), stacked(bands))
-    with pytest.raises(ValueError, match="scale='refuse' does not allow it"):
+    with pytest.raises(ValueError, match="scale 'refuse' does not allow it"):
         open_scene(tmp_path, image_processor=processor, scale="refuse")
 
 
 def test_where_nothing_tells_the_baseline_it_has_to_be_given(tmp_path):
     bands = same_size_bands()
     write_sentinel2(tmp_path, bands)
-    with pytest.raises(ValueError, match=r"found none in the names .* Give radiometric_offset: -1000"):
+    with pytest.raises(ValueError, match=r"found none in the names .* Give boa_add_offset: -1000"):
         open_scene(tmp_path, image_processor=tiny_processor())
     np.testing.assert_array_equal(
-        read(open_scene(tmp_path, image_processor=tiny_processor(), radiometric_offset=0)), stacked(bands)
+        read(open_scene(tmp_path, image_processor=tiny_processor(), boa_add_offset=0)), stacked(bands)
     )
     with pytest.warns(RadiometryWarning):
-        scene = open_scene(tmp_path, image_processor=tiny_processor(), radiometric_offset=-1000)
+        scene = open_scene(tmp_path, image_processor=tiny_processor(), boa_add_offset=-1000)
     np.testing.assert_array_equal(read(scene), stacked(bands) - 1000)
     scene = open_scene(tmp_path, image_processor=tiny_processor(), scale="ignore")
     np.testing.assert_array_equal(read(scene), stacked(bands))
@@ -201,7 +201,7 @@ def test_tags_count_where_they_tell_the_offset_and_are_doubted_where_they_do_not
         set_scale(path, 0.0001, 0.0)
     with pytest.raises(ValueError, match="it may or may not have been applied"):
         open_scene(tmp_path, image_processor=tiny_processor())
-    scene = open_scene(tmp_path, image_processor=tiny_processor(), radiometric_offset=0)
+    scene = open_scene(tmp_path, image_processor=tiny_processor(), boa_add_offset=0)
     np.testing.assert_array_equal(read(scene), stacked(bands))
 
 
@@ -228,16 +228,16 @@ def test_a_stack_of_a_product_with_an_offset_is_refused_until_somebody_says_what
     with pytest.raises(ValueError, match="expected to know whether the radiometric offset"):
         open_scene(path, image_processor=processor)
     np.testing.assert_array_equal(
-        open_scene(path, image_processor=processor, radiometric_offset=0).frames[0].read(), pixels
+        open_scene(path, image_processor=processor, boa_add_offset=0).frames[0].read(), pixels
     )
     with pytest.warns(RadiometryWarning):
-        scene = open_scene(path, image_processor=processor, radiometric_offset=-1000)
+        scene = open_scene(path, image_processor=processor, boa_add_offset=-1000)
     np.testing.assert_array_equal(scene.frames[0].read(), pixels.astype(float) - 1000)
     old = write_scene(tmp_path / f"{PRODUCT.format(baseline='0301')}.tif", pixels, nodata=0)
     np.testing.assert_array_equal(open_scene(old, image_processor=processor).frames[0].read(), pixels)
     plain = write_scene(tmp_path / "scene.tif", pixels, nodata=0)
-    with pytest.warns(RadiometryWarning, match=r"scene\.tif: the option radiometric_offset and the 0\.0001 of"):
-        scene = open_scene(plain, image_processor=processor, radiometric_offset=-1000)
+    with pytest.warns(RadiometryWarning, match=r"scene\.tif: the option boa_add_offset and the 0\.0001 of"):
+        scene = open_scene(plain, image_processor=processor, boa_add_offset=-1000)
     np.testing.assert_array_equal(scene.frames[0].read(), pixels.astype(float) - 1000)
     np.testing.assert_array_equal(open_scene(plain, image_processor=processor).frames[0].read(), pixels)
     with rasterio.open(plain, "r+") as dataset:
@@ -248,7 +248,7 @@ def test_a_stack_of_a_product_with_an_offset_is_refused_until_somebody_says_what
 
 def test_an_offset_for_granules_that_have_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="found an HLS granule, whose numbers have no offset"):
-        open_scene(write_hls_granule(tmp_path), image_processor=tiny_processor(), radiometric_offset=-1000)
+        open_scene(write_hls_granule(tmp_path), image_processor=tiny_processor(), boa_add_offset=-1000)
 
 
 def test_products_as_esa_packs_them_are_to_be_converted(tmp_path):
