@@ -169,8 +169,7 @@ class TileSource:
             if filled > _TELLING_FRACTION:
                 self._units_checked = True
                 processor.check_units(frames, missing, name)
-        options = {option: getattr(processor, option) for option in processor.option_names()}
-        return scale_and_normalize(frames, missing, options), nodata, absent
+        return scale_and_normalize(frames, missing, processor.checked_options()), nodata, absent
 
     def _collate(self, row: int, tiles: list[tuple[int, np.ndarray]]) -> TileBatch:
         """Make a batch of tiles, by their first columns."""
