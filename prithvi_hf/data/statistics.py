@@ -25,6 +25,7 @@ from prithvi_hf.data.chips import (
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, read_labels
 from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, as_array
+from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 
 
 _HISTOGRAM_BINS = 512
@@ -525,8 +526,7 @@ def _sort_labels(
 ) -> tuple[Counter, dict[float, int]]:
     """Divides mask values into classes and values that are neither a class nor ignored, by the processor's rules."""
     values = list(counts)
-    options = {"ignore_values": processor.ignore_values, "do_reduce_labels": processor.do_reduce_labels}
-    options |= {"num_labels": None, "mask_nodata_labels": False, "names": ""}
+    options = update_options(processor.checked_options(), {"num_labels": None, "mask_nodata_labels": False})
     row = np.array([values], dtype=np.int64)
     labels = read_labels(row, np.zeros(row.shape, dtype=bool), options)[0].tolist()
     classes, strangers = Counter(), {}

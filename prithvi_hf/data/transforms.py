@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from prithvi_hf.data.chips import Image
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, ignored_between, labels_between
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, find_ignored_between, write_labels_between
 from prithvi_hf.models.prithvi.pixel_values_prithvi import (
     ImageValues,
     ReadImage,
@@ -20,6 +20,7 @@ from prithvi_hf.models.prithvi.pixel_values_prithvi import (
     replacement_changes_nothing,
     turn_array,
 )
+from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.selection import Window
 
@@ -135,7 +136,7 @@ class SegmentationTransform:
         # Chips whose pixels are in memory, by where their rasters are in this process, and the options they were
         # looked at with.
         self._chips: dict[tuple[int, ...], _Chip] = {}
-        self._chips_options: dict[str, Any] | None = None
+        self._chips_options: ProcessorOptions | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_chips": {}}
@@ -186,7 +187,7 @@ class SegmentationTransform:
         if not self.normalize:
             name, dtypes = "file_values", {frame.dtype for image in images for frame in _as_frames(image)}
             own = dtypes.pop() if len(dtypes) == 1 else "several"
-            dtype = getattr(torch, own) if can_stay_as_in_file(own, options) else dtype
+            dtype = getattr(torch, own) if can_stay_as_in_file(own, processor.nodata_replacement) else dtype
             # Two bytes per label are enough on the way to a trainer that finishes the batch, and sooner written.
             if processor.num_labels is not None and processor.num_labels <= torch.iinfo(torch.int16).max:
                 label_dtype = torch.int16
@@ -218,13 +219,13 @@ class SegmentationTransform:
         whole.nothing_missing = replacement_changes_nothing(whole.frames, whole.options)
         if whole.is_lasting:
             has_known_mask = whole.mask_limits is not None and whole.mask.dtype.kind in "iu"
-            needs_no_look = has_known_mask and whole.nothing_missing and not whole.options["mask_nodata_labels"]
+            needs_no_look = has_known_mask and whole.nothing_missing and not whole.options.mask_nodata_labels
             chip.in_memory, chip.is_plain = whole, chip.is_large and needs_no_look
             self._chips[key] = chip
         return chip
 
     def _write_plain_examples(
-        self, examples: list[_Example], labels: np.ndarray, options: Mapping[str, Any]
+        self, examples: list[_Example], labels: np.ndarray, options: ProcessorOptions
     ) -> list[_Example]:
         """Write a batch of plain chips with fewer steps than `_write_example`, the same figures.
 
@@ -238,7 +239,7 @@ class SegmentationTransform:
             return examples
         smallest, largest = zip(*[chip.in_memory.mask_limits for chip, *_ in examples], strict=True)
         limits = (min(smallest), max(largest))
-        if ignored_between(limits, options) is None:
+        if find_ignored_between(limits, options) is None:
             return examples
         own, turns = labels if labels.dtype == np.int16 else np.empty(labels.shape, dtype=np.int16), []
         for (chip, row, values, _), mask in zip(examples, own, strict=True):
@@ -247,9 +248,9 @@ class SegmentationTransform:
             crop = chip.in_memory.crop(_draw_window(chip, numbers))
             mask[...] = crop.mask  # as it is in the file
             read = ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options)
-            self._write_values(read.turned(*turn), values)
+            self._write_values(read.turn(*turn), values)
             turns.append(turn)
-        labels_between(own, limits, options, own)
+        write_labels_between(own, limits, options, own)
         for place, turn in zip(own, turns, strict=True):
             if any(turn):
                 place[...] = turn_array(place, *turn)
@@ -273,7 +274,7 @@ class SegmentationTransform:
                 pixel = valid[next(numbers) % len(valid)].tolist()
                 crop = self._read(chip, _draw_window(chip, numbers, pixel), place)
         if chip.is_large:
-            self._write_values(crop.turned(*turn), values)
+            self._write_values(crop.turn(*turn), values)
             if any(turn):
                 labels[...] = turn_array(labels, *turn)
             return
@@ -298,7 +299,7 @@ class SegmentationTransform:
         return self.image_processor.read_image(image, mask, check_units, labels)
 
     def _write_values(self, crop: ReadImage, place: np.ndarray) -> None:
-        (crop.pixel_values if self.normalize else crop.file_values)(place)
+        (crop.write_pixel_values if self.normalize else crop.write_file_values)(place)
 
     def _draw_turn(self, size: Sequence[int], numbers: Iterator[int]) -> tuple[bool, int]:
         """Draw whether to flip left-right, and by how many quarters to turn then."""

@@ -194,6 +194,23 @@ class Recipe:
             )
         return model
 
+    def save(self, path: str | Path) -> None:
+        """Write the options that were given as a YAML file that `--config` takes to repeat the run.
+
+        Args:
+            path (`str` or `Path`): The file; it is replaced.
+        """
+        # The groups hold as values what the command line gave as JSON.
+        values: dict[str, Any] = {"dataset": self.data.dataset}
+        values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
+        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        if self.data.data_dir is not None:  # the run may be repeated from another folder
+            values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
+        if isinstance(self, TrainingRecipe):
+            values["seed"] = self.training.seed
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
+
 
 @dataclass
 class TrainingRecipe(Recipe):
@@ -204,21 +221,6 @@ class TrainingRecipe(Recipe):
     """
 
     training: PrithviTrainingArguments = field(kw_only=True)
-
-    def save(self, path: str | Path) -> None:
-        """Write the options that were given as a YAML file that `--config` takes to repeat the run.
-
-        Args:
-            path (`str` or `Path`): The file; it is replaced.
-        """
-        # The groups hold as values what the command line gave as JSON.
-        values = {"dataset": self.data.dataset}
-        values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
-        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
-        if self.data.data_dir is not None:  # the run may be repeated from another folder
-            values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
-        text = yaml.safe_dump({**values, "seed": self.training.seed}, sort_keys=False, allow_unicode=True, width=110)
-        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
 
 
 def _read_starting_config(source: str) -> PrithviConfig:
