@@ -94,11 +94,6 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     )
 
 
-def load_original_state_dict(source: str | Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of an original checkpoint; see [`load_checkpoint`]."""
-    return load_checkpoint(source).state_dict
-
-
 def _find_file(source: str) -> tuple[str, Path]:
     """Find a checkpoint file, which is downloaded first where it is on the Hub; the source then names it in full."""
     if source.startswith("hf://"):

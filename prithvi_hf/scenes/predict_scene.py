@@ -23,6 +23,7 @@ import torch
 from transformers.utils import logging
 
 from prithvi_hf.disk import check_writable_folder
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import stretch_colors
 from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options
 from prithvi_hf.outputs.assemble import (
     Canvas,
@@ -47,7 +48,7 @@ from prithvi_hf.outputs.cog import (
     file_values,
 )
 from prithvi_hf.outputs.products import ProductOptions, check_class_count
-from prithvi_hf.outputs.quicklook import stretch_thumbnail, thumbnail_step
+from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.outputs.staging import Staging, as_text, published_outputs
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.predicted import PredictedScene, named_counts
@@ -231,7 +232,7 @@ def predict_scene(
         outputs={purpose: Path(path) for purpose, path in outputs.items() if path},
         class_values=class_values,
         polygon_options=polygon_options,
-        strip_options={"blending": blending, "tta": tta, "on_read_error": on_read_error},
+        strip_options={"blending": blending, "tta": tta, "on_read_error": on_read_error, "thumbnail": bool(quicklook)},
         run_options={"batch_size": batch_size, "device": device},
         overwrite=overwrite,
         notes=dict(notes or {}),
@@ -492,10 +493,18 @@ class _Job:
         from prithvi_hf.outputs.quicklook import write_quicklook
 
         thumbnail, config = read_thumbnail(staging), self.model.config
-        rgb = None if thumbnail is None else stretch_thumbnail(thumbnail)
-        present = set(np.flatnonzero(tally.counts).tolist())
-        colors = getattr(config, "class_colors", None)
-        write_quicklook(path, tally.picture(), id2label=config.id2label, class_colors=colors, rgb=rgb, present=present)
+        rgb = None if thumbnail is None else stretch_colors(thumbnail, np.isfinite(thumbnail).all(axis=0))
+        write_quicklook(
+            path,
+            tally.picture(),
+            id2label=config.id2label,
+            class_colors=getattr(config, "class_colors", None),
+            rgb=rgb,
+            present=set(np.flatnonzero(tally.counts).tolist()),
+            crs=self.scene.grid.crs,
+            transform=self.scene.grid.transform,
+            step=thumbnail_step(self.plan.height, self.plan.width),
+        )
 
     def _fill_report(self, staging: Staging, tally: Tally) -> None:
         """Say what is known now that every strip was seen."""

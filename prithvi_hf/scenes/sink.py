@@ -157,7 +157,7 @@ def read_thumbnail(staging: Staging) -> np.ndarray | None:
         staging: Where strips are kept; all must be done.
 
     Returns:
-        (3, h, w) float32 for `thumbnails.stretch_thumbnail`; None where the model's bands have no such colours.
+        (3, h, w) float32 for `stretch_colors`; None where the model's bands have no such colours.
     """
     if not _read_details(staging, 0)["thumbnail"]:
         return None

@@ -21,7 +21,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.conversion.read_checkpoint import load_original_state_dict
+from prithvi_hf.conversion.read_checkpoint import load_checkpoint
 from prithvi_hf.training.evaluation import find_model_recipe
 from prithvi_hf.training.recipe import read_recipe
 from tests.checkpoint_factory import assert_refused, convert, masked_autoencoder, mmcv_file
@@ -203,9 +203,9 @@ def test_files_that_are_no_checkpoints(tmp_path):
     for name in ("a.pt", "a.safetensors"):
         (tmp_path / name).write_text("hello")
         with pytest.raises(ValueError, match="cannot be loaded safely"):
-            load_original_state_dict(tmp_path / name)
+            load_checkpoint(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
-        load_original_state_dict(tmp_path / "nothing.pt")
+        load_checkpoint(tmp_path / "nothing.pt")
 
 
 def test_an_output_folder_with_files_is_refused(tmp_path):
@@ -218,7 +218,7 @@ def test_an_output_folder_with_files_is_refused(tmp_path):
 def test_the_object_that_a_pickle_asks_for_is_named(tmp_path, protocol, recwarn):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=protocol))
     with pytest.raises(ValueError, match=r"asks for (\w+\.)?print\)"):
-        load_original_state_dict(tmp_path / "evil.pt")
+        load_checkpoint(tmp_path / "evil.pt")
     assert not [warning for warning in recwarn if "issue" in str(warning.message)]
 
 

@@ -52,6 +52,7 @@ MAX_UNBACKED_BYTES = 256 * 2**20
 MAX_EXPANSION = 100
 MAX_MEMBERS = 1_000_000
 
+_REFUSED = "Do not extract this archive; download it from its publisher."
 _DATA_SUFFIXES = (".tif", ".tiff", ".txt", ".csv", ".json", ".geojson")
 _DECOMPRESSORS: dict[bytes, Callable[..., io.BufferedIOBase]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
@@ -62,7 +63,6 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzi
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
 _THREADS = 8
-_HTTP_NOT_FOUND = 404
 
 
 class ArchiveError(ValueError):
@@ -163,9 +163,8 @@ def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None
         ) from error
     files: list[RepoFile] = []
     for entry in entries:
-        parts = split_inner_path(entry.path)
         known = entry.path.lower().endswith((*ARCHIVE_SUFFIXES, *_DATA_SUFFIXES))
-        if isinstance(entry, RepoFile) and known and parts and not is_hidden(parts):
+        if isinstance(entry, RepoFile) and known and clean_path(entry.path):
             files.append(entry)
     if not files:
         raise FileNotFoundError(
@@ -274,14 +273,10 @@ def _fetch(api: HfApi, repo_id: str, commit: str, file: RepoFile, folder: Path, 
 
 
 def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Extract the regular files of an archive into a folder.
+    """Extract the regular files of an archive (.zip; .tar, plain or with gzip, bzip2 or xz) into an existing folder.
 
     Hidden files, and with them the `._*` copies of macOS, are left out. What is written before an error stays: extract
     into a folder that is thrown away then.
-
-    Args:
-        archive (`str` or `os.PathLike`): a .zip, or a .tar, plain or compressed with gzip, bzip2 or xz.
-        folder (`str` or `os.PathLike`): an existing folder.
 
     Raises:
         ArchiveError: a damaged or truncated archive, an unknown format, a member that is not a regular file or leads
@@ -298,8 +293,7 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
             if start == b"PK":
                 with zipfile.ZipFile(watched) as zipped:
                     for entry in zipped.infolist():
-                        kind, encrypted = entry.external_attr >> 16 & 0o170000, entry.flag_bits & 1
-                        regular = kind in (0, 0o100000) and not encrypted
+                        regular = entry.external_attr >> 16 & 0o170000 in (0, 0o100000) and not entry.flag_bits & 1
                         if path := guard.find_path(entry.filename, entry.is_dir(), regular):
                             guard.spend(entry.file_size)  # more than it states does not come out
                             entry.filename = path
@@ -307,9 +301,8 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
                 return
             # Bytes are counted as they come out, headers and skipped members too. "r|" reads forward only, block by
             # block: even a header that claims gigabytes meets the guard first.
-            stream = CallbackIOWrapper(
-                guard.spend, _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
-            )
+            decompressed = _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
+            stream = CallbackIOWrapper(guard.spend, decompressed)
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 for member in tar:
                     regular = member.isreg() and not member.issparse()
@@ -327,9 +320,6 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
             f"{name}: expected a whole archive, found it damaged or cut off ({str(error) or type(error).__name__}). "
             "Download it again."
         ) from error
-
-
-_REFUSED = "Do not extract this archive; download it from its publisher."
 
 
 class _Guard:
@@ -356,48 +346,33 @@ class _Guard:
             raise ArchiveError(f"{self.archive}: expected at most {MAX_MEMBERS:,} files, found more. Do not use it.")
         if is_folder:
             return None
+        path, expected = clean_path(name), ""
         if not is_regular:
-            raise ArchiveError(
-                f"{self.archive}: expected regular files without password, found {name!r}, a link, device, sparse or "
-                f"encrypted file. {_REFUSED}"
-            )
-        parts = split_inner_path(name)
-        if parts is None:
-            raise ArchiveError(
-                f"{self.archive}: expected paths inside the archive's own folder, found {name!r}. {_REFUSED}"
-            )
-        path = "/".join(parts)
-        if not parts or is_hidden(parts):
-            return None
-        if path in self.paths:
-            raise ArchiveError(f"{self.archive}: expected each file once, found {name!r} twice. {_REFUSED}")
-        self.paths.add(path)
+            expected = "regular files without password (no link, device or sparse file)"
+        elif path is None:
+            expected = "paths inside the archive's own folder"
+        elif path and path in self.paths:
+            expected = "each file once"
+        if expected:
+            raise ArchiveError(f"{self.archive}: expected {expected}, found {name!r}. {_REFUSED}")
+        self.paths.add(path or "")
         return path
 
 
-def split_inner_path(name: str) -> list[str] | None:
-    """Split a path that somebody else chose into its parts; None when it leads, or may lead, out of its folder."""
+def clean_path(name: str) -> str | None:
+    """Clean a path that somebody else chose: None where it may lead out of its folder, "" where it is hidden."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    outside = name.startswith(("/", "\\")) or ".." in parts or any(":" in part or "\0" in part for part in parts)
-    return None if outside else parts
-
-
-def is_hidden(parts: list[str]) -> bool:
-    """Whether a path is a hidden file or is in a hidden folder, as the side files of macOS are."""
-    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+    if name.startswith(("/", "\\")) or ".." in parts or any(":" in part or "\0" in part for part in parts):
+        return None
+    hidden = "__MACOSX" in parts or any(part.startswith(".") for part in parts)  # the side files of macOS are so
+    return "" if hidden else "/".join(parts)
 
 
 def check_bucket_digests(files: Mapping[str, str]) -> None:
-    """Compare downloaded files with the MD5 digests that Google's storage states for them (`x-goog-hash`).
-
-    Files for which a server states none are left as they are.
-
-    Args:
-        files (`Mapping[str, str]`): local paths by the address they were downloaded from.
+    """Compare downloaded files, local paths by address, with the MD5 that Google's storage states for each address.
 
     Raises:
-        DownloadError: files differ from their digest, and are deleted so that the next run fetches them again; or the
-            server does not answer.
+        DownloadError: files differ, and are deleted so that the next run fetches them again; or no answer.
     """
 
     def is_right(url: str) -> bool:
@@ -426,33 +401,27 @@ def check_bucket_digests(files: Mapping[str, str]) -> None:
 def explain_bucket_errors(what: str, base_url: str) -> Iterator[None]:
     """Explain why the files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause.
 
-    Args:
-        what (`str`): what is looked for, for the message.
-        base_url (`str`): where it is looked for.
-
     Raises:
         FileNotFoundError: the server has no such file.
         DownloadError: the server cannot be reached, or the connection broke.
     """
+    from aiohttp import ClientError  # slow to import
+
     try:
         yield
-    except Exception as error:
-        from aiohttp import ClientError  # slow to import, and loaded already where it was raised
-
-        of_network = isinstance(error, FileNotFoundError | ConnectionError | TimeoutError | ClientError)
-        if isinstance(error, DownloadError) or not of_network or getattr(error, "filename", None) is not None:
-            raise  # of the program or of a local file
+    except (FileNotFoundError, ConnectionError, TimeoutError, ClientError) as error:
+        if getattr(error, "filename", None) is not None:
+            raise  # of a local file
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        is_missing = isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == _HTTP_NOT_FOUND
+        is_missing = isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404
         texts = dict.fromkeys(_write_sentence(part).removesuffix(".") for part in (error, cause))
-        found = f"no file at {_write_sentence(error)}" if is_missing else f"{': '.join(texts)}."
         kind: type[OSError] = FileNotFoundError if is_missing else DownloadError
         raise kind(
-            f"{base_url}: expected {what}, found: {found} Check the connection and base_url and run this again, which "
-            "continues with the files that are missing; or download the dataset elsewhere and pass its folder as "
-            "data_dir."
+            f"{base_url}: expected {what}, found: {'no file at ' if is_missing else ''}{': '.join(texts)}. Check the "
+            "connection and base_url and run this again, which continues with the files that are missing; or download "
+            "the dataset elsewhere and pass its folder as data_dir."
         ) from error
 
 

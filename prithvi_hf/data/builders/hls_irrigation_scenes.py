@@ -8,8 +8,8 @@ from typing import ClassVar
 from datasets import DatasetInfo
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.base import ChipRow, HubChipBuilder, HubChipConfig, make_features
-from prithvi_hf.data.builders.files import index_by_name, list_files
+from prithvi_hf.data.builders.base import HubChipBuilder, HubChipConfig, make_features
+from prithvi_hf.data.builders.files import ChipRow, index_by_name, list_files
 from prithvi_hf.data.builders.splits import check_split_options, divide_groups, find_tiles
 
 

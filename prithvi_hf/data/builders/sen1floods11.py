@@ -10,9 +10,10 @@ from typing import ClassVar
 from datasets import BuilderConfig, DatasetInfo
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, ChipRow, make_features
+from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, make_features
 from prithvi_hf.data.builders.download import check_bucket_digests, explain_bucket_errors
 from prithvi_hf.data.builders.files import (
+    ChipRow,
     check_ids,
     index_by_chip,
     index_by_name,
