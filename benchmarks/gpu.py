@@ -2,7 +2,7 @@
 """On a GPU: the model against the original architecture in bfloat16, and how much of the processor is used.
 
 The rate of the processor is measured, not looked up: the best of several square products of matrices in bfloat16. The
-rate of a step is the floating-point operations that it executes (torch's counter, so that the composed operator counts
+rate of a step is the floating-point operations that it executes (torch's counter, so that the fused operator counts
 for what it costs, not for what it replaces) over its time.
 """
 

@@ -272,7 +272,7 @@ class Settings:
         Raises:
             ValueError: If one leaves its range.
         """
-        from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
+        from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options
 
         window = _parse_window(options.window)
         check_window_options(window, options.overlap, options.batch_size)

@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import stretch_colors
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
 from prithvi_hf.outputs.palette import class_palette
 
 
 _LARGEST_SIDE = 1536  # pixels; enough for a quick look
 _COLORS = ("RED", "GREEN", "BLUE")
-_PERCENTILES = (2.0, 98.0)
-_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
 
 
 def thumbnail_step(height: int, width: int) -> int:
@@ -89,17 +88,9 @@ def stretch_thumbnail(values: np.ndarray) -> np.ndarray:
         values: (3, h, w) as the strips hold them, all strips one below the other.
 
     Returns:
-        (h, w, 3) uint8: each colour between its 2nd and 98th percentile, white where a colour has no data.
+        (h, w, 4) uint8 as `stretch_colors` makes it, transparent where a colour has no data.
     """
-    valid = np.isfinite(values).all(axis=0)
-    picture = np.full((*valid.shape, 3), 255, dtype=np.uint8)
-    if not valid.any():
-        return picture
-    for channel, color in enumerate(values):
-        shown = color[valid]
-        low, high = np.percentile(shown, _PERCENTILES)
-        picture[valid, channel] = np.clip((shown - low) / max(high - low, 1e-6), 0, 1) ** _GAMMA * 255
-    return picture
+    return stretch_colors(values, np.isfinite(values).all(axis=0))
 
 
 _PANEL_INCHES = 6.0
@@ -125,7 +116,7 @@ def write_quicklook(
         mask: (H, W) class indices, 255 = no data.
         id2label: Class index to name.
         class_colors: `"#rrggbb"` a class, or None for default colours.
-        rgb: (h, w, 3) uint8 picture of the same scene at any resolution, drawn to the left; or None.
+        rgb: (h, w, 3 or 4) uint8 picture of the same scene at any resolution, drawn to the left; or None.
         present: Class indices on the map, 255 among them for no data, where `mask` is a thinned one; None looks there.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 import torch
 
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import evaluation_mode
+from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.scenes.blending import Blending, RowSums
 from prithvi_hf.scenes.reading import RowEnd, TileBatch, TileSource
 from prithvi_hf.scenes.rows import BadWindow

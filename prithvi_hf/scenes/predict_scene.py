@@ -23,7 +23,7 @@ import torch
 from transformers.utils import logging
 
 from prithvi_hf.disk import check_writable_folder
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
+from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options
 from prithvi_hf.outputs.assemble import (
     Canvas,
     Layer,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
-from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride, window_starts
+from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options, window_and_stride, window_starts
 
 
 BLENDINGS = ("uniform", "cosine", "gaussian")

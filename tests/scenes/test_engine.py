@@ -425,10 +425,10 @@ def test_thumbnail_is_the_scene_in_natural_colours(size):
     strips = predict_strips(PixelModel(), processor, scene, plan)
     picture = stretch_thumbnail(np.concatenate([strip.thumbnail for strip in strips], axis=1))
     inputs = processor(pixels, file_nodata=NODATA, return_nodata_mask=True, return_tensors="pt")
-    expected = natural_colors(inputs["pixel_values"][0], processor.bands, inputs["nodata_mask"][0].numpy())
+    expected = natural_colors(processor, inputs["pixel_values"][0], inputs["nodata_mask"][0].numpy())
     assert picture.shape == expected.shape
     assert np.abs(picture.astype(int) - expected.astype(int)).max() <= 1  # values of the file, and normalised ones
-    assert (picture == 255).all(axis=2).any()
+    assert (picture[..., 3] == 0).any()
 
 
 def test_thumbnail_of_a_model_without_colours_is_none():
@@ -441,8 +441,8 @@ def test_thumbnail_of_a_model_without_colours_is_none():
     assert next(predict_strips(PixelModel(), processor, scene, plan_for(scene))).thumbnail is None
 
 
-def test_thumbnail_of_a_scene_without_data_is_white():
-    assert (stretch_thumbnail(np.full((3, 4, 5), np.nan, np.float32)) == 255).all()
+def test_thumbnail_of_a_scene_without_data_is_transparent():
+    assert (stretch_thumbnail(np.full((3, 4, 5), np.nan, np.float32)) == 0).all()
 
 
 def test_coordinates_reach_a_model_that_takes_them():

@@ -2,7 +2,7 @@
 """Neck and heads of `PrithviForSemanticSegmentation` without the neck's large map: the same numbers, less work.
 
 The neck ends in a transposed convolution and each head begins with a 3x3 convolution. Here they are one operator on
-the smaller map (see `minimal_filtering_prithvi`), for both heads at once in training; the neck's own output is never
+the smaller map (see `winograd_prithvi`), for both heads at once in training; the neck's own output is never
 made. What comes before it stays in the layout of the tokens, channels last and pixels in the order that the
 enlargements give them, in which transposed convolutions are products of matrices; the pixels are put in order once, at
 the end. In inference, batch normalisation is folded into the kernels, which are kept until one of the weights changes.
@@ -33,8 +33,8 @@ from .winograd_prithvi import (
     TiledUpsampling,
     TileGrid,
     border_sums,
-    compose_products,
     filtered_strips,
+    fuse_kernels,
     normalized_gelu,
     pad_map,
     phase_kernels,
@@ -204,7 +204,7 @@ def _is_plain_neck(neck: nn.Module) -> bool:
 
 
 def _is_plain_head(head: nn.Module) -> bool:
-    """Whether what the composed operator passes by in a head is as it was built; the rest is called."""
+    """Whether what the fused operator passes by in a head is as it was built; the rest is called."""
     return (
         _is_plain(head, PrithviFCNHead)
         and _is_plain(head.layers, nn.ModuleList)
@@ -238,7 +238,7 @@ def _no_hooks_everywhere() -> bool:
     return not any(getattr(torch_module, name, None) for name in names)
 
 
-def can_compose(neck: nn.Module, heads: list[nn.Module]) -> bool:
+def can_fuse(neck: nn.Module, heads: list[nn.Module]) -> bool:
     """Whether neck and heads may be computed together: everything that would not be called is as it was built.
 
     Args:
@@ -299,7 +299,7 @@ def _composed(neck: PrithviNeck, heads: list[nn.Module]) -> tuple[torch.Tensor, 
     transposed = neck.upsample_blocks[1].conv_transpose_2
     dtype = torch.promote_types(transposed.weight.dtype, torch.float32)
     convolution = torch.cat([head.layers[0].convolution.weight.to(dtype) for head in heads])
-    return compose_products(transposed.weight.to(dtype), convolution), convolution, transposed.bias.to(dtype)
+    return fuse_kernels(transposed.weight.to(dtype), convolution), convolution, transposed.bias.to(dtype)
 
 
 def _bias_map(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -310,7 +310,7 @@ def _bias_map(kernels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def _bias_kernels(convolution: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """The composed kernel of a channel of ones whose taps are the bias: `(4 O, 1, 2, 2)`."""
-    return phase_kernels(compose_products(bias.view(1, -1, 1, 1).expand(1, -1, 2, 2), convolution))
+    return phase_kernels(fuse_kernels(bias.view(1, -1, 1, 1).expand(1, -1, 2, 2), convolution))
 
 
 def _put_in_order(pixels: torch.Tensor) -> torch.Tensor:
@@ -517,7 +517,7 @@ class _Folded:
         return _join_phases(scores).contiguous()
 
 
-class ComposedUpsampling:
+class FusedUpsampling:
     """Decides, for one model, how neck and heads are run, and keeps what inference composes.
 
     A copy or a pickle of it is an empty one. Threads may share it: they see either kernels that are of their weights
@@ -544,7 +544,7 @@ class ComposedUpsampling:
             heads (`list[nn.Module]`): The heads that are needed.
             num_pixels (`int`): Pixels of the batch, whole patches each.
         """
-        if not can_compose(neck, heads):
+        if not can_fuse(neck, heads):
             return None
         if torch.is_grad_enabled() or len(heads) > 1 or not _is_foldable(heads[0]):
             return None if _is_small(neck, heads, num_pixels) else _Unfolded(neck, heads)
@@ -573,4 +573,4 @@ def _is_capturing(tensor: torch.Tensor) -> bool:
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-__all__ = ["ComposedUpsampling", "NormalizedScores", "can_compose", "normalized_scores"]
+__all__ = ["FusedUpsampling", "NormalizedScores", "can_fuse", "normalized_scores"]

@@ -26,14 +26,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
-from .decode_heads_prithvi import NECKS, PrithviFCNHead
-from .fused_upsampling_prithvi import ComposedUpsampling
-from .loss_prithvi import (
-    cross_entropy_loss,
-    dice_loss,
-    focal_loss,
-    masked_dice_loss,
-)
+from .decode_heads_prithvi import HEADS, NECKS, PrithviFCNHead
+from .fused_upsampling_prithvi import FusedUpsampling
+from .loss_prithvi import LOSSES
 from .remote_code_prithvi import RemoteCodeMixin
 
 
@@ -501,11 +496,11 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             raise ValueError(f"Expected at least two classes (num_labels), found {config.num_labels}.")
         self.prithvi = PrithviModel(config)
         self.neck = NECKS[config.neck](config)
-        self.decode_head = PrithviFCNHead(config, config.head_num_convs)
+        self.decode_head = HEADS[config.decode_head](config)
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
-        self._upsampling = ComposedUpsampling()
+        self._upsampling = FusedUpsampling()
         self.post_init()
 
     @property
@@ -516,7 +511,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         averages the losses of accumulated batches instead. It counts the labels other than -100, so an ignore index
         of another value makes it false as well.
         """
-        return self.config.loss in ("cross_entropy", "focal") and self.config.semantic_loss_ignore_index == -100
+        return LOSSES[self.config.loss].is_sum_over_pixels and self.config.semantic_loss_ignore_index == -100
 
     def freeze_backbone(self) -> None:
         """Leave the encoder as it is: its parameters get no gradient, neck and heads train.
@@ -554,9 +549,9 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
         num_pixels = padded[:, 0, 0].numel()
-        composed = self._upsampling.prepare(self.neck, heads, num_pixels) if self.config.composed_upsampling else None
+        fused = self._upsampling.prepare(self.neck, heads, num_pixels) if self.config.fused_upsampling else None
         outputs = self.prithvi(padded, **kwargs)
-        scores = (composed or self._module_by_module(heads))(outputs.last_hidden_state, self._token_grid(padded))
+        scores = (fused or self._module_by_module(heads))(outputs.last_hidden_state, self._token_grid(padded))
         logits, *auxiliary_logits = (self._to_image(score, padded, pixel_values) for score in scores)
         loss = None if labels is None else self.segmentation_loss(logits, labels, num_items_in_batch)
         for auxiliary in auxiliary_logits:
@@ -566,20 +561,20 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    def set_composed_upsampling(self, enabled: bool = True) -> None:
-        """Choose between the composed operator of neck and heads (the default) and their modules one by one.
+    def set_fused_upsampling(self, enabled: bool = True) -> None:
+        """Choose between the fused operator of neck and heads (the default) and their modules one by one.
 
-        Both give the same values but for rounding; the composed operator is several times faster. It gives way by
-        itself where a module of neck or heads was replaced, hooked or wrapped. Sets `config.composed_upsampling`.
+        Both give the same values but for rounding; the fused operator is several times faster. It gives way by
+        itself where a module of neck or heads was replaced, hooked or wrapped. Sets `config.fused_upsampling`.
 
         Args:
-            enabled (`bool`, defaults to `True`): Whether to compose.
+            enabled (`bool`, defaults to `True`): Whether to fuse them.
         """
-        self.config.composed_upsampling = enabled
+        self.config.fused_upsampling = enabled
         self._upsampling.drop()
 
     def train(self, mode: bool = True) -> "PrithviForSemanticSegmentation":
-        """Switch between training and evaluation; what inference composed is dropped by training."""
+        """Switch between training and evaluation; what inference fused is dropped by training."""
         if mode:
             self._upsampling.drop()
         return super().train(mode)
@@ -641,18 +636,12 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `()`.
         """
-        name, gamma = self.config.loss, self.config.focal_gamma
-        options = (self.config.class_weights, self.config.semantic_loss_ignore_index)
-        count = num_items_in_batch if self.accepts_loss_kwargs else None
-        if name == "focal":
-            return focal_loss(logits, labels, gamma, *options, count)
-        if name == "dice":
-            return dice_loss(logits, labels, *options)
-        if name == "masked_dice":
-            return masked_dice_loss(logits, labels, *options)
-        if name == "cross_entropy+masked_dice":
-            return cross_entropy_loss(logits, labels, *options) + masked_dice_loss(logits, labels, *options)
-        return cross_entropy_loss(logits, labels, *options, count)
+        loss = LOSSES[self.config.loss]
+        options = {parameter: getattr(self.config, name) for parameter, name in loss.options.items()}
+        if self.accepts_loss_kwargs:
+            options["num_items_in_batch"] = num_items_in_batch
+        weights, ignore_index = self.config.class_weights, self.config.semantic_loss_ignore_index
+        return loss.function(logits, labels, weights, ignore_index, **options)
 
 
 __all__ = [

@@ -17,13 +17,13 @@ from .segmentation_map_prithvi import (
     PreparedScene,
     SegmentationMap,
     assemble_map,
-    check_window_options,
     in_model_units,
     missing_package,
     open_frames,
     predict_scene_logits,
     prepare_scene,
 )
+from .sliding_window_prithvi import check_window_options
 
 
 TASK = "geospatial-segmentation"

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +43,22 @@ def _place(transform: Any, column: int, row: int) -> tuple[float, float]:
 
 # Pixels in memory that cannot be written are only ever read here, which torch cannot know.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable", module=re.escape(__name__))
+
+
+class Raster(Protocol):
+    """What the image processor reads band by band, such as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`."""
+
+    shape: tuple[int, ...]
+    count: int
+    descriptions: Sequence[str | None]
+    nodata: float | None
+
+    def read(self, bands: Sequence[int] | None = None) -> np.ndarray:
+        """Read the pixels of some bands (0-based), or of all, (bands, height, width)."""
+
+    def read_nodata_mask(self) -> np.ndarray | None:
+        """Read the file's own mask, bool (height, width), True = no data; None where it has none."""
+
 
 _RASTER_ATTRIBUTES = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
 

@@ -37,7 +37,7 @@ CUSTOM_PIPELINES = {
         "type": "image",
     }
 }
-_CODE_KEYS = ("auto_map", "custom_pipelines")
+CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 
 CONFIG_FILE, IMAGE_PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
@@ -58,7 +58,7 @@ def without_remote_code(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     from_hub = cls.__module__.split(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME
     if from_hub or getattr(cls, "_auto_class", None) is not None:
         return dict(values)
-    return {key: value for key, value in values.items() if key not in _CODE_KEYS}
+    return {key: value for key, value in values.items() if key not in CODE_KEYS}
 
 
 def source_files() -> list[Path]:
@@ -72,7 +72,7 @@ def _with_remote_code(name: str, path: Path) -> bytes:
     if name == IMAGE_PROCESSOR_FILE:
         values["auto_map"] = IMAGE_PROCESSOR_AUTO_MAP
     else:
-        values = {key: value for key, value in values.items() if key not in _CODE_KEYS}
+        values = {key: value for key, value in values.items() if key not in CODE_KEYS}
         values["auto_map"] = MODEL_AUTO_MAP
         if any(name.endswith("ForSemanticSegmentation") for name in values.get("architectures") or ()):
             values["custom_pipelines"] = CUSTOM_PIPELINES  # a backbone alone makes no maps

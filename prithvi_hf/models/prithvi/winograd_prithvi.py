@@ -55,7 +55,7 @@ def _both_dimensions(matrix: list, like: torch.Tensor) -> torch.Tensor:
     return torch.kron(matrix, matrix)
 
 
-def compose_products(transposed: torch.Tensor, convolution: torch.Tensor) -> torch.Tensor:
+def fuse_kernels(transposed: torch.Tensor, convolution: torch.Tensor) -> torch.Tensor:
     """The products of matrices that every form of the composed kernel is a linear function of.
 
     Args:
@@ -291,7 +291,7 @@ def normalized_gelu(pixels: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
 
 
 class TiledUpsampling(torch.autograd.Function):
-    """Normalisation, GELU and the composed operator, in tiles, with little kept for the backward pass.
+    """Normalisation, GELU and the fused operator, in tiles, with little kept for the backward pass.
 
     Of the small map only the values before the normalisation are kept; of the kernels, the products that make them.
     """
@@ -316,7 +316,7 @@ class TiledUpsampling(torch.autograd.Function):
             weight (`torch.Tensor` of shape `(C,)`): Of the normalisation.
             bias (`torch.Tensor` of shape `(C,)`): Of the normalisation.
             eps (`float`): Of the normalisation.
-            products (`torch.Tensor` of shape `(16, O, C)`): From `compose_products`, of all heads side by side.
+            products (`torch.Tensor` of shape `(16, O, C)`): From `fuse_kernels`, of all heads side by side.
             borders (`torch.Tensor` of shape `(9, O)`): From `border_sums`, likewise.
             widths (`tuple[int, ...]`): Channels of each head; their sum is O.
 
@@ -407,8 +407,8 @@ __all__ = [
     "TileGrid",
     "TiledUpsampling",
     "border_sums",
-    "compose_products",
     "filtered_strips",
+    "fuse_kernels",
     "normalized_gelu",
     "pad_map",
     "phase_kernels",
