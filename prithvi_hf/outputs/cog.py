@@ -240,7 +240,7 @@ def write_geotiff(
                     dataset.write(pixels, band + 1, window=Window(0, start, width, len(pixels)))
                     for left in range(0, width, BLOCK_SIZE):
                         block = np.ascontiguousarray(pixels[:, left : left + BLOCK_SIZE])
-                        checksums[band, start // BLOCK_SIZE, left // BLOCK_SIZE] = zlib.crc32(block)
+                        checksums[band, start // BLOCK_SIZE, left // BLOCK_SIZE] = zlib.crc32(block.data)
             if optimized:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
                 threads = min(cores, _MOST_THREADS)  # the file is the same with any number of them
@@ -263,7 +263,7 @@ def _check_pixels(path: Path, checksums: Mapping[tuple[int, int, int], int]) -> 
         levels = len(dataset.overviews(1))
         for (row, column), window in dataset.block_windows(1):
             for band, pixels in enumerate(dataset.read(window=window)):
-                if zlib.crc32(np.ascontiguousarray(pixels)) != checksums.get((band, row, column)):
+                if zlib.crc32(np.ascontiguousarray(pixels).data) != checksums.get((band, row, column)):
                     raise OSError(
                         f"Expected in {path} the pixels that were written, found others in band {band + 1} at "
                         f"{window}: the file could not be written completely, perhaps because the disk is full."
@@ -400,3 +400,9 @@ def quantize(fractions: np.ndarray) -> np.ndarray:
     """Round values from 0 to 1 to 0..254 of uint8, NaN to 255."""
     steps = np.where(np.isnan(fractions), NODATA_CLASS, np.rint(fractions * _QUANTA))
     return np.clip(steps, 0, 255).astype(np.uint8)
+
+
+def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
+    """Name (256,) pixel counts by class index: class name to number, in class order, and last "no data"."""
+    named = {str(id2label[index]): int(counts[index]) for index in sorted(id2label)}
+    return {**named, "no data": int(counts[NODATA_CLASS])}

@@ -390,8 +390,8 @@ class _ProbabilityReader:
         if not same or largest_shift(class_map.transform, raster.transform, class_map.shape[1:]) > GRID_TOLERANCE:
             raise ValueError(
                 f"{raster.name}: expected the grid of {class_map.name} ({class_map.shape[1:]} pixels, "
-                f"{class_map.crs}), found another ({raster.shape[1:]} pixels, {raster.crs}). Give the probabilities of "
-                "the same prediction."
+                f"{class_map.crs}), found another ({raster.shape[1:]} pixels, {raster.crs}). Give the probabilities "
+                "of the same prediction."
             )
         self._raster = raster
         self._bands = np.zeros(256, dtype=np.intp)

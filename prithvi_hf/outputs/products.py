@@ -11,7 +11,7 @@ from prithvi_hf.outputs.cog import NODATA_CLASS, quantize
 
 
 CLASSES, PROBABILITIES, ENTROPY, CONFIDENCE = "classes", "probabilities", "entropy", "confidence"
-THUMBNAIL, DETAILS = "thumbnail", "details"  # what a strip keeps besides: a small picture, and JSON as bytes
+THUMBNAIL, DETAILS = "thumbnail", "details"  # kept besides by who makes the strips: a small picture, JSON as bytes
 _CHUNK_VALUES = 2**20  # logits turned at once: temporary arrays stay small whatever the strip's size
 
 
@@ -67,7 +67,7 @@ def make_products(
         classes[missing] = NODATA_CLASS
         found = {CLASSES: classes}
 
-        if needs:
+        if {PROBABILITIES, ENTROPY, CONFIDENCE} & set(needs):
             values -= largest
             powers = np.exp(values)
             total = powers.sum(axis=0)

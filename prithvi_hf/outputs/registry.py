@@ -36,6 +36,11 @@ class OutputOptions:
     polygon_classes: Sequence[int | str] | None = None
     min_area: float = 0.0
 
+    def __post_init__(self) -> None:
+        from prithvi_hf.outputs.cog import check_probability_dtype
+
+        check_probability_dtype(self.probabilities_dtype)
+
 
 @dataclass(frozen=True)
 class Output:
@@ -71,9 +76,7 @@ class Output:
         return path.with_suffix(suffix) if suffix else path
 
 
-def resolve_paths(
-    output: str | os.PathLike, asked: Mapping[str, str | os.PathLike | bool | None]
-) -> dict[str, Path]:
+def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLike | bool | None]) -> dict[str, Path]:
     """Name all files of a map.
 
     Args:
@@ -141,6 +144,16 @@ def _map_layer(strips: "StagedMap") -> "Layer":
     return class_layer(strips.id2label, strips.class_colors, strips.options.class_values)
 
 
+def _write_map(path: Path, strips: "StagedMap") -> None:
+    """Write the classes, and report how many pixels each has."""
+    from prithvi_hf.outputs.assemble import write_layer
+    from prithvi_hf.outputs.cog import NODATA_CLASS, name_counts
+
+    write_layer(path, _map_layer(strips), strips)
+    strips.report["class_pixels"] = name_counts(strips.counts, strips.id2label)
+    strips.report["nodata_fraction"] = float(strips.counts[NODATA_CLASS] / strips.counts.sum())
+
+
 def _probabilities_layer(strips: "StagedMap") -> "Layer":
     """One band per class."""
     from prithvi_hf.outputs.cog import fraction_layer
@@ -189,8 +202,13 @@ def _write_polygons(path: Path, strips: "StagedMap") -> None:
 
     confidence, options = path.with_name("confidence.tif"), strips.options
     write_layer(confidence, _confidence_layer(strips), strips, optimized=False)
-    chosen = {"classes": options.polygon_classes, "min_area": options.min_area}
-    write_polygons(path, strips.parts["map"], probabilities=confidence, **chosen)
+    write_polygons(
+        path,
+        strips.parts["map"],
+        probabilities=confidence,
+        classes=options.polygon_classes,
+        min_area=options.min_area,
+    )
     confidence.unlink()
 
 
@@ -206,8 +224,14 @@ def _write_quicklook(path: Path, strips: "StagedMap") -> None:
     ]
     has_colors = all(details["thumbnail"] for details in strips.load_details())
     rgb = stretch_thumbnail(np.concatenate(list(strips.load("thumbnail")), axis=1)) if has_colors else None
-    names = {"id2label": strips.id2label, "class_colors": strips.class_colors}
-    write_quicklook(path, np.concatenate(parts), rgb=rgb, present=np.flatnonzero(strips.counts).tolist(), **names)
+    write_quicklook(
+        path,
+        np.concatenate(parts),
+        id2label=strips.id2label,
+        class_colors=strips.class_colors,
+        rgb=rgb,
+        present=np.flatnonzero(strips.counts).tolist(),
+    )
 
 
 def _write_report(path: Path, strips: "StagedMap") -> None:
@@ -219,7 +243,7 @@ def _write_report(path: Path, strips: "StagedMap") -> None:
 
 _TIFF = (".tif", ".tiff")
 OUTPUTS: list[Output] = [
-    Output("map", "TIF", "uint8 classes, 255 = nodata", _TIFF, ".tif", layer=_map_layer),
+    Output("map", "TIF", "uint8 classes, 255 = nodata", _TIFF, ".tif", layer=_map_layer, write=_write_map),
     Output(
         "probabilities",
         "TIF",
@@ -251,7 +275,13 @@ OUTPUTS: list[Output] = [
         check=_check_polygons,
     ),
     Output(
-        "quicklook", "PNG", "picture of scene and map with a legend", (".png",), ".png", write=_write_quicklook
+        "quicklook",
+        "PNG",
+        "picture of scene and map with a legend",
+        (".png",),
+        ".png",
+        needs=("thumbnail",),
+        write=_write_quicklook,
     ),
     Output(
         "report",

@@ -27,6 +27,8 @@ from prithvi_hf.scenes.scene_list import SceneEntry
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _PATIENCE = datetime.timedelta(days=30)  # of a process that is ready, with the others
 _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+LAUNCH_VARIABLES = (*_SIZES, "SLURM_STEP_NUM_TASKS")
+"""Variables of the environment in which launchers say how many processes they started."""
 _FIRST_PORT, _PORTS = 20_000, 20_000  # below the ports that systems hand out by themselves
 
 

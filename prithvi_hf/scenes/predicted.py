@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
-from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values
+from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values, name_counts
 
 
 @dataclass(eq=False, repr=False)
@@ -79,7 +79,7 @@ class PredictedScene:
             with rasterio.Env(session=DummySession()), DatasetReader(os.fspath(self.path), driver="GTiff") as dataset:
                 windows = [window for _, window in dataset.block_windows(1)]
             blocks = (np.bincount(self._read_classes(window).ravel(), minlength=256) for window in windows)
-            counts = name_counts(sum(blocks), self.id2label)
+            counts = name_counts(sum(blocks, np.zeros(256, dtype=np.int64)), self.id2label)
         return dict(counts)
 
     def to_json(self, path: str | os.PathLike) -> None:
@@ -99,9 +99,3 @@ class PredictedScene:
         index_of = {value: index for index, value in file_values(self.id2label, self.class_values).items()}
         with rasterio.Env(session=DummySession()), DatasetReader(os.fspath(self.path), driver="GTiff") as dataset:
             return file_value_table(index_of)[dataset.read(1, window=window)]
-
-
-def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
-    """Name (256,) pixel counts by class index: class name to number, in class order, and last "no data"."""
-    named = {str(id2label[index]): int(counts[index]) for index in sorted(id2label)}
-    return {**named, "no data": int(counts[NODATA_CLASS])}
