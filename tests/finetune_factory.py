@@ -1,7 +1,6 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Running examples/finetune.py with a tiny model on a few chips, in this process or as one of its own."""
+"""Fine-tuning runs with a tiny model on a few chips, in this process or by examples/finetune.py as one of its own."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from prithvi_hf.training import finetune
 from tests.raster_factory import (
     SEN1FLOODS11_CODES,
     make_burn_scars,
@@ -43,10 +43,6 @@ QUICK = {
     **{"eval_steps": 0.5, "save_steps": 0.5, "logging_steps": 1, "per_device_train_batch_size": 2},
     **{"dataloader_num_workers": 0, "num_sample_predictions": 1, "use_cpu": True, "disable_tqdm": True},
 }
-
-spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)
-finetune = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(finetune)
 
 
 def make_chips(root, *, size=48):

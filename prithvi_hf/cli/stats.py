@@ -129,10 +129,10 @@ def stats_recipe(options: argparse.Namespace) -> "Recipe":
 def _default_recipes(options: argparse.Namespace) -> list[str]:
     """The packaged recipe of a public data set, named by --dataset or known by its files; none for other folders."""
     from prithvi_hf.data.load import detect_dataset
-    from prithvi_hf.training.recipe import packaged_recipes
+    from prithvi_hf.training.recipe import find_packaged_recipes
 
     name = options.dataset or detect_dataset(options.data_dir)
-    if name not in packaged_recipes():
+    if name not in find_packaged_recipes():
         return []
     if not options.quiet:
         print(f"prithvi-hf: reading the files by the recipe {name}; --config takes another.", file=sys.stderr)
@@ -160,7 +160,7 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
         data.image_mean, data.image_std = [0.0] * len(data.bands), [1.0] * len(data.bands)
     if data.class_names is None:
         data.class_names = getattr(splits[options.split].features["mask"], "class_names", None)
-    processor = recipe.image_processor()
+    processor = recipe.build_image_processor()
     statistics = {
         name: compute_statistics(
             *(split, processor, processor.num_labels, name),

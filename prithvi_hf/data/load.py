@@ -3,26 +3,18 @@
 
 import os
 from dataclasses import fields
-from importlib import import_module
 from typing import Any
 
 from datasets import BuilderConfig, Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.utils import logging
 
+from prithvi_hf.data.builders import find_builder, find_public_datasets
 from prithvi_hf.data.builders.base import ChipBuilder, HubChipBuilder, HubChipConfig
-from prithvi_hf.data.builders.files import list_files, public_datasets
+from prithvi_hf.data.builders.files import list_files
 
 
 logger = logging.get_logger(__name__)
 
-# Name -> (module, builder class). A builder module is imported when it is asked for.
-DATASETS: dict[str, tuple[str, str]] = {
-    "sen1floods11": ("prithvi_hf.data.builders.sen1floods11", "Sen1Floods11"),
-    "hls_burn_scars": ("prithvi_hf.data.builders.hls_burn_scars", "HLSBurnScars"),
-    "hls_irrigation_scenes": ("prithvi_hf.data.builders.hls_irrigation_scenes", "HLSIrrigationScenes"),
-    "multi_temporal_crop": ("prithvi_hf.data.builders.multi_temporal_crop", "MultiTemporalCrop"),
-    "geotiff_folder": ("prithvi_hf.data.builders.geotiff_folder", "GeoTiffFolder"),
-}
 _BUILDER_OPTIONS = ("cache_dir", "token", "storage_options", "writer_batch_size")
 
 
@@ -45,8 +37,8 @@ def load_dataset(
         streaming (`bool`, *optional*, defaults to `False`): give iterable data sets, without a table in the cache.
             Sen1Floods11 is then read chip by chip from its bucket; data sets of the Hub, which lie there in archives,
             are downloaded first, and a warning says so.
-        options: options of the builder ([`Sen1Floods11Config`], [`HLSBurnScarsConfig`],
-            [`HLSIrrigationScenesConfig`], [`MultiTemporalCropConfig`], [`GeoTiffFolderConfig`]), and of
+        options: options of the builder ([`Sen1Floods11Config`], [`OfficialSplitsConfig`],
+            [`HLSIrrigationScenesConfig`], [`GeoTiffFolderConfig`]), and of
             `datasets.DatasetBuilder` such as `cache_dir` and `token`.
 
     Returns:
@@ -91,7 +83,7 @@ def detect_dataset(data_dir: str | os.PathLike) -> str | None:
     Raises:
         FileNotFoundError: no such folder.
     """
-    found = public_datasets(list_files(os.path.expanduser(data_dir)))
+    found = find_public_datasets(list_files(os.path.expanduser(data_dir)))
     return found[0] if len(found) == 1 else None
 
 
@@ -107,12 +99,7 @@ def make_builder(name: str, data_dir: str | os.PathLike | None = None, **options
         ValueError: an unknown name or option.
         FileNotFoundError: `data_dir` does not exist.
     """
-    if name not in DATASETS:
-        raise ValueError(
-            f"Expected a data set among {sorted(DATASETS)}, found {name!r}. Your own files: geotiff_folder."
-        )
-    module, class_name = DATASETS[name]
-    builder = getattr(import_module(module), class_name)
+    builder = find_builder(name)
     own = {field.name for field in fields(builder.BUILDER_CONFIG_CLASS)} - {
         field.name for field in fields(BuilderConfig)
     }

@@ -18,13 +18,14 @@ from datasets import Dataset, IterableDataset
 from prithvi_hf.data.chips import (
     Chip,
     check_grid,
-    grid_problem,
+    digest_split,
+    find_grid_problem,
     read_chips,
-    split_digest,
 )
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, read_labels
 from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, as_array
+from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 
 
 _HISTOGRAM_BINS = 512
@@ -406,7 +407,7 @@ class _Sums:
             ignored_pixels=self.labels.ignored,
             label_problems=tuple(self.labels.problems),
             unreadable=tuple(self.unreadable),
-            digest=split_digest(self.digests),
+            digest=digest_split(self.digests),
         )
 
 
@@ -444,7 +445,7 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
         if with_histograms:
             histograms.append(sum(map(ValueHistogram.of, values), ValueHistogram()))
     labels = None if chip.mask is None else _measure_mask(chip, nodata, processor, num_labels)
-    return _Measured(nodata.shape, bands, histograms, int(nodata.sum()), infinite, labels, chip.digests())
+    return _Measured(nodata.shape, bands, histograms, int(nodata.sum()), infinite, labels, chip.digest())
 
 
 def _valid_values(frame: Frame, missing: np.ndarray | None, channel: int) -> np.ndarray:
@@ -493,7 +494,7 @@ def _check_mask(chip: Chip, nodata: np.ndarray) -> None:
     if tuple(size) != nodata.shape:
         height, width = nodata.shape
         raise _UnfitMaskError(f"expected the image's size {height} x {width}, found {size[0]} x {size[1]}")
-    problem = grid_problem(chip.frames[0], chip.mask)
+    problem = find_grid_problem(chip.frames[0], chip.mask)
     if problem is not None:
         raise _UnfitMaskError(problem)
 
@@ -525,8 +526,7 @@ def _sort_labels(
 ) -> tuple[Counter, dict[float, int]]:
     """Divides mask values into classes and values that are neither a class nor ignored, by the processor's rules."""
     values = list(counts)
-    options = {"ignore_values": processor.ignore_values, "do_reduce_labels": processor.do_reduce_labels}
-    options |= {"num_labels": None, "mask_nodata_labels": False, "names": ""}
+    options = update_options(processor.checked_options(), {"num_labels": None, "mask_nodata_labels": False})
     row = np.array([values], dtype=np.int64)
     labels = read_labels(row, np.zeros(row.shape, dtype=bool), options)[0].tolist()
     classes, strangers = Counter(), {}

@@ -157,8 +157,7 @@ class TileSource:
             return None, nodata, absent
         self._check_units(frames, missing, nodata, name)
         processor = self.image_processor
-        options = {option: getattr(processor, option) for option in processor.option_names()}
-        return scale_and_normalize(frames, missing, options), nodata, absent
+        return scale_and_normalize(frames, missing, processor.checked_options()), nodata, absent
 
     def _check_units(self, frames: list[Frame], missing: list[Any], nodata: np.ndarray, name: str) -> None:
         """Let the processor judge the first tile that is not nearly empty: one tile tells as much as all."""

@@ -27,7 +27,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import paint_classes
-from prithvi_hf.training.recipe import Recipe
+from prithvi_hf.training.recipe import TrainingRecipe as Recipe
 
 
 _CARD_METRICS = {
@@ -328,7 +328,7 @@ def _training_lines(recipe: Recipe, config: PrithviConfig, results: Mapping[str,
         "loss": config.loss,
         "encoder": "frozen" if recipe.model.freeze_backbone else "trained",
         "optimizer": str(getattr(training.optim, "value", training.optim)),
-        "learning rate": f"{training.learning_rate:g}, {getattr(training.lr_scheduler_type, 'value', '')} schedule",
+        "learning rate": f"{training.learning_rate:g}, {getattr(training.lr_scheduler_type, 'value', training.lr_scheduler_type)} schedule",
         "weight decay": f"{training.weight_decay:g}"
         + (" on every parameter" if training.decay_all_parameters else ""),
         "batch": f"{training.train_batch_size} x {training.gradient_accumulation_steps} x {training.world_size}"

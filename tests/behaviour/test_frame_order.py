@@ -209,4 +209,4 @@ def test_prediction_and_pipeline_give_the_model_what_the_processor_makes(tmp_pat
 
 
 def test_the_training_recipe_has_no_reason_to_mix():
-    assert read_recipe("multi_temporal_crop").image_processor().frame_order == "time_major"
+    assert read_recipe("multi_temporal_crop").build_image_processor().frame_order == "time_major"

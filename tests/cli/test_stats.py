@@ -100,7 +100,7 @@ def test_the_statistics_normalise_the_chips(chips, tmp_path):
         pixels[:, :5], pixels[0, 7] = -9999, np.nan
         write_raster(chips / "train" / f"{chip}.tif", pixels, descriptions=BANDS)
     run_to_file(chips, "--nodata_value", -9999, "--ignore_values", -1, "--rescale_factor", 0.0001, "--quiet")
-    processor = read_recipe(tmp_path / "stats.yaml").image_processor()
+    processor = read_recipe(tmp_path / "stats.yaml").build_image_processor()
     options = {"image_suffix": ".tif", "mask_suffix": "_mask.tif", "cache_dir": str(tmp_path / "cache")}
     dataset = load_dataset("geotiff_folder", chips, split="train", **options)
     inputs = processor([row["image"] for row in dataset], return_nodata_mask=True, return_tensors="pt")
@@ -130,7 +130,7 @@ def test_a_recipe_of_ones_own_comes_first(chips, tmp_path):
     assert (recipe.data.rescale_factor, recipe.data.class_names) == (0.25, ["land", "no"])
     assert recipe.training.learning_rate == 0.25
     assert recipe.model.class_weights == pytest.approx([1, 1], rel=0.1)
-    assert recipe.image_processor().bands == ["RED", "SWIR_2"]
+    assert recipe.build_image_processor().bands == ["RED", "SWIR_2"]
 
 
 def test_recipe_on_stdout_summary_on_stderr(chips, capsys):
@@ -200,7 +200,7 @@ def test_values_that_leave_the_classes_open_give_no_weights(chips):
 
 def test_nan_as_nodata_value(chips, tmp_path):
     run_to_file(chips, "--nodata_value", "nan", "--quiet")
-    assert np.isnan(read_recipe(tmp_path / "stats.yaml").image_processor().nodata_value)
+    assert np.isnan(read_recipe(tmp_path / "stats.yaml").build_image_processor().nodata_value)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_constant_band_gives_no_statistics(chips, capsys, tmp_path):
     assert "SWIR_1 is constant (7 in every valid pixel)" in " ".join(text.split("\n# "))
     assert "# image_std: [" in text
     assert "warning: image_mean and image_std are left out" in capsys.readouterr().err
-    assert read_recipe(tmp_path / "stats.yaml").image_processor().bands == list(BANDS)
+    assert read_recipe(tmp_path / "stats.yaml").build_image_processor().bands == list(BANDS)
     rest = [band for band in BANDS if band != "SWIR_1"]
     assert len(yaml.safe_load(run_to_file(chips, "--bands", *rest, "--quiet"))["image_std"]) == 5
 

@@ -21,8 +21,8 @@ from prithvi_hf import (
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.conversion.read_checkpoint import load_original_state_dict
-from prithvi_hf.training.evaluation import recipe_of_model
+from prithvi_hf.conversion.read_checkpoint import load_checkpoint
+from prithvi_hf.training.evaluation import find_model_recipe
 from prithvi_hf.training.recipe import read_recipe
 from tests.checkpoint_factory import assert_refused, convert, masked_autoencoder, mmcv_file
 from tests.golden import assert_matches, read_golden
@@ -203,9 +203,9 @@ def test_files_that_are_no_checkpoints(tmp_path):
     for name in ("a.pt", "a.safetensors"):
         (tmp_path / name).write_text("hello")
         with pytest.raises(ValueError, match="cannot be loaded safely"):
-            load_original_state_dict(tmp_path / name)
+            load_checkpoint(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
-        load_original_state_dict(tmp_path / "nothing.pt")
+        load_checkpoint(tmp_path / "nothing.pt")
 
 
 def test_an_output_folder_with_files_is_refused(tmp_path):
@@ -218,7 +218,7 @@ def test_an_output_folder_with_files_is_refused(tmp_path):
 def test_the_object_that_a_pickle_asks_for_is_named(tmp_path, protocol, recwarn):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=protocol))
     with pytest.raises(ValueError, match=r"asks for (\w+\.)?print\)"):
-        load_original_state_dict(tmp_path / "evil.pt")
+        load_checkpoint(tmp_path / "evil.pt")
     assert not [warning for warning in recwarn if "issue" in str(warning.message)]
 
 
@@ -290,7 +290,7 @@ def test_a_report_without_room_leaves_the_model(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr("prithvi_hf.conversion.convert_prithvi_to_hf.ConversionReport.save", fail)
     with pytest.raises(OSError, match=f"the files in {tmp_path}, found the disk full.* its report is missing"):
-        convert_checkpoint(source, tmp_path / "out", report_file=tmp_path / "report.json")
+        convert_checkpoint(source, tmp_path / "out", report=tmp_path / "report.json")
     AutoModel.from_pretrained(tmp_path / "out")
 
 
@@ -382,7 +382,7 @@ def test_the_recipe_is_saved_with_the_model(golden_dir, tmp_path):
     source = mmcv_file(tmp_path / "flood.pth", read_golden(golden_dir, "v1_segmentor_flood").group("sd"))
     settings = {"num_attention_heads": 4}
     convert_checkpoint(source, tmp_path / "out", recipe="sen1floods11", **settings)
-    saved, packaged = read_recipe(recipe_of_model(tmp_path / "out")), read_recipe("sen1floods11")
+    saved, packaged = read_recipe(find_model_recipe(tmp_path / "out")), read_recipe("sen1floods11")
     assert saved.given == packaged.given
     assert saved.data == packaged.data
     names = {"id2label": {"0": "dry", "1": "wet"}}

@@ -227,7 +227,7 @@ def test_crops_are_those_of_the_image_processor(make, tmp_path):
         expected = processor([image], [mask], return_tensors="pt")
         for check_units in (True, False):
             read = processor.read_image(image, mask, check_units)
-            np.testing.assert_array_equal(read.pixel_values(), expected["pixel_values"][0].numpy())
+            np.testing.assert_array_equal(read.write_pixel_values(), expected["pixel_values"][0].numpy())
             np.testing.assert_array_equal(read.labels, expected["labels"][0].numpy())
 
 
@@ -348,11 +348,11 @@ def build_elsewhere(dataset, processor, cache_dir, start, queue):
 decode = build._decode
 
 
-def slow_decode(plan, handle):
+def slow_decode(*arguments):
     with open(os.environ["DECODED"], "a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(0.05)
-    return decode(plan, handle)
+    return decode(*arguments)
 
 
 def test_of_two_processes_one_decodes(chips, tmp_path, monkeypatch):
@@ -535,8 +535,7 @@ def test_workers_of_every_kind(chips, tmp_path, method, with_cache):
         assert_same(row, expected)
 
 
-def test_workers_share_batches_in_any_number(chips, tmp_path):
-    """Keeping every batch, which leaves no slot free, changes nothing."""
+def test_batches_of_workers_are_kept_in_any_number(chips, tmp_path):
     dataset, processor = chips
     transform = SegmentationTransform(processor, 16, "hflip", train=True)
     rows = [index % 4 for index in range(60)]

@@ -5,13 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from datasets import Dataset, Features, IterableDataset, List, Value
+from datasets import Dataset, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from prithvi_hf.data import audit_split, compute_statistics
-from prithvi_hf.data.chips import read_chips
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.data.statistics import BandMoments, ValueHistogram, balanced_class_weights, count_classes
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -387,34 +386,6 @@ def test_nothing_to_measure(floods, tmp_path):
         cut_off(tmp_path / f"{index}.tif", 10)
     with pytest.raises(ValueError, match=r"none among 3. The first: .*0\.tif"):
         measure(floods, six_bands())
-
-
-# ----------------------------------------------------------------- the pass itself
-
-
-def test_few_chips_wait_in_memory(tmp_path):
-    """However many chips there are, the rows fetched ahead of the results are a few a thread."""
-    path = str(write(tmp_path / "a.tif", reflectance(2, 4)))
-    fetched = []
-
-    def rows():
-        for index in range(200):
-            fetched.append(index)
-            yield {"image": path, "mask": None, "id": str(index)}
-
-    dataset = IterableDataset.from_generator(rows, features=FEATURES)
-    results = read_chips(dataset, lambda chip: chip.id, "Reading", show_progress=False, num_threads=2)
-    assert [next(results) for _ in range(5)] == ["0", "1", "2", "3", "4"]
-    assert len(fetched) <= 5 + 2 * 4 + 1
-    results.close()
-
-
-def test_faults_of_the_program_are_not_taken_for_bad_files(floods):
-    def fail(chip):
-        raise RuntimeError(chip.id)
-
-    with pytest.raises(RuntimeError, match="chip0"):
-        list(read_chips(floods, fail, "Reading", show_progress=False))
 
 
 def test_the_statistics_normalise_the_chips(tmp_path):

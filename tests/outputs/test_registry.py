@@ -77,17 +77,8 @@ def test_one_more_record_is_one_more_option(tmp_path, capsys, more_outputs):
     assert (tmp_path / "map_classes.csv").exists()
     assert (tmp_path / "w.tif").exists()
     (tmp_path / "list.txt").write_text("scene.tif\n")
-    scenes = [
-        "predict",
-        "--model",
-        model,
-        "--scenes",
-        tmp_path / "list.txt",
-        "--output_dir",
-        tmp_path / "maps",
-        "--device",
-        "cpu",
-    ]
+    given = ["--scenes", tmp_path / "list.txt", "--output_dir", tmp_path / "maps", "--device", "cpu"]
+    scenes = ["predict", "--model", model, *given]
     assert_refused(capsys, tmp_path, "csv, txt", *scenes, "--table", "t.csv")
     assert run(*scenes, "--table", "txt", "--quiet") == 0
     assert (tmp_path / "maps" / "scene_classes.txt").exists()

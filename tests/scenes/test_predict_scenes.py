@@ -59,7 +59,7 @@ def work_of(predict, finished=()):
 
     return Work(
         predict,
-        lambda scene: {"map": f"{scene.name}.tif", "quick look": None},
+        lambda scene: {"map": f"{scene.name}.tif", "quicklook": None},
         lambda scene: scene.name in finished,
         explain,
     )

@@ -22,7 +22,8 @@ from prithvi_hf import (
     PrithviImageProcessor,
     PrithviModel,
 )
-from tests.finetune_factory import HEADS, SIZES, command_line, finetune, finish, make_chips, run, start
+from prithvi_hf.training.checkpoints import find_last_checkpoint
+from tests.finetune_factory import HEADS, SCRIPT, SIZES, command_line, finetune, finish, run, start
 from tests.hub_server import USER
 from tests.raster_factory import write_chip, write_mask
 
@@ -51,25 +52,6 @@ def same_metrics(found, expected, prefixes=("eval", "test", "bolivia")):
         for name in METRICS:
             assert found[f"{prefix}_{name}"] == expected[f"{prefix}_{name}"], (prefix, name)
         assert found[f"{prefix}_loss"] == pytest.approx(expected[f"{prefix}_loss"], rel=1e-6)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_chips(tmp_path_factory.mktemp("floods") / "data")
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """Output folder of a fresh run."""
-    output = tmp_path_factory.mktemp("finished") / "OUT"
-    run(data, output)
-    return output
-
-
-@pytest.fixture
-def output(finished, tmp_path):
-    """A copy of that folder, to be changed."""
-    return shutil.copytree(finished, tmp_path / "OUT")
 
 
 # ---------------------------------------------------------------- from the files to the results
@@ -307,7 +289,7 @@ def test_a_killed_run_goes_on(data, tmp_path, caplog):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (output / "model.safetensors").exists()
-    last = finetune.find_last_checkpoint(output)
+    last = find_last_checkpoint(output)
     reached = int(last.rpartition("-")[2])
     assert 10 <= reached < 90
     history = json.loads((Path(last) / "trainer_state.json").read_text())["log_history"]
@@ -361,7 +343,7 @@ def test_resuming_a_finished_run_keeps_its_results(data, output, finished):
 
 def test_nothing_to_resume_is_a_fresh_start(data, tmp_path, finished, caplog):
     results = run(data, tmp_path / "OUT", resume_from_checkpoint=True)
-    assert f"No whole checkpoint in {tmp_path / 'OUT'}: starting afresh." in caplog.text
+    assert f"No whole checkpoint in {tmp_path / 'OUT'}: a fresh start." in caplog.text
     same_metrics(results, json.loads((finished / "all_results.json").read_text()))
 
 
@@ -441,5 +423,6 @@ def test_help_and_its_manual(capsys):
         finetune.main(["--help"])
     assert caught.value.code == 0
     assert "--resume_from_checkpoint" in capsys.readouterr().out
-    for word in ("accelerate launch", "torchrun", "--resume_from_checkpoint true", "--model"):
-        assert word in finetune.__doc__
+    manual = SCRIPT.read_text()
+    for word in ("accelerate launch", "torchrun", "--resume_from_checkpoint true", "--model", "prithvi-hf finetune"):
+        assert word in manual

@@ -10,9 +10,9 @@ from matplotlib.image import imread
 from prithvi_hf import load_dataset
 from prithvi_hf.data import SegmentationTransform, SplitAudit
 from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
-from prithvi_hf.training.recipe import Recipe
+from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
-from prithvi_hf.training.trainer import PrithviTrainingArguments
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 from tests.raster_factory import make_sen1floods11, reflectance, write_chip, write_mask, write_raster
 from tests.scene_factory import tiny_model, tiny_processor
 
@@ -167,7 +167,8 @@ def write_card(folder, model, processor, results=RESULTS, splits=None, start=Non
     arguments = PrithviTrainingArguments(
         output_dir=str(folder), use_cpu=True, num_train_epochs=100, learning_rate=1.5e-5, **training
     )
-    recipe = Recipe(ModelArguments(model=start), DataArguments(dataset="geotiff_folder", crop_size=32), arguments)
+    data = DataArguments(dataset="geotiff_folder", crop_size=32)
+    recipe = TrainingRecipe(ModelArguments(model=start), data, training=arguments)
     folder.mkdir(exist_ok=True)
     write_model_card(
         folder, recipe, processor, model, results, {"eval": "validation", "test": "test"} if splits is None else splits
@@ -193,7 +194,7 @@ def test_the_card_states_figures_and_input(tmp_path, model):
     assert "-9999" in text
     assert all(f"| {band} | " in text for band in processor.bands)
     assert "- epochs: 2.5" in lines  # those done, not those planned
-    assert "- learning rate: 1.5e-05, polynomial schedule" in lines
+    assert "- learning rate: 1.5e-05, mmseg_poly schedule" in lines
     assert 'model="floods"' in text
     assert "None" not in text
     assert str(tmp_path) not in text
@@ -234,7 +235,7 @@ def test_the_card_says_what_the_data_were(tmp_path, model):
     audits["test"] = audit("test", "b" * 64)
     processor = tiny_processor()
     arguments = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    recipe = Recipe(ModelArguments(), DataArguments(), arguments)
+    recipe = TrainingRecipe(ModelArguments(), DataArguments(), training=arguments)
     write_model_card(tmp_path, recipe, processor, model, RESULTS, {"eval": "validation"}, audits)
     text = (tmp_path / "README.md").read_text()
     assert f"| train | 3 | 60 | `{'a' * 64}` |" in text

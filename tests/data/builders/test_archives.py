@@ -84,7 +84,7 @@ def test_paths_out_of_the_folder(extract, tmp_path, pack, name):
     ],
 )
 def test_links_and_devices(extract, tmp_path, kind, target):
-    with pytest.raises(ArchiveError, match=r"expected regular files, found 'trap', a link, device"):
+    with pytest.raises(ArchiveError, match="found 'trap'"):
         extract(tar_of([*MEMBERS, special("trap", kind, target)]))
     assert not (tmp_path / "out" / "trap").is_symlink()
 
@@ -92,7 +92,7 @@ def test_links_and_devices(extract, tmp_path, kind, target):
 def test_links_in_a_zip(extract):
     link = zipfile.ZipInfo("trap")
     link.external_attr = 0o120777 << 16
-    with pytest.raises(ArchiveError, match="regular files without password, found 'trap'"):
+    with pytest.raises(ArchiveError, match=r"regular files.*found 'trap'"):
         extract(zip_of([(link, "/etc/passwd")]))
 
 
@@ -173,5 +173,5 @@ def test_an_encrypted_zip(extract):
     content = bytearray(zip_of([("chip", b"x" * 50)]))
     for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(signature) + offset] |= 1
-    with pytest.raises(ArchiveError, match="without password, found 'chip'"):
+    with pytest.raises(ArchiveError, match=r"without password.*found 'chip'"):
         extract(bytes(content))

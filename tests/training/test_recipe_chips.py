@@ -8,16 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from prithvi_hf.data import clear_decoded_cache
-from tests.finetune_factory import command_line, finetune, finish, make_chips, run, start
+from tests.finetune_factory import command_line, finetune, finish, run, start
 
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SHORT = {"do_eval": "false", "do_predict": "false", "num_sample_predictions": 0, "augmentation": "d4"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_chips(tmp_path_factory.mktemp("floods") / "data")
 
 
 def weights(folder):
