@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         # What needs no model is checked first: it is loaded for a run that can succeed.
         paths = resolve_paths(options.output, keywords)
         check_outputs(paths, options.frames, options.overwrite)
-        device = resolve_device(options.device if group is None else group.device(options.device))
+        device = resolve_device(options.device if group is None else group.choose_device(options.device))
         with nullcontext() if group is None else group.together():
             image_processor = load_image_processor(options.model)
             scene = open_scene(options.frames, image_processor, opening)
@@ -98,11 +98,11 @@ def _predict_many(
 ) -> int:
     """Map many scenes; returns the exit status: 0, or 1 where a scene failed."""
     from prithvi_hf.scenes.predict_scene import describe_model
-    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, ProcessGroup, Work, run_scenes, summary_table
+    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, ProcessGroup, Work, run_scenes, format_outcomes
     from prithvi_hf.scenes.scene_list import list_scenes
 
     folder, keywords = Path(options.output_dir), {**keywords, "report": keywords["report"] or True}
-    device = resolve_device(group.device(options.device))
+    device = resolve_device(group.choose_device(options.device))
     check_writable_folder(folder, "--output_dir")
     image_processor = load_image_processor(options.model)
     scenes = list_scenes(options.scenes, num_frames=image_processor.num_frames, allow_remote=options.allow_remote)
@@ -139,7 +139,7 @@ def _predict_many(
     outcomes = run_scenes(scenes, work, group, folder / SUMMARY, split=options.split_scene, on_outcome=tell)
     failed = sum(outcome.status == FAILED for outcome in outcomes)
     if group.is_main and not options.quiet:
-        print(summary_table(outcomes))
+        print(format_outcomes(outcomes))
         print(f"summary written to {folder / SUMMARY}")
     if group.is_main and failed:
         message = f"{failed} of {len(outcomes)} scenes failed, {folder / SUMMARY} says why"
