@@ -98,7 +98,7 @@ def _predict_many(
 ) -> int:
     """Map many scenes; returns the exit status: 0, or 1 where a scene failed."""
     from prithvi_hf.scenes.predict_scene import describe_model
-    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, ProcessGroup, Work, run_scenes, format_outcomes
+    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, ProcessGroup, Work, format_outcomes, run_scenes
     from prithvi_hf.scenes.scene_list import list_scenes
 
     folder, keywords = Path(options.output_dir), {**keywords, "report": keywords["report"] or True}

@@ -244,7 +244,7 @@ def test_existing_outputs_stay_until_the_new_ones_are_complete(tmp_path, start):
     make_scene(tmp_path)
     for name in NAMES:
         (tmp_path / name).write_text("old")
-    code, _ = run_to_the_end(start, tmp_path, die_at="p.tif")
+    code, _ = run_to_the_end(start, tmp_path, die_at="published.json")
     assert code == -signal.SIGKILL
     assert {name: (tmp_path / name).read_text() for name in NAMES} == dict.fromkeys(NAMES, "old")
 

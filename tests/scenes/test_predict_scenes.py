@@ -17,9 +17,9 @@ from prithvi_hf.scenes.predict_scenes import (
     ProcessGroup,
     Work,
     adopt_slurm,
+    format_outcomes,
     process_group,
     run_scenes,
-    format_outcomes,
 )
 from prithvi_hf.scenes.scene_list import SceneEntry
 
