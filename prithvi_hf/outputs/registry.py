@@ -216,14 +216,18 @@ def _write_quicklook(path: Path, strips: "StagedMap") -> None:
     """Draw scene and map from what is left of them when they are thinned."""
     import numpy as np
 
-    from prithvi_hf.outputs.quicklook import stretch_thumbnail, thumbnail_step, write_quicklook
+    from prithvi_hf.models.prithvi.segmentation_map_prithvi import stretch_colors
+    from prithvi_hf.outputs.quicklook import thumbnail_step, write_quicklook
 
-    step = thumbnail_step(strips.grid.height, strips.grid.width)
+    grid = strips.grid
+    step = thumbnail_step(grid.height, grid.width)
     parts = [
         rows[-start % step :: step, ::step] for start, rows in zip(strips.starts, strips.load("classes"), strict=True)
     ]
-    has_colors = all(details["thumbnail"] for details in strips.load_details())
-    rgb = stretch_thumbnail(np.concatenate(list(strips.load("thumbnail")), axis=1)) if has_colors else None
+    rgb = None
+    if all(details["thumbnail"] for details in strips.load_details()):  # else the model's bands have no such colours
+        colors = np.concatenate(list(strips.load("thumbnail")), axis=1)
+        rgb = stretch_colors(colors, np.isfinite(colors).all(axis=0))
     write_quicklook(
         path,
         np.concatenate(parts),
@@ -231,6 +235,9 @@ def _write_quicklook(path: Path, strips: "StagedMap") -> None:
         class_colors=strips.class_colors,
         rgb=rgb,
         present=np.flatnonzero(strips.counts).tolist(),
+        crs=grid.crs,
+        transform=grid.transform,
+        step=step,
     )
 
 

@@ -311,6 +311,7 @@ class _Run:
                     tta=self.windows.tta,
                     device=self.device,
                     on_read_error=content["on_read_error"],
+                    thumbnail=THUMBNAIL in content["needs"],
                     on_windows=bar.update,
                 ):
                     for name, seconds in strip.seconds.items():
@@ -328,7 +329,7 @@ class _Run:
         clock = time.perf_counter()
         content = self.strips.report["options"]
         arrays = make_products(strip.logits, strip.nodata, content["needs"], content["probabilities_dtype"])
-        if THUMBNAIL in content["needs"] and strip.thumbnail is not None:
+        if strip.thumbnail is not None:
             arrays[THUMBNAIL] = strip.thumbnail
         details = {
             "bad_windows": strip.bad_windows,

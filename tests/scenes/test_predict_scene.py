@@ -401,7 +401,8 @@ def test_quick_look_of_a_scene_in_strips_is_that_of_the_whole_map(tmp_path, mode
     whole = prepare_scene(tiny_processor(), open_frames(scene))
     colors = [tiny_processor().bands.index(name) for name in ("RED", "GREEN", "BLUE")]
     rgb = stretch_colors(pixels[colors].astype(np.float32)[:, ::2, ::2], ~whole.nodata_mask[::2, ::2])
-    write_quicklook(tmp_path / "b.png", result.mask, id2label=model.config.id2label, rgb=rgb)
+    grid = {"crs": result.crs, "transform": result.transform}
+    write_quicklook(tmp_path / "b.png", result.mask, id2label=model.config.id2label, rgb=rgb, **grid)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

@@ -77,7 +77,7 @@ class HLSIrrigationScenes(HubChipBuilder):
     """Builder of the HLS irrigation scenes.
 
     `data_dir` holds, at any depth, scenes `month1/scene_m01_T10SFG_chip22.tif`, `month2/scene_m02_...` to `month4` and
-    masks `masks/mask_T10SFG_chip22.tif`. Files are known by their names, wherever they lie. Without `data_dir` the
+    masks `masks/mask_T10SFG_chip22.tif`. Files are known by their names, wherever they are. Without `data_dir` the
     data are downloaded from the Hub.
 
     Splits: there are no published ones (the original trains, validates and tests on the same chips). MGRS tiles are

@@ -48,10 +48,21 @@ class Raster(Protocol):
     which all its values are, and `read_shared`, which shows pixels in memory without a copy.
     """
 
-    shape: tuple[int, ...]
-    count: int
-    descriptions: Sequence[str | None]
-    nodata: float | None
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(bands, height, width)."""
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+
+    @property
+    def descriptions(self) -> Sequence[str | None]:
+        """What the file calls each band."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The file's nodata tag."""
 
     def read(self, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read the pixels of some bands (0-based), or of all, (bands, height, width)."""

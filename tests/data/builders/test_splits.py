@@ -37,7 +37,7 @@ def chips_of_tiles(tiles, per_tile):
         ("T10SFGX_chip1", None),
         ("XT10SFG_chip1", None),
         ("chip_328_501", None),
-        ("T10SIO.x", None),  # I and O are no MGRS letters
+        ("T10SIO.x", None),  # MGRS leaves I and O out
     ],
 )
 def test_find_tile(name, tile):
