@@ -13,7 +13,7 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "finetune", help="fine-tune a model on labelled chips by a recipe", add_help=False, prefix_chars="\0"
     )
-    parser.add_argument("words", nargs="*")
+    parser.add_argument("words", nargs="*", help="recipes and options, see `prithvi-hf finetune --help`")
     parser.set_defaults(run=run)
 
 

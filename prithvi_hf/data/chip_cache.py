@@ -40,7 +40,7 @@ from prithvi_hf.rasters.selection import Window
 try:
     import fcntl
 except ImportError:  # not on Windows, where a file that is mapped cannot be deleted anyway
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 INDEX, PIXELS = "index.json", "pixels.bin"
@@ -74,7 +74,7 @@ class StoredRaster:
         limits: smallest and largest value, None where one is not finite.
     """
 
-    path: str
+    path: str | None
     name: str
     bands: tuple[int, ...] | None
     stored: tuple[int, ...]
@@ -97,9 +97,9 @@ class StoredRaster:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
 
         header = with_tuples(content["header"])
-        crs = None if header["crs"] is None else _read_crs(header["crs"])
-        header = _Header(**{**header, "crs": crs, "transform": Affine(*header["transform"])})
-        return cls(**{**with_tuples(content), "header": header})
+        header["crs"] = None if header["crs"] is None else _read_crs(header["crs"])
+        header["transform"] = Affine(*header["transform"])
+        return cls(**{**with_tuples(content), "header": _Header(**header)})
 
 
 @lru_cache(maxsize=256)
@@ -257,10 +257,9 @@ class CachedChips(torch.utils.data.Dataset):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"Expected a chip of {len(self)}, found {index}.")
         source = {**self.columns, **self.cache.columns}
-        columns: Mapping[str, Sequence[Any]] = {name: [source[name][i] for i in indices] for name in self.features}
-        if self.transform is not None:
-            columns = self.transform(columns)
-        return [{name: values[i] for name, values in columns.items()} for i in range(len(indices))]
+        columns = {name: [source[name][i] for i in indices] for name in self.features}
+        rows = columns if self.transform is None else self.transform(columns)
+        return [{name: values[i] for name, values in rows.items()} for i in range(len(indices))]
 
     def __repr__(self) -> str:
         return f"CachedChips({len(self)} chips, {self.cache.num_bytes:,} bytes in {os.fspath(self.cache.folder)!r})"
@@ -457,8 +456,11 @@ def _decode(raster: GeoTiffRaster, entry: StoredRaster, handle: int) -> StoredRa
         nodata_mask = None if entry.nodata_mask is None else narrowed.read_nodata_mask()
     except (ValueError, IndexError, OSError) as error:
         return str(error)
-    for array, offset in ((pixels, entry.pixels), (nodata_mask, entry.nodata_mask)):
-        content = memoryview(b"" if array is None else np.ascontiguousarray(array)).cast("B")
+    arrays = [(pixels, entry.pixels)]
+    if entry.nodata_mask is not None and nodata_mask is not None:
+        arrays.append((nodata_mask, entry.nodata_mask))
+    for array, offset in arrays:
+        content = np.ascontiguousarray(array).data.cast("B")
         while content:
             written = os.pwrite(handle, content, offset)
             content, offset = content[written:], offset + written

@@ -2,7 +2,6 @@
 """Passes over the chips of a split: each row is fetched and read once, in threads, with few chips in memory."""
 
 import hashlib
-import io
 import json
 import os
 from collections import deque
@@ -55,7 +54,9 @@ class Chip:
 
 
 def _sha256(raster: GeoTiffRaster) -> str:
-    with open(raster.path, "rb") if raster.content is None else io.BytesIO(raster.content) as file:
+    if raster.path is None:
+        return hashlib.sha256(raster.content or b"").hexdigest()
+    with open(raster.path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -105,6 +106,7 @@ def read_chips(
 
     # Opening files, which may fail, is left to the threads.
     total = None
+    fetches: Iterable[Callable[[], dict[str, Any]]]
     if isinstance(dataset, IterableDataset):
         fetches = (partial(dict, row) for row in dataset)
     else:

@@ -9,7 +9,7 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pyarrow as pa
 from datasets import DownloadConfig, Value
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
-StoredValue = dict[str, str | bytes | None]
-"""`{"path", "bytes"}`, as Arrow holds it."""
+class StoredValue(TypedDict):
+    """A GeoTIFF as Arrow holds it."""
+
+    path: str | None
+    bytes: "bytes | None"
 
 
 @dataclass
@@ -88,8 +91,9 @@ class GeoTiff:
         if isinstance(value, bytes | bytearray):
             return {"path": None, "bytes": bytes(value)}
         if isinstance(value, dict) and (value.get("path") is not None or value.get("bytes") is not None):
-            is_file = value.get("path") is not None and os.path.isfile(value["path"])
-            return {"path": value.get("path"), "bytes": None if is_file else value.get("bytes")}
+            path = value.get("path")
+            is_file = path is not None and os.path.isfile(path)
+            return {"path": path, "bytes": None if is_file else value.get("bytes")}
         from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
         if not isinstance(value, GeoTiffRaster):

@@ -37,8 +37,8 @@ def load_dataset(
         streaming (`bool`, *optional*, defaults to `False`): give iterable data sets, without a table in the cache.
             Sen1Floods11 is then read chip by chip from its bucket; data sets of the Hub, which lie there in archives,
             are downloaded first, and a warning says so.
-        options: options of the builder ([`Sen1Floods11Config`], [`HLSBurnScarsConfig`],
-            [`HLSIrrigationScenesConfig`], [`MultiTemporalCropConfig`], [`GeoTiffFolderConfig`]), and of
+        options: options of the builder ([`Sen1Floods11Config`], [`OfficialSplitsConfig`],
+            [`HLSIrrigationScenesConfig`], [`GeoTiffFolderConfig`]), and of
             `datasets.DatasetBuilder` such as `cache_dir` and `token`.
 
     Returns:

@@ -141,7 +141,7 @@ class SegmentationTransform:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_chips": {}}
 
-    def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+    def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, torch.Tensor] | dict[str, list[torch.Tensor]]:
         """Transform a batch of rows.
 
         Args:
@@ -162,7 +162,7 @@ class SegmentationTransform:
         batch: dict[str, list[torch.Tensor]] = {"pixel_values": [], **({"labels": []} if has_labels else {})}
         for image, mask in zip(images, masks, strict=True):
             _check_rasters(image, mask, has_labels)
-            inputs = self.image_processor([image], [mask] if has_labels else None, return_tensors="pt")
+            inputs = self.image_processor.preprocess([image], [mask] if has_labels else None, return_tensors="pt")
             # (num_channels, num_frames, height, width), (height, width)
             parts = [inputs[name][0] for name in batch]
             if self.train:
@@ -176,7 +176,7 @@ class SegmentationTransform:
     # ------------------------------------------------------------------ crops
 
     def _draw_batch(
-        self, images: Sequence[Image], masks: Sequence[GeoTiffRaster | None], size: tuple[int, int]
+        self, images: Sequence[Image], masks: Sequence[GeoTiffRaster], size: tuple[int, int]
     ) -> dict[str, torch.Tensor]:
         """Draw crops of several chips, each written to its place in one batch."""
         processor, options = self.image_processor, self.image_processor.checked_options()
@@ -200,7 +200,7 @@ class SegmentationTransform:
             self._write_example(*example)
         return {name: values, "labels": labels}
 
-    def _open_chip(self, image: Image, mask: GeoTiffRaster | None, crop_size: tuple[int, int]) -> _Chip:
+    def _open_chip(self, image: Image, mask: GeoTiffRaster, crop_size: tuple[int, int]) -> _Chip:
         """Check a chip. One whose pixels are in memory is looked at once, not for every crop."""
         frames, processor = _as_frames(image), self.image_processor
         key = (*map(id, frames), id(mask))  # of objects that the remembered chip keeps alive
@@ -218,9 +218,10 @@ class SegmentationTransform:
         whole = processor.open_image(image, mask)
         whole.nothing_missing = replacement_changes_nothing(whole.frames, whole.options)
         if whole.is_lasting:
-            has_known_mask = whole.mask_limits is not None and whole.mask.dtype.kind in "iu"
-            needs_no_look = has_known_mask and whole.nothing_missing and not whole.options.mask_nodata_labels
-            chip.in_memory, chip.is_plain = whole, chip.is_large and needs_no_look
+            chip.in_memory = whole
+            if whole.mask is not None and whole.mask.dtype.kind in "iu" and whole.mask_limits is not None:
+                needs_no_look = whole.nothing_missing and not whole.options.mask_nodata_labels
+                chip.is_plain = chip.is_large and needs_no_look
             self._chips[key] = chip
         return chip
 
@@ -235,17 +236,18 @@ class SegmentationTransform:
             The examples that are still to be written: those whose first crop holds no valid label, or all, where
             their chips are not plain.
         """
-        if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or not all(chip.is_plain for chip, *_ in examples):
+        plain = [chip.in_memory for chip, *_ in examples if chip.is_plain and chip.in_memory is not None]
+        if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or len(plain) < len(examples):
             return examples
-        smallest, largest = zip(*[chip.in_memory.mask_limits for chip, *_ in examples], strict=True)
+        smallest, largest = zip(*[whole.mask_limits for whole in plain if whole.mask_limits is not None], strict=True)
         limits = (min(smallest), max(largest))
         if find_ignored_between(limits, options) is None:
             return examples
         own, turns = labels if labels.dtype == np.int16 else np.empty(labels.shape, dtype=np.int16), []
-        for (chip, row, values, _), mask in zip(examples, own, strict=True):
+        for (chip, row, values, _), whole, mask in zip(examples, plain, own, strict=True):
             numbers = iter(row)
             turn = self._draw_turn(mask.shape, numbers)
-            crop = chip.in_memory.crop(_draw_window(chip, numbers))
+            crop = whole.crop(_draw_window(chip, numbers))
             mask[...] = crop.mask  # as it is in the file
             read = ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options)
             self._write_values(read.turn(*turn), values)
@@ -263,13 +265,15 @@ class SegmentationTransform:
         """Draw crops until one holds a valid label; after a few, place one on a valid label of the chip, if any."""
         numbers = iter(row)
         turn = self._draw_turn(labels.shape, numbers)
-        place = labels if chip.is_large else None
+        place = labels if chip.is_large else np.empty(chip.sides, dtype=labels.dtype)
         for _ in range(_MAX_DRAWS):
             crop = self._read(chip, _draw_window(chip, numbers), place)
-            if crop.labels.max() != IGNORED_LABEL or crop.labels.min() != IGNORED_LABEL:
+            if place.max() != IGNORED_LABEL or place.min() != IGNORED_LABEL:
                 break
         else:
-            valid = np.argwhere(self._read(chip).labels != IGNORED_LABEL)
+            all_labels = np.empty(chip.size, dtype=labels.dtype)
+            self._read(chip, None, all_labels)
+            valid = np.argwhere(all_labels != IGNORED_LABEL)
             if len(valid):
                 pixel = valid[next(numbers) % len(valid)].tolist()
                 crop = self._read(chip, _draw_window(chip, numbers, pixel), place)
@@ -283,10 +287,10 @@ class SegmentationTransform:
         # Reflection goes back and forth where a chip is smaller than its padding.
         extra = [(0, whole - side) for whole, side in zip(labels.shape, chip.sides, strict=True)]
         values[...] = turn_array(np.pad(small, [(0, 0), (0, 0), *extra], mode="reflect"), *turn)
-        labels[...] = turn_array(np.pad(crop.labels, extra, constant_values=IGNORED_LABEL), *turn)
+        labels[...] = turn_array(np.pad(place, extra, constant_values=IGNORED_LABEL), *turn)
 
-    def _read(self, chip: _Chip, window: Window | None = None, labels: np.ndarray | None = None) -> ReadImage:
-        """Read a part of a chip, or everything, as [`PrithviImageProcessor.read_image`] does."""
+    def _read(self, chip: _Chip, window: Window | None, labels: np.ndarray) -> ReadImage:
+        """Read a part of a chip, or everything, as [`PrithviImageProcessor.read_image`] does; labels get a place."""
         check_units = self._crops_checked < _CROPS_CHECKED_FOR_UNITS
         self._crops_checked += check_units
         if chip.in_memory is not None:
@@ -368,4 +372,4 @@ def _draw_window(chip: _Chip, numbers: Iterator[int], pixel: Sequence[int] | Non
         first = 0 if pixel is None else max(0, pixel[axis] - side + 1)
         last = size - side if pixel is None else min(size - side, pixel[axis])
         starts.append(first + next(numbers) % (last + 1 - first))
-    return (*starts, *chip.sides)
+    return starts[0], starts[1], *chip.sides

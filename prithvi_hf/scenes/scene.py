@@ -36,7 +36,6 @@ from prithvi_hf.rasters.opening import (
     open_whole,
 )
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
-from prithvi_hf.scenes.rows import read_blocks_or_nodata
 
 
 COORDINATES = {"time": "temporal_coords", "location": "location_coords"}
@@ -450,4 +449,4 @@ def _is_folder(part: Any) -> bool:
     return _is_path(part) and "://" not in os.fspath(part) and os.path.isdir(part)
 
 
-__all__ = ["COORDINATES", "FrameWarning", "Scene", "open_scene", "read_blocks_or_nodata", "scene_coordinates"]
+__all__ = ["COORDINATES", "FrameWarning", "Scene", "open_scene", "scene_coordinates"]

@@ -4,51 +4,26 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypedDict
+from typing import Any, ClassVar, TypeAlias
 
-from datasets import (
-    BuilderConfig,
-    Dataset,
-    DatasetDict,
-    DownloadManager,
-    Features,
-    GeneratorBasedBuilder,
-    IterableDataset,
-    IterableDatasetDict,
-    List,
-    Split,
-    SplitGenerator,
-    StreamingDownloadManager,
-    Value,
-    config,
-)
+import datasets
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.files import list_files
-from prithvi_hf.data.builders.splits import PUBLISHED, arrange_splits, check_split_options
+from prithvi_hf.data.builders.files import ChipRow, list_files
+from prithvi_hf.data.builders.splits import PUBLISHED, check_split_options
 from prithvi_hf.data.geotiff import GeoTiff
 
 
 logger = logging.get_logger(__name__)
 
-AnyDownloadManager: TypeAlias = DownloadManager | StreamingDownloadManager
+AnyDownloadManager: TypeAlias = datasets.DownloadManager | datasets.StreamingDownloadManager
 
 # Part of every cache key: raise it when rows of the same files come out differently.
 _CODE_VERSION = "2"
 # What a folder's listing is keyed on; logs or outputs beside the data change nothing.
 _DATA_SUFFIXES = (".tif", ".tiff", ".csv", ".txt", ".json", ".geojson")
-
-
-class ChipRow(TypedDict, total=False):
-    """One chip: its files by path, its id, and its day or, with several frames, days as ISO text."""
-
-    image: str | list[str]
-    mask: str | None
-    id: str
-    date: str | None
-    dates: list[str | None]
 
 
 def make_features(
@@ -58,25 +33,28 @@ def make_features(
     *,
     frames_are_files: bool = False,
     multi_date: bool = False,
-) -> Features:
+) -> datasets.Features:
     """Make the columns of a dataset of chips: `image`, `mask`, `id`, and `date` or `dates`.
 
-    Args:
-        band_names (`Sequence[str]`, *optional*): names of an image file's bands, in file order.
-        class_names (`Sequence[str]`, *optional*): names of the classes, in the order of a model's labels.
-        class_colors (`Sequence[str]`, *optional*): their colours, "#rrggbb".
-        frames_are_files (`bool`, *optional*, defaults to `False`): `image` is a list of GeoTIFFs, one per frame.
-        multi_date (`bool`, *optional*, defaults to `False`): `dates`, one per frame, stand in place of `date`.
+    Bands are in file order, classes in the order of a model's labels, colours "#rrggbb". With `frames_are_files`
+    `image` is a list of GeoTIFFs, one per frame; with `multi_date` there are `dates`, one per frame, and no `date`.
     """
     bands, names, colors = (
         None if given is None else list(given) for given in (band_names, class_names, class_colors)
     )
     image, mask = GeoTiff(band_names=bands), GeoTiff(class_names=names, class_colors=colors)
-    date = {"dates": List(Value("string"))} if multi_date else {"date": Value("string")}
-    return Features({"image": List(image) if frames_are_files else image, "mask": mask, "id": Value("string"), **date})
+    date = {"dates": datasets.List(datasets.Value("string"))} if multi_date else {"date": datasets.Value("string")}
+    return datasets.Features(
+        {
+            "image": datasets.List(image) if frames_are_files else image,
+            "mask": mask,
+            "id": datasets.Value("string"),
+            **date,
+        }
+    )
 
 
-class ChipBuilder(GeneratorBasedBuilder):
+class ChipBuilder(datasets.GeneratorBasedBuilder):
     """Base of builders that pair image and mask files and yield one row per chip, without reading a pixel.
 
     Subclasses set `DATASET_NAME`, which is the name of their module, and give `_info` and `_make_rows`; public ones
@@ -121,10 +99,10 @@ class ChipBuilder(GeneratorBasedBuilder):
         """Return the checked rows of each split; errors raised here reach the user as they are."""
         raise NotImplementedError
 
-    def _split_generators(self, dl_manager: AnyDownloadManager) -> list[SplitGenerator]:
+    def _split_generators(self, dl_manager: AnyDownloadManager) -> list[datasets.SplitGenerator]:
         splits = self._make_rows(dl_manager)
         # A list is what `datasets` divides among the shards of a stream and the processes of `num_proc`.
-        return [SplitGenerator(name=name, gen_kwargs={"rows": rows}) for name, rows in splits.items()]
+        return [datasets.SplitGenerator(name=name, gen_kwargs={"rows": rows}) for name, rows in splits.items()]
 
     def _generate_examples(self, rows: list[ChipRow]) -> Iterator[tuple[str, ChipRow]]:
         for row in rows:
@@ -132,7 +110,7 @@ class ChipBuilder(GeneratorBasedBuilder):
 
 
 @dataclass
-class HubChipConfig(BuilderConfig):
+class HubChipConfig(datasets.BuilderConfig):
     """Options of datasets on the Hugging Face Hub.
 
     Args:
@@ -165,9 +143,9 @@ class HubChipBuilder(ChipBuilder):
     BUILDER_CONFIG_CLASS = HubChipConfig
 
     def __init__(self, *, cache_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
-        self._download_dir = config.DOWNLOADED_DATASETS_PATH
+        self._download_dir = datasets.config.DOWNLOADED_DATASETS_PATH
         if cache_dir is not None:
-            self._download_dir = os.path.join(cache_dir, config.DOWNLOADED_DATASETS_DIR)
+            self._download_dir = os.path.join(cache_dir, datasets.config.DOWNLOADED_DATASETS_DIR)
         super().__init__(cache_dir=cache_dir, **kwargs)
 
     def download(self) -> str:
@@ -211,35 +189,24 @@ class OfficialSplitsBuilder(HubChipBuilder):
 
     BUILDER_CONFIG_CLASS = OfficialSplitsConfig
 
-    def as_dataset(self, split: str | Split | None = None, **kwargs: Any) -> Dataset | DatasetDict:
+    def as_dataset(
+        self, split: str | datasets.Split | None = None, **kwargs: Any
+    ) -> datasets.Dataset | datasets.DatasetDict:
         """As in `datasets.DatasetBuilder`; warns when `test` is given and is not independent of `validation`."""
         self._warn_about_test(split)
         return super().as_dataset(split, **kwargs)
 
     def as_streaming_dataset(
         self, split: str | None = None, base_path: str | None = None
-    ) -> IterableDataset | IterableDatasetDict:
+    ) -> datasets.IterableDataset | datasets.IterableDatasetDict:
         """As in `datasets.DatasetBuilder`; warns when `test` is given and is not independent of `validation`."""
         self._warn_about_test(split)
         return super().as_streaming_dataset(split, base_path)
 
-    def _warn_about_test(self, split: str | Split | None) -> None:
+    def _warn_about_test(self, split: str | datasets.Split | None) -> None:
         # Here and not where rows are made: those come from the cache the next time.
         if self.config.split_scheme == PUBLISHED and (split is None or "test" in str(split)):
             logger.warning(
                 f"{self.DATASET_NAME}: test holds the validation chips, as the original evaluates, so a checkpoint "
                 "that is chosen by validation is reported too well. An independent test: split_scheme='three_way'."
             )
-
-    def _arrange(
-        self,
-        rows: Mapping[str, Sequence[ChipRow]],
-        find_groups: Callable[[Sequence[str], str], Mapping[str, str]],
-        kind: str,
-    ) -> dict[str, list[ChipRow]]:
-        """Divide the rows of the official splits by `split_scheme`; see [`arrange_splits`]."""
-        train, validation = ([row["id"] for row in rows.get(split, ())] for split in ("train", "validation"))
-        options = self.config.split_scheme, self.config.split_seed
-        splits = arrange_splits(self.DATASET_NAME, train, validation, *options, find_groups, kind)
-        by_id = {row["id"]: row for part in rows.values() for row in part}
-        return {split: [by_id[chip] for chip in chips] for split, chips in splits.items()}

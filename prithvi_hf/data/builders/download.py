@@ -20,7 +20,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from datasets.utils import logging, tqdm
@@ -52,6 +54,7 @@ MAX_UNBACKED_BYTES = 256 * 2**20
 MAX_EXPANSION = 100
 MAX_MEMBERS = 1_000_000
 
+_REFUSED = "Do not extract this archive; download it from its publisher."
 _DATA_SUFFIXES = (".tif", ".tiff", ".txt", ".csv", ".json", ".geojson")
 _DECOMPRESSORS: dict[bytes, Callable[..., io.BufferedIOBase]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
@@ -62,7 +65,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzi
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
 _THREADS = 8
-_HTTP_NOT_FOUND = 404
+_CHUNK = 2**20
 
 
 class ArchiveError(ValueError):
@@ -163,9 +166,8 @@ def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None
         ) from error
     files: list[RepoFile] = []
     for entry in entries:
-        parts = split_inner_path(entry.path)
         known = entry.path.lower().endswith((*ARCHIVE_SUFFIXES, *_DATA_SUFFIXES))
-        if isinstance(entry, RepoFile) and known and parts and not is_hidden(parts):
+        if isinstance(entry, RepoFile) and known and clean_path(entry.path):
             files.append(entry)
     if not files:
         raise FileNotFoundError(
@@ -186,9 +188,8 @@ def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None
     look = {"total": sum(file.size for file in files), "unit": "B", "unit_scale": True, "disable": None}
     with _SharedBar(desc=f"Downloading {repo_id}", **look) as bar, ThreadPoolExecutor(_THREADS) as pool:
         try:
-            for transfer in as_completed(
-                [pool.submit(_fetch, api, repo_id, commit, file, source, bar) for file in files]
-            ):
+            transfers = [pool.submit(_fetch, api, repo_id, commit, file, source, bar) for file in files]
+            for transfer in as_completed(transfers):
                 transfer.result()
         finally:  # also on Ctrl-C: transfers under way end at their next chunk
             bar.stopped = True
@@ -274,14 +275,10 @@ def _fetch(api: HfApi, repo_id: str, commit: str, file: RepoFile, folder: Path, 
 
 
 def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
-    """Extract the regular files of an archive into a folder.
+    """Extract the regular files of an archive (.zip; .tar, plain or with gzip, bzip2 or xz) into an existing folder.
 
     Hidden files, and with them the `._*` copies of macOS, are left out. What is written before an error stays: extract
     into a folder that is thrown away then.
-
-    Args:
-        archive (`str` or `os.PathLike`): a .zip, or a .tar, plain or compressed with gzip, bzip2 or xz.
-        folder (`str` or `os.PathLike`): an existing folder.
 
     Raises:
         ArchiveError: a damaged or truncated archive, an unknown format, a member that is not a regular file or leads
@@ -289,7 +286,7 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
         OSError: the disk is full, or cannot be written.
     """
     name, size = os.fspath(archive), os.path.getsize(archive)
-    guard = _Guard(name, max(MAX_UNBACKED_BYTES, MAX_EXPANSION * size))
+    unpacking = _Unpacking(name, Path(folder), max(MAX_UNBACKED_BYTES, MAX_EXPANSION * size))
     look = {"desc": f"Extracting {os.path.basename(name)}", "disable": None}
     try:
         with open(archive, "rb") as file, tqdm.wrapattr(file, "read", total=size, **look) as watched:
@@ -298,30 +295,26 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
             if start == b"PK":
                 with zipfile.ZipFile(watched) as zipped:
                     for entry in zipped.infolist():
-                        kind, encrypted = entry.external_attr >> 16 & 0o170000, entry.flag_bits & 1
-                        regular = kind in (0, 0o100000) and not encrypted
-                        if path := guard.find_path(entry.filename, entry.is_dir(), regular):
-                            guard.spend(entry.file_size)  # more than it states does not come out
-                            entry.filename = path
-                            zipped.extract(entry, folder)
+                        regular = entry.external_attr >> 16 & 0o170000 in (0, 0o100000) and not entry.flag_bits & 1
+                        unpacking.count(entry.file_size)  # more than it states does not come out
+                        if path := unpacking.find_path(entry.filename, entry.is_dir(), regular):
+                            with zipped.open(entry) as source:
+                                unpacking.write(source, path)
                 return
             # Bytes are counted as they come out, headers and skipped members too. "r|" reads forward only, block by
-            # block: even a header that claims gigabytes meets the guard first.
-            stream = CallbackIOWrapper(
-                guard.spend, _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
-            )
+            # block: even a header that claims gigabytes meets the limit first.
+            decompressed = _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
+            stream = CallbackIOWrapper(unpacking.count, decompressed)
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 for member in tar:
                     regular = member.isreg() and not member.issparse()
-                    if path := guard.find_path(member.name, member.isdir(), regular):
-                        tar.extract(member.replace(name=path), folder, set_attrs=False, filter="data")
+                    if path := unpacking.find_path(member.name, member.isdir(), regular):
+                        unpacking.write(tar.extractfile(member), path)
             # The checksum stands at the end of a compressed stream, behind the archive's own end.
-            while stream.read(2**20):
+            while stream.read(_CHUNK):
                 pass
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ArchiveError(
-            f"{name}: expected each file once, found {error.filename!r} as a file and as a folder. {_REFUSED}"
-        ) from error
+        raise ArchiveError(f"{name}: expected each file once, found {error.filename!r} again. {_REFUSED}") from error
     except _DAMAGE as error:
         raise ArchiveError(
             f"{name}: expected a whole archive, found it damaged or cut off ({str(error) or type(error).__name__}). "
@@ -329,19 +322,19 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
         ) from error
 
 
-_REFUSED = "Do not extract this archive; download it from its publisher."
+@dataclass
+class _Unpacking:
+    """An archive on its way into a folder, and how many bytes it may hold."""
 
+    archive: str
+    folder: Path
+    allowed: int
+    spent: int = 0
+    members: int = 0
 
-class _Guard:
-    """What an archive may still unpack to, and to which paths."""
-
-    def __init__(self, archive: str, allowed: int) -> None:
-        self.archive, self.allowed, self.spent, self.members = archive, allowed, 0, 0
-        self.paths: set[str] = set()
-
-    def spend(self, count: int) -> None:
+    def count(self, size: int) -> None:
         """Count bytes of content."""
-        self.spent += count
+        self.spent += size
         if self.spent > self.allowed:
             raise ArchiveError(
                 f"{self.archive}: expected at most {self.allowed:,} bytes of content for an archive of its size, "
@@ -350,54 +343,41 @@ class _Guard:
             )
 
     def find_path(self, name: str, is_folder: bool, is_regular: bool) -> str | None:
-        """Check a member and give its path below the folder; None for what is left out."""
+        """Check a member and give its path below the folder; None or "" for what is left out."""
         self.members += 1
         if self.members > MAX_MEMBERS:
             raise ArchiveError(f"{self.archive}: expected at most {MAX_MEMBERS:,} files, found more. Do not use it.")
         if is_folder:
             return None
-        if not is_regular:
-            raise ArchiveError(
-                f"{self.archive}: expected regular files without password, found {name!r}, a link, device, sparse or "
-                f"encrypted file. {_REFUSED}"
-            )
-        parts = split_inner_path(name)
-        if parts is None:
-            raise ArchiveError(
-                f"{self.archive}: expected paths inside the archive's own folder, found {name!r}. {_REFUSED}"
-            )
-        path = "/".join(parts)
-        if not parts or is_hidden(parts):
-            return None
-        if path in self.paths:
-            raise ArchiveError(f"{self.archive}: expected each file once, found {name!r} twice. {_REFUSED}")
-        self.paths.add(path)
+        path = clean_path(name)
+        if path is None or not is_regular:
+            expected = "paths inside the archive's own folder" if path is None else "regular files without password"
+            raise ArchiveError(f"{self.archive}: expected {expected}, found {name!r}. {_REFUSED}")
         return path
 
+    def write(self, source: IO[bytes] | None, path: str) -> None:
+        """Write a member; where there is a file already, it came twice."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as file:
+            if source is not None:  # tarfile's types allow it for folders
+                shutil.copyfileobj(source, file, _CHUNK)
 
-def split_inner_path(name: str) -> list[str] | None:
-    """Split a path that somebody else chose into its parts; None when it leads, or may lead, out of its folder."""
+
+def clean_path(name: str) -> str | None:
+    """Clean a path that somebody else chose: None where it may lead out of its folder, "" where it is hidden."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    outside = name.startswith(("/", "\\")) or ".." in parts or any(":" in part or "\0" in part for part in parts)
-    return None if outside else parts
-
-
-def is_hidden(parts: list[str]) -> bool:
-    """Whether a path is a hidden file or is in a hidden folder, as the side files of macOS are."""
-    return "__MACOSX" in parts or any(part.startswith(".") for part in parts)
+    if name.startswith(("/", "\\")) or ".." in parts or any(":" in part or "\0" in part for part in parts):
+        return None
+    hidden = "__MACOSX" in parts or any(part.startswith(".") for part in parts)  # the side files of macOS are so
+    return "" if hidden else "/".join(parts)
 
 
 def check_bucket_digests(files: Mapping[str, str]) -> None:
-    """Compare downloaded files with the MD5 digests that Google's storage states for them (`x-goog-hash`).
-
-    Files for which a server states none are left as they are.
-
-    Args:
-        files (`Mapping[str, str]`): local paths by the address they were downloaded from.
+    """Compare downloaded files, local paths by address, with the MD5 that Google's storage states for each address.
 
     Raises:
-        DownloadError: files differ from their digest, and are deleted so that the next run fetches them again; or the
-            server does not answer.
+        DownloadError: files differ, and are deleted so that the next run fetches them again; or no answer.
     """
 
     def is_right(url: str) -> bool:
@@ -426,33 +406,27 @@ def check_bucket_digests(files: Mapping[str, str]) -> None:
 def explain_bucket_errors(what: str, base_url: str) -> Iterator[None]:
     """Explain why the files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause.
 
-    Args:
-        what (`str`): what is looked for, for the message.
-        base_url (`str`): where it is looked for.
-
     Raises:
         FileNotFoundError: the server has no such file.
         DownloadError: the server cannot be reached, or the connection broke.
     """
+    from aiohttp import ClientError  # slow to import
+
     try:
         yield
-    except Exception as error:
-        from aiohttp import ClientError  # slow to import, and loaded already where it was raised
-
-        of_network = isinstance(error, FileNotFoundError | ConnectionError | TimeoutError | ClientError)
-        if isinstance(error, DownloadError) or not of_network or getattr(error, "filename", None) is not None:
-            raise  # of the program or of a local file
+    except (FileNotFoundError, ConnectionError, TimeoutError, ClientError) as error:
+        if getattr(error, "filename", None) is not None:
+            raise  # of a local file
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        is_missing = isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == _HTTP_NOT_FOUND
+        is_missing = isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404
         texts = dict.fromkeys(_write_sentence(part).removesuffix(".") for part in (error, cause))
-        found = f"no file at {_write_sentence(error)}" if is_missing else f"{': '.join(texts)}."
         kind: type[OSError] = FileNotFoundError if is_missing else DownloadError
         raise kind(
-            f"{base_url}: expected {what}, found: {found} Check the connection and base_url and run this again, which "
-            "continues with the files that are missing; or download the dataset elsewhere and pass its folder as "
-            "data_dir."
+            f"{base_url}: expected {what}, found: {'no file at ' if is_missing else ''}{': '.join(texts)}. Check the "
+            "connection and base_url and run this again, which continues with the files that are missing; or download "
+            "the dataset elsewhere and pass its folder as data_dir."
         ) from error
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import PurePosixPath
+from typing import TypedDict
 
 from datasets import DownloadConfig
 from datasets.utils import logging
@@ -18,6 +19,16 @@ _MAX_DEPTH = 8
 _EXAMPLES = 5
 # 2022-06-21, 2022/6/21, 20220621 or, by the day of the year, 2022172; a time of day may follow.
 _DAY = re.compile(r"(\d{4})(?:[-/](\d{1,2})[-/](\d{1,2})|(\d{2})(\d{2})|(\d{3}))(?=$|[T ])")
+
+
+class ChipRow(TypedDict, total=False):
+    """One chip: its files by path, its id, and its day or, with several frames, days as ISO text."""
+
+    image: str | list[str]
+    mask: str | None
+    id: str
+    date: str | None
+    dates: list[str | None]
 
 
 def list_files(folder: str) -> dict[str, str]:
@@ -65,11 +76,7 @@ def make_ids(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
 
 
 def read_day(text: str, source: str) -> str | None:
-    """Read a day, with or without a time of day, as ISO text; None where the text says that there is none.
-
-    Raises:
-        ValueError: the text is not a day; the message starts with `source`.
-    """
+    """Read a day, with or without a time of day, as ISO text; None where the text says that there is none."""
     text = text.strip()
     if text.lower() in ("", "nan", "nat", "none"):
         return None
@@ -97,12 +104,7 @@ def show_some(names: Collection[str]) -> str:
 
 
 def check_ids(ids: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> None:
-    """Check that a list names chips, each once, and that each has all of its files.
-
-    Args:
-        ids (`Sequence[str]`): the chips that are wanted.
-        found (`Mapping[str, Collection[str]]`): ids for which there is a file, by kind of file ("image", "mask").
-        source (`str`): where the ids come from, for messages.
+    """Check that a list names chips, each once, and that each has a file of each kind ("image", "mask").
 
     Raises:
         ValueError: an empty list or an id listed twice.
@@ -130,11 +132,7 @@ def index_by_chip(files: Mapping[str, str], suffix: str) -> dict[str, str]:
 
 
 def index_by_name(paths: Mapping[str, str], wanted: re.Pattern[str], data_dir: str) -> dict[str, str]:
-    """Index the files whose own name matches a pattern by that name, wherever they are below the dataset's folder.
-
-    Raises:
-        ValueError: two files of one name.
-    """
+    """Index the files whose own name matches a pattern by that name; two of one name are a ValueError."""
     named: dict[str, str] = {}
     for relative, path in paths.items():
         name = relative.rpartition("/")[2]
@@ -150,15 +148,9 @@ def index_by_name(paths: Mapping[str, str], wanted: re.Pattern[str], data_dir: s
 
 
 def find_folders(paths: Mapping[str, str], names: Sequence[str], data_dir: str) -> dict[str, dict[str, str]]:
-    """Find folders of GeoTIFF files by their own names, wherever they are below the dataset's folder.
+    """Find the .tif files, {file name: path}, of folders of these names, wherever they are below the dataset's folder.
 
-    Returns:
-        `dict[str, dict[str, str]]`: for each folder that is there its .tif files, {file name: path}. A copy of the
-        validation chips alone is enough to evaluate; a warning says what is missing.
-
-    Raises:
-        FileNotFoundError: none of the folders is there and holds a .tif file.
-        ValueError: two folders of one name.
+    A copy of the validation chips alone is enough to evaluate; a warning says what is missing.
     """
     found: dict[str, dict[str, dict[str, str]]] = {name: {} for name in names}
     for relative, path in paths.items():

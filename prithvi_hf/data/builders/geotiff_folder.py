@@ -2,7 +2,7 @@
 """The user's own chips: folders of GeoTIFF images and masks, paired by file name."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +10,9 @@ from datasets import BuilderConfig, DatasetInfo
 from datasets.utils import logging
 
 from prithvi_hf.data.builders import find_public_datasets
-from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, ChipRow, make_features
+from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, make_features
 from prithvi_hf.data.builders.download import ARCHIVE_SUFFIXES
-from prithvi_hf.data.builders.files import check_ids, list_files, make_ids, read_ids, show_some
+from prithvi_hf.data.builders.files import ChipRow, check_ids, list_files, make_ids, read_ids, show_some
 
 
 logger = logging.get_logger(__name__)
@@ -22,6 +22,14 @@ _SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
+}
+_EXPECTED = {
+    "image_suffix": "a text such as '_merged.tif', or a list of such texts, one per frame",
+    "mask_suffix": "a text such as '_mask.tif'",
+    "image_dir": "the path of a folder",
+    "mask_dir": "the path of a folder",
+    "splits": "a mapping from each split to its folder, its text file of ids, or a list of ids, as in "
+    "{train: train.txt, validation: ['a', 'b']}",
 }
 
 
@@ -114,8 +122,7 @@ class GeoTiffFolder(ChipBuilder):
         )
         same_folder = config.mask_dir is None or config.mask_dir == config.image_dir
         if same_folder and config.require_masks and mask in images:
-            if not _hold_geotiffs(config.data_dir, _join(config.data_dir, config.image_dir or "")):
-                raise FileNotFoundError(_describe_missing_geotiffs(config.data_dir))
+            _check_geotiffs(config.data_dir, _join(config.data_dir, config.image_dir or ""))
             raise ValueError(
                 "geotiff_folder: expected file names that tell images and masks in one folder apart, found both "
                 f"ending in {mask or '.tif'}. Give mask_suffix or mask_dir, or require_masks=False for chips without "
@@ -129,26 +136,38 @@ class GeoTiffFolder(ChipBuilder):
     def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
         config = self.config
         folders = _join(config.data_dir, config.image_dir or ""), _join(config.data_dir, self._mask_dir)
-        if config.splits is not None:
-            rows = {split: self._make_split(split, source, folders) for split, source in config.splits.items()}
-            seen: dict[str, str] = {}
-            for split, chips in rows.items():
-                paths = [str(row["image"]) for row in chips]
-                if shared := sorted({seen[path] for path in paths if path in seen}):
-                    logger.warning(f"geotiff_folder: split {split} shares chips with {', '.join(shared)}.")
-                seen.update(dict.fromkeys(paths, split))
-            return rows
-        found: dict[str, tuple[str, str]] = {}
-        for split, names in _SPLIT_FOLDERS.items():
-            places = {name: place for name in names if (place := self._find_split_folders(name))}
-            if len(places) > 1:
+        sources = dict(config.splits or {})
+        for split, names in _SPLIT_FOLDERS.items() if config.splits is None else ():
+            found = [name for name in names if self._find_split_folders(name)]
+            if len(found) > 1:
                 raise ValueError(
-                    f"{config.data_dir}: expected one folder for split {split}, found {list(places)}. Name the one to "
-                    "use with the option splits."
+                    f"{config.data_dir}: expected one folder for split {split}, found {found}. Name the one to use "
+                    "with the option splits."
                 )
-            if places:
-                (found[split],) = places.values()
-        return {split: self._pair(*place, split) for split, place in (found or {"train": folders}).items()}
+            if found:
+                sources[split] = found[0]
+        given = [suffix for suffix in (*config.image_suffixes, config.mask_suffix) if suffix]
+        endings = [*given, *_EXTENSIONS]
+        rows: dict[str, list[ChipRow]] = {}
+        for split, source in sources.items():
+            if not isinstance(source, str):
+                rows[split] = self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
+            elif place := self._find_split_folders(source):
+                rows[split] = self._pair(*place, split)
+            elif os.path.isfile(path := _join(config.data_dir, source)):
+                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
+            else:
+                raise FileNotFoundError(
+                    f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option "
+                    "splits."
+                )
+        seen: dict[str, str] = {}
+        for split, chips in rows.items():
+            paths = [str(row["image"]) for row in chips]
+            if shared := sorted({seen[path] for path in paths if path in seen}):
+                logger.warning(f"geotiff_folder: split {split} shares chips with {', '.join(shared)}.")
+            seen.update(dict.fromkeys(paths, split))
+        return rows or {"train": self._pair(*folders, "train")}
 
     @property
     def _mask_dir(self) -> str:
@@ -161,21 +180,6 @@ class GeoTiffFolder(ChipBuilder):
         inside = _join(root, image_dir, name), _join(root, self._mask_dir, name)
         return next((place for place in (around, inside) if os.path.isdir(place[0])), None)
 
-    def _make_split(self, split: str, source: str | Sequence[str], folders: tuple[str, str]) -> list[ChipRow]:
-        """Make the rows of a split that the option `splits` names: a folder, a list in a file or a list in place."""
-        given = [suffix for suffix in (*self.config.image_suffixes, self.config.mask_suffix) if suffix]
-        endings = [*given, *_EXTENSIONS]
-        if not isinstance(source, str):
-            return self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
-        if place := self._find_split_folders(source):
-            return self._pair(*place, split)
-        path = _join(self.config.data_dir, source)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option splits."
-            )
-        return self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
-
     def _pair(self, image_dir: str, mask_dir: str, split: str, ids: list[str] | None = None) -> list[ChipRow]:
         """Pair the files of two folders, which may be one; ids name and order the chips that are wanted."""
         suffixes, mask_suffix = self.config.image_suffixes, self.config.mask_suffix
@@ -183,7 +187,14 @@ class GeoTiffFolder(ChipBuilder):
         rivals = [*suffixes, mask_suffix] if together and mask_suffix is not None else suffixes
         frames = [_match(image_dir, suffix, rivals) for suffix in suffixes]
         if not any(frames):
-            raise FileNotFoundError(_describe_missing_images(image_dir, suffixes, self.config.data_dir))
+            _check_geotiffs(self.config.data_dir, image_dir)
+            names = [name for name in sorted(os.listdir(image_dir)) if not name.startswith(".")]
+            expected = " or ".join(suffix or "/".join(_EXTENSIONS[:2]) for suffix in suffixes)
+            holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
+            raise FileNotFoundError(
+                f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
+                f"{_suggest_public_dataset(self.config.data_dir)}"
+            )
         if together and mask_suffix is None:
             masks = {}
         else:
@@ -203,44 +214,31 @@ class GeoTiffFolder(ChipBuilder):
         return [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip, "date": None} for chip in ids]
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
-
-
-# Option -> (what it may be besides None, in words, remedy).
-_TYPES: dict[str, tuple[Callable[[object], bool], str, str]] = {
-    "image_suffix": (
-        lambda value: _is_text(value) or _is_list_of_texts(value),
-        "a text such as '_merged.tif', or a list of such texts, one per frame",
-        "Put numbers in quotes.",
-    ),
-    "mask_suffix": (_is_text, "a text such as '_mask.tif'", "Put numbers in quotes."),
-    "image_dir": (_is_text, "the path of a folder", "Put numbers in quotes."),
-    "mask_dir": (_is_text, "the path of a folder", "Put numbers in quotes."),
-    "splits": (
-        lambda value: (
-            isinstance(value, Mapping)
-            and len(value) > 0
-            and all(map(_is_text, value))
-            and all(_is_text(source) or _is_list_of_texts(source) for source in value.values())
-        ),
-        "a mapping from each split to its folder, its text file of ids, or a list of ids",
-        "Write it as {train: train.txt, validation: ['a', 'b']}, ids that are numbers in quotes.",
-    ),
-    "require_masks": (lambda value: isinstance(value, bool), "true or false", "Write it without quotes."),
-}
-
-
 def _check_types(options: Mapping[str, object]) -> None:
     """Check what YAML and JSON files give as options, which may be of any type; a wrong one is a ValueError."""
-    for name, (fits, expected, remedy) in _TYPES.items():
-        value = options.get(name, getattr(GeoTiffFolderConfig, name))
-        if not fits(value) and (value is not None or name == "require_masks"):
-            raise ValueError(f"geotiff_folder: expected {name} as {expected}, found {value!r}. {remedy}")
+
+    def is_text(value: object) -> bool:
+        return isinstance(value, str) and value != ""
+
+    def is_list(value: object) -> bool:
+        return isinstance(value, list | tuple) and all(map(is_text, value))
+
+    for name, expected in _EXPECTED.items():
+        value = options.get(name)
+        right = is_text(value) or (name == "image_suffix" and is_list(value))
+        if name == "splits":
+            sources = value if isinstance(value, Mapping) else {}
+            right = len(sources) > 0 and all(map(is_text, sources))
+            right = right and all(is_text(source) or is_list(source) for source in sources.values())
+        if value is not None and not right:
+            raise ValueError(
+                f"geotiff_folder: expected {name} as {expected}, found {value!r}. Put ids and numbers in quotes."
+            )
+    required = options.get("require_masks", True)
+    if not isinstance(required, bool):
+        raise ValueError(
+            f"geotiff_folder: expected require_masks as true or false, found {required!r}. Write it without quotes."
+        )
 
 
 def _join(*parts: str) -> str:
@@ -274,31 +272,17 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
     return found
 
 
-def _hold_geotiffs(*folders: str) -> bool:
-    """Whether there is a GeoTIFF below any of the folders; a missing folder has none."""
-    return any(name.endswith(_EXTENSIONS) for place in folders if os.path.isdir(place) for name in list_files(place))
-
-
-def _describe_missing_geotiffs(folder: str) -> str:
-    """Say that a folder holds no GeoTIFF, and what it holds instead."""
-    names = list(list_files(folder))
-    found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
-    packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
-    remedy = "Extract the archives" if packed else "Check the path"
-    return f"{folder}: expected GeoTIFF files (.tif, .tiff) in it or below it, found {found}. {remedy}."
-
-
-def _describe_missing_images(folder: str, suffixes: list[str | None], data_dir: str) -> str:
-    """Say that a folder holds no image of the suffixes, and what it holds instead."""
-    if not _hold_geotiffs(folder, data_dir):
-        return _describe_missing_geotiffs(data_dir)
-    names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
-    expected = " or ".join(suffix or "/".join(_EXTENSIONS[:2]) for suffix in suffixes)
-    holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
-    return (
-        f"{folder}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
-        f"{_suggest_public_dataset(data_dir)}"
-    )
+def _check_geotiffs(data_dir: str, folder: str) -> None:
+    """Raise unless there is a GeoTIFF below a dataset's folder, or below one of its folders that may be elsewhere."""
+    names = list(list_files(data_dir))
+    others = list_files(folder) if os.path.isdir(folder) else ()
+    if not any(name.endswith(_EXTENSIONS) for name in (*names, *others)):
+        found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
+        packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
+        raise FileNotFoundError(
+            f"{data_dir}: expected GeoTIFF files (.tif, .tiff) in it or below it, found {found}. "
+            f"{'Extract the archives' if packed else 'Check the path'}."
+        )
 
 
 def _suggest_public_dataset(folder: str) -> str:
@@ -306,9 +290,5 @@ def _suggest_public_dataset(folder: str) -> str:
     names = find_public_datasets(list_files(folder))
     if not names:
         return ""
-    if len(names) == 1:
-        return f" The files look like those of {names[0]}, which needs no such options: --dataset {names[0]}."
-    return (
-        f" The files look like those of {' and '.join(names)}, which need no such options: point data_dir at the "
-        f"folder of one of them and name it, as in --dataset {names[0]}."
-    )
+    where = f"name it: --dataset {names[0]}" if len(names) == 1 else "point data_dir at the folder of one and name it"
+    return f" The files look like those of {' and '.join(names)}, which needs no such options: {where}."

@@ -2,14 +2,13 @@
 """HLS burn scars: Harmonized Landsat Sentinel-2 chips of wildfires in the United States with masks of burnt land."""
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
 from datasets import DatasetInfo
 
-from prithvi_hf.data.builders.base import ChipRow, OfficialSplitsBuilder, OfficialSplitsConfig, make_features
-from prithvi_hf.data.builders.files import check_ids, find_folders, index_by_chip, list_files, read_day
-from prithvi_hf.data.builders.splits import find_tiles
+from prithvi_hf.data.builders.base import OfficialSplitsBuilder, make_features
+from prithvi_hf.data.builders.files import ChipRow, check_ids, find_folders, index_by_chip, list_files, read_day
+from prithvi_hf.data.builders.splits import arrange_splits, find_tiles
 
 
 HLS_BURN_SCARS_BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
@@ -18,8 +17,6 @@ HLS_BURN_SCARS_CLASSES = ("unburnt land", "burn scar")
 """Class names by mask value; mask value -1 is nodata."""
 HLS_BURN_SCARS_CLASS_COLORS = ("#8a9a5b", "#d1495b")
 """Colours of the classes, for maps."""
-HLS_BURN_SCARS_IGNORED_VALUE = -1
-"""Mask value of pixels that carry no label."""
 
 _FOLDERS = {"train": "training", "validation": "validation"}
 _IMAGE_SUFFIX, _MASK_SUFFIX = "_merged.tif", ".mask.tif"
@@ -40,11 +37,6 @@ _CITATION = """@software{HLS_Foundation_2023,
 }"""
 
 
-@dataclass
-class HLSBurnScarsConfig(OfficialSplitsConfig):
-    """Options of [`HLSBurnScars`]: those of [`OfficialSplitsConfig`], where "three_way" divides by MGRS tile."""
-
-
 class HLSBurnScars(OfficialSplitsBuilder):
     """Builder of the HLS burn scars.
 
@@ -52,8 +44,9 @@ class HLSBurnScars(OfficialSplitsBuilder):
     names `subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4_merged.tif` and `....v1.4.mask.tif`. Without `data_dir` the
     archive of the Hub (2.65 GB) is downloaded and extracted.
 
-    Splits: the original tests on its validation chips, and so does "published". With "three_way" no MGRS tile of
-    `test` is in `validation` or `train`; `train` and `validation` may share tiles as they were published.
+    Splits, with options [`OfficialSplitsConfig`]: the original tests on its validation chips, and so does "published".
+    With "three_way" no MGRS tile of `test` is in `validation` or `train`; `train` and `validation` may share tiles as
+    they were published.
 
     Rows: `image` (6 bands, named by `HLS_BURN_SCARS_BANDS`), `mask`, `id` (the file name without suffix), `date` (ISO
     day from the file name, None where it holds none).
@@ -67,7 +60,6 @@ class HLSBurnScars(OfficialSplitsBuilder):
     DATASET_NAME: ClassVar[str] = "hls_burn_scars"
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"subsetted_.+_merged\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/hls_burn_scars"
-    BUILDER_CONFIG_CLASS = HLSBurnScarsConfig
     VERSION = "1.0.0"
 
     def _info(self) -> DatasetInfo:
@@ -94,4 +86,5 @@ class HLSBurnScars(OfficialSplitsBuilder):
                 match = _DAY.search(chip)
                 day = read_day(match[1], f"{source}, {chip}") if match else None
                 rows[split].append({"image": images[chip], "mask": masks[chip], "id": chip, "date": day})
-        return self._arrange(rows, find_tiles, "MGRS tiles")
+        scheme, seed = self.config.split_scheme, self.config.split_seed
+        return arrange_splits(self.DATASET_NAME, rows, scheme, seed, find_tiles, "MGRS tiles")

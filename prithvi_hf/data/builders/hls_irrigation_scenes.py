@@ -8,8 +8,8 @@ from typing import ClassVar
 from datasets import DatasetInfo
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.base import ChipRow, HubChipBuilder, HubChipConfig, make_features
-from prithvi_hf.data.builders.files import index_by_name, list_files
+from prithvi_hf.data.builders.base import HubChipBuilder, HubChipConfig, make_features
+from prithvi_hf.data.builders.files import ChipRow, index_by_name, list_files
 from prithvi_hf.data.builders.splits import check_split_options, divide_groups, find_tiles
 
 
@@ -24,8 +24,6 @@ HLS_IRRIGATION_SCENES_CLASS_COLORS = (
     *("#9c755f", "#bab0ac", "#1f4e79", "#8cd17d", "#b6992d", "#5b2a86", "#d37295", "#79706e"),
 )
 """Colours of the classes, for maps."""
-HLS_IRRIGATION_SCENES_IGNORED_VALUES = (0, 255)
-"""Mask values of pixels that carry no label."""
 HLS_IRRIGATION_SCENES_MONTHS = (1, 2, 3, 4)
 """Months that the dataset holds; 1, 2 and 3 are June, July and August."""
 
@@ -77,7 +75,7 @@ class HLSIrrigationScenes(HubChipBuilder):
     """Builder of the HLS irrigation scenes.
 
     `data_dir` holds, at any depth, scenes `month1/scene_m01_T10SFG_chip22.tif`, `month2/scene_m02_...` to `month4` and
-    masks `masks/mask_T10SFG_chip22.tif`. Files are known by their names, wherever they lie. Without `data_dir` the
+    masks `masks/mask_T10SFG_chip22.tif`. Files are known by their names, wherever they are. Without `data_dir` the
     data are downloaded from the Hub.
 
     Splits: there are no published ones (the original trains, validates and tests on the same chips). MGRS tiles are

@@ -4,14 +4,14 @@
 import csv
 import io
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
 from datasets import DatasetInfo
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.base import ChipRow, OfficialSplitsBuilder, OfficialSplitsConfig, make_features
+from prithvi_hf.data.builders.base import OfficialSplitsBuilder, make_features
 from prithvi_hf.data.builders.files import (
+    ChipRow,
     check_ids,
     find_folders,
     index_by_chip,
@@ -22,7 +22,7 @@ from prithvi_hf.data.builders.files import (
     read_ids,
     read_text,
 )
-from prithvi_hf.data.builders.splits import find_blocks
+from prithvi_hf.data.builders.splits import arrange_splits, find_blocks
 
 
 logger = logging.get_logger(__name__)
@@ -41,8 +41,6 @@ MULTI_TEMPORAL_CROP_CLASS_COLORS = (
     *("#a5702b", "#e08fb5", "#d8c9a3", "#e0413c", "#ef8a2b", "#6b4a8e"),
 )
 """Colours of the classes, for maps."""
-MULTI_TEMPORAL_CROP_IGNORED_VALUE = 0
-"""Mask value of pixels that carry no label."""
 
 _FOLDERS = {"train": "training_chips", "validation": "validation_chips"}
 # The first name is the Hub's, the second what its card and other copies say.
@@ -67,15 +65,6 @@ _CITATION = """@misc{hls-multi-temporal-crop-classification,
 }"""
 
 
-@dataclass
-class MultiTemporalCropConfig(OfficialSplitsConfig):
-    """Options of [`MultiTemporalCrop`]: those of [`OfficialSplitsConfig`].
-
-    The two numbers of an id such as chip_328_501 are row and column of the grid that chips were drawn from. There
-    "three_way" keeps chips that touch, also at a corner, on one side.
-    """
-
-
 class MultiTemporalCrop(OfficialSplitsBuilder):
     """Builder of the multi-temporal crop classification.
 
@@ -85,8 +74,9 @@ class MultiTemporalCrop(OfficialSplitsBuilder):
     without the table dates are None; a warning says so. Without `data_dir` the archives of the Hub are downloaded and
     extracted.
 
-    Splits: the original tests on its validation chips, and so does "published". With "three_way" no chip of `test`
-    touches one of `validation` or `train`, neither directly nor through others.
+    Splits, with options [`OfficialSplitsConfig`]: the original tests on its validation chips, and so does "published".
+    The two numbers of an id such as chip_328_501 are row and column of the grid that chips were drawn from: with
+    "three_way" no chip of `test` touches one of `validation` or `train` there, neither directly nor through others.
 
     Rows: `image` (18 bands: `MULTI_TEMPORAL_CROP_BANDS` for each date in turn), `mask`, `id` ("chip_328_501"),
     `dates` (the ISO days of the three dates, None where there is none).
@@ -100,7 +90,6 @@ class MultiTemporalCrop(OfficialSplitsBuilder):
     DATASET_NAME: ClassVar[str] = "multi_temporal_crop"
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"chip_\d+_\d+_merged\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/multi-temporal-crop-classification"
-    BUILDER_CONFIG_CLASS = MultiTemporalCropConfig
     VERSION = "1.0.0"
 
     def _info(self) -> DatasetInfo:
@@ -154,7 +143,8 @@ class MultiTemporalCrop(OfficialSplitsBuilder):
                 {"image": images[chip], "mask": masks[chip], "id": chip, "dates": dates.get(chip, none)}
                 for chip in chips
             ]
-        return self._arrange(rows, find_blocks, "blocks of chips")
+        scheme, seed = self.config.split_scheme, self.config.split_seed
+        return arrange_splits(self.DATASET_NAME, rows, scheme, seed, find_blocks, "blocks of chips")
 
 
 def _read_dates(path: str) -> dict[str, list[str | None]]:

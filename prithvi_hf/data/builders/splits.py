@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.files import show_some
+from prithvi_hf.data.builders.files import ChipRow, show_some
 
 
 logger = logging.get_logger(__name__)
@@ -24,33 +24,26 @@ _GRID = re.compile(r"(\d+)_(\d+)$")
 
 def arrange_splits(
     name: str,
-    train: Sequence[str],
-    validation: Sequence[str],
+    rows: Mapping[str, list[ChipRow]],
     scheme: str,
     seed: int,
     find_groups: Callable[[Sequence[str], str], Mapping[str, str]],
     kind: str,
-) -> dict[str, list[str]]:
+) -> dict[str, list[ChipRow]]:
     """Make train, validation and test of the two splits that a dataset was published with.
 
     Args:
         name (`str`): the dataset, for messages.
-        train (`Sequence[str]`): ids of the training chips.
-        validation (`Sequence[str]`): ids of the validation chips.
+        rows (`Mapping[str, list[ChipRow]]`): the chips of "train", "validation", or both.
         scheme (`str`): "published" gives the validation chips as test too, as the original evaluates; "three_way"
             halves them into validation and test, a group always whole, and leaves the training chips of test groups
             out.
         seed (`int`): chooses which groups are test.
         find_groups (`Callable`): gives the group of each chip; called with the chips and the dataset's name.
         kind (`str`): what groups are, for messages.
-
-    Returns:
-        `dict[str, list[str]]`: chip ids by split, of the splits that there are.
-
-    Raises:
-        ValueError: a chip in both splits, no training or no validation chips, too few groups to divide, or no training
-            chip left.
     """
+    chips = {row["id"]: row for part in rows.values() for row in part}
+    train, validation = ([row["id"] for row in rows.get(split, ())] for split in ("train", "validation"))
     shared = sorted(set(train) & set(validation))
     if shared:
         raise ValueError(
@@ -58,8 +51,7 @@ def arrange_splits(
             f"{show_some(shared)}. Remove them from one."
         )
     if scheme == PUBLISHED:
-        published = {"train": list(train), "validation": list(validation), "test": list(validation)}
-        return {split: chips for split, chips in published.items() if chips}
+        return {**rows, **({"test": rows["validation"]} if validation else {})}
     if not (train and validation):
         raise ValueError(
             f"{name}: split_scheme='three_way' expects training and validation chips, found {len(train)} and "
@@ -80,7 +72,7 @@ def arrange_splits(
             f"{name}: {len(train) - len(kept)} of {len(train)} training chips are left out, for they are in the "
             f"{kind} of test chips."
         )
-    return {"train": kept, **parts}
+    return {split: [chips[chip] for chip in ids] for split, ids in {"train": kept, **parts}.items()}
 
 
 def divide_groups(
@@ -97,12 +89,6 @@ def divide_groups(
         seed (`int`): decides the order of the groups.
         name (`str`): the dataset, for messages.
         kind (`str`): what groups are, for messages.
-
-    Returns:
-        `dict[str, list[str]]`: sorted chip ids by split.
-
-    Raises:
-        ValueError: fewer groups than splits.
     """
     members: dict[str, list[str]] = {}
     for chip in sorted(groups):
@@ -147,11 +133,7 @@ def find_tiles(chips: Iterable[str], name: str) -> dict[str, str]:
 def find_blocks(chips: Iterable[str], name: str) -> dict[str, str]:
     """Group chips whose ids end in a row and a column of a grid: those that touch, also at a corner, are one group.
 
-    Returns:
-        `dict[str, str]`: for each chip ("chip_328_501") the id of the first chip of its group.
-
-    Raises:
-        ValueError: ids without a place on the grid.
+    A group is named by its first chip, "chip_328_501". Ids without a place on the grid are a ValueError.
     """
     places: dict[tuple[int, int], list[str]] = {}
     for chip in sorted(chips):

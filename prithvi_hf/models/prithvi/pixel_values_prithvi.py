@@ -47,19 +47,19 @@ class Raster(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Bands, height and width."""
+        """(bands, height, width)."""
 
     @property
     def count(self) -> int:
         """Number of bands."""
 
     @property
-    def descriptions(self) -> Sequence[str | None] | None:
-        """One text per band."""
+    def descriptions(self) -> Sequence[str | None]:
+        """What the file calls each band."""
 
     @property
     def nodata(self) -> float | None:
-        """Nodata tag of the file."""
+        """The file's nodata tag."""
 
     def read(self, bands: Sequence[int] | None = None) -> np.ndarray:
         """Read the pixels of some bands (0-based), or of all, (bands, height, width)."""

@@ -150,7 +150,15 @@ class SegmentationMap:
             from prithvi_hf.outputs.quicklook import write_quicklook
         except ImportError as error:
             raise missing_package("Drawing a quick look", "draw `.mask` with `.class_colors`") from error
-        write_quicklook(path, self.mask, id2label=self.id2label, class_colors=self.class_colors, rgb=self.rgb)
+        write_quicklook(
+            path,
+            self.mask,
+            id2label=self.id2label,
+            class_colors=self.class_colors,
+            rgb=self.rgb,
+            crs=self.crs,
+            transform=self.transform,
+        )
 
 
 @dataclass(eq=False)

@@ -17,6 +17,13 @@ from prithvi_hf.data.builders.splits import (
 FRACTIONS = {"train": 70, "validation": 15, "test": 15}
 
 
+def arrange(scheme, seed, find_groups, **ids):
+    """Ids by split of rows that hold nothing but an id."""
+    rows = {split: [{"id": chip} for chip in chips] for split, chips in ids.items()}
+    splits = arrange_splits("x", rows, scheme, seed, find_groups, "tiles")
+    return {split: [row["id"] for row in part] for split, part in splits.items()}
+
+
 def chips_of_tiles(tiles, per_tile):
     return {f"T{10 + i % 50}S{chr(65 + i % 8)}B_chip{j}": f"tile{i}" for i in range(tiles) for j in range(per_tile)}
 
@@ -30,7 +37,7 @@ def chips_of_tiles(tiles, per_tile):
         ("T10SFGX_chip1", None),
         ("XT10SFG_chip1", None),
         ("chip_328_501", None),
-        ("T10SIO.x", None),  # I and O are no MGRS letters
+        ("T10SIO.x", None),  # MGRS leaves I and O out
     ],
 )
 def test_find_tile(name, tile):
@@ -93,7 +100,7 @@ def test_grid_blocks_join_what_touches():
 
 
 def test_published_gives_the_validation_chips_twice():
-    splits = arrange_splits("x", ["b", "a"], ["d", "c"], "published", 0, find_tiles, "tiles")
+    splits = arrange("published", 0, find_tiles, train=["b", "a"], validation=["d", "c"])
     assert splits == {"train": ["b", "a"], "validation": ["d", "c"], "test": ["d", "c"]}
 
 
@@ -103,7 +110,7 @@ def test_three_way_leaves_out_training_chips_of_test_groups(caplog):
     def find_groups(chips, name):
         return {chip: chip[0] for chip in chips}
 
-    splits = arrange_splits("x", train, validation, "three_way", 0, find_groups, "tiles")
+    splits = arrange("three_way", 0, find_groups, train=train, validation=validation)
     (test,) = splits["test"]
     assert {test, *splits["validation"]} == {"p2", "q2"}
     assert splits["train"] == [chip for chip in train if chip[0] != test[0]]
@@ -113,16 +120,16 @@ def test_three_way_leaves_out_training_chips_of_test_groups(caplog):
 def test_three_way_that_leaves_nothing_to_train_on():
     groups = {"p1": "p", "p2": "p", "q2": "q"}
 
-    def arrange(seed):
-        return arrange_splits("x", ["p1"], ["p2", "q2"], "three_way", seed, lambda chips, name: groups, "tiles")
-
     with pytest.raises(ValueError, match=r"leaves none of 1 training chips.*Choose another split_seed"):
-        [arrange(seed) for seed in range(20)]
+        [
+            arrange("three_way", seed, lambda chips, name: groups, train=["p1"], validation=["p2", "q2"])
+            for seed in range(20)
+        ]
 
 
 def test_a_chip_in_both_splits():
     with pytest.raises(ValueError, match=r"x: expected training and validation chips to differ, found 1 in both: b"):
-        arrange_splits("x", ["a", "b"], ["b", "c"], "published", 0, find_tiles, "tiles")
+        arrange("published", 0, find_tiles, train=["a", "b"], validation=["b", "c"])
 
 
 @pytest.mark.parametrize("options", [{"seed": "1"}, {"seed": True}, {"seed": None}, {"seed": 0, "scheme": "random"}])
