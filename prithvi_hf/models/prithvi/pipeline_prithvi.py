@@ -15,6 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
+from .modeling_prithvi import PrithviForSemanticSegmentation
 from .remote_code_prithvi import RemoteCodeMixin
 from .segmentation_map_prithvi import (
     FrameSource,
@@ -138,11 +139,13 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         outputs = list(output) if isinstance(inputs, list) and isinstance(output, list | tuple) else [output]
         if len(outputs) != len(scenes):
             raise ValueError(f"Expected one output for each of {len(scenes)} scenes, found {len(outputs)}.")
+        model = cast(PrithviForSemanticSegmentation, self.model)
+        image_processor = cast(PrithviImageProcessor, self.image_processor)
         results = []
         for scene, path in zip(scenes, outputs, strict=True):
             if isinstance(scene, np.ndarray | torch.Tensor) and scene.ndim == 4:  # (C, T, H, W)
                 scene = tuple(scene[:, frame] for frame in range(scene.shape[1]))
-            results.append(predict_scene(self.model, self.image_processor, scene, path, **options))
+            results.append(predict_scene(model, image_processor, scene, path, **options))
         return results if isinstance(inputs, list) else results[0]
 
     # The base class goes by dictionaries, which transformers would move to the accelerator as a whole.

@@ -6,9 +6,9 @@ it works on arrays by itself and reaches for GeoTIFF reading and writing only wh
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ _PICTURE_SIDE = 1536  # pixels; enough for a quick look, and cheap to make wheth
 _COLOR_PERCENTILES = (2.0, 98.0)
 _GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
 
+Affine = Any  # affine.Affine, of a package that this file may not name
 Frame = Raster | np.ndarray | torch.Tensor
 FrameSource = Frame | str | os.PathLike | bytes
 """One frame as a caller gives it: a GeoTIFF (path, its bytes, or a raster), or an array (C, H, W) or (C, T, H, W)."""
@@ -56,7 +57,7 @@ class SegmentationMap:
 
     mask: np.ndarray
     crs: object | None = None
-    transform: Iterable[float] | None = None
+    transform: Affine | None = None
     id2label: Mapping[int, str] = field(default_factory=dict)
     class_colors: Sequence[str] | None = None
     probabilities: np.ndarray | None = None
@@ -179,7 +180,7 @@ class PreparedScene:
     pixel_values: torch.Tensor
     nodata_mask: np.ndarray
     crs: object | None = None
-    transform: Iterable[float] | None = None
+    transform: Affine | None = None
     rgb: np.ndarray | None = None
 
 
