@@ -610,7 +610,7 @@ def _telling_what_is_kept(staging: Staging) -> Iterator[None]:
         if kept:
             error.add_note(
                 f"{kept} of {staging.count} parts of the map are kept in {staging.folder}: the same command goes on "
-                "there, or discards them and begins anew with resume=False."
+                "there, or discards them with resume=False (--no_resume)."
             )
         raise
 
