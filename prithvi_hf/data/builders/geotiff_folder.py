@@ -136,26 +136,24 @@ class GeoTiffFolder(ChipBuilder):
     def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
         config = self.config
         folders = _join(config.data_dir, config.image_dir or ""), _join(config.data_dir, self._mask_dir)
-        if config.splits is not None:
-            rows = {split: self._make_split(split, source, folders) for split, source in config.splits.items()}
-            seen: dict[str, str] = {}
-            for split, chips in rows.items():
-                paths = [str(row["image"]) for row in chips]
-                if shared := sorted({seen[path] for path in paths if path in seen}):
-                    logger.warning(f"geotiff_folder: split {split} shares chips with {', '.join(shared)}.")
-                seen.update(dict.fromkeys(paths, split))
-            return rows
-        found: dict[str, tuple[str, str]] = {}
-        for split, names in _SPLIT_FOLDERS.items():
-            places = {name: place for name in names if (place := self._find_split_folders(name))}
-            if len(places) > 1:
+        sources = dict(config.splits or {})
+        for split, names in _SPLIT_FOLDERS.items() if config.splits is None else ():
+            found = [name for name in names if self._find_split_folders(name)]
+            if len(found) > 1:
                 raise ValueError(
-                    f"{config.data_dir}: expected one folder for split {split}, found {list(places)}. Name the one to "
-                    "use with the option splits."
+                    f"{config.data_dir}: expected one folder for split {split}, found {found}. Name the one to use "
+                    "with the option splits."
                 )
-            if places:
-                (found[split],) = places.values()
-        return {split: self._pair(*place, split) for split, place in (found or {"train": folders}).items()}
+            if found:
+                sources[split] = found[0]
+        rows = {split: self._make_split(split, source, folders) for split, source in sources.items()}
+        seen: dict[str, str] = {}
+        for split, chips in rows.items():
+            paths = [str(row["image"]) for row in chips]
+            if shared := sorted({seen[path] for path in paths if path in seen}):
+                logger.warning(f"geotiff_folder: split {split} shares chips with {', '.join(shared)}.")
+            seen.update(dict.fromkeys(paths, split))
+        return rows or {"train": self._pair(*folders, "train")}
 
     @property
     def _mask_dir(self) -> str:
