@@ -26,7 +26,7 @@ from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
 from rasterio.windows import Window
 
-from prithvi_hf.disk import naming_a_full_disk
+from prithvi_hf.disk import explain_disk_full
 from prithvi_hf.outputs.cog import (
     BLOCK_SIZE,
     CLASS_OPTIONS,
@@ -309,7 +309,7 @@ def space_needed(pixels: int, strip_bytes: int, layers: Sequence[Layer]) -> int:
 def _writing(path: Path, layer: Layer) -> Iterator[None]:
     """Say of errors which output they concern, and what a full disk leaves to do."""
     try:
-        with naming_a_full_disk(path.parent, _REMEDY):
+        with explain_disk_full(path.parent, _REMEDY):
             yield
     except (RasterioError, CPLE_BaseError) as error:
         cause = error.__cause__ or error

@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from transformers.utils import logging
 
-from prithvi_hf.disk import naming_a_full_disk
+from prithvi_hf.disk import explain_disk_full
 
 
 try:
@@ -152,7 +152,7 @@ class Staging:
         if self._index > 0:
             return
         try:
-            with naming_a_full_disk(self.folder, "Free some space."):
+            with explain_disk_full(self.folder, "Free some space."):
                 self._lock = _locked(self.folder, _LOCK, self.output)
                 self._take_over()
         except BaseException:
@@ -198,7 +198,7 @@ class Staging:
         Raises:
             OSError: If it cannot be written, for example because the disk is full.
         """
-        with naming_a_full_disk(self.folder, _REMEDY):
+        with explain_disk_full(self.folder, _REMEDY):
             _write_atomically(self._path(index), lambda file: np.savez(file, **arrays, **{_NAMES: list(arrays)}))
         self._verified.add(index)
 

@@ -236,7 +236,7 @@ def test_backbone_without_a_head_is_refused(scene, tmp_path, capsys):
     PrithviModel(config).save_pretrained(tmp_path / "backbone")
     tiny_processor().save_pretrained(tmp_path / "backbone")
     arguments = ["predict", "--model", tmp_path / "backbone", "--frames", scene, "--output", tmp_path / "map.tif"]
-    assert_refused(capsys, tmp_path, "no fine-tuned segmentation model", *arguments)
+    assert_refused(capsys, tmp_path, "fine-tuned", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_stac_items(model_folder, tmp_path):
         (["--output", "map.tif"], "leave --output out"),
         (["--dates", "2022-06-01"], "--dates are those of one scene"),
         (["--output_dir", "{tmp}/in"], "is an input"),
-        (["--output_dir", "{tmp}/list.txt"], "no folder"),
+        (["--output_dir", "{tmp}/list.txt"], "not a folder"),
         (["--scenes", "{tmp}/none"], "found nothing there"),
         (["--scenes", "{tmp}/double.txt"], "more than once"),
         (["--scenes", "{tmp}/remote.txt"], "--allow_remote"),
