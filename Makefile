@@ -39,10 +39,10 @@ style: install  ## Fix the style.
 	$(BIN)/ruff format .
 
 docs: install  ## Build the documentation into site/; a broken link is an error.
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: install  ## Show the documentation at http://127.0.0.1:8000 and follow changes.
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 benchmark: install  ## Print the benchmark table.
 	$(BIN)/python -m benchmarks

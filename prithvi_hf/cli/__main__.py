@@ -10,11 +10,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from prithvi_hf.cli import convert, evaluate, finetune, info, predict_options, stats
+from prithvi_hf.cli import convert, evaluate, finetune, info, predict, stats
 from prithvi_hf.cli.common import in_shell_words, notes_of, user_message
 
 
-_COMMANDS = (convert, finetune, predict_options, evaluate, stats, info)
+_COMMANDS = (convert, finetune, predict, evaluate, stats, info)
 """Modules with `add_parser(commands)`, which names the module's `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 

@@ -13,16 +13,10 @@ logger = logging.get_logger(__name__)
 
 
 def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None:
-    """Find the newest whole checkpoint of a run.
+    """Find the newest whole checkpoint in the output folder of a run, or None.
 
-    One that was cut off while being written, by a kill or a full disk, or that was damaged later is passed over.
-
-    Args:
-        output_dir (`str` or `Path`): Output folder of the run; it need not exist.
-        log (`bool`, defaults to `True`): Name each checkpoint that is passed over, with what it lacks.
-
-    Returns:
-        `str`: The folder of the checkpoint; None where there is no whole one.
+    One that was cut off while being written, by a kill or a full disk, or that was damaged later is passed over; `log`
+    names it, with what it lacks.
     """
     steps = {path: path.name.removeprefix("checkpoint-") for path in Path(output_dir).glob("checkpoint-*")}
     numbered = [path for path, step in steps.items() if step.isdecimal() and path.is_dir()]
@@ -39,9 +33,6 @@ def find_damage(checkpoint: str | Path) -> str | None:
     """Find what a checkpoint lacks that a run needs to continue from it; None where it is whole.
 
     Cheap for weights of any size: headers, tables of contents and lengths are read, the numbers are not.
-
-    Args:
-        checkpoint (`str` or `Path`): The folder.
     """
     folder = Path(checkpoint)
     names = ["config.json"]

@@ -48,11 +48,7 @@ class SplitResult:
     published: dict[str, Any] = field(default_factory=dict)
 
     def table(self, labels: Sequence[str]) -> str:
-        """Print the figures for people, in percent: every mean and the IoU of each class; `-` where there is none.
-
-        Args:
-            labels (`Sequence[str]`): Names of the classes in order.
-        """
+        """Format the figures for people, in percent: every mean and the IoU of each class; `-` where there is none."""
         names = [*MEAN_METRICS, *(f"IoU of {label}" for label in labels)]
         measured = [self.metrics[name] for name in MEAN_METRICS] + list(self.metrics["per_category_iou"])
         classes = self.published.get("iou", {})
@@ -83,14 +79,7 @@ def get_class_names(config: PrithviConfig) -> list[str]:
 
 
 def find_model_recipe(model: str | Path) -> Path:
-    """Find the recipe that a training run left beside its model.
-
-    Args:
-        model (`str` or `Path`): Folder or Hub id.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
+    """Find the recipe that a training run left beside its model, in a folder or on the Hub."""
     found = cached_file(str(model), "recipe.yaml", _raise_exceptions_for_missing_entries=False)
     if found is None:
         raise FileNotFoundError(
@@ -103,16 +92,9 @@ def find_model_recipe(model: str | Path) -> Path:
 def make_evaluation_recipe(
     configs: Sequence[str | Path], folder: str | Path, **options: str | float | Path | Sequence[str] | None
 ) -> TrainingRecipe:
-    """Read the recipes and set what an evaluation needs.
+    """Read recipes, later ones over earlier ones, and set what an evaluation needs.
 
-    Args:
-        configs (`Sequence[str | Path]`): YAML files or names of recipes; later ones win.
-        folder (`str` or `Path`): A folder for what the trainer insists on writing.
-        options: Options of a recipe or of `PrithviTrainingArguments` that win over the files; None leaves them.
-
-    Raises:
-        FileNotFoundError: A recipe does not exist.
-        ValueError: An option is unknown or has the wrong type.
+    The options win over the files, and None leaves one out; the folder is for what the trainer insists on writing.
     """
     words = ["--config", *map(str, configs), "--output_dir", str(folder), "--do_train", "false"]
     words += ["--report_to", "none", "--push_to_hub", "false"]
@@ -131,22 +113,8 @@ def evaluate_recipe(
 ) -> list[SplitResult]:
     """Evaluate a model on splits of a recipe's dataset, by sliding window, with the model's own image processor.
 
-    Under `torchrun` or `accelerate launch` every process takes every n-th chip, and all return the same.
-
-    Args:
-        model ([`PrithviForSemanticSegmentation`]): The model.
-        image_processor ([`PrithviImageProcessor`]): The image processor that belongs to it.
-        recipe ([`TrainingRecipe`]): The dataset, the window and the published figures; without `class_names` it is
-            given the model's.
-        splits (`Sequence[str]`, *optional*): Names of the splits; the recipe's `test_splits` by default.
-        show_progress (`bool`, defaults to `True`): Draw progress bars.
-
-    Returns:
-        `list[SplitResult]`: One per split.
-
-    Raises:
-        ValueError: Chips cannot be used, or the model has other classes than the recipe.
-        FileNotFoundError: A file or folder is missing.
+    Under `torchrun` or `accelerate launch` every process takes every n-th chip, and all return the same. The splits
+    are the recipe's `test_splits` by default; a recipe without `class_names` is given the model's.
     """
     data = recipe.data
     splits = list(splits or data.test_splits or [data.eval_split])
@@ -179,14 +147,7 @@ def evaluate_recipe(
 
 
 def write_results(path: str | Path, model: str, labels: Sequence[str], results: Sequence[SplitResult]) -> None:
-    """Write all figures as JSON, whole or not at all.
-
-    Args:
-        path (`str` or `Path`): The file.
-        model (`str`): What was evaluated.
-        labels (`Sequence[str]`): Names of the classes, in the order of the lists.
-        results (`Sequence[SplitResult]`): The figures.
-    """
+    """Write all figures as JSON, whole or not at all."""
     splits = {result.split: asdict(result) for result in results}
     content = {"model": model, "class_names": list(labels), "splits": splits}
     with complete_or_absent(path) as part:

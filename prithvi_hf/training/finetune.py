@@ -65,14 +65,7 @@ class Run:
 def setup(recipe: TrainingRecipe) -> Run:
     """Build the model and the trainer of a recipe and check its data; nothing is written but the cache of chips.
 
-    Args:
-        recipe ([`TrainingRecipe`]): The options.
-
-    Raises:
-        ValueError: The data or the options are not as expected.
-        FileNotFoundError: A file or folder is missing.
-        NotADirectoryError: The output folder is a file or is below one.
-        PermissionError: The output folder cannot be written.
+    What is not as expected of data or options is a ValueError or an OSError, with what was expected and a remedy.
     """
     data, training = recipe.data, recipe.training
     check_writable_folder(training.output_dir or ".", "--output_dir")
@@ -152,11 +145,7 @@ def check_resumable(checkpoint: str, config: PrithviConfig) -> None:
 
 
 def train(run: Run) -> None:
-    """Train, and save the best model with its processor and the recipe.
-
-    Args:
-        run ([`Run`]): What `setup` made ready.
-    """
+    """Train, and save the best model with its image processor and the recipe."""
     trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
     if run.checkpoint is None and trainer.args.should_save:
         put_aside_earlier_run(folder)
@@ -188,14 +177,7 @@ def put_aside_earlier_run(output_dir: Path) -> None:
 
 
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
-    """Evaluate the splits that the recipe asks for.
-
-    Args:
-        run ([`Run`]): The run, trained or not.
-
-    Returns:
-        `dict[str, dict]`: The metrics of each split by their prefix: `eval`, or the name of a test split.
-    """
+    """Evaluate the splits that the recipe asks for; metrics by their prefix: `eval`, or the name of a test split."""
     data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
     prefixes = {"eval": data.eval_split} if training.do_eval else {}
     prefixes |= {name: name for name in data.test_splits if training.do_predict}
@@ -208,12 +190,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
-    """Draw samples and curves and write the card, in the first process; upload the folder where asked for.
-
-    Args:
-        run ([`Run`]): The run.
-        metrics (`dict[str, dict]`): What `evaluate` gave.
-    """
+    """Draw samples and curves and write the card, in the first process; upload the folder where asked for."""
     data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
     folder = Path(training.output_dir or ".")
     if trainer.is_world_process_zero():
@@ -238,11 +215,7 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
 
 
 def execute(run: Run) -> None:
-    """Train, evaluate and report what `setup` made ready.
-
-    Args:
-        run ([`Run`]): The run.
-    """
+    """Train, evaluate and report what `setup` made ready."""
     if run.recipe.training.do_train:
         train(run)
     report(run, evaluate(run))

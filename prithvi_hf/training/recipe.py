@@ -60,14 +60,7 @@ class Recipe:
 
     @staticmethod
     def from_values(values: Mapping[str, Any]) -> "Recipe":
-        """Make a recipe from options by name; those of the training are kept in `given` alone.
-
-        Args:
-            values (`Mapping[str, Any]`): The options.
-
-        Raises:
-            ValueError: An option has a value that it cannot have.
-        """
+        """Make a recipe from options by name; those of the training are kept in `given` alone."""
         own = [{option.name for option in fields(group)} & values.keys() for group in (ModelArguments, DataArguments)]
         model, data = ({name: values[name] for name in names} for names in own)
         return Recipe(ModelArguments(**model), DataArguments(**data), dict(values))
@@ -92,11 +85,7 @@ class Recipe:
         return {name: value for name, value in values.items() if value is not None}
 
     def build_image_processor(self) -> PrithviImageProcessor:
-        """Build the image processor: options left open come from the starting model's, where it has one.
-
-        Raises:
-            ValueError: The recipe takes other bands than the starting model, and their statistics are not known.
-        """
+        """Build the image processor: options left open come from the starting model's, where it has one."""
         names = [name for name in PrithviImageProcessor.option_names() if hasattr(self.data, name)]
         given = {name: getattr(self.data, name) for name in names if getattr(self.data, name) is not None}
         given["num_frames"] = self.find_num_frames()
@@ -195,19 +184,13 @@ class Recipe:
         return model
 
     def save(self, path: str | Path) -> None:
-        """Write the options that were given as a YAML file that `--config` takes to repeat the run.
-
-        Args:
-            path (`str` or `Path`): The file; it is replaced.
-        """
+        """Write the options that were given as a YAML file that `--config` takes to repeat the run."""
         # The groups hold as values what the command line gave as JSON.
         values: dict[str, Any] = {"dataset": self.data.dataset}
         values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
         values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
         if self.data.data_dir is not None:  # the run may be repeated from another folder
             values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
-        if isinstance(self, TrainingRecipe):
-            values["seed"] = self.training.seed
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
         Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
 
@@ -288,14 +271,7 @@ def find_packaged_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
-    """Find the file of a recipe.
-
-    Args:
-        name_or_path (`str` or `Path`): A YAML file, or the name of a recipe of this package such as `sen1floods11`.
-
-    Raises:
-        FileNotFoundError: There is neither such a file nor such a recipe.
-    """
+    """Find the file of a recipe, a YAML file or the name of one of this package such as `sen1floods11`."""
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
@@ -308,15 +284,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read the model and data options of a YAML recipe.
-
-    Args:
-        path (`str` or `Path`): The file, or the name of a recipe (see [`find_recipe`]).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: An option is unknown or has the wrong type.
-    """
+    """Read the model and data options of a YAML recipe, a file or a name (see [`find_recipe`])."""
     return Recipe.from_values(_read_yaml(path))
 
 
@@ -357,13 +325,15 @@ def parse_arguments(
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))
-    options = {name: None if value == [None] else value for name, value in found.items()}  # `none` for a list
+    # Of an option that is a list, `none` is read as [None].
+    options: dict[str, Any] = {name: None if value == [None] else value for name, value in found.items()}
     model, data, training = (
         {option.name: options[option.name] for option in fields(group) if option.init} for group in _GROUPS
     )
     unset = vars(parser.parse_args([]))
     given = {name: value for name, value in options.items() if value != unset[name]}
     given = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
+    given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
     return TrainingRecipe(
         ModelArguments(**model), DataArguments(**data), given, training=PrithviTrainingArguments(**training)
     )

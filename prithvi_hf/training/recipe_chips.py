@@ -17,14 +17,7 @@ from prithvi_hf.training.recipe import TrainingRecipe
 def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> DatasetDict:
     """Load the splits that a run needs; the first process prepares them for the others.
 
-    Args:
-        recipe ([`TrainingRecipe`]): The options.
-        wanted (`Sequence[str]`): Names of the splits.
-        remedy (`str`): What the message about a missing split advises.
-
-    Raises:
-        ValueError: The dataset has no such split, or an option of it is wrong.
-        FileNotFoundError: A file or folder is missing.
+    The remedy is what the message about a missing split advises.
     """
     data = recipe.data
     options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
@@ -44,17 +37,7 @@ def check_splits(
 ) -> dict[str, SplitAudit]:
     """Read every chip once, in the first process, so that a bad file stops the run before anything is written.
 
-    Args:
-        splits (`Mapping[str, Dataset | CachedChips]`): The splits by name.
-        processor ([`PrithviImageProcessor`]): The image processor of the run.
-        recipe ([`TrainingRecipe`]): The options; without `check_data` nothing is read.
-        show_progress (`bool`, defaults to `True`): Draw progress bars and print what each split holds.
-
-    Returns:
-        `dict[str, SplitAudit]`: What each split holds; empty in other processes and without `check_data`.
-
-    Raises:
-        ValueError: Chips cannot be used; raised in every process.
+    Returns what each split holds; nothing in other processes and without `check_data`.
     """
     if not recipe.data.check_data:
         return {}
@@ -76,16 +59,7 @@ def cache_splits(
 ) -> dict[str, Dataset | CachedChips]:
     """Decode the chips that a training reads again and again, or find them decoded; the first process goes ahead.
 
-    Args:
-        splits (`Mapping[str, Dataset]`): The splits by name.
-        processor ([`PrithviImageProcessor`]): The image processor of the run.
-        recipe ([`TrainingRecipe`]): The options; without `decoded_cache`, or without training, nothing is decoded.
-
-    Returns:
-        `dict[str, Dataset | CachedChips]`: The splits; those of training and validation from the cache.
-
-    Raises:
-        ValueError: Chips cannot be read, or the cache cannot be written; raised in every process.
+    Without `decoded_cache`, or without a training, the splits stay as they are.
     """
     data = recipe.data
     if not data.decoded_cache or not recipe.training.do_train:

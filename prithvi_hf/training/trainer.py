@@ -45,12 +45,7 @@ class PrithviTrainer(Trainer):
     processing_class: PrithviImageProcessor
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """Make the original's poly schedule, or the named one of transformers.
-
-        Args:
-            num_training_steps (`int`): Optimisation steps in all.
-            optimizer (`torch.optim.Optimizer`, *optional*): The optimizer; the Trainer's own by default.
-        """
+        """Make the original's poly schedule, or the named one of transformers."""
         warmup_steps = self.args.get_warmup_steps(num_training_steps)
         if warmup_steps >= num_training_steps > 0:
             logger.warning_once(
@@ -59,17 +54,13 @@ class PrithviTrainer(Trainer):
             )
         optimizer = self.optimizer if optimizer is None else optimizer
         if self.lr_scheduler is None and self.args.lr_scheduler_type == MMSEG_POLY and optimizer is not None:
-            options = dict(self.args.lr_scheduler_kwargs or {})
+            options = self.args.lr_scheduler_kwargs if isinstance(self.args.lr_scheduler_kwargs, dict) else {}
             self.lr_scheduler = get_poly_schedule_with_warmup(optimizer, warmup_steps, num_training_steps, **options)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Name the parameters under weight decay: all, or matrices and kernels without the class token.
-
-        Args:
-            model (`nn.Module`): The model to be optimised.
-        """
+        """Name the parameters under weight decay: all, or matrices and kernels without the class token."""
         return [
             name
             for name, parameter in model.named_parameters()
@@ -80,12 +71,7 @@ class PrithviTrainer(Trainer):
     def get_optimizer_cls_and_kwargs(
         args: TrainingArguments, model: PreTrainedModel | None = None
     ) -> tuple[type[Optimizer], dict[str, Any]]:
-        """Choose class and arguments of the optimizer: torch's Adam for `optim: adam`, else transformers' choice.
-
-        Args:
-            args (`TrainingArguments`): The options.
-            model (`PreTrainedModel`, *optional*): The model, which some optimizers of transformers need.
-        """
+        """Choose class and arguments of the optimizer: torch's Adam for `optim: adam`, else transformers' choice."""
         if args.optim != PLAIN_ADAM:
             return Trainer.get_optimizer_cls_and_kwargs(args, model)
         betas = (args.adam_beta1, args.adam_beta2)
@@ -101,22 +87,15 @@ class PrithviTrainer(Trainer):
         return super()._prepare_inputs(inputs)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """Load this process's whole chips: chip `i` goes to process `i` modulo their number.
-
-        Args:
-            eval_dataset (`Dataset` or `str`, *optional*): A dataset, or the key of one of `self.eval_dataset`.
-
-        Raises:
-            ValueError: There is no evaluation dataset.
-        """
-        chips: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        """Load this process's whole chips: chip `i` goes to process `i` modulo their number."""
+        own: Any = self.eval_dataset  # one, or several by name
+        chips: Any = eval_dataset if eval_dataset is not None else own
         if isinstance(chips, str):
-            chips = self.eval_dataset[chips]
+            chips = own[chips]
         if chips is None:
             raise ValueError("Expected an evaluation dataset, found none: pass eval_dataset to the trainer.")
-        own = range(self.args.process_index, len(chips), self.args.world_size)
         return DataLoader(
-            Subset(chips, own),
+            Subset(chips, range(self.args.process_index, len(chips), self.args.world_size)),
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -124,11 +103,7 @@ class PrithviTrainer(Trainer):
         )
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        """Load this process's whole chips, for `predict`.
-
-        Args:
-            test_dataset (`Dataset`): The dataset.
-        """
+        """Load this process's whole chips, for `predict`."""
         return self.get_eval_dataloader(test_dataset)
 
     @torch.no_grad()
@@ -181,18 +156,10 @@ class PrithviTrainer(Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> CommitInfo | None:
-        """Upload the output folder with the code that loads it; card and pictures are those in it.
+        """Upload the output folder with the code that loads it, and return the commit in the first process.
 
-        Args:
-            commit_message (`str`, *optional*): Message of the commit.
-            blocking (`bool`, defaults to `True`): Kept for the Trainer's signature; the upload is always waited for.
-            token (`str`, *optional*): Access token; `hub_token` or the stored one by default.
-            revision (`str`, *optional*): Branch to commit to.
-            private (`bool`, *optional*): Whether a new repository is private.
-            kwargs: Kept for the Trainer's signature (fields of its own model card).
-
-        Returns:
-            The commit in the first process, None in the others.
+        The parameters are those of `Trainer.push_to_hub`. The upload is always waited for, and card and pictures are
+        those in the folder: `blocking` and the fields of the Trainer's own card in `kwargs` change nothing.
         """
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
@@ -208,24 +175,14 @@ class PrithviTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Log the single figures; lists (one value per class) are for the results, trackers cannot draw them.
-
-        Args:
-            logs (`dict[str, Any]`): Figures by name.
-            start_time (`float`, *optional*): Start of training.
-        """
+        """Log the single figures; lists (one value per class) are for the results, trackers cannot draw them."""
         figures = _keep_single_figures(logs)
         super().log(figures, start_time)
         if self.state.global_step:  # the base class adds the epoch, which belongs to the results of a training
             logs.update(figures)
 
     def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
-        """Print the single figures of a split; the lists are in the saved results.
-
-        Args:
-            split (`str`): Name to print.
-            metrics (`dict[str, Any]`): Figures by name.
-        """
+        """Print the single figures of a split; the lists are in the saved results."""
         super().log_metrics(split, _keep_single_figures(metrics))
 
 

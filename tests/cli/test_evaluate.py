@@ -2,10 +2,7 @@
 """`prithvi-hf evaluate`: measured figures beside published ones."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,8 +11,7 @@ import torch
 from prithvi_hf import PrithviForSemanticSegmentation, PrithviImageProcessor, load_dataset
 from prithvi_hf.cli.__main__ import main
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
-from prithvi_hf.training.evaluation import SplitResult
-from tests.finetune_factory import make_chips
+from tests.finetune_factory import make_chips, run_in_two_processes
 from tests.scene_factory import tiny_model
 
 
@@ -161,25 +157,15 @@ def test_a_model_of_other_classes_is_refused(model, recipe, tmp_path, capsys):
 def test_two_processes_give_the_figures_of_one(model, recipe, tmp_path):
     """As a user starts it, with the module under torchrun."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"
-    assert evaluate("--model", model, "--config", recipe, "--output", one, "--quiet") == 0
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "prithvi_hf.cli"]
-    words += ["evaluate", "--device", "cpu", "--model", model, "--config", recipe, "--output", two]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, words)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("test: 2 chips; the published") == 1
+    options = ["--model", model, "--config", recipe, "--splits", "validation", "test", "bolivia"]
+    assert evaluate(*options, "--output", one, "--quiet") == 0
+    words = ["prithvi_hf.cli", "evaluate", "--device", "cpu", *options, "--output", two]
+    printed = run_in_two_processes(tmp_path, *words)
+    assert printed.count("test: 2 chips; the published") == 1
+    assert printed.count("2 processes: left") == 2
+    assert printed.count("wrapped 0 models, left with 0") == 2
     first, second = (json.loads(path.read_text())["splits"] for path in (one, two))
     for split in first:
         assert second[split]["digest"] == first[split]["digest"]
         for name in ("mean_iou", "overall_accuracy", "per_category_iou", "per_category_f1"):
             assert second[split]["metrics"][name] == first[split]["metrics"][name]
-
-
-def test_absent_classes_have_no_figure():
-    metrics = {"mean_iou": 0.5, "mean_accuracy": None, "overall_accuracy": 1.0, "mean_f1": None}
-    result = SplitResult("test", 1, None, {**metrics, "per_category_iou": [0.5, None]}, {"iou": {"b": 12.5}})
-    table = result.table(["a", "b"]).splitlines()
-    assert table[-1].split() == ["IoU", "of", "b", "12.50", "-", "-"]
-    assert table[-2].split() == ["IoU", "of", "a", "-", "50.00", "-"]

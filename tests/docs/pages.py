@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")),
+        ROOT / "prithvi_hf" / "metrics" / "segmentation_metrics" / "README.md",
         *(ROOT / "docs").rglob("*.md"),
     ]
 )

@@ -10,6 +10,7 @@ import torch
 
 from prithvi_hf import convert_checkpoint
 from tests.checkpoint_factory import masked_autoencoder
+from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
 from tests.granule_factory import write_hls_granule
 from tests.raster_factory import class_mask, hls_layout, make_burn_scars, reflectance, write_raster
@@ -58,6 +59,8 @@ def make_stand_ins(root: Path) -> Path:
     item["assets"] = {"data": {"href": "tile.tif", "type": "image/tiff; application=geotiff"}}
     (root / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
 
+    # A page of the metric names its folder as it is in the repository.
+    shutil.copytree(ROOT / "prithvi_hf" / "metrics", root / "prithvi_hf" / "metrics")
     make_chips(root / "DIR")
     make_burn_scars(root / "burns_data")
     make_own_chips(root / "my_fires")

@@ -5,14 +5,21 @@ import argparse
 import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
 from prithvi_hf.cli.__main__ import build_parser
+from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 from tests.docs.pages import PAGES, ROOT, name_of
 
 
 DOCS = ROOT / "docs"
+SOURCES = ("prithvi_hf", "tests", "examples", "benchmarks", "docs")
+RECIPE_OPTIONS = (ModelArguments, DataArguments, PrithviTrainingArguments)
+# Of launchers, and of tools in what CONTRIBUTING.md says.
+OTHER_OPTIONS = {"--config", "--help", "--cpu", "--num_processes", "--num_cpu_threads_per_process", "--check"}
 # Command of `prithvi-hf` -> the page whose tables list its options.
 PAGE_OF = {"predict": "predict.md", "evaluate": "fine-tune.md", "stats": "your-own-chips.md", "convert": "convert.md"}
 
@@ -60,6 +67,29 @@ def test_links_to_files_and_headings_lead_somewhere(page):
 def slug(heading):
     """The anchor that GitHub and mkdocs make of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_files_named_in_a_text_exist():
+    files = [path.relative_to(ROOT) for folder in SOURCES for path in (ROOT / folder).rglob("*")]
+    names = {f"/{path.as_posix()}" for path in files} | {f"/{folder}" for folder in SOURCES}
+    for page in PAGES:
+        for text in re.findall(r"`((?:[\w-]+/)+[\w.-]*|[\w/]+\.py)`", page.read_text()):
+            if text.endswith(".py") or text.startswith(tuple(f"{folder}/" for folder in SOURCES)):
+                wanted = "/" + text.rstrip("/")
+                assert any(name.endswith(wanted) for name in names), f"{name_of(page)}: {text}"
+
+
+def test_targets_and_options_named_in_a_text_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    options = {f"--{field.name}" for group in RECIPE_OPTIONS for field in fields(group)} | OTHER_OPTIONS
+    options = options.union(*(options_of(command) for command in (*PAGE_OF, "info")))
+    for page in PAGES:
+        for text in re.findall(r"`([^`\n]+)`", page.read_text()):
+            for target in re.findall(r"^make ([a-z-]+)$", text):
+                assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"{name_of(page)}: {text}"
+            if page.name != "CHANGELOG.md":  # which also names what is gone
+                for option in re.findall(r"(?<![\w-])--\w+", text):
+                    assert option in options, f"{name_of(page)}: {text}"
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@
 import json
 import os
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
 from prithvi_hf.outputs.quicklook import write_quicklook
 from prithvi_hf.scenes import predict_scene
-from prithvi_hf.scenes import predict_scene as prediction
+from prithvi_hf.scenes.predict_scene import join_windows, sort_options
 from prithvi_hf.scenes.scene import open_scene
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
 
@@ -225,12 +224,11 @@ def test_model_in_bfloat16_predicts(tmp_path):
         ({"window": (32, 32, 32)}, "whole and positive"),
         ({"window": (32, -1)}, "whole and positive"),
         ({"window": 0.5}, "whole and positive"),
-        ({"probabilities": True}, "Expected a path for the probabilities"),
         ({"probabilities": "none/p.tif"}, "does not exist"),
         ({"probabilities_dtype": "int8"}, "written as one of"),
         ({"class_values": {0: 1}}, "of their own"),
         ({"quicklook": "none/q.png"}, "does not exist"),
-        ({"quicklook": "q.jpg"}, r"ends in \.png for the quick look, found q\.jpg"),
+        ({"quicklook": "q.jpg"}, r"ends in \.png for the quicklook, found q\.jpg"),
         ({"probabilities": "p.jpg"}, r"ends in \.tif or \.tiff for the probabilities, found p\.jpg"),
         ({"entropy": "e"}, r"ends in \.tif or \.tiff for the entropy, found e"),
         ({"report": "r.yaml"}, r"ends in \.json for the report, found r\.yaml"),
@@ -256,21 +254,6 @@ def test_outputs_never_replace_an_input_or_each_other(tmp_path, model):
         predict_scene(model, tiny_processor(), scene, tmp_path / "m.tif", probabilities=tmp_path / "m.tif", **QUIET)
     assert scene.read_bytes() == before
     assert os.listdir(tmp_path) == ["scene.tif"]
-
-
-def test_space_is_asked_for_where_each_output_goes(tmp_path, model, monkeypatch):
-    """Before the model runs."""
-    scene, elsewhere, usage = write_scene(tmp_path / "scene.tif"), tmp_path / "small", shutil.disk_usage
-    elsewhere.mkdir()
-    small = type(usage(tmp_path))(10**9, 10**9, 10_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: small if folder == elsewhere else usage(folder))
-    monkeypatch.setattr(prediction, "file_system", lambda folder: int(folder == elsewhere))
-    monkeypatch.setattr(prediction, "predict_strips", None)
-    outputs = {"probabilities": "p.tif", "entropy": "e.tif", "quicklook": "q.png", "report": "r.json"}
-    for name, file in outputs.items():
-        with pytest.raises(OSError, match=rf"MB free in {elsewhere} for the .*{file}, found 0 MB"):
-            predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **{name: elsewhere / file}, **QUIET)
-        assert not os.listdir(elsewhere)
 
 
 def test_existing_map_is_kept_where_asked(tmp_path, model):
@@ -444,7 +427,7 @@ def test_result_and_report(tmp_path, model):
     result.to_json(tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report == result.report
-    assert report["nodata_share"] == 0.25
+    assert report["nodata_fraction"] == 0.25
     assert report["files"] == [str(scene)]
     assert report["outputs"] == {"map": str(tmp_path / "map.tif")}
     assert report["strips"] == {"total": 4, "resumed": 0, "computed": 4}
@@ -462,7 +445,7 @@ def test_scene_that_is_open_already(tmp_path, model):
     scene = open_scene(path, image_processor=tiny_processor())
     result = predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", **QUIET)
     np.testing.assert_array_equal(result.mask, expected.mask)
-    with pytest.raises(TypeError, match=r"takes no options, found.*grid"):
+    with pytest.raises(TypeError, match="grid"):
         predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", grid="first", **QUIET)
 
 
@@ -498,3 +481,40 @@ def test_test_time_augmentation_and_blending_reach_the_model(tmp_path, model):
         with pytest.raises(ValueError, match="xpected"):
             predict_scene(model, tiny_processor(), scene, tmp_path / "no.tif", **wrong, **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "scene.tif"]
+
+
+def test_options_are_sorted_by_name(tmp_path, model):
+    """Unknown ones are named, with those that there are."""
+    asked, windows, opening, writing = sort_options(
+        {"quicklook": True, "overlap": 0.25, "scale": "apply", "min_area": 5}
+    )
+    assert (asked, windows.overlap, opening.scale, writing.min_area) == ({"quicklook": True}, 0.25, "apply", 5)
+    scene = write_scene(tmp_path / "scene.tif")
+    with pytest.raises(TypeError, match=r"no option augmentation, polygon_options.*batch_size.*min_area"):
+        predict_scene(
+            model, tiny_processor(), scene, tmp_path / "m.tif", augmentation="d4", polygon_options={}, **QUIET
+        )
+
+
+def test_true_is_the_default_name(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(40, 40))
+    options = {"probabilities": True, "quicklook": False, "polygons": "parquet", **QUIET}
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options)
+    assert sorted(os.listdir(tmp_path)) == ["map.parquet", "map.tif", "map_probabilities.tif", "scene.tif"]
+    assert result.outputs["probabilities"] == tmp_path / "map_probabilities.tif"
+
+
+def test_windows_one_below_the_other_are_one():
+    windows = [
+        ("b", (0, 0, 8, 4)),
+        ("a", (20, 0, 4, 4)),
+        ("a", (8, 0, 8, 4)),
+        ("a", (0, 0, 8, 4)),
+        ("a", (8, 4, 8, 4)),
+    ]
+    assert join_windows([*windows, windows[0]]) == [
+        ("a", (0, 0, 16, 4)),
+        ("a", (8, 4, 8, 4)),
+        ("a", (20, 0, 4, 4)),
+        ("b", (0, 0, 8, 4)),
+    ]

@@ -20,7 +20,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from datasets.utils import logging, tqdm
@@ -63,6 +65,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzi
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
 _THREADS = 8
+_CHUNK = 2**20
 
 
 class ArchiveError(ValueError):
@@ -185,9 +188,8 @@ def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None
     look = {"total": sum(file.size for file in files), "unit": "B", "unit_scale": True, "disable": None}
     with _SharedBar(desc=f"Downloading {repo_id}", **look) as bar, ThreadPoolExecutor(_THREADS) as pool:
         try:
-            for transfer in as_completed(
-                [pool.submit(_fetch, api, repo_id, commit, file, source, bar) for file in files]
-            ):
+            transfers = [pool.submit(_fetch, api, repo_id, commit, file, source, bar) for file in files]
+            for transfer in as_completed(transfers):
                 transfer.result()
         finally:  # also on Ctrl-C: transfers under way end at their next chunk
             bar.stopped = True
@@ -275,16 +277,12 @@ def _fetch(api: HfApi, repo_id: str, commit: str, file: RepoFile, folder: Path, 
 def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Extract the regular files of an archive (.zip; .tar, plain or with gzip, bzip2 or xz) into an existing folder.
 
-    Hidden files, and with them the `._*` copies of macOS, are left out. What is written before an error stays: extract
-    into a folder that is thrown away then.
-
-    Raises:
-        ArchiveError: a damaged or truncated archive, an unknown format, a member that is not a regular file or leads
-            out of the folder, two members of one name, or far more content than an archive of its size can hold.
-        OSError: the disk is full, or cannot be written.
+    Hidden files, and with them the `._*` copies of macOS, are left out. Damage, an unknown format, a member that is
+    not a regular file, leads out of the folder or comes twice, and far more content than an archive of its size can
+    hold are an ArchiveError. What is written before stays: extract into a folder that is thrown away then.
     """
     name, size = os.fspath(archive), os.path.getsize(archive)
-    guard = _Guard(name, max(MAX_UNBACKED_BYTES, MAX_EXPANSION * size))
+    unpacking = _Unpacking(name, Path(folder), max(MAX_UNBACKED_BYTES, MAX_EXPANSION * size))
     look = {"desc": f"Extracting {os.path.basename(name)}", "disable": None}
     try:
         with open(archive, "rb") as file, tqdm.wrapattr(file, "read", total=size, **look) as watched:
@@ -294,27 +292,25 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
                 with zipfile.ZipFile(watched) as zipped:
                     for entry in zipped.infolist():
                         regular = entry.external_attr >> 16 & 0o170000 in (0, 0o100000) and not entry.flag_bits & 1
-                        if path := guard.find_path(entry.filename, entry.is_dir(), regular):
-                            guard.spend(entry.file_size)  # more than it states does not come out
-                            entry.filename = path
-                            zipped.extract(entry, folder)
+                        unpacking.count(entry.file_size)  # more than it states does not come out
+                        if path := unpacking.find_path(entry.filename, entry.is_dir(), regular):
+                            with zipped.open(entry) as source:
+                                unpacking.write(source, path)
                 return
             # Bytes are counted as they come out, headers and skipped members too. "r|" reads forward only, block by
-            # block: even a header that claims gigabytes meets the guard first.
+            # block: even a header that claims gigabytes meets the limit first.
             decompressed = _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
-            stream = CallbackIOWrapper(guard.spend, decompressed)
+            stream = CallbackIOWrapper(unpacking.count, decompressed)
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 for member in tar:
                     regular = member.isreg() and not member.issparse()
-                    if path := guard.find_path(member.name, member.isdir(), regular):
-                        tar.extract(member.replace(name=path), folder, set_attrs=False, filter="data")
+                    if path := unpacking.find_path(member.name, member.isdir(), regular):
+                        unpacking.write(tar.extractfile(member), path)
             # The checksum stands at the end of a compressed stream, behind the archive's own end.
-            while stream.read(2**20):
+            while stream.read(_CHUNK):
                 pass
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ArchiveError(
-            f"{name}: expected each file once, found {error.filename!r} as a file and as a folder. {_REFUSED}"
-        ) from error
+        raise ArchiveError(f"{name}: expected each file once, found {error.filename!r} again. {_REFUSED}") from error
     except _DAMAGE as error:
         raise ArchiveError(
             f"{name}: expected a whole archive, found it damaged or cut off ({str(error) or type(error).__name__}). "
@@ -322,16 +318,19 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
         ) from error
 
 
-class _Guard:
-    """What an archive may still unpack to, and to which paths."""
+@dataclass
+class _Unpacking:
+    """An archive on its way into a folder, and how many bytes it may hold."""
 
-    def __init__(self, archive: str, allowed: int) -> None:
-        self.archive, self.allowed, self.spent, self.members = archive, allowed, 0, 0
-        self.paths: set[str] = set()
+    archive: str
+    folder: Path
+    allowed: int
+    spent: int = 0
+    members: int = 0
 
-    def spend(self, count: int) -> None:
+    def count(self, size: int) -> None:
         """Count bytes of content."""
-        self.spent += count
+        self.spent += size
         if self.spent > self.allowed:
             raise ArchiveError(
                 f"{self.archive}: expected at most {self.allowed:,} bytes of content for an archive of its size, "
@@ -340,23 +339,25 @@ class _Guard:
             )
 
     def find_path(self, name: str, is_folder: bool, is_regular: bool) -> str | None:
-        """Check a member and give its path below the folder; None for what is left out."""
+        """Check a member and give its path below the folder; None or "" for what is left out."""
         self.members += 1
         if self.members > MAX_MEMBERS:
             raise ArchiveError(f"{self.archive}: expected at most {MAX_MEMBERS:,} files, found more. Do not use it.")
         if is_folder:
             return None
-        path, expected = clean_path(name), ""
-        if not is_regular:
-            expected = "regular files without password (no link, device or sparse file)"
-        elif path is None:
-            expected = "paths inside the archive's own folder"
-        elif path and path in self.paths:
-            expected = "each file once"
-        if expected:
+        path = clean_path(name)
+        if path is None or not is_regular:
+            expected = "paths inside the archive's own folder" if path is None else "regular files without password"
             raise ArchiveError(f"{self.archive}: expected {expected}, found {name!r}. {_REFUSED}")
-        self.paths.add(path or "")
         return path
+
+    def write(self, source: IO[bytes] | None, path: str) -> None:
+        """Write a member; where there is a file already, it came twice."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as file:
+            if source is not None:  # tarfile's types allow it for folders
+                shutil.copyfileobj(source, file, _CHUNK)
 
 
 def clean_path(name: str) -> str | None:
@@ -369,11 +370,7 @@ def clean_path(name: str) -> str | None:
 
 
 def check_bucket_digests(files: Mapping[str, str]) -> None:
-    """Compare downloaded files, local paths by address, with the MD5 that Google's storage states for each address.
-
-    Raises:
-        DownloadError: files differ, and are deleted so that the next run fetches them again; or no answer.
-    """
+    """Compare downloaded files, local paths by address, with the MD5 that Google's storage states."""
 
     def is_right(url: str) -> bool:
         try:
@@ -399,12 +396,7 @@ def check_bucket_digests(files: Mapping[str, str]) -> None:
 
 @contextmanager
 def explain_bucket_errors(what: str, base_url: str) -> Iterator[None]:
-    """Explain why the files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause.
-
-    Raises:
-        FileNotFoundError: the server has no such file.
-        DownloadError: the server cannot be reached, or the connection broke.
-    """
+    """Explain why files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause."""
     from aiohttp import ClientError  # slow to import
 
     try:

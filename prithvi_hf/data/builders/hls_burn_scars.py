@@ -17,8 +17,6 @@ HLS_BURN_SCARS_CLASSES = ("unburnt land", "burn scar")
 """Class names by mask value; mask value -1 is nodata."""
 HLS_BURN_SCARS_CLASS_COLORS = ("#8a9a5b", "#d1495b")
 """Colours of the classes, for maps."""
-HLS_BURN_SCARS_IGNORED_VALUE = -1
-"""Mask value of pixels that carry no label."""
 
 _FOLDERS = {"train": "training", "validation": "validation"}
 _IMAGE_SUFFIX, _MASK_SUFFIX = "_merged.tif", ".mask.tif"

@@ -24,8 +24,6 @@ HLS_IRRIGATION_SCENES_CLASS_COLORS = (
     *("#9c755f", "#bab0ac", "#1f4e79", "#8cd17d", "#b6992d", "#5b2a86", "#d37295", "#79706e"),
 )
 """Colours of the classes, for maps."""
-HLS_IRRIGATION_SCENES_IGNORED_VALUES = (0, 255)
-"""Mask values of pixels that carry no label."""
 HLS_IRRIGATION_SCENES_MONTHS = (1, 2, 3, 4)
 """Months that the dataset holds; 1, 2 and 3 are June, July and August."""
 

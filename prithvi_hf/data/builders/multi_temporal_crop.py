@@ -41,8 +41,6 @@ MULTI_TEMPORAL_CROP_CLASS_COLORS = (
     *("#a5702b", "#e08fb5", "#d8c9a3", "#e0413c", "#ef8a2b", "#6b4a8e"),
 )
 """Colours of the classes, for maps."""
-MULTI_TEMPORAL_CROP_IGNORED_VALUE = 0
-"""Mask value of pixels that carry no label."""
 
 _FOLDERS = {"train": "training_chips", "validation": "validation_chips"}
 # The first name is the Hub's, the second what its card and other copies say.

@@ -35,8 +35,6 @@ SEN1FLOODS11_CLASSES = ("no water", "water")
 """Class names by mask value; mask value -1 is nodata."""
 SEN1FLOODS11_CLASS_COLORS = ("#d9d2bf", "#1f6fb4")
 """Colours of the classes, for maps."""
-SEN1FLOODS11_IGNORED_VALUE = -1
-"""Mask value of pixels that carry no label (clouds, swath edge)."""
 
 _IMAGE_SUFFIX, _MASK_SUFFIX = "_S2Hand.tif", "_LabelHand.tif"
 _LIST_SUFFIXES = ("_S1Hand.tif", _IMAGE_SUFFIX, _MASK_SUFFIX, ".tif", "_S1Hand", "_S2Hand", "_LabelHand")
