@@ -37,19 +37,23 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], **overrides: Any) -> Pr
 
 
 def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Read every `PrithviConfig` field that the shapes of an original state dict show.
-
-    Raises:
-        ValueError: The tensors that show it are missing or have another number of dimensions.
-    """
-    prefix, neck, heads, token_frames = "", {}, {}, None
-    if is_segmentation_layout(state_dict):
-        prefix = "backbone."
-        neck, heads = _infer_neck(state_dict), _infer_heads(state_dict)
+    """Read every `PrithviConfig` field that the shapes of an original state dict show."""
+    segmentation = is_segmentation_layout(state_dict)
+    prefix = "backbone." if segmentation else ""
     # (hidden_size, num_channels, frames, rows, columns)
     hidden_size, num_channels, *patch_size = _find_tensor(state_dict, f"{prefix}patch_embed.proj.weight", 5).shape
-    if neck:
-        token_frames = max(1, neck.pop("token_channels") // hidden_size)
+    head_values: dict[str, Any] = {}
+    token_frames = None
+    if segmentation:
+        head_values = _infer_neck(state_dict)
+        token_frames = max(1, head_values.pop("token_channels") // hidden_size)
+        num_labels, head_hidden_size, *_ = _find_tensor(state_dict, "decode_head.conv_seg.weight", 4).shape
+        head_values |= {"num_labels": num_labels, "head_hidden_size": head_hidden_size}
+        head_values["head_num_convs"] = _count_layers(state_dict, "decode_head.convs.")
+        auxiliary_convs = _count_layers(state_dict, "auxiliary_head.convs.")
+        head_values["use_auxiliary_head"] = auxiliary_convs > 0
+        if auxiliary_convs:
+            head_values["auxiliary_head_num_convs"] = auxiliary_convs
     (frames, rows, columns), _ = infer_grid(find_positions(state_dict), token_frames)
     fc1 = state_dict.get(f"{prefix}blocks.0.mlp.fc1.weight")
     image_size = [rows * patch_size[1], columns * patch_size[2]]
@@ -62,8 +66,7 @@ def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "num_hidden_layers": _count_layers(state_dict, f"{prefix}blocks."),
         "mlp_ratio": 4.0 if fc1 is None else fc1.shape[0] / hidden_size,
         "qkv_bias": f"{prefix}blocks.0.attn.qkv.bias" in state_dict,
-        **neck,
-        **heads,
+        **head_values,
     }
 
 
@@ -81,12 +84,6 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
     Args:
         positions (`torch.Tensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, *optional*): The table.
         frames (`int`, *optional*): Frames of tokens, where another tensor shows them.
-
-    Returns:
-        Frames, rows and columns of tokens, and the largest difference from the fixed table of that grid.
-
-    Raises:
-        ValueError: No square grid has so many tokens.
     """
     if positions is None:
         return (frames or 3, 14, 14), 0.0
@@ -145,16 +142,3 @@ def _infer_neck(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "num_convs_per_upscale": _count_layers(state_dict, "neck.layers.0.") - 1,
         "token_channels": state_dict["neck.layers.0.0.weight"].shape[0],
     }
-
-
-def _infer_heads(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Read the configuration values that the heads' shapes show."""
-    num_labels, head_hidden_size, *_ = _find_tensor(state_dict, "decode_head.conv_seg.weight", 4).shape
-    auxiliary_convs = _count_layers(state_dict, "auxiliary_head.convs.")
-    values = {
-        "num_labels": num_labels,
-        "head_hidden_size": head_hidden_size,
-        "head_num_convs": _count_layers(state_dict, "decode_head.convs."),
-        "use_auxiliary_head": auxiliary_convs > 0,
-    }
-    return {**values, "auxiliary_head_num_convs": auxiliary_convs} if auxiliary_convs else values

@@ -35,21 +35,13 @@ _HUB_FORM = "hf://owner/name/file, hf://owner/name@revision/file, or without a f
 
 @dataclass
 class Checkpoint:
-    """What an original checkpoint file holds.
+    """What an original checkpoint file holds."""
 
-    Attributes:
-        source (`str`): The source as it was given and, on the Hub without a file, the file that was found.
-        state_dict (`dict[str, torch.Tensor]`): Tensors under their original names.
-        averaging (`list[str]`): Names of the buffers of mmcv's `EMAHook`, which are not in `state_dict`.
-        class_names (`list[str]`, *optional*): Names that mmsegmentation stored with the weights.
-        class_colors (`list[str]`, *optional*): Their colours, "#rrggbb".
-    """
-
-    source: str
-    state_dict: dict[str, torch.Tensor]
-    averaging: list[str] = field(default_factory=list)
-    class_names: list[str] | None = None
-    class_colors: list[str] | None = None
+    source: str  # as it was given, and on the Hub without a file the one that was found
+    state_dict: dict[str, torch.Tensor]  # under the original names
+    averaging: list[str] = field(default_factory=list)  # names of mmcv's EMAHook, which are not in state_dict
+    class_names: list[str] | None = None  # that mmsegmentation stored with the weights
+    class_colors: list[str] | None = None  # "#rrggbb"
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -96,36 +88,31 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 def _find_file(source: str) -> tuple[str, Path]:
     """Find a checkpoint file, which is downloaded first where it is on the Hub; the source then names it in full."""
-    if source.startswith("hf://"):
-        return _download(source)
-    if re.match(r"(https?|ftp|s3|gs):/", source, re.IGNORECASE):
-        raise ValueError(
-            f"Expected a checkpoint file of this machine or {_HUB_FORM}, found the address {source}. Download the "
-            "file first, or name one of the Hub by hf://."
-        )
-    path = Path(source).expanduser()
-    if path.is_dir():
-        found = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".safetensors"))
-        raise IsADirectoryError(
-            f"Expected a checkpoint file, found the folder {path}. Name a file in it"
-            f"{': ' + ', '.join(found[:6]) if found else ', which holds no .pt, .pth or .safetensors'}."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a checkpoint file, found none at {path}.")
-    return source, path
-
-
-def _download(source: str) -> tuple[str, Path]:
-    """Download a file of the Hub; an unnamed one is found if it is the only checkpoint of its repository."""
     from huggingface_hub import hf_hub_download, list_repo_files
 
+    path = Path(source).expanduser()
+    if not source.startswith("hf://"):
+        if re.match(r"(https?|ftp|s3|gs):/", source, re.IGNORECASE):
+            raise ValueError(
+                f"Expected a checkpoint file of this machine or {_HUB_FORM}, found the address {source}. Download the "
+                "file first, or name one of the Hub by hf://."
+            )
+        if path.is_dir():
+            found = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".safetensors"))
+            raise IsADirectoryError(
+                f"Expected a checkpoint file, found the folder {path}. Name a file in it"
+                f"{': ' + ', '.join(found[:6]) if found else ', which holds no .pt, .pth or .safetensors'}."
+            )
+        if not path.is_file():
+            raise FileNotFoundError(f"Expected a checkpoint file, found none at {path}.")
+        return source, path
     owner, _, rest = source.removeprefix("hf://").partition("/")
     repository, _, filename = rest.rstrip("/").partition("/")
     name, separator, revision = repository.partition("@")
     if not (owner and name) or bool(separator) != bool(revision):
         raise ValueError(f"Expected {_HUB_FORM}, found {source!r}.")
     repo_id, commit = f"{owner}/{name}", unquote(revision) or None
-    if not filename:
+    if not filename:  # then it is the only checkpoint of its repository
         try:
             files = list_repo_files(repo_id, revision=commit)
         except (OSError, ValueError):

@@ -45,17 +45,10 @@ def is_segmentation_layout(state_dict: Mapping[str, torch.Tensor]) -> bool:
 def convert_names(
     state_dict: Mapping[str, torch.Tensor], use_auxiliary_head: bool = True
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
-    """Sort every original tensor into converted and dropped.
-
-    Args:
-        state_dict (`Mapping[str, torch.Tensor]`): Tensors under their original names.
-        use_auxiliary_head (`bool`, defaults to `True`): Whether to convert the auxiliary head where there is one.
+    """Sort every original tensor into converted and dropped; an unknown name is a ValueError.
 
     Returns:
         Original name to its tensors under their new names, and original name to the reason it is dropped.
-
-    Raises:
-        ValueError: A name does not belong to a known layout.
     """
     converted: dict[str, dict[str, torch.Tensor]] = {}
     dropped: dict[str, str] = {}
@@ -63,36 +56,33 @@ def convert_names(
     segmentation = is_segmentation_layout(state_dict)
     for name, tensor in state_dict.items():
         short = name.removeprefix("backbone.") if segmentation else name
+        is_encoder = not segmentation or name != short
+        prefix = "prithvi." if name != short else ""
         reason = next((why for pattern, why in _DROPPED if re.fullmatch(pattern, short)), None)
         if segmentation and not use_auxiliary_head and name.startswith("auxiliary_head."):
-            dropped[name] = "use_auxiliary_head is false; only training uses this head"
-        elif reason:
+            reason = "use_auxiliary_head is false; only training uses this head"
+        if reason is not None:
             dropped[name] = reason
-        elif tensors := _convert_tensor(name, tensor, segmentation):
-            converted[name] = tensors
+        elif is_encoder and (match := _QKV.fullmatch(short)):  # the fused projection becomes three
+            if tensor.ndim == 0 or tensor.shape[0] % 3:
+                raise ValueError(f"Expected {short} to hold three projections, found shape {tuple(tensor.shape)}.")
+            target = f"{prefix}layers.{match[1]}.attention.{{}}_proj.{match[2]}"
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            converted[name] = {target.format(part): chunk.clone() for part, chunk in parts}
+        elif not is_encoder and (match := _GEOSPATIAL_CONV.fullmatch(name)):  # they follow a transposed one, from 1 on
+            layer, part = int(match[2]) - 1, "normalization" if match[3] == "1" else "convolution"
+            converted[name] = {f"neck.upsample_blocks.{match[1]}.layers.{layer}.{part}.{match[4]}": tensor}
         else:
-            unknown.append(name)
+            names = _ENCODER_NAMES if is_encoder else _HEAD_NAMES
+            found = ((re.fullmatch(pattern, short), replacement) for pattern, replacement in names)
+            renamed = next((match.expand(replacement) for match, replacement in found if match), None)
+            if renamed is None:
+                unknown.append(name)
+            else:
+                converted[name] = {prefix + renamed: tensor}
     if unknown or not converted:
         raise ValueError(
             "Expected the flat layout of Prithvi_100M.pt or an mmsegmentation checkpoint of hls-foundation-os, found "
             f"{len(unknown)} unknown name(s) of {len(state_dict)}: {unknown[:5]}. Pass the original file."
         )
     return converted, dropped
-
-
-def _convert_tensor(name: str, tensor: torch.Tensor, segmentation: bool) -> dict[str, torch.Tensor]:
-    """Give one tensor its new names; none where the name is unknown."""
-    is_encoder = not segmentation or name.startswith("backbone.")
-    prefix, short = ("prithvi.", name.removeprefix("backbone.")) if segmentation and is_encoder else ("", name)
-    if is_encoder and (match := _QKV.fullmatch(short)):  # the fused projection becomes three
-        if tensor.ndim == 0 or tensor.shape[0] % 3:
-            raise ValueError(f"Expected {short} to hold three projections, found shape {tuple(tensor.shape)}.")
-        target = f"{prefix}layers.{match[1]}.attention.{{}}_proj.{match[2]}"
-        return {target.format(part): chunk.clone() for part, chunk in zip("qkv", tensor.chunk(3), strict=True)}
-    if not is_encoder and (match := _GEOSPATIAL_CONV.fullmatch(short)):  # they follow a transposed one, from 1 on
-        part = "normalization" if match[3] == "1" else "convolution"
-        return {f"neck.upsample_blocks.{match[1]}.layers.{int(match[2]) - 1}.{part}.{match[4]}": tensor}
-    for pattern, replacement in _ENCODER_NAMES if is_encoder else _HEAD_NAMES:
-        if match := re.fullmatch(pattern, short):
-            return {prefix + match.expand(replacement): tensor}
-    return {}

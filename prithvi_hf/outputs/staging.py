@@ -27,7 +27,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from transformers.utils import logging
 
-from prithvi_hf.disk import naming_a_full_disk
+from prithvi_hf.disk import explain_disk_full
 
 
 logger = logging.get_logger(__name__)
@@ -115,7 +115,7 @@ class Staging:
         """Make the folder or take it over, as the first process of a run; the others do nothing."""
         if self.index > 0:
             return
-        with naming_a_full_disk(self.folder, "Free some space."):
+        with explain_disk_full(self.folder, "Free some space."):
             self._lock = _acquire(self.folder, _LOCK, self.output)
             try:
                 for path in sorted(self.folder.glob(f"{_LOCK}.*")):  # of a run whose first process alone was killed
@@ -174,7 +174,7 @@ class Staging:
 
     def commit(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep a finished strip; it is there whole or not at all, whatever happens."""
-        with naming_a_full_disk(self.folder, REMEDY), _write_atomically(self._path(index)) as file:
+        with explain_disk_full(self.folder, REMEDY), _write_atomically(self._path(index)) as file:
             np.savez(file, allow_pickle=False, **arrays, **{_NAMES: np.array(list(arrays))})
         self._verified.add(index)
 

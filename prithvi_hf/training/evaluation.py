@@ -113,22 +113,8 @@ def evaluate_recipe(
 ) -> list[SplitResult]:
     """Evaluate a model on splits of a recipe's dataset, by sliding window, with the model's own image processor.
 
-    Under `torchrun` or `accelerate launch` every process takes every n-th chip, and all return the same.
-
-    Args:
-        model ([`PrithviForSemanticSegmentation`]): The model.
-        image_processor ([`PrithviImageProcessor`]): The image processor that belongs to it.
-        recipe ([`TrainingRecipe`]): The dataset, the window and the published figures; without `class_names` it is
-            given the model's.
-        splits (`Sequence[str]`, *optional*): Names of the splits; the recipe's `test_splits` by default.
-        show_progress (`bool`, defaults to `True`): Draw progress bars.
-
-    Returns:
-        `list[SplitResult]`: One per split.
-
-    Raises:
-        ValueError: Chips cannot be used, or the model has other classes than the recipe.
-        FileNotFoundError: A file or folder is missing.
+    Under `torchrun` or `accelerate launch` every process takes every n-th chip, and all return the same. The splits
+    are the recipe's `test_splits` by default; a recipe without `class_names` is given the model's.
     """
     data = recipe.data
     splits = list(splits or data.test_splits or [data.eval_split])

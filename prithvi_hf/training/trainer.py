@@ -89,7 +89,9 @@ class PrithviTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Load this process's whole chips: chip `i` goes to process `i` modulo their number."""
         own: Any = self.eval_dataset  # one, or several by name
-        chips = own if eval_dataset is None else own[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        chips: Any = eval_dataset if eval_dataset is not None else own
+        if isinstance(chips, str):
+            chips = own[chips]
         if chips is None:
             raise ValueError("Expected an evaluation dataset, found none: pass eval_dataset to the trainer.")
         return DataLoader(
@@ -154,18 +156,10 @@ class PrithviTrainer(Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> CommitInfo | None:
-        """Upload the output folder with the code that loads it; card and pictures are those in it.
+        """Upload the output folder with the code that loads it, and return the commit in the first process.
 
-        Args:
-            commit_message (`str`, *optional*): Message of the commit.
-            blocking (`bool`, defaults to `True`): Kept for the Trainer's signature; the upload is always waited for.
-            token (`str`, *optional*): Access token; `hub_token` or the stored one by default.
-            revision (`str`, *optional*): Branch to commit to.
-            private (`bool`, *optional*): Whether a new repository is private.
-            kwargs: Kept for the Trainer's signature (fields of its own model card).
-
-        Returns:
-            The commit in the first process, None in the others.
+        The parameters are those of `Trainer.push_to_hub`. The upload is always waited for, and card and pictures are
+        those in the folder: `blocking` and the fields of the Trainer's own card in `kwargs` change nothing.
         """
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():

@@ -84,8 +84,7 @@ def test_sample_predictions(tmp_path, model, wanted, rows):
     transformed = dataset.with_transform(SegmentationTransform(processor))
     plot_sample_predictions(model, processor, transformed, tmp_path / "samples.png", num_samples=wanted)
     width, height = png_size(tmp_path / "samples.png")
-    assert height == pytest.approx(110 * (4 * rows + 0.6), abs=2)
-    assert width == 1320
+    assert height == pytest.approx(width * rows / 3, rel=0.25)
     found = colors_in(tmp_path / "samples.png")
     # classes 0 and 1 are in the labels, all three in the predictions
     assert found[rgb(COLORS[0])] > 1000 * rows
@@ -127,7 +126,7 @@ def test_sample_predictions_of_several_frames(tmp_path):
     assert colors_in(tmp_path / "samples.png")[rgb(COLORS[1])] > 50_000
 
 
-def test_pixels_without_data_and_ignored_labels_are_white(tmp_path, model):
+def test_pixels_without_data_and_ignored_labels_have_no_class(tmp_path, model):
     root = tmp_path / "chips"
     pixels = reflectance(6, 40)
     pixels[:, :, :20] = -9999
@@ -136,13 +135,19 @@ def test_pixels_without_data_and_ignored_labels_are_white(tmp_path, model):
     dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
     processor = tiny_processor(ignore_values=[-1])
     plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
-    picture = imread(tmp_path / "samples.png")[60:-120, :, :3]
-    left, middle, right = np.array_split(picture, 3, axis=1)
-    assert (middle == 1).all()  # the label
-    half = right[:, right.shape[1] // 8 : right.shape[1] // 2 - 10]
-    assert (half == 1).all()  # the prediction, where there is no data
-    assert (right[:, right.shape[1] // 2 + 10 : -right.shape[1] // 8] < 1).any()
-    assert (left < 1).any()
+    picture = (imread(tmp_path / "samples.png")[:-150, :, :3] * 255).round()  # above the legend
+    scene, label, prediction = np.array_split(picture, 3, axis=1)
+    without_data, with_data = np.array_split(prediction, 2, axis=1)
+
+    def colored(panel):
+        return sum(int((panel == rgb(color)).all(axis=-1).sum()) for color in COLORS)
+
+    assert colored(label) == 0
+    assert colored(without_data[:, :-10]) == 0
+    assert colored(with_data) > 20_000
+    left, right = np.array_split(scene, 2, axis=1)
+    grey = [np.ptp(half, axis=-1).max() == 0 for half in (left[:, :-10], right)]
+    assert grey == [True, False]  # hatched, and in natural colours
 
 
 # ---------------------------------------------------------------- the card
@@ -223,7 +228,7 @@ def test_samples_of_a_builders_data_set(tmp_path, model):
     dataset = load_dataset("sen1floods11", root, "validation", cache_dir=str(tmp_path / "cache"))
     processor = tiny_processor(ignore_values=[-1])
     plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
-    assert png_size(tmp_path / "samples.png")[0] == 1320
+    assert min(png_size(tmp_path / "samples.png")) > 300
 
 
 def audit(name, digest):
@@ -239,7 +244,7 @@ def test_the_card_says_what_the_data_were(tmp_path, model):
     write_model_card(tmp_path, recipe, processor, model, RESULTS, {"eval": "validation"}, audits)
     text = (tmp_path / "README.md").read_text()
     assert f"| train | 3 | 60 | `{'a' * 64}` |" in text
-    assert "`test` holds the same chips as `validation`: it is no independent test." in text
+    assert "`test` holds the same chips as `validation`: it is not an independent test." in text
     assert "`validation` holds" not in text
     assert '("scene.tif")' in text
 

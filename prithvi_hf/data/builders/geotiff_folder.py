@@ -2,7 +2,7 @@
 """The user's own chips: folders of GeoTIFF images and masks, paired by file name."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -146,7 +146,21 @@ class GeoTiffFolder(ChipBuilder):
                 )
             if found:
                 sources[split] = found[0]
-        rows = {split: self._make_split(split, source, folders) for split, source in sources.items()}
+        given = [suffix for suffix in (*config.image_suffixes, config.mask_suffix) if suffix]
+        endings = [*given, *_EXTENSIONS]
+        rows: dict[str, list[ChipRow]] = {}
+        for split, source in sources.items():
+            if not isinstance(source, str):
+                rows[split] = self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
+            elif place := self._find_split_folders(source):
+                rows[split] = self._pair(*place, split)
+            elif os.path.isfile(path := _join(config.data_dir, source)):
+                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
+            else:
+                raise FileNotFoundError(
+                    f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option "
+                    "splits."
+                )
         seen: dict[str, str] = {}
         for split, chips in rows.items():
             paths = [str(row["image"]) for row in chips]
@@ -165,21 +179,6 @@ class GeoTiffFolder(ChipBuilder):
         around = _join(root, name, image_dir), _join(root, name, self._mask_dir)
         inside = _join(root, image_dir, name), _join(root, self._mask_dir, name)
         return next((place for place in (around, inside) if os.path.isdir(place[0])), None)
-
-    def _make_split(self, split: str, source: str | Sequence[str], folders: tuple[str, str]) -> list[ChipRow]:
-        """Make the rows of a split that the option `splits` names: a folder, a list in a file or a list in place."""
-        given = [suffix for suffix in (*self.config.image_suffixes, self.config.mask_suffix) if suffix]
-        endings = [*given, *_EXTENSIONS]
-        if not isinstance(source, str):
-            return self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
-        if place := self._find_split_folders(source):
-            return self._pair(*place, split)
-        path = _join(self.config.data_dir, source)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option splits."
-            )
-        return self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
 
     def _pair(self, image_dir: str, mask_dir: str, split: str, ids: list[str] | None = None) -> list[ChipRow]:
         """Pair the files of two folders, which may be one; ids name and order the chips that are wanted."""

@@ -232,14 +232,7 @@ class SegmentationMetrics(evaluate.Metric):
         num_labels: int | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        """Count one image.
-
-        Args:
-            prediction: class indices (height, width).
-            reference: class indices (height, width).
-            num_labels: number of classes, when not given before.
-            ignore_index: the ignored reference value, when not given before.
-        """
+        """Count one image: class indices (height, width); the options are those of `add_batch`."""
         self.add_batch(
             predictions=[prediction], references=[reference], num_labels=num_labels, ignore_index=ignore_index
         )
