@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 QUICKSTART_DIR ?= quickstart
 
-.PHONY: help install quickstart test quality style benchmark contract clean
+.PHONY: help install quickstart test coverage quality style docs docs-serve benchmark contract clean
 
 help:  ## Show the targets.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,13 +25,24 @@ test: install  ## Check the style and run every test.
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
 
-quality: install  ## Check the style.
+coverage: install  ## Run every test and print which lines no test runs.
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered \
+		--cov-fail-under=92 tests
+
+quality: install  ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-style: install  ## Mend the style.
+style: install  ## Fix the style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install  ## Build the documentation into site/; a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: install  ## Show the documentation at http://127.0.0.1:8000 and follow changes.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 benchmark: install  ## Print the benchmark table.
 	$(BIN)/python -m benchmarks
@@ -40,4 +51,4 @@ contract: install  ## Run transformers' own model tests against this package.
 	$(BIN)/python tests/transformers_contract.py
 
 clean:  ## Remove what the other targets made.
-	rm -rf $(VENV) $(QUICKSTART_DIR) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(QUICKSTART_DIR) build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Whole fine-tuning: steps a second from files to updated weights, and the share of them spent waiting for data.
+"""Whole fine-tuning: steps per second from files to updated weights, and the fraction of time spent on waiting.
 
 Ours is `PrithviTrainer` on the cache of decoded chips; the alternative is a plain loop over `plain_model` and the
 original's reader. Both have hidden size 768, 12 layers, both heads, AdamW, batches of two and two loading processes.
@@ -89,7 +89,7 @@ def _plain_step(pair: Pair, optimizer: torch.optim.Optimizer, batch: dict[str, t
 
 
 def _measure(repeats: int, data_dir: Path | None) -> Iterator[tuple[str, float, float]]:
-    """Name, median seconds of a step, share of waiting."""
+    """Name, median seconds of a step, fraction of the time spent waiting."""
     pair, steps = make_pair(1, BATCH), max(2, repeats // 3)
     with open_sources(data_dir) as sources:
         for name, train, source in (
@@ -108,16 +108,16 @@ def run(repeats: int, data_dir: Path | None = None) -> list[dict[str, float | st
         data_dir (`Path`, *optional*): A folder of Sen1Floods11; chips are generated without it.
 
     Returns:
-        `list[dict]`: One row; `share` and `alternative_share` are the parts of the time spent waiting for data, and
+        `list[dict]`: One row; `waiting` and `alternative_waiting` are fractions of the time, spent waiting for data;
         `steps_per_second` and `alternative_steps_per_second` the rates.
     """
-    figures = {name: (seconds, share) for name, seconds, share in _measure(repeats, data_dir)}
-    (ours, share), (plain, plain_share) = figures["ours"], figures["plain"]
+    figures = {name: (seconds, waiting) for name, seconds, waiting in _measure(repeats, data_dir)}
+    (ours, waiting), (plain, plain_waiting) = figures["ours"], figures["plain"]
     what = (
         f"a whole step of fine-tuning, one frame, 12 layers, batch {BATCH}, {WORKERS} workers "
-        f"({1 / ours:.3g} steps/s, {share:.2%} of the time waiting for data; alternative {1 / plain:.3g} steps/s, "
-        f"{plain_share:.2%})"
+        f"({1 / ours:.3g} steps/s, {waiting:.2%} of the time waiting for data; alternative {1 / plain:.3g} steps/s, "
+        f"{plain_waiting:.2%})"
     )
     rates = {"steps_per_second": 1 / ours, "alternative_steps_per_second": 1 / plain}
     row = comparison(what, ours, plain, "plain PyTorch module and loop, the original's reader")
-    return [row | rates | {"share": share, "alternative_share": plain_share}]
+    return [row | rates | {"waiting": waiting, "alternative_waiting": plain_waiting}]

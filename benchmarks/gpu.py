@@ -2,7 +2,7 @@
 """On a GPU: the model against the original architecture in bfloat16, and how much of the processor is used.
 
 The rate of the processor is measured, not looked up: the best of several square products of matrices in bfloat16. The
-rate of a step is the floating-point operations that it executes (torch's counter, so that the composed operator counts
+rate of a step is the floating-point operations that it executes (torch's counter, so that the fused operator counts
 for what it costs, not for what it replaces) over its time.
 """
 
@@ -50,7 +50,7 @@ def seconds_of(call: Callable[[], object], repeats: int, device: torch.device) -
 
 
 def matrix_rate(device: torch.device, repeats: int, sides: tuple[int, ...] = MATRIX_SIDES) -> float:
-    """Floating-point operations a second of products of square bfloat16 matrices, the best of several sizes.
+    """Floating-point operations per second of products of square bfloat16 matrices, the best of several sizes.
 
     Args:
         device (`torch.device`): Where to multiply.
@@ -108,7 +108,7 @@ def _compare(what: str, frames: int, batch_size: int, repeats: int, device: torc
 
 def _use(operations: int, seconds: float, peak: float) -> dict[str, float]:
     rate = operations / seconds
-    return {"tflops": rate / 1e12, "matrix_tflops": peak / 1e12, "share_of_matrix_rate": rate / peak}
+    return {"tflops": rate / 1e12, "matrix_tflops": peak / 1e12, "fraction_of_matrix_rate": rate / peak}
 
 
 def make_large(device: torch.device, **sizes: int) -> PrithviForSemanticSegmentation:
@@ -130,7 +130,7 @@ def time_large_training(
     Args:
         repeats (`int`): Timed steps.
         device (`torch.device`): Where to train.
-        peak (`float`): The measured matrix rate in operations a second.
+        peak (`float`): The measured matrix rate in operations per second.
         batch_size (`int`, defaults to 16): Images in a batch.
         sizes (`int`): As in `make_large`.
     """
@@ -143,7 +143,7 @@ def time_large_training(
     use = _use(operations, seconds, peak)
     what = (
         f"training step of the 300M size, batch {batch_size}, bfloat16 autocast ({use['tflops']:.3g} TFLOP/s, "
-        f"{use['share_of_matrix_rate']:.0%} of the measured matrix rate)"
+        f"{use['fraction_of_matrix_rate']:.0%} of the measured matrix rate)"
     )
     alternative = "its operations at the measured bfloat16 matrix rate"
     return comparison(what, seconds, operations / peak, alternative) | use

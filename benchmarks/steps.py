@@ -19,8 +19,8 @@ from prithvi_hf.models.prithvi import fused_upsampling_prithvi as fast_path
 
 STAGES = {
     "modules one by one": "fused attention, layouts without copies, in inference no auxiliary head",
-    "composed, four phases": "the neck's last layer and each head's first as one operator, batch normalisation folded",
-    "composed, tiles": "the same by four points for each tile of 2 x 2 pixels instead of nine products",
+    "fused, four phases": "the neck's last layer and each head's first as one operator, batch normalisation folded",
+    "fused, tiles": "the same by four points for each tile of 2 x 2 pixels instead of nine products",
 }
 """The stages in order, and what each adds to the one before."""
 
@@ -34,17 +34,17 @@ def stage(pair: Pair, name: str) -> Iterator[None]:
         name (`str`): One of `STAGES`.
     """
     own = fast_path._takes_tiles
-    pair.ours.set_composed_upsampling(name != "modules one by one")
-    fast_path._takes_tiles = own if name == "composed, tiles" else (lambda weight: False)
+    pair.ours.set_fused_upsampling(name != "modules one by one")
+    fast_path._takes_tiles = own if name == "fused, tiles" else (lambda weight: False)
     try:
         yield
     finally:
         fast_path._takes_tiles = own
-        pair.ours.set_composed_upsampling(True)
+        pair.ours.set_fused_upsampling(True)
 
 
 def _seconds(pair: Pair, name: str, call: Callable[[], object]) -> float:
-    """Seconds of a call at a stage, after one in which kernels of that stage are composed."""
+    """Seconds of a call at a stage, after one in which kernels of that stage are fused."""
     with nullcontext() if name == "plain" else stage(pair, name):
         call()
         start = time.perf_counter()

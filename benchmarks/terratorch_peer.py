@@ -153,15 +153,15 @@ def measure_sizes(peers: Peers) -> dict[str, int]:
     """Parameters of both models, and the multiplications of one image by their layers called one after the other.
 
     Args:
-        peers (`Peers`): Set to evaluation; ours is counted without the composed upsampling, and gets it back.
+        peers (`Peers`): Set to evaluation; ours is counted without the fused upsampling, and gets it back.
     """
-    peers.train(False).ours.set_composed_upsampling(False)
+    peers.train(False).ours.set_fused_upsampling(False)
     sizes = {}
     for name, call in peers.logits().items():
         key = "ours" if name == "ours" else "alternative"
         sizes[f"{key}_parameters"] = sum(weight.numel() for weight in getattr(peers, name).parameters())
         sizes[f"{key}_multiplications"] = multiplications(call) // len(peers.pixel_values)
-    peers.ours.set_composed_upsampling(True)
+    peers.ours.set_fused_upsampling(True)
     return sizes
 
 

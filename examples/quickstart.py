@@ -48,7 +48,7 @@ def index_baseline(data_dir: Path) -> tuple[str, float]:
     The threshold is chosen on the very chips that it is scored on, so nothing of its kind can do better.
 
     Args:
-        data_dir (`Path`): The generated data set.
+        data_dir (`Path`): The generated dataset.
     """
     test = load_dataset("geotiff_folder", data_dir, split="test", image_suffix="_image.tif", mask_suffix="_mask.tif")
     images, masks = zip(*((row["image"].read(), row["mask"].read()[0]) for row in test), strict=True)

@@ -419,7 +419,7 @@ def generate_dataset(
     show_progress: bool = True,
     scene_size: tuple[int, int] = (512, 640),
 ) -> Path:
-    """Writes a data set of chips that the `geotiff_folder` builder reads, and one larger scene to map.
+    """Writes a dataset of chips that the `geotiff_folder` builder reads, and one larger scene to map.
 
     The files are `train/chip_0000_image.tif`, `train/chip_0000_mask.tif` and so on, likewise in `validation` and
     `test`, and `scene.tif` with `scene_mask.tif`. Every chip is a place of its own.
@@ -430,7 +430,7 @@ def generate_dataset(
         num_validation (`int`): number of validation chips.
         num_test (`int`): number of test chips.
         chip_size (`int`, *optional*, defaults to 128): rows and columns of a chip, at least 32.
-        seed (`int`, *optional*, defaults to 0): not negative; data sets of different seeds share no scene.
+        seed (`int`, *optional*, defaults to 0): not negative; datasets of different seeds share no scene.
         show_progress (`bool`, *optional*, defaults to `True`): draw a progress bar.
         scene_size (`tuple[int, int]`, *optional*, defaults to `(512, 640)`): rows and columns of the larger scene.
 
@@ -438,7 +438,7 @@ def generate_dataset(
         `Path`: the folder.
 
     Raises:
-        FileExistsError: a split folder holds GeoTIFF files of another data set.
+        FileExistsError: a split folder holds GeoTIFF files of another dataset.
         ValueError: a size below 32.
 
     Example:

@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
     from prithvi_hf.scenes.predict_scene import predict_scene
-    from prithvi_hf.training.trainer import PrithviTrainer, PrithviTrainingArguments
+    from prithvi_hf.training.trainer import PrithviTrainer
+    from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "PrithviTrainer": "training.trainer",
-    "PrithviTrainingArguments": "training.trainer",
+    "PrithviTrainingArguments": "training.training_args",
     "convert_checkpoint": "conversion.convert_prithvi_to_hf",
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "load_dataset": "data.load",

@@ -1,7 +1,6 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Running examples/finetune.py with a tiny model on a few chips, in this process or as one of its own."""
+"""Fine-tuning runs with a tiny model on a few chips, in this process or by examples/finetune.py as one of its own."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
+from prithvi_hf.training import finetune
 from tests.raster_factory import (
     SEN1FLOODS11_CODES,
     make_burn_scars,
@@ -43,10 +45,6 @@ QUICK = {
     **{"eval_steps": 0.5, "save_steps": 0.5, "logging_steps": 1, "per_device_train_batch_size": 2},
     **{"dataloader_num_workers": 0, "num_sample_predictions": 1, "use_cpu": True, "disable_tqdm": True},
 }
-
-spec = importlib.util.spec_from_file_location("finetune_example", SCRIPT)
-finetune = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(finetune)
 
 
 def make_chips(root, *, size=48):
@@ -84,6 +82,19 @@ OFFICIAL = {
     "hls_irrigation_scenes": Official(make_irrigation_scenes, 3, (0, 255), 1),
     "multi_temporal_crop": Official(make_crops, 3, (0,), 1),
 }
+
+
+def save_model(folder, classes, unused=None):
+    """A model whose classes `unused` are never predicted."""
+    torch.manual_seed(0)
+    names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
+    model = PrithviForSemanticSegmentation(PrithviConfig(num_frames=1, **SIZES, **HEADS, **names))
+    with torch.no_grad():
+        model.decode_head.classifier.weight.mul_(50)
+        for index in unused or ():
+            model.decode_head.classifier.bias[index] = -1e9
+    model.save_pretrained(folder)
+    return folder
 
 
 def read_pixels(path):
@@ -140,3 +151,46 @@ def finish(process, timeout=120):
         output, _ = process.communicate()
         pytest.fail(f"no end after {timeout} s:\n{output[-3000:]}")
     return output, process.returncode
+
+
+# Runs a program and says, of each process, whether it left torch's process group, and before that its wrapped model.
+WATCHED = """
+import atexit, gc, os, runpy, sys
+import torch.distributed as distributed
+from accelerate import PartialState
+from torch.nn.parallel import DistributedDataParallel
+
+leave, wrapped, made = distributed.destroy_process_group, [], DistributedDataParallel.__init__
+
+def write(line):  # at once: two processes write to one pipe
+    sys.stdout.flush()
+    os.write(1, f"{line}\\n".encode())
+
+def make(self, *arguments, **options):
+    wrapped.append(id(self))
+    made(self, *arguments, **options)
+
+def leave_and_say(*arguments):
+    alive = sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
+    write(f"wrapped {len(wrapped)} models, left with {alive}")
+    leave(*arguments)
+
+@atexit.register
+def say():
+    count = PartialState().num_processes  # as the program left it
+    write(f"{count} processes: {'a member' if distributed.is_initialized() else 'left'}")
+
+DistributedDataParallel.__init__, distributed.destroy_process_group = make, leave_and_say
+module, sys.argv = sys.argv[1], sys.argv[1:]
+(runpy.run_path if module.endswith(".py") else runpy.run_module)(module, run_name="__main__")
+"""
+
+
+def run_in_two_processes(folder, *words):
+    """Run a program under torchrun, watched, and return what it prints."""
+    (folder / "watched.py").write_text(WATCHED)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", folder / "watched.py"]
+    command = [sys.executable, *map(str, [*launcher, *words])]
+    done = subprocess.run(command, env=environment(), cwd=folder, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr

@@ -106,7 +106,7 @@ class HubServer:
         env: environment of a child process that shall talk to this server, with a cache of its own.
         requests: the method and path of every request so far.
         ranges: the path and the Range header of every request for a part of a file.
-        faults: for a file's path, what happens to its next downloads, one a download: a number of bytes after which
+        faults: for a file's path, what happens to its next downloads, one per download: a number of bytes after which
             the connection breaks, `UNAVAILABLE` for status 503, or other content than the file's.
         read_only: when set, commits are refused with status 403.
     """
@@ -312,7 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             card_metadata({"README.md": json.loads(self.body)["content"].encode()})
         except yaml.YAMLError as error:
-            raise HubError(400, "BadRequest", f"the header is no YAML: {error}") from error
+            raise HubError(400, "BadRequest", f"the header is not YAML: {error}") from error
         return {"errors": [], "warnings": []}
 
     def _named_repository(self) -> tuple[str, str]:
@@ -463,7 +463,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _folders(paths: Iterator[str] | dict[str, bytes]) -> set[str]:
-    """Every folder that a path lies in, at any depth."""
+    """Find every folder that a path is in, at any depth."""
     return {path[: match.start()] for path in paths for match in re.finditer("/", path)}
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Small models and batches for the tests of the composed operator of neck and heads."""
+"""Small models and batches for the tests of the fused operator of neck and heads."""
 
 import copy
 
@@ -41,7 +41,7 @@ def make_model(dtype=torch.float32, **overrides) -> PrithviForSemanticSegmentati
 def plain(model: PrithviForSemanticSegmentation) -> PrithviForSemanticSegmentation:
     """The same model, whose modules are called one by one."""
     model = copy.deepcopy(model)
-    model.set_composed_upsampling(False)
+    model.set_fused_upsampling(False)
     return model
 
 

@@ -3,7 +3,6 @@
 
 import argparse
 import json
-from typing import Any
 
 from prithvi_hf.cli.common import Commands
 
@@ -56,19 +55,16 @@ def run(options: argparse.Namespace) -> None:
     Args:
         options: `source`, `output_dir`, `recipe`, `report`, `set`.
     """
-    overrides = dict(_parse_setting(setting) for setting in options.set)
+    overrides = {}
+    for setting in options.set:
+        name, separator, value = setting.partition("=")
+        if not separator or not name.isidentifier():
+            raise ValueError(f"--set takes NAME=VALUE with the name of a configuration field, found {setting!r}.")
+        try:
+            overrides[name] = json.loads(value)
+        except json.JSONDecodeError:  # a value that is not JSON is plain text
+            overrides[name] = value
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
 
     print(convert_checkpoint(options.source, options.output_dir, options.recipe, options.report, **overrides))
     print(f"written to {options.output_dir}")
-
-
-def _parse_setting(text: str) -> tuple[str, Any]:
-    """Read one NAME=VALUE; a value that is no JSON is plain text."""
-    name, separator, value = text.partition("=")
-    if not separator or not name.isidentifier():
-        raise ValueError(f"--set takes NAME=VALUE with the name of a configuration field, found {text!r}.")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value

@@ -10,47 +10,37 @@ from prithvi_hf.cli.common import Commands, check_model_source, load_model, reso
 def add_parser(commands: Commands) -> None:
     """Describe `evaluate`."""
     text = "measure a model on labelled chips, with the published figures of its recipe beside the measured ones"
-    parser = commands.add_parser(
-        "evaluate",
-        help=text,
-        description=text[0].upper() + text[1:] + ". On many GPUs: accelerate launch -m prithvi_hf.cli evaluate ...",
-    )
-    parser.add_argument("--model", required=True, help="folder of a fine-tuned model and its processor, or a Hub id")
-    parser.add_argument(
+    launch = "On many GPUs: accelerate launch -m prithvi_hf.cli evaluate ..."
+    parser = commands.add_parser("evaluate", help=text, description=f"{text[0].upper()}{text[1:]}. {launch}")
+    add = parser.add_argument
+    add("--model", required=True, help="folder of a fine-tuned model and its image processor, or a Hub id")
+    add(
         "--config",
         nargs="+",
         metavar="RECIPE",
-        help="recipe of the data set, a name such as sen1floods11 or YAML files, later ones win (default: recipe.yaml "
-        "of the model, which examples/finetune.py leaves there)",
+        help="recipe of the dataset, a name such as sen1floods11 or YAML files, later ones win (default: recipe.yaml "
+        "of the model, which a fine-tuning run leaves there)",
     )
-    parser.add_argument(
-        "--data_dir", metavar="DIR", help="folder of the data set (default: the recipe's, or download)"
-    )
-    parser.add_argument("--dataset_options", metavar="JSON", help="options of the data set in place of the recipe's")
-    parser.add_argument(
-        "--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)"
-    )
-    parser.add_argument("--output", metavar="JSON", help="also write every figure, each class's included")
-    parser.add_argument("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
-    parser.add_argument("--overlap", type=float, metavar="SHARE", help="overlap of windows (default: the recipe's)")
-    parser.add_argument("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is")
-    parser.add_argument("--no_check", action="store_true", help="do not read every chip once beforehand")
-    parser.add_argument("--quiet", action="store_true", help="print the figures alone")
+    add("--data_dir", metavar="DIR", help="folder of the dataset (default: the recipe's, or download)")
+    add("--dataset_options", metavar="JSON", help="options of the dataset in place of the recipe's")
+    add("--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)")
+    add("--output", metavar="JSON", help="also write every figure, each class's included")
+    add("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
+    add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
+    add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    add("--no_check", action="store_true", help="do not read every chip once beforehand")
+    add("--quiet", action="store_true", help="print the figures alone")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluate a model on the splits of a recipe.
-
-    Args:
-        options: The options of `evaluate`.
-    """
+    """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,
-        evaluation_recipe,
-        recipe_of_model,
+        find_model_recipe,
+        make_evaluation_recipe,
         write_results,
     )
     from prithvi_hf.training.process_group import leave_process_group
@@ -58,9 +48,9 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")
     check_model_source(options.model)
-    configs = options.config or [recipe_of_model(options.model)]
+    configs = options.config or [find_model_recipe(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
-        recipe = evaluation_recipe(
+        recipe = make_evaluation_recipe(
             configs,
             folder,
             data_dir=options.data_dir,
@@ -78,8 +68,9 @@ def run(options: argparse.Namespace) -> None:
     leave_process_group()
     if not first:
         return
+    labels = recipe.data.class_names or []
     for result in results:
-        print(result.table(recipe.data.class_names))
+        print(result.table(labels))
     if options.output is not None:
-        write_results(options.output, options.model, recipe.data.class_names, results)
+        write_results(options.output, options.model, labels, results)
         print(f"all figures written to {options.output}")

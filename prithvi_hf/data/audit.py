@@ -1,22 +1,14 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""One pass over a split before training: every file is read once, and everything that is wrong is named at once."""
+"""A check of every chip of a split before training: what it holds, and everything that is wrong with it at once."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 
-from prithvi_hf.data.chips import (
-    Chip,
-    check_grid,
-    problem_report,
-    read_chips,
-    split_digest,
-)
+from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, collect_results, digest_split, read_chips
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
 
@@ -57,30 +49,19 @@ class SplitAudit:
         return self.labelled_pixels + self.ignored_pixels
 
     def summary(self, class_names: Sequence[str]) -> str:
-        """One line for people: how much of the labels each class has, and what is ignored or without data.
+        """Describe in one line how much of the labels each class has, and what is ignored or without data.
 
         Args:
             class_names (`Sequence[str]`): name of each class.
         """
         labelled, total = max(self.labelled_pixels, 1), max(self.total_pixels, 1)
-        shares = ", ".join(
+        fractions = ", ".join(
             f"{name} {pixels / labelled:.1%}" for name, pixels in zip(class_names, self.class_pixels, strict=True)
         )
         return (
-            f"{self.split_name}: {self.chips} chips; labels: {shares}; ignored {self.ignored_pixels / total:.1%}, "
+            f"{self.split_name}: {self.chips} chips; labels: {fractions}; ignored {self.ignored_pixels / total:.1%}, "
             f"without data {self.nodata_pixels / total:.1%} of the pixels"
         )
-
-
-@dataclass(frozen=True)
-class _ChipCount:
-    """Counts of one chip."""
-
-    class_pixels: torch.Tensor
-    ignored_pixels: int
-    nodata_pixels: int
-    size: tuple[int, int]
-    digests: list[Any]
 
 
 def audit_split(
@@ -90,7 +71,7 @@ def audit_split(
     split_name: str,
     show_progress: bool = True,
 ) -> SplitAudit:
-    """Reads every chip of a split once and counts its labels.
+    """Read every chip of a split once and count its labels.
 
     Args:
         dataset (`Dataset` or `IterableDataset`): rows with `image` (a raster or a list of frames), `mask` and `id`; a
@@ -106,62 +87,45 @@ def audit_split(
     Raises:
         ValueError: an empty split, a split whose every pixel is ignored or without image data, or chips that cannot be
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
-            of different size or place, mask values that are no class.
+            of different size or place, mask values outside the classes.
     """
-    counts, problems = [], []
-    count = partial(_count_chip, image_processor=image_processor, num_labels=num_labels)
-    for result in read_chips(dataset, count, f"Checking {split_name}", show_progress):
-        (problems if isinstance(result, str) else counts).append(result)
-    if problems:
-        raise ValueError(problem_report(problems, len(counts) + len(problems), split_name))
-    if not counts:
-        raise ValueError(f"Split {split_name}: expected at least one chip, found none.")
-    return _checked(_add_up(counts, split_name))
 
+    def count(chip: Chip) -> tuple[torch.Tensor, int, int, tuple[int, ...], ChipDigest]:
+        """Class pixels, ignored pixels, nodata pixels, size and digest of one chip; raise what is wrong with it."""
+        if chip.mask is None:
+            raise ValueError(f"{chip.id}: expected a mask, found none")
+        check_grid((*chip.frames, chip.mask))
+        inputs = image_processor.preprocess(
+            [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
+        )
+        labels = inputs["labels"][0]
+        valid = labels[labels != IGNORED_LABEL]
+        class_pixels, ignored = torch.bincount(valid, minlength=num_labels), labels.numel() - valid.numel()
+        # The files have just been read, so the system holds them in memory for the digest.
+        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), tuple(labels.shape), chip.digest()
 
-def _count_chip(chip: Chip, image_processor: PrithviImageProcessor, num_labels: int) -> _ChipCount:
-    """Counts one chip; raises what is wrong with it."""
-    if chip.mask is None:
-        raise ValueError(f"{chip.id}: expected a mask, found none")
-    check_grid((*chip.frames, chip.mask))
-    inputs = image_processor(
-        [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
-    )
-    labels = inputs["labels"][0]
-    valid = labels[labels != IGNORED_LABEL]
-    return _ChipCount(
-        class_pixels=torch.bincount(valid, minlength=num_labels),
-        ignored_pixels=labels.numel() - valid.numel(),
-        nodata_pixels=int(inputs["nodata_mask"][0].sum()),
-        size=tuple(labels.shape),
-        digests=chip.digests(),  # the files have just been read, so the system holds them in memory
-    )
-
-
-def _add_up(counts: list[_ChipCount], split_name: str) -> SplitAudit:
-    classes = torch.stack([count.class_pixels for count in counts])
-    return SplitAudit(
+    counts = collect_results(read_chips(dataset, count, f"Checking {split_name}", show_progress), split_name)
+    class_pixels, ignored_pixels, nodata_pixels, sizes, digests = zip(*counts, strict=True)
+    pixels = torch.stack(class_pixels)  # (chips, classes)
+    audit = SplitAudit(
         split_name=split_name,
         chips=len(counts),
-        class_pixels=tuple(classes.sum(0).tolist()),
-        class_chips=tuple((classes > 0).sum(0).tolist()),
-        ignored_pixels=sum(count.ignored_pixels for count in counts),
-        nodata_pixels=sum(count.nodata_pixels for count in counts),
-        sizes=dict(Counter(count.size for count in counts)),
-        digest=split_digest(count.digests for count in counts),
+        class_pixels=tuple(pixels.sum(0).tolist()),
+        class_chips=tuple((pixels > 0).sum(0).tolist()),
+        ignored_pixels=sum(ignored_pixels),
+        nodata_pixels=sum(nodata_pixels),
+        sizes=dict(Counter(sizes)),
+        digest=digest_split(digests),
     )
-
-
-def _checked(audit: SplitAudit) -> SplitAudit:
-    # First, for labels of pixels without data may be ignored as well.
+    # No data comes first, for labels of pixels without data may be ignored as well.
     if audit.nodata_pixels == audit.total_pixels:
         raise ValueError(
-            f"Split {audit.split_name}: expected pixels with image data, found all {audit.total_pixels:,} pixels of "
+            f"Split {split_name}: expected pixels with image data, found all {audit.total_pixels:,} pixels of "
             f"{audit.chips} chips without data. Check nodata_value, nodata_rule and the files' nodata tags."
         )
     if audit.labelled_pixels == 0:
         raise ValueError(
-            f"Split {audit.split_name}: expected labelled pixels, found all {audit.total_pixels:,} pixels "
-            f"of {audit.chips} chips ignored. Check ignore_values and do_reduce_labels against the masks."
+            f"Split {split_name}: expected labelled pixels, found all {audit.total_pixels:,} pixels of {audit.chips} "
+            "chips ignored. Check ignore_values and do_reduce_labels against the masks."
         )
     return audit

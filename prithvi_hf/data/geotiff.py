@@ -1,7 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """GeoTIFF as a feature of the `datasets` library.
 
-Importing this module registers [`GeoTiff`]; each process that reads stored data sets with such columns needs that, so
+Importing this module registers [`GeoTiff`]; each process that reads stored datasets with such columns needs that, so
 `import prithvi_hf` does it. rasterio, which registration does not need, is loaded with the first raster.
 """
 
@@ -9,10 +9,10 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 import pyarrow as pa
-from datasets import DownloadConfig, Features, Value
+from datasets import DownloadConfig, Value
 from datasets.features.features import register_feature
 from datasets.table import array_cast
 from datasets.utils.file_utils import is_local_path, is_remote_url, xopen
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
-__all__ = ["GeoTiff", "geotiff_columns"]
+class StoredValue(TypedDict):
+    """A GeoTIFF as Arrow holds it."""
+
+    path: str | None
+    bytes: "bytes | None"
 
 
 @dataclass
@@ -36,9 +40,9 @@ class GeoTiff:
     - `dict` with `path` and `bytes`, either of which may be None;
     - [`GeoTiffRaster`].
 
-    Decoding reads the header only. In data sets that `datasets` streams, remote paths (`hf://`, `https://`) are
-    fetched whole by `datasets` itself and read from memory. Read pixels in `Dataset.with_transform`, not in `map`:
-    there `datasets` rewrites a decoded column as nested lists of its pixels.
+    Decoding reads the header only. In datasets that `datasets` streams, remote paths (`hf://`, `https://`) are fetched
+    whole by `datasets` itself and read from memory. Read pixels in `Dataset.with_transform`, not in `map`: there
+    `datasets` rewrites a decoded column as nested lists of its pixels.
 
     Args:
         decode (`bool`, *optional*, defaults to `True`): False gives the stored dict of path and bytes.
@@ -69,11 +73,13 @@ class GeoTiff:
     _type: str = field(default="GeoTiff", init=False, repr=False)
 
     def __call__(self) -> pa.DataType:
-        """Returns the Arrow type in which values are stored."""
+        """Return the Arrow type in which values are stored."""
         return self.pa_type
 
-    def encode_example(self, value: "str | os.PathLike | bytes | bytearray | dict | GeoTiffRaster") -> dict:
-        """Returns `{"path", "bytes"}` of an accepted value; a local file is stored by its path.
+    def encode_example(
+        self, value: "str | os.PathLike | bytes | bytearray | StoredValue | GeoTiffRaster"
+    ) -> StoredValue:
+        """Return `{"path", "bytes"}` of an accepted value; a local file is stored by its path.
 
         Raises:
             ValueError: another kind of value, a dict with neither, or a raster narrowed to a part of its file.
@@ -84,34 +90,36 @@ class GeoTiff:
             return {"path": str(Path(value).absolute()), "bytes": None}
         if isinstance(value, bytes | bytearray):
             return {"path": None, "bytes": bytes(value)}
+        if isinstance(value, dict) and (value.get("path") is not None or value.get("bytes") is not None):
+            path = value.get("path")
+            is_file = path is not None and os.path.isfile(path)
+            return {"path": path, "bytes": None if is_file else value.get("bytes")}
         from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
-        if isinstance(value, GeoTiffRaster):
-            return self._encode_raster(value)
-        if isinstance(value, dict) and (value.get("path") is not None or value.get("bytes") is not None):
-            is_file = value.get("path") is not None and os.path.isfile(value["path"])
-            return {"path": value.get("path"), "bytes": None if is_file else value.get("bytes")}
-        raise ValueError(
-            "A GeoTiff value is expected to be a path, bytes, a GeoTiffRaster or a dict with 'path' or 'bytes', found "
-            f"{_summary(value)}. To store an array, write it with `write_geotiff` and give the path."
-        )
-
-    def _encode_raster(self, raster: "GeoTiffRaster") -> dict:
-        header = raster._header
-        own_bands = tuple(range(header.count)) if self.bands is None else tuple(self.bands)
-        if raster.bands != own_bands or raster.window != (0, 0, header.height, header.width):
+        if not isinstance(value, GeoTiffRaster):
+            found = type(value).__name__ + (f" with keys {sorted(value)}" if isinstance(value, dict) else "")
             raise ValueError(
-                f"{raster.name}: a raster narrowed to bands {raster.bands} and window {raster.window} cannot be "
-                "stored as its file. Write the part with `write_geotiff` and give that path."
+                "A GeoTiff value is expected to be a path, bytes, a GeoTiffRaster or a dict with 'path' or 'bytes', "
+                f"found {found}. To store an array, write it with `write_geotiff` and give the path."
             )
-        return {"path": raster.path or _file_name(raster.name), "bytes": raster.content}
+        header = value._header
+        own_bands = tuple(range(header.count)) if self.bands is None else tuple(self.bands)
+        if value.bands != own_bands or value.window != (0, 0, header.height, header.width):
+            raise ValueError(
+                f"{value.name}: a raster narrowed to bands {value.bands} and window {value.window} cannot be stored "
+                "as its file. Write the part with `write_geotiff` and give that path."
+            )
+        name = None if value.name == "<bytes>" else os.path.basename(value.name)
+        return {"path": value.path or name, "bytes": value.content}
 
-    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> "GeoTiffRaster":
-        """Returns the raster of a stored value; what is decoded already is returned as it is.
+    def decode_example(
+        self, value: "StoredValue | str | GeoTiffRaster", token_per_repo_id: dict[str, str | bool | None] | None = None
+    ) -> "GeoTiffRaster":
+        """Return the raster of a stored value; what is decoded already is returned as it is.
 
         Args:
             value (`dict` or `str`): the stored `{"path", "bytes"}`, or a path.
-            token_per_repo_id (`dict`, *optional*): Hub tokens by repository, for streamed private data sets.
+            token_per_repo_id (`dict`, *optional*): Hub tokens by repository, for streamed private datasets.
 
         Raises:
             GeoTiffError: the file cannot be read as GeoTIFF.
@@ -131,11 +139,11 @@ class GeoTiff:
     def embed_storage(
         self,
         storage: pa.StructArray,
-        token_per_repo_id: dict[str, Any] | None = None,
+        token_per_repo_id: dict[str, str | bool | None] | None = None,
         local_files: bool = True,
         remote_files: bool = True,
     ) -> pa.StructArray:
-        """Replaces paths by the bytes of their files and keeps base names, so that a shard needs no other file.
+        """Replace paths by the bytes of their files and keep base names, so that a shard needs no other file.
 
         Args:
             storage (`pa.StructArray`): stored values.
@@ -143,26 +151,19 @@ class GeoTiff:
             local_files (`bool`, *optional*, defaults to `True`): embed local files.
             remote_files (`bool`, *optional*, defaults to `True`): embed remote files.
         """
-
-        def wanted(path: str | None) -> bool:
-            return path is not None and (
-                (local_files and is_local_path(path)) or (remote_files and is_remote_url(path))
-            )
-
-        rows = storage.to_pylist()
-        contents = [
-            _fetch(row["path"], token_per_repo_id)
-            if row is not None and row["bytes"] is None and wanted(row["path"])
-            else (row or {}).get("bytes")
-            for row in rows
-        ]
-        paths = [(row or {}).get("path") for row in rows]
-        paths = [os.path.basename(path) if wanted(path) else path for path in paths]
+        paths, contents = [], []
+        for row in storage.to_pylist():
+            path, content = (None, None) if row is None else (row["path"], row["bytes"])
+            if path is not None and ((local_files and is_local_path(path)) or (remote_files and is_remote_url(path))):
+                content = _fetch(path, token_per_repo_id) if content is None else content
+                path = os.path.basename(path)
+            paths.append(path)
+            contents.append(content)
         arrays = [pa.array(contents, type=pa.binary()), pa.array(paths, type=pa.string())]
         return array_cast(pa.StructArray.from_arrays(arrays, ["bytes", "path"], mask=storage.is_null()), self.pa_type)
 
     def cast_storage(self, storage: pa.Array) -> pa.StructArray:
-        """Converts an Arrow array of paths, of bytes, or of structs of them to the storage type.
+        """Convert an Arrow array of paths, of bytes, or of structs of them to the storage type.
 
         Raises:
             TypeError: an array of another type.
@@ -186,20 +187,12 @@ class GeoTiff:
         return pa.StructArray.from_arrays(arrays, ["bytes", "path"], mask=storage.is_null())
 
     def flatten(self) -> "GeoTiff | dict[str, Value]":
-        """Returns the feature itself while it decodes, else the features of its two parts."""
+        """Return the feature itself while it decodes, else the features of its two parts."""
         return self if self.decode else {"bytes": Value("binary"), "path": Value("string")}
 
 
-def _summary(value: Any) -> str:
-    return f"{type(value).__name__} with keys {sorted(value)}" if isinstance(value, dict) else type(value).__name__
-
-
-def _file_name(name: str) -> str | None:
-    return None if name == "<bytes>" else os.path.basename(name)
-
-
-def _fetch(path: str, token_per_repo_id: dict[str, Any] | None) -> bytes:
-    """Reads a whole file, local or remote, the way `datasets` does for its own file features."""
+def _fetch(path: str, token_per_repo_id: dict[str, str | bool | None] | None) -> bytes:
+    """Read a whole file, local or remote, the way `datasets` does for its own file features."""
     repository = "/".join(path.removeprefix("hf://datasets/").split("@")[0].split("/")[:2])
     token = (token_per_repo_id or {}).get(repository) if path.startswith("hf://datasets/") else None
     try:
@@ -217,8 +210,3 @@ with warnings.catch_warnings():
     # `datasets` calls its door for features of other packages experimental, each time it is used.
     warnings.simplefilter("ignore")
     register_feature(GeoTiff, "GeoTiff")
-
-
-def geotiff_columns(features: Features) -> list[str]:
-    """Names of the columns that hold GeoTIFFs, or lists of them."""
-    return [name for name, feature in features.items() if isinstance(getattr(feature, "feature", feature), GeoTiff)]

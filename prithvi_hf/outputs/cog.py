@@ -1,7 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Maps as Cloud-Optimized GeoTIFF: classes with names and colours, probabilities with one band a class.
+"""Maps as Cloud-Optimized GeoTIFF: classes with names and colours, probabilities with one band per class.
 
 A file appears under its name only when it is complete: it is made in a hidden folder beside the target and renamed.
+Making one holds a few hundred rows of one band in memory: a plain tiled GeoTIFF first, then the optimised copy, then a
+comparison of the copy with what was to be written, because GDAL does not report every write that fails.
 """
 
 import math
@@ -9,83 +11,267 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import DatasetWriter, MemoryFile
+from affine import Affine
+from rasterio._err import CPLE_BaseError  # what copying raises has no public name
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
+from rasterio.windows import Window
 
-from prithvi_hf.outputs.palette import Rgb, class_palette
+from prithvi_hf.outputs.palette import class_palette
 
 
 NODATA_CLASS = 255  # in masks in memory; files may use another value
 BLOCK_SIZE = 512
-SOFTWARE = "prithvi_hf"
+GDAL_CACHE_BYTES = 64 * 2**20  # GDAL's own default is a fraction of the machine's memory
 PROBABILITY_DTYPES = ("float32", "uint8")
-# Options of GDAL's COG driver: for classes, and for values from 0 to 1 (probabilities, entropy).
-_OPTIONS = {"compress": "DEFLATE", "blocksize": BLOCK_SIZE, "bigtiff": "IF_SAFER"}
-CLASS_OPTIONS = {**_OPTIONS, "predictor": "NO", "overview_resampling": "MODE"}
-SHARE_OPTIONS = {**_OPTIONS, "predictor": "YES", "overview_resampling": "AVERAGE"}
-# Else GDAL takes 3 or 4 bands of bytes for red, green, blue and opacity, and the fourth class for a mask.
-PHOTOMETRIC = {"photometric": "MINISBLACK"}
-_SHARE_STEPS = 254  # shares in uint8 are 0..254, so that 255 stays free for no data
-_COPY_BYTES = 2**22
+_QUANTA = 254  # fractions in uint8 are 0..254, so that 255 stays free for nodata
+_MOST_THREADS = 8  # each holds a block of all bands
 
 # A map made from a bare array has no georeference, and its user knows that. Once for all and only for the modules that
 # write maps: `warnings.catch_warnings` around each write would not be safe in threads.
-_QUIET_MODULES = r"prithvi_hf\.(outputs\.(cog|assemble)|scenes\.predicted)$"
+_QUIET_MODULES = r"prithvi_hf\.(outputs\.cog|scenes\.predicted)$"
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=_QUIET_MODULES)
 
 
-def check_output_path(
-    path: str | os.PathLike, inputs: Sequence[Any] = (), overwrite: bool = True, purpose: str = "map"
-) -> Path:
-    """Refuse a path that cannot or must not be written, before any work is done for it.
+@dataclass(frozen=True)
+class Layer:
+    """What one GeoTIFF of a map holds."""
+
+    name: str  # what the file is, for messages
+    bands: tuple[str, ...]  # names of the strips' arrays, one per band
+    dtype: str
+    nodata: float  # in the file
+    options: Mapping[str, str | int]  # of GDAL's COG driver
+    describe: Callable[[DatasetWriter], None]  # adds names, colours and the like to the new file
+    values: np.ndarray | None = None  # (256,) uint8 file value of each class index; None writes pixels as they are
+
+
+def class_layer(
+    id2label: Mapping[int, str],
+    class_colors: Sequence[str] | None = None,
+    class_values: Mapping[int, int] | None = None,
+    nodata: int = NODATA_CLASS,
+) -> Layer:
+    """Describe a map of classes; for arguments and errors see [`write_class_map`]."""
+    values = file_values(id2label, class_values, nodata)
+    colors = class_palette(len(values), class_colors)
+
+    def describe(dataset: DatasetWriter) -> None:
+        dataset.set_band_description(1, "class")
+        dataset.update_tags(1, **{f"class_{value}": str(id2label[index]) for index, value in values.items()})
+        colormap = {value: (*colors[index], 255) for index, value in values.items()}
+        dataset.write_colormap(1, {**colormap, nodata: (0, 0, 0, 0)})
+
+    options = {"predictor": "NO", "overview_resampling": "MODE"}
+    return Layer("map", ("classes",), "uint8", nodata, options, describe, file_value_table(values, nodata))
+
+
+def fraction_layer(name: str, bands: Sequence[str], descriptions: Sequence[str], dtype: str) -> Layer:
+    """Describe a file of values from 0 to 1, whose bands are called `descriptions`; `dtype` as in probabilities."""
+
+    def describe(dataset: DatasetWriter) -> None:
+        if dtype == "uint8":
+            dataset.scales = (1 / _QUANTA,) * len(descriptions)
+        for index, description in enumerate(descriptions, start=1):
+            dataset.set_band_description(index, description)
+
+    nodata = math.nan if dtype == "float32" else NODATA_CLASS
+    options = {"predictor": "YES", "overview_resampling": "AVERAGE"}
+    return Layer(name, tuple(bands), dtype, nodata, options, describe)
+
+
+def write_class_map(
+    path: str | os.PathLike,
+    mask: np.ndarray,
+    *,
+    id2label: Mapping[int, str],
+    crs: CRS | str | None = None,
+    transform: Affine | None = None,
+    class_colors: Sequence[str] | None = None,
+    nodata: int = NODATA_CLASS,
+    class_values: Mapping[int, int] | None = None,
+) -> None:
+    """Write class indices as a Cloud-Optimized GeoTIFF of one uint8 band.
+
+    The band carries a colour table, the description "class", and one metadata item per class, `class_<file value>`
+    with the name. Overviews take the most frequent class and leave nodata out of the count.
 
     Args:
-        path: The file to be written.
-        inputs: Files that are read for it; those that are no paths are passed over.
-        overwrite: Whether an existing file may be replaced.
-        purpose: What the file is, for messages.
-
-    Returns:
-        The path.
+        path: The file to write; an existing one is replaced.
+        mask: (H, W) integers: class indices, 255 = nodata.
+        id2label: Class index to name, for every class 0 .. n-1.
+        crs: CRS of the map as rasterio reads it, or None.
+        transform: Affine transform from pixel to CRS coordinates, or None.
+        class_colors: `"#rrggbb"` per class, or None for default colours.
+        nodata: File value of pixels without data, 0 to 255.
+        class_values: Class index to file value, 0 to 255, where the two differ; classes not in it keep their index.
 
     Raises:
-        ValueError: If the folder does not exist, the path is a folder or one of the inputs, or it exists and may not
-            be replaced.
+        ValueError: If there are more than 255 classes, the mask holds other values or has another form, or two classes
+            (or a class and nodata) share a file value.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"The folder {path.parent} of the {purpose} {path.name} does not exist: create it first.")
-    if path.is_dir():
-        raise ValueError(f"The {purpose} is to be written to a file, but {path} is a folder: add a file name.")
-    for source in inputs:
-        if isinstance(source, str | os.PathLike) and _is_same_file(path, source):
-            raise ValueError(f"The {purpose} {path} is also an input: choose another name, inputs are never replaced.")
-    if path.exists() and not overwrite:
-        raise ValueError(f"The {purpose} {path} exists already: choose another name, or allow it to be overwritten.")
-    return path
+    layer, count = class_layer(id2label, class_colors, class_values, nodata), len(id2label)
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer) or mask.size == 0:
+        raise ValueError(f"A map is an (height, width) array of integers, found {mask.dtype} of shape {mask.shape}.")
+    wrong = (mask < 0) | ((mask >= count) & (mask != NODATA_CLASS))
+    if wrong.any():
+        raise ValueError(
+            f"A map of {count} classes holds 0 to {count - 1} and 255 for nodata, "
+            f"found {np.unique(mask[wrong])[:5].tolist()}."
+        )
+    with complete_or_absent(path) as part:
+        write_geotiff(part, layer, mask.shape, _cut_blocks(mask[None]), crs, transform)
+
+
+def write_probabilities(
+    path: str | os.PathLike,
+    probabilities: np.ndarray,
+    *,
+    id2label: Mapping[int, str],
+    crs: CRS | str | None = None,
+    transform: Affine | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Write class probabilities as a Cloud-Optimized GeoTIFF of one band per class, described by the class name.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        probabilities: (num_labels, H, W) floats 0 to 1, NaN = nodata.
+        id2label: Class index to name, for every band.
+        crs: CRS of the map as rasterio reads it, or None.
+        transform: Affine transform from pixel to CRS coordinates, or None.
+        dtype: "float32" (nodata is NaN), or "uint8": 0 to 254 with the band scale 1/254 in the file, nodata 255.
+
+    Raises:
+        ValueError: If `dtype` is another, or the bands are not the classes.
+    """
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 3 or len(probabilities) != len(id2label):
+        raise ValueError(
+            f"Expected probabilities of shape ({len(id2label)}, height, width), found {probabilities.shape}."
+        )
+    check_probability_dtype(dtype)
+    names = [str(id2label[index]) for index in range(len(id2label))]
+    pixels = probabilities.astype(np.float32, copy=False) if dtype == "float32" else quantize(probabilities)
+    layer = fraction_layer("probabilities", names, names, dtype)
+    with complete_or_absent(path) as part:
+        write_geotiff(part, layer, pixels.shape[1:], _cut_blocks(pixels), crs, transform)
+
+
+def _cut_blocks(pixels: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Cut (C, H, W) pixels into the blocks that `write_geotiff` takes."""
+    for band, values in enumerate(pixels):
+        for start in range(0, len(values), BLOCK_SIZE):
+            yield band, start, values[start : start + BLOCK_SIZE]
+
+
+def write_geotiff(
+    path: Path,
+    layer: Layer,
+    shape: Sequence[int],
+    blocks: Iterable[tuple[int, int, np.ndarray]],
+    crs: CRS | str | None,
+    transform: Affine | None,
+    *,
+    optimized: bool = True,
+) -> None:
+    """Make one complete GeoTIFF, band by band.
+
+    Args:
+        path: The file to make, in a folder of its own for the side files.
+        layer: What it holds.
+        shape: Height and width.
+        blocks: Band from 0, first row and (h, W) pixels, each of `BLOCK_SIZE` rows but for the last ones of a band.
+        crs: CRS, or None.
+        transform: Affine transform, or None.
+        optimized: False for a tiled file without compression and overviews, for use within the run.
+
+    Raises:
+        OSError: If the file could not be written completely.
+    """
+    plain = path.with_name("plain.tif") if optimized else path
+    height, width = shape
+    profile = {"count": len(layer.bands), "height": height, "width": width, "dtype": layer.dtype}
+    place = {"crs": crs, "transform": transform, "nodata": layer.nodata}
+    tiling = {"tiled": True, "blockxsize": BLOCK_SIZE, "blockysize": BLOCK_SIZE, "interleave": "band"}
+    # Else GDAL takes 3 or 4 bands of bytes for red, green, blue and opacity, and the fourth class for a mask.
+    tiling["photometric"] = "MINISBLACK"
+    checksums: dict[tuple[int, int, int], int] = {}  # by band, row and column of the block
+    # The dummy session keeps cloud credentials out of the environment.
+    environment = rasterio.Env(session=DummySession(), GDAL_CACHEMAX=GDAL_CACHE_BYTES)
+    try:
+        with environment:
+            with DatasetWriter(
+                os.fspath(plain), "w", driver="GTiff", BIGTIFF="IF_SAFER", **tiling, **profile, **place
+            ) as dataset:
+                dataset.update_tags(TIFFTAG_SOFTWARE="prithvi_hf")
+                layer.describe(dataset)
+                for band, start, rows in blocks:
+                    pixels = rows if layer.values is None else layer.values[rows]
+                    dataset.write(pixels, band + 1, window=Window(0, start, width, len(pixels)))
+                    for left in range(0, width, BLOCK_SIZE):
+                        block = np.ascontiguousarray(pixels[:, left : left + BLOCK_SIZE])
+                        checksums[band, start // BLOCK_SIZE, left // BLOCK_SIZE] = zlib.crc32(block.data)
+            if optimized:
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                threads = min(cores, _MOST_THREADS)  # the file is the same with any number of them
+                options = {"compress": "DEFLATE", "blocksize": BLOCK_SIZE, "bigtiff": "IF_SAFER", **layer.options}
+                copy_dataset(os.fspath(plain), os.fspath(path), driver="COG", num_threads=threads, **options)
+                plain.unlink()
+                sync_to_disk(path)
+            _check_pixels(path, checksums)
+    except (RasterioError, CPLE_BaseError) as error:
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(
+            f"Expected to write the {layer.name} in {path.parent}, found that it cannot be written "
+            f"({error.__cause__ or error}); {free:,.0f} MB are free there."
+        ) from error
+
+
+def _check_pixels(path: Path, checksums: Mapping[tuple[int, int, int], int]) -> None:
+    """Read a finished file back: every block must hold what was to be written, and every overview must decode."""
+    with DatasetReader(os.fspath(path), driver="GTiff") as dataset:
+        levels = len(dataset.overviews(1))
+        for (row, column), window in dataset.block_windows(1):
+            for band, pixels in enumerate(dataset.read(window=window)):
+                if zlib.crc32(np.ascontiguousarray(pixels).data) != checksums.get((band, row, column)):
+                    raise OSError(
+                        f"Expected in {path} the pixels that were written, found others in band {band + 1} at "
+                        f"{window}: the file could not be written completely, perhaps because the disk is full."
+                    )
+    for level in range(levels):
+        with DatasetReader(os.fspath(path), driver="GTiff", overview_level=level) as overview:
+            for _, window in overview.block_windows(1):
+                overview.read(window=window)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Bring a file or a folder to the disk, which is where a disk that is full must say so at the latest."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
 def complete_or_absent(path: str | os.PathLike) -> Iterator[Path]:
     """Lend a name to write to that becomes `path` at the end, or nothing at all when the block fails.
 
-    The name lies in a hidden folder of its own beside the target: on the same file system, so the final rename is
+    The name is in a hidden folder of its own beside the target: on the same file system, so the final rename is
     atomic, and whatever side files a library makes vanish with it.
-
-    Args:
-        path: The file that shall appear.
-
-    Yields:
-        The temporary name.
 
     Raises:
         ValueError: If the folder of `path` does not exist or `path` is a folder.
@@ -105,140 +291,38 @@ def complete_or_absent(path: str | os.PathLike) -> Iterator[Path]:
     Path(f"{path}.aux.xml").unlink(missing_ok=True)
 
 
-def write_class_map(
-    path: str | os.PathLike,
-    mask: np.ndarray,
-    *,
-    id2label: Mapping[int, str],
-    crs: Any = None,
-    transform: Any = None,
-    class_colors: Sequence[str] | None = None,
-    nodata: int = NODATA_CLASS,
-    class_values: Mapping[int, int] | None = None,
-) -> None:
-    """Write class indices as a Cloud-Optimized GeoTIFF of one uint8 band.
-
-    The band carries a colour table, the description "class", and one metadata item a class, `class_<file value>` with
-    the name. Overviews take the most frequent class and leave no data out of the count.
+def check_output_path(
+    path: str | os.PathLike, inputs: Iterable[object] = (), overwrite: bool = True, purpose: str = "map"
+) -> Path:
+    """Refuse a path that cannot or must not be written, before any work is done for it.
 
     Args:
-        path: The file to write; an existing one is replaced.
-        mask: (H, W) integers: class indices, 255 = no data.
-        id2label: Class index to name, for every class 0 .. n-1.
-        crs: CRS of the map as rasterio reads it, or None.
-        transform: Affine transform from pixel to CRS coordinates, or None.
-        class_colors: `"#rrggbb"` a class, or None for default colours.
-        nodata: File value of pixels without data, 0 to 255.
-        class_values: Class index to file value, 0 to 255, where the two differ; classes not in it keep their index.
-
-    Raises:
-        ValueError: If there are more than 255 classes, the mask holds other values or has another form, or two classes
-            (or a class and no data) share a file value.
+        path: The file to be written, which is given back.
+        inputs: Files that are read for it; those that are not paths are passed over.
+        overwrite: Whether an existing file may be replaced.
+        purpose: What the file is, for messages.
     """
-    values = file_values(id2label, class_values, nodata)
-    colors = class_palette(len(values), class_colors)
-    pixels = file_value_table(values, nodata)[_checked_mask(mask, len(values))]
-    with _staged(path, pixels[None], crs, transform, nodata, CLASS_OPTIONS) as dataset:
-        describe_classes(dataset, id2label, values, colors, nodata)
-
-
-def write_probabilities(
-    path: str | os.PathLike,
-    probabilities: np.ndarray,
-    *,
-    id2label: Mapping[int, str],
-    crs: Any = None,
-    transform: Any = None,
-    dtype: str = "float32",
-) -> None:
-    """Write class probabilities as a Cloud-Optimized GeoTIFF of one band a class, described by the class name.
-
-    Args:
-        path: The file to write; an existing one is replaced.
-        probabilities: (num_labels, H, W) floats 0 to 1, NaN = no data.
-        id2label: Class index to name, for every band.
-        crs: CRS of the map as rasterio reads it, or None.
-        transform: Affine transform from pixel to CRS coordinates, or None.
-        dtype: "float32" (no data is NaN), or "uint8": 0 to 254 with the band scale 1/254 in the file, no data 255.
-
-    Raises:
-        ValueError: If `dtype` is another, or the bands are not the classes.
-    """
-    probabilities = np.asarray(probabilities)
-    if probabilities.ndim != 3 or len(probabilities) != len(id2label):
-        raise ValueError(
-            f"Expected probabilities of shape ({len(id2label)}, height, width), found {probabilities.shape}."
-        )
-    check_probability_dtype(dtype)
-    pixels = probabilities.astype(np.float32) if dtype == "float32" else quantized(probabilities)
-    with _staged(path, pixels, crs, transform, share_nodata(dtype), SHARE_OPTIONS) as dataset:
-        describe_shares(dataset, [str(id2label[index]) for index in range(len(pixels))], dtype)
-
-
-def file_value_table(values: Mapping[int, int], nodata: int = NODATA_CLASS) -> np.ndarray:
-    """Tabulate the file values of masks.
-
-    Args:
-        values: Class index to file value, as [`file_values`] gives them.
-        nodata: File value of pixels without data.
-
-    Returns:
-        (256,) uint8: the file value at each class index and at 255.
-    """
-    table = np.full(256, nodata, dtype=np.uint8)
-    table[list(values)] = list(values.values())
-    return table
-
-
-def describe_classes(
-    dataset: DatasetWriter, id2label: Mapping[int, str], values: Mapping[int, int], colors: Sequence[Rgb], nodata: int
-) -> None:
-    """Give a new class map its names and colours.
-
-    Args:
-        dataset: The file, not yet copied to a Cloud-Optimized one.
-        id2label: Class index to name.
-        values: Class index to file value.
-        colors: Red, green and blue of each class.
-        nodata: File value of pixels without data.
-    """
-    dataset.set_band_description(1, "class")
-    dataset.update_tags(1, **{f"class_{value}": str(id2label[index]) for index, value in values.items()})
-    colormap = {value: (*colors[index], 255) for index, value in values.items()}
-    dataset.write_colormap(1, {**colormap, nodata: (0, 0, 0, 0)})
-
-
-def describe_shares(dataset: DatasetWriter, names: Sequence[str], dtype: str) -> None:
-    """Give a new file of values from 0 to 1 its band names and, for bytes, the scale.
-
-    Args:
-        dataset: The file, not yet copied to a Cloud-Optimized one.
-        names: Description of each band.
-        dtype: One of `PROBABILITY_DTYPES`.
-    """
-    if dtype == "uint8":
-        dataset.scales = (1 / _SHARE_STEPS,) * len(names)
-    for index, name in enumerate(names, start=1):
-        dataset.set_band_description(index, name)
-
-
-def share_nodata(dtype: str) -> float:
-    """Give the file value for no data of values from 0 to 1: NaN for "float32", 255 for "uint8"."""
-    return math.nan if dtype == "float32" else NODATA_CLASS
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"The folder {path.parent} of the {purpose} {path.name} does not exist: create it first.")
+    if path.is_dir():
+        raise ValueError(f"The {purpose} is to be written to a file, but {path} is a folder: add a file name.")
+    for source in inputs:
+        if not isinstance(source, str | os.PathLike):
+            continue
+        # Links count; a name that does not exist yet is compared as text, and a loop of links is such a name.
+        both_exist = path.exists() and Path(source).exists()
+        if path.samefile(source) if both_exist else os.path.realpath(path) == os.path.realpath(source):
+            raise ValueError(f"The {purpose} {path} is also an input: choose another name, inputs are never replaced.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"The {purpose} {path} exists already: choose another name, or allow it to be overwritten.")
+    return path
 
 
 def file_values(
     id2label: Mapping[int, str], class_values: Mapping[int, int] | None = None, nodata: int = NODATA_CLASS
 ) -> dict[int, int]:
-    """Give each class its value in the file.
-
-    Args:
-        id2label: Class index to name, for every class 0 .. n-1.
-        class_values: Class index to file value, 0 to 255, where the two differ; classes not in it keep their index.
-        nodata: File value of pixels without data, 0 to 255.
-
-    Returns:
-        Class index to file value, for every class.
+    """Give each class its value in the file; for arguments see [`write_class_map`].
 
     Raises:
         ValueError: If there are more than 255 classes, or file values collide or leave their range.
@@ -247,7 +331,7 @@ def file_values(
     if sorted(id2label) != list(range(count)) or not 1 <= count <= NODATA_CLASS:
         raise ValueError(
             f"A map has 1 to 255 classes numbered from 0, found {count} "
-            f"({list(id2label)[:5]}...): 255 of the 256 values of a byte, the last means no data."
+            f"({list(id2label)[:5]}...): 255 of the 256 values of a byte, the last means nodata."
         )
     unknown = sorted(set(class_values or {}) - set(id2label))
     if unknown:
@@ -255,99 +339,32 @@ def file_values(
     values = {index: index for index in range(count)} | dict(class_values or {})
     taken = [*values.values(), nodata]
     if any(not isinstance(value, int | np.integer) or not 0 <= value <= 255 for value in taken):
-        raise ValueError(f"File values of classes and of no data are integers 0 to 255, found {taken}.")
+        raise ValueError(f"File values of classes and of nodata are integers 0 to 255, found {taken}.")
     if len(set(taken)) < len(taken):
-        raise ValueError(f"Every class and no data ({nodata}) need file values of their own, found {values}.")
+        raise ValueError(f"Every class and nodata ({nodata}) need file values of their own, found {values}.")
     return values
 
 
+def file_value_table(values: Mapping[int, int], nodata: int = NODATA_CLASS) -> np.ndarray:
+    """Tabulate the file value, (256,) uint8, at each class index and at 255."""
+    table = np.full(256, nodata, dtype=np.uint8)
+    table[list(values)] = list(values.values())
+    return table
+
+
 def check_probability_dtype(dtype: str) -> None:
-    """Refuse a data type that probabilities are not written in.
-
-    Args:
-        dtype: One of `PROBABILITY_DTYPES`.
-
-    Raises:
-        ValueError: If it is another.
-    """
+    """Refuse a data type that probabilities are not written in."""
     if dtype not in PROBABILITY_DTYPES:
         raise ValueError(f"Probabilities are written as one of {PROBABILITY_DTYPES}, found {dtype!r}.")
 
 
-@contextmanager
-def _staged(
-    path: str | os.PathLike,
-    pixels: np.ndarray,
-    crs: Any,
-    transform: Any,
-    nodata: float,
-    options: Mapping[str, Any],
-) -> Iterator[DatasetWriter]:
-    """Lend a dataset of (C, H, W) `pixels` for its metadata, then write it out as a Cloud-Optimized GeoTIFF."""
-    check_output_path(path, purpose="file")
-    count, height, width = pixels.shape
-    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
-    place = {"crs": crs, "transform": transform, "nodata": nodata}
-    # The environment registers GDAL's drivers; the dummy session keeps cloud credentials out of it.
-    with rasterio.Env(session=DummySession()), MemoryFile(ext=".tif") as plain, MemoryFile(ext=".tif") as optimized:
-        with DatasetWriter(
-            plain.name, "w", driver="GTiff", BIGTIFF="IF_SAFER", **PHOTOMETRIC, **size, **place
-        ) as dataset:
-            dataset.write(pixels)
-            dataset.update_tags(TIFFTAG_SOFTWARE=SOFTWARE)
-            yield dataset
-        copy_dataset(plain.name, optimized.name, driver="COG", **options)
-        # GDAL does not report a disk that is full when it closes a file; Python does.
-        with complete_or_absent(path) as part, part.open("wb") as file:
-            shutil.copyfileobj(optimized, file, length=_COPY_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _checked_mask(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the mask if it is (H, W) and holds class indices and 255 only."""
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer) or mask.size == 0:
-        raise ValueError(f"A map is an (height, width) array of integers, found {mask.dtype} of shape {mask.shape}.")
-    wrong = (mask < 0) | ((mask >= num_classes) & (mask != NODATA_CLASS))
-    if wrong.any():
-        raise ValueError(
-            f"A map of {num_classes} classes holds 0 to {num_classes - 1} and 255 for no data, "
-            f"found {np.unique(mask[wrong])[:5].tolist()}."
-        )
-    return mask
-
-
-def quantized(shares: np.ndarray) -> np.ndarray:
+def quantize(fractions: np.ndarray) -> np.ndarray:
     """Round values from 0 to 1 to 0..254 of uint8, NaN to 255."""
-    steps = np.where(np.isnan(shares), NODATA_CLASS, np.rint(shares * _SHARE_STEPS))
+    steps = np.where(np.isnan(fractions), NODATA_CLASS, np.rint(fractions * _QUANTA))
     return np.clip(steps, 0, 255).astype(np.uint8)
 
 
-def _is_same_file(path: Path, other: str | os.PathLike) -> bool:
-    """Whether two names mean one file, links included; a name that does not exist yet is compared as text."""
-    if path.exists() and Path(other).exists():
-        return path.samefile(other)
-    return os.path.realpath(path) == os.path.realpath(other)  # takes a loop of links for a name
-
-
-__all__ = [
-    "BLOCK_SIZE",
-    "CLASS_OPTIONS",
-    "NODATA_CLASS",
-    "PHOTOMETRIC",
-    "PROBABILITY_DTYPES",
-    "SHARE_OPTIONS",
-    "SOFTWARE",
-    "check_output_path",
-    "check_probability_dtype",
-    "complete_or_absent",
-    "describe_classes",
-    "describe_shares",
-    "file_value_table",
-    "file_values",
-    "quantized",
-    "share_nodata",
-    "write_class_map",
-    "write_probabilities",
-]
+def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
+    """Name (256,) pixel counts by class index: class name to number, in class order, and last "no data"."""
+    named = {str(id2label[index]): int(counts[index]) for index in sorted(id2label)}
+    return {**named, "no data": int(counts[NODATA_CLASS])}

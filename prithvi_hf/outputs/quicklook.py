@@ -1,122 +1,59 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Quick looks: a map with its legend as a picture, beside the scene in natural colours."""
+"""Pictures of maps: the classes beside the scene in natural colours, with a legend and a scale bar."""
 
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from affine import Affine
+from rasterio._err import CPLE_BaseError  # PROJ's failures come in no public class
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform as transform_points
 
-from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
-from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.outputs.palette import Rgb, class_palette
 
 
-_LARGEST_SIDE = 1536  # pixels; enough for a quick look
-_COLORS = ("RED", "GREEN", "BLUE")
-_PERCENTILES = (2.0, 98.0)
-_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
+_LARGEST_SIDE = 1536  # pixels of a picture; more would not show
+_DPI = 150
+_LEGEND_ENTRIES = 20
+_EARTH_RADIUS = 6_371_000.0  # metres
+_HATCH_COLOR = "#a8a8a8"
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Pictures of one place, drawn side by side.
+
+    Args:
+        pictures: By title, (h, w, 4) uint8 red, green, blue and opacity, see `paint_classes` and `stretch_colors`;
+            None leaves the place empty.
+        pixel_metres: Width on the ground of a pixel of the last picture, for its scale bar; None for no bar.
+    """
+
+    pictures: Mapping[str, np.ndarray | None]
+    pixel_metres: float | None = None
 
 
 def thumbnail_step(height: int, width: int) -> int:
-    """Give the step that a scene is thinned by.
-
-    Args:
-        height: Rows of the scene.
-        width: Columns of the scene.
-
-    Returns:
-        The smallest whole number that keeps both sides within 1536 pixels.
-    """
+    """Give the smallest step that thins a scene so that both of its sides are within 1536 pixels."""
     return -(-max(height, width) // _LARGEST_SIDE)
 
 
-def thumbnail_rows(start: int, stop: int, step: int) -> range:
-    """Give the rows of a strip that are part of the thumbnail.
-
-    Args:
-        start: First row of the strip.
-        stop: The row after the last.
-        step: As `thumbnail_step` gives it.
-
-    Returns:
-        Every row that is a multiple of the step; none, maybe.
-    """
-    return range(-(-start // step) * step, stop, step)
-
-
-def find_colors(bands: Sequence[str]) -> list[int] | None:
-    """Find red, green and blue.
-
-    Args:
-        bands: The bands of the model.
-
-    Returns:
-        Their positions, or None if one is missing.
-    """
-    found = find_band_names(_COLORS, list(bands))
-    return None if None in found else found
-
-
-def natural_values(image: Any, image_processor: Any, colors: Sequence[int], bad: np.ndarray | None) -> np.ndarray:
-    """Take the colours of the last date.
-
-    Args:
-        image: The thinned rows, as the image processor takes them.
-        image_processor: Decides what is no data.
-        colors: Positions of red, green and blue among its bands.
-        bad: Where pixels could not be read, bool (h, w), or None.
-
-    Returns:
-        (3, h, w) float32 in the units of the file, NaN where there is no data.
-    """
-    frames, missing, nodata = image_processor.read_frames(image)
-    values = frames[-1].values[list(colors)].astype(np.float32)
-    if missing[-1] is not None:
-        values[missing[-1][list(colors)]] = np.nan
-    values[:, nodata if bad is None else nodata | bad] = np.nan
-    return values
-
-
-def stretch_thumbnail(values: np.ndarray) -> np.ndarray:
-    """Make the picture of the whole scene.
-
-    Args:
-        values: (3, h, w) as the strips hold them, all strips one below the other.
-
-    Returns:
-        (h, w, 3) uint8: each colour between its 2nd and 98th percentile, white where a colour has no data.
-    """
-    valid = np.isfinite(values).all(axis=0)
-    picture = np.full((*valid.shape, 3), 255, dtype=np.uint8)
-    if not valid.any():
-        return picture
-    for channel, color in enumerate(values):
-        shown = color[valid]
-        low, high = np.percentile(shown, _PERCENTILES)
-        picture[valid, channel] = np.clip((shown - low) / max(high - low, 1e-6), 0, 1) ** _GAMMA * 255
-    return picture
-
-
-_PANEL_INCHES = 6.0
-_DPI = 150
-_LARGEST_SIDE = 1536  # pixels of the map that are drawn; more would not show at this size
-_LEGEND_ENTRIES = 20
-_NODATA_COLOR = (255, 255, 255)
-
-
 def write_quicklook(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     mask: np.ndarray,
     *,
     id2label: Mapping[int, str],
     class_colors: Sequence[str] | None = None,
     rgb: np.ndarray | None = None,
     present: Collection[int] | None = None,
+    crs: CRS | str | None = None,
+    transform: Affine | None = None,
+    step: int = 1,
 ) -> None:
     """Draw a map as PNG.
 
@@ -124,37 +61,94 @@ def write_quicklook(
         path: The PNG to write; an existing one is replaced, and only by a complete one.
         mask: (H, W) class indices, 255 = no data.
         id2label: Class index to name.
-        class_colors: `"#rrggbb"` a class, or None for default colours.
-        rgb: (h, w, 3) uint8 picture of the same scene at any resolution, drawn to the left; or None.
-        present: Class indices on the map, 255 among them for no data, where `mask` is a thinned one; None looks there.
+        class_colors: `"#rrggbb"` for each class, or None for default colours.
+        rgb: (h, w, 4) uint8 picture of the same scene at any resolution, drawn to the left; or None.
+        present: Class indices on the map, 255 among them for no data, where `mask` is thinned; None looks there.
+        crs: CRS of the map, for a scale bar; or None.
+        transform: From (column, row) of the map to coordinates of the CRS, or None.
+        step: The mask holds every `step`-th row and column of the map, to which `transform` belongs.
 
     Raises:
         ValueError: If the folder does not exist.
     """
     palette = class_palette(len(id2label), class_colors)
-    panels = 1 if rgb is None else 2
-    # A figure of its own canvas leaves pyplot and its global state alone, so this works in threads and notebooks.
-    figure = Figure(figsize=(_PANEL_INCHES * panels, _PANEL_INCHES), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    if rgb is not None:
-        _draw(axes[0], rgb, "scene")
-    _draw(axes[-1], paint_classes(mask, palette), "classes")
+    classes = paint_classes(mask, palette)
+    pixel_metres = measure_pixel(crs, transform, mask.shape[0] * step, mask.shape[1] * step)
+    if pixel_metres is not None:
+        pixel_metres *= step * thumbnail_step(*mask.shape)
+    pictures = {"classes": classes} if rgb is None else {"scene": rgb, "classes": classes}
     present = set(np.unique(mask).tolist()) if present is None else set(present)
-    entries = _legend_entries(present, id2label, palette)
+    draw_pictures(path, [PictureRow(pictures, pixel_metres)], id2label=id2label, palette=palette, present=present)
+
+
+def draw_pictures(
+    path: str | os.PathLike[str],
+    rows: Sequence[PictureRow],
+    *,
+    id2label: Mapping[int, str],
+    palette: Sequence[Rgb],
+    present: Collection[int],
+    nodata_label: str = "no data",
+    panel_inches: float = 6.0,
+) -> None:
+    """Draw rows of pictures as PNG, with one legend. What a picture leaves transparent is hatched.
+
+    Args:
+        path: The PNG to write; an existing one is replaced, and only by a complete one.
+        rows: The pictures; the same titles in each row.
+        id2label: Class index to name.
+        palette: Colour of each class.
+        present: Class indices on the maps, which the legend names alone where there are many classes.
+        nodata_label: What the legend calls hatched pixels.
+        panel_inches: The larger side of a picture.
+
+    Raises:
+        ValueError: If the folder does not exist.
+    """
+    # A figure with a canvas of its own leaves pyplot and its global state alone: this works in threads and notebooks.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch, Rectangle
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    shapes = [picture.shape for row in rows for picture in row.pictures.values() if picture is not None]
+    height, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
+    unit = panel_inches / max(height, width)
+    size = (max(width * unit, 2.0) * len(rows[0].pictures), (max(height * unit, 1.0) + 0.3) * len(rows) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    hatched = False
+    panels = figure.subplots(len(rows), len(rows[0].pictures), squeeze=False)
+    for row, row_of_panels in zip(rows, panels, strict=True):
+        for axes, (title, picture) in zip(row_of_panels, row.pictures.items(), strict=True):
+            axes.set_title(title)
+            axes.set_axis_off()
+            if picture is None:
+                continue
+            if (picture[..., 3] == 0).any():
+                hatched = True
+                hatch = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", linewidth=0)
+                hatch.set(transform=axes.transAxes, zorder=-1)
+                axes.add_patch(hatch)
+            axes.imshow(picture, interpolation="nearest")
+        bar = None if picture is None else _choose_bar(picture.shape[1], row.pixel_metres)
+        if bar is not None:
+            axes.add_artist(AnchoredSizeBar(axes.transData, *bar, "lower left", pad=0.4, sep=4, borderpad=0.6))
+
+    names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
+    entries = []
+    for index in names[:_LEGEND_ENTRIES]:  # underscores in front would hide an entry
+        red, green, blue = palette[index]
+        label = str(id2label[index]).lstrip("_")
+        entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
+    if hatched or NODATA_CLASS in present:
+        entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", linewidth=0, label=nodata_label))
     figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
         canvas.print_figure(part, dpi=_DPI, format="png")
 
 
-def _draw(axes: Axes, picture: np.ndarray, title: str) -> None:
-    """Show one picture without axis marks."""
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_title(title)
-    axes.set_axis_off()
-
-
-def paint_classes(mask: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
+def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:
     """Paint a map.
 
     Args:
@@ -162,36 +156,46 @@ def paint_classes(mask: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> 
         palette: Red, green and blue of each class.
 
     Returns:
-        (h, w, 3) uint8, thinned to what can be seen; no data is white.
+        (h, w, 4) uint8 red, green, blue and opacity, thinned to what can be seen; no data is transparent.
     """
-    step = -(-max(mask.shape) // _LARGEST_SIDE)
-    table = np.full((256, 3), _NODATA_COLOR, dtype=np.uint8)
-    table[: len(palette)] = palette
+    table = np.zeros((256, 4), dtype=np.uint8)
+    table[: len(palette)] = [(*color, 255) for color in palette]
+    step = thumbnail_step(*mask.shape)
     return table[mask[::step, ::step]]
 
 
-def _legend_entries(
-    present: set[int], id2label: Mapping[int, str], palette: Sequence[tuple[int, int, int]]
-) -> list[Patch]:
-    """Name the classes: all where they are few, those on the map where they are many."""
-    indices = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
-    entries = [_entry(palette[index], str(id2label[index])) for index in indices[:_LEGEND_ENTRIES]]
-    if NODATA_CLASS in present:
-        entries.append(_entry(_NODATA_COLOR, "no data"))
-    return entries
+def measure_pixel(crs: CRS | str | None, transform: Affine | None, height: int, width: int) -> float | None:
+    """Measure the width on the ground, in metres, of a pixel in the middle of a grid.
+
+    Args:
+        crs: CRS of the grid, or None.
+        transform: From (column, row) to coordinates of the CRS, or None.
+        height: Rows of the grid.
+        width: Columns of the grid.
+
+    Returns:
+        The width, or None where the CRS does not tell.
+    """
+    if crs is None or transform is None:
+        return None
+    a, b, c, d, e, f = transform[:6]
+    columns, rows = np.array([width / 2 - 0.5, width / 2 + 0.5]), height / 2
+    xs, ys = a * columns + b * rows + c, d * columns + e * rows + f
+    try:
+        longitudes, latitudes = transform_points(crs, "EPSG:4326", xs, ys)
+    except (RasterioError, CPLE_BaseError):
+        return None
+    # On a sphere, which is right to half a percent, whatever the units and the distortion of the CRS.
+    east, north = math.radians(longitudes[1] - longitudes[0]), math.radians(latitudes[1] - latitudes[0])
+    metres = _EARTH_RADIUS * math.hypot(east * math.cos(math.radians(latitudes[0])), north)
+    return metres if math.isfinite(metres) and metres > 0 else None
 
 
-def _entry(color: tuple[int, int, int], label: str) -> Patch:
-    """Make one coloured field of the legend; underscores in front would hide it."""
-    return Patch(facecolor=np.array(color) / 255, edgecolor="#888888", label=label.lstrip("_"))
-
-
-__all__ = [
-    "find_colors",
-    "natural_values",
-    "paint_classes",
-    "stretch_thumbnail",
-    "thumbnail_rows",
-    "thumbnail_step",
-    "write_quicklook",
-]
+def _choose_bar(pixels: int, pixel_metres: float | None) -> tuple[float, str] | None:
+    """Choose a round length of at most a third of a picture: in pixels, and as text."""
+    if pixel_metres is None:
+        return None
+    longest = pixels * pixel_metres / 3
+    power = 10.0 ** math.floor(math.log10(longest))
+    metres = power * max(factor for factor in (1, 2, 5) if factor * power <= longest)
+    return metres / pixel_metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"

@@ -8,69 +8,23 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
+from rasterio.crs import CRS
 
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetWriter
 
 LAYER = "polygons"
-SUFFIXES = (".gpkg", ".parquet")
 _GEOPARQUET_VERSION = "1.1.0"
 _GEOPACKAGE_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 """GeoPackage notes when a layer was changed last; with one date for all, the same scene gives the same bytes."""
 
 
-class VectorFile(Protocol):
-    """Where batches of polygons go."""
-
-    count: int
-
-    def write(self, geometries: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
-        """Append polygons.
-
-        Args:
-            geometries: (N,) shapely polygons in the CRS of the file.
-            columns: Name to (N,) values; the names and types of the first batch hold for all.
-        """
-
-
-def check_vector_path(path: str | os.PathLike) -> Path:
-    """Refuse a file of polygons that cannot be written here, before any work is done for it.
-
-    Args:
-        path: The file; its suffix chooses the format.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: If the suffix is none of `SUFFIXES`.
-        ImportError: If the packages of the extra `vector` are not installed.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"Polygons are written as GeoPackage (.gpkg) or GeoParquet (.parquet), found {path.name}: end its name in "
-            "one of the two."
-        )
-    import_vector_package("shapely")
-    if path.suffix.lower() == ".gpkg":
-        import_vector_package("pyogrio")
-    return path
-
-
 def import_vector_package(name: str) -> ModuleType:
-    """Import a package of the extra `vector`.
-
-    Args:
-        name: Its module.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to install it.
-    """
+    """Import a package of the extra `vector`, or say in an ImportError how to install it."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -80,22 +34,34 @@ def import_vector_package(name: str) -> ModuleType:
         ) from error
 
 
+def check_vector_path(path: str | os.PathLike) -> Path:
+    """Refuse a file of polygons that cannot be written here, before any work is done for it.
+
+    Raises:
+        ValueError: If the suffix, which chooses the format, is not one of them.
+        ImportError: If the packages of the extra `vector` are not installed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".gpkg", ".parquet"):
+        raise ValueError(
+            f"Polygons are written as GeoPackage (.gpkg) or GeoParquet (.parquet), found {path.name}: end its name in "
+            "one of the two."
+        )
+    for name in ("shapely", "pyproj", *(["pyogrio"] if suffix == ".gpkg" else [])):
+        import_vector_package(name)
+    return path
+
+
 @contextmanager
-def open_vector_file(path: str | os.PathLike, crs: Any) -> Iterator[VectorFile]:
+def open_vector_file(path: Path, crs: CRS) -> "Iterator[_GeoPackage | _GeoParquet]":
     """Lend a file of polygons; it is complete and checked when the block ends.
-
-    Args:
-        path: The file to make; must not exist.
-        crs: Its CRS as rasterio reads it.
-
-    Yields:
-        The file to write batches to.
 
     Raises:
         OSError: If it cannot be written, or holds fewer polygons than were written.
     """
     make = _GeoPackage if check_vector_path(path).suffix.lower() == ".gpkg" else _GeoParquet
-    file = make(Path(path), crs)
+    file = make(path, crs)
     try:
         yield file
     finally:
@@ -108,13 +74,13 @@ def open_vector_file(path: str | os.PathLike, crs: Any) -> Iterator[VectorFile]:
 class _GeoPackage:
     """A GeoPackage of one layer."""
 
-    def __init__(self, path: Path, crs: Any) -> None:
+    def __init__(self, path: Path, crs: CRS) -> None:
         self._pyogrio = import_vector_package("pyogrio")
         self._shapely = import_vector_package("shapely")
         self._path, self._crs, self.count = path, crs.to_wkt(), 0
 
     def write(self, geometries: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
-        """Append polygons; the first call makes the layer, with none of them too."""
+        """Append (N,) polygons and their columns; the first call makes the layer, with none of them too."""
         errors = self._pyogrio.errors
         self._pyogrio.set_gdal_config_options(_GEOPACKAGE_DATE)
         try:
@@ -136,25 +102,25 @@ class _GeoPackage:
         self.count += len(geometries)
 
     def close(self) -> None:
-        """Nothing is held open between batches."""
+        """Do nothing: no file is held open between batches."""
 
     def read_count(self) -> int:
-        """How many polygons the file holds."""
+        """Count the polygons in the file."""
         return int(self._pyogrio.read_info(self._path, layer=LAYER, force_feature_count=True)["features"])
 
 
 class _GeoParquet:
     """A GeoParquet file: geometry as well-known binary, described by the metadata `geo`."""
 
-    def __init__(self, path: Path, crs: Any) -> None:
+    def __init__(self, path: Path, crs: CRS) -> None:
         self._arrow, self._parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
         self._shapely = import_vector_package("shapely")
         self._path, self._crs, self.count = path, crs.to_dict(projjson=True), 0
-        self._writer: Any = None
+        self._writer: ParquetWriter | None = None
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
     def write(self, geometries: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
-        """Append polygons as one row group."""
+        """Append (N,) polygons and their columns as one row group; names and types of the first call hold for all."""
         values = {name: self._arrow.array(column, from_pandas=True) for name, column in columns.items()}
         shapes = self._arrow.array(list(self._shapely.to_wkb(geometries)), type=self._arrow.binary())
         table = self._arrow.table({**values, "geometry": shapes})
@@ -168,22 +134,16 @@ class _GeoParquet:
             self._bounds[2:] = np.maximum(self._bounds[2:], bounds[2:])
 
     def close(self) -> None:
-        """Write the metadata and the footer."""
+        """Write what GeoParquet says of its geometry column, and the footer."""
         if self._writer is None:
             return
-        self._writer.add_key_value_metadata({"geo": json.dumps(self._metadata())})
-        self._writer.close()
-
-    def _metadata(self) -> dict[str, Any]:
-        """What GeoParquet says of its geometry column."""
-        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": self._crs}
+        column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": self._crs}
         if self.count:
             column["bbox"] = self._bounds.tolist()
-        return {"version": _GEOPARQUET_VERSION, "primary_column": "geometry", "columns": {"geometry": column}}
+        geo = {"version": _GEOPARQUET_VERSION, "primary_column": "geometry", "columns": {"geometry": column}}
+        self._writer.add_key_value_metadata({"geo": json.dumps(geo)})
+        self._writer.close()
 
     def read_count(self) -> int:
-        """How many polygons the file holds."""
+        """Count the polygons in the file."""
         return self._parquet.read_metadata(self._path).num_rows
-
-
-__all__ = ["LAYER", "SUFFIXES", "VectorFile", "check_vector_path", "import_vector_package", "open_vector_file"]

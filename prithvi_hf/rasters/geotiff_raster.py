@@ -57,7 +57,7 @@ class _GdalLog(python_logging.Logger):
 
     header = threading.local()
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+    def isEnabledFor(self, level: int) -> bool:
         return hasattr(self.header, "messages") or super().isEnabledFor(level)
 
     def handle(self, record: python_logging.LogRecord) -> None:
@@ -256,8 +256,8 @@ class GeoTiffRaster(Raster):
             except RasterioError as error:
                 damage = GeoTiffDecodeError(
                     f"{self.name}: its header promises {header.count} bands of {header.height} x {header.width} "
-                    f"pixels, but they cannot be decoded ({_find_cause(error)}): the file is damaged. Copy or download "
-                    "it again."
+                    f"pixels, but they cannot be decoded ({_find_cause(error)}): the file is damaged. Copy or "
+                    "download it again."
                 )
                 damage.file = self.name
                 raise damage from error
@@ -284,8 +284,8 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         )
     if count > MAX_BANDS:
         raise GeoTiffError(
-            f"{name}: expected at most {MAX_BANDS:,} bands, found {count:,}. Write the bands that are needed to a file "
-            "of their own, e.g. `gdal_translate -b 1 -b 2`, or raise prithvi_hf.rasters.geotiff_raster.MAX_BANDS."
+            f"{name}: expected at most {MAX_BANDS:,} bands, found {count:,}. Write the bands that are needed to a "
+            "file of their own, e.g. `gdal_translate -b 1 -b 2`, or raise prithvi_hf.rasters.geotiff_raster.MAX_BANDS."
         )
     # A header can ask for blocks that would take far more memory than the file can hold.
     block_shape = max(dataset.block_shapes, key=math.prod)

@@ -304,7 +304,7 @@ class ArrayRaster(Raster):
 
 
 def shift_transform(transform: Affine, row: float, column: float, scale: tuple[float, float] = (1.0, 1.0)) -> Affine:
-    """Give the transform of a window whose first pixel is at (row, column), in pixels `scale` (rows, columns) large."""
+    """Give the transform of a window that starts at (row, column), in pixels of `scale` (down, right) of the old."""
     a, b, c, d, e, f = transform[:6]
     down, right = scale
     # Written out: releases of affine differ in the operator that composes.

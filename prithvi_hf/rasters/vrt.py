@@ -30,12 +30,14 @@ _OPTIONS = {
     "GDAL_MAX_DATASET_POOL_SIZE": "2",
 }
 # What a plain mosaic or stack is made of; everything that computes or includes is left out on purpose.
-_ELEMENTS = set(
-    "VRTDataset SRS GeoTransform Metadata MDI VRTRasterBand ColorInterp NoDataValue Description CategoryNames Category "
-    "ColorTable Entry UnitType Offset Scale Histograms HistItem HistMin HistMax BucketCount IncludeOutOfRange "
-    "Approximate HistCounts SimpleSource ComplexSource SourceFilename SourceBand SourceProperties SrcRect DstRect "
-    "NODATA ScaleOffset ScaleRatio HideNoDataValue OverviewList MaskBand BlockXSize BlockYSize UseMaskBand".split()
-)
+_ELEMENTS = {
+    *("VRTDataset", "SRS", "GeoTransform", "Metadata", "MDI", "VRTRasterBand", "ColorInterp", "NoDataValue"),
+    *("Description", "CategoryNames", "Category", "ColorTable", "Entry", "UnitType", "Offset", "Scale", "Histograms"),
+    *("HistItem", "HistMin", "HistMax", "BucketCount", "IncludeOutOfRange", "Approximate", "HistCounts"),
+    *("SimpleSource", "ComplexSource", "SourceFilename", "SourceBand", "SourceProperties", "SrcRect", "DstRect"),
+    *("NODATA", "ScaleOffset", "ScaleRatio", "HideNoDataValue", "OverviewList", "MaskBand", "BlockXSize"),
+    *("BlockYSize", "UseMaskBand"),
+}
 
 
 class VirtualRaster(GeoTiffRaster):

@@ -7,21 +7,19 @@ two sums along the sides of the scene, known before any tile is. Dividing by it 
 
 import math
 import mmap
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from prithvi_hf.scenes.rows import ring_parts
-from prithvi_hf.scenes.tiles import BLENDINGS, TilePlan
+from prithvi_hf.scenes.tiles import TilePlan
 
 
 _ROWS_AT_A_TIME = 16
 _GAUSSIAN_DEVIATIONS = 4  # from the middle of a tile to its border
 
 
-def weight_profile(blending: str, size: int) -> np.ndarray:
+def weight_profile(blending: str, size: int) -> torch.Tensor:
     """Give the weights along one side of a tile.
 
     Args:
@@ -31,109 +29,44 @@ def weight_profile(blending: str, size: int) -> np.ndarray:
 
     Returns:
         (size,) float32, symmetric, greater than 0 everywhere and at most 1.
-
-    Raises:
-        ValueError: If there is no such blending.
     """
-    if blending not in BLENDINGS:
-        raise ValueError(f"Expected a blending among {', '.join(BLENDINGS)}, found {blending!r}.")
     # Middles of pixels: no weight is 0, so a pixel that one tile alone holds has a mean as well.
     place = (np.arange(size) + 0.5) / size
+    profile = np.ones(size)
     if blending == "cosine":
-        return (np.sin(math.pi * place) ** 2).astype(np.float32)
-    if blending == "gaussian":
-        return np.exp(-0.5 * ((2 * place - 1) * _GAUSSIAN_DEVIATIONS) ** 2).astype(np.float32)
-    return np.ones(size, dtype=np.float32)
-
-
-def profile_sums(profile: np.ndarray, starts: Sequence[int], size: int) -> np.ndarray:
-    """Sum the weights of all tiles along one side of the scene.
-
-    Args:
-        profile: Weights along a tile.
-        starts: First pixel of each tile.
-        size: Pixels along the side of the scene.
-
-    Returns:
-        (size,) float64, greater than 0 where the tiles cover the side.
-    """
-    sums = np.zeros(size)
-    for start in starts:
-        sums[start : start + len(profile)] += profile
-    return sums
-
-
-@dataclass(frozen=True, eq=False)
-class Blending:
-    """The weights of one plan.
-
-    Args:
-        kind: "uniform", which averages as the in-memory sliding window does, "cosine" or "gaussian".
-        plan: Where the tiles lie.
-
-    Raises:
-        ValueError: If there is no such blending.
-    """
-
-    kind: str
-    plan: TilePlan
-
-    def __post_init__(self) -> None:
-        rows, columns = (weight_profile(self.kind, side) for side in self.plan.window)
-        sums = (
-            profile_sums(rows, self.plan.tops, self.plan.height),
-            profile_sums(columns, self.plan.lefts, self.plan.width),
-        )
-        object.__setattr__(self, "_profiles", (torch.from_numpy(rows), torch.from_numpy(columns)))
-        object.__setattr__(self, "_sums", tuple(torch.from_numpy(side) for side in sums))
-
-    def tile_weights(self, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
-        """Give the weights of a tile before division.
-
-        Args:
-            dtype: Of the sums.
-            device: Of the sums.
-
-        Returns:
-            (h, w); None where all are 1.
-        """
-        if self.kind == "uniform":
-            return None
-        rows, columns = self._profiles
-        return torch.outer(rows, columns).to(device, dtype)
-
-    def weight_sums(self, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """Give what the sums of some rows are divided by.
-
-        Args:
-            start: First row.
-            stop: The row after the last.
-            dtype: Of the sums.
-            device: Of the sums.
-
-        Returns:
-            (stop - start, W): with uniform weights the number of tiles that hold the pixel.
-        """
-        rows, columns = self._sums
-        return torch.outer(rows[start:stop].to(device, dtype), columns.to(device, dtype))
+        profile = np.sin(math.pi * place) ** 2
+    elif blending == "gaussian":
+        profile = np.exp(-0.5 * ((2 * place - 1) * _GAUSSIAN_DEVIATIONS) ** 2)
+    return torch.from_numpy(profile.astype(np.float32))
 
 
 class RowSums:
     """Weighted sums of logits of the rows that are not final yet: a ring one tile high and as wide as the scene.
 
     Args:
-        blending: The weights and their plan.
+        plan: Where the tiles are.
+        blending: "uniform", which averages as the in-memory sliding window does, "cosine" or "gaussian".
         num_labels: Number of classes.
         dtype: Type of the sums, float32 or wider.
         device: Where the sums are kept.
     """
 
-    def __init__(self, blending: Blending, num_labels: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._blending, self._plan = blending, blending.plan
-        self._weights = blending.tile_weights(dtype, device)
-        self._shape = (num_labels, self._plan.window[0], self._plan.width)
-        self._dtype, self._device = dtype, device
-        self._sums = self._new_sums()
+    def __init__(
+        self, plan: TilePlan, blending: str, num_labels: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        height, width = plan.window
+        rows, columns = weight_profile(blending, height), weight_profile(blending, width)
+        self._plan, self._dtype, self._device = plan, dtype, device
+        self._weights = None if blending == "uniform" else torch.outer(rows, columns).to(device, dtype)
+        # What the sums are divided by, along either side of the scene.
+        row_weights = torch.zeros(plan.height, dtype=torch.float64)
+        for top in plan.tops:
+            row_weights[top : top + height] += rows
+        column_weights = torch.zeros(plan.width, dtype=torch.float64)
+        for left in plan.lefts:
+            column_weights[left : left + width] += columns
+        self._row_weights, self._column_weights = row_weights.to(device, dtype), column_weights.to(device, dtype)
+        self._sums = mmap_zeros((num_labels, height, plan.width), dtype).to(device)
 
     def add(self, row: int, left: int, logits: torch.Tensor) -> None:
         """Add a tile. Tiles come in raster order, which makes the sums the same on every run.
@@ -160,54 +93,33 @@ class RowSums:
             (num_labels, h, W) on the CPU; 0 where no tile was added.
         """
         start, stop = self._plan.strip(row)
-        for ring, rows in ring_parts(start, stop, self._shape[1]):
-            self._divide(self._sums[:, ring], start + rows.start)
-        if stop - start == self._shape[1] and start % self._shape[1] == 0 and self._device.type == "cpu":
+        num_labels, capacity, width = self._sums.shape
+        for ring, rows in ring_parts(start, stop, capacity):
+            sums = self._sums[:, ring]
+            for first in range(0, sums.shape[1], _ROWS_AT_A_TIME):  # some rows at a time to spare memory
+                part = sums[:, first : first + _ROWS_AT_A_TIME]
+                place = start + rows.start + first
+                part /= torch.outer(self._row_weights[place : place + part.shape[1]], self._column_weights)
+        if stop - start == capacity and start % capacity == 0 and self._device.type == "cpu":
             # Tiles do not overlap here: the ring is the strip, and its taker may have it without a copy.
-            means, self._sums = self._sums, self._new_sums()
+            means, self._sums = self._sums, mmap_zeros((num_labels, capacity, width), self._dtype)
             return means
-        means = zeros_of_its_own((self._shape[0], stop - start, self._shape[2]), self._dtype)
-        for ring, rows in ring_parts(start, stop, self._shape[1]):
+        means = mmap_zeros((num_labels, stop - start, width), self._dtype)
+        for ring, rows in ring_parts(start, stop, capacity):
             means[:, rows] = self._sums[:, ring]
         self.drop(row)
         return means
 
     def drop(self, row: int) -> None:
-        """Make room for the next row of tiles.
-
-        Args:
-            row: Row of tiles, the index of the strip that is dropped.
-        """
-        for ring, _ in ring_parts(*self._plan.strip(row), self._shape[1]):
+        """Make room for the next row of tiles without taking the strip `row`."""
+        for ring, _ in ring_parts(*self._plan.strip(row), self._plan.window[0]):
             self._sums[:, ring] = 0
 
-    def _divide(self, sums: torch.Tensor, start: int) -> None:
-        """Turn the sums of rows from `start` on into means, in place and some rows at a time to spare memory."""
-        for first in range(0, sums.shape[1], _ROWS_AT_A_TIME):
-            part = sums[:, first : first + _ROWS_AT_A_TIME]
-            row = start + first
-            part /= self._blending.weight_sums(row, row + part.shape[1], self._dtype, self._device)
 
-    def _new_sums(self) -> torch.Tensor:
-        if self._device.type == "cpu":
-            return zeros_of_its_own(self._shape, self._dtype)
-        return torch.zeros(self._shape, dtype=self._dtype, device=self._device)
-
-
-def zeros_of_its_own(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Make zeros in memory that goes back to the system as soon as nobody holds them.
+def mmap_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Make zeros on the CPU, of no side 0, in memory that goes back to the system as soon as nobody holds them.
 
     The allocator of the C library keeps some of what large arrays leave, which adds up to as much again.
-
-    Args:
-        shape: Of the tensor, no side 0.
-        dtype: Of the tensor.
-
-    Returns:
-        The tensor, on the CPU. Memory is taken where values are written.
     """
     memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype).view(shape)
-
-
-__all__ = ["BLENDINGS", "Blending", "RowSums", "profile_sums", "weight_profile", "zeros_of_its_own"]

@@ -1,9 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Many scenes, or one large scene, over the processes of one launch.
+"""Many scenes, or one large scene, on the processes of one launch.
 
 `accelerate launch`, `torchrun`, `srun` and `mpirun` start the same command several times. Processes talk over gloo, on
-the CPU: what they exchange is a few words a scene, and gloo waits as long as the slowest scene takes, where NCCL would
-give up after minutes.
+the CPU: what they exchange is a few words per scene, and gloo waits as long as the slowest scene takes, where NCCL
+would give up after minutes.
 """
 
 import datetime
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,7 +27,11 @@ from prithvi_hf.scenes.scene_list import SceneEntry
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _PATIENCE = datetime.timedelta(days=30)  # of a process that is ready, with the others
 _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+LAUNCH_VARIABLES = (*_SIZES, "SLURM_STEP_NUM_TASKS")
+"""Variables of the environment in which launchers say how many processes they started."""
 _FIRST_PORT, _PORTS = 20_000, 20_000  # below the ports that systems hand out by themselves
+
+T = TypeVar("T")
 
 
 class OtherProcessError(OSError):
@@ -36,17 +40,11 @@ class OtherProcessError(OSError):
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one launch.
+    """The processes of one launch."""
 
-    Attributes:
-        index: Number of this process, from 0.
-        count: How many there are.
-        local_index: Number of this process on its machine, from 0.
-    """
-
-    index: int = 0
+    index: int = 0  # number of this process
     count: int = 1
-    local_index: int = 0
+    local_index: int = 0  # number of this process on its machine
     _group: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -54,18 +52,11 @@ class ProcessGroup:
         """Whether this is the process that reports and finishes."""
         return self.index == 0
 
-    def share(self, value: Any) -> list[Any]:
-        """Give a value to all processes; waits until all have called it.
-
-        Args:
-            value: Something small.
-
-        Returns:
-            The values of all processes, in their order.
-        """
+    def gather(self, value: T) -> list[T]:
+        """Give a small value to all processes, and get those of all in their order; waits until all have called it."""
         if self.count == 1:
             return [value]
-        values = [None] * self.count
+        values: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(values, value, group=self._group)
         return values
 
@@ -75,7 +66,7 @@ class ProcessGroup:
         Raises:
             OtherProcessError: If one of them failed in between.
         """
-        problems = [f"process {index}: {problem}" for index, problem in enumerate(self.share(None)) if problem]
+        problems = [f"process {index}: {problem}" for index, problem in enumerate(self.gather("")) if problem]
         if problems:
             raise OtherProcessError("; ".join(problems))
 
@@ -91,29 +82,19 @@ class ProcessGroup:
         except OtherProcessError:
             raise
         except Exception as error:
-            self.share(f"{type(error).__name__}: {error}")  # in place of the others' next barrier
+            self.gather(f"{type(error).__name__}: {error}")  # in place of the others' next barrier
             raise
         self.barrier()
 
-    def select(self, items: Sequence[Any]) -> list[Any]:
-        """Give the items of this process: every `count`-th, so that all finish about together.
-
-        Args:
-            items: The same items in every process.
-
-        Returns:
-            This process's; each item belongs to exactly one.
-        """
+    def select(self, items: Sequence[T]) -> list[T]:
+        """Give the items of this process: every `count`-th, so that all finish about together."""
         return list(items[self.index :: self.count])
 
-    def device(self, name: str) -> str:
-        """Choose the device of this process.
+    def choose_device(self, name: str) -> str:
+        """Choose the device of this process; several processes of a machine take its GPUs in turn.
 
         Args:
             name: "auto" (a GPU where there is one), "cuda" (this process's GPU), "cuda:1", "cpu".
-
-        Returns:
-            The device; several processes of a machine take its GPUs in turn.
         """
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -124,10 +105,7 @@ class ProcessGroup:
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """Join the processes that were launched together; a group of one where there is no such launch.
-
-    Yields:
-        The group, which is left when the block ends.
+    """Join the processes that were launched together until the block ends; a group of one without such a launch.
 
     Raises:
         ValueError: If the launcher's variables do not say where the first process is.
@@ -150,9 +128,6 @@ def process_group() -> Iterator[ProcessGroup]:
 def adopt_slurm(environ: MutableMapping[str, str]) -> None:
     """Say what `srun` says in the words of torch's launchers, where only `srun` started the processes.
 
-    Args:
-        environ: Variables of the process; those that are set already stay.
-
     Raises:
         ValueError: If the nodes cannot be told.
     """
@@ -160,12 +135,13 @@ def adopt_slurm(environ: MutableMapping[str, str]) -> None:
     if "RANK" in environ or not tasks.isdecimal() or int(tasks) < 2:
         return
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "")
+    first = re.match(r"([^,\[\s]+)(?:\[(\w+))?", nodes)  # of a list such as gpu[03-06,9],login
     job = f"{environ.get('SLURM_JOB_ID', '0')}{environ.get('SLURM_STEP_ID', '0')}"
     found = {
         "RANK": environ.get("SLURM_PROCID", ""),
         "WORLD_SIZE": tasks,
         "LOCAL_RANK": environ.get("SLURM_LOCALID", ""),
-        "MASTER_ADDR": environ.get("MASTER_ADDR") or _first_node(nodes),
+        "MASTER_ADDR": environ.get("MASTER_ADDR") or ("" if first is None else first[1] + (first[2] or "")),
         "MASTER_PORT": environ.get("MASTER_PORT") or str(_FIRST_PORT + int(re.sub(r"\D", "", job) or 0) % _PORTS),
     }
     missing = [name for name, value in found.items() if not value]
@@ -177,50 +153,27 @@ def adopt_slurm(environ: MutableMapping[str, str]) -> None:
     environ.update(found)
 
 
-def _first_node(nodes: str) -> str:
-    """The first host of a list such as `gpu[03-06,9],login`."""
-    match = re.match(r"([^,\[\s]+)(?:\[(\w+))?", nodes)
-    return "" if match is None else match[1] + (match[2] or "")
-
-
 @dataclass
 class Outcome:
-    """What became of a scene.
-
-    Attributes:
-        name: The scene.
-        status: "done", "skipped" (it was finished before) or "failed".
-        seconds: How long this run worked at it.
-        reason: Why it failed, None otherwise.
-        outputs: What a file is, to its path.
-        details: What else the prediction reports.
-        process: The process that worked at it, None for all.
-    """
+    """What became of a scene."""
 
     name: str
-    status: str
-    seconds: float = 0.0
-    reason: str | None = None
-    outputs: dict[str, str] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    process: int | None = None
+    status: str  # `DONE`, `SKIPPED` (it was finished before) or `FAILED`
+    seconds: float = 0.0  # that this run worked at it
+    reason: str | None = None  # why it failed
+    outputs: dict[str, str] = field(default_factory=dict)  # by name
+    details: dict[str, Any] = field(default_factory=dict)  # what else the prediction reports
+    process: int | None = None  # that worked at it, None for all
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with each scene.
+    """What is done with each scene."""
 
-    Attributes:
-        predict: Maps a scene and returns what it reports (JSON-like).
-        outputs: What a file is, to its path, for a scene.
-        is_finished: Whether exactly this work was done before.
-        explain: The message of an error that the user can mend; None for a fault of the program.
-    """
-
-    predict: Callable[[SceneEntry], Mapping[str, Any]]
-    outputs: Callable[[SceneEntry], Mapping[str, Any]]
-    is_finished: Callable[[SceneEntry], bool]
-    explain: Callable[[Exception], str | None] = str
+    predict: Callable[[SceneEntry], Mapping[str, Any]]  # maps it and returns what it reports (JSON-like)
+    outputs: Callable[[SceneEntry], Mapping[str, str | os.PathLike]]  # names its outputs
+    is_finished: Callable[[SceneEntry], bool]  # whether exactly this work was done before
+    explain: Callable[[Exception], str | None] = str  # message of an error; None for a fault of the program
 
 
 def run_scenes(
@@ -241,9 +194,6 @@ def run_scenes(
         summary: JSON to write at the end, with every scene.
         split: Whether all processes work at each scene together, in place of each at its own scenes.
         on_outcome: Called after each scene of this process with its number among all and what became of it.
-
-    Returns:
-        What became of every scene, in order; in every process.
     """
     begin = time.time()
     numbered = list(enumerate(scenes))
@@ -253,29 +203,49 @@ def run_scenes(
         own[number].process = None if split else group.index
         if on_outcome is not None:
             on_outcome(number, own[number])
-    everything = {number: outcome for part in group.share(own) for number, outcome in part.items()}
+    everything = {number: outcome for part in group.gather(own) for number, outcome in part.items()}
     outcomes = [everything[number] for number, _ in numbered]
     if group.is_main:
-        _write_summary(summary, outcomes, group, begin)
-    group.share(None)  # launchers end all processes when the first one ends with an error
+        counts = Counter(outcome.status for outcome in outcomes)
+        content = {
+            "started": datetime.datetime.fromtimestamp(begin, datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - begin, 3),
+            "processes": group.count,
+            "counts": {status: counts[status] for status in (DONE, SKIPPED, FAILED)},
+            "scenes": [asdict(outcome) for outcome in outcomes],
+        }
+        with complete_or_absent(summary) as part:
+            part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    group.gather(None)  # launchers end all processes when the first one ends with an error
     return outcomes
 
 
 def _run_scene(scene: SceneEntry, work: Work, together: ProcessGroup | None) -> Outcome:
-    """Map one scene and catch what goes wrong; `together` are the processes that share it."""
+    """Map one scene and catch what goes wrong; `together` are the processes that work at it, None for this one."""
     begin = time.monotonic()
-    outputs = {purpose: str(path) for purpose, path in work.outputs(scene).items() if path}
+    outputs = {name: str(path) for name, path in work.outputs(scene).items()}
     details, problem, is_known = {}, scene.problem, False
-    if problem is None and _is_finished(scene, work, together):
-        return Outcome(scene.name, SKIPPED, outputs=outputs)
-    try:
-        details = {} if problem else dict(work.predict(scene))
-    except OtherProcessError as error:
-        problem, is_known = str(error), True  # the others know it already, and do not wait for this process's word
-    except Exception as error:  # whatever it is, the next scene may do better; it is reported, and ends with status 1
-        problem = _describe(error, work)
+    if problem is None:
+        try:
+            finished = work.is_finished(scene)
+        except (OSError, ValueError):  # its files cannot be looked at: predicting will say why
+            finished = False
+        if finished if together is None else together.gather(finished)[0]:  # the first process's answer holds for all
+            return Outcome(scene.name, SKIPPED, outputs=outputs)
+        try:
+            details = dict(work.predict(scene))
+        except OtherProcessError as error:
+            problem, is_known = str(error), True  # the others know it already, and do not wait for this one's word
+        except Exception as error:  # whatever it is, the next scene may do better; it is reported, with exit status 1
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()  # for the next scene
+            message = work.explain(error)
+            if message is None:  # a fault of the program, which is told in full
+                traceback.print_exception(error)
+                message = f"{type(error).__name__}: {error}"
+            problem = message.strip()
     if together is not None and not is_known:
-        problems = [f"process {index}: {text}" for index, text in enumerate(together.share(problem)) if text]
+        problems = [f"process {index}: {text}" for index, text in enumerate(together.gather(problem)) if text]
         problem = "; ".join(problems) or None
     seconds = round(time.monotonic() - begin, 3)
     if problem is not None:
@@ -283,50 +253,8 @@ def _run_scene(scene: SceneEntry, work: Work, together: ProcessGroup | None) -> 
     return Outcome(scene.name, DONE, seconds, outputs=outputs, details=details)
 
 
-def _is_finished(scene: SceneEntry, work: Work, together: ProcessGroup | None) -> bool:
-    """Whether there is nothing to do; of processes that share the scene the first one's answer holds."""
-    try:
-        finished = work.is_finished(scene)
-    except (OSError, ValueError):  # its files cannot be looked at: predicting will say why
-        finished = False
-    return finished if together is None else together.share(finished)[0]
-
-
-def _describe(error: Exception, work: Work) -> str:
-    """Say what went wrong; a fault of the program with its whole story on the standard error."""
-    if isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()  # for the next scene
-    message = work.explain(error)
-    if message is not None:
-        return message.strip()
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def _write_summary(path: str | os.PathLike, outcomes: Sequence[Outcome], group: ProcessGroup, begin: float) -> None:
-    """Write what became of every scene."""
-    counts = Counter(outcome.status for outcome in outcomes)
-    content = {
-        "started": datetime.datetime.fromtimestamp(begin, datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - begin, 3),
-        "processes": group.count,
-        "counts": {status: counts[status] for status in (DONE, SKIPPED, FAILED)},
-        "scenes": [asdict(outcome) for outcome in outcomes],
-    }
-    with complete_or_absent(path) as part:
-        part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-
-
-def summary_table(outcomes: Sequence[Outcome], most: int = 50) -> str:
-    """Tabulate what became of the scenes.
-
-    Args:
-        outcomes: All of them.
-        most: Rows; of more scenes the failed ones come first, and the table says how many are left out.
-
-    Returns:
-        Lines of text: name, status, seconds, reason, and a line of counts.
-    """
+def format_outcomes(outcomes: Sequence[Outcome], most: int = 50) -> str:
+    """Make a table of what became of the scenes, and a line of counts; of more than `most` the failed come first."""
     counts = Counter(outcome.status for outcome in outcomes)
     shown = list(outcomes)
     if len(shown) > most:
@@ -340,18 +268,3 @@ def summary_table(outcomes: Sequence[Outcome], most: int = 50) -> str:
         lines.append(f"... and {len(outcomes) - len(shown)} more")
     lines.append(", ".join(f"{counts[status]} {status}" for status in (DONE, SKIPPED, FAILED)))
     return "\n".join(lines)
-
-
-__all__ = [
-    "DONE",
-    "FAILED",
-    "SKIPPED",
-    "OtherProcessError",
-    "Outcome",
-    "ProcessGroup",
-    "Work",
-    "adopt_slurm",
-    "process_group",
-    "run_scenes",
-    "summary_table",
-]

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
+from rasterio.windows import Window
 
-from prithvi_hf.outputs.cog import (
-    NODATA_CLASS,
-    complete_or_absent,
-    file_value_table,
-    file_values,
-)
+from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values, name_counts
 
 
 @dataclass(eq=False, repr=False)
@@ -27,13 +25,13 @@ class PredictedScene:
 
     Attributes:
         path: The map.
-        outputs: All files that were written, by what they are: "map", "probabilities", "entropy", "polygons",
-            "quick look", "report".
+        outputs: All files that were written, by the names of `OUTPUTS`: "map", "probabilities", "entropy", "polygons",
+            "quicklook", "report".
         shape: (height, width) in pixels.
         crs: CRS as rasterio reads it, or None.
         transform: Affine transform from pixel to CRS coordinates, or None.
         id2label: Class index to name.
-        class_colors: `"#rrggbb"` a class, or None for default colours.
+        class_colors: `"#rrggbb"` per class, or None for default colours.
         class_values: Class index to file value where the two differ.
         report: What happened, for JSON: see [`predict_scene`].
     """
@@ -41,8 +39,8 @@ class PredictedScene:
     path: Path
     outputs: dict[str, Path]
     shape: tuple[int, int]
-    crs: Any
-    transform: Any
+    crs: CRS | None
+    transform: Affine | None
     id2label: Mapping[int, str]
     class_colors: Sequence[str] | None = None
     class_values: Mapping[int, int] | None = None
@@ -50,20 +48,23 @@ class PredictedScene:
 
     def __repr__(self) -> str:
         height, width = self.shape
-        crs = self.crs.to_string() if hasattr(self.crs, "to_string") else self.crs
+        crs = self.crs.to_string() if isinstance(self.crs, CRS) else self.crs
         return f"PredictedScene({str(self.path)!r}, {height} x {width} pixels, crs={crs})"
 
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) uint8 class indices, 255 = no data; the whole map is read into memory."""
+        """(H, W) uint8 class indices, 255 = nodata; the whole map is read into memory."""
         return self._read_classes(None)
 
     @property
     def probabilities(self) -> np.ndarray | None:
-        """(num_labels, H, W) float32, NaN = no data, read into memory as a whole; None where none were written."""
+        """(num_labels, H, W) float32, NaN = nodata, read into memory as a whole; None where none were written."""
         if "probabilities" not in self.outputs:
             return None
-        with rasterio.Env(session=DummySession()), _opened(self.outputs["probabilities"]) as dataset:
+        with (
+            rasterio.Env(session=DummySession()),
+            DatasetReader(os.fspath(self.outputs["probabilities"]), driver="GTiff") as dataset,
+        ):
             values, scale = dataset.read(), np.float32(dataset.scales[0])
         return values if values.dtype == np.float32 else np.where(values == NODATA_CLASS, np.nan, values * scale)
 
@@ -75,10 +76,10 @@ class PredictedScene:
         """
         counts = self.report.get("class_pixels")
         if counts is None:
-            with rasterio.Env(session=DummySession()), _opened(self.path) as dataset:
+            with rasterio.Env(session=DummySession()), DatasetReader(os.fspath(self.path), driver="GTiff") as dataset:
                 windows = [window for _, window in dataset.block_windows(1)]
             blocks = (np.bincount(self._read_classes(window).ravel(), minlength=256) for window in windows)
-            counts = named_counts(sum(blocks), self.id2label)
+            counts = name_counts(sum(blocks, np.zeros(256, dtype=np.int64)), self.id2label)
         return dict(counts)
 
     def to_json(self, path: str | os.PathLike) -> None:
@@ -93,32 +94,8 @@ class PredictedScene:
         with complete_or_absent(path) as part:
             part.write_text(json.dumps(self.report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def _read_classes(self, window: Any) -> np.ndarray:
+    def _read_classes(self, window: Window | None) -> np.ndarray:
         """Read class indices, the whole map or a window of it."""
-        table = file_value_table(
-            {value: index for index, value in file_values(self.id2label, self.class_values).items()}
-        )
-        with rasterio.Env(session=DummySession()), _opened(self.path) as dataset:
-            return table[dataset.read(1, window=window)]
-
-
-def named_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
-    """Name counts.
-
-    Args:
-        counts: (256,) pixels of each class index; 255 is no data.
-        id2label: Class index to name.
-
-    Returns:
-        Class name to number of pixels, in class order, and last "no data".
-    """
-    named = {str(id2label[index]): int(counts[index]) for index in sorted(id2label)}
-    return {**named, "no data": int(counts[NODATA_CLASS])}
-
-
-def _opened(path: Path) -> DatasetReader:
-    """Open one of the files."""
-    return DatasetReader(os.fspath(path), driver="GTiff")
-
-
-__all__ = ["PredictedScene", "named_counts"]
+        index_of = {value: index for index, value in file_values(self.id2label, self.class_values).items()}
+        with rasterio.Env(session=DummySession()), DatasetReader(os.fspath(self.path), driver="GTiff") as dataset:
+            return file_value_table(index_of)[dataset.read(1, window=window)]

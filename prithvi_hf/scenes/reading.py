@@ -6,34 +6,29 @@ from the model.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import rasterio
 import torch
 from rasterio.session import DummySession
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, scale_and_normalize
-from prithvi_hf.outputs.quicklook import (
-    find_colors,
-    natural_values,
-    thumbnail_rows,
-    thumbnail_step,
-)
+from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
+from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.scenes.rows import BadWindow, SceneRows
-from prithvi_hf.scenes.scene import scene_coordinates
+from prithvi_hf.scenes.scene import Scene, scene_coordinates
 from prithvi_hf.scenes.tiles import TilePlan
 
 
 _GDAL_CACHE_BYTES = 64 * 2**20  # a twentieth of the machine's memory otherwise
-_Tile = tuple[np.ndarray | None, np.ndarray, list[np.ndarray | None]]
-_Map = Callable[..., Iterator[Any]]
-_TELLING_SHARE = 0.25
-"""Share of a tile's pixels with data above which its values tell the units of the scene."""
+_TELLING_FRACTION = 0.25
+"""Fraction of a tile's pixels with data above which its values tell the units of the scene."""
 
 
 @dataclass
@@ -62,7 +57,8 @@ class RowEnd:
         row: Row of tiles, the strip's index.
         skipped: Number of tiles without any data, which are in no batch.
         nodata: bool (h, W) of the strip, True = no data.
-        thumbnail: (3, h', W') float32, see `thumbnails.natural_values`; None where the model has no such bands.
+        thumbnail: (3, h', W') float32 red, green and blue of the last date in the units of the file, NaN where there
+            is no data; None where the model has no such bands, or it was not asked for.
         bad_windows: What could not be read among the strip's rows.
         frame_nodata: Pixels of the strip in which each frame has no value at all.
         seconds: Spent on reading and preparing.
@@ -74,7 +70,7 @@ class RowEnd:
     thumbnail: np.ndarray | None
     bad_windows: list[BadWindow]
     frame_nodata: list[int]
-    seconds: float = 0.0
+    seconds: float
 
 
 @dataclass
@@ -84,129 +80,126 @@ class TileSource:
     Args:
         scene: The scene.
         image_processor: The model's image processor.
-        plan: Where the tiles lie.
+        plan: Where the tiles are.
         strips: Which strips to make tiles for.
         batch_size: Tiles of a batch, at most.
         encoded: Coordinates that the model takes, "time" and "location".
         on_read_error: "raise" or "nodata".
-        pin_memory: Whether batches shall lie in pinned memory, for an accelerator.
+        thumbnail: Whether to keep some rows for a picture of the scene.
+        pin_memory: Whether batches are to be in pinned memory, for an accelerator.
         workers: Threads that prepare tiles. More than one pays where the model does not need the cores.
     """
 
-    scene: Any
-    image_processor: Any
+    scene: Scene
+    image_processor: PrithviImageProcessor
     plan: TilePlan
     strips: range
     batch_size: int
     encoded: tuple[str, ...] = ()
     on_read_error: str = "raise"
+    thumbnail: bool = False
     pin_memory: bool = False
     workers: int = 1
     _units_checked: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[TileBatch | RowEnd]:
         """Read from top to bottom: the batches of a row of tiles, then its end, and so on."""
+        plan, (height, width) = self.plan, self.plan.window
         # The pool starts threads when it is first asked for something.
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="scene reader")
         with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=_GDAL_CACHE_BYTES), pool:
-            rows = SceneRows(self.scene, self.image_processor, self.plan.window[0], self.on_read_error)
-            for row in self.plan.tile_rows_for(self.strips):
-                yield from self._one_row(rows, row, map if self.workers == 1 else pool.map)
+            rows = SceneRows(self.scene.frames, self.image_processor, height, self.on_read_error)
+            for row in plan.tile_rows_for(self.strips):
+                clock, seconds, skipped = time.perf_counter(), 0.0, 0
+                nodata = np.empty((height, plan.width), dtype=bool)
+                absent = np.zeros((self.image_processor.num_frames, height, plan.width), dtype=bool)
+                rows.read_to(plan.tops[row], plan.tops[row] + height)
+                prepare = partial(self._prepare, rows, plan.tops[row])
+                ready: list[tuple[int, np.ndarray]] = []
+                for first in range(0, len(plan.lefts), self.batch_size):  # prepared no more than a batch ahead
+                    lefts = plan.lefts[first : first + self.batch_size]
+                    tiles = map(prepare, lefts) if self.workers == 1 else pool.map(prepare, lefts)
+                    for left, (values, tile_nodata, tile_absent) in zip(lefts, tiles, strict=True):
+                        nodata[:, left : left + width] = tile_nodata
+                        absent[:, :, left : left + width] = tile_absent
+                        if values is None:
+                            skipped += 1
+                        else:
+                            ready.append((left, values))
+                        if ready and (len(ready) == self.batch_size or left == plan.lefts[-1]):
+                            batch, ready = self._collate(row, ready), []
+                            seconds += time.perf_counter() - clock
+                            yield batch
+                            clock = time.perf_counter()  # it stood still while the batch waited
+                start, stop = plan.strip(row)
+                # A copy: the rows below, which are not final, would stay in memory with a view.
+                final = nodata[: stop - start].copy()
+                frame_nodata = absent[:, : stop - start].sum(axis=(1, 2)).tolist()
+                thumbnail = self._read_thumbnail(rows, start, stop) if self.thumbnail else None
+                bad_windows = rows.find_bad_windows(start, stop)
+                seconds += time.perf_counter() - clock
+                yield RowEnd(row, skipped, final, thumbnail, bad_windows, frame_nodata, seconds)
 
-    def _one_row(self, rows: SceneRows, row: int, apply: _Map) -> Iterator[TileBatch | RowEnd]:
-        height, width = self.plan.window
-        clock = time.perf_counter()
-        busy, skipped = 0.0, 0
-        nodata = np.empty((height, self.plan.width), dtype=bool)
-        empty = np.zeros((self.image_processor.num_frames, *nodata.shape), dtype=bool)
-        rows.read_to(self.plan.tops[row], self.plan.tops[row] + height)
-        batch: list[tuple[int, np.ndarray]] = []
-        for left, (values, missing, absent) in self._tiles(rows, row, apply):
-            nodata[:, left : left + width] = missing
-            for frame, flags in zip(empty, absent, strict=True):
-                frame[:, left : left + width] = False if flags is None else flags
-            skipped += values is None
-            batch += [] if values is None else [(left, values)]
-            if batch and (len(batch) == self.batch_size or left == self.plan.lefts[-1]):
-                made, batch = self._as_batch(row, batch), []
-                busy += time.perf_counter() - clock
-                yield made  # the clock stands still while this one waits
-                clock = time.perf_counter()
-        end = self._row_end(rows, row, skipped, nodata, empty)
-        end.seconds = busy + time.perf_counter() - clock
-        yield end
+    def _prepare(self, rows: SceneRows, top: int, left: int) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+        """Prepare a tile.
 
-    def _tiles(self, rows: SceneRows, row: int, apply: _Map) -> Iterator[tuple[int, _Tile]]:
-        """The tiles of a row by their first columns, prepared no more than a batch ahead."""
-        for first in range(0, len(self.plan.lefts), self.batch_size):
-            lefts = self.plan.lefts[first : first + self.batch_size]
-            yield from zip(lefts, apply(partial(self._tile, rows, row), lefts), strict=True)
-
-    def _tile(self, rows: SceneRows, row: int, left: int) -> _Tile:
-        """Pixel values (C, T, h, w), None without any data, nodata (h, w), and where each frame has no value."""
-        top, (height, width) = self.plan.tops[row], self.plan.window
-        image, bad = rows.cut(range(top, top + height), slice(left, left + width))
+        Returns:
+            Pixel values (C, T, h, w), None without any data; nodata (h, w); and where each frame has no value,
+            (T, h, w) or (T, 1, 1).
+        """
+        processor, (height, width) = self.image_processor, self.plan.window
+        image, lost = rows.cut(range(top, top + height), slice(left, left + width))
         name = f"{self.scene.name}, rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"
-        frames, missing, nodata = self.image_processor.read_frames(image, name)
-        nodata = nodata if bad is None else nodata | bad
-        absent = [None if where is None else where.all(axis=0) for where in missing]
-        if all(where is not None for where in absent):
+        frames, missing, nodata = processor.read_frames(image, name)
+        absent = np.zeros((len(frames), 1, 1), dtype=bool)
+        if any(where is not None for where in missing):
+            absent = np.zeros((len(frames), height, width), dtype=bool)
+            for flags, where in zip(absent, missing, strict=True):
+                if where is not None:
+                    where.all(axis=0, out=flags)
             # Infinite values are not nodata by the processor's rule, but of nothing else no class can be told.
-            nodata = nodata | np.logical_and.reduce(absent)
+            nodata = nodata | absent.all(axis=0)
+        if lost is not None:
+            nodata = nodata | lost
         if nodata.all():
             return None, nodata, absent
-        self._check_units(frames, missing, nodata, name)
-        processor = self.image_processor
-        options = {option: getattr(processor, option) for option in processor.option_names()}
-        return scale_and_normalize(frames, missing, options), nodata, absent
-
-    def _check_units(self, frames: list[Frame], missing: list[Any], nodata: np.ndarray, name: str) -> None:
-        """Let the processor judge the first tile that is not nearly empty: one tile tells as much as all."""
-        if not self._units_checked and nodata.mean() < 1 - _TELLING_SHARE:
-            filled = any(np.count_nonzero(frame.values) > _TELLING_SHARE * frame.values.size for frame in frames)
-            if filled:
+        # The first tile that is not nearly empty, of no data or of zeros, tells the units as well as all of them.
+        if not self._units_checked and nodata.mean() < 1 - _TELLING_FRACTION:
+            filled = max(np.count_nonzero(frame.values) / frame.values.size for frame in frames)
+            if filled > _TELLING_FRACTION:
                 self._units_checked = True
-                self.image_processor.check_units(frames, missing, name)
+                processor.check_units(frames, missing, name)
+        return scale_and_normalize(frames, missing, processor.checked_options()), nodata, absent
 
-    def _as_batch(self, row: int, tiles: list[tuple[int, np.ndarray]]) -> TileBatch:
+    def _collate(self, row: int, tiles: list[tuple[int, np.ndarray]]) -> TileBatch:
+        """Make a batch of tiles, by their first columns."""
         lefts = [left for left, _ in tiles]
         pixel_values = torch.from_numpy(np.stack([values for _, values in tiles]))
         if self.pin_memory:
             pixel_values = pixel_values.pin_memory()
-        return TileBatch(row, lefts, pixel_values, self._coordinates(row, lefts))
+        coordinates: dict[str, torch.Tensor] = {}
+        if self.encoded:  # of the middle of each tile
+            windows = [(self.plan.tops[row], left, *self.plan.window) for left in lefts]
+            places = [scene_coordinates(self.scene, window, self.encoded) for window in windows]
+            for name in places[0]:
+                values = np.stack([np.asarray(place[name], dtype=np.float32) for place in places])
+                coordinates[name] = torch.from_numpy(values)
+        return TileBatch(row, lefts, pixel_values, coordinates)
 
-    def _coordinates(self, row: int, lefts: list[int]) -> dict[str, torch.Tensor]:
-        """What the model takes beside pixels, of the middle of each tile."""
-        if not self.encoded:
-            return {}
-        windows = [(self.plan.tops[row], left, *self.plan.window) for left in lefts]
-        return _stack([scene_coordinates(self.scene, window, self.encoded) for window in windows])
-
-    def _row_end(self, rows: SceneRows, row: int, skipped: int, nodata: np.ndarray, empty: np.ndarray) -> RowEnd:
-        start, stop = self.plan.strip(row)
-        thumbnail, bad = self._thumbnail(rows, start, stop), rows.bad_windows(start, stop)
-        # A copy: the rows below, which are not final, would stay in memory with a view.
-        final = nodata[: stop - start].copy()
-        return RowEnd(row, skipped, final, thumbnail, bad, [int(frame[: stop - start].sum()) for frame in empty])
-
-    def _thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray | None:
-        colors = find_colors(self.image_processor.bands)
-        if colors is None:
+    def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray | None:
+        """Read the rows and columns of a strip that are part of the small picture of the scene."""
+        found = find_band_names(COLOR_BANDS, self.image_processor.bands)
+        colors = [index for index in found if index is not None]
+        if len(colors) < len(found):
             return None
         step = thumbnail_step(self.plan.height, self.plan.width)
-        chosen = thumbnail_rows(start, stop, step)
+        chosen = range(-(-start // step) * step, stop, step)
         if not chosen:
-            return np.empty((len(colors), 0, -(-self.plan.width // step)), dtype=np.float32)
-        image, bad = rows.cut(chosen, slice(None, None, step))
-        return natural_values(image, self.image_processor, colors, bad)
-
-
-def _stack(coordinates: list[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """One tensor an argument, from those of each tile."""
-    return {
-        name: torch.from_numpy(np.stack([np.asarray(one[name], dtype=np.float32) for one in coordinates]))
-        for name in coordinates[0]
-    }
-
-
-__all__ = ["RowEnd", "TileBatch", "TileSource"]
+            return np.empty((3, 0, -(-self.plan.width // step)), dtype=np.float32)
+        image, lost = rows.cut(chosen, slice(None, None, step))
+        frames, missing, nodata = self.image_processor.read_frames(image)
+        values = frames[-1].values[colors].astype(np.float32)
+        if missing[-1] is not None:
+            values[missing[-1][colors]] = np.nan
+        values[:, nodata if lost is None else nodata | lost] = np.nan
+        return values

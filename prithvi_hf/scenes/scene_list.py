@@ -284,8 +284,8 @@ def _list_files(paths: Sequence[str], num_frames: int, origin: str) -> list[Scen
         return broken + [SceneEntry(_UNNAMED, (file,), origin) for file in others]
     if others:
         warnings.warn(
-            f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(min(others))}: their names are not "
-            "those of a band of a granule, as the others' are.",
+            f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(min(others))}: their names are "
+            "not those of a band of a granule, as the others' are.",
             stacklevel=3,
         )
     dates = []

@@ -1,13 +1,12 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Where the tiles of a scene lie, and which rows of the map are final after which of them. No pixels, no files."""
+"""Where the tiles of a scene are, and which rows of the map are final after which of them. No pixels, no files."""
 
 import bisect
 from dataclasses import dataclass, field
 from typing import Self
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import check_window_options
-from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride, window_starts
+from prithvi_hf.models.prithvi.sliding_window_prithvi import check_window_options, window_and_stride, window_starts
 
 
 BLENDINGS = ("uniform", "cosine", "gaussian")
@@ -54,13 +53,13 @@ class TilePlan:
     are final once row i is done. There are as many strips as rows of tiles.
 
     Args:
-        height, width: of the scene in pixels.
-        window: height and width of a tile in pixels; afterwards no larger than the scene, and the stride neither.
-        stride: rows and columns from one tile to the next, 1 to the window.
+        height, width: Of the scene in pixels.
+        window: Height and width of a tile in pixels; afterwards no larger than the scene, and the stride neither.
+        stride: Rows and columns from one tile to the next, 1 to the window.
 
     Attributes:
-        tops: first row of each row of tiles.
-        lefts: first column of each tile of a row.
+        tops: First row of each row of tiles.
+        lefts: First column of each tile of a row.
 
     Raises:
         ValueError: If a size is not positive, or a stride would leave pixels out.
@@ -125,17 +124,7 @@ class TilePlan:
         return len(self.tops)
 
     def strip(self, index: int) -> tuple[int, int]:
-        """Give the rows of a strip.
-
-        Args:
-            index: Which one, 0 to `num_strips - 1`.
-
-        Returns:
-            First row and the row after the last.
-
-        Raises:
-            IndexError: If there is no such strip.
-        """
+        """Give the first row of a strip, 0 to `num_strips - 1`, and the row after its last."""
         if not 0 <= index < self.num_strips:
             raise IndexError(f"Expected a strip from 0 to {self.num_strips - 1}, found {index}.")
         return self.tops[index], (*self.tops, self.height)[index + 1]
@@ -150,33 +139,15 @@ class TilePlan:
             Consecutive rows of tiles.
 
         Raises:
-            ValueError: If the strips are none, not consecutive or not in the scene.
-        """
-        self.check_strips(strips)
-        # A tile reaches into the first strip where it begins less than its height above it.
-        return range(bisect.bisect_right(self.tops, self.tops[strips.start] - self.window[0]), strips.stop)
-
-    def count_tiles(self, strips: range) -> int:
-        """Count the tiles that strips need, for a progress bar.
-
-        Args:
-            strips: Consecutive strips, at least one.
-
-        Returns:
-            Number of tiles, those without any data included.
-        """
-        return len(self.tile_rows_for(strips)) * len(self.lefts)
-
-    def check_strips(self, strips: range) -> None:
-        """Refuse strips that are none, not consecutive or not in the scene.
-
-        Args:
-            strips: What to check.
-
-        Raises:
-            ValueError: If they are refused.
+            ValueError: If there are no strips, or they are not consecutive or not in the scene.
         """
         if strips.step != 1 or not 0 <= strips.start < strips.stop <= self.num_strips:
             raise ValueError(
                 f"Expected consecutive strips among the {self.num_strips} of the scene, at least one, found {strips}."
             )
+        # A tile reaches into the first strip where it begins less than its height above it.
+        return range(bisect.bisect_right(self.tops, self.tops[strips.start] - self.window[0]), strips.stop)
+
+    def count_tiles(self, strips: range) -> int:
+        """Count the tiles that consecutive strips need, those without any data included, for a progress bar."""
+        return len(self.tile_rows_for(strips)) * len(self.lefts)

@@ -2,6 +2,7 @@
 """Leaving torch's process group at the end of a program."""
 
 import gc
+from typing import Any
 
 import torch.distributed
 from transformers import Trainer
@@ -14,18 +15,16 @@ def leave_process_group(trainer: Trainer | None = None) -> None:
     the interpreter. A process that ends as a member may therefore abort ("terminate called without an active
     exception", pytorch/pytorch 190489), and the launcher reports a run as failed that was complete. And one that
     leaves before its `DistributedDataParallel` is gone may wait for ever: that is then the last to hold the group, and
-    its end waits for those threads without letting go of the interpreter.
+    its end waits for those threads without letting go of the interpreter. So the trainer's wrapped model goes first.
 
     Call it once all communication is done, and not after an error: leaving waits for the other processes with NCCL,
     and they may wait for what the failed one never sent.
-
-    Args:
-        trainer (`Trainer`, *optional*): The trainer that trained; its wrapped model is let go of, its model stays.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     if trainer is not None:
-        trainer.model_wrapped = trainer.model
+        model: Any = trainer.model
+        trainer.model_wrapped = model
         trainer.accelerator.free_memory()
     gc.collect()
     torch.distributed.destroy_process_group()

@@ -11,32 +11,18 @@ from prithvi_hf.data.audit import SplitAudit, audit_split
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
 from prithvi_hf.data.load import load_dataset
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.training.recipe import Recipe
+from prithvi_hf.training.recipe import TrainingRecipe
 
 
-TRAINING_REMEDY = (
-    "Name others with --train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
-    "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one folder "
-    "are divided by dataset_options: {splits: {train: train.txt, ...}}."
-)
-"""What to do about a split that is not there, in a training run."""
-
-
-def load_splits(recipe: Recipe, wanted: Sequence[str], remedy: str = TRAINING_REMEDY) -> DatasetDict:
+def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> DatasetDict:
     """Load the splits that a run needs; the first process prepares them for the others.
 
-    Args:
-        recipe ([`Recipe`]): The options; `recipe.training` must be set.
-        wanted (`Sequence[str]`): Names of the splits.
-        remedy (`str`): What the message about a missing split advises.
-
-    Raises:
-        ValueError: The data set has no such split, or an option of it is wrong.
-        FileNotFoundError: A file or folder is missing.
+    The remedy is what the message about a missing split advises.
     """
     data = recipe.data
-    with recipe.training.main_process_first(desc="loading the data set"):
-        splits = load_dataset(data.dataset, data.data_dir, **(data.dataset_options or {}))
+    options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
+    with recipe.training.main_process_first(desc="loading the dataset"):
+        splits = load_dataset(data.dataset, data.data_dir, **options)
     missing = [name for name in wanted if name not in splits]
     if missing:
         raise ValueError(f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. {remedy}")
@@ -44,72 +30,57 @@ def load_splits(recipe: Recipe, wanted: Sequence[str], remedy: str = TRAINING_RE
 
 
 def check_splits(
-    splits: Mapping[str, Dataset], processor: PrithviImageProcessor, recipe: Recipe, show_progress: bool = True
+    splits: Mapping[str, Dataset | CachedChips],
+    processor: PrithviImageProcessor,
+    recipe: TrainingRecipe,
+    show_progress: bool = True,
 ) -> dict[str, SplitAudit]:
     """Read every chip once, in the first process, so that a bad file stops the run before anything is written.
 
-    Args:
-        splits (`Mapping[str, Dataset]`): The splits by name.
-        processor ([`PrithviImageProcessor`]): The image processor of the run.
-        recipe ([`Recipe`]): The options; `recipe.training` must be set, and without `check_data` nothing is read.
-        show_progress (`bool`, defaults to `True`): Draw progress bars and print what each split holds.
-
-    Returns:
-        `dict[str, SplitAudit]`: What each split holds; empty in other processes and without `check_data`.
-
-    Raises:
-        ValueError: Chips cannot be used; raised in every process.
+    Returns what each split holds; nothing in other processes and without `check_data`.
     """
     if not recipe.data.check_data:
         return {}
     audits: dict[str, SplitAudit] = {}
+    class_names = recipe.data.class_names or []
 
     def audit() -> None:
         for name, split in splits.items():
-            audits[name] = audit_split(split, processor, len(recipe.data.class_names), name, show_progress)
+            audits[name] = audit_split(split, processor, len(class_names), name, show_progress)
             if show_progress:
-                print(audits[name].summary(recipe.data.class_names), flush=True)
+                print(audits[name].summary(class_names), flush=True)
 
-    _in_first_process(recipe, audit)
+    _run_in_first_process(recipe, audit)
     return audits
 
 
 def cache_splits(
-    splits: Mapping[str, Dataset], processor: PrithviImageProcessor, recipe: Recipe, show_progress: bool = True
+    splits: Mapping[str, Dataset], processor: PrithviImageProcessor, recipe: TrainingRecipe
 ) -> dict[str, Dataset | CachedChips]:
-    """Decode the chips that a training run reads again and again, or find them decoded; the first process goes ahead.
+    """Decode the chips that a training reads again and again, or find them decoded; the first process goes ahead.
 
-    Args:
-        splits (`Mapping[str, Dataset]`): The splits by name.
-        processor ([`PrithviImageProcessor`]): The image processor of the run.
-        recipe ([`Recipe`]): The options; without `decoded_cache`, or without training, the splits stay as they are.
-        show_progress (`bool`, defaults to `True`): Say how large the cache will be and draw progress bars.
-
-    Returns:
-        `dict[str, Dataset | CachedChips]`: The splits; those of training and validation from the cache.
-
-    Raises:
-        ValueError: Chips cannot be read, or the cache cannot be written; raised in every process.
+    Without `decoded_cache`, or without a training, the splits stay as they are.
     """
-    data, training = recipe.data, recipe.training
-    if not data.decoded_cache or training is None or not training.do_train:
+    data = recipe.data
+    if not data.decoded_cache or not recipe.training.do_train:
         return dict(splits)
     # Test splits are read once in a run, so that decoding them ahead would gain nothing.
     names = [name for name in (data.train_split, data.eval_split) if name in splits]
-    cache_dir = data.decoded_cache_dir or (data.dataset_options or {}).get("cache_dir")
+    options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
+    cache_dir = data.decoded_cache_dir or options.get("cache_dir")
     cached: dict[str, CachedChips] = {}
 
     def cache(show_progress: bool) -> None:
         for name in names:
             cached[name] = cache_chips(splits[name], processor, name, cache_dir, show_progress)
 
-    _in_first_process(recipe, partial(cache, show_progress))
+    _run_in_first_process(recipe, partial(cache, show_progress=True))
     if not cached:  # another process: the cache is there, or is made by one process of each machine
         cache(show_progress=False)
     return {**splits, **cached}
 
 
-def _in_first_process(recipe: Recipe, work: Callable[[], None]) -> None:
+def _run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:
     """Do work in the first process while the others wait; what is wrong is raised in all of them."""
     outcome: list[str | None] = [None]
     if recipe.training.process_index == 0:
@@ -122,6 +93,3 @@ def _in_first_process(recipe: Recipe, work: Callable[[], None]) -> None:
         broadcast_object_list(outcome)
     if outcome[0] is not None:
         raise ValueError(outcome[0])
-
-
-__all__ = ["cache_splits", "check_splits", "load_splits"]

@@ -188,7 +188,7 @@ def test_a_scene_is_mixed_for_the_model_and_not_for_the_eye(tmp_path):
     expected = processor()(GeoTiffRaster(scene), return_tensors="pt")["pixel_values"]
     assert torch.equal(mixed.pixel_values, expected)
     assert not torch.equal(mixed.pixel_values, plain.pixel_values)
-    assert mixed.rgb.shape == (40, 48, 3)
+    assert mixed.rgb.shape == (40, 48, 4)
     np.testing.assert_array_equal(mixed.rgb, plain.rgb)
     np.testing.assert_array_equal(mixed.nodata_mask, plain.nodata_mask)
 
@@ -209,4 +209,4 @@ def test_prediction_and_pipeline_give_the_model_what_the_processor_makes(tmp_pat
 
 
 def test_the_training_recipe_has_no_reason_to_mix():
-    assert read_recipe("multi_temporal_crop").image_processor().frame_order == "time_major"
+    assert read_recipe("multi_temporal_crop").build_image_processor().frame_order == "time_major"

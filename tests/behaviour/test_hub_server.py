@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Tests of the loopback Hub with models and data sets that are not ours, so that ours are tested on proven ground."""
+"""Tests of the loopback Hub with models and datasets that are not ours, so that ours are tested on proven ground."""
 
 import subprocess
 import sys
@@ -71,7 +71,7 @@ assert load_dataset("tester/table", split="train").to_dict() == {"a": [1, 2, 3]}
 """
 
 
-def test_a_data_set_makes_the_round_trip_in_a_fresh_process(hub, tmp_path):
+def test_a_dataset_makes_the_round_trip_in_a_fresh_process(hub, tmp_path):
     run_in_fresh_process(PUSH_AND_LOAD_ROWS, hub, tmp_path)
     files = hub.files(f"{USER}/table", repo_type="dataset")
     assert set(files) == {"README.md", "data/train-00000-of-00001.parquet"}

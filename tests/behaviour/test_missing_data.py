@@ -1,7 +1,6 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """What becomes of pixels that a date lacks: masked ones, swath edges, truncated and damaged files, infinities."""
 
-import argparse
 import json
 import pickle
 import shutil
@@ -13,15 +12,13 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from prithvi_hf.cli.predict_options import Settings, add_parser
 from prithvi_hf.rasters.derived import MaskedRaster
-from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffRaster
+from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.rasters.warping import Grid, WarpedRaster
 from prithvi_hf.scenes.engine import predict_strips
-from prithvi_hf.scenes.predict_scene import predict_scene
+from prithvi_hf.scenes.predict_scene import join_windows, logger, predict_scene
 from prithvi_hf.scenes.scene import open_scene
-from prithvi_hf.scenes.sink import join_windows
 from prithvi_hf.scenes.tiles import TilePlan
 from tests.engine_factory import PixelModel, make_scene, plan_for, whole_map
 from tests.granule_factory import CLOUD, FILL, MONTHS, SHADOW, SIZE, write_hls_granule
@@ -134,22 +131,6 @@ def test_damage_of_bands_and_of_fmask_is_named_by_file(tmp_path):
     np.testing.assert_array_equal(np.concatenate([strip.nodata for strip in strips]), expected)
 
 
-def test_windows_one_below_the_other_are_one():
-    windows = [
-        ("b", (0, 0, 8, 4)),
-        ("a", (20, 0, 4, 4)),
-        ("a", (8, 0, 8, 4)),
-        ("a", (0, 0, 8, 4)),
-        ("a", (8, 4, 8, 4)),
-    ]
-    assert join_windows([*windows, windows[0]]) == [
-        ("a", (0, 0, 16, 4)),
-        ("a", (8, 4, 8, 4)),
-        ("a", (20, 0, 4, 4)),
-        ("b", (0, 0, 8, 4)),
-    ]
-
-
 def test_a_block_across_strips_is_listed_once(tmp_path):
     path = write_scene(tmp_path / "a.tif", scene_pixels(96, 64), compress="deflate", **TILED)
     damage_block(path, 1, 1)
@@ -176,7 +157,7 @@ def test_what_a_truncated_file_still_holds_is_mapped(tmp_path, compress):
     expected = predict_scene(*whole, show_progress=False).mask
     path.write_bytes(path.read_bytes()[: offset + 10])
     arguments = tiny_model(), tiny_processor(), path, tmp_path / "map.tif"
-    with pytest.raises(GeoTiffError, match="blocks of pixels beyond its end"):
+    with pytest.raises(GeoTiffError, match="beyond its end"):
         predict_scene(*arguments, show_progress=False)
     result = predict_scene(*arguments, on_read_error="nodata", show_progress=False)
     lost = np.zeros((96, 64), dtype=bool)
@@ -246,16 +227,14 @@ def test_a_frame_without_any_data_is_warned_of_and_the_shares_are_reported(tmp_p
     pixels[2][:, :18] = -9999
     paths = [write_scene(tmp_path / f"{index}.tif", date) for index, date in enumerate(pixels)]
     messages = []
-    from prithvi_hf.scenes import sink
-
-    original, sink.logger.warning = sink.logger.warning, messages.append
+    original, logger.warning = logger.warning, messages.append
     try:
         result = predict_scene(
             tiny_model(3), tiny_processor(3), paths, tmp_path / "map.tif", overlap=0.5, show_progress=False
         )
     finally:
-        sink.logger.warning = original
-    assert result.report["frame_nodata_shares"] == [0, 1, 0.25]
+        logger.warning = original
+    assert result.report["frame_nodata_fractions"] == [0, 1, 0.25]
     assert len(messages) == 1
     assert messages[0].startswith(str(paths[1]))
     assert "found none in any pixel" in messages[0]
@@ -270,13 +249,3 @@ def test_pixels_of_infinite_values_alone_have_no_class():
     expected = np.zeros((64, 64), dtype=bool)
     expected[5:9, 7] = True
     np.testing.assert_array_equal(nodata, expected)
-
-
-def test_the_command_hands_its_rules_on():
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    given = ["predict", "--model", "m", "--frames", "a.tif", "--output", "b.tif"]
-    assert Settings.of(parser.parse_args(given)).opening["fmask_rule"] == "any"
-    given += ["--fmask", "cloud", "--fmask_rule", "all", "--on_read_error", "nodata"]
-    opening = Settings.of(parser.parse_args(given)).opening
-    assert (opening["fmask"], opening["fmask_rule"], opening["on_read_error"]) == (["cloud"], "all", "nodata")

@@ -129,7 +129,7 @@ def test_other_data_sets_are_not_mixed(golden_dir, tmp_path):
 def published_shapes(which):
     """Every tensor of a published checkpoint at its true size, without memory but for the positions."""
     recipe = read_recipe(RECIPES[which])
-    values = {"num_frames": recipe.num_frames(), "num_hidden_layers": recipe.model.num_hidden_layers or 12}
+    values = {"num_frames": recipe.find_num_frames(), "num_hidden_layers": recipe.model.num_hidden_layers or 12}
     frames, layers = values["num_frames"], values["num_hidden_layers"]
     wide = 768 if which == "flood" else 768 * frames
     shapes = {"backbone.cls_token": (1, 1, 768), "backbone.patch_embed.proj.weight": (768, 6, 1, 16, 16)}
@@ -158,7 +158,7 @@ def published_shapes(which):
 @pytest.mark.parametrize("which", RECIPES)
 def test_the_recipes_fit_the_published_sizes_without_any_setting(which):
     tensors, recipe = published_shapes(which), read_recipe(RECIPES[which])
-    config = infer_config(tensors, **recipe.config_values())
+    config = infer_config(tensors, **recipe.get_config_values())
     assert (config.num_hidden_layers, config.num_attention_heads) == ((6, 8) if which == "crop" else (12, 12))
     assert (config.num_frames, config.image_size) == (3 if which == "crop" else 1, 224)
     assert len(convert_state_dict(tensors, config)) == len(tensors) - 1 + 4 * config.num_hidden_layers

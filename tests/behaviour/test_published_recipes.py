@@ -33,14 +33,14 @@ def numbers(text):
 
 
 def test_statistics(recipe, table):
-    name, processor = recipe.data.dataset, recipe.image_processor()
+    name, processor = recipe.data.dataset, recipe.build_image_processor()
     for row, found in (("mean", processor.image_mean), ("std", processor.image_std)):
         expected = numbers(table[row][name])
         assert found == expected * (6 // len(expected))  # irrigation: "for each"
 
 
 def test_scale_and_nodata(recipe, table):
-    name, processor = recipe.data.dataset, recipe.image_processor()
+    name, processor = recipe.data.dataset, recipe.build_image_processor()
     scale = table["value scale"][name]
     assert processor.rescale_factor == (1.0 if scale == "none" else numbers(scale)[0])
     nodata = numbers(table["image nodata"][name])
@@ -49,7 +49,7 @@ def test_scale_and_nodata(recipe, table):
 
 
 def test_frames_bands_and_classes(recipe, table):
-    name, config = recipe.data.dataset, PrithviConfig(**recipe.config_values())
+    name, config = recipe.data.dataset, PrithviConfig(**recipe.get_config_values())
     frames, bands = re.match(r"(\d) x (\d)", table["frames x bands"][name]).groups()
     assert (config.num_frames, config.num_channels) == (int(frames), int(bands))
     classes = table["classes"][name]
@@ -63,13 +63,13 @@ def test_frames_bands_and_classes(recipe, table):
 
 
 def test_labels(recipe, table):
-    name, processor = recipe.data.dataset, recipe.image_processor()
+    name, processor = recipe.data.dataset, recipe.build_image_processor()
     ignored = {int(value) for value in numbers(table["ignored label"][name])}
     assert set(processor.ignore_values or ()) | ({0} if processor.do_reduce_labels else set()) == ignored
 
 
 def test_loss_and_weights(recipe, table):
-    name, config = recipe.data.dataset, PrithviConfig(**recipe.config_values())
+    name, config = recipe.data.dataset, PrithviConfig(**recipe.get_config_values())
     loss, _, weights = table["loss (every cross entropy: mean over the count of non-ignored pixels)"][name].partition(
         "weights"
     )
@@ -78,7 +78,7 @@ def test_loss_and_weights(recipe, table):
 
 
 def test_architecture(recipe, table):
-    name, config = recipe.data.dataset, PrithviConfig(**recipe.config_values())
+    name, config = recipe.data.dataset, PrithviConfig(**recipe.get_config_values())
     layers, heads = (int(number) for number in re.findall(r"(\d+) (?:layers|heads)", table["backbone built"][name]))
     assert (config.num_hidden_layers, config.num_attention_heads) == (layers, heads)
     assert config.neck_output_size == 768 * (1 if name == "sen1floods11" else config.num_frames)
@@ -102,7 +102,7 @@ def test_training(recipe, table):
     epochs = f"{training.num_train_epochs:g} epochs"
     assert (f"{training.max_steps} iterations" if training.max_steps > 0 else epochs) == length
     assert (training.adam_beta1, training.adam_beta2, training.max_grad_norm) == (0.9, 0.999, 0)
-    assert (training.lr_scheduler_type, training.warmup_steps) == ("polynomial", 1500)
+    assert (training.lr_scheduler_type, training.warmup_steps) == ("mmseg_poly", 1500)
     assert (recipe.data.crop_size, recipe.data.augmentation) == (224, "hflip")
 
 
@@ -162,7 +162,7 @@ def test_recipe_and_data_set_agree(name):
 
 def test_new_trainings_do_not_mix_bands_and_dates():
     for name in NAMES:
-        assert _recipe(name).image_processor().frame_order == "time_major"
+        assert _recipe(name).build_image_processor().frame_order == "time_major"
 
 
 def test_a_recipe_is_found_by_name_and_by_path(tmp_path, monkeypatch):

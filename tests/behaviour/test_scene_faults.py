@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,7 @@ import rasterio
 import torch
 from rio_cogeo import cog_validate
 
-from prithvi_hf.outputs import assemble as finalize
-from prithvi_hf.outputs import staging
+from prithvi_hf.outputs import cog, staging
 from prithvi_hf.outputs.staging import BusyOutputError, staging_folder
 from prithvi_hf.scenes import predict_scene
 from tests.raster_factory import cut_off
@@ -92,26 +92,33 @@ def count_staged(folder):
 
 
 def run_as_command(folder, die_at=None):
-    """What a subprocess does; with `die_at` it kills itself in place of its n-th renaming of a file."""
+    """What a subprocess does; `die_at` is the moment at which it kills itself, see `die`."""
     torch.set_num_threads(1)
     model = tiny_model()
     model.register_forward_hook(lambda *_: time.sleep(PAUSE))
     if die_at is not None:
-        _die_in_place_of_renaming(die_at)
+        die(die_at)
     result = predict(folder, model)
     (folder / "report.json").write_text(json.dumps(result.report))
 
 
-def _die_in_place_of_renaming(number):
-    renamings, rename = [], os.replace
+def die(moment):
+    """Have this process kill itself in place of renaming a file to the name `moment`, or at a step of that name."""
+    rename = os.replace
 
     def replace(source, target):
-        renamings.append(target)
-        if len(renamings) == number:
+        if os.path.basename(target) == moment:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target)
 
+    def kill(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
     os.replace = replace
+    if moment == "optimised copy":
+        cog.copy_dataset = kill
+    elif moment == "removal of the strips":
+        staging.Staging.remove = kill
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +151,7 @@ def assert_continued(folder, staged, report, complete):
     assert sorted(os.listdir(folder)) == sorted([*NAMES, "scene.tif", "report.json"])
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(tmp_path, complete, start):
     make_scene(tmp_path)
     begin = time.monotonic()
@@ -177,27 +185,40 @@ def test_kills_at_random_moments(tmp_path, complete, start):
     assert len(strips_seen) > 3, strips_seen  # different moments indeed
 
 
-def test_a_kill_at_every_step(tmp_path, start):
-    """Files get names by renaming only, so dying in place of each of them leaves every state there is."""
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """What an undisturbed run writes of a scene of three strips."""
+    folder = tmp_path_factory.mktemp("small")
+    make_scene(folder, height=64)
+    predict(folder)
+    return contents(folder)
+
+
+@pytest.mark.parametrize(
+    ("moment", "strips", "named"),
+    [
+        ("plan.json", 0, []),
+        ("strip_000000.npz", 0, []),
+        ("strip_000002.npz", 2, []),
+        ("optimised copy", 3, []),
+        ("published.json", 3, []),
+        ("p.tif", 3, []),
+        ("e.tif", 3, ["p.tif"]),
+        ("map.tif", 3, ["p.tif", "e.tif", "q.png"]),
+        ("removal of the strips", 3, NAMES),
+    ],
+)
+def test_a_kill_at_a_moment(tmp_path, small, start, moment, strips, named):
+    """Files get names by renaming only, so dying in place of each renaming leaves every state there is."""
     make_scene(tmp_path, height=64)
-    _, report = run_to_the_end(start, tmp_path)
-    complete, strips = contents(tmp_path), report["strips"]["total"]
-    seen, number, code = set(), 0, None
-    while code != 0:
-        number += 1
-        for name in (*NAMES, "report.json"):
-            (tmp_path / name).unlink(missing_ok=True)
-        code, _ = run_to_the_end(start, tmp_path, die_at=number)
-        staged, found = staged_strips(tmp_path), contents(tmp_path)
-        assert all(content == complete[name] for name, content in found.items())
-        seen.add((len(staged), tuple(sorted(found))))
-        if code != 0:
-            assert code == -signal.SIGKILL
-            assert "map.tif" not in found  # it is the last one
-            _, report = run_to_the_end(start, tmp_path)
-            assert_continued(tmp_path, staged, report, complete)
-    assert {(count, ()) for count in range(strips + 1)} <= seen
-    assert (strips, tuple(sorted(OUTPUTS.values()))) in seen
+    code, _ = run_to_the_end(start, tmp_path, die_at=moment)
+    assert code == -signal.SIGKILL
+    staged = staged_strips(tmp_path)
+    assert len(staged) == strips
+    assert contents(tmp_path) == {name: small[name] for name in named}
+    code, report = run_to_the_end(start, tmp_path)
+    assert code == 0
+    assert_continued(tmp_path, staged, report, small)
 
 
 def test_the_command_is_killed_and_given_again(tmp_path):
@@ -223,7 +244,7 @@ def test_existing_outputs_stay_until_the_new_ones_are_complete(tmp_path, start):
     make_scene(tmp_path)
     for name in NAMES:
         (tmp_path / name).write_text("old")
-    code, _ = run_to_the_end(start, tmp_path, die_at=15)
+    code, _ = run_to_the_end(start, tmp_path, die_at="published.json")
     assert code == -signal.SIGKILL
     assert {name: (tmp_path / name).read_text() for name in NAMES} == dict.fromkeys(NAMES, "old")
 
@@ -232,7 +253,7 @@ def test_an_old_map_never_stands_beside_new_outputs(tmp_path, complete, start):
     make_scene(tmp_path)
     for name in NAMES:
         (tmp_path / name).write_text("old")
-    code, _ = run_to_the_end(start, tmp_path, die_at=18)
+    code, _ = run_to_the_end(start, tmp_path, die_at="e.tif")
     assert code == -signal.SIGKILL
     found = contents(tmp_path)
     assert b"old" in found.values()
@@ -269,10 +290,7 @@ def test_the_report_gets_its_name_with_the_others(tmp_path, complete, monkeypatc
     report = json.loads((tmp_path / "map.json").read_text())
     assert report == result.report
     assert report["run"] == "first"
-    assert report["bytes"] == {
-        "quick look" if name == "quicklook" else name: len(complete[file])
-        for name, file in {"map": "map.tif", **OUTPUTS}.items()
-    }
+    assert report["bytes"] == {name: len(complete[file]) for name, file in {"map": "map.tif", **OUTPUTS}.items()}
 
 
 def test_what_is_kept_is_said(tmp_path):
@@ -320,7 +338,7 @@ def test_a_file_that_disappears(tmp_path, complete):
     assert contents(tmp_path) == complete
 
 
-def test_a_file_that_is_cut_off_and_mended(tmp_path, complete):
+def test_a_file_that_is_cut_off_and_fixed(tmp_path, complete):
     scene = make_scene(tmp_path)
     whole = scene.read_bytes()
     with pytest.raises(ValueError, match=r"scene\.tif.*(damaged|truncated)"):
@@ -360,7 +378,7 @@ def test_a_damaged_block_is_an_error_or_no_data(tmp_path, complete):
     assert (row, height) == (80, 16)
     assert (result.mask[80:96] == 255).all()
     assert (result.mask[96:] != 255).all()
-    assert result.report["nodata_share"] == pytest.approx((result.mask == 255).mean())
+    assert result.report["nodata_fraction"] == pytest.approx((result.mask == 255).mean())
 
 
 def full_disk(*_, **__):
@@ -393,10 +411,10 @@ def test_the_disk_fills_while_strips_are_kept(tmp_path, complete, monkeypatch, s
     assert contents(tmp_path) == complete
 
 
-@pytest.mark.parametrize("part", ["copy_dataset", "_sync", "DatasetWriter"])
+@pytest.mark.parametrize("part", ["copy_dataset", "sync_to_disk", "DatasetWriter"])
 def test_the_disk_fills_in_the_last_pass(tmp_path, complete, monkeypatch, part):
     make_scene(tmp_path)
-    monkeypatch.setattr(finalize, part, full_disk)
+    monkeypatch.setattr(cog, part, full_disk)
     with pytest.raises(OSError, match=r"disk full.*run the same command again"):
         predict(tmp_path)
     monkeypatch.undo()
@@ -429,7 +447,7 @@ def test_too_little_space_is_known_beforehand(tmp_path, monkeypatch):
     usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9, 10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     model = after(tiny_model(), 10**9, None)
-    with pytest.raises(OSError, match=r"Expected about \d+ MB free.*map\.tif and its unfinished parts, found 0 MB"):
+    with pytest.raises(OSError, match=r"Expected about \d+ MB free.*map\.tif.*unfinished parts, found 0 MB"):
         predict(tmp_path, model)
     assert not model.calls
     assert os.listdir(tmp_path) == ["scene.tif"]
@@ -477,7 +495,7 @@ def test_strips_of_another_run_are_not_used(tmp_path, complete, change):
         elif change == "scene":
             stored["scene"]["files"] = []
         else:
-            stored["options"]["entropy"] = False
+            stored["options"]["needs"] = []
         plan.write_text(json.dumps(stored))
     with pytest.warns(UserWarning, match="belong to another run"):
         result = predict(tmp_path)
@@ -486,7 +504,7 @@ def test_strips_of_another_run_are_not_used(tmp_path, complete, change):
 
 
 def test_another_batch_size_continues(tmp_path, complete):
-    """So that a run that met the limits of its device need not begin anew."""
+    """So that a run that met the limits of its device need not begin again."""
     make_scene(tmp_path)
     interrupted(tmp_path)
     result = predict(tmp_path, batch_size=2)
@@ -509,7 +527,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced_where_asked(tmp_path):
     assert contents(tmp_path) == {"map.tif": b"mine"}
 
 
-def test_beginning_anew_by_option(tmp_path, complete):
+def test_beginning_again_by_option(tmp_path, complete):
     make_scene(tmp_path)
     interrupted(tmp_path)
     assert predict(tmp_path, resume=False).report["strips"]["resumed"] == 0
@@ -536,9 +554,9 @@ def predict_together(folder, count, models=None):
 
     def one(rank):
         model = models[rank] if models else tiny_model()
-        group = {"process_index": rank, "num_processes": count, "barrier": lambda: barrier.wait(30)}
+        group = SimpleNamespace(index=rank, count=count, is_main=rank == 0, barrier=lambda: barrier.wait(30))
         try:
-            results[rank] = predict(folder, model, **group)
+            results[rank] = predict(folder, model, group=group)
         except (OSError, ValueError) as error:
             results[rank] = error
 
@@ -576,12 +594,6 @@ def test_a_process_that_fails_fails_the_run_and_the_rest_is_kept(tmp_path, compl
     assert kept > 4
     assert predict(tmp_path).report["strips"]["resumed"] == kept
     assert contents(tmp_path) == complete
-
-
-def test_several_processes_need_a_barrier(tmp_path):
-    make_scene(tmp_path)
-    with pytest.raises(ValueError, match="Expected a barrier for a run of 2 processes"):
-        predict(tmp_path, num_processes=2)
 
 
 def test_an_output_elsewhere_is_made_there(tmp_path, complete):

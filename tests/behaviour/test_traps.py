@@ -23,7 +23,7 @@ from prithvi_hf import (
 from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.scenes.predict_scene import predict_scene
-from prithvi_hf.training.evaluation import evaluate_recipe, evaluation_recipe
+from prithvi_hf.training.evaluation import evaluate_recipe, make_evaluation_recipe
 from prithvi_hf.training.recipe import parse_arguments, read_recipe
 from tests.finetune_factory import (
     HEADS,
@@ -52,7 +52,7 @@ def command_line(name, root, output, builder=None, **options):
 
 def prepared(name, root, **options):
     """A run that is ready to start; nothing has been trained."""
-    return finetune.prepare(parse_arguments(command_line(name, root, root.parent / "OUT", **options)))
+    return finetune.setup(parse_arguments(command_line(name, root, root.parent / "OUT", **options)))
 
 
 def chips_of(name, root):
@@ -178,10 +178,10 @@ def test_a_perfect_prediction_scores_one(name, tmp_path):
         for path, pixels in zip(frames, as_files(name, values), strict=True):
             replace_pixels(path, pixels)
     options = {"data_dir": root, "dataset_options": json.dumps({"cache_dir": str(tmp_path / "cache")})}
-    recipe = evaluation_recipe([name], tmp_path / "unused", **options, eval_window=32, use_cpu="true")
-    oracle = Oracle(PrithviConfig(**{**recipe.config_values(), **SIZES, **HEADS})).eval()
+    recipe = make_evaluation_recipe([name], tmp_path / "unused", **options, eval_window=32, use_cpu="true")
+    oracle = Oracle(PrithviConfig(**{**recipe.get_config_values(), **SIZES, **HEADS})).eval()
     oracle.recipe_name = name
-    results = evaluate_recipe(oracle, recipe.image_processor(), recipe, show_progress=False)
+    results = evaluate_recipe(oracle, recipe.build_image_processor(), recipe, show_progress=False)
     assert [result.split for result in results] == recipe.data.test_splits
     for result in results:
         assert result.metrics["overall_accuracy"] == 1
@@ -195,7 +195,7 @@ def test_a_perfect_prediction_scores_one(name, tmp_path):
 def test_each_recipe_is_in_the_units_of_its_files(name):
     """Reflectance, digital numbers that become reflectance, digital numbers that stay: three tasks, three scales."""
     recipe = read_recipe(name)
-    processor, frames = recipe.image_processor(), OFFICIAL[name].frames
+    processor, frames = recipe.build_image_processor(), OFFICIAL[name].frames
     mean, std = (np.array(values)[:, None, None, None] for values in (recipe.data.image_mean, recipe.data.image_std))
     noise = np.random.default_rng(0).standard_normal((6, frames, 40, 40))
     image = (noise * std + mean) / recipe.data.rescale_factor
@@ -206,7 +206,7 @@ def test_each_recipe_is_in_the_units_of_its_files(name):
     np.testing.assert_allclose(found, noise, atol=1e-3)
     other = image / 10_000 if image.mean() > 100 else image * 10_000
     with pytest.warns(UnitsWarning, match="digital numbers against reflectance"):
-        recipe.image_processor()(other.astype(np.float32))
+        recipe.build_image_processor()(other.astype(np.float32))
 
 
 @pytest.mark.parametrize("tagged", [True, False])

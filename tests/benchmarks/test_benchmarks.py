@@ -24,7 +24,7 @@ def test_a_matrix_rate_is_measured():
 
 def test_a_training_step_is_related_to_the_matrix_rate():
     row = gpu.time_large_training(1, CPU, peak=1e12, batch_size=1, head_hidden_size=8, **TINY)
-    assert row["ratio"] == pytest.approx(row["share_of_matrix_rate"])
+    assert row["ratio"] == pytest.approx(row["fraction_of_matrix_rate"])
     assert row["tflops"] * 1e9 * row["ours_ms"] == pytest.approx(row["alternative_ms"] * 1e9)
 
 

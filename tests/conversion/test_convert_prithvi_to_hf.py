@@ -1,8 +1,8 @@
-"""Conversion of original checkpoints: every key, every refusal, and the command."""
+"""Conversion of original checkpoints: models, recipes, reports, and where they are written."""
 
 import errno
+import json
 import os
-import pickle
 import resource
 import shutil
 import subprocess
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModel
 
 from prithvi_hf import (
@@ -19,10 +18,8 @@ from prithvi_hf import (
     PrithviImageProcessor,
     PrithviModel,
 )
-from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
-from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.conversion.read_checkpoint import load_original_state_dict
-from prithvi_hf.training.evaluation import recipe_of_model
+from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
+from prithvi_hf.training.evaluation import find_model_recipe
 from prithvi_hf.training.recipe import read_recipe
 from tests.checkpoint_factory import assert_refused, convert, masked_autoencoder, mmcv_file
 from tests.golden import assert_matches, read_golden
@@ -56,20 +53,6 @@ def test_unknown_bands_get_no_made_up_statistics(tmp_path):
     assert AutoModel.from_pretrained(tmp_path / "out").config.num_channels == 4
 
 
-@pytest.mark.parametrize(("frames", "side"), [(1, 2), (3, 2), (12, 1), (3, 4), (4, 14), (1, 14)])
-def test_the_position_table_tells_the_grid(frames, side):
-    config = infer_config(masked_autoencoder(frames=frames, side=side))
-    assert config.grid_size == (frames, side, side)
-
-
-def test_learned_positions_are_reported(tmp_path):
-    state_dict = masked_autoencoder()
-    state_dict["pos_embed"] = torch.randn_like(state_dict["pos_embed"])
-    torch.save(state_dict, tmp_path / "a.pt")
-    report = convert_checkpoint(tmp_path / "a.pt", tmp_path / "out")
-    assert "pos_embed differs from the fixed table" in str(report)
-
-
 @pytest.mark.parametrize(
     "wrap", [lambda tensors: {"state_dict": tensors, "meta": {"epoch": 3}}, lambda tensors: tensors]
 )
@@ -80,21 +63,6 @@ def test_segmentation_layout_becomes_a_segmentor(golden_dir, tmp_path, wrap):
     convert_checkpoint(source, tmp_path / "out", num_attention_heads=4)
     model = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "out").eval()
     assert_matches(model(golden["in_.x"]).logits, golden["out.logits"])
-
-
-def test_safetensors_are_read(tmp_path):
-    save_file(masked_autoencoder(), tmp_path / "a.safetensors")
-    convert_checkpoint(tmp_path / "a.safetensors", tmp_path / "out")
-    assert (tmp_path / "out" / "model.safetensors").is_file()
-
-
-def test_conversion_is_pure():
-    state_dict = masked_autoencoder()
-    before = {name: value.clone() for name, value in state_dict.items()}
-    config = infer_config(state_dict)
-    PrithviModel(config).load_state_dict(convert_state_dict(state_dict, config), strict=True)
-    assert state_dict.keys() == before.keys()
-    assert all(torch.equal(state_dict[name], before[name]) for name in before)
 
 
 def test_recipe_gives_classes_and_statistics(golden_dir, tmp_path):
@@ -158,72 +126,14 @@ def test_bands_can_be_named_with_their_statistics(tmp_path):
     assert not (tmp_path / "swapped" / "preprocessor_config.json").exists()
 
 
-class Evil:
-    def __reduce__(self):
-        return (print, ("this code must not run",))
-
-
-def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, capsys):
-    source = tmp_path / "evil.pt"
-    source.write_bytes(pickle.dumps({"state_dict": Evil()}))
-    torch.save({"cls_token": Evil()}, tmp_path / "evil_zip.pt")
-    for path in (source, tmp_path / "evil_zip.pt"):
-        with pytest.raises(ValueError, match="cannot be loaded safely") as refusal:
-            convert_checkpoint(path, tmp_path / "out")
-        # torch's own message begins with how to load such a file all the same.
-        for advice in ("can still be loaded", "weights_only", "safe_globals", "issue"):
-            assert advice not in str(refusal.value)
-        assert "print" in str(refusal.value)
-    assert "must not run" not in capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda tensors: tensors.pop("norm.weight"), "layernorm.weight: missing"),
-        (lambda tensors: tensors.update(extra=torch.zeros(1)), "unknown name"),
-        (lambda tensors: tensors.update({"norm.weight": torch.zeros(7)}), r"expected \(32,\), found \(7,\)"),
-        (lambda tensors: tensors.pop("patch_embed.proj.weight"), "patch_embed.proj.weight"),
-        (lambda tensors: tensors.clear(), "state dict"),
-    ],
-)
-def test_another_file_is_refused_and_nothing_is_written(tmp_path, change, message):
-    state_dict = masked_autoencoder()
-    change(state_dict)
-    torch.save(state_dict, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=message):
-        convert_checkpoint(tmp_path / "a.pt", tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
-
-
-def test_files_that_are_no_checkpoints(tmp_path):
-    text = tmp_path / "a.pt"
-    text.write_text("hello")
-    for name in ("a.pt", "a.safetensors"):
-        (tmp_path / name).write_text("hello")
-        with pytest.raises(ValueError, match="cannot be loaded safely"):
-            load_original_state_dict(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
-        load_original_state_dict(tmp_path / "nothing.pt")
-
-
 def test_an_output_folder_with_files_is_refused(tmp_path):
     torch.save(masked_autoencoder(), tmp_path / "a.pt")
     with pytest.raises(ValueError, match="new or empty folder"):
         convert_checkpoint(tmp_path / "a.pt", tmp_path)
 
 
-@pytest.mark.parametrize("protocol", range(2, 6))
-def test_the_object_that_a_pickle_asks_for_is_named(tmp_path, protocol, recwarn):
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=protocol))
-    with pytest.raises(ValueError, match=r"asks for (\w+\.)?print\)"):
-        load_original_state_dict(tmp_path / "evil.pt")
-    assert not [warning for warning in recwarn if "issue" in str(warning.message)]
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, capsys, value):
+def test_weights_that_are_not_numbers_are_refused(tmp_path, capsys, value):
     state_dict = masked_autoencoder()
     state_dict["decoder_norm.weight"][0] = value  # of the decoder, which is dropped
     torch.save(state_dict, tmp_path / "a.pt")
@@ -235,20 +145,43 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, capsys, value):
     assert "norm.bias, blocks.1.attn.qkv.weight. Export" in message
 
 
-@pytest.mark.parametrize("source", ["https://example.com/a.pt", "HTTP://example.com/a.pt", "s3://bucket/a.pt"])
-def test_an_address_as_source(tmp_path, capsys, source):
-    assert "hf://" in assert_refused(capsys, tmp_path, f"the address {source}. Download", source)
+def geospatial_segmentor(golden_dir):
+    """The reference neck of the original between an encoder and heads of random weights."""
+    neck, flood = (read_golden(golden_dir, name) for name in ("v1_geospatial_neck", "v1_segmentor_flood"))
+    tensors = {name: value for name, value in flood.group("sd").items() if not name.startswith("neck.")}
+    for head in ("decode_head", "auxiliary_head"):
+        weight = tensors[f"{head}.convs.0.conv.weight"]
+        tensors[f"{head}.convs.0.conv.weight"] = weight[:, :4].contiguous()  # the neck's last width
+    return neck, {**tensors, **{f"neck.{name}": value for name, value in neck.group("sd").items()}}
 
 
-def test_a_folder_as_source(tmp_path, capsys):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    assert_refused(capsys, tmp_path, f"found the folder {folder}. Name a file in it, which holds no .pt", folder)
-    (folder / "a.pt").touch()
-    assert_refused(capsys, tmp_path, f"found the folder {folder}. Name a file in it: a.pt", folder)
+def test_the_geospatial_neck_is_converted(golden_dir, tmp_path):
+    neck, tensors = geospatial_segmentor(golden_dir)
+    source = mmcv_file(tmp_path / "a.pth", tensors)
+    (tmp_path / "recipe.yaml").write_text(
+        "neck: geospatial\nfirst_conv_channels: 32\nchannel_reduction_factor: 2\nnum_convs_per_upscale: 1\n"
+        "num_attention_heads: 4\nnum_frames: 1\n"
+    )
+    assert (
+        convert(source, tmp_path / "out", "--recipe", tmp_path / "recipe.yaml", "--report", tmp_path / "r.json") == 0
+    )
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "out").eval()
+    assert (model.config.neck, model.config.neck_output_size) == ("geospatial", 4)
+    with torch.inference_mode():
+        features = model.neck(neck["in_.tokens"], (4, 4))
+    assert_matches(features[:, :, ::4, ::4], neck["out.map"])
+    converted = json.loads((tmp_path / "r.json").read_text())["converted"]
+    assert {name for name in tensors if name.startswith("neck.")} <= set(converted)
 
 
-# ---------------------------------------------------------------- where it writes
+def test_a_recipe_of_another_geospatial_neck_is_refused(golden_dir, tmp_path, capsys):
+    source, recipe = mmcv_file(tmp_path / "a.pth", geospatial_segmentor(golden_dir)[1]), tmp_path / "recipe.yaml"
+    recipe.write_text("neck: geospatial\nfirst_conv_channels: 64\n")
+    message = "first_conv_channels: the checkpoint has 32, the recipe 64"
+    assert_refused(capsys, tmp_path, message, source, "--recipe", recipe)
+
+
+# ----------------------------------------------------------------- where it writes
 
 
 @pytest.fixture
@@ -262,7 +195,7 @@ def test_an_output_folder_below_a_file_is_refused_before_anything_is_read(tmp_pa
     assert_refused(capsys, tmp_path, "new or empty folder", "absent.pt")
     (tmp_path / "file").write_text("")
     assert convert("absent.pt", tmp_path / "file" / "deep" / "out") == 2
-    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is not a folder" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -290,7 +223,7 @@ def test_a_report_without_room_leaves_the_model(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr("prithvi_hf.conversion.convert_prithvi_to_hf.ConversionReport.save", fail)
     with pytest.raises(OSError, match=f"the files in {tmp_path}, found the disk full.* its report is missing"):
-        convert_checkpoint(source, tmp_path / "out", report_file=tmp_path / "report.json")
+        convert_checkpoint(source, tmp_path / "out", report=tmp_path / "report.json")
     AutoModel.from_pretrained(tmp_path / "out")
 
 
@@ -375,14 +308,11 @@ def test_a_lost_race_is_named(source, tmp_path, monkeypatch, existing):
     assert sorted(os.listdir(tmp_path)) == ["a.pt", "out"]
 
 
-# ---------------------------------------------------------------- the recipe beside the model
-
-
 def test_the_recipe_is_saved_with_the_model(golden_dir, tmp_path):
     source = mmcv_file(tmp_path / "flood.pth", read_golden(golden_dir, "v1_segmentor_flood").group("sd"))
     settings = {"num_attention_heads": 4}
     convert_checkpoint(source, tmp_path / "out", recipe="sen1floods11", **settings)
-    saved, packaged = read_recipe(recipe_of_model(tmp_path / "out")), read_recipe("sen1floods11")
+    saved, packaged = read_recipe(find_model_recipe(tmp_path / "out")), read_recipe("sen1floods11")
     assert saved.given == packaged.given
     assert saved.data == packaged.data
     names = {"id2label": {"0": "dry", "1": "wet"}}

@@ -227,7 +227,7 @@ def test_crops_are_those_of_the_image_processor(make, tmp_path):
         expected = processor([image], [mask], return_tensors="pt")
         for check_units in (True, False):
             read = processor.read_image(image, mask, check_units)
-            np.testing.assert_array_equal(read.pixel_values(), expected["pixel_values"][0].numpy())
+            np.testing.assert_array_equal(read.write_pixel_values(), expected["pixel_values"][0].numpy())
             np.testing.assert_array_equal(read.labels, expected["labels"][0].numpy())
 
 
@@ -259,15 +259,11 @@ def test_without_the_cache_only_bands_and_window_are_read(chips, monkeypatch):
     asked = []
     decode = GeoTiffRaster._decode
 
-    class Spy:
-        def __init__(self, file):
-            self.file = file
+    def spy(self, window, indexes):
+        asked.append((indexes, *window[2:]))
+        return decode(self, window, indexes)
 
-        def read(self, bands, window):
-            asked.append((bands, window.height, window.width))
-            return self.file.read(bands, window=window)
-
-    monkeypatch.setattr(GeoTiffRaster, "_decode", lambda self, read: decode(self, lambda file: read(Spy(file))))
+    monkeypatch.setattr(GeoTiffRaster, "_decode", spy)
     chips[0].with_transform(SegmentationTransform(chips[1], 16, train=True)).__getitems__([0])
     assert asked == [([2, 3, 4, 9, 12, 13], 16, 16), ([1], 16, 16)]
 
@@ -348,11 +344,11 @@ def build_elsewhere(dataset, processor, cache_dir, start, queue):
 decode = build._decode
 
 
-def slow_decode(plan, handle):
+def slow_decode(*arguments):
     with open(os.environ["DECODED"], "a") as file:
         file.write(f"{os.getpid()}\n")
     time.sleep(0.05)
-    return decode(plan, handle)
+    return decode(*arguments)
 
 
 def test_of_two_processes_one_decodes(chips, tmp_path, monkeypatch):
@@ -471,7 +467,7 @@ def test_an_empty_split(tmp_path):
         cached((as_dataset([], []), make_processor()), tmp_path)
 
 
-# ----------------------------------------------------------------- the data set and its workers
+# ----------------------------------------------------------------- the dataset and its workers
 
 
 def test_rows_like_those_of_datasets(chips, tmp_path):
@@ -507,7 +503,7 @@ def open_rasters():
 
 
 class Watched(torch.utils.data.Dataset):
-    """Rows of a data set, and how many rasters the worker holds open."""
+    """Rows of a dataset, and how many rasters the worker holds open."""
 
     def __init__(self, dataset):
         self.dataset = dataset
@@ -535,8 +531,7 @@ def test_workers_of_every_kind(chips, tmp_path, method, with_cache):
         assert_same(row, expected)
 
 
-def test_workers_share_batches_in_any_number(chips, tmp_path):
-    """Keeping every batch, which leaves no slot free, changes nothing."""
+def test_batches_of_workers_are_kept_in_any_number(chips, tmp_path):
     dataset, processor = chips
     transform = SegmentationTransform(processor, 16, "hflip", train=True)
     rows = [index % 4 for index in range(60)]
@@ -553,7 +548,7 @@ def test_workers_share_batches_in_any_number(chips, tmp_path):
 
 
 def test_spawned_program_uses_the_cache(chips, tmp_path):
-    """The data set pickles without handles: another program reads it."""
+    """The dataset pickles without handles: another program reads it."""
     dataset = cached(chips, tmp_path)
     (tmp_path / "chips.pickle").write_bytes(pickle.dumps(dataset))
     code = (

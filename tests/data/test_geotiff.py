@@ -13,7 +13,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value, concatenat
 from datasets.table import embed_table_storage
 from torch.utils.data import DataLoader
 
-from prithvi_hf.data.geotiff import GeoTiff, geotiff_columns
+from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster
 from tests.raster_factory import cut_off, reflectance, write_chip
 
@@ -141,7 +141,6 @@ def test_lists_of_frames(paths):
     rasters = frames[1]["image"]
     assert [raster.shape for raster in rasters] == [(2, 8, 8)] * 2
     np.testing.assert_array_equal(rasters[1].read(), reflectance(6, 8, seed=3)[:2])
-    assert geotiff_columns(frames.features) == ["image"]
 
 
 def test_streams(paths):
@@ -175,7 +174,7 @@ NAMES = {"class_names": ["no water", "water"], "class_colors": ["#d9d2bf", "#1f6
 
 @pytest.fixture
 def described(paths):
-    """A data set whose columns carry names of bands and classes."""
+    """A dataset whose columns carry names of bands and classes."""
     features = Features({"image": List(GeoTiff(band_names=["BLUE", "GREEN"])), "mask": GeoTiff(**NAMES)})
     return Dataset.from_dict({"image": [paths[:2], paths[2:]], "mask": paths[:2]}, features=features)
 

@@ -151,10 +151,10 @@ def test_predictions_at_ignored_pixels_do_not_matter():
 @pytest.mark.parametrize(
     ("predictions", "references", "message"),
     [
-        ([0, 7, 9], [0, 1, 1], r"predictions must lie in 0 to 1 \(num_labels=2\), found 7, 9"),
-        ([0, -1, 1], [0, 1, 1], "predictions must lie in 0 to 1 .* found -1"),
-        ([0, 1, 1], [0, 255, 3], r"references must lie in 0 to 1 .* found 3, 255.* only ignore_index=-100"),
-        ([0, 1, 1], [0, -1, 1], "references must lie in 0 to 1 .* found -1"),
+        ([0, 7, 9], [0, 1, 1], r"predictions must be in 0 to 1 \(num_labels=2\), found 7, 9"),
+        ([0, -1, 1], [0, 1, 1], "predictions must be in 0 to 1 .* found -1"),
+        ([0, 1, 1], [0, 255, 3], r"references must be in 0 to 1 .* found 3, 255.* only ignore_index=-100"),
+        ([0, 1, 1], [0, -1, 1], "references must be in 0 to 1 .* found -1"),
         ([0, 1], [0, 1, 1], r"one shape, got \(2,\) and \(3,\)"),
         ([0.0, 1.0], [0, 1], "predictions must hold integer class indices, got float64"),
         (torch.rand(2, 3), torch.zeros(2, 3), "predictions must hold integer class indices, got torch.float32"),

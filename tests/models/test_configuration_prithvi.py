@@ -66,7 +66,7 @@ def test_a_single_number_is_a_square_patch():
         ({"image_size": 8}, "at least one patch"),
         ({"num_frames": 3, "patch_size": [2, 16, 16]}, "multiple of patch_size"),
         ({"bands": ["RED", "GREEN"]}, "6 distinct names"),
-        ({"class_weights": [1.0]}, "one entry a class"),
+        ({"class_weights": [1.0]}, "one entry per class"),
         ({"class_weights": [0.0, 0.0]}, "zero"),
         ({"class_colors": ["red", "#00ff00"]}, "#rrggbb"),
         ({"head_num_convs": 0}, "head_num_convs must be at least 1"),

@@ -5,11 +5,13 @@ import re
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.decode_heads_prithvi import NECKS, PrithviGeospatialNeck, PrithviNeck
+from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS, PrithviGeospatialNeck, PrithviNeck
 from tests.golden import assert_matches, read_golden
+from tests.upsampling_factory import count_neck_calls
 
 
 def geospatial_config(**overrides) -> PrithviConfig:
@@ -159,3 +161,40 @@ def test_a_model_with_the_other_neck_gives_its_encoder(tmp_path):
         assert torch.equal(model.prithvi.state_dict()[name], tensor)
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
     assert model(torch.randn(1, 6, 1, 32, 32)).logits.isfinite().all()
+
+
+class ToyHead(nn.Module):
+    """The least that a decode head is: made from a configuration, a map in, logits out."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(config.neck_output_size, config.num_labels, kernel_size=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.classifier(features)
+
+
+@pytest.mark.parametrize("neck", NECKS)
+def test_another_head_is_a_class_and_a_line_in_the_registry(tmp_path, monkeypatch, neck):
+    """It trains, saves and loads, and the fused operator, which is of the "fcn" head, gives way."""
+    with pytest.raises(StrictDataclassError, match="decode_head must be one of fcn, got 'toy'"):
+        geospatial_config(decode_head="toy")
+    monkeypatch.setitem(HEADS, "toy", ToyHead)
+    monkeypatch.setattr("prithvi_hf.models.prithvi.fused_upsampling_prithvi.SMALLEST_STEP", 0)
+    calls = count_neck_calls(monkeypatch)
+    torch.manual_seed(0)
+    config = geospatial_config(neck=neck, neck_hidden_size=8, decode_head="toy", num_labels=3)
+    model = PrithviForSemanticSegmentation(config).train()
+    assert type(model.decode_head) is ToyHead
+    pixels, labels = torch.randn(2, 6, 1, 32, 32), torch.randint(0, 3, (2, 32, 32))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = model.decode_head.classifier.weight.detach().clone()
+    model(pixels, labels=labels).loss.backward()
+    optimizer.step()
+    assert not torch.equal(model.decode_head.classifier.weight, before)
+    model.eval().save_pretrained(tmp_path)
+    loaded = PrithviForSemanticSegmentation.from_pretrained(tmp_path).eval()
+    assert type(loaded.decode_head) is ToyHead
+    with torch.no_grad():
+        assert torch.equal(loaded(pixels).logits, model(pixels).logits)
+    assert len(calls) == (3 if neck == "conv_transpose" else 0)

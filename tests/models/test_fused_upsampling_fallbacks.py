@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The composed operator when weights change, and where modules are not what this package built."""
+"""The fused operator when weights change, and where modules are not what this package built."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi import fused_upsampling_prithvi as composed_upsampling_prithvi
+from prithvi_hf.models.prithvi import fused_upsampling_prithvi
 from prithvi_hf.models.prithvi.decode_heads_prithvi import PrithviFCNHead, PrithviNeck
 from tests.golden import assert_matches
 from tests.upsampling_factory import assert_same_step, batch, count_neck_calls, make_model, plain
@@ -19,8 +19,8 @@ from tests.upsampling_factory import assert_same_step, batch, count_neck_calls, 
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch):
-    """The operator is composed in the small steps of these tests too."""
-    monkeypatch.setattr(composed_upsampling_prithvi, "SMALLEST_STEP", 0)
+    """Fuse the small steps of these tests too."""
+    monkeypatch.setattr(fused_upsampling_prithvi, "SMALLEST_STEP", 0)
 
 
 def scale_in_place(model):
@@ -118,22 +118,20 @@ def test_another_dtype_is_seen(dtype):
     assert_matches(logits, expected, 1e-10 if dtype == torch.float64 else 0.05)
 
 
-def count_compositions(monkeypatch) -> list[int]:
-    """A list that grows by one entry at each composition for inference."""
-    from prithvi_hf.models.prithvi import fused_upsampling_prithvi as composed_upsampling_prithvi
-
-    counts, fold = [], composed_upsampling_prithvi._fold
+def count_fusions(monkeypatch) -> list[int]:
+    """A list that grows by one entry each time that kernels are fused for inference."""
+    counts, fold = [], fused_upsampling_prithvi._fold
 
     def counting(*args):
         counts.append(1)
         return fold(*args)
 
-    monkeypatch.setattr(composed_upsampling_prithvi, "_fold", counting)
+    monkeypatch.setattr(fused_upsampling_prithvi, "_fold", counting)
     return counts
 
 
-def test_inference_composes_once(monkeypatch):
-    counts, model = count_compositions(monkeypatch), make_model()
+def test_inference_fuses_once(monkeypatch):
+    counts, model = count_fusions(monkeypatch), make_model()
     for size in ((32, 32), (48, 16)):
         with torch.inference_mode():
             model(batch(size)[0])
@@ -143,7 +141,7 @@ def test_inference_composes_once(monkeypatch):
     assert model.train()._upsampling._kernels is None
 
 
-def test_copies_and_files_hold_no_composed_kernels(tmp_path):
+def test_copies_and_files_hold_no_fused_kernels(tmp_path):
     model = make_model()
     names, pixels = list(model.state_dict()), batch()[0]
     with torch.no_grad():
@@ -161,8 +159,8 @@ def test_copies_and_files_hold_no_composed_kernels(tmp_path):
 def test_the_switch_is_saved(tmp_path):
     plain(make_model()).save_pretrained(tmp_path)
     loaded = PrithviForSemanticSegmentation.from_pretrained(tmp_path)
-    assert loaded.config.composed_upsampling is False
-    assert PrithviConfig().composed_upsampling is True
+    assert loaded.config.fused_upsampling is False
+    assert PrithviConfig().fused_upsampling is True
 
 
 def test_threads_share_a_model():
@@ -263,7 +261,7 @@ def widen_convolution(model):
 
 
 def switch_off(model):
-    model.set_composed_upsampling(False)
+    model.set_fused_upsampling(False)
 
 
 class Tagged(torch.Tensor):
@@ -427,7 +425,7 @@ def test_gpu_agrees_with_cpu(training):
 
 @pytest.mark.parametrize(("smallest", "calls"), [(0, 0), (10**15, 1)])
 def test_a_small_training_step_calls_the_modules(monkeypatch, smallest, calls):
-    monkeypatch.setattr(composed_upsampling_prithvi, "SMALLEST_STEP", smallest)
+    monkeypatch.setattr(fused_upsampling_prithvi, "SMALLEST_STEP", smallest)
     counted = count_neck_calls(monkeypatch)
     model = make_model().train()
     pixels, labels = batch()
@@ -435,4 +433,4 @@ def test_a_small_training_step_calls_the_modules(monkeypatch, smallest, calls):
     assert len(counted) == calls
     with torch.no_grad():
         model.eval()(pixels)
-    assert len(counted) == calls  # inference is composed however small it is
+    assert len(counted) == calls  # inference is fused however small it is

@@ -1,17 +1,10 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The composed operator of neck and heads: the same values as the modules, and the modules where it must not serve."""
+"""The fused operator of neck and heads: the same values as the modules, and the modules where it must not serve."""
 
 import pytest
 import torch
-from torch import nn
 
-from prithvi_hf.models.prithvi import fused_upsampling_prithvi as composed_upsampling_prithvi
-from prithvi_hf.models.prithvi.winograd_prithvi import (
-    TiledUpsampling,
-    border_sums,
-    compose_products,
-    phase_kernels,
-)
+from prithvi_hf.models.prithvi import fused_upsampling_prithvi
 from tests.golden import assert_matches, read_golden
 from tests.models.test_modeling_prithvi import (
     GRADIENT_NAMES,
@@ -24,8 +17,8 @@ from tests.upsampling_factory import assert_same_step, batch, count_neck_calls, 
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch):
-    """The operator is composed in the small steps of these tests too."""
-    monkeypatch.setattr(composed_upsampling_prithvi, "SMALLEST_STEP", 0)
+    """Fuse the small steps of these tests too."""
+    monkeypatch.setattr(fused_upsampling_prithvi, "SMALLEST_STEP", 0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
@@ -98,36 +91,6 @@ def test_dropout_draws_what_the_modules_draw():
     assert_matches(*losses, 1e-12)
 
 
-@pytest.mark.parametrize("widths", [(3,), (3, 4)])
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 3), (5, 3)])
-def test_the_operator_by_itself(size, widths):
-    """Tiles and phases against the two convolutions, at sizes that no tile fits."""
-    torch.manual_seed(0)
-    pixels = torch.randn(2, *size, 4, 5, dtype=torch.float64, requires_grad=True)
-    transposed = nn.ConvTranspose2d(5, 6, 2, 2).double()
-    convolution = nn.Conv2d(6, sum(widths), 3, padding=1, bias=False).double()
-    norm = nn.LayerNorm(5, dtype=torch.float64)
-    activated = (
-        nn.functional.gelu(norm(pixels)).unflatten(3, (2, 2)).permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
-    )
-    expected = convolution(transposed(activated)).split(widths, dim=1)
-    products = compose_products(transposed.weight, convolution.weight)
-    borders = border_sums(convolution.weight, transposed.bias)
-    maps = TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths)
-    parameters = [pixels, *transposed.parameters(), *convolution.parameters(), *norm.parameters()]
-    weights = [torch.randn_like(part) for part in expected]
-    wanted = torch.autograd.grad(expected, parameters, weights, retain_graph=True)
-    found = torch.autograd.grad(maps, parameters, [weight.permute(0, 2, 3, 1) for weight in weights])
-    for ours, theirs in zip([m.permute(0, 3, 1, 2) for m in maps], expected, strict=True):
-        assert_matches(ours, theirs, 1e-13)
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert_matches(ours, theirs, 1e-12)
-    kernels, padded = phase_kernels(products), nn.functional.pad(activated, (1, 1, 1, 1))
-    corner = nn.functional.conv2d(padded, kernels).unflatten(1, (2, 2, -1))[:, 1, 1, :, 1:, 1:]
-    without_bias = nn.functional.conv_transpose2d(activated, transposed.weight, stride=2)
-    assert_matches(corner, convolution(without_bias)[..., 1::2, 1::2], 1e-12)
-
-
 @pytest.mark.parametrize("name", SEGMENTORS)
 def test_golden_logits(golden_dir, name):
     golden = read_golden(golden_dir, name)
@@ -138,10 +101,10 @@ def test_golden_logits(golden_dir, name):
     assert_matches(outputs.loss, model.segmentation_loss(golden["out.logits"], labels))
 
 
-def golden_step(golden, composed: bool, dtype: torch.dtype):
+def golden_step(golden, fused: bool, dtype: torch.dtype):
     """A training step of a golden segmentor: the model, the loss, and gradients by the original's names."""
     model = golden_segmentor(golden).to(dtype).train()
-    model.set_composed_upsampling(composed)
+    model.set_fused_upsampling(fused)
     loss = model(golden["in_.x"].to(dtype), labels=golden_labels(golden)).loss
     loss.backward()
     parameters = dict(model.named_parameters())
@@ -173,8 +136,8 @@ def test_golden_training(golden_dir, name):
 @pytest.mark.parametrize("name", SEGMENTORS)
 def test_golden_models_agree_without_rounding(golden_dir, name):
     golden = read_golden(golden_dir, name)
-    _, loss, gradients = golden_step(golden, composed=True, dtype=torch.float64)
-    _, expected_loss, expected = golden_step(golden, composed=False, dtype=torch.float64)
+    _, loss, gradients = golden_step(golden, fused=True, dtype=torch.float64)
+    _, expected_loss, expected = golden_step(golden, fused=False, dtype=torch.float64)
     assert_matches(loss, expected_loss, 1e-10)
     for original, gradient in gradients.items():
         assert_matches(gradient, expected[original], 1e-10)

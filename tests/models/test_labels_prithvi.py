@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from prithvi_hf.models.prithvi.labels_prithvi import labels_of
+from prithvi_hf.models.prithvi.labels_prithvi import make_labels
+from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions, update_options
 
 
 SIZE = (5, 7)
@@ -15,7 +16,7 @@ NO_PIXEL = np.zeros(SIZE, dtype=bool)
 
 
 def as_options(**options):
-    return {"names": "chip", "ignore_values": None, "do_reduce_labels": False, "mask_nodata_labels": False, **options}
+    return update_options(ProcessorOptions(), options)
 
 
 @settings(max_examples=300, deadline=None)
@@ -36,14 +37,14 @@ def test_all_ways_to_labels_agree(values, ignored, reduce_labels, num_labels, wi
         (values.astype(np.int32), None, {}),
         (values, None, {}),
         (values, np.empty(SIZE, dtype=np.int64), {}),
-        (values, np.empty(SIZE, dtype=np.int64), {"mask_limits": limits}),
+        (values, np.empty(SIZE, dtype=np.int64), {"limits": limits}),
     ]
     if num_labels is not None:
-        ways += [(values, np.empty(SIZE, np.int16), own) for own in ({}, {"mask_limits": limits})]
+        ways += [(values, np.empty(SIZE, np.int16), own) for own in ({}, {"limits": limits})]
     found = []
     for own, out, more in ways:
         try:
-            labels = labels_of(own, "mask", NO_PIXEL.shape, NO_PIXEL, {**options, **more}, out)
+            labels = make_labels(own, "mask", NO_PIXEL.shape, NO_PIXEL, options, out, **more)
         except ValueError as error:
             found.append(str(error))
             continue
@@ -60,6 +61,4 @@ def test_largest_and_smallest_values_do_not_wrap_around(dtype):
     options = as_options(ignore_values=[int(limits.max), int(limits.min)], do_reduce_labels=True, num_labels=3)
     for known in (None, (float(limits.min), float(limits.max))):
         out = np.empty(SIZE, dtype=np.int16)
-        assert (
-            labels_of(values, "mask", NO_PIXEL.shape, NO_PIXEL, {**options, "mask_limits": known}, out) == -100
-        ).all()
+        assert (make_labels(values, "mask", NO_PIXEL.shape, NO_PIXEL, options, out, known) == -100).all()

@@ -144,7 +144,7 @@ def test_an_absent_class_costs_the_probability_it_is_given():
 @pytest.mark.parametrize("weights", [None, [0.3, 0.7, 1.5]])
 def test_focal_without_gamma_is_the_cross_entropy(weights):
     logits, labels = random_batch()
-    focal, plain = focal_loss(logits, labels, 0.0, weights), cross_entropy_loss(logits, labels, weights)
+    focal, plain = focal_loss(logits, labels, weights, gamma=0.0), cross_entropy_loss(logits, labels, weights)
     torch.testing.assert_close(focal, plain)
     torch.testing.assert_close(gradient(focal, logits), gradient(plain, logits))
 
@@ -158,15 +158,17 @@ def test_focal_is_its_formula():
             p = torch.tensor(scores, dtype=torch.float64).softmax(0)[label]
             total -= weights[label].double() * (1 - p) ** 2.5 * p.log()
     expected = (total / (labels != -100).sum()).float()
-    torch.testing.assert_close(focal_loss(logits, labels, 2.5, weights), expected)
-    torch.testing.assert_close(focal_loss(logits, labels, 2.5, weights, num_items_in_batch=10), (total / 10).float())
+    torch.testing.assert_close(focal_loss(logits, labels, weights, gamma=2.5), expected)
+    torch.testing.assert_close(
+        focal_loss(logits, labels, weights, num_items_in_batch=10, gamma=2.5), (total / 10).float()
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_of_certain_pixels_has_a_finite_gradient(gamma):
     logits = torch.tensor([200.0, -200.0]).view(1, 2, 1, 1).repeat(1, 1, 2, 2).requires_grad_()
     for label in (0, 1):
-        loss = focal_loss(logits, torch.full((1, 2, 2), label), gamma)
+        loss = focal_loss(logits, torch.full((1, 2, 2), label), gamma=gamma)
         assert loss.item() == (0 if label == 0 else 400)
         assert gradient(loss, logits).isfinite().all()
 

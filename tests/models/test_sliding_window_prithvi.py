@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prithvi_hf import PrithviConfig
-from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits, window_and_stride, window_starts
+from prithvi_hf.models.prithvi.sliding_window_prithvi import (
+    check_window_options,
+    evaluation_mode,
+    sliding_window_logits,
+    window_and_stride,
+    window_starts,
+)
 from tests.golden import assert_matches, read_golden
 from tests.models.test_modeling_prithvi import golden_config, golden_segmentor, small_model
 
@@ -49,10 +55,40 @@ def test_images_of_a_batch_do_not_touch_each_other():
         assert_matches(together[index : index + 1], alone)
 
 
-def test_progress_counts_every_window():
-    done = []
-    sliding_window_logits(small_model(), torch.randn(1, 6, 1, 64, 64), (32, 32), (16, 16), 4, done.append)
-    assert sum(done) == 9
+def test_tiles_go_in_batches(monkeypatch):
+    model, sizes = small_model(), []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda pixel_values: sizes.append(len(pixel_values)) or forward(pixel_values)
+    )
+    sliding_window_logits(model, torch.randn(1, 6, 1, 64, 64), (32, 32), (16, 16), 4)
+    assert sizes == [4, 4, 1]
+
+
+def test_the_mode_of_every_module_is_restored_after_an_error():
+    model = small_model().train()
+    model.decode_head.eval()
+    with evaluation_mode(model):
+        assert not any(module.training for module in model.modules())
+    with pytest.raises(RuntimeError), evaluation_mode(model):
+        raise RuntimeError
+    assert model.training
+    assert not model.decode_head.training
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((None, 1.0), "0 <= overlap < 1"),
+        ((0, 0.5), "whole and positive"),
+        (((32, 32, 32), 0.5), "whole and positive"),
+        ((32.0, 0.5), "whole and positive"),
+        ((32, 0.5, 0), "batch_size"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        check_window_options(*options)
 
 
 def test_default_window_is_the_image_size_with_half_overlap():

@@ -12,33 +12,19 @@ import torch
 from rasterio.errors import RasterioIOError
 from rio_cogeo import cog_validate
 
-from prithvi_hf.outputs import assemble as finalize
-from prithvi_hf.outputs.assemble import (
-    Canvas,
-    Tally,
-    check_free_space,
-    class_layer,
-    confidence_layer,
-    entropy_layer,
-    probability_layer,
-    publish,
-    space_needed,
-    write_layer,
-    write_plain_layer,
-)
-from prithvi_hf.outputs.products import (
-    CLASSES,
-    ENTROPY,
-    ProductOptions,
-    probability_name,
-    strip_products,
-)
+from prithvi_hf.outputs import assemble, cog
+from prithvi_hf.outputs.assemble import StagedMap, check_space, make_layer, publish, write_layer
+from prithvi_hf.outputs.cog import class_layer
+from prithvi_hf.outputs.products import make_products, name_probability
+from prithvi_hf.outputs.registry import OUTPUTS, OutputOptions
 from prithvi_hf.outputs.staging import DamagedStripError, Staging
+from prithvi_hf.rasters.warping import Grid
 from prithvi_hf.scenes import write_class_map, write_probabilities
 from tests.scene_factory import CRS_UTM, LABELS, TRANSFORM
 
 
-ALL = ProductOptions(probabilities=True, entropy=True, confidence=True)
+ALL = ("probabilities", "entropy", "confidence")
+RECORDS = {output.name: output for output in OUTPUTS}
 
 
 def make_logits(height, width, classes=3, seed=0):
@@ -56,13 +42,16 @@ def stage(tmp_path):
     """Stage a map of random logits in strips of uneven heights."""
     opened = []
 
-    def make(height=70, width=90, starts=(0, 16, 32, 38), options=ALL, classes=3):
+    def make(height=70, width=90, starts=(0, 16, 32, 38), needs=ALL, dtype="float32", classes=3):
         logits, nodata = make_logits(height, width, classes), make_nodata(height, width)
         staging = Staging(tmp_path / "map.tif", {}, len(starts)).__enter__()
         opened.append(staging)
         for index, (start, stop) in enumerate(zip(starts, (*starts[1:], height), strict=True)):
-            staging.commit(index, strip_products(logits[:, start:stop], nodata[start:stop], options))
-        return staging, Canvas(height, width, tuple(starts), CRS_UTM, TRANSFORM), logits, nodata
+            staging.commit(index, make_products(logits[:, start:stop], nodata[start:stop], needs, dtype))
+        labels = LABELS if classes == 3 else {index: f"class {index}" for index in range(classes)}
+        grid = Grid(CRS_UTM, TRANSFORM, height, width)
+        options = OutputOptions(probabilities_dtype=dtype)
+        return StagedMap(staging, tuple(starts), grid, labels, options=options), logits, nodata
 
     yield make
     for staging in opened:
@@ -95,45 +84,39 @@ def assert_valid_cog(path):
 )
 def test_files_are_those_of_a_map_in_memory(tmp_path, stage, height, width, starts):
     """To the last byte: names, colours, overviews and pixels have one source."""
-    staging, canvas, logits, nodata = stage(height, width, starts)
+    strips, logits, nodata = stage(height, width, starts)
     classes, _ = expected(logits, nodata)
-    names = [probability_name(band) for band in range(3)]
-    probabilities = np.stack(
-        [np.concatenate([staging.load(index)[name] for index in range(len(starts))]) for name in names]
-    )
+    probabilities = np.stack([np.concatenate(list(strips.load(name_probability(band)))) for band in range(3)])
     place = {"id2label": LABELS, "crs": CRS_UTM, "transform": TRANSFORM}
-    write_layer(tmp_path / "a.tif", class_layer(LABELS), staging, canvas)
+    write_layer(tmp_path / "a.tif", class_layer(LABELS), strips)
     write_class_map(tmp_path / "b.tif", classes, **place)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     assert_valid_cog(tmp_path / "a.tif")
-    write_layer(tmp_path / "p.tif", probability_layer(LABELS, "float32"), staging, canvas)
+    write_layer(tmp_path / "p.tif", make_layer(RECORDS["probabilities"], strips), strips)
     write_probabilities(tmp_path / "q.tif", probabilities, **place)
     assert (tmp_path / "p.tif").read_bytes() == (tmp_path / "q.tif").read_bytes()
     assert_valid_cog(tmp_path / "p.tif")
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5])
-def test_probabilities_as_bytes_are_no_colours(tmp_path, stage, classes):
+def test_probabilities_as_bytes_are_not_colours(tmp_path, stage, classes):
     """GDAL takes 3 or 4 bands of bytes for colours and opacity unless it is told otherwise."""
-    options = ProductOptions(probabilities=True, dtype="uint8")
-    staging, canvas, logits, nodata = stage(options=options, classes=classes)
-    labels = {index: f"class {index}" for index in range(classes)}
-    write_layer(tmp_path / "p.tif", probability_layer(labels, "uint8"), staging, canvas)
+    strips, logits, nodata = stage(needs=["probabilities"], dtype="uint8", classes=classes)
+    write_layer(tmp_path / "p.tif", make_layer(RECORDS["probabilities"], strips), strips)
     with rasterio.open(tmp_path / "p.tif") as dataset:
         assert [kind.name for kind in dataset.colorinterp] == ["gray", *["undefined"] * (classes - 1)]
         assert [[flag.name for flag in flags] for flags in dataset.mask_flag_enums] == [["nodata"]] * classes
         np.testing.assert_array_equal(dataset.dataset_mask() == 0, nodata)
     probabilities = expected(logits, nodata)[1]
     place = {"crs": CRS_UTM, "transform": TRANSFORM}
-    write_probabilities(tmp_path / "q.tif", probabilities, id2label=labels, dtype="uint8", **place)
+    write_probabilities(tmp_path / "q.tif", probabilities, id2label=strips.id2label, dtype="uint8", **place)
     assert (tmp_path / "p.tif").read_bytes() == (tmp_path / "q.tif").read_bytes()
 
 
-def test_class_values_and_tally(tmp_path, stage):
-    staging, canvas, logits, nodata = stage(height=700, width=600, starts=(0, 130, 333, 600))
+def test_class_values_and_counts(tmp_path, stage):
+    strips, logits, nodata = stage(height=700, width=600, starts=(0, 130, 333, 600))
     classes, _ = expected(logits, nodata)
-    tally = Tally(step=7)
-    write_layer(tmp_path / "a.tif", class_layer(LABELS, class_values={0: 10, 2: 0}), staging, canvas, tally)
+    write_layer(tmp_path / "a.tif", class_layer(LABELS, class_values={0: 10, 2: 0}), strips)
     with rasterio.open(tmp_path / "a.tif") as dataset:
         table = np.full(256, 255)
         table[:3] = (10, 1, 0)
@@ -141,15 +124,14 @@ def test_class_values_and_tally(tmp_path, stage):
         assert dataset.tags(1) == {"class_0": "cloud", "class_1": "water", "class_10": "no water"} | {
             key: value for key, value in dataset.tags(1).items() if not key.startswith("class_")
         }
-    np.testing.assert_array_equal(tally.counts, np.bincount(classes.ravel(), minlength=256))
-    np.testing.assert_array_equal(tally.picture(), classes[::7, ::7])
+    np.testing.assert_array_equal(strips.counts, np.bincount(classes.ravel(), minlength=256))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_entropy_and_confidence(tmp_path, stage, dtype):
-    staging, canvas, logits, nodata = stage(options=ProductOptions(entropy=True, confidence=True, dtype=dtype))
-    write_layer(tmp_path / "e.tif", entropy_layer(dtype), staging, canvas)
-    write_plain_layer(tmp_path / "c.tif", confidence_layer(), staging, canvas)
+    strips, logits, nodata = stage(needs=["entropy", "confidence"], dtype=dtype)
+    write_layer(tmp_path / "e.tif", make_layer(RECORDS["entropy"], strips), strips)
+    write_layer(tmp_path / "c.tif", make_layer(RECORDS["polygons"], strips), strips, optimized=False)
     _, probabilities = expected(logits, nodata)
     entropy = -(probabilities * np.log(probabilities)).sum(0) / np.log(3)
     with rasterio.open(tmp_path / "e.tif") as dataset:
@@ -166,31 +148,31 @@ def test_entropy_and_confidence(tmp_path, stage, dtype):
 
 
 def test_many_bands_pass_by_one_at_a_time(tmp_path, stage, monkeypatch):
-    staging, canvas, *_ = stage()
+    strips, *_ = stage()
     asked = []
     load = Staging.load
     monkeypatch.setattr(
         Staging, "load", lambda self, index, names: asked.append((names, index)) or load(self, index, names)
     )
-    write_layer(tmp_path / "p.tif", probability_layer(LABELS, "float32"), staging, canvas)
-    assert asked == [([probability_name(band)], index) for band in range(3) for index in range(4)]
+    write_layer(tmp_path / "p.tif", make_layer(RECORDS["probabilities"], strips), strips)
+    assert asked == [([name_probability(band)], index) for band in range(3) for index in range(4)]
 
 
 def test_missing_and_damaged_strips_are_errors(tmp_path, stage):
-    staging, canvas, *_ = stage()
-    path = staging.folder / "strip_000002.npz"
+    strips, *_ = stage()
+    path = strips.staging.folder / "strip_000002.npz"
     content = bytearray(path.read_bytes())
     content[300] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(DamagedStripError, match=r"strip 2 of .*run the same command again"):
-        write_layer(tmp_path / "a.tif", class_layer(LABELS), staging, canvas)
+        write_layer(tmp_path / "a.tif", class_layer(LABELS), strips)
     with pytest.raises(DamagedStripError, match="missing or damaged"):
-        write_layer(tmp_path / "a.tif", class_layer(LABELS), staging, canvas)
+        write_layer(tmp_path / "a.tif", class_layer(LABELS), strips)
 
 
 def test_a_copy_with_other_pixels_is_noticed(tmp_path, stage, monkeypatch):
     """GDAL may lose a write without saying so; a changed plain file stands in for it."""
-    staging, canvas, *_ = stage(height=600, width=600, starts=(0, 300))
+    strips, *_ = stage(height=600, width=600, starts=(0, 300))
 
     def copy_damaged(source, target, **options):
         with rasterio.open(source, "r+") as dataset:
@@ -198,41 +180,41 @@ def test_a_copy_with_other_pixels_is_noticed(tmp_path, stage, monkeypatch):
             dataset.write(block ^ 1, 1, window=((550, 551), (520, 521)))
         real(source, target, **options)
 
-    real = finalize.copy_dataset
-    monkeypatch.setattr(finalize, "copy_dataset", copy_damaged)
+    real = cog.copy_dataset
+    monkeypatch.setattr(cog, "copy_dataset", copy_damaged)
     with pytest.raises(OSError, match=r"found others in band 1 at .*col_off=512, row_off=512"):
-        write_layer(tmp_path / "a.tif", class_layer(LABELS), staging, canvas)
+        write_layer(tmp_path / "a.tif", class_layer(LABELS), strips)
 
 
 def test_an_error_of_gdal_says_what_to_do(tmp_path, stage, monkeypatch):
-    staging, canvas, *_ = stage()
+    strips, *_ = stage()
 
     def fail(*_, **__):
         raise RasterioIOError("Read or write failed")
 
-    monkeypatch.setattr(finalize, "copy_dataset", fail)
-    with pytest.raises(OSError, match=r"Expected to write the map .*Read or write failed.*MB are free.*same command"):
-        write_layer(tmp_path / "a.tif", class_layer(LABELS), staging, canvas)
+    monkeypatch.setattr(cog, "copy_dataset", fail)
+    with pytest.raises(OSError, match=r"Expected to write the map .*Read or write failed.*MB are free"):
+        write_layer(tmp_path / "a.tif", class_layer(LABELS), strips)
 
 
 def test_full_disk_is_an_error_to_the_last_byte(tmp_path, stage):
     """A limit on the size of files stands in for the full disk; no limit below the file's size may go unnoticed."""
     resource = pytest.importorskip("resource")
-    staging, canvas, *_ = stage(height=1100, width=1200, starts=(0, 600))
+    strips, *_ = stage(height=1100, width=1200, starts=(0, 600))
     path = tmp_path / "part" / "a.tif"
     path.parent.mkdir()
-    write_layer(path, class_layer(LABELS), staging, canvas)
+    write_layer(path, class_layer(LABELS), strips)
     complete = path.read_bytes()
     plain_size = 3 * 3 * 512 * 512
     limits = [len(complete) - missing for missing in (1, 10, 1000, 30_000)] + [1, len(complete) // 2]
-    copy = finalize.copy_dataset
+    copy = cog.copy_dataset
     before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         assert max(limits) < plain_size
         for limit in (*limits, plain_size - 1, plain_size // 2):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[0][1]))
-            with pytest.raises(OSError, match=r"same command|full"):
-                write_layer(path, class_layer(LABELS), staging, canvas)
+            with pytest.raises(OSError, match=r"cannot be written|full"):
+                write_layer(path, class_layer(LABELS), strips)
         # The plain file is written without the limit, so that the optimized one meets it.
         resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
         for limit in limits:
@@ -241,32 +223,32 @@ def test_full_disk_is_an_error_to_the_last_byte(tmp_path, stage):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[0][1]))
                 return copy(*arguments, **options)
 
-            finalize.copy_dataset = copy_limited
-            with pytest.raises(OSError, match=r"same command|full"):
-                write_layer(path, class_layer(LABELS), staging, canvas)
+            cog.copy_dataset = copy_limited
+            with pytest.raises(OSError, match=r"cannot be written|full"):
+                write_layer(path, class_layer(LABELS), strips)
             resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
     finally:
-        finalize.copy_dataset = copy
+        cog.copy_dataset = copy
         resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
         signal.signal(signal.SIGXFSZ, before[1])
     shutil.rmtree(path.parent)
     path.parent.mkdir()
-    write_layer(path, class_layer(LABELS), staging, canvas)
+    write_layer(path, class_layer(LABELS), strips)
     assert path.read_bytes() == complete
     assert os.listdir(path.parent) == ["a.tif"]
 
 
 def test_gdal_keeps_a_small_cache(tmp_path, stage, monkeypatch):
-    staging, canvas, *_ = stage()
+    strips, *_ = stage()
     seen = []
 
     def copy(*arguments, **options):
         seen.append(rasterio.env.getenv()["GDAL_CACHEMAX"])
         return real(*arguments, **options)
 
-    real = finalize.copy_dataset
-    monkeypatch.setattr(finalize, "copy_dataset", copy)
-    write_layer(tmp_path / "a.tif", class_layer(LABELS), staging, canvas)
+    real = cog.copy_dataset
+    monkeypatch.setattr(cog, "copy_dataset", copy)
+    write_layer(tmp_path / "a.tif", class_layer(LABELS), strips)
     assert seen == [64 * 2**20]
 
 
@@ -309,50 +291,32 @@ def test_an_old_map_never_stands_beside_new_companions(tmp_path, monkeypatch):
     assert {path.read_text() for path in parts.values()} == {"new"}
 
 
-def test_free_space_is_asked_for(tmp_path, monkeypatch):
-    check_free_space(tmp_path, 1, "strips")
-    free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(OSError, match=r"Expected about [\d,]+ MB free in .* for the map of x, found [\d,]+ MB: free"):
-        check_free_space(tmp_path, 2 * free, "the map of x")
-    usage = type(shutil.disk_usage(tmp_path))(0, 0, 0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    check_free_space(tmp_path, 10**18, "a file system that counts nothing")
+def test_free_space_is_asked_for(tmp_path, stage, monkeypatch):
+    strips, *_ = stage(height=1000, width=1000, starts=(0, 500))
+    outputs = {name: (RECORDS[name], tmp_path / f"{name}.tif") for name in ("map", "probabilities")}
+    check_space(strips, outputs)
+    usage = type(shutil.disk_usage(tmp_path))
+    strips.staging.resumed = 1  # half of the strips, 13 bytes per pixel, are still to come
+    needed = 13 * 500_000 + 12_000_000 + 6_500_000
+    for free, enough in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage(10**12, 0, free))
+        if enough:
+            check_space(strips, outputs)
+            continue
+        with pytest.raises(OSError, match=r"about 25 MB free in .*map.*probabilities.*found 25 MB: free"):
+            check_space(strips, outputs)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 0))
+    check_space(strips, outputs)  # a file system that counts nothing
 
 
-def test_space_needed_grows_with_the_outputs():
-    only_map = space_needed(1000, 1000, [class_layer(LABELS)])
-    assert only_map == 1000 + 1000 + 500
-    assert (
-        space_needed(1000, 13_000, [probability_layer(LABELS, "float32"), class_layer(LABELS)])
-        == 13_000 + 12_000 + 6_500
-    )
-
-
-def test_products_have_their_ranges():
-    logits = torch.tensor([[[60.0, 0.0, np.nan]], [[-60.0, 0.0, np.nan]]])
-    products = strip_products(logits, np.array([[False, False, True]]), ALL)
-    np.testing.assert_array_equal(products[CLASSES], [[0, 0, 255]])
-    np.testing.assert_allclose(products[ENTROPY][0, :2], [0, 1], atol=1e-6)
-    assert np.isnan(products[ENTROPY][0, 2])
-    total = sum(products[probability_name(index)] for index in range(2))
-    np.testing.assert_allclose(total[0, :2], 1, atol=1e-6)
-
-
-def test_products_do_not_depend_on_how_many_rows_are_turned_at_once(monkeypatch):
-    logits, nodata = make_logits(40, 30), make_nodata(40, 30)
-    whole = strip_products(logits, nodata, ALL)
-    monkeypatch.setattr("prithvi_hf.outputs.products._CHUNK_VALUES", 300)
-    for name, values in strip_products(logits, nodata, ALL).items():
-        np.testing.assert_allclose(values, whole[name], rtol=1e-5, atol=1e-7)
-
-
-def test_a_single_class_has_no_entropy():
-    products = strip_products(make_logits(3, 4, classes=1), np.zeros((3, 4), bool), ALL)
-    assert not products[ENTROPY].any()
-
-
-def test_products_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="at most 255"):
-        strip_products(torch.zeros(256, 1, 1), np.zeros((1, 1), bool), ProductOptions())
-    with pytest.raises(ValueError, match="written as one of"):
-        ProductOptions(dtype="int8")
+def test_each_file_system_is_asked_for_its_own_outputs(tmp_path, stage, monkeypatch):
+    strips, *_ = stage()
+    elsewhere, usage = tmp_path / "small", shutil.disk_usage
+    elsewhere.mkdir()
+    small = type(usage(tmp_path))(10**9, 10**9, 10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: small if folder == elsewhere else usage(folder))
+    monkeypatch.setattr(assemble, "file_system", lambda folder: int(folder == elsewhere))
+    for name in ("probabilities", "entropy", "polygons", "quicklook", "report"):
+        outputs = {"map": (RECORDS["map"], tmp_path / "map.tif"), name: (RECORDS[name], elsewhere / "file")}
+        with pytest.raises(OSError, match=rf"MB free in {elsewhere} for the {name} .*file, found 0 MB"):
+            check_space(strips, outputs)

@@ -209,7 +209,7 @@ def test_full_disk_is_an_error_to_the_last_byte(tmp_path):
     try:
         for missing in (1, 100, 2_000, len(complete) // 2):
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(complete) - missing, before[0][1]))
-            with pytest.raises(OSError, match=r"File too large.*map\.tif"):
+            with pytest.raises(OSError, match=r"File too large|map\.tif.*cannot be written"):
                 write_class_map(path, mask[::-1], id2label=LABELS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before[0])
@@ -287,23 +287,6 @@ def test_bad_probabilities_write_nothing(tmp_path, shape, dtype):
     with pytest.raises(ValueError, match=r"Expected probabilities|written as one of"):
         write_probabilities(tmp_path / "p.tif", np.zeros(shape, np.float32), id2label=LABELS, dtype=dtype)
     assert not os.listdir(tmp_path)
-
-
-@pytest.mark.parametrize("with_rgb", [False, True])
-def test_quick_look(tmp_path, monkeypatch, with_rgb):
-    image = pytest.importorskip("PIL.Image")
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it would fail
-    rgb = np.full((20, 26, 3), 90, dtype=np.uint8) if with_rgb else None
-    SegmentationMap(random_mask(), id2label=LABELS, class_colors=["#ff0000", "#00ff00", "#0000ff"], rgb=rgb).to_png(
-        tmp_path / "map.png"
-    )
-    with image.open(tmp_path / "map.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape[1] / pixels.shape[0] == pytest.approx(2 if with_rgb else 1, rel=0.02)
-    colors = {tuple(color) for color in pixels.reshape(-1, 3)[::7].tolist()}
-    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255)} <= colors
-    assert ((90, 90, 90) in colors) == with_rgb
-    assert os.listdir(tmp_path) == ["map.png"]
 
 
 def test_map_counts_its_classes():

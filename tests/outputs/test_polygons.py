@@ -18,7 +18,7 @@ from rasterio.features import shapes
 
 from prithvi_hf.outputs import polygons
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities
-from prithvi_hf.outputs.polygons import label_regions, pixel_areas, read_class_names, write_polygons
+from prithvi_hf.outputs.polygons import label_regions, measure_pixels, read_class_names, write_polygons
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
@@ -128,7 +128,7 @@ def test_polygons_tile_the_map(tmp_path):
     mask = np.random.default_rng(1).integers(0, 3, (90, 70)).astype(np.uint8)
     write_polygons(tmp_path / "p.parquet", write_map(tmp_path / "map.tif", mask))
     frame = read(tmp_path / "p.parquet")
-    assert frame.area_m2.sum() == pytest.approx(pixel_areas(UTM, TRANSFORM, (0, 0, 90, 70)).sum(), rel=1e-9)
+    assert frame.area_m2.sum() == pytest.approx(measure_pixels(UTM, TRANSFORM, (0, 0, 90, 70)).sum(), rel=1e-9)
     for value in range(3):
         assert frame.geometry[frame.class_value == value].area.sum() == pytest.approx(100 * (mask == value).sum())
 
@@ -251,7 +251,7 @@ def test_other_suffixes_are_refused(tmp_path):
         write_polygons(tmp_path / "p.shp", tmp_path / "map.tif")
 
 
-@pytest.mark.parametrize(("package", "suffix"), [("pyogrio", ".gpkg"), ("shapely", ".parquet")])
+@pytest.mark.parametrize(("package", "suffix"), [("pyogrio", ".gpkg"), ("shapely", ".parquet"), ("pyproj", ".gpkg")])
 def test_missing_packages_are_named_with_their_extra(tmp_path, monkeypatch, package, suffix):
     importer = importlib.import_module
 
@@ -304,7 +304,7 @@ def test_importing_the_module_needs_none_of_the_packages(monkeypatch):
     importer = builtins.__import__
 
     def refuse(name, *arguments, **options):
-        if name.partition(".")[0] in ("pyogrio", "shapely", "geopandas"):
+        if name.partition(".")[0] in ("pyogrio", "shapely", "pyproj", "geopandas"):
             raise ImportError(name)
         return importer(name, *arguments, **options)
 

@@ -46,7 +46,7 @@ def test_strips_come_back_as_they_were(tmp_path):
     with staged(tmp_path) as staging:
         assert staging.remaining() == [0, 1, 2]
         staging.commit(1, arrays(1))
-        assert (staging.is_done(0), staging.is_done(1), staging.remaining()) == (False, True, [0, 2])
+        assert staging.remaining() == [0, 2]
         for name, values in staging.load(1).items():
             assert values.dtype == arrays(1)[name].dtype
             np.testing.assert_array_equal(values, arrays(1)[name])
@@ -132,11 +132,11 @@ def test_a_damaged_strip_counts_as_not_done(tmp_path, damage):
         assert staging.remaining() == [1]
 
 
-def test_a_pickle_is_no_strip(tmp_path):
+def test_a_pickle_is_not_a_strip(tmp_path):
     path = filled(tmp_path, [0]) / "strip_000000.npz"
     np.savez(path, classes=np.array([{"a": 1}], dtype=object))
     with staged(tmp_path) as staging:
-        assert not staging.is_done(0)
+        assert 0 in staging.remaining()
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_other_files_kept(tmp_path):
@@ -209,7 +209,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         assert staging.remaining() == [0, 1, 2]
 
 
-def test_a_folder_that_its_run_removes_is_made_anew(tmp_path):
+def test_a_folder_that_its_run_removes_is_made_again(tmp_path):
     """Runs that follow each other closely: one may lock the file of a folder that is already gone."""
     for _ in range(3):
         with staged(tmp_path) as staging:
@@ -257,7 +257,7 @@ def run_group(folder, size, work, plans=None):
 
     def one(rank):
         plan = PLAN if plans is None else plans[rank]
-        staging = Staging(folder / "map.tif", plan, 7, process_index=rank, num_processes=size)
+        staging = Staging(folder / "map.tif", plan, 7, index=rank, processes=size)
         with closing(staging):
             for step in (staging.prepare, staging.join, lambda: work(staging, rank)):
                 try:
@@ -281,7 +281,7 @@ def test_processes_share_what_is_missing(tmp_path, size, done):
     with Staging(tmp_path / "map.tif", PLAN, 7) as staging:
         for index in done:
             staging.commit(index, arrays())
-    shares = run_group(tmp_path, size, lambda staging, _: staging.share())
+    shares = run_group(tmp_path, size, lambda staging, _: staging.assigned())
     assert [index for share in shares for index in share] == [index for index in range(7) if index not in done]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -294,7 +294,7 @@ def test_every_process_of_a_run_keeps_others_out(tmp_path):
         staging.commit(rank, arrays())
         together.wait(10)
         if rank == 0:
-            staging._release()
+            staging._lock.release()
             with pytest.raises(BusyOutputError), Staging(tmp_path / "map.tif", PLAN, 7):
                 pass
         together.wait(10)

@@ -4,7 +4,6 @@
 import json
 import os
 import pickle
-import shutil
 
 import numpy as np
 import pytest
@@ -19,16 +18,14 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     PreparedScene,
     assemble_map,
-    evaluation_mode,
-    natural_colors,
     open_frames,
-    predict_scene_logits,
     prepare_scene,
+    stretch_colors,
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
 from prithvi_hf.outputs.quicklook import write_quicklook
 from prithvi_hf.scenes import predict_scene
-from prithvi_hf.scenes import predict_scene as prediction
+from prithvi_hf.scenes.predict_scene import join_windows, sort_options
 from prithvi_hf.scenes.scene import open_scene
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
 
@@ -78,21 +75,6 @@ def test_batch_size_does_not_change_the_map(tmp_path, model):
     ]
     np.testing.assert_array_equal(maps[0].mask, maps[1].mask)
     np.testing.assert_array_equal(maps[0].mask, maps[2].mask)
-
-
-def test_overlap_and_window_are_applied(tmp_path, model):
-    scene = open_frames(scene_pixels(64, 96))
-    prepared = prepare_scene(tiny_processor(), scene)
-    calls = []
-    predict_scene_logits(
-        model,
-        prepared,
-        window=(32, 48),
-        overlap=0,
-        batch_size=3,
-        on_windows=lambda done, total: calls.append((done, total)),
-    )
-    assert calls == [(3, 4), (1, 4)]
 
 
 def test_nodata_follows_the_processors_rule(tmp_path, model):
@@ -204,13 +186,6 @@ def test_mode_of_every_module_is_restored(tmp_path):
     np.testing.assert_array_equal(result.mask, same.mask)
 
 
-def test_mode_is_restored_after_an_error():
-    model = tiny_model().train()
-    with pytest.raises(RuntimeError), evaluation_mode(model):
-        raise RuntimeError
-    assert model.training
-
-
 def test_model_can_be_trained_after_a_prediction(tmp_path):
     model = tiny_model()
     scene = write_scene(tmp_path / "scene.tif")
@@ -249,12 +224,11 @@ def test_model_in_bfloat16_predicts(tmp_path):
         ({"window": (32, 32, 32)}, "whole and positive"),
         ({"window": (32, -1)}, "whole and positive"),
         ({"window": 0.5}, "whole and positive"),
-        ({"probabilities": True}, "Expected a path for the probabilities"),
         ({"probabilities": "none/p.tif"}, "does not exist"),
         ({"probabilities_dtype": "int8"}, "written as one of"),
         ({"class_values": {0: 1}}, "of their own"),
         ({"quicklook": "none/q.png"}, "does not exist"),
-        ({"quicklook": "q.jpg"}, r"ends in \.png for the quick look, found q\.jpg"),
+        ({"quicklook": "q.jpg"}, r"ends in \.png for the quicklook, found q\.jpg"),
         ({"probabilities": "p.jpg"}, r"ends in \.tif or \.tiff for the probabilities, found p\.jpg"),
         ({"entropy": "e"}, r"ends in \.tif or \.tiff for the entropy, found e"),
         ({"report": "r.yaml"}, r"ends in \.json for the report, found r\.yaml"),
@@ -282,21 +256,6 @@ def test_outputs_never_replace_an_input_or_each_other(tmp_path, model):
     assert os.listdir(tmp_path) == ["scene.tif"]
 
 
-def test_space_is_asked_for_where_each_output_goes(tmp_path, model, monkeypatch):
-    """Before the model runs."""
-    scene, elsewhere, usage = write_scene(tmp_path / "scene.tif"), tmp_path / "small", shutil.disk_usage
-    elsewhere.mkdir()
-    small = type(usage(tmp_path))(10**9, 10**9, 10_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: small if folder == elsewhere else usage(folder))
-    monkeypatch.setattr(prediction, "file_system", lambda folder: int(folder == elsewhere))
-    monkeypatch.setattr(prediction, "predict_strips", None)
-    outputs = {"probabilities": "p.tif", "entropy": "e.tif", "quicklook": "q.png", "report": "r.json"}
-    for name, file in outputs.items():
-        with pytest.raises(OSError, match=rf"MB free in {elsewhere} for the .*{file}, found 0 MB"):
-            predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **{name: elsewhere / file}, **QUIET)
-        assert not os.listdir(elsewhere)
-
-
 def test_existing_map_is_kept_where_asked(tmp_path, model):
     scene = write_scene(tmp_path / "scene.tif")
     predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
@@ -322,21 +281,6 @@ def test_prepared_scene_goes_to_worker_processes(tmp_path):
     copy = pickle.loads(pickle.dumps(scene))
     assert (copy.crs, tuple(copy.transform)) == (CRS_UTM, tuple(TRANSFORM))
     assert torch.equal(copy.pixel_values, scene.pixel_values)
-
-
-def test_natural_colors_are_stretched_and_thinned():
-    pixels = torch.zeros(6, 2, 4, 2000)
-    pixels[:, 0] = 7  # the first date is not shown
-    pixels[2, 1] = torch.linspace(-2, 2, 2000)  # red
-    nodata = np.zeros((4, 2000), bool)
-    nodata[:, -500:] = True
-    picture = natural_colors(pixels, tiny_processor().bands, nodata)
-    assert picture.shape == (2, 1000, 3)
-    assert (picture[:, 750:] == 255).all()
-    assert picture[0, 0, 0] == 0
-    assert picture[0, 749, 0] == 255
-    assert (np.diff(picture[0, :750, 0].astype(int)) >= 0).all()
-    assert natural_colors(pixels[:2], ["NIR_NARROW", "SWIR_1"], nodata) is None
 
 
 def test_a_scene_has_frames():
@@ -455,10 +399,10 @@ def test_quick_look_of_a_scene_in_strips_is_that_of_the_whole_map(tmp_path, mode
         model, tiny_processor(), scene, tmp_path / "map.tif", quicklook=tmp_path / "a.png", overlap=0, **QUIET
     )
     whole = prepare_scene(tiny_processor(), open_frames(scene))
-    colors = natural_colors(
-        torch.from_numpy(pixels.astype(np.float32))[:, None], tiny_processor().bands, whole.nodata_mask
-    )
-    write_quicklook(tmp_path / "b.png", result.mask, id2label=model.config.id2label, rgb=colors)
+    colors = [tiny_processor().bands.index(name) for name in ("RED", "GREEN", "BLUE")]
+    rgb = stretch_colors(pixels[colors].astype(np.float32)[:, ::2, ::2], ~whole.nodata_mask[::2, ::2])
+    grid = {"crs": result.crs, "transform": result.transform}
+    write_quicklook(tmp_path / "b.png", result.mask, id2label=model.config.id2label, rgb=rgb, **grid)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -483,7 +427,7 @@ def test_result_and_report(tmp_path, model):
     result.to_json(tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report == result.report
-    assert report["nodata_share"] == 0.25
+    assert report["nodata_fraction"] == 0.25
     assert report["files"] == [str(scene)]
     assert report["outputs"] == {"map": str(tmp_path / "map.tif")}
     assert report["strips"] == {"total": 4, "resumed": 0, "computed": 4}
@@ -501,7 +445,7 @@ def test_scene_that_is_open_already(tmp_path, model):
     scene = open_scene(path, image_processor=tiny_processor())
     result = predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", **QUIET)
     np.testing.assert_array_equal(result.mask, expected.mask)
-    with pytest.raises(TypeError, match=r"takes no options, found.*grid"):
+    with pytest.raises(TypeError, match="grid"):
         predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", grid="first", **QUIET)
 
 
@@ -537,3 +481,40 @@ def test_test_time_augmentation_and_blending_reach_the_model(tmp_path, model):
         with pytest.raises(ValueError, match="xpected"):
             predict_scene(model, tiny_processor(), scene, tmp_path / "no.tif", **wrong, **QUIET)
     assert sorted(os.listdir(tmp_path)) == ["map.tif", "scene.tif"]
+
+
+def test_options_are_sorted_by_name(tmp_path, model):
+    """Unknown ones are named, with those that there are."""
+    asked, windows, opening, writing = sort_options(
+        {"quicklook": True, "overlap": 0.25, "scale": "apply", "min_area": 5}
+    )
+    assert (asked, windows.overlap, opening.scale, writing.min_area) == ({"quicklook": True}, 0.25, "apply", 5)
+    scene = write_scene(tmp_path / "scene.tif")
+    with pytest.raises(TypeError, match=r"no option augmentation, polygon_options.*batch_size.*min_area"):
+        predict_scene(
+            model, tiny_processor(), scene, tmp_path / "m.tif", augmentation="d4", polygon_options={}, **QUIET
+        )
+
+
+def test_true_is_the_default_name(tmp_path, model):
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(40, 40))
+    options = {"probabilities": True, "quicklook": False, "polygons": "parquet", **QUIET}
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options)
+    assert sorted(os.listdir(tmp_path)) == ["map.parquet", "map.tif", "map_probabilities.tif", "scene.tif"]
+    assert result.outputs["probabilities"] == tmp_path / "map_probabilities.tif"
+
+
+def test_windows_one_below_the_other_are_one():
+    windows = [
+        ("b", (0, 0, 8, 4)),
+        ("a", (20, 0, 4, 4)),
+        ("a", (8, 0, 8, 4)),
+        ("a", (0, 0, 8, 4)),
+        ("a", (8, 4, 8, 4)),
+    ]
+    assert join_windows([*windows, windows[0]]) == [
+        ("a", (0, 0, 16, 4)),
+        ("a", (8, 4, 8, 4)),
+        ("a", (20, 0, 4, 4)),
+        ("b", (0, 0, 8, 4)),
+    ]

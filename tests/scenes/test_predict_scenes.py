@@ -17,9 +17,9 @@ from prithvi_hf.scenes.predict_scenes import (
     ProcessGroup,
     Work,
     adopt_slurm,
+    format_outcomes,
     process_group,
     run_scenes,
-    summary_table,
 )
 from prithvi_hf.scenes.scene_list import SceneEntry
 
@@ -38,7 +38,7 @@ class ThreadGroup(ProcessGroup):
             object.__setattr__(group, "_group", (barrier, board))
         return groups
 
-    def share(self, value):
+    def gather(self, value):
         barrier, board = self._group
         board[self.index] = value
         barrier.wait(timeout=60)
@@ -59,7 +59,7 @@ def work_of(predict, finished=()):
 
     return Work(
         predict,
-        lambda scene: {"map": f"{scene.name}.tif", "quick look": None},
+        lambda scene: {"map": f"{scene.name}.tif"},
         lambda scene: scene.name in finished,
         explain,
     )
@@ -151,7 +151,7 @@ def test_processes_agree_on_what_is_finished(tmp_path):
 def test_barrier_tells_of_the_failure_of_another():
     def run(group):
         if group.index == 0:
-            return group.share("no space left")
+            return group.gather("no space left")
         with pytest.raises(OtherProcessError, match="process 0: no space left"):
             group.barrier()
         return None
@@ -182,10 +182,10 @@ def test_outcomes_are_told_as_they_come(tmp_path):
 
 def test_table():
     outcomes = [Outcome("a", DONE, 1.25), Outcome("long-name", FAILED, 0.5, "no such file"), Outcome("c", SKIPPED)]
-    lines = summary_table(outcomes).splitlines()
+    lines = format_outcomes(outcomes).splitlines()
     assert lines[1].split() == ["long-name", "failed", "0.5", "s", "no", "such", "file"]
     assert lines[-1] == "1 done, 1 skipped, 1 failed"
-    lines = summary_table(outcomes, most=1).splitlines()
+    lines = format_outcomes(outcomes, most=1).splitlines()
     assert lines[0].startswith("long-name")
     assert lines[1] == "... and 2 more"
 
@@ -196,7 +196,7 @@ def test_one_process_needs_no_group(monkeypatch):
     with process_group() as group:
         assert (group.index, group.count, group.is_main) == (0, 1, True)
         group.barrier()
-        assert group.share("a") == ["a"]
+        assert group.gather("a") == ["a"]
     monkeypatch.setenv("WORLD_SIZE", "1")
     with process_group() as group:
         assert group.count == 1
@@ -206,12 +206,12 @@ def test_one_process_needs_no_group(monkeypatch):
 def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [ProcessGroup(index, 4, index % 4).device("auto") for index in range(4)] == ["cuda:0", "cuda:1"] * 2
-    assert ProcessGroup(0, 4).device("cuda:1") == "cuda:1"
-    assert ProcessGroup(3, 4, 3).device("cpu") == "cpu"
-    assert ProcessGroup().device("auto") == "cuda"
+    assert [ProcessGroup(index, 4, index % 4).choose_device("auto") for index in range(4)] == ["cuda:0", "cuda:1"] * 2
+    assert ProcessGroup(0, 4).choose_device("cuda:1") == "cuda:1"
+    assert ProcessGroup(3, 4, 3).choose_device("cpu") == "cpu"
+    assert ProcessGroup().choose_device("auto") == "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert ProcessGroup(1, 2, 1).device("auto") == "cpu"
+    assert ProcessGroup(1, 2, 1).choose_device("auto") == "cpu"
 
 
 def test_srun_is_understood():

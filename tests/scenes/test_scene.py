@@ -13,10 +13,9 @@ from affine import Affine
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.rasters.derived import BandStack
-from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+from prithvi_hf.rasters.geotiff_raster import GeoTiffNotFoundError, GeoTiffRaster
 from prithvi_hf.rasters.warping import Grid, WarpedRaster
 from prithvi_hf.scenes.predict_scene import predict_scene
-from prithvi_hf.scenes.rows import read_blocks_or_nodata
 from prithvi_hf.scenes.scene import FrameWarning, open_scene, scene_coordinates
 from tests.granule_factory import (
     CLOUD,
@@ -429,45 +428,6 @@ def _target(link: str) -> str:
         return os.readlink(link)
     except OSError:
         return ""
-
-
-def test_damaged_blocks_become_no_data_where_that_is_asked_for(tmp_path):
-    """One block of one of six files; the rest of the frame is read as ever."""
-    pixels = scene_pixels(96, 128)
-    names = ("blue", "green", "red", "nir", "swir16", "swir22")
-    paths = []
-    for band, name in enumerate(names):
-        options = {"tiled": True, "blockxsize": 32, "blockysize": 32}
-        paths.append(write_scene(tmp_path / f"{name}.tif", pixels[band : band + 1], **options))
-    frame = open_scene([paths], image_processor=tiny_processor()).frames[0]
-    values, mask, bad = read_blocks_or_nodata(frame, (0, 0, 96, 128))
-    assert mask is None
-    assert bad == []
-    assert (values == pixels).all()
-    _damage_block(paths[3], 6)
-    with pytest.raises(GeoTiffError, match=r"nir.tif: its header promises"):
-        frame.read()
-    values, mask, bad = read_blocks_or_nodata(frame, (16, 8, 80, 120))
-    assert bad == [(str(paths[3]), (32, 64, 32, 32))]
-    expected = np.zeros((96, 128), dtype=bool)
-    expected[32:64, 64:96] = True
-    np.testing.assert_array_equal(mask, expected[16:, 8:])
-    np.testing.assert_array_equal(values[:, ~mask], pixels[:, 16:, 8:][:, ~mask])
-    assert (values[:, mask] == -9999).all()
-    os.remove(paths[0])
-    with pytest.raises(GeoTiffNotFoundError):
-        read_blocks_or_nodata(frame, (0, 0, 96, 128))
-
-
-def _damage_block(path, block: int) -> None:
-    import rasterio
-
-    with rasterio.open(path) as dataset:
-        rows = dataset.width // 32
-        offset = int(dataset.get_tag_item(f"BLOCK_OFFSET_{block % rows}_{block // rows}", "TIFF", bidx=1))
-    content = bytearray(path.read_bytes())
-    content[offset : offset + 40] = bytes(40)
-    path.write_bytes(content)
 
 
 def test_tags_of_a_plain_file_are_converted_or_refused(tmp_path):

@@ -22,7 +22,8 @@ from prithvi_hf import (
     PrithviImageProcessor,
     PrithviModel,
 )
-from tests.finetune_factory import HEADS, SIZES, command_line, finetune, finish, make_chips, run, start
+from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
+from tests.finetune_factory import SCRIPT, SIZES, command_line, finetune, run, save_model, start
 from tests.hub_server import USER
 from tests.raster_factory import write_chip, write_mask
 
@@ -33,7 +34,6 @@ METRICS = (
     *("per_category_iou", "per_category_accuracy", "per_category_f1", "per_category_precision"),
     "per_category_recall",
 )
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
 def files_under(folder):
@@ -51,25 +51,6 @@ def same_metrics(found, expected, prefixes=("eval", "test", "bolivia")):
         for name in METRICS:
             assert found[f"{prefix}_{name}"] == expected[f"{prefix}_{name}"], (prefix, name)
         assert found[f"{prefix}_loss"] == pytest.approx(expected[f"{prefix}_loss"], rel=1e-6)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_chips(tmp_path_factory.mktemp("floods") / "data")
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """Output folder of a fresh run."""
-    output = tmp_path_factory.mktemp("finished") / "OUT"
-    run(data, output)
-    return output
-
-
-@pytest.fixture
-def output(finished, tmp_path):
-    """A copy of that folder, to be changed."""
-    return shutil.copytree(finished, tmp_path / "OUT")
 
 
 # ---------------------------------------------------------------- from the files to the results
@@ -177,19 +158,6 @@ def test_workers_read_the_chips_too(data, tmp_path):
 # ---------------------------------------------------------------- starting from a model
 
 
-def save_model(folder, classes, unused=None):
-    """A model whose classes `unused` are never predicted."""
-    torch.manual_seed(0)
-    names = {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
-    model = PrithviForSemanticSegmentation(PrithviConfig(num_frames=1, **SIZES, **HEADS, **names))
-    with torch.no_grad():
-        model.decode_head.classifier.weight.mul_(50)
-        for index in unused or ():
-            model.decode_head.classifier.bias[index] = -1e9
-    model.save_pretrained(folder)
-    return folder
-
-
 def test_an_absent_class_is_null(data, tmp_path):
     classes = ("dry", "wet", "never")
     model = save_model(tmp_path / "model", classes, unused=[2])
@@ -279,6 +247,42 @@ def test_pushing_the_result(hub, monkeypatch, data, tmp_path):
 # ---------------------------------------------------------------- interrupted runs
 
 
+MOMENTS = {
+    "before the first checkpoint": ("training_step", 2, None),
+    "after a checkpoint": ("training_step", 3, "checkpoint-2"),
+    "as the first checkpoint is written": ("_save_optimizer_and_scheduler", 1, None),
+    "as the second checkpoint is written": ("_save_rng_state", 2, "checkpoint-2"),
+    "before the best model is saved": ("save_model", 3, "checkpoint-4"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_goes_on_from_every_moment(data, finished, tmp_path, capsys, monkeypatch, moment):
+    """Interrupted at the n-th call of a method of the trainer; the steps and their rates are those of `finished`."""
+    method, number, checkpoint = MOMENTS[moment]
+    output, calls = tmp_path / "OUT", []
+    complete = getattr(finetune.PrithviTrainer, method)
+
+    def interrupt(*arguments, **options):
+        calls.append(method)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return complete(*arguments, **options)
+
+    options = {"num_sample_predictions": 0, "do_eval": "false", "do_predict": "false"}
+    monkeypatch.setattr(finetune.PrithviTrainer, method, interrupt)
+    assert finetune.main(command_line(data, output, **options)) == 130
+    printed = capsys.readouterr().err
+    assert (f"goes on from {output / checkpoint}\n" if checkpoint else "there is no whole checkpoint yet") in printed
+    run(data, output, **options, resume_from_checkpoint=True)
+    logged = [
+        [(entry["step"], entry["learning_rate"]) for entry in state["log_history"] if "loss" in entry]
+        for state in (json.loads((folder / "trainer_state.json").read_text()) for folder in (output, finished))
+    ]
+    assert logged[0] == logged[1]
+    assert find_damage(output / "checkpoint-4") is None
+
+
 def wait_for(path, process, timeout=120):
     end = time.monotonic() + timeout
     while not path.exists():
@@ -307,7 +311,7 @@ def test_a_killed_run_goes_on(data, tmp_path, caplog):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (output / "model.safetensors").exists()
-    last = finetune.find_last_checkpoint(output)
+    last = find_last_checkpoint(output)
     reached = int(last.rpartition("-")[2])
     assert 10 <= reached < 90
     history = json.loads((Path(last) / "trainer_state.json").read_text())["log_history"]
@@ -361,7 +365,7 @@ def test_resuming_a_finished_run_keeps_its_results(data, output, finished):
 
 def test_nothing_to_resume_is_a_fresh_start(data, tmp_path, finished, caplog):
     results = run(data, tmp_path / "OUT", resume_from_checkpoint=True)
-    assert f"No whole checkpoint in {tmp_path / 'OUT'}: starting afresh." in caplog.text
+    assert f"No whole checkpoint in {tmp_path / 'OUT'}: a fresh start." in caplog.text
     same_metrics(results, json.loads((finished / "all_results.json").read_text()))
 
 
@@ -394,46 +398,22 @@ def test_a_refused_run_moves_nothing(data, output, capsys):
         assert files_under(output) == before
 
 
-# ---------------------------------------------------------------- two processes and launchers
+# ---------------------------------------------------------------- two processes
 
 
 @pytest.mark.slow
-def test_two_processes_count_every_chip_once(data, output, tmp_path):
-    """Three, two and one chips for two processes: none is counted twice, and one process may have none."""
-    words = {"model": output, "do_train": False}
-    process = start(command_line(data, tmp_path / "two", **words), TORCHRUN)
-    expected = run(data, tmp_path / "one", **words)
-    printed, status = finish(process)
-    assert status == 0, printed
-    found = json.loads((tmp_path / "two" / "all_results.json").read_text())
-    same_metrics(found, expected)
-    assert expected["eval_loss"] != expected["test_loss"]
+def test_two_processes_report_the_metrics_of_the_model_they_save(data, trained_by_two, tmp_path):
+    """Batch normalisation sees other chips in each process; what counts is what was saved.
 
-
-@pytest.mark.slow
-def test_two_processes_report_the_metrics_of_the_model_they_save(data, tmp_path):
-    """Batch normalisation sees other chips in each process; what counts is what was saved."""
-    options = {"load_best_model_at_end": False, "learning_rate": 0.02, "max_steps": 6}
-    options |= {"per_device_train_batch_size": 1, "model": save_model(tmp_path / "model", ("no water", "water"))}
-    process = start(command_line(data, tmp_path / "two", **options), TORCHRUN)
-    printed, status = finish(process)
-    assert status == 0, printed
-    found = json.loads((tmp_path / "two" / "all_results.json").read_text())
-    same_metrics(run(data, tmp_path / "one", model=tmp_path / "two", do_train=False), found)
-    state = json.loads((tmp_path / "two" / "trainer_state.json").read_text())
-    assert state["global_step"] == 6
+    The splits have three, two and one chips: none is counted twice, and one process may have none.
+    """
+    output = trained_by_two.output
+    found = json.loads((output / "all_results.json").read_text())
+    same_metrics(run(data, tmp_path / "one", model=output, do_train=False), found)
+    assert found["eval_loss"] != found["test_loss"]
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 6
     assert found["epoch"] == 3.0  # a chip in each of two processes, four in an epoch
-    assert (tmp_path / "two" / "sample_predictions.png").exists()
-
-
-@pytest.mark.slow
-def test_accelerate_launch(data, tmp_path):
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no")
-    process = start(command_line(data, tmp_path / "OUT", max_steps=1, test_splits="bolivia"), launcher)
-    printed, status = finish(process)
-    assert status == 0, printed
-    assert json.loads((tmp_path / "OUT" / "all_results.json").read_text())["bolivia_mean_iou"] >= 0
-    assert (tmp_path / "OUT" / "sample_predictions.png").exists()
+    assert (output / "sample_predictions.png").exists()
 
 
 def test_help_and_its_manual(capsys):
@@ -441,5 +421,6 @@ def test_help_and_its_manual(capsys):
         finetune.main(["--help"])
     assert caught.value.code == 0
     assert "--resume_from_checkpoint" in capsys.readouterr().out
-    for word in ("accelerate launch", "torchrun", "--resume_from_checkpoint true", "--model"):
-        assert word in finetune.__doc__
+    manual = SCRIPT.read_text()
+    for word in ("accelerate launch", "torchrun", "--resume_from_checkpoint true", "--model", "prithvi-hf finetune"):
+        assert word in manual

@@ -12,24 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from prithvi_hf.disk import no_room_left
-from prithvi_hf.training.trainer import find_damage
+from prithvi_hf.disk import is_disk_full
+from prithvi_hf.training.checkpoints import find_damage
 from tests.finetune_factory import (
     RECIPE,
     SPLITS,
     command_line,
     finetune,
     finish,
-    make_chips,
     run,
     start,
 )
 from tests.raster_factory import SEN1FLOODS11_CODES, cut_off, labels, reflectance, write_raster
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_chips(tmp_path_factory.mktemp("floods") / "data")
 
 
 def break_image(root, change):
@@ -147,7 +141,7 @@ def test_unchecked_data_is_the_users_choice(data, tmp_path):
         ({"class_names": "none"}, ["class_names"]),
         ({"class_weights": [1, 2, 3]}, ["class_weights", "3"]),
         ({"hidden_size": 30}, ["hidden_size", "16"]),
-        ({"bands": ["BLUE", "GREEN"]}, ["image_mean", "2"]),
+        ({"bands": ["BLUE", "GREEN"]}, ["BLUE, GREEN", "2"]),
         ({"image_mean": [1, 2]}, ["image_mean", "6"]),
         ({"dataset_options": "{"}, ["--dataset_options", "JSON"]),
         ({"dataset_options": '{"suffix": 1}'}, ["suffix"]),
@@ -189,20 +183,14 @@ def test_a_recipe_that_is_no_text_is_refused(data, tmp_path, capsys):
 
 
 def test_bad_input_as_a_process(data, tmp_path):
-    """Two of them as the shell sees them."""
+    """As the shell sees it."""
     root = shutil.copytree(data, tmp_path / "data")
     name = break_image(root, lambda path: path.write_text("no raster"))
-    (tmp_path / "recipe.yaml").write_text("learning_rate: 1e-4\n")
-    processes = {
-        name: start(command_line(root, tmp_path / "OUT")),
-        "write 1.0e-4": start(["--config", str(tmp_path / "recipe.yaml"), "--output_dir", str(tmp_path / "OUT")]),
-    }
-    for part, process in processes.items():
-        printed, status = finish(process)
-        assert status == 2
-        assert part in printed
-        assert printed.count("finetune.py: error: ") == 1
-        assert "Traceback" not in printed
+    printed, status = finish(start(command_line(root, tmp_path / "OUT")))
+    assert status == 2
+    assert name in printed
+    assert printed.count("finetune.py: error: ") == 1
+    assert "Traceback" not in printed
     assert not (tmp_path / "OUT").exists()
 
 
@@ -233,12 +221,13 @@ def test_two_processes_end_together_on_bad_data(data, tmp_path):
     assert not (tmp_path / "OUT").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(data, tmp_path, capsys):
-    run(data, tmp_path / "first", max_steps=2, do_eval="false", do_predict="false")
-    checkpoint = next((tmp_path / "first").glob("checkpoint-*"))
-    words = command_line(data, tmp_path / "OUT", resume_from_checkpoint=checkpoint, head_hidden_size=24)
-    capsys.readouterr()
-    assert_refused(capsys, words, tmp_path / "OUT", str(checkpoint), "head_hidden_size", "24")
+@pytest.mark.parametrize(
+    ("name", "value"), [("head_hidden_size", 24), ("neck", "geospatial"), ("loss", "dice"), ("num_attention_heads", 1)]
+)
+def test_a_checkpoint_of_another_model_is_refused(data, finished, tmp_path, capsys, name, value):
+    checkpoint = finished / "checkpoint-2"
+    words = command_line(data, tmp_path / "OUT", resume_from_checkpoint=checkpoint, **{name: value})
+    assert_refused(capsys, words, tmp_path / "OUT", str(checkpoint), f"{name}: ", f"not {value}")
 
 
 # ---------------------------------------------------------------- where it writes
@@ -251,7 +240,7 @@ def no_data(*_):
 @pytest.fixture
 def unread(monkeypatch):
     monkeypatch.setattr(finetune, "load_splits", no_data)
-    monkeypatch.setattr(finetune.Recipe, "build_model", no_data)
+    monkeypatch.setattr(finetune.TrainingRecipe, "build_model", no_data)
 
 
 @pytest.mark.parametrize("below", ["", "OUT", "deep/OUT"])
@@ -260,7 +249,7 @@ def test_an_output_folder_that_is_a_file_or_below_one(tmp_path, capsys, unread, 
     capsys.readouterr()
     assert finetune.main(command_line("/absent", tmp_path / "file" / below)) == 2
     message = capsys.readouterr().err
-    assert f"{tmp_path / 'file'} is no folder" in message
+    assert f"{tmp_path / 'file'} is not a folder" in message
     assert message.count("\n") == 1
     assert (tmp_path / "file").read_text() == "kept"
 
@@ -303,10 +292,10 @@ def test_runs_put_aside_in_the_same_second_are_all_kept(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
 
 
-def test_a_disk_that_fills_while_checkpoints_are_written(data, trained, tmp_path, capsys):
+def test_a_disk_that_fills_while_checkpoints_are_written(data, finished, tmp_path, capsys):
     """The first checkpoint cannot be written whole; with room again the run goes on, past what is left of it."""
     output = tmp_path / "OUT"
-    sizes = {path.name: path.stat().st_size for path in (trained / "checkpoint-1").iterdir()}
+    sizes = {path.name: path.stat().st_size for path in (finished / "checkpoint-2").iterdir()}
     assert sizes["optimizer.pt"] > sizes["model.safetensors"]
     for name in ("model.safetensors", "optimizer.pt"):
         capsys.readouterr()
@@ -322,81 +311,32 @@ def test_a_disk_that_fills_while_checkpoints_are_written(data, trained, tmp_path
     assert find_damage(output / "checkpoint-4") is None
 
 
+def set_nothing_up(recipe):
+    """A run that has begun, without a trainer."""
+    return finetune.Run(recipe, trainer=None, splits={})
+
+
 def test_errors_that_are_no_full_disk_keep_their_traceback(monkeypatch, tmp_path):
     def fail(run):
         raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")  # shared memory's
 
-    monkeypatch.setattr(finetune, "prepare", lambda recipe: None)
-    monkeypatch.setattr(finetune, "execute", fail)
+    monkeypatch.setattr(finetune, "setup", set_nothing_up)
     with pytest.raises(RuntimeError, match="unable to write"):
-        finetune.main(["--config", str(RECIPE), "--output_dir", str(tmp_path / "OUT")])
+        finetune.main(["--config", str(RECIPE), "--output_dir", str(tmp_path / "OUT")], execute=fail)
     (tmp_path / "cut.pt").write_bytes(b"PK" * 100)
     with pytest.raises(RuntimeError) as damaged:
         torch.load(tmp_path / "cut.pt", mmap=True)
-    assert not no_room_left(damaged.value)
-    assert no_room_left(RuntimeError("basic_ios::clear: iostream error"))
-    assert no_room_left(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"))
-    for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        assert no_room_left(OSError(number, "text"))
-    assert not no_room_left(OSError(errno.EIO, "text"))
+    assert not is_disk_full(damaged.value)
 
 
 # ---------------------------------------------------------------- damaged checkpoints
 
 
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    output = tmp_path_factory.mktemp("trained") / "OUT"
-    run(data, output, max_steps=2, do_eval="false", do_predict="false", save_total_limit=None)
-    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
-    return output
-
-
-def cut_to(share):
-    def cut(path):
-        content = path.read_bytes()
-        path.write_bytes(content[: int(len(content) * share)])
-
-    return cut
-
-
-DAMAGES = {
-    "missing": Path.unlink,
-    "empty": cut_to(0),
-    "cut in the header": cut_to(0.02),
-    "cut at the end": cut_to(0.99),
-    "another file": lambda path: path.write_bytes(b"\x00" * path.stat().st_size),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
-)
-def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, caplog, name, damage):
-    output = shutil.copytree(trained, tmp_path / "OUT")
-    assert finetune.find_last_checkpoint(output) == str(output / "checkpoint-2")
-    assert caplog.text == ""
-    DAMAGES[damage](output / "checkpoint-2" / name)
-    assert finetune.find_last_checkpoint(output) == str(output / "checkpoint-1")
-    state = "missing" if damage == "missing" else "damaged"
-    assert f"{output / 'checkpoint-2'}, which is not whole: {name} is {state}" in caplog.text
-
-
-def test_the_state_of_every_process_is_looked_at(trained, tmp_path):
-    checkpoint = shutil.copytree(trained / "checkpoint-2", tmp_path / "checkpoint-2")
-    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
-    shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
-    assert find_damage(checkpoint) is None
-    cut_to(0.5)(checkpoint / "rng_state_1.pth")
-    assert find_damage(checkpoint) == "rng_state_1.pth is damaged"
-
-
-def test_a_damaged_checkpoint_that_is_named_is_refused(data, trained, tmp_path, capsys):
-    checkpoint = shutil.copytree(trained / "checkpoint-2", tmp_path / "checkpoint-2")
-    cut_to(0.9)(checkpoint / "optimizer.pt")
-    words = command_line(data, tmp_path / "OUT", resume_from_checkpoint=checkpoint)
-    message = assert_refused(capsys, words, tmp_path / "OUT", str(checkpoint), "optimizer.pt is damaged")
+def test_a_damaged_checkpoint_that_is_named_is_refused(data, output, tmp_path, capsys):
+    checkpoint = output / "checkpoint-2"
+    cut_off(checkpoint / "optimizer.pt", 0.9)
+    words = command_line(data, tmp_path / "OTHER", resume_from_checkpoint=checkpoint)
+    message = assert_refused(capsys, words, tmp_path / "OTHER", str(checkpoint), "optimizer.pt is damaged")
     assert "--resume_from_checkpoint true" in message
 
 
@@ -407,15 +347,13 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("whole", ["checkpoint-2", "checkpoint-1", None])
-def test_an_interrupted_run_says_where_a_resume_starts(trained, tmp_path, capsys, monkeypatch, whole):
-    output = shutil.copytree(trained, tmp_path / "OUT")
+@pytest.mark.parametrize("whole", ["checkpoint-4", "checkpoint-2", None])
+def test_an_interrupted_run_says_where_a_resume_starts(output, capsys, monkeypatch, whole):
     for checkpoint in output.glob("checkpoint-*"):
         if whole is None or checkpoint.name > whole:
             (checkpoint / "trainer_state.json").unlink()
-    monkeypatch.setattr(finetune, "prepare", lambda recipe: None)
-    monkeypatch.setattr(finetune, "execute", interrupt)
-    assert finetune.main(["--config", str(RECIPE), "--output_dir", str(output), "--use_cpu"]) == 130
+    monkeypatch.setattr(finetune, "setup", set_nothing_up)
+    assert finetune.main(["--config", str(RECIPE), "--output_dir", str(output), "--use_cpu"], execute=interrupt) == 130
     message = capsys.readouterr().err
     assert "interrupted" in message
     expected = f"goes on from {output / whole}\n" if whole else "no whole checkpoint yet"
@@ -423,6 +361,6 @@ def test_an_interrupted_run_says_where_a_resume_starts(trained, tmp_path, capsys
 
 
 def test_an_interruption_before_the_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(finetune, "prepare", interrupt)
+    monkeypatch.setattr(finetune, "setup", interrupt)
     assert finetune.main(["--config", str(RECIPE), "--output_dir", str(tmp_path / "OUT")]) == 130
     assert "nothing was written" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.training.recipe import Recipe, parse_arguments, read_recipe
 from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
-from prithvi_hf.training.trainer import PrithviTrainingArguments
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs"
@@ -64,13 +64,13 @@ def refused(words):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_makes_a_run(path, tmp_path):
     recipe = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu"])
-    config = PrithviConfig(**recipe.config_values())
-    processor = recipe.image_processor()
+    config = PrithviConfig(**recipe.get_config_values())
+    processor = recipe.build_image_processor()
     assert isinstance(recipe.training.learning_rate, float)
     assert config.num_labels == len(recipe.data.class_names) == processor.num_labels
     assert list(config.bands) == processor.bands == recipe.data.bands
     assert len(processor.image_mean) == len(processor.image_std) == config.num_channels
-    assert config.num_frames == processor.num_frames == recipe.num_frames()
+    assert config.num_frames == processor.num_frames == recipe.find_num_frames()
     assert recipe.training.load_best_model_at_end
     assert recipe.training.metric_for_best_model == "mean_iou"
     assert read_recipe(path).data == recipe.data
@@ -81,7 +81,7 @@ def test_the_sen1floods11_recipe_is_the_published_one(tmp_path):
         ["--config", str(CONFIGS / "sen1floods11.yaml"), "--output_dir", str(tmp_path), "--use_cpu"]
     )
     data, training = recipe.data, recipe.training
-    config, processor = PrithviConfig(**recipe.config_values()), recipe.image_processor()
+    config, processor = PrithviConfig(**recipe.get_config_values()), recipe.build_image_processor()
 
     assert (data.dataset, data.train_split, data.eval_split) == ("sen1floods11", "train", "validation")
     assert data.test_splits == ["test", "bolivia"]
@@ -109,7 +109,7 @@ def test_the_sen1floods11_recipe_is_the_published_one(tmp_path):
     assert (training.optim, training.learning_rate, training.weight_decay) == ("adamw_torch", 1.5e-5, 0.05)
     assert training.decay_all_parameters
     assert (training.adam_beta1, training.adam_beta2, training.max_grad_norm) == (0.9, 0.999, 0.0)
-    assert (training.lr_scheduler_type, training.get_warmup_steps(6300)) == ("polynomial", 1500)
+    assert (training.lr_scheduler_type, training.get_warmup_steps(6300)) == ("mmseg_poly", 1500)
     assert not training.lr_scheduler_kwargs  # power 1, end 0 and warm-up from 1e-6 are the schedule's defaults
     assert (training.eval_window, training.eval_overlap) == (224, 0.5)
     # every 5 of 100 epochs
@@ -250,7 +250,7 @@ def test_read_recipe_leaves_the_training_out(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("learning_rate: 1.0e-3\nhidden_size: 32\nclass_names: [a, b]\n")
     recipe = read_recipe(path)
-    assert recipe.training is None
+    assert recipe.given["learning_rate"] == 1.0e-3
     assert (recipe.model.hidden_size, recipe.data.class_names) == (32, ["a", "b"])
     assert recipe.data.test_splits == ["test"]
     with pytest.raises(FileNotFoundError):
@@ -406,21 +406,21 @@ def test_the_image_processor_holds_the_data_options(parse):
         *("--nodata_rule", "any", "--ignore_values", "255", "--do_reduce_labels", "--num_frames", "2"),
         *("--rescale_factor", "1e-4", "--rescale_offset", "-0.1", "--mask_nodata_labels", "true"),
     )
-    processor = data.image_processor()
+    processor = data.build_image_processor()
     assert (processor.bands, processor.image_mean, processor.image_std) == (BANDS[:2], [1.0, 2.0], [3.0, 4.0])
     assert (processor.nodata_rule, processor.ignore_values, processor.num_labels) == ("any", [255], 3)
     assert (processor.do_reduce_labels, processor.mask_nodata_labels, processor.num_frames) == (True, True, 2)
     assert (processor.rescale_factor, processor.rescale_offset) == (1e-4, -0.1)
-    config = PrithviConfig(**data.config_values())
+    config = PrithviConfig(**data.get_config_values())
     assert (config.num_channels, config.bands, config.num_frames, config.num_labels) == (2, BANDS[:2], 2, 3)
 
 
 # ---------------------------------------------------------------- the model
 
 
-def make_recipe(model=None, classes=("land", "water"), frames=1, training=None, **options):
+def make_recipe(model=None, classes=("land", "water"), frames=1, **options):
     data = DataArguments(class_names=list(classes), num_frames=frames, bands=BANDS)
-    return Recipe(ModelArguments(model=None if model is None else str(model), **options), data, training)
+    return Recipe(ModelArguments(model=None if model is None else str(model), **options), data)
 
 
 def make_config(classes=("land", "water"), **options):
@@ -568,13 +568,13 @@ def test_statistics_follow_the_bands(fine_tuned, tmp_path):
     saved.save_pretrained(folder)
     recipe = make_recipe(folder)
     recipe.data.bands = ["SWIR_2", "B04"]
-    processor = recipe.image_processor()
+    processor = recipe.build_image_processor()
     assert (processor.bands, processor.image_mean, processor.image_std) == (["SWIR_2", "B04"], [6, 3], [60, 30])
     recipe.data.bands = ["RED", "VV"]
     with pytest.raises(ValueError, match="image_mean and image_std of the bands RED, VV"):
-        recipe.image_processor()
+        recipe.build_image_processor()
     recipe.data.image_mean, recipe.data.image_std = [3.0, 0.5], [30.0, 0.1]
-    assert recipe.image_processor().image_mean == [3.0, 0.5]
+    assert recipe.build_image_processor().image_mean == [3.0, 0.5]
 
 
 def test_bands_of_a_checkpoint_that_mixes_bands_and_dates_cannot_be_picked(fine_tuned, tmp_path):
@@ -582,18 +582,17 @@ def test_bands_of_a_checkpoint_that_mixes_bands_and_dates_cannot_be_picked(fine_
     shutil.copytree(fine_tuned, folder)
     PrithviImageProcessor(num_frames=3, frame_order="original_crop").save_pretrained(folder)
     recipe = make_recipe(folder)
-    assert recipe.image_processor().frame_order == "original_crop"
+    assert recipe.build_image_processor().frame_order == "original_crop"
     recipe.data.bands = BANDS[:3]
     with pytest.raises(ValueError, match="mix bands and dates"):
-        recipe.image_processor()
+        recipe.build_image_processor()
 
 
-def test_new_bands_cannot_be_evaluated(fine_tuned, tmp_path):
+def test_new_bands_cannot_be_evaluated(fine_tuned):
     recipe = make_recipe(fine_tuned, **{name: SIZES[name] for name in ("neck_hidden_size", "head_hidden_size")})
-    recipe.training = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True, do_train=False)
     recipe.data.bands = [*BANDS, "VV"]
     with pytest.raises(ValueError, match="the band VV"):
-        recipe.build_model()
+        recipe.build_model(may_add_weights=False)
 
 
 def test_a_frozen_backbone(backbone):
@@ -643,22 +642,21 @@ def test_what_is_no_converted_model_is_refused(tmp_path):
             make_recipe(tmp_path / name).build_model()
 
 
-def test_new_heads_cannot_be_evaluated(backbone, fine_tuned, tmp_path):
+def test_new_heads_cannot_be_evaluated(backbone, fine_tuned):
     """Without training, heads of other shapes would be random and their figures meaningless."""
-    training = PrithviTrainingArguments(output_dir=str(tmp_path), do_train=False, use_cpu=True)
     for source, options in ((backbone, {}), (fine_tuned, {"head_hidden_size": 16})):
         with pytest.raises(ValueError, match=r"found no weights in .* that fit .*--do_train true"):
-            make_recipe(source, training=training, **options).build_model()
-    assert make_recipe(fine_tuned, training=training).build_model().config.num_labels == 2
+            make_recipe(source, **options).build_model(may_add_weights=False)
+    assert make_recipe(fine_tuned).build_model(may_add_weights=False).config.num_labels == 2
 
 
 def test_frames_left_open_are_those_of_a_fine_tuned_model(backbone, tmp_path):
     three = tmp_path / "three"
     PrithviForSemanticSegmentation(make_config(num_frames=3)).save_pretrained(three)
     recipe = make_recipe(three, frames=None)
-    assert recipe.build_model().config.num_frames == recipe.image_processor().num_frames == 3
-    assert make_recipe(backbone, frames=None).num_frames() == 1, "a backbone is built for no number of frames"
-    assert make_recipe(frames=None).num_frames() == 1
+    assert recipe.build_model().config.num_frames == recipe.build_image_processor().num_frames == 3
+    assert make_recipe(backbone, frames=None).find_num_frames() == 1, "a backbone is built for no number of frames"
+    assert make_recipe(frames=None).find_num_frames() == 1
 
 
 def test_image_options_left_open_come_from_the_starting_model(fine_tuned, tmp_path):
@@ -668,13 +666,13 @@ def test_image_options_left_open_come_from_the_starting_model(fine_tuned, tmp_pa
         rescale_factor=1e-4, image_mean=[0.1] * 6, image_std=[0.2] * 6, nodata_value=-9999, ignore_values=[7]
     )
     saved.save_pretrained(folder)
-    processor = make_recipe(folder).image_processor()
+    processor = make_recipe(folder).build_image_processor()
     assert (processor.rescale_factor, processor.image_mean, processor.nodata_value) == (1e-4, [0.1] * 6, -9999)
     assert processor.ignore_values is None, "labels are those of the new data"
     recipe = make_recipe(folder)
     recipe.data.rescale_factor = 1.0
-    assert recipe.image_processor().rescale_factor == 1.0
-    assert make_recipe(fine_tuned).image_processor().rescale_factor == 1.0, "no processor beside that one"
+    assert recipe.build_image_processor().rescale_factor == 1.0
+    assert make_recipe(fine_tuned).build_image_processor().rescale_factor == 1.0, "no processor beside that one"
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS.parent / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,21 +1,24 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the builders of this package share: columns, rows, and a cache that never serves a folder that has changed."""
+"""What the builders share: columns, rows, and a cache that never serves a folder that has changed."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from datasets import BuilderConfig, Features, GeneratorBasedBuilder, List, SplitGenerator, Value, config
+import datasets
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.files import list_files
-from prithvi_hf.data.builders.splits import PUBLISHED, OfficialSplits, check_split_options
+from prithvi_hf.data.builders.files import ChipRow, list_files
+from prithvi_hf.data.builders.splits import PUBLISHED, check_split_options
 from prithvi_hf.data.geotiff import GeoTiff
 
 
 logger = logging.get_logger(__name__)
+
+AnyDownloadManager: TypeAlias = datasets.DownloadManager | datasets.StreamingDownloadManager
 
 # Part of every cache key: raise it when rows of the same files come out differently.
 _CODE_VERSION = "2"
@@ -23,81 +26,95 @@ _CODE_VERSION = "2"
 _DATA_SUFFIXES = (".tif", ".tiff", ".csv", ".txt", ".json", ".geojson")
 
 
-def chip_features(
+def make_features(
     band_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[str] | None = None,
     *,
     frames_are_files: bool = False,
     multi_date: bool = False,
-) -> Features:
-    """Columns of a data set of chips: `image`, `mask`, `id`, and `date` or `dates`.
+) -> datasets.Features:
+    """Make the columns of a dataset of chips: `image`, `mask`, `id`, and `date` or `dates`.
 
-    Args:
-        band_names (`Sequence[str]`, *optional*): names of an image file's bands, in file order.
-        class_names (`Sequence[str]`, *optional*): names of the classes, in the order of a model's labels.
-        class_colors (`Sequence[str]`, *optional*): their colours, "#rrggbb".
-        frames_are_files (`bool`, *optional*, defaults to `False`): `image` is a list of GeoTIFFs, one a frame.
-        multi_date (`bool`, *optional*, defaults to `False`): there is a list `dates`, one a frame, in place of `date`.
+    Bands are in file order, classes in the order of a model's labels, colours "#rrggbb". With `frames_are_files`
+    `image` is a list of GeoTIFFs, one per frame; with `multi_date` there are `dates`, one per frame, and no `date`.
     """
-    image = GeoTiff(band_names=_as_list(band_names))
-    mask = GeoTiff(class_names=_as_list(class_names), class_colors=_as_list(class_colors))
-    date = {"dates": List(Value("string"))} if multi_date else {"date": Value("string")}
-    return Features({"image": List(image) if frames_are_files else image, "mask": mask, "id": Value("string"), **date})
+    bands, names, colors = (
+        None if given is None else list(given) for given in (band_names, class_names, class_colors)
+    )
+    image, mask = GeoTiff(band_names=bands), GeoTiff(class_names=names, class_colors=colors)
+    date = {"dates": datasets.List(datasets.Value("string"))} if multi_date else {"date": datasets.Value("string")}
+    return datasets.Features(
+        {
+            "image": datasets.List(image) if frames_are_files else image,
+            "mask": mask,
+            "id": datasets.Value("string"),
+            **date,
+        }
+    )
 
 
-def _as_list(names: Sequence[str] | None) -> list[str] | None:
-    return None if names is None else list(names)
+class ChipBuilder(datasets.GeneratorBasedBuilder):
+    """Base of builders that pair image and mask files and yield one row per chip, without reading a pixel.
 
-
-class ChipBuilder(GeneratorBasedBuilder):
-    """Base of builders that pair image and mask files and yield one row a chip, without reading a pixel.
-
-    Subclasses set `DATASET_NAME` and give `_info` and `_rows_by_split`. `datasets` names a builder's cache after its
-    module and options only, so two versions of a folder would share one; here the names, sizes and times of its files
-    are part of the key.
+    Subclasses set `DATASET_NAME`, which is the name of their module, and give `_info` and `_make_rows`; public ones
+    set `IMAGE_NAME`, by which a copy of their files is known. `datasets` names a builder's cache after its module and
+    options only, so two versions of a folder would share one; here the names, sizes and times of its files are part of
+    the key.
 
     Args:
-        data_dir (`str`, *optional*): the folder of the data set.
+        data_dir (`str`, *optional*): the folder of the dataset.
         cache_dir (`str`, *optional*): where `datasets` keeps its tables.
         kwargs: options of the builder's config, and other arguments of `datasets.DatasetBuilder`.
     """
 
     DATASET_NAME: ClassVar[str]
+    IMAGE_NAME: ClassVar[re.Pattern[str] | None] = None
 
     def __init__(self, *, data_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
+        digest = hashlib.sha256(f"{self.DATASET_NAME} {_CODE_VERSION}".encode())
         if data_dir is not None:
             data_dir = os.path.abspath(os.path.expanduser(data_dir))
+            for place in [data_dir, *self._find_other_places(data_dir, kwargs)]:
+                files = {place: place} if os.path.isfile(place) else list_files(place)
+                for relative, path in files.items():
+                    if not relative.lower().endswith(_DATA_SUFFIXES):
+                        continue
+                    try:
+                        status = os.stat(path)
+                        version = f"{status.st_size}\0{status.st_mtime_ns}"
+                    except OSError:  # what reads a file that is gone says so, and of all such chips at once
+                        version = "gone"
+                    digest.update(f"{relative}\0{version}\n".encode(errors="surrogateescape"))
+        kwargs.setdefault("hash", digest.hexdigest()[:32])
         kwargs.setdefault("dataset_name", self.DATASET_NAME)
-        places = [] if data_dir is None else [data_dir, *self._other_places(data_dir, kwargs)]
-        kwargs.setdefault("hash", _content_key(self.DATASET_NAME, places))
         super().__init__(data_dir=data_dir, **kwargs)
 
     @classmethod
-    def _other_places(cls, data_dir: str, options: Mapping[str, Any]) -> list[str]:
-        """Files and folders outside `data_dir` that the options name and the cache must be keyed on as well."""
+    def _find_other_places(cls, data_dir: str, options: Mapping[str, object]) -> list[str]:
+        """Find files and folders outside `data_dir` that the options name: the cache is keyed on them as well."""
         return []
 
-    def _rows_by_split(self, dl_manager: Any) -> Mapping[str, list[dict[str, Any]]]:
-        """Returns the checked rows of each split; errors raised here reach the user as they are."""
+    def _make_rows(self, dl_manager: AnyDownloadManager) -> Mapping[str, list[ChipRow]]:
+        """Return the checked rows of each split; errors raised here reach the user as they are."""
         raise NotImplementedError
 
-    def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
-        splits = self._rows_by_split(dl_manager)
+    def _split_generators(self, dl_manager: AnyDownloadManager) -> list[datasets.SplitGenerator]:
+        splits = self._make_rows(dl_manager)
         # A list is what `datasets` divides among the shards of a stream and the processes of `num_proc`.
-        return [SplitGenerator(name=name, gen_kwargs={"rows": rows}) for name, rows in splits.items()]
+        return [datasets.SplitGenerator(name=name, gen_kwargs={"rows": rows}) for name, rows in splits.items()]
 
-    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, rows: list[ChipRow]) -> Iterator[tuple[str, ChipRow]]:
         for row in rows:
             yield row["id"], row
 
 
 @dataclass
-class HubChipConfig(BuilderConfig):
-    """Options of data sets that lie on the Hugging Face Hub.
+class HubChipConfig(datasets.BuilderConfig):
+    """Options of datasets on the Hugging Face Hub.
 
     Args:
-        repository (`str`, *optional*): data set repository, "owner/name", to download from without `data_dir`; None is
+        repository (`str`, *optional*): dataset repository, "owner/name", to download from without `data_dir`; None is
             the official one. (`datasets` has an argument `repo_id` of its own.)
         revision (`str`, *optional*): its branch, tag or commit; None is "main".
     """
@@ -109,16 +126,16 @@ class HubChipConfig(BuilderConfig):
         super().__post_init__()
         if self.data_dir is not None and (self.repository or self.revision):
             raise ValueError(
-                f"Options of the data set: expected repository and revision without data_dir, found {self.repository} "
+                f"Options of the dataset: expected repository and revision without data_dir, found {self.repository} "
                 f"and {self.revision} beside {self.data_dir}. Leave out data_dir to download, or the others not to."
             )
 
 
 class HubChipBuilder(ChipBuilder):
-    """Base of builders of data sets that lie on the Hub: without `data_dir` they are downloaded whole, and extracted.
+    """Base of builders of datasets on the Hub: without `data_dir` they are downloaded whole, and extracted.
 
-    Subclasses set `REPOSITORY` and give `_rows_of_folder` in place of `_rows_by_split`. [`load_dataset`] downloads
-    first and then builds from the folder, so that the cache is keyed on its files; a builder that is used by itself
+    Subclasses set `REPOSITORY` and give `_make_folder_rows` in place of `_make_rows`. [`load_dataset`] downloads first
+    and then builds from the folder, so that the cache is keyed on its files; a builder that is used by itself
     downloads when it prepares or streams.
     """
 
@@ -126,38 +143,34 @@ class HubChipBuilder(ChipBuilder):
     BUILDER_CONFIG_CLASS = HubChipConfig
 
     def __init__(self, *, cache_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
-        self._download_dir = config.DOWNLOADED_DATASETS_PATH
+        self._download_dir = datasets.config.DOWNLOADED_DATASETS_PATH
         if cache_dir is not None:
-            self._download_dir = os.path.join(cache_dir, config.DOWNLOADED_DATASETS_DIR)
+            self._download_dir = os.path.join(cache_dir, datasets.config.DOWNLOADED_DATASETS_DIR)
         super().__init__(cache_dir=cache_dir, **kwargs)
 
     def download(self) -> str:
-        """Downloads the data set, if that has not been done, and returns its folder; see [`download_dataset`]."""
+        """Download the dataset, if that has not been done, and return its folder; see [`download_dataset`]."""
         from prithvi_hf.data.builders.download import download_dataset
 
-        return download_dataset(
-            self.config.repository or self.REPOSITORY,
-            root=self._download_dir,
-            revision=self.config.revision,
-            token=self.token,
-        )
+        repository = self.config.repository or self.REPOSITORY
+        return download_dataset(repository, self._download_dir, revision=self.config.revision, token=self.token)
 
-    def _rows_by_split(self, dl_manager: Any) -> Mapping[str, list[dict[str, Any]]]:
-        return self._rows_of_folder(self.config.data_dir or self.download())
+    def _make_rows(self, dl_manager: AnyDownloadManager) -> Mapping[str, list[ChipRow]]:
+        return self._make_folder_rows(self.config.data_dir or self.download())
 
-    def _rows_of_folder(self, data_dir: str) -> Mapping[str, list[dict[str, Any]]]:
-        """Returns the checked rows of each split of a folder that holds the data set."""
+    def _make_folder_rows(self, data_dir: str) -> Mapping[str, list[ChipRow]]:
+        """Return the checked rows of each split of a folder that holds the dataset."""
         raise NotImplementedError
 
 
 @dataclass
 class OfficialSplitsConfig(HubChipConfig):
-    """Options of data sets that were published with training and validation chips only.
+    """Options of datasets that were published with training and validation chips only.
 
     Args:
         split_scheme (`str`, *optional*, defaults to "published"): "published" gives the validation chips as `test`
             too, for the original reports them, and says so; "three_way" divides them into `validation` and `test`,
-            and leaves training chips from where test chips lie out.
+            and leaves the training chips near test chips out.
         split_seed (`int`, *optional*, defaults to 0): which of the validation chips "three_way" makes test chips.
         repository (`str`, *optional*): as in [`HubChipConfig`].
         revision (`str`, *optional*): as in [`HubChipConfig`].
@@ -168,59 +181,32 @@ class OfficialSplitsConfig(HubChipConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_split_options("Options of the data set", self.split_seed, self.split_scheme)
+        check_split_options("Options of the dataset", self.split_seed, self.split_scheme)
 
 
 class OfficialSplitsBuilder(HubChipBuilder):
-    """Base of builders whose data sets were published with training and validation chips only."""
+    """Base of builders whose datasets were published with training and validation chips only."""
 
     BUILDER_CONFIG_CLASS = OfficialSplitsConfig
 
-    def as_dataset(self, split: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def as_dataset(
+        self, split: str | datasets.Split | None = None, **kwargs: Any
+    ) -> datasets.Dataset | datasets.DatasetDict:
         """As in `datasets.DatasetBuilder`; warns when `test` is given and is not independent of `validation`."""
-        self._warn_of_test(split)
-        return super().as_dataset(split, *args, **kwargs)
+        self._warn_about_test(split)
+        return super().as_dataset(split, **kwargs)
 
-    def as_streaming_dataset(self, split: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def as_streaming_dataset(
+        self, split: str | None = None, base_path: str | None = None
+    ) -> datasets.IterableDataset | datasets.IterableDatasetDict:
         """As in `datasets.DatasetBuilder`; warns when `test` is given and is not independent of `validation`."""
-        self._warn_of_test(split)
-        return super().as_streaming_dataset(split, *args, **kwargs)
+        self._warn_about_test(split)
+        return super().as_streaming_dataset(split, base_path)
 
-    def _arrange(
-        self,
-        rows: Mapping[str, Mapping[str, dict[str, Any]]],
-        group_of: Callable[[Sequence[str], str], Mapping[str, str]],
-        kind: str,
-    ) -> dict[str, list[dict[str, Any]]]:
-        """Divides the official rows, `{split: {chip id: row}}`, by `split_scheme`; see [`OfficialSplits.arrange`]."""
-        official = OfficialSplits(self.DATASET_NAME, list(rows.get("train", ())), list(rows.get("validation", ())))
-        splits = official.arrange(self.config.split_scheme, self.config.split_seed, group_of, kind)
-        every = {chip: row for chips in rows.values() for chip, row in chips.items()}
-        return {split: [every[chip] for chip in chips] for split, chips in splits.items()}
-
-    def _warn_of_test(self, split: Any) -> None:
+    def _warn_about_test(self, split: str | datasets.Split | None) -> None:
         # Here and not where rows are made: those come from the cache the next time.
         if self.config.split_scheme == PUBLISHED and (split is None or "test" in str(split)):
             logger.warning(
                 f"{self.DATASET_NAME}: test holds the validation chips, as the original evaluates, so a checkpoint "
                 "that is chosen by validation is reported too well. An independent test: split_scheme='three_way'."
             )
-
-
-def _content_key(name: str, places: Iterable[str]) -> str:
-    digest = hashlib.sha256(f"{name} {_CODE_VERSION}".encode())
-    for place in places:
-        files = {place: place} if os.path.isfile(place) else list_files(place)
-        for relative, path in files.items():
-            if relative.lower().endswith(_DATA_SUFFIXES):
-                digest.update(f"{relative}\0{_version_of(path)}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:32]
-
-
-def _version_of(path: str) -> str:
-    """Size and time of a file. One that is gone has its own: what reads it says so, and of all such chips at once."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "gone"
-    return f"{status.st_size}\0{status.st_mtime_ns}"

@@ -1,35 +1,41 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Listing folders of chips, reading id lists, and telling a user which files of a pair are missing."""
+"""Folders of chips: listing and pairing files, reading lists of ids and days, and naming what is missing."""
 
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import PurePosixPath
+from typing import TypedDict
 
+from datasets import DownloadConfig
 from datasets.utils import logging
+from datasets.utils.file_utils import xopen
 
 
 logger = logging.get_logger(__name__)
 
 _MAX_DEPTH = 8
 _EXAMPLES = 5
-# What an image file of each public data set is called.
-_PUBLIC_IMAGE_NAMES = {
-    "sen1floods11": re.compile(r".+_S2Hand\.tif"),
-    "hls_burn_scars": re.compile(r"subsetted_.+_merged\.tif"),
-    "hls_irrigation_scenes": re.compile(r"scene_m\d+_.+\.tif"),
-    "multi_temporal_crop": re.compile(r"chip_\d+_\d+_merged\.tif"),
-}
+# 2022-06-21, 2022/6/21, 20220621 or, by the day of the year, 2022172; a time of day may follow.
+_DAY = re.compile(r"(\d{4})(?:[-/](\d{1,2})[-/](\d{1,2})|(\d{2})(\d{2})|(\d{3}))(?=$|[T ])")
+
+
+class ChipRow(TypedDict, total=False):
+    """One chip: its files by path, its id, and its day or, with several frames, days as ISO text."""
+
+    image: str | list[str]
+    mask: str | None
+    id: str
+    date: str | None
+    dates: list[str | None]
 
 
 def list_files(folder: str) -> dict[str, str]:
-    """Lists the files below a folder, sorted, by their path relative to it with forward slashes.
+    """List the files below a folder, sorted, by their path relative to it with forward slashes.
 
     Hidden files and folders are left out, and with them the `._*` copies that macOS puts beside each file. Links are
     followed, at most eight folders deep.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"Expected a folder of GeoTIFF files, found none at {folder}. Check the path.")
@@ -43,107 +49,100 @@ def list_files(folder: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def public_datasets(paths: Iterable[str]) -> list[str]:
-    """Names of the public data sets whose image files are among these.
-
-    Args:
-        paths (`Iterable[str]`): paths with forward slashes, as [`list_files`] gives them.
-    """
-    names = {path.rpartition("/")[2] for path in paths}
-    return [name for name, pattern in _PUBLIC_IMAGE_NAMES.items() if any(map(pattern.fullmatch, names))]
-
-
-def decode_text(content: bytes, path: str) -> str:
-    """Decodes a small text file in UTF-8, with or without a byte order mark.
-
-    Args:
-        content (`bytes`): the file.
-        path (`str`): its name, for the message.
-
-    Raises:
-        ValueError: it is no such text.
-    """
+def read_text(path: str) -> str:
+    """Read a small text file in UTF-8, with or without a byte order mark; in a stream also a remote one."""
+    with xopen(path, "rb", download_config=DownloadConfig()) as file:
+        content = file.read()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text in UTF-8, found {error}. Save the file in UTF-8.") from error
 
 
-def parse_id_list(text: str, suffixes: Iterable[str]) -> list[str]:
-    """Reads chip ids, one a line: an id, a file name, a path, or a csv row whose first field is one of these.
-
-    Args:
-        text (`str`): content of the list.
-        suffixes (`Iterable[str]`): endings that make a file name of an id; the longest that fits is cut off.
-    """
-    fields = (line.split(",")[0].strip().strip('"') for line in text.splitlines())
-    return to_ids((name for name in fields if name), suffixes)
+def read_ids(path: str, suffixes: Iterable[str]) -> list[str]:
+    """Read chip ids, one per line: an id, a file name, a path, or a csv row whose first field is one of these."""
+    fields = (line.split(",")[0].strip().strip('"') for line in read_text(path).splitlines())
+    return make_ids((name for name in fields if name), suffixes)
 
 
-def to_ids(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
-    """Makes chip ids of ids, file names and paths.
-
-    Args:
-        names (`Iterable[str]`): what names the chips.
-        suffixes (`Iterable[str]`): endings that make a file name of an id; the longest that fits is cut off.
-    """
+def make_ids(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
+    """Make chip ids of ids, file names and paths; the longest suffix that fits is cut off."""
     endings = sorted(suffixes, key=len, reverse=True)
-    return [strip_suffix(PurePosixPath(name.replace("\\", "/")).name, endings) for name in names]
+    files = [PurePosixPath(name.replace("\\", "/")).name for name in names]
+    return [name.removesuffix(next((end for end in endings if name.endswith(end)), "")) for name in files]
 
 
-def strip_suffix(name: str, suffixes: Sequence[str]) -> str:
-    """Cuts the first fitting suffix off a name."""
-    ending = next((suffix for suffix in suffixes if name.endswith(suffix)), "")
-    return name[: len(name) - len(ending)]
+def read_day(text: str, source: str) -> str | None:
+    """Read a day, with or without a time of day, as ISO text; None where the text says that there is none."""
+    text = text.strip()
+    if text.lower() in ("", "nan", "nat", "none"):
+        return None
+    match = _DAY.match(text)
+    parts = [int(part) for part in match.groups() if part] if match else []
+    try:
+        if len(parts) == 3:
+            return date(*parts).isoformat()
+        year, day_of_year = parts
+        day = date(year, 1, 1) + timedelta(day_of_year - 1)
+        if day.year != year:
+            raise ValueError(f"the year {year} has no day {day_of_year}")
+    except ValueError as error:
+        raise ValueError(
+            f"{source}: expected a day such as 2022-06-21 or, with the day of the year, 2022172, found {text!r}. "
+            "Correct it, or take it away to go without dates."
+        ) from error
+    return day.isoformat()
 
 
-def examples(names: Collection[str]) -> str:
-    """Writes a collection of names for a message: all of a few, else the first of them."""
+def show_some(names: Collection[str]) -> str:
+    """Write a collection of names for a message: all of a few, else the first of them."""
     shown = ", ".join(list(names)[:_EXAMPLES])
     return shown if len(names) <= _EXAMPLES else f"{shown}, ..."
 
 
 def check_ids(ids: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> None:
-    """Checks that a list names chips, each once, and that each has all of its files.
-
-    Args:
-        ids (`Sequence[str]`): the chips that are wanted.
-        found (`Mapping[str, Collection[str]]`): ids for which there is a file, by kind of file ("image", "mask").
-        source (`str`): where the ids come from, for messages.
-
-    Raises:
-        ValueError: an empty list or an id listed twice.
-        FileNotFoundError: chips without a file of each kind.
-    """
+    """Check that a list names chips, each once, and that each has a file of each kind ("image", "mask")."""
     if not ids:
         raise ValueError(f"{source}: expected at least one chip, found none.")
     doubles = sorted({chip for chip in ids if ids.count(chip) > 1}) if len(set(ids)) < len(ids) else []
     if doubles:
-        raise ValueError(f"{source}: expected each chip once, found {len(doubles)} listed again: {examples(doubles)}.")
+        raise ValueError(
+            f"{source}: expected each chip once, found {len(doubles)} listed again: {show_some(doubles)}."
+        )
     missing = {kind: [chip for chip in ids if chip not in chips] for kind, chips in found.items()}
-    report = [f"{len(chips)} without {kind} ({examples(chips)})" for kind, chips in missing.items() if chips]
+    report = [f"{len(chips)} without {kind} ({show_some(chips)})" for kind, chips in missing.items() if chips]
     if report:
         raise FileNotFoundError(
             f"{source}: expected {' and '.join(found)} of each of {len(ids)} chips, found {' and '.join(report)}. "
-            "Add the missing files, or remove these chips from the data set."
+            "Add the missing files, or remove these chips from the dataset."
         )
 
 
+def index_by_chip(files: Mapping[str, str], suffix: str) -> dict[str, str]:
+    """Index the files that end in a suffix by the part of their name before it."""
+    return {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}
+
+
+def index_by_name(paths: Mapping[str, str], wanted: re.Pattern[str], data_dir: str) -> dict[str, str]:
+    """Index the files whose own name matches a pattern by that name; two of one name are a ValueError."""
+    named: dict[str, str] = {}
+    for relative, path in paths.items():
+        name = relative.rpartition("/")[2]
+        if not wanted.fullmatch(name):
+            continue
+        if name in named:
+            raise ValueError(
+                f"{data_dir}: expected one file named {name}, found {named[name]} and {path}. Point data_dir at the "
+                "copy to use."
+            )
+        named[name] = path
+    return named
+
+
 def find_folders(paths: Mapping[str, str], names: Sequence[str], data_dir: str) -> dict[str, dict[str, str]]:
-    """Finds folders of GeoTIFF files by their own names, wherever they lie below the data set's folder.
+    """Find the .tif files, {file name: path}, of folders of these names, wherever they are below the dataset's folder.
 
-    Args:
-        paths (`Mapping[str, str]`): files by their path relative to `data_dir`, as [`list_files`] gives them.
-        names (`Sequence[str]`): names of the folders.
-        data_dir (`str`): folder of the data set, for messages.
-
-    Returns:
-        `dict[str, dict[str, str]]`: for each folder that is there its .tif files, {file name: path}. A copy of the
-        validation chips alone is enough to evaluate; what is missing is said in a warning.
-
-    Raises:
-        FileNotFoundError: none of the folders is there and holds a .tif file.
-        ValueError: two folders of one name.
+    A copy of the validation chips alone is enough to evaluate; a warning says what is missing.
     """
     found: dict[str, dict[str, dict[str, str]]] = {name: {} for name in names}
     for relative, path in paths.items():
@@ -167,28 +166,3 @@ def find_folders(paths: Mapping[str, str], names: Sequence[str], data_dir: str) 
                 "copy to use."
             )
     return {name: next(iter(places.values())) for name, places in found.items() if places}
-
-
-def find_file(paths: Mapping[str, str], names: Sequence[str], data_dir: str) -> str | None:
-    """Finds one file by any of its usual names, wherever it lies below the data set's folder; None if there is none.
-
-    Args:
-        paths (`Mapping[str, str]`): files by their path relative to `data_dir`.
-        names (`Sequence[str]`): file names that it may have.
-        data_dir (`str`): folder of the data set, for messages.
-
-    Raises:
-        ValueError: there are several.
-    """
-    found = [path for relative, path in paths.items() if relative.rpartition("/")[2] in names]
-    if len(found) > 1:
-        raise ValueError(
-            f"{data_dir}: expected one file named {' or '.join(names)}, found {' and '.join(found)}. Remove all but "
-            "one, or point data_dir at the copy to use."
-        )
-    return found[0] if found else None
-
-
-def by_chip(files: Mapping[str, str], suffix: str) -> dict[str, str]:
-    """Indexes the files that end in a suffix by the part of their name before it."""
-    return {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}

@@ -2,25 +2,17 @@
 """The user's own chips: folders of GeoTIFF images and masks, paired by file name."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from datasets import BuilderConfig, DatasetInfo
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.base import ChipBuilder, chip_features
+from prithvi_hf.data.builders import find_public_datasets
+from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, make_features
 from prithvi_hf.data.builders.download import ARCHIVE_SUFFIXES
-from prithvi_hf.data.builders.files import (
-    check_ids,
-    decode_text,
-    examples,
-    list_files,
-    parse_id_list,
-    public_datasets,
-    to_ids,
-)
+from prithvi_hf.data.builders.files import ChipRow, check_ids, list_files, make_ids, read_ids, show_some
 
 
 logger = logging.get_logger(__name__)
@@ -31,6 +23,14 @@ _SPLIT_FOLDERS = {
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
+_EXPECTED = {
+    "image_suffix": "a text such as '_merged.tif', or a list of such texts, one per frame",
+    "mask_suffix": "a text such as '_mask.tif'",
+    "image_dir": "the path of a folder",
+    "mask_dir": "the path of a folder",
+    "splits": "a mapping from each split to its folder, its text file of ids, or a list of ids, as in "
+    "{train: train.txt, validation: ['a', 'b']}",
+}
 
 
 @dataclass
@@ -40,13 +40,13 @@ class GeoTiffFolderConfig(BuilderConfig):
     Args:
         image_suffix (`str` or `list[str]`, *optional*): how image file names end, for example "_merged.tif". What
             stands before it is the chip's id, by which images and masks are paired. None takes every .tif and .tiff
-            file, and the id is the name without this extension. A list names one file a frame, in the order of the
+            file, and the id is the name without this extension. A list names one file per frame, in the order of the
             frames, and makes `image` a list of GeoTIFFs.
         mask_suffix (`str`, *optional*): how mask file names end; None as for images. Where both suffixes fit a file,
             the longer one decides, so ".tif" beside "_mask.tif" works in one folder.
         image_dir (`str`, *optional*): folder of the images; None is `data_dir`, or the split's folder in it.
         mask_dir (`str`, *optional*): folder of the masks; None is the same as `image_dir`.
-        splits (`dict[str, str | list[str]]`, *optional*): for each split its folder, a text file of ids, one a line,
+        splits (`dict[str, str | list[str]]`, *optional*): for each split its folder, a text file of ids, one per line,
             or the ids themselves as a list; file names do as well as ids. None looks for folders train(ing),
             validation/valid/val and test(ing); without any, all chips are the split "train".
         require_masks (`bool`, *optional*, defaults to `True`): False allows chips without mask, whose `mask` is None.
@@ -67,21 +67,18 @@ class GeoTiffFolderConfig(BuilderConfig):
         _check_types(vars(self))
 
     @property
-    def frame_suffixes(self) -> list[str | None]:
-        """Image suffixes, one a frame."""
+    def has_frames(self) -> bool:
+        """Whether each chip is a list of files, one per frame."""
+        return isinstance(self.image_suffix, list | tuple)
+
+    @property
+    def image_suffixes(self) -> list[str | None]:
+        """Image suffixes, one per frame."""
         return list(self.image_suffix) if isinstance(self.image_suffix, list | tuple) else [self.image_suffix]
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A folder of images and its folder of masks."""
-
-    images: str
-    masks: str
-
-
 class GeoTiffFolder(ChipBuilder):
-    """Builder of a data set from the user's own GeoTIFF files.
+    """Builder of a dataset from the user's own GeoTIFF files.
 
     Layouts, each with suffixes as in [`GeoTiffFolderConfig`]:
 
@@ -102,206 +99,167 @@ class GeoTiffFolder(ChipBuilder):
     VERSION = "1.0.0"
 
     @classmethod
-    def _other_places(cls, data_dir: str, options: Mapping[str, Any]) -> list[str]:
+    def _find_other_places(cls, data_dir: str, options: Mapping[str, object]) -> list[str]:
         _check_types(options)
-        sources = (options.get("splits") or {}).values()
+        splits = options.get("splits")
+        sources = list(splits.values()) if isinstance(splits, Mapping) else []
         named = (options.get("image_dir"), options.get("mask_dir"), *sources)
-        places = {_folder(data_dir, name) for name in named if name and isinstance(name, str)}
-        return sorted(place for place in places if os.path.exists(place) and not _is_inside(place, data_dir))
+        places = {_join(data_dir, name) for name in named if name and isinstance(name, str)}
+        outside = [path for path in places if os.path.commonpath([os.path.abspath(path), data_dir]) != data_dir]
+        return sorted(path for path in outside if os.path.exists(path))
 
     def _info(self) -> DatasetInfo:
-        _check_options(self.config)
-        multi_frame = not isinstance(self.config.image_suffix, str | None)
+        config = self.config
+        if config.data_dir is None:
+            raise ValueError("geotiff_folder: expected the folder of your GeoTIFF files, found none. Pass data_dir.")
+        if not config.image_suffixes or len(set(config.image_suffixes)) < len(config.image_suffixes):
+            raise ValueError(
+                f"geotiff_folder: expected one distinct image_suffix per frame, found {config.image_suffix}."
+            )
+        # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
+        *images, mask = (
+            None if suffix in _EXTENSIONS else suffix for suffix in (*config.image_suffixes, config.mask_suffix)
+        )
+        same_folder = config.mask_dir is None or config.mask_dir == config.image_dir
+        if same_folder and config.require_masks and mask in images:
+            _check_geotiffs(config.data_dir, _join(config.data_dir, config.image_dir or ""))
+            raise ValueError(
+                "geotiff_folder: expected file names that tell images and masks in one folder apart, found both "
+                f"ending in {mask or '.tif'}. Give mask_suffix or mask_dir, or require_masks=False for chips without "
+                f"masks.{_suggest_public_dataset(config.data_dir)}"
+            )
         return DatasetInfo(
             description="Georeferenced chips with masks, from a folder of GeoTIFF files.",
-            features=chip_features(frames_are_files=multi_frame, multi_date=multi_frame),
+            features=make_features(frames_are_files=config.has_frames, multi_date=config.has_frames),
         )
 
-    def _rows_by_split(self, dl_manager: Any) -> Mapping[str, list[dict[str, Any]]]:
-        if self.config.splits is None:
-            places = self._detect_splits() or {"train": self._place(None)}
-            return {split: self._folder_rows(split, place) for split, place in places.items()}
-        rows = {split: self._named_rows(split, source) for split, source in self.config.splits.items()}
-        _warn_of_shared_chips(rows)
-        return rows
-
-    def _detect_splits(self) -> dict[str, _Place]:
-        found = {}
-        for split, names in _SPLIT_FOLDERS.items():
-            places = {name: place for name in names if (place := self._place(name))}
-            if len(places) > 1:
+    def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
+        config = self.config
+        folders = _join(config.data_dir, config.image_dir or ""), _join(config.data_dir, self._mask_dir)
+        sources = dict(config.splits or {})
+        for split, names in _SPLIT_FOLDERS.items() if config.splits is None else ():
+            found = [name for name in names if self._find_split_folders(name)]
+            if len(found) > 1:
                 raise ValueError(
-                    f"{self.config.data_dir}: expected one folder for split {split}, found {list(places)}. Name the "
-                    "one to use with the option splits."
+                    f"{config.data_dir}: expected one folder for split {split}, found {found}. Name the one to use "
+                    "with the option splits."
                 )
-            if places:
-                found[split] = next(iter(places.values()))
-        return found
+            if found:
+                sources[split] = found[0]
+        given = [suffix for suffix in (*config.image_suffixes, config.mask_suffix) if suffix]
+        endings = [*given, *_EXTENSIONS]
+        rows: dict[str, list[ChipRow]] = {}
+        for split, source in sources.items():
+            if not isinstance(source, str):
+                rows[split] = self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
+            elif place := self._find_split_folders(source):
+                rows[split] = self._pair(*place, split)
+            elif os.path.isfile(path := _join(config.data_dir, source)):
+                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
+            else:
+                raise FileNotFoundError(
+                    f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option "
+                    "splits."
+                )
+        seen: dict[str, str] = {}
+        for split, chips in rows.items():
+            paths = [str(row["image"]) for row in chips]
+            if shared := sorted({seen[path] for path in paths if path in seen}):
+                logger.warning(f"geotiff_folder: split {split} shares chips with {', '.join(shared)}.")
+            seen.update(dict.fromkeys(paths, split))
+        return rows or {"train": self._pair(*folders, "train")}
 
-    def _place(self, split_folder: str | None) -> _Place | None:
-        """Finds the image and mask folders of a split folder, which may stand around them or inside them."""
-        root, config = self.config.data_dir, self.config
-        image_dir = config.image_dir or ""
-        mask_dir = image_dir if config.mask_dir is None else config.mask_dir
-        if split_folder is None:
-            return _Place(_folder(root, image_dir), _folder(root, mask_dir))
-        around = _Place(_folder(root, split_folder, image_dir), _folder(root, split_folder, mask_dir))
-        inside = _Place(_folder(root, image_dir, split_folder), _folder(root, mask_dir, split_folder))
-        return next((place for place in (around, inside) if os.path.isdir(place.images)), None)
+    @property
+    def _mask_dir(self) -> str:
+        return (self.config.image_dir if self.config.mask_dir is None else self.config.mask_dir) or ""
 
-    def _named_rows(self, split: str, source: str | list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
-        if not isinstance(source, str):
-            return self._listed_rows(f"split {split} (list in splits)", to_ids(source, self._endings()))
-        place = self._place(source)
-        if place is not None:
-            return self._folder_rows(split, place)
-        path = _folder(self.config.data_dir, source)
-        if not os.path.isfile(path):
+    def _find_split_folders(self, name: str) -> tuple[str, str] | None:
+        """Find the image and mask folders of a split's folder, which may stand around them or inside them."""
+        root, image_dir = self.config.data_dir, self.config.image_dir or ""
+        around = _join(root, name, image_dir), _join(root, name, self._mask_dir)
+        inside = _join(root, image_dir, name), _join(root, self._mask_dir, name)
+        return next((place for place in (around, inside) if os.path.isdir(place[0])), None)
+
+    def _pair(self, image_dir: str, mask_dir: str, split: str, ids: list[str] | None = None) -> list[ChipRow]:
+        """Pair the files of two folders, which may be one; ids name and order the chips that are wanted."""
+        suffixes, mask_suffix = self.config.image_suffixes, self.config.mask_suffix
+        together = os.path.realpath(image_dir) == os.path.realpath(mask_dir)
+        rivals = [*suffixes, mask_suffix] if together and mask_suffix is not None else suffixes
+        frames = [_match(image_dir, suffix, rivals) for suffix in suffixes]
+        if not any(frames):
+            _check_geotiffs(self.config.data_dir, image_dir)
+            names = [name for name in sorted(os.listdir(image_dir)) if not name.startswith(".")]
+            expected = " or ".join(suffix or "/".join(_EXTENSIONS[:2]) for suffix in suffixes)
+            holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
             raise FileNotFoundError(
-                f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option splits."
+                f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
+                f"{_suggest_public_dataset(self.config.data_dir)}"
             )
-        ids = parse_id_list(decode_text(Path(path).read_bytes(), path), self._endings())
-        return self._listed_rows(f"split {split} ({path})", ids)
-
-    def _folder_rows(self, split: str, place: _Place) -> list[dict[str, Any]]:
-        frames, masks = self._scan(place)
-        # Ids of either kind, so that one message tells what is missing on both sides.
-        ids = sorted(set().union(*frames, masks if self.config.require_masks else ()))
-        return self._rows(ids, frames, masks, f"split {split} ({place.images})")
-
-    def _listed_rows(self, source: str, ids: list[str]) -> list[dict[str, Any]]:
-        frames, masks = self._scan(self._place(None))
-        return self._rows(ids, frames, masks, source)
-
-    def _endings(self) -> list[str]:
-        """What is cut off file names in lists of ids."""
-        suffixes = [suffix for suffix in (*self.config.frame_suffixes, self.config.mask_suffix) if suffix]
-        return [*suffixes, *_EXTENSIONS]
-
-    def _scan(self, place: _Place) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """Lists the files of a place as {id: path}: one dict a frame, and one of the masks."""
-        frames, mask_suffix = self.config.frame_suffixes, self.config.mask_suffix
-        together = os.path.realpath(place.images) == os.path.realpath(place.masks)
-        rivals = [*frames, mask_suffix] if together and mask_suffix is not None else frames
-        images = [_match(place.images, suffix, rivals) for suffix in frames]
-        if not any(images):
-            raise FileNotFoundError(_no_image_message(place.images, frames, self.config.data_dir))
         if together and mask_suffix is None:
             masks = {}
         else:
-            masks = _match(place.masks, mask_suffix, [*frames, mask_suffix] if together else [mask_suffix])
-        return images, masks
-
-    def _rows(
-        self, ids: list[str], frames: list[dict[str, str]], masks: dict[str, str], source: str
-    ) -> list[dict[str, Any]]:
-        kinds = (
-            {"image": frames[0]} if len(frames) == 1 else {f"frame {i}": files for i, files in enumerate(frames, 1)}
-        )
-        check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, source)
-        single = isinstance(self.config.image_suffix, str | None)
-        date = {"date": None} if single else {"dates": [None] * len(frames)}
-        images = ([files[chip] for files in frames] for chip in ids)
-        return [
-            {"image": paths[0] if single else paths, "mask": masks.get(chip), "id": chip, **date}
-            for chip, paths in zip(ids, images, strict=True)
-        ]
+            masks = _match(mask_dir, mask_suffix, rivals if together else [mask_suffix])
+        if ids is None:
+            # Ids of either kind, so that one message tells what is missing on both sides.
+            ids = sorted(set().union(*frames, masks if self.config.require_masks else ()))
+            split = f"{split} ({image_dir})"
+        kinds = {f"frame {i}" if len(frames) > 1 else "image": files for i, files in enumerate(frames, 1)}
+        check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, f"split {split}")
+        if self.config.has_frames:
+            none: list[str | None] = [None] * len(frames)
+            return [
+                {"image": [files[chip] for files in frames], "mask": masks.get(chip), "id": chip, "dates": none}
+                for chip in ids
+            ]
+        return [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip, "date": None} for chip in ids]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def _check_types(options: Mapping[str, object]) -> None:
+    """Check what YAML and JSON files give as options, which may be of any type; a wrong one is a ValueError."""
 
+    def is_text(value: object) -> bool:
+        return isinstance(value, str) and value != ""
 
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
+    def is_list(value: object) -> bool:
+        return isinstance(value, list | tuple) and all(map(is_text, value))
 
-
-def _is_mapping_of_sources(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(map(_is_text, value))
-        and all(_is_text(source) or _is_list_of_texts(source) for source in value.values())
-    )
-
-
-# Option -> (what it may be besides None, in words, remedy).
-_TYPES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "image_suffix": (
-        lambda value: _is_text(value) or _is_list_of_texts(value),
-        "a text such as '_merged.tif', or a list of such texts, one a frame",
-        "Put numbers in quotes.",
-    ),
-    "mask_suffix": (_is_text, "a text such as '_mask.tif'", "Put numbers in quotes."),
-    "image_dir": (_is_text, "the path of a folder", "Put numbers in quotes."),
-    "mask_dir": (_is_text, "the path of a folder", "Put numbers in quotes."),
-    "splits": (
-        _is_mapping_of_sources,
-        "a mapping from each split to its folder, its text file of ids, or a list of ids",
-        "Write it as {train: train.txt, validation: ['a', 'b']}, ids that are numbers in quotes.",
-    ),
-    "require_masks": (lambda value: isinstance(value, bool), "true or false", "Write it without quotes."),
-}
-
-
-def _check_types(options: Mapping[str, Any]) -> None:
-    """Checks what YAML and JSON files give as options, which may be of any type.
-
-    Raises:
-        ValueError: an option of a wrong type.
-    """
-    for name, (fits, expected, remedy) in _TYPES.items():
-        value = options.get(name, getattr(GeoTiffFolderConfig, name))
-        if not fits(value) and (value is not None or name == "require_masks"):
-            raise ValueError(f"geotiff_folder: expected {name} as {expected}, found {value!r}. {remedy}")
-
-
-def _check_options(config: GeoTiffFolderConfig) -> None:
-    if config.data_dir is None:
-        raise ValueError("geotiff_folder: expected the folder of your GeoTIFF files, found none. Pass data_dir.")
-    # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
-    suffixes = [None if suffix in _EXTENSIONS else suffix for suffix in (*config.frame_suffixes, config.mask_suffix)]
-    if not config.frame_suffixes or len(set(config.frame_suffixes)) < len(config.frame_suffixes):
-        raise ValueError(f"geotiff_folder: expected one distinct image_suffix a frame, found {config.image_suffix}.")
-    same_folder = config.mask_dir is None or config.mask_dir == config.image_dir
-    if same_folder and config.require_masks and suffixes[-1] in suffixes[:-1]:
-        if not _hold_geotiffs(config.data_dir, _folder(config.data_dir, config.image_dir or "")):
-            raise FileNotFoundError(_no_geotiff_message(config.data_dir))
+    for name, expected in _EXPECTED.items():
+        value = options.get(name)
+        right = is_text(value) or (name == "image_suffix" and is_list(value))
+        if name == "splits":
+            sources = value if isinstance(value, Mapping) else {}
+            right = len(sources) > 0 and all(map(is_text, sources))
+            right = right and all(is_text(source) or is_list(source) for source in sources.values())
+        if value is not None and not right:
+            raise ValueError(
+                f"geotiff_folder: expected {name} as {expected}, found {value!r}. Put ids and numbers in quotes."
+            )
+    required = options.get("require_masks", True)
+    if not isinstance(required, bool):
         raise ValueError(
-            "geotiff_folder: expected file names that tell images and masks in one folder apart, found both ending in "
-            f"{suffixes[-1] or '.tif'}. Give mask_suffix or mask_dir, or require_masks=False for chips without masks."
-            f"{_public_hint(config.data_dir)}"
+            f"geotiff_folder: expected require_masks as true or false, found {required!r}. Write it without quotes."
         )
 
 
-def _folder(*parts: str) -> str:
+def _join(*parts: str) -> str:
     return os.path.normpath(os.path.join(*parts))
 
 
-def _is_inside(path: str, folder: str) -> bool:
-    return os.path.commonpath([os.path.abspath(path), folder]) == folder
-
-
-def _fit(name: str, suffix: str | None) -> str:
-    """The ending of a file name that a suffix stands for, "" if none."""
-    endings = _EXTENSIONS if suffix is None else (suffix,)
-    return next((ending for ending in endings if name.endswith(ending)), "")
-
-
 def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dict[str, str]:
-    """Lists a folder's files of one suffix as {id: path}, without those that a rival suffix fits at greater length.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-    """
+    """List a folder's files of one suffix as {id: path}, without those that a rival suffix fits at greater length."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(
             f"Expected a folder of GeoTIFF files, found none at {folder}. Check the folder options."
         )
-    found = {}
+
+    def find_ending(name: str, suffix: str | None) -> str:
+        endings = _EXTENSIONS if suffix is None else (suffix,)
+        return next((ending for ending in endings if name.endswith(ending)), "")
+
+    found: dict[str, str] = {}
     for name in sorted(os.listdir(folder)):
-        ending = _fit(name, suffix)
-        longest = max((len(_fit(name, rival)) for rival in rivals), default=0)
+        ending = find_ending(name, suffix)
+        longest = max((len(find_ending(name, rival)) for rival in rivals), default=0)
         if not ending or len(ending) < longest or name.startswith("."):
             continue
         chip = name[: -len(ending)]
@@ -314,47 +272,23 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
     return found
 
 
-def _hold_geotiffs(*folders: str) -> bool:
-    """Whether there is a GeoTIFF below any of the folders; a missing folder has none."""
-    return any(name.endswith(_EXTENSIONS) for place in folders if os.path.isdir(place) for name in list_files(place))
+def _check_geotiffs(data_dir: str, folder: str) -> None:
+    """Raise unless there is a GeoTIFF below a dataset's folder, or below one of its folders that may be elsewhere."""
+    names = list(list_files(data_dir))
+    others = list_files(folder) if os.path.isdir(folder) else ()
+    if not any(name.endswith(_EXTENSIONS) for name in (*names, *others)):
+        found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
+        packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
+        raise FileNotFoundError(
+            f"{data_dir}: expected GeoTIFF files (.tif, .tiff) in it or below it, found {found}. "
+            f"{'Extract the archives' if packed else 'Check the path'}."
+        )
 
 
-def _no_geotiff_message(folder: str) -> str:
-    names = list(list_files(folder))
-    found = f"{len(names)} other files ({examples(names)})" if names else "no file at all"
-    packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
-    remedy = "Extract the archives" if packed else "Check the path"
-    return f"{folder}: expected GeoTIFF files (.tif, .tiff) in it or below it, found {found}. {remedy}."
-
-
-def _public_hint(folder: str) -> str:
-    """A remedy for folders that hold a data set which this package knows by name; starts with a space, or is empty."""
-    names = public_datasets(list_files(folder))
+def _suggest_public_dataset(folder: str) -> str:
+    """Suggest the datasets that this package knows by the names of a folder's files; empty where there is none."""
+    names = find_public_datasets(list_files(folder))
     if not names:
         return ""
-    if len(names) == 1:
-        return f" The files look like those of {names[0]}, which needs no such options: --dataset {names[0]}."
-    return (
-        f" The files look like those of {' and '.join(names)}, which need no such options: point data_dir at the "
-        f"folder of one of them and name it, as in --dataset {names[0]}."
-    )
-
-
-def _no_image_message(folder: str, suffixes: list[str | None], data_dir: str) -> str:
-    if not _hold_geotiffs(folder, data_dir):
-        return _no_geotiff_message(data_dir)
-    names = [name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
-    expected = " or ".join(suffix or "/".join(_EXTENSIONS[:2]) for suffix in suffixes)
-    holds = f"{len(names)} others ({examples(names)})" if names else "nothing"
-    remedy = "Check image_dir and image_suffix."
-    return f"{folder}: expected images ending in {expected}, found {holds}. {remedy}{_public_hint(data_dir)}"
-
-
-def _warn_of_shared_chips(rows: Mapping[str, list[dict[str, Any]]]) -> None:
-    seen: dict[str, str] = {}
-    for split, chips in rows.items():
-        paths = [str(row["image"]) for row in chips]
-        shared = sorted({seen[path] for path in paths if path in seen})
-        if shared:
-            logger.warning(f"geotiff_folder: split {split} shares chips with {', '.join(shared)}.")
-        seen.update(dict.fromkeys(paths, split))
+    where = f"name it: --dataset {names[0]}" if len(names) == 1 else "point data_dir at the folder of one and name it"
+    return f" The files look like those of {' and '.join(names)}, which needs no such options: {where}."

@@ -2,41 +2,31 @@
 """HLS burn scars: Harmonized Landsat Sentinel-2 chips of wildfires in the United States with masks of burnt land."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from datasets import DatasetInfo
 
-from prithvi_hf.data.builders.base import OfficialSplitsBuilder, OfficialSplitsConfig, chip_features
-from prithvi_hf.data.builders.files import (
-    by_chip,
-    check_ids,
-    find_folders,
-    list_files,
-)
-from prithvi_hf.data.builders.splits import tiles_of
+from prithvi_hf.data.builders.base import OfficialSplitsBuilder, make_features
+from prithvi_hf.data.builders.files import ChipRow, check_ids, find_folders, index_by_chip, list_files, read_day
+from prithvi_hf.data.builders.splits import arrange_splits, find_tiles
 
 
 HLS_BURN_SCARS_BANDS = ("BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2")
 """Names of the 6 bands of an image, in file order (HLS S30 B02, B03, B04, B8A, B11, B12)."""
 HLS_BURN_SCARS_CLASSES = ("unburnt land", "burn scar")
-"""Class names by mask value; mask value -1 is no data."""
+"""Class names by mask value; mask value -1 is nodata."""
 HLS_BURN_SCARS_CLASS_COLORS = ("#8a9a5b", "#d1495b")
 """Colours of the classes, for maps."""
-HLS_BURN_SCARS_IGNORED_VALUE = -1
-"""Mask value of pixels that carry no label."""
 
 _FOLDERS = {"train": "training", "validation": "validation"}
 _IMAGE_SUFFIX, _MASK_SUFFIX = "_merged.tif", ".mask.tif"
 # Year and day of the year, between dots: "HLS.S30.T10SEH.2018190.v1.4".
-_DAY = re.compile(r"\.(\d{4})(\d{3})(?=\.|$)")
+_DAY = re.compile(r"\.(\d{7})(?=\.|$)")
 
 _DESCRIPTION = (
     "804 chips of 512 x 512 pixels at 30 m around wildfires in the contiguous United States, 2018 to 2021: Harmonized "
     "Landsat Sentinel-2 images of 6 bands (surface reflectance 0..1, float32, nodata -9999) with masks of burn scars "
-    "(-1 no data, 0 unburnt land, 1 burn scar)."
+    "(-1 nodata, 0 unburnt land, 1 burn scar)."
 )
 _CITATION = """@software{HLS_Foundation_2023,
   author = {Phillips, Christopher and Roy, Sujit and Ankur, Kumar and Ramachandran, Rahul},
@@ -47,11 +37,6 @@ _CITATION = """@software{HLS_Foundation_2023,
 }"""
 
 
-@dataclass
-class HLSBurnScarsConfig(OfficialSplitsConfig):
-    """Options of [`HLSBurnScars`]: those of [`OfficialSplitsConfig`], where "three_way" divides by MGRS tile."""
-
-
 class HLSBurnScars(OfficialSplitsBuilder):
     """Builder of the HLS burn scars.
 
@@ -59,8 +44,9 @@ class HLSBurnScars(OfficialSplitsBuilder):
     names `subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4_merged.tif` and `....v1.4.mask.tif`. Without `data_dir` the
     archive of the Hub (2.65 GB) is downloaded and extracted.
 
-    Splits: the original tests on its validation chips, and so does "published". With "three_way" no MGRS tile of
-    `test` is in `validation` or `train`; `train` and `validation` may share tiles as they were published.
+    Splits, with options [`OfficialSplitsConfig`]: the original tests on its validation chips, and so does "published".
+    With "three_way" no MGRS tile of `test` is in `validation` or `train`; `train` and `validation` may share tiles as
+    they were published.
 
     Rows: `image` (6 bands, named by `HLS_BURN_SCARS_BANDS`), `mask`, `id` (the file name without suffix), `date` (ISO
     day from the file name, None where it holds none).
@@ -72,8 +58,8 @@ class HLSBurnScars(OfficialSplitsBuilder):
     """
 
     DATASET_NAME: ClassVar[str] = "hls_burn_scars"
+    IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"subsetted_.+_merged\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/hls_burn_scars"
-    BUILDER_CONFIG_CLASS = HLSBurnScarsConfig
     VERSION = "1.0.0"
 
     def _info(self) -> DatasetInfo:
@@ -82,38 +68,23 @@ class HLSBurnScars(OfficialSplitsBuilder):
             citation=_CITATION,
             homepage=f"https://huggingface.co/datasets/{self.REPOSITORY}",
             license="cc-by-4.0",
-            features=chip_features(HLS_BURN_SCARS_BANDS, HLS_BURN_SCARS_CLASSES, HLS_BURN_SCARS_CLASS_COLORS),
+            features=make_features(HLS_BURN_SCARS_BANDS, HLS_BURN_SCARS_CLASSES, HLS_BURN_SCARS_CLASS_COLORS),
         )
 
-    def _rows_of_folder(self, data_dir: str) -> Mapping[str, list[dict[str, Any]]]:
+    def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
         folders = find_folders(list_files(data_dir), list(_FOLDERS.values()), data_dir)
-        rows = {
-            split: _folder_rows(folders[name], f"{self.DATASET_NAME}, {data_dir}, folder {name}")
-            for split, name in _FOLDERS.items()
-            if name in folders
-        }
-        return self._arrange(rows, tiles_of, "MGRS tiles")
-
-
-def _folder_rows(files: Mapping[str, str], source: str) -> dict[str, dict[str, Any]]:
-    """Pairs the files of a folder; rows by chip id."""
-    images, masks = by_chip(files, _IMAGE_SUFFIX), by_chip(files, _MASK_SUFFIX)
-    chips = sorted({*images, *masks})
-    check_ids(chips, {"image": images, "mask": masks}, source)
-    return {
-        chip: {"image": images[chip], "mask": masks[chip], "id": chip, "date": _iso_day(chip, source)}
-        for chip in chips
-    }
-
-
-def _iso_day(chip: str, source: str) -> str | None:
-    match = _DAY.search(chip)
-    if match is None:
-        return None
-    try:
-        return datetime.strptime(match[1] + match[2], "%Y%j").date().isoformat()
-    except ValueError as error:
-        raise ValueError(
-            f"{source}: expected year and day of the year in file names, such as 2018190, found {chip}. Restore the "
-            "official file name."
-        ) from error
+        rows: dict[str, list[ChipRow]] = {}
+        for split, name in _FOLDERS.items():
+            if name not in folders:
+                continue
+            source = f"{self.DATASET_NAME}, {data_dir}, folder {name}"
+            images, masks = (index_by_chip(folders[name], suffix) for suffix in (_IMAGE_SUFFIX, _MASK_SUFFIX))
+            chips = sorted({*images, *masks})
+            check_ids(chips, {"image": images, "mask": masks}, source)
+            rows[split] = []
+            for chip in chips:
+                match = _DAY.search(chip)
+                day = read_day(match[1], f"{source}, {chip}") if match else None
+                rows[split].append({"image": images[chip], "mask": masks[chip], "id": chip, "date": day})
+        scheme, seed = self.config.split_scheme, self.config.split_seed
+        return arrange_splits(self.DATASET_NAME, rows, scheme, seed, find_tiles, "MGRS tiles")

@@ -5,21 +5,22 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from datasets import BuilderConfig, DatasetInfo, DownloadConfig
+from datasets import BuilderConfig, DatasetInfo
 from datasets.utils import logging
-from datasets.utils.file_utils import xopen
 
-from prithvi_hf.data.builders.base import ChipBuilder, chip_features
-from prithvi_hf.data.builders.download import explained_bucket_errors, verify_bucket_digests
+from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, make_features
+from prithvi_hf.data.builders.download import check_bucket_digests, explain_bucket_errors
 from prithvi_hf.data.builders.files import (
-    by_chip,
+    ChipRow,
     check_ids,
-    decode_text,
+    index_by_chip,
+    index_by_name,
     list_files,
-    parse_id_list,
+    read_day,
+    read_ids,
+    read_text,
 )
 
 
@@ -31,17 +32,17 @@ SEN1FLOODS11_BANDS = (
 )
 """Names of the 13 bands of an image, in file order (B1 to B8, B8A, B9 to B12)."""
 SEN1FLOODS11_CLASSES = ("no water", "water")
-"""Class names by mask value; mask value -1 is no data."""
+"""Class names by mask value; mask value -1 is nodata."""
 SEN1FLOODS11_CLASS_COLORS = ("#d9d2bf", "#1f6fb4")
 """Colours of the classes, for maps."""
-SEN1FLOODS11_IGNORED_VALUE = -1
-"""Mask value of pixels that carry no label (clouds, swath edge)."""
 
 _IMAGE_SUFFIX, _MASK_SUFFIX = "_S2Hand.tif", "_LabelHand.tif"
 _LIST_SUFFIXES = ("_S1Hand.tif", _IMAGE_SUFFIX, _MASK_SUFFIX, ".tif", "_S1Hand", "_S2Hand", "_LabelHand")
 _LISTS = {"train": "train", "validation": "valid", "test": "test", "bolivia": "bolivia"}
-_LIST_NAME = re.compile(r"flood_(train|valid|test|bolivia)_data\.(csv|txt)")
 _METADATA = "Sen1Floods11_Metadata.geojson"
+_WANTED = re.compile(
+    r".+_(S2Hand|LabelHand)\.tif|flood_(train|valid|test|bolivia)_data\.(csv|txt)|Sen1Floods11_Metadata\.geojson"
+)
 _REMOTE = {
     "image": "v1.1/data/flood_events/HandLabeled/S2Hand/{}" + _IMAGE_SUFFIX,
     "mask": "v1.1/data/flood_events/HandLabeled/LabelHand/{}" + _MASK_SUFFIX,
@@ -52,7 +53,7 @@ _EVENT_NAMES = {"mekong": "cambodia"}
 _DESCRIPTION = (
     "446 chips of 512 x 512 pixels at 10 m from eleven flood events, Bolivia held out as a split of its own: "
     "Sentinel-2 Level-1C images of 13 bands (top-of-atmosphere reflectance x 10000, int16) with hand-drawn masks of "
-    "surface water (-1 no data, 0 no water, 1 water)."
+    "surface water (-1 nodata, 0 no water, 1 water)."
 )
 _CITATION = """@InProceedings{Bonafilia_2020_CVPR_Workshops,
   author = {Bonafilia, Derrick and Tellman, Beth and Anderson, Tyler and Issenberg, Erica},
@@ -83,7 +84,7 @@ class Sen1Floods11(ChipBuilder):
 
     `data_dir` is the folder that holds `v1.1`, or `v1.1`, or any copy in which the files keep their names: images
     `*_S2Hand.tif`, masks `*_LabelHand.tif`, lists `flood_{train,valid,test,bolivia}_data.csv` or `.txt`. Splits whose
-    list is absent are not offered. Without `data_dir` the chips (about 3 GB) are downloaded file by file: an
+    list is missing are not offered. Without `data_dir` the chips (about 3 GB) are downloaded file by file: an
     interrupted download goes on with the files that are missing, and each is compared with the MD5 digest that the
     bucket states. A stream reads chips from the bucket as they are asked for, and compares nothing.
 
@@ -92,11 +93,12 @@ class Sen1Floods11(ChipBuilder):
 
     Raises:
         FileNotFoundError: no such folder, no split list, or chips of a list without image or mask.
-        ValueError: an empty list, a chip listed twice, a file that lies in two places, or unreadable metadata.
+        ValueError: an empty list, a chip listed twice, a file that is in two places, or unreadable metadata.
         DownloadError: a bucket that cannot be reached, or downloaded files that differ from their digest.
     """
 
     DATASET_NAME: ClassVar[str] = "sen1floods11"
+    IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r".+_S2Hand\.tif")
     BUILDER_CONFIG_CLASS = Sen1Floods11Config
     VERSION = "1.1.0"
 
@@ -106,105 +108,76 @@ class Sen1Floods11(ChipBuilder):
             citation=_CITATION,
             homepage="https://github.com/cloudtostreet/Sen1Floods11",
             license=_LICENSE,
-            features=chip_features(SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASSES, SEN1FLOODS11_CLASS_COLORS),
+            features=make_features(SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASSES, SEN1FLOODS11_CLASS_COLORS),
         )
 
-    def _rows_by_split(self, dl_manager: Any) -> Mapping[str, list[dict[str, Any]]]:
-        return (
-            self._remote_rows(dl_manager) if self.config.data_dir is None else self._local_rows(self.config.data_dir)
-        )
+    def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
+        if self.config.data_dir is not None:
+            return self._make_folder_rows(self.config.data_dir)
+        base = self.config.base_url.rstrip("/")
+        with explain_bucket_errors("the files of Sen1Floods11 (v1.1)", base):
+            folder = f"{base}/v1.1/splits/flood_handlabeled"
+            lists = {split: f"{folder}/flood_{name}_data.csv" for split, name in _LISTS.items()}
+            texts = dl_manager.download({**lists, _METADATA: f"{base}/v1.1/{_METADATA}"})
+            dates = _read_dates(texts.pop(_METADATA))
+            ids = {split: read_ids(path, _LIST_SUFFIXES) for split, path in texts.items()}
+            chips = [chip for split in ids.values() for chip in split]
+            urls = {kind: {chip: f"{base}/{place.format(chip)}" for chip in chips} for kind, place in _REMOTE.items()}
+            files = dl_manager.download(urls)
+            if not dl_manager.is_streaming:
+                check_bucket_digests({urls[kind][chip]: files[kind][chip] for kind in urls for chip in chips})
+        return {split: _pair(chips, files["image"], files["mask"], dates) for split, chips in ids.items()}
 
-    def _local_rows(self, data_dir: str) -> dict[str, list[dict[str, Any]]]:
-        paths = _by_name(list_files(data_dir), data_dir)
-        lists = {split: _find_list(paths, name) for split, name in _LISTS.items()}
-        lists = {split: path for split, path in lists.items() if path is not None}
+    def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
+        paths = index_by_name(list_files(data_dir), _WANTED, data_dir)
+        lists = {
+            split: paths[name]
+            for split, stem in _LISTS.items()
+            for name in (f"flood_{stem}_data.txt", f"flood_{stem}_data.csv")  # a csv is preferred
+            if name in paths
+        }
         if not lists:
             raise FileNotFoundError(
                 f"{data_dir}: expected the official layout of Sen1Floods11 with lists such as flood_train_data.csv, "
                 "found none. Point data_dir at the folder that holds v1.1, or use geotiff_folder."
             )
-        images, masks = (by_chip(paths, suffix) for suffix in (_IMAGE_SUFFIX, _MASK_SUFFIX))
-        dates = _read_dates(paths.get(_METADATA))
+        images, masks = (index_by_chip(paths, suffix) for suffix in (_IMAGE_SUFFIX, _MASK_SUFFIX))
+        if _METADATA not in paths:
+            logger.warning(f"Sen1Floods11: no {_METADATA} found beside the chips, so their dates are None.")
+        dates = _read_dates(paths[_METADATA]) if _METADATA in paths else {}
         rows = {}
         for split, path in lists.items():
-            ids = parse_id_list(_read_text(path), _LIST_SUFFIXES)
+            ids = read_ids(path, _LIST_SUFFIXES)
             check_ids(ids, {"image": images, "mask": masks}, f"split {split} ({path})")
-            rows[split] = [_row(chip, images[chip], masks[chip], dates) for chip in ids]
+            rows[split] = _pair(ids, images, masks, dates)
         return rows
 
-    def _remote_rows(self, dl_manager: Any) -> dict[str, list[dict[str, Any]]]:
-        base = self.config.base_url.rstrip("/")
-        with explained_bucket_errors("the files of Sen1Floods11 (v1.1)", base):
-            return self._fetched_rows(dl_manager, base)
 
-    def _fetched_rows(self, dl_manager: Any, base: str) -> dict[str, list[dict[str, Any]]]:
-        lists = {
-            split: f"{base}/v1.1/splits/flood_handlabeled/flood_{name}_data.csv" for split, name in _LISTS.items()
-        }
-        texts = dl_manager.download({**lists, _METADATA: f"{base}/v1.1/{_METADATA}"})
-        dates = _read_dates(texts.pop(_METADATA))
-        ids = {split: parse_id_list(_read_text(path), _LIST_SUFFIXES) for split, path in texts.items()}
-        chips = [chip for split in ids.values() for chip in split]
-        kinds = {kind: {chip: f"{base}/{place.format(chip)}" for chip in chips} for kind, place in _REMOTE.items()}
-        files = dl_manager.download(kinds)
-        if not dl_manager.is_streaming:
-            verify_bucket_digests({kinds[kind][chip]: files[kind][chip] for kind in kinds for chip in chips})
-        return {
-            split: [_row(chip, files["image"][chip], files["mask"][chip], dates) for chip in names]
-            for split, names in ids.items()
-        }
+def _pair(
+    ids: list[str], images: Mapping[str, str], masks: Mapping[str, str], dates: Mapping[str, str | None]
+) -> list[ChipRow]:
+    """Make rows of chips; the part of an id before its number is the event, whose date they share."""
+    events = {chip: _simplify_event(chip.rpartition("_")[0]) for chip in ids}
+    days = {chip: dates.get(_EVENT_NAMES.get(event, event)) for chip, event in events.items()}
+    return [{"image": images[chip], "mask": masks[chip], "id": chip, "date": days[chip]} for chip in ids]
 
 
-def _by_name(paths: Mapping[str, str], data_dir: str) -> dict[str, str]:
-    """Indexes the files of the data set by file name, wherever they lie."""
-    named: dict[str, str] = {}
-    for relative, path in paths.items():
-        name = relative.rsplit("/", 1)[-1]
-        wanted = name.endswith((_IMAGE_SUFFIX, _MASK_SUFFIX)) or name == _METADATA or _LIST_NAME.fullmatch(name)
-        if wanted and name in named:
-            raise ValueError(
-                f"{data_dir}: expected one file named {name}, found {named[name]} and {path}. Point data_dir at "
-                "one of them."
-            )
-        if wanted:
-            named[name] = path
-    return named
-
-
-def _find_list(paths: Mapping[str, str], name: str) -> str | None:
-    candidates = (paths.get(f"flood_{name}_data{ending}") for ending in (".csv", ".txt"))
-    return next((path for path in candidates if path is not None), None)
-
-
-def _row(chip: str, image: str, mask: str, dates: Mapping[str, str]) -> dict[str, Any]:
-    event = _event_key(chip.rpartition("_")[0])
-    return {"image": image, "mask": mask, "id": chip, "date": dates.get(_EVENT_NAMES.get(event, event))}
-
-
-def _event_key(name: str) -> str:
+def _simplify_event(name: str) -> str:
+    """Write the name of an event in the form that metadata and ids share."""
     return re.sub(r"[^a-z]", "", name.lower())
 
 
-def _read_text(path: str) -> str:
-    """Reads a small local or, in a stream, remote file."""
-    with xopen(path, "rb", download_config=DownloadConfig()) as file:
-        return decode_text(file.read(), path)
-
-
-def _read_dates(path: str | None) -> dict[str, str]:
-    """Reads the day of the Sentinel-2 image of each event, as ISO text."""
-    if path is None:
-        logger.warning(f"Sen1Floods11: no {_METADATA} found beside the chips, so their dates are None.")
-        return {}
+def _read_dates(path: str) -> dict[str, str | None]:
+    """Read the day of the Sentinel-2 image of each event, as ISO text."""
     try:
-        events = [feature["properties"] for feature in json.loads(_read_text(path))["features"]]
-        return {_event_key(event["location"]): _iso_day(event["s2_date"]) for event in events if event.get("s2_date")}
+        events = [feature["properties"] for feature in json.loads(read_text(path))["features"]]
+        return {
+            _simplify_event(event["location"]): read_day(event["s2_date"], path)
+            for event in events
+            if event.get("s2_date")
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected features with properties location and s2_date (YYYY/MM/DD), found {error!r}. "
             f"Download {_METADATA} again, or remove it to go without dates."
         ) from error
-
-
-def _iso_day(text: str) -> str:
-    return datetime.strptime(text.replace("-", "/"), "%Y/%m/%d").date().isoformat()

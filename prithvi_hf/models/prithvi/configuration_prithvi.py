@@ -7,12 +7,14 @@ of every field would be off without a word.
 
 import math
 import re
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .remote_code_prithvi import without_remote_code
+from .decode_heads_prithvi import HEADS, NECKS
+from .loss_prithvi import LOSSES
+from .remote_code_prithvi import CODE_KEYS, without_remote_code
 
 
 PRITHVI_BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
@@ -30,7 +32,7 @@ class PrithviConfig(PreTrainedConfig):
 
     Args:
         image_size (`int` or `list[int]`, defaults to 224): Height and width in pixels that the position table is
-            made for; also the default window of sliding-window inference. Other sizes interpolate the table.
+            made for; also the default tile of sliding-window inference. Other sizes interpolate the table.
         patch_size (`int` or `list[int]`, defaults to `[1, 16, 16]`): Frames, rows and columns of one token. An
             `int` stands for `[1, n, n]`.
         num_frames (`int`, defaults to 3): Number of dates in one input. A multiple of `patch_size[0]`.
@@ -48,17 +50,18 @@ class PrithviConfig(PreTrainedConfig):
         hidden_dropout_prob (`float`, defaults to 0.0): Dropout after the embeddings and inside each layer, 0 to 1.
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of the attention weights, 0 to 1.
         initializer_range (`float`, defaults to 0.02): Standard deviation of a fresh class token.
-        neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map and enlarges it 16 times:
+        neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map and upsamples it 16 times:
             `"conv_transpose"`, two pairs of transposed convolutions of one width; or `"geospatial"`, four times a
             transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost.
         neck_hidden_size (`int`, *optional*): Channels inside and after the `"conv_transpose"` neck; `None` means
             `hidden_size` times the number of frames of tokens. The `"geospatial"` neck does without it.
-        first_conv_channels (`int`, *optional*): Channels after the first enlargement of the `"geospatial"` neck, which
+        first_conv_channels (`int`, *optional*): Channels after the first upsampling of the `"geospatial"` neck, which
             alone reads this and the next two; `None` means half of `hidden_size` times the number of frames of tokens.
-        channel_reduction_factor (`int`, defaults to 2): What each further enlargement divides the channels by, rounded
+        channel_reduction_factor (`int`, defaults to 2): What each further upsampling divides the channels by, rounded
             down.
-        num_convs_per_upscale (`int`, defaults to 1): 3x3 convolutions after each enlargement.
-        decode_head (`str`, defaults to `"fcn"`): The decode head: `"fcn"`, convolutions and a 1x1 classifier.
+        num_convs_per_upscale (`int`, defaults to 1): 3x3 convolutions after each upsampling.
+        decode_head (`str`, defaults to `"fcn"`): The decode head, a name in the registry `HEADS`: `"fcn"` is
+            convolutions and a 1x1 classifier.
         head_hidden_size (`int`, defaults to 256): Channels of the heads.
         head_num_convs (`int`, defaults to 1): 3x3 convolutions of the decode head.
         use_auxiliary_head (`bool`, defaults to `True`): Whether a second head on the same features adds its loss in
@@ -72,12 +75,12 @@ class PrithviConfig(PreTrainedConfig):
             `"cross_entropy+masked_dice"`, their sum.
         focal_gamma (`float`, defaults to 2.0): How much less well-classified pixels count in the focal loss, at least
             0, which makes it the cross entropy.
-        class_weights (`list[float]`, *optional*): One weight a class, in every loss.
+        class_weights (`list[float]`, *optional*): One weight per class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
-        class_colors (`list[str]`, *optional*): One `"#rrggbb"` a class for maps and pictures.
-        composed_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
+        class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
+        fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
-            but for rounding, several times faster. See `PrithviForSemanticSegmentation.set_composed_upsampling`.
+            but for rounding, several times faster. See `PrithviForSemanticSegmentation.set_fused_upsampling`.
 
     Raises:
         ValueError: A field or a combination of fields does not describe a model; the message names it.
@@ -115,28 +118,30 @@ class PrithviConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     initializer_range: float | int = 0.02
-    neck: Literal["conv_transpose", "geospatial"] = "conv_transpose"
+    neck: str = "conv_transpose"
     neck_hidden_size: int | None = None
     first_conv_channels: int | None = None
     channel_reduction_factor: int = 2
     num_convs_per_upscale: int = 1
-    decode_head: Literal["fcn"] = "fcn"
+    decode_head: str = "fcn"
     head_hidden_size: int = 256
     head_num_convs: int = 1
     use_auxiliary_head: bool = True
     auxiliary_head_num_convs: int = 2
     auxiliary_loss_weight: float | int = 1.0
     classifier_dropout: float | int = 0.1
-    loss: Literal["cross_entropy", "dice", "masked_dice", "focal", "cross_entropy+masked_dice"] = "cross_entropy"
+    loss: str = "cross_entropy"
     focal_gamma: float | int = 2.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
     class_colors: list[str] | tuple[str, ...] | None = None
-    composed_upsampling: bool = True
+    fused_upsampling: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Set labels and the original's names (the base class does), then derive what was left open."""
-        super().__post_init__(**without_remote_code(type(self), kwargs))
+        if not CODE_KEYS.isdisjoint(kwargs):
+            kwargs = without_remote_code(type(self), kwargs)
+        super().__post_init__(**kwargs)
         for name in ("image_size", "patch_size", "bands", "class_weights", "class_colors"):
             if isinstance(getattr(self, name), tuple):  # lists, as a saved configuration is read back
                 setattr(self, name, list(getattr(self, name)))
@@ -145,17 +150,24 @@ class PrithviConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as they are saved; an installed class saves nothing about code on the Hub."""
-        return without_remote_code(type(self), super().to_dict())
+        fields = super().to_dict()
+        return fields if CODE_KEYS.isdisjoint(fields) else without_remote_code(type(self), fields)
 
     @property
     def tubelet_size(self) -> tuple[int, int, int]:
         """Frames, rows and columns of one token, whatever form `patch_size` was given in."""
-        return (1, self.patch_size, self.patch_size) if isinstance(self.patch_size, int) else tuple(self.patch_size)
+        if isinstance(self.patch_size, int):
+            return 1, self.patch_size, self.patch_size
+        frames, rows, columns = self.patch_size
+        return frames, rows, columns
 
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width in pixels, whatever form `image_size` was given in."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        height, width = self.image_size
+        return height, width
 
     @property
     def grid_size(self) -> tuple[int, int, int]:
@@ -172,21 +184,22 @@ class PrithviConfig(PreTrainedConfig):
 
     @property
     def geospatial_neck_channels(self) -> list[int]:
-        """Channels after each of the four enlargements of the `"geospatial"` neck."""
+        """Channels after each of the four upsamplings of the `"geospatial"` neck."""
         first = self.first_conv_channels or self.hidden_size * self.grid_size[0] // 2
         return [first // self.channel_reduction_factor**level for level in range(4)]
 
     def validate_encoder(self) -> None:
-        """Check that whole patches fit the images.
+        """Check that whole patches fit the images, and that there is one distinct name per channel.
 
         What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
         does: its own tests of a configuration take any width.
         """
-        if len(self.tubelet_size) != 3 or min(self.tubelet_size) < 1:
+        patch = [1, self.patch_size, self.patch_size] if isinstance(self.patch_size, int) else self.patch_size
+        if len(patch) != 3 or min(patch) < 1:
             raise ValueError(
                 f"patch_size must be three positive numbers (frames, rows, columns), got {self.patch_size}."
             )
-        if len(self.frame_size) != 2 or min(self.grid_size) < 1:
+        if (not isinstance(self.image_size, int) and len(self.image_size) != 2) or min(self.grid_size) < 1:
             raise ValueError(
                 f"image_size {self.image_size} with {self.num_frames} frame(s) must hold at least one patch of "
                 f"{self.tubelet_size}."
@@ -195,19 +208,17 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(
                 f"num_frames ({self.num_frames}) must be a multiple of patch_size[0] ({self.tubelet_size[0]})."
             )
-
-    def validate_bands(self) -> None:
-        """Check that there is one distinct name a channel."""
-        if self.bands is None:
-            return
-        if len(self.bands) != self.num_channels or len(set(self.bands)) != len(self.bands):
+        if self.bands is not None and not len(self.bands) == len(set(self.bands)) == self.num_channels:
             raise ValueError(
                 f"bands must be {self.num_channels} distinct names (num_channels), got {len(self.bands)}: "
                 f"{list(self.bands)}."
             )
 
-    def validate_heads(self) -> None:
-        """Check the sizes of neck and heads."""
+    def validate_segmentation(self) -> None:
+        """Check neck, heads, loss and classes."""
+        for name, registry in (("neck", NECKS), ("decode_head", HEADS), ("loss", LOSSES)):
+            if getattr(self, name) not in registry:
+                raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
         for name in (
             *("head_num_convs", "auxiliary_head_num_convs", "head_hidden_size"),
             *("channel_reduction_factor", "num_convs_per_upscale"),
@@ -223,25 +234,16 @@ class PrithviConfig(PreTrainedConfig):
                 f"channel_reduction_factor ({self.channel_reduction_factor}) must leave at least one channel, got "
                 f"{self.geospatial_neck_channels}."
             )
-
-    def validate_loss(self) -> None:
-        """Check the parameters of the loss."""
         if not 0 <= self.focal_gamma < math.inf:
             raise ValueError(f"focal_gamma must be a finite number of at least 0, got {self.focal_gamma}.")
-
-    def validate_classes(self) -> None:
-        """Check that weights and colours, where given, are one a class."""
         for name in ("class_weights", "class_colors"):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_labels:
                 raise ValueError(
-                    f"{name} must have one entry a class ({self.num_labels}), got {len(values)}: {values}."
+                    f"{name} must have one entry per class ({self.num_labels}), got {len(values)}: {values}."
                 )
         if self.class_weights is not None and (min(self.class_weights) < 0 or sum(self.class_weights) == 0):
             raise ValueError(f"class_weights must not be negative nor all zero, got {self.class_weights}.")
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
-
-
-__all__ = ["PRITHVI_BANDS", "PrithviConfig"]

@@ -1,14 +1,20 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What turns the encoder's tokens into class scores: the necks and the heads of hls-foundation-os."""
+"""Necks and decode heads, which turn the encoder's tokens into class scores, and their registries `NECKS`, `HEADS`.
+
+The configuration reads the names of both registries, so this module knows it as a type only.
+"""
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from .configuration_prithvi import PrithviConfig
+
+if TYPE_CHECKING:
+    from .configuration_prithvi import PrithviConfig
 
 
 class PrithviChannelNorm(nn.LayerNorm):
@@ -31,7 +37,7 @@ class PrithviChannelNorm(nn.LayerNorm):
 
 
 class PrithviUpsampleBlock(nn.Module):
-    """Enlarges a map four times: transposed convolution, normalisation, GELU, transposed convolution."""
+    """Upsample a map four times: transposed convolution, normalisation, GELU, transposed convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -47,7 +53,7 @@ class PrithviUpsampleBlock(nn.Module):
 
 
 class PrithviTokenUpsampler(nn.Module):
-    """Lays the tokens out as a map and enlarges it 16 times by its blocks; what both necks are.
+    """Lay the tokens out as a map and upsample it 16 times by the blocks; the base of both necks.
 
     The frames become channels in the order channel-major, frame-minor: channel `c * T + t`. terratorch uses the
     opposite order; published checkpoints of the first generation rely on this one.
@@ -58,15 +64,9 @@ class PrithviTokenUpsampler(nn.Module):
         self.upsample_blocks = nn.ModuleList(upsample_blocks)
 
     def forward(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
-        """Turn tokens into a map.
+        """Map tokens `(B, 1 + frames * rows * columns, hidden_size)`, class token first, and their rows and columns.
 
-        Args:
-            tokens (`torch.Tensor` of shape `(batch_size, 1 + frames * rows * columns, hidden_size)`): The encoder's
-                last hidden state, class token first.
-            grid_size (`tuple[int, int]`): Rows and columns of tokens.
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, neck_output_size, 16 * rows, 16 * columns)`.
+        The result is `(B, neck_output_size, 16 * rows, 16 * columns)`.
         """
         features = tokens[:, 1:].transpose(1, 2)  # (B, E, T h w), without the class token
         features = features.reshape(tokens.shape[0], -1, *grid_size)  # (B, E T, h, w)
@@ -76,9 +76,9 @@ class PrithviTokenUpsampler(nn.Module):
 
 
 class PrithviNeck(PrithviTokenUpsampler):
-    """Two blocks of one width, each of which enlarges the map four times (`ConvTransformerTokensToEmbeddingNeck`)."""
+    """Two blocks of one width, each of which upsamples the map four times (`ConvTransformerTokensToEmbeddingNeck`)."""
 
-    def __init__(self, config: PrithviConfig) -> None:
+    def __init__(self, config: "PrithviConfig") -> None:
         widths = [config.hidden_size * config.grid_size[0], config.neck_output_size, config.neck_output_size]
         super().__init__(PrithviUpsampleBlock(*channels) for channels in pairwise(widths))
 
@@ -98,7 +98,7 @@ class PrithviConvLayer(nn.Module):
 
 
 class PrithviGeospatialUpsampleBlock(nn.Module):
-    """Enlarges a map twice: transposed convolution, then 3x3 convolutions with batch normalisation and ReLU."""
+    """Upsample a map twice: transposed convolution, then 3x3 convolutions with batch normalisation and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, num_convs: int) -> None:
         super().__init__()
@@ -114,14 +114,14 @@ class PrithviGeospatialUpsampleBlock(nn.Module):
 
 
 class PrithviGeospatialNeck(PrithviTokenUpsampler):
-    """Four blocks of ever fewer channels, each of which enlarges the map twice (`GeospatialNeck`).
+    """Four blocks of ever fewer channels, each of which upsamples the map twice (`GeospatialNeck`).
 
     Names of the original's tensors, i counting blocks and j the convolutions of each, from 0: `layers.{i}.0` is
     `upsample_blocks.{i}.conv_transpose`, `layers.{i}.{1 + j}.0` is `upsample_blocks.{i}.layers.{j}.convolution`, and
     `layers.{i}.{1 + j}.1` is `upsample_blocks.{i}.layers.{j}.normalization`.
     """
 
-    def __init__(self, config: PrithviConfig) -> None:
+    def __init__(self, config: "PrithviConfig") -> None:
         widths = [config.hidden_size * config.grid_size[0], *config.geospatial_neck_channels]
         super().__init__(
             PrithviGeospatialUpsampleBlock(*channels, config.num_convs_per_upscale) for channels in pairwise(widths)
@@ -135,14 +135,15 @@ NECKS: dict[str, type[PrithviTokenUpsampler]] = {"conv_transpose": PrithviNeck, 
 class PrithviFCNHead(nn.Module):
     """Fully convolutional head: 3x3 convolutions, channel dropout, 1x1 classifier (mmsegmentation's `FCNHead`)."""
 
-    def __init__(self, config: PrithviConfig, num_convs: int) -> None:
+    def __init__(self, config: "PrithviConfig", num_convs: int | None = None) -> None:
         super().__init__()
+        num_convs = config.head_num_convs if num_convs is None else num_convs
         widths = [config.neck_output_size] + [config.head_hidden_size] * num_convs
         self.layers = nn.ModuleList(
             PrithviConvLayer(in_channels, out_channels) for in_channels, out_channels in pairwise(widths)
         )
         self.dropout = nn.Dropout2d(config.classifier_dropout)
-        self.classifier = nn.Conv2d(config.head_hidden_size, config.num_labels, kernel_size=1)
+        self.classifier = nn.Conv2d(config.head_hidden_size, cast(int, config.num_labels), kernel_size=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map `(B, neck_output_size, H, W)` to logits `(B, num_labels, H, W)`."""
@@ -151,4 +152,9 @@ class PrithviFCNHead(nn.Module):
         return self.classifier(self.dropout(features))
 
 
-__all__ = ["NECKS", "PrithviFCNHead", "PrithviGeospatialNeck", "PrithviNeck"]
+HEADS: dict[str, type[nn.Module]] = {"fcn": PrithviFCNHead}
+"""Class of each value of `PrithviConfig.decode_head`.
+
+Another head is a class and a line here: it is made from a `PrithviConfig` and maps `(B, neck_output_size, H, W)` to
+logits `(B, num_labels, H, W)`.
+"""

@@ -1,7 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Image processor of the Prithvi models: bands, nodata, scale, statistics, frames, labels and post-processing.
 
-Arrays and rasters come in as they lie in the file; `pixel_values` (batch_size, num_channels, num_frames, height,
+Arrays and rasters come in as they are in the file; `pixel_values` (batch_size, num_channels, num_frames, height,
 width) and `labels` (batch_size, height, width) come out. Everything that the model was trained with is an attribute,
 saved in `preprocessor_config.json`, so that inference applies what training applied, once. Neither Pillow nor
 torchvision is needed.
@@ -10,76 +10,53 @@ torchvision is needed.
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .labels_prithvi import (
-    labels_of,
-    mask_name,
-    read_labels,
-    read_mask,
-)
+from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
+    Image,
     ImageValues,
+    Pixels,
     ReadImage,
     UnitsWarning,
+    describe_units_problem,
     find_nodata,
+    find_used_bands,
     is_raster,
-    name_of,
+    name_image,
     normalize_file_values,
     read_frames,
     replacement_changes_nothing,
     scale_and_normalize,
-    units_problem,
-    used_bands,
 )
 from .processor_options_prithvi import (
-    band_names_an_image,
-    check_consistency,
-    clean_option,
-    one_an_image,
-    reject,
+    CALL_OPTION_NAMES,
+    OPTION_NAMES,
+    CallOptions,
+    Number,
+    ProcessorOptions,
     to_json_number,
+    update_options,
 )
-from .remote_code_prithvi import RemoteCodeMixin, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
 
 
-_SHARED_OPTIONS = {"do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"}
-_CALL_OPTIONS = {"band_names", "file_nodata", "return_nodata_mask", "names", "return_tensors"}
-_MAY_BE_NONE = {"band_indices", "nodata_value", "ignore_values", "num_labels"} | _CALL_OPTIONS
-# Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused rather than left
-# undone.
-_OPTIONS_OF_OTHERS = set(ImagesKwargs.__annotations__) - _SHARED_OPTIONS - _CALL_OPTIONS
+# Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
+_OPTIONS_OF_OTHERS = set(ImagesKwargs.__annotations__) - set(OPTION_NAMES) - set(CALL_OPTION_NAMES)
 _SERVICE_KEYS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
 _UNITS_OPTIONS = ("bands", "do_rescale", "rescale_factor", "rescale_offset", "image_mean", "image_std")
+_DEFAULTS = ProcessorOptions()
 
 
 class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
-    """Options of `PrithviImageProcessor`, which documents them, and of a single call.
-
-    Attributes:
-        bands (`list[str]`): names of the bands that the model takes.
-        band_indices (`list[int]`, *optional*): positions of `bands` in files without band descriptions.
-        num_frames (`int`): number of dates of an image.
-        frame_order (`str`): `"time_major"` or `"original_crop"`.
-        rescale_offset (`float`): added after the multiplication with `rescale_factor`.
-        nodata_value (`float` or `list[float]`, *optional*): values that mean "no data".
-        nodata_replacement (`float`): what stands for missing values.
-        nodata_rule (`str`): `"all"` or `"any"`.
-        ignore_values (`list[int]`, *optional*): mask values that are no classes.
-        do_reduce_labels (`bool`): whether classes are counted from 1 in the masks.
-        num_labels (`int`, *optional*): number of classes.
-        mask_nodata_labels (`bool`): whether nodata pixels are ignored in the labels.
-        band_names (`list`, *optional*): of a call: band descriptions in place of the file's own.
-        file_nodata (`float` or `list`, *optional*): of a call: nodata tag of images that carry none.
-        return_nodata_mask (`bool`): of a call: whether to return `nodata_mask`.
-        names (`str` or `list[str]`, *optional*): of a call: what messages call the images.
-    """
+    """Options of `PrithviImageProcessor` and, the last five, of a single call; the class documents them."""
 
     bands: list[str]
     band_indices: list[int] | None
@@ -100,13 +77,13 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
-    r"""Prepares multispectral images and masks for the Prithvi models.
+    r"""Prepare multispectral images and masks for the Prithvi models.
 
     One image is an array or tensor (num_channels, height, width) or (num_channels, num_frames, height, width),
     or a raster (an object with `read`, `read_nodata_mask`, `shape`, `count`, `descriptions`, `nodata` and `name`, such
-    as `prithvi_hf.data.geotiff.GeoTiffRaster`), or a tuple or inner list of frames, each an array (num_channels,
-    height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the needed bands
-    are read.
+    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or a tuple or inner list of frames, each an array
+    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the
+    needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
     Landsat 8/9. A file without descriptions is taken in order when it has `len(bands)` bands, and by `band_indices`
@@ -164,136 +141,104 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     valid_kwargs = PrithviImageProcessorKwargs
     model_input_names = ["pixel_values"]
 
-    bands = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
-    band_indices = None
-    num_frames = 1
-    frame_order = "time_major"
-    do_rescale = True
-    rescale_factor = 1.0
-    rescale_offset = 0.0
-    do_normalize = True
-    image_mean = [775.0, 1081.0, 1229.0, 2497.0, 2204.0, 1611.0]
-    image_std = [1282.0, 1270.0, 1399.0, 1368.0, 1292.0, 1155.0]
-    nodata_value = None
-    nodata_replacement = 0.0
-    nodata_rule = "all"
-    ignore_values = None
-    do_reduce_labels = False
-    num_labels = None
-    mask_nodata_labels = False
+    # As attributes of the class too, as in every image processor of transformers, so that a subclass may set its own.
+    bands: list[str] = _DEFAULTS.bands
+    band_indices: list[int] | None = _DEFAULTS.band_indices
+    num_frames: int = _DEFAULTS.num_frames
+    frame_order: str = _DEFAULTS.frame_order
+    do_rescale: bool = _DEFAULTS.do_rescale
+    rescale_factor: Number = _DEFAULTS.rescale_factor
+    rescale_offset: Number = _DEFAULTS.rescale_offset
+    do_normalize: bool = _DEFAULTS.do_normalize
+    image_mean: list[Number] = _DEFAULTS.image_mean
+    image_std: list[Number] = _DEFAULTS.image_std
+    nodata_value: Number | list[Number] | None = _DEFAULTS.nodata_value
+    nodata_replacement: Number = _DEFAULTS.nodata_replacement
+    nodata_rule: str = _DEFAULTS.nodata_rule
+    ignore_values: list[int] | None = _DEFAULTS.ignore_values
+    do_reduce_labels: bool = _DEFAULTS.do_reduce_labels
+    num_labels: int | None = _DEFAULTS.num_labels
+    mask_nodata_labels: bool = _DEFAULTS.mask_nodata_labels
 
     def __init__(self, **kwargs: Unpack[PrithviImageProcessorKwargs]) -> None:
-        service = {key: kwargs.pop(key, None) for key in _SERVICE_KEYS}
+        given: dict[str, Any] = dict(kwargs)
+        service = {key: given.pop(key, None) for key in _SERVICE_KEYS}
         super().__init__()
         if service["auto_map"] is not None:
             self.auto_map = service["auto_map"]
-        self._set_attributes(**kwargs)
-
-    # ------------------------------------------------------------------ options
+        only_calls = sorted(set(CALL_OPTION_NAMES) & set(given))
+        if only_calls:
+            raise TypeError(f"{', '.join(only_calls)}: expected in a call, found in the constructor of the processor")
+        own = {name: getattr(type(self), name) for name in OPTION_NAMES}
+        options = update_options(_DEFAULTS, own | self._drop_options_of_others(given))
+        for name in OPTION_NAMES:
+            setattr(self, name, getattr(options, name))
+        self._units_warned: dict[str, object] = {}
+        self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
 
     @classmethod
     def option_names(cls) -> list[str]:
         """Names of the options that are attributes and are saved in `preprocessor_config.json`."""
-        return [name for name in cls.valid_kwargs.__annotations__ if name not in _OPTIONS_OF_OTHERS | _CALL_OPTIONS]
+        return list(OPTION_NAMES)
 
-    def _set_attributes(self, **kwargs: Any) -> None:
-        only_calls = sorted(_CALL_OPTIONS & set(kwargs))
-        if only_calls:
-            raise TypeError(f"{', '.join(only_calls)}: expected in a call, found in the constructor of the processor")
-        given = self._clean_options(kwargs)
-        options = {name: deepcopy(given.get(name, getattr(type(self), name))) for name in self.option_names()}
-        options = self._standardize_kwargs(**options)
-        check_consistency(options)
-        for name, value in options.items():
-            setattr(self, name, value)
-        self._valid_kwargs_names = list(self.valid_kwargs.__annotations__)
-        self._units_warned: dict[str, object] = {}
-        self._option_names = tuple(self.option_names())
-        self._last_options: dict[str, Any] | None = None
+    def checked_options(self) -> ProcessorOptions:
+        """Return the processor's own options; they are checked when they are not those of the last time."""
+        values = {name: getattr(self, name) for name in OPTION_NAMES}
+        if self._checked is None or values != self._checked[0]:
+            self._checked = (deepcopy(values), update_options(_DEFAULTS, values))  # lists may be changed in place
+        return self._checked[1]
 
-    def _clean_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options in their saved form. None stays where it is a choice, and elsewhere leaves the option as it is."""
-        unknown = sorted(set(options) - set(self.valid_kwargs.__annotations__))
+    def _drop_options_of_others(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Refuse unknown options and those of photographs, unless these are off; they are left out then."""
+        unknown = sorted(set(given) - set(self.valid_kwargs.__annotations__))
         if unknown:
             raise TypeError(
                 f"{type(self).__name__}: unknown option {', '.join(unknown)}; expected some of "
-                f"{', '.join(self.option_names())}"
+                f"{', '.join(OPTION_NAMES)}"
             )
-        others = sorted(name for name in _OPTIONS_OF_OTHERS & set(options) if options[name] not in (None, False))
-        if others:
+        others = _OPTIONS_OF_OTHERS & set(given)
+        wanted = sorted(name for name in others if given[name] not in (None, False))
+        if wanted:
             raise ValueError(
                 f"{type(self).__name__}: expected no resizing, cropping, padding or conversion, found "
-                f"{', '.join(others)}. Remedy: leave the option out, and crop or pad before the processor."
+                f"{', '.join(wanted)}. Remedy: leave the option out, and crop or pad before the processor."
             )
-        return {
-            name: clean_option(name, value)
-            for name, value in options.items()
-            if name not in _OPTIONS_OF_OTHERS and (value is not None or name in _MAY_BE_NONE)
-        }
-
-    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
-        """One number for all bands becomes a list; lists stay lists, so that saving and loading gives the same."""
-        for name in ("image_mean", "image_std"):
-            if isinstance(kwargs[name], float):
-                kwargs[name] = [kwargs[name]] * len(kwargs["bands"])
-        return kwargs
-
-    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        check_consistency(kwargs)
+        return {name: value for name, value in given.items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
-        """The processor as a dictionary that JSON holds without loss: a nodata value of NaN is written as `"nan"`.
+        """Return the processor as a dictionary that JSON holds without loss: a nodata value of NaN is `"nan"`.
 
         Returns:
             Every option, `image_processor_type` and, for a processor with code on the Hub, `auto_map`.
         """
-        output = {name: deepcopy(getattr(self, name)) for name in self.option_names()}
+        output = {name: deepcopy(getattr(self, name)) for name in OPTION_NAMES}
         output["nodata_value"] = to_json_number(output["nodata_value"])
         output["image_processor_type"] = type(self).__name__
         if getattr(self, "auto_map", None) is not None:
             output["auto_map"] = deepcopy(self.auto_map)
-        return without_remote_code(type(self), output)
-
-    # ------------------------------------------------------------------ bands
-
-    def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
-        """Finds the processor's `bands` in a file.
-
-        Args:
-            descriptions: the file's band descriptions, one a band, or None where it has none.
-            count: number of bands in the file.
-            name: the file, for messages.
-
-        Returns:
-            0-based positions to read, in the order of `bands`; all positions for a file that stacks `num_frames`
-            dates.
-
-        Raises:
-            ValueError: bands are missing or ambiguous; the message lists expected and found.
-        """
-        options = {"bands": self.bands, "band_indices": self.band_indices, "names": name}
-        return used_bands(descriptions, count, options, self.num_frames)[0]
-
-    # ------------------------------------------------------------------ images and masks to tensors
+        return output if CODE_KEYS.isdisjoint(output) else without_remote_code(type(self), output)
 
     def preprocess(
-        self, images: Any, segmentation_maps: Any = None, **kwargs: Unpack[PrithviImageProcessorKwargs]
+        self,
+        images: Image | Sequence[Image],
+        segmentation_maps: Pixels | Sequence[Pixels] | None = None,
+        **kwargs: Unpack[PrithviImageProcessorKwargs],
     ) -> BatchFeature:
-        """Prepares one image or a batch, with or without masks.
+        """Prepare one image or a batch, with or without masks.
 
         Args:
             images: one image, or a list (or 5-D array) of images; see the class for what an image is.
-            segmentation_maps: one mask an image, or None: arrays (height, width) or (1, height, width), or rasters of
+            segmentation_maps: one mask per image, or None: arrays (height, width) or (1, height, width), or rasters of
                 one band. Values are class numbers; floats must be whole; NaN and -100 are ignored.
             **kwargs: any option of the class, for this call only, and
 
                 - `band_names`: band descriptions of arrays, or in place of the files' own: one list for all images, or
-                  one list an image;
+                  one list per image;
                 - `file_nodata`: nodata tag of images that carry none, such as arrays: one number for all, or a list
-                  with one entry an image;
+                  with one entry per image;
                 - `return_nodata_mask`: whether to return `nodata_mask`;
                 - `names`: what messages call the images: a text for a single image, else a list;
-                - `return_tensors`: `"pt"` or `"np"` stack the batch; None gives lists with one tensor an image, which
+                - `return_tensors`: `"pt"` or `"np"` stack the batch; None gives lists with one tensor per image, which
                   may differ in size.
 
         Returns:
@@ -304,132 +249,41 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         Raises:
             ValueError: an image or a mask does not fit the options or the other images; the message says what was
                 expected, what was found and what to do.
-            TypeError: an unknown option, or an object that is no image.
+            TypeError: an unknown option, or an object that is not an image.
         """
-        of_a_call = {name: value for name, value in kwargs.items() if name in _CALL_OPTIONS}
-        if len(of_a_call) < len(kwargs):
-            return super().preprocess(images, segmentation_maps, **self._clean_options(kwargs))
+        given = self._drop_options_of_others(kwargs)
+        call = update_options(CallOptions(), {name: given.pop(name) for name in CALL_OPTION_NAMES if name in given})
         # The usual call sets no option of the class: checking them all again would take longer than the work.
-        options = {**self.checked_options(), **dict.fromkeys(_CALL_OPTIONS), **self._clean_options(of_a_call)}
-        return self._preprocess_image_like_inputs(images, segmentation_maps, **options)
-
-    def checked_options(self) -> dict[str, Any]:
-        """The processor's own options by name; checked when they are not those of the last time."""
-        options = {name: getattr(self, name) for name in self._option_names}
-        if options != self._last_options:
-            checked = self._standardize_kwargs(**options)
-            self._validate_preprocess_kwargs(**checked)
-            self._last_options = deepcopy(checked)  # the lists of `options` may be changed in place
-            return checked
-        return options
-
-    def _preprocess_image_like_inputs(
-        self, images: Any, segmentation_maps: Any = None, **options: Any
-    ) -> BatchFeature:
-        batch = _as_batch(images)
+        options = update_options(self.checked_options(), given) if given else self.checked_options()
+        # Anything but a list or a 5-D array is one image.
+        is_batch = isinstance(images, list) or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 5)
+        batch = list(cast(Sequence[Image], images)) if is_batch else [cast(Image, images)]
+        if not batch:
+            raise ValueError("images: expected at least one image, found an empty batch")
         maps = [None] * len(batch) if segmentation_maps is None else _as_batch_of_maps(segmentation_maps, len(batch))
-        names = one_an_image("names", options["names"], len(batch), str)
-        tags = one_an_image("file_nodata", options["file_nodata"], len(batch), float)
-        band_names = band_names_an_image(options["band_names"], len(batch))
+        per_image = call.band_names is not None and any(isinstance(item, list) for item in call.band_names)
+        band_names = (
+            _repeat("band_names", call.band_names, len(batch)) if per_image else [call.band_names] * len(batch)
+        )
+        names = _repeat("names", call.names, len(batch))
+        tags = _repeat("file_nodata", call.file_nodata, len(batch))
         data: dict[str, list[torch.Tensor]] = {}
         for i, (image, segmentation_map) in enumerate(zip(batch, maps, strict=True)):
-            own = {"names": names[i] or name_of(image, i), "file_nodata": tags[i], "band_names": band_names[i]}
-            for key, tensor in self._preprocess_one(image, segmentation_map, {**options, **own}).items():
-                data.setdefault(key, []).append(tensor)
-        return BatchFeature(data={key: _stack(key, rows, options["return_tensors"]) for key, rows in data.items()})
-
-    def _preprocess_one(
-        self, image: Any, segmentation_map: Any, options: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor]:
-        frames = read_frames(image, options)
-        missing, nodata_mask = find_nodata(frames, options)
-        self._check_units(frames, missing, options)
-        result = {"pixel_values": torch.from_numpy(scale_and_normalize(frames, missing, options))}
-        if segmentation_map is not None:
-            result["labels"] = torch.from_numpy(read_labels(segmentation_map, nodata_mask, options))
-        if options["return_nodata_mask"]:
-            result["nodata_mask"] = torch.from_numpy(nodata_mask)
-        return result
-
-    def read_image(
-        self, image: Any, segmentation_map: Any = None, check_units: bool = True, labels: np.ndarray | None = None
-    ) -> ReadImage:
-        """Reads one image with its mask, and leaves the scaling until it is known what for: see [`ReadImage`].
-
-        Args:
-            image: one image, see the class.
-            segmentation_map: its mask, as in [`~PrithviImageProcessor.preprocess`].
-            check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`. Without it
-                nodata pixels are only looked for where that changes pixel values or labels.
-            labels: contiguous array of the mask's size to write the labels into, int64 or, with `num_labels`, int16.
-
-        Returns:
-            [`ReadImage`]: `pixel_values()` and `labels` are what a call of the processor gives.
-
-        Raises:
-            ValueError: the image or the mask does not fit the options.
-        """
-        return self.examine(self.open_image(image, segmentation_map), check_units, labels)
-
-    def open_image(self, image: Any, segmentation_map: Any = None) -> ImageValues:
-        """Reads one image with its mask as they are in their files; of rasters in memory nothing is copied.
-
-        Args:
-            image: as in [`~PrithviImageProcessor.read_image`].
-            segmentation_map: as there.
-
-        Raises:
-            ValueError: as there.
-        """
-        of_a_call = {"names": name_of(image, 0), "file_nodata": None, "band_names": None}
-        options = {**self.checked_options(), **of_a_call}
-        frames = read_frames(image, options)
-        if segmentation_map is None:
-            return ImageValues(frames, None, "", None, options)
-        name = mask_name(segmentation_map, options)
-        limits = getattr(segmentation_map, "limits", None)
-        return ImageValues(frames, read_mask(segmentation_map, name), name, limits, options)
-
-    def examine(self, image: ImageValues, check_units: bool = True, labels: np.ndarray | None = None) -> ReadImage:
-        """Finds what is missing in an image and makes the labels: the second half of `read_image`.
-
-        Args:
-            image: an image, or a part of one.
-            check_units: as in [`~PrithviImageProcessor.read_image`].
-            labels: as there.
-
-        Raises:
-            ValueError: as there.
-        """
-        frames, options = image.frames, image.options
-        missing, nodata_mask = [None] * len(frames), None
-        if check_units or options["mask_nodata_labels"] or not self._nothing_missing(image):
+            name = names[i] or name_image(image, i)
+            frames = read_frames(image, options, name, tags[i], band_names[i])
             missing, nodata_mask = find_nodata(frames, options)
-        if check_units:
-            self._check_units(frames, missing, options)
-        if image.mask is not None:
-            size, options = frames[0].values.shape[-2:], {**options, "mask_limits": image.mask_limits}
-            labels = labels_of(image.mask, image.mask_name, size, nodata_mask, options, labels)
-        return ReadImage(frames, missing, nodata_mask, None if image.mask is None else labels, image.options)
-
-    def _nothing_missing(self, image: ImageValues) -> bool:
-        return image.nothing_missing or replacement_changes_nothing(image.frames, image.options)
-
-    def _check_units(self, frames: list[Frame], missing: list[np.ndarray | None], options: Mapping[str, Any]) -> None:
-        """Warns once for each set of options."""
-        key = repr([options[name] for name in _UNITS_OPTIONS])
-        worker = torch.utils.data.get_worker_info()
-        # Every worker process of a DataLoader holds its own copy of the processor: one of them speaks for all.
-        if not options["do_normalize"] or key in self._units_warned or (worker is not None and worker.id != 0):
-            return
-        problem = units_problem(frames, missing, options, options["names"])
-        own = object()
-        # In one step: several threads may read chips with one processor and find the same problem at once.
-        if problem is not None and self._units_warned.setdefault(key, own) is own:
-            warnings.warn(problem, UnitsWarning, stacklevel=2)
+            self.check_units(frames, missing, name, options)
+            values = scale_and_normalize(frames, missing, options)
+            data.setdefault("pixel_values", []).append(torch.from_numpy(values))
+            if segmentation_map is not None:
+                labels = read_labels(segmentation_map, nodata_mask, options, name)
+                data.setdefault("labels", []).append(torch.from_numpy(labels))
+            if call.return_nodata_mask:
+                data.setdefault("nodata_mask", []).append(torch.from_numpy(nodata_mask))
+        return BatchFeature(data={key: _stack(key, rows, call.return_tensors) for key, rows in data.items()})
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
-        """Scales and normalises values that are as in the file, on the device on which they are.
+        """Scale and normalise values that are as in the file, on the device on which they are.
 
         Args:
             file_values: (batch_size, num_channels, num_frames, height, width) of any type, missing values replaced, as
@@ -440,57 +294,117 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         """
         return normalize_file_values(file_values, self.checked_options())
 
-    # ------------------------------------------------------------------ frames
-
-    def read_frames(self, image: Any, name: str | None = None) -> tuple[list[Frame], list[Any], np.ndarray]:
-        """Reads one image up to the point where values are replaced, scaled and normalised.
+    def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
+        """Find the processor's `bands` in a file.
 
         Args:
-            image: one image, see the class.
-            name: what messages call it.
+            descriptions: the file's band descriptions, one per band, or None where it has none.
+            count: number of bands in the file.
+            name: the file, for messages.
+
+        Returns:
+            0-based positions to read, in the order of `bands`; all positions for a file that stacks `num_frames`
+            dates.
+
+        Raises:
+            ValueError: bands are missing or ambiguous; the message lists expected and found.
+        """
+        return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
+
+    def read_frames(
+        self, image: Image, name: str | None = None
+    ) -> tuple[list[Frame], list[np.ndarray | None], np.ndarray]:
+        """Read one image, which messages call `name`, up to where values are replaced, scaled and normalised.
 
         Returns:
             The frames with the values of `bands` as in the file; for each frame the values that are missing, bool
             (num_channels, height, width), or None where none is; and the nodata pixels, bool (height, width).
-
-        Raises:
-            ValueError: the image does not fit the options.
         """
-        options = {option: getattr(self, option) for option in self.option_names()}
-        of_a_call = {"names": name or name_of(image, 0), "file_nodata": None, "band_names": None}
-        frames = read_frames(image, {**options, **of_a_call})
+        options = self.checked_options()
+        frames = read_frames(image, options, name or name_image(image, 0))
         return frames, *find_nodata(frames, options)
 
-    def check_units(self, frames: list[Frame], missing: list[Any], name: str) -> None:
-        """Warns, once for each set of options, where values are plainly in other units than the statistics.
+    def read_image(
+        self,
+        image: Image,
+        segmentation_map: Pixels | None = None,
+        check_units: bool = True,
+        labels: np.ndarray | None = None,
+    ) -> ReadImage:
+        """Read one image with its mask, and leave the scaling until it is known what for: see [`ReadImage`].
 
-        Args:
-            frames: the frames of one image, as `read_frames` returns them.
-            missing: for each frame the values that are missing, likewise.
-            name: what the message calls the image.
+        Its `write_pixel_values()` and `labels` are what a call of the processor gives. Without `check_units` there is
+        no `UnitsWarning`, and nodata pixels are only looked for where that changes pixel values or labels. `labels` is
+        a contiguous array of the mask's size to write them into, int64 or, with `num_labels`, int16.
         """
-        self._check_units(frames, missing, {**self.checked_options(), "names": name})
+        return self.examine(self.open_image(image, segmentation_map), check_units, labels)
+
+    def open_image(self, image: Image, segmentation_map: Pixels | None = None) -> ImageValues:
+        """Read one image with its mask as they are in their files; of rasters in memory nothing is copied."""
+        options, name = self.checked_options(), name_image(image, 0)
+        frames = read_frames(image, options, name)
+        if segmentation_map is None:
+            return ImageValues(frames, None, "", None, options)
+        mask_name = name_mask(segmentation_map, name)
+        limits = getattr(segmentation_map, "limits", None)
+        return ImageValues(frames, read_mask(segmentation_map, mask_name), mask_name, limits, options)
+
+    def examine(self, image: ImageValues, check_units: bool = True, labels: np.ndarray | None = None) -> ReadImage:
+        """Find what is missing in an image, or a part of one, and make the labels: the second half of `read_image`."""
+        frames, options, name = image.frames, image.options, image.frames[0].name
+        missing: list[np.ndarray | None] = [None] * len(frames)
+        nodata_mask = None
+        nothing_missing = image.nothing_missing or replacement_changes_nothing(frames, options)
+        if check_units or options.mask_nodata_labels or not nothing_missing:
+            missing, nodata_mask = find_nodata(frames, options)
+        if check_units:
+            self.check_units(frames, missing, name, options)
+        if image.mask is not None:
+            size = frames[0].values.shape[-2:]
+            labels = make_labels(
+                image.mask, image.mask_name, size, nodata_mask, options, labels, image.mask_limits, name
+            )
+        return ReadImage(frames, missing, nodata_mask, None if image.mask is None else labels, options)
+
+    def check_units(
+        self,
+        frames: Sequence[Frame],
+        missing: Sequence[np.ndarray | None],
+        name: str,
+        options: ProcessorOptions | None = None,
+    ) -> None:
+        """Warn, once for each set of options, where values are plainly in other units than the statistics.
+
+        `frames` and `missing` are as `read_frames` returns them, and `name` is what the message calls the image.
+        """
+        options = self.checked_options() if options is None else options
+        key = repr([getattr(options, option) for option in _UNITS_OPTIONS])
+        worker = torch.utils.data.get_worker_info()
+        # Every worker process of a DataLoader holds its own copy of the processor: one of them speaks for all.
+        if not options.do_normalize or key in self._units_warned or (worker is not None and worker.id != 0):
+            return
+        problem = describe_units_problem(frames, missing, options, name)
+        own = object()
+        # In one step: several threads may read chips with one processor and find the same problem at once.
+        if problem is not None and self._units_warned.setdefault(key, own) is own:
+            warnings.warn(problem, UnitsWarning, stacklevel=2)
 
     def restore_frame_order(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixel values by band and date, whatever `frame_order` the model takes them in; for pictures and figures.
+        """Order the pixel values of one image, (C, T, H, W), by band and date whatever `frame_order` the model takes.
 
-        Args:
-            pixel_values: of one image as this processor returns them, (num_channels, num_frames, height, width).
-
-        Returns:
-            The same values, band c of date t at [c, t]; a view where the memory allows.
+        For pictures and figures: band c of date t is at [c, t]; a view where the memory allows.
         """
         if self.frame_order == "time_major":
             return pixel_values
         channels, frames = pixel_values.shape[:2]
         return pixel_values.reshape(frames, channels, *pixel_values.shape[2:]).transpose(0, 1)
 
-    # ------------------------------------------------------------------ logits to maps
-
     def post_process_semantic_segmentation(
-        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None
+        self,
+        outputs: SemanticSegmenterOutput | Mapping[str, torch.Tensor],
+        target_sizes: Sequence[tuple[int, int]] | torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """Turns logits into maps of class numbers.
+        """Turn logits into maps of class numbers.
 
         Args:
             outputs: model output with `logits` (batch_size, num_labels, height, width).
@@ -498,7 +412,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
                 resized bilinearly first.
 
         Returns:
-            One int64 tensor (height, width) an image, values 0..num_labels-1.
+            One int64 tensor (height, width) per image, values 0..num_labels-1.
 
         Raises:
             ValueError: `target_sizes` does not give one size for each image.
@@ -510,39 +424,44 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if len(sizes) != len(logits) or any(len(size) != 2 for size in sizes):
             raise ValueError(
                 f"target_sizes: expected one (height, width) for each of the {len(logits)} images of the logits, "
-                f"found {len(sizes)}: {sizes}. Remedy: pass a list with one (height, width) an image."
+                f"found {len(sizes)}: {sizes}. Remedy: pass a list with one (height, width) per image."
             )
-        return [_resize_logits(one, size).argmax(dim=0) for one, size in zip(logits, sizes, strict=True)]
+        maps = []
+        for image, size in zip(logits, sizes, strict=True):
+            if tuple(image.shape[-2:]) != size:
+                image = torch.nn.functional.interpolate(
+                    image[None].float(), size=size, mode="bilinear", align_corners=False
+                )[0]
+            maps.append(image.argmax(dim=0))
+        return maps
 
 
-def _as_batch(images: Any) -> list[Any]:
-    """The images of a batch; anything but a list or a 5-D array is one image."""
-    is_batch = isinstance(images, list) or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 5)
-    batch = list(images) if is_batch else [images]
-    if not batch:
-        raise ValueError("images: expected at least one image, found an empty batch")
-    return batch
-
-
-def _as_batch_of_maps(maps: Any, batch_size: int) -> list[Any]:
-    is_array = isinstance(maps, np.ndarray | torch.Tensor)
-    is_single = is_raster(maps) or (is_array and (maps.ndim == 2 or (batch_size == 1 and maps.ndim == 3)))
-    batch = [maps] if is_single else list(maps)
+def _as_batch_of_maps(maps: Pixels | Sequence[Pixels], batch_size: int) -> list[Pixels]:
+    """Give one mask per image."""
+    dimensions = maps.ndim if isinstance(maps, np.ndarray | torch.Tensor) else None
+    is_single = is_raster(maps) or dimensions == 2 or (dimensions == 3 and batch_size == 1)
+    batch = [cast(Pixels, maps)] if is_single else list(cast(Sequence[Pixels], maps))
     if len(batch) != batch_size:
         raise ValueError(
             f"segmentation_maps: expected one mask for each of {batch_size} images, found {len(batch)}. Remedy: pass "
-            "a list with one mask an image."
+            "a list with one mask per image."
         )
     return batch
 
 
-def _stack(key: str, rows: list[torch.Tensor], return_tensors: Any) -> Any:
-    """A batch in the form asked for."""
+def _repeat(option: str, value: Any, batch_size: int) -> list[Any]:
+    """Give one value per image, from one value for all or a list."""
+    if not isinstance(value, list):
+        return [value] * batch_size
+    if len(value) != batch_size:
+        raise ValueError(f"{option}: expected one entry for each of {batch_size} images, found {len(value)}")
+    return value
+
+
+def _stack(key: str, rows: list[torch.Tensor], return_tensors: str | None) -> Any:
+    """Give a batch in the form asked for."""
     if return_tensors is None:
         return rows
-    kind = getattr(return_tensors, "value", return_tensors)
-    if kind not in ("pt", "np"):
-        raise reject("return_tensors", "'pt', 'np' or None", return_tensors)
     sizes = sorted({tuple(row.shape[-2:]) for row in rows})
     if len(sizes) > 1:
         found = ", ".join(f"{height} x {width}" for height, width in sizes)
@@ -551,14 +470,4 @@ def _stack(key: str, rows: list[torch.Tensor], return_tensors: Any) -> Any:
             "them one by one, or use return_tensors=None for lists."
         )
     batch = rows[0][None] if len(rows) == 1 else torch.stack(rows)
-    return batch if kind == "pt" else batch.numpy()
-
-
-def _resize_logits(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    if tuple(logits.shape[-2:]) == size:
-        return logits
-    resized = torch.nn.functional.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)
-    return resized[0]
-
-
-__all__ = ["PrithviImageProcessor", "PrithviImageProcessorKwargs", "UnitsWarning"]
+    return batch if return_tensors == "pt" else batch.numpy()

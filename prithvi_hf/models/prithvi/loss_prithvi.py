@@ -1,9 +1,12 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Segmentation losses, as pure functions of logits and labels.
+"""Segmentation losses, as pure functions of logits and labels, and their registry `LOSSES`.
 
 All of them take logits `(batch_size, num_labels, height, width)` and labels `(batch_size, height, width)`, compute in
 float32 where the logits are of half precision, and return one number.
 """
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -12,15 +15,17 @@ from torch import nn
 _SMOOTH = 1.0
 """Added to numerator and denominator of every Dice ratio: a class that is nowhere then costs 0, not 0/0."""
 
+ClassWeights = Sequence[float] | torch.Tensor | None
+
 
 def cross_entropy_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    class_weights: list[float] | torch.Tensor | None = None,
+    class_weights: ClassWeights = None,
     ignore_index: int = -100,
     num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """Cross entropy, class-weighted, averaged over the *count* of valid pixels.
+    """Compute the cross entropy, class-weighted, averaged over the *count* of valid pixels.
 
     The original (mmsegmentation 0.30 with `avg_non_ignore`) divides the weighted sum by the number of valid pixels
     plus the float32 epsilon. torch's own weighted mean divides by the sum of the weights instead, which gives another
@@ -41,50 +46,40 @@ def cross_entropy_loss(
     logits = _at_least_float32(logits)
     weight = _as_weight(class_weights, logits)
     total = nn.functional.cross_entropy(logits, labels, weight=weight, ignore_index=ignore_index, reduction="sum")
-    return _over_count(total, labels, ignore_index, num_items_in_batch)
+    return _divide_by_count(total, labels, ignore_index, num_items_in_batch)
 
 
 def focal_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    gamma: float = 2.0,
-    class_weights: list[float] | torch.Tensor | None = None,
+    class_weights: ClassWeights = None,
     ignore_index: int = -100,
     num_items_in_batch: torch.Tensor | int | None = None,
+    gamma: float = 2.0,
 ) -> torch.Tensor:
-    """Multi-class focal loss: cross entropy in which a pixel counts `(1 - p)^gamma`, p being its class's probability.
+    """Compute the multi-class focal loss: cross entropy in which a pixel counts `(1 - p)^gamma`.
 
-    Pixels that are already right lose their say (Lin et al., 2017, with a softmax over the classes). It is averaged
-    over the count of valid pixels as [`cross_entropy_loss`] is, and equals it where gamma is 0.
+    p is the probability of the pixel's class, so pixels that are already right count little (Lin et al., 2017, with a
+    softmax over the classes). It is averaged over the count of valid pixels as [`cross_entropy_loss`] is, and equals
+    it where gamma is 0.
 
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Unnormalised scores.
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
-        gamma (`float`, defaults to 2.0): How much less well-classified pixels count, at least 0.
-        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
-        ignore_index (`int`, defaults to -100): The label that does not count.
-        num_items_in_batch (`torch.Tensor` or `int`, *optional*): As in [`cross_entropy_loss`].
-
-    Returns:
-        `torch.Tensor` of shape `()`, in float32 or wider; 0 where no pixel is valid.
+    The arguments are those of [`cross_entropy_loss`], and `gamma`, at least 0: how much less well-classified pixels
+    count.
     """
     log_probabilities = nn.functional.log_softmax(_at_least_float32(logits), dim=1)
-    weight = _as_weight(class_weights, log_probabilities)
-    options = {"ignore_index": ignore_index, "reduction": "none"}
-    plain = nn.functional.nll_loss(log_probabilities, labels, **options)  # (B, H, W), 0 where ignored
-    weighted = nn.functional.nll_loss(log_probabilities, labels, weight, **options)
+    plain, weighted = (  # (B, H, W), 0 where ignored
+        nn.functional.nll_loss(log_probabilities, labels, weight, ignore_index=ignore_index, reduction="none")
+        for weight in (None, _as_weight(class_weights, log_probabilities))
+    )
     # 1 - p without cancellation; kept off 0, where a power below one has no derivative.
     missing = (-torch.expm1(-plain)).clamp(min=torch.finfo(plain.dtype).tiny)
-    return _over_count((missing**gamma * weighted).sum(), labels, ignore_index, num_items_in_batch)
+    return _divide_by_count((missing**gamma * weighted).sum(), labels, ignore_index, num_items_in_batch)
 
 
 def dice_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    class_weights: list[float] | torch.Tensor | None = None,
-    ignore_index: int = -100,
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: ClassWeights = None, ignore_index: int = -100
 ) -> torch.Tensor:
-    r"""The original's Dice loss (`DiceLoss` of mmsegmentation 0.30), with its treatment of ignored pixels.
+    r"""Compute the original's Dice loss (`DiceLoss` of mmsegmentation 0.30), with its treatment of ignored pixels.
 
     For an image and a class c with probabilities p and one-hot labels t it is
 
@@ -102,66 +97,81 @@ def dice_loss(
 
     [`masked_dice_loss`] has neither and is the one to choose for a new model.
 
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Unnormalised scores.
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
-        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
-        ignore_index (`int`, defaults to -100): The label of ignored pixels.
-
-    Returns:
-        `torch.Tensor` of shape `()`, in float32 or wider.
+    The arguments are those of [`cross_entropy_loss`].
     """
     logits = _at_least_float32(logits)
     num_labels = logits.shape[1]
     targets = _one_hot(labels.clamp(0, num_labels - 1), logits)
     valid = (labels != ignore_index).unsqueeze(1)  # (B, 1, H, W)
     per_class = _dice_terms(logits.softmax(dim=1), targets * valid, targets).mean(dim=0)  # (num_labels,)
-    if class_weights is not None:
-        per_class = per_class * _as_weight(class_weights, logits)
+    weight = _as_weight(class_weights, logits)
+    per_class = per_class if weight is None else per_class * weight
     if 0 <= ignore_index < num_labels:
         per_class = per_class[torch.arange(num_labels, device=logits.device) != ignore_index]
     return per_class.sum() / num_labels
 
 
 def masked_dice_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    class_weights: list[float] | torch.Tensor | None = None,
-    ignore_index: int = -100,
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: ClassWeights = None, ignore_index: int = -100
 ) -> torch.Tensor:
-    """Dice loss in which ignored pixels are in no sum: [`dice_loss`] of the valid pixels alone.
+    """Compute a Dice loss in which ignored pixels are in no sum: [`dice_loss`] of the valid pixels alone.
 
     It is averaged over the images that have a valid pixel; the others contribute nothing. The gradient at an ignored
     pixel is exactly 0, whatever the logits are there. A class that an image does not hold costs what probability it
     is given, and 0 where it is given none.
 
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Unnormalised scores.
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
-        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
-        ignore_index (`int`, defaults to -100): The label of ignored pixels.
-
-    Returns:
-        `torch.Tensor` of shape `()`, in float32 or wider; 0 where no pixel is valid.
+    The arguments are those of [`cross_entropy_loss`].
     """
     logits = _at_least_float32(logits)
     valid = (labels != ignore_index).unsqueeze(1)  # (B, 1, H, W)
     probabilities = logits.masked_fill(~valid, 0).softmax(dim=1) * valid  # filled first: 0 times NaN is NaN
     targets = _one_hot(labels.masked_fill(labels == ignore_index, 0), logits) * valid
     per_class = _dice_terms(probabilities, targets, targets)  # (B, num_labels)
-    if class_weights is not None:
-        per_class = per_class * _as_weight(class_weights, logits)
+    weight = _as_weight(class_weights, logits)
+    per_class = per_class if weight is None else per_class * weight
     counts = valid.flatten(1).any(dim=1)  # (B,): images with a valid pixel
     return (per_class.mean(dim=1) * counts).sum() / counts.sum().clamp(min=1)
 
 
-def _dice_terms(probabilities: torch.Tensor, matched: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """One minus the Dice ratio of each image and class, `(batch_size, num_labels)`.
+def cross_entropy_and_masked_dice_loss(
+    logits: torch.Tensor, labels: torch.Tensor, class_weights: ClassWeights = None, ignore_index: int = -100
+) -> torch.Tensor:
+    """Add [`cross_entropy_loss`] and [`masked_dice_loss`], which take the same arguments."""
+    arguments = (logits, labels, class_weights, ignore_index)
+    return cross_entropy_loss(*arguments) + masked_dice_loss(*arguments)
 
-    Args:
-        probabilities (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Probability of each class.
-        matched (`torch.Tensor` of the same shape): One-hot labels as they count in the numerator.
-        targets (`torch.Tensor` of the same shape): One-hot labels as they count in the denominator.
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """One entry of `LOSSES`.
+
+    Attributes:
+        function: Takes logits, labels, `class_weights` and `ignore_index`, and what the next two say.
+        is_sum_over_pixels: Whether it is a sum over pixels divided by their count, so that it takes the Trainer's
+            `num_items_in_batch` for the count.
+        options: Further parameters of the function by the field of `PrithviConfig` that holds each.
+    """
+
+    function: Callable[..., torch.Tensor]
+    is_sum_over_pixels: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+LOSSES: dict[str, SegmentationLoss] = {
+    "cross_entropy": SegmentationLoss(cross_entropy_loss, is_sum_over_pixels=True),
+    "dice": SegmentationLoss(dice_loss),
+    "masked_dice": SegmentationLoss(masked_dice_loss),
+    "focal": SegmentationLoss(focal_loss, is_sum_over_pixels=True, options={"gamma": "focal_gamma"}),
+    "cross_entropy+masked_dice": SegmentationLoss(cross_entropy_and_masked_dice_loss),
+}
+"""The loss of each value of `PrithviConfig.loss`. Another loss is a function and a line here."""
+
+
+def _dice_terms(probabilities: torch.Tensor, matched: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Compute one minus the Dice ratio of each image and class, `(batch_size, num_labels)`.
+
+    All are `(batch_size, num_labels, height, width)`: probabilities, and one-hot labels as they count in the numerator
+    and in the denominator.
     """
     numerator = 2 * (probabilities * matched).sum(dim=(2, 3)) + _SMOOTH
     denominator = (probabilities**2 + targets).sum(dim=(2, 3)) + _SMOOTH
@@ -169,27 +179,24 @@ def _dice_terms(probabilities: torch.Tensor, matched: torch.Tensor, targets: tor
 
 
 def _one_hot(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Classes `(batch_size, height, width)` as zeros and ones in the shape and dtype of the logits."""
+    """Write classes `(batch_size, height, width)` as zeros and ones in the shape and dtype of the logits."""
     return torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), 1.0)
 
 
 def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32: a sum over the pixels of an image needs it."""
+    """Bring half precision to float32: a sum over the pixels of an image needs it."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def _as_weight(class_weights: list[float] | torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor | None:
-    """The class weights on the logits' device, in their dtype."""
+def _as_weight(class_weights: ClassWeights, logits: torch.Tensor) -> torch.Tensor | None:
+    """Bring the class weights to the logits' device and dtype."""
     return None if class_weights is None else torch.as_tensor(class_weights, dtype=logits.dtype, device=logits.device)
 
 
-def _over_count(
+def _divide_by_count(
     total: torch.Tensor, labels: torch.Tensor, ignore_index: int, count: torch.Tensor | int | None
 ) -> torch.Tensor:
-    """A sum over the number of valid pixels, or over a given number; the epsilon makes an empty sum 0."""
+    """Divide a sum by the number of valid pixels, or by a given number; the epsilon makes an empty sum 0."""
     count = (labels != ignore_index).sum() if count is None else count
     count = torch.as_tensor(count, device=total.device).to(total.dtype)
     return total / (count + torch.finfo(torch.float32).eps)
-
-
-__all__ = ["cross_entropy_loss", "dice_loss", "focal_loss", "masked_dice_loss"]

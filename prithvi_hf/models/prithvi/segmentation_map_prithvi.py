@@ -1,33 +1,43 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The way of one scene from its frames to its map, step by step: open, prepare, predict, assemble.
+"""The way of one scene in memory from its frames to its map: open, prepare, predict, assemble.
 
-The pipeline and `prithvi_hf.scenes` both go this way. This file travels to the Hub beside the pipeline, so it works on
-arrays by itself and reaches for GeoTIFF reading and writing only where prithvi_hf is installed.
+The pipeline and the sample pictures of a model card go this way. This file travels to the Hub beside the pipeline, so
+it works on arrays by itself and reaches for GeoTIFF reading and writing only where prithvi_hf is installed.
 """
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
-from .pixel_values_prithvi import GRID_TOLERANCE, largest_shift
-from .sliding_window_prithvi import sliding_window_logits, window_and_stride, window_starts
+from .bands_prithvi import find_band_names
+from .configuration_prithvi import PrithviConfig
+from .image_processing_prithvi import PrithviImageProcessor
+from .pixel_values_prithvi import GRID_TOLERANCE, Raster, largest_shift
+from .sliding_window_prithvi import (
+    check_window_options,
+    evaluation_mode,
+    sliding_window_logits,
+    window_and_stride,
+)
 
 
 NODATA_CLASS = 255
 """Value of pixels without data in a mask; classes are 0 to 254."""
 
-_RGB_SIDE = 1536  # pixels; enough for a quick look, and cheap to make whether or not one is drawn
-_RGB_BANDS = ("RED", "GREEN", "BLUE")
-_RGB_PERCENTILES = (2.0, 98.0)
-_RGB_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
-_MISSING_PACKAGE = "{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
+COLOR_BANDS = ("RED", "GREEN", "BLUE")
+_PICTURE_SIDE = 1536  # pixels; enough for a quick look, and cheap to make whether or not one is drawn
+_COLOR_PERCENTILES = (2.0, 98.0)
+_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
+
+Affine = Any  # affine.Affine, of a package that this file may not name
+Frame = Raster | np.ndarray | torch.Tensor
+FrameSource = Frame | str | os.PathLike | bytes
+"""One frame as a caller gives it: a GeoTIFF (path, its bytes, or a raster), or an array (C, H, W) or (C, T, H, W)."""
 
 
 @dataclass(eq=False, repr=False)
@@ -39,22 +49,22 @@ class SegmentationMap:
         crs: The scene's CRS as rasterio reads it; None for a bare array.
         transform: Affine transform from pixel to CRS coordinates; None for a bare array.
         id2label: Class index to name.
-        class_colors: `"#rrggbb"` a class, or None for default colours.
+        class_colors: `"#rrggbb"` per class, or None for default colours.
         probabilities: (num_labels, H, W) float32, NaN = no data; None where they were not asked for.
-        rgb: (H / s, W / s, 3) uint8 picture of the scene in natural colours, thinned by a whole step s where the scene
-            is large; None where the model's bands have none.
+        rgb: (H / s, W / s, 4) uint8 picture of the scene in natural colours, as `stretch_colors` makes it (red, green,
+            blue, opacity), thinned by a whole step s where the scene is large; None where the model's bands have none.
     """
 
     mask: np.ndarray
-    crs: Any = None
-    transform: Any = None
-    id2label: Mapping[int, str] | None = None
+    crs: object | None = None
+    transform: Affine | None = None
+    id2label: Mapping[int, str] = field(default_factory=dict)
     class_colors: Sequence[str] | None = None
     probabilities: np.ndarray | None = None
     rgb: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.id2label is None:
+        if not self.id2label:
             used = self.mask[self.mask != NODATA_CLASS]
             self.id2label = {index: f"LABEL_{index}" for index in range(int(used.max(initial=0)) + 1)}
 
@@ -107,7 +117,7 @@ class SegmentationMap:
         )
 
     def probabilities_to_geotiff(self, path: str | os.PathLike, *, dtype: str = "float32") -> None:
-        """Write the probabilities as a Cloud-Optimized GeoTIFF with one band a class.
+        """Write the probabilities as a Cloud-Optimized GeoTIFF with one band per class.
 
         Args:
             path: The file to write; an existing one is replaced, and only by a complete one.
@@ -141,7 +151,15 @@ class SegmentationMap:
             from prithvi_hf.outputs.quicklook import write_quicklook
         except ImportError as error:
             raise missing_package("Drawing a quick look", "draw `.mask` with `.class_colors`") from error
-        write_quicklook(path, self.mask, id2label=self.id2label, class_colors=self.class_colors, rgb=self.rgb)
+        write_quicklook(
+            path,
+            self.mask,
+            id2label=self.id2label,
+            class_colors=self.class_colors,
+            rgb=self.rgb,
+            crs=self.crs,
+            transform=self.transform,
+        )
 
 
 @dataclass(eq=False)
@@ -149,60 +167,81 @@ class PreparedScene:
     """A scene as the model takes it, with what its map needs besides.
 
     A plain object on purpose: transformers moves dictionaries and tensors of a pipeline to the accelerator as a whole,
-    and a scene goes there window by window.
-
-    Attributes:
-        pixel_values: (1, C, T, H, W) float32 in host memory.
-        nodata_mask: (H, W) bool, True = no data.
-        crs: CRS of the first frame, or None.
-        transform: Transform of the first frame, or None.
-        rgb: Thinned picture of the last frame as `natural_colors` makes it, or None.
+    and a scene goes there tile by tile.
     """
 
-    pixel_values: torch.Tensor
-    nodata_mask: np.ndarray
-    crs: Any = None
-    transform: Any = None
+    pixel_values: torch.Tensor  # (1, C, T, H, W) float32, in host memory
+    nodata_mask: np.ndarray  # (H, W) bool, True = no data
+    crs: object | None = None
+    transform: Affine | None = None
     rgb: np.ndarray | None = None
 
 
-def open_frames(scene: Any) -> tuple[Any, ...]:
-    """Open the frames of one scene; no pixel is read.
-
-    Args:
-        scene: One frame, or a tuple or list of the frames of one scene in time order. A frame is a GeoTIFF (path, its
-            bytes, or a raster opened before), or an array or tensor (C, H, W); a single one may be (C, T, H, W).
-
-    Returns:
-        The frames: rasters and arrays.
+def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
+    """Open the frames of one scene, given in time order, and check that they are on one grid; no pixel is read.
 
     Raises:
         ImportError: If a file is given and prithvi_hf is not installed.
-        TypeError: If a frame is none of these.
-        ValueError: If there is no frame, a file is no GeoTIFF, or the frames lie on different grids.
+        TypeError: If a frame is none of the things that `FrameSource` names.
+        ValueError: If there is no frame, a file is not a GeoTIFF, or the frames are on different grids.
     """
-    frames = tuple(_open_frame(frame) for frame in (scene if isinstance(scene, tuple | list) else (scene,)))
+    frames: list[Frame] = []
+    for source in scene if isinstance(scene, tuple | list) else (scene,):
+        if isinstance(source, str | os.PathLike | bytes):
+            try:
+                from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+            except ImportError as error:
+                raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
+            frames.append(GeoTiffRaster(content=source) if isinstance(source, bytes) else GeoTiffRaster(source))
+        elif hasattr(source, "shape"):
+            frames.append(source)
+        else:
+            raise TypeError(
+                "A frame is the path or the bytes of a GeoTIFF, an opened raster, or an array (bands, height, width), "
+                f"found {type(source).__name__}. A tuple holds the frames of one scene, a list several scenes."
+            )
     if not frames:
         raise ValueError("A scene has at least one frame, found none.")
-    for frame in frames:
-        _check_georeference(frame)
-    for position, frame in enumerate(frames[1:], start=2):
+    for position, frame in enumerate(frames, start=1):
+        # A map of the pixel grid would lose a place that is given by ground control points.
+        if getattr(frame, "has_ground_control_points", False):
+            raise ValueError(
+                f"Expected {getattr(frame, 'name', 'a frame')} to be on a regular grid, found ground control points "
+                "instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
+            )
         _check_same_grid(frames[0], frame, position)
-    return frames
+    return tuple(frames)
 
 
-def in_model_units(image_processor: Any, frames: Sequence[Any]) -> tuple[Any, ...]:
+def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
+    """Refuse a frame that is elsewhere than the first; arrays are compared by size only."""
+    expected, found = first.shape[-2:], other.shape[-2:]
+    name = getattr(other, "name", None)
+    title = f"Frame {position}" if name is None else f"Frame {position} ({name})"
+    if tuple(expected) != tuple(found):
+        raise ValueError(
+            f"{title} has {found[0]} x {found[1]} pixels, the first {expected[0]} x {expected[1]}: "
+            "bring all frames to one grid."
+        )
+    (crs, transform), (other_crs, other_transform) = (
+        (getattr(frame, "crs", None), getattr(frame, "transform", None)) for frame in (first, other)
+    )
+    if transform is None or other_transform is None:
+        return
+    if crs != other_crs:
+        raise ValueError(f"{title} is in {other_crs}, the first in {crs}: bring all frames to one CRS.")
+    shift = largest_shift(transform, other_transform, (expected[0], expected[1]))
+    if shift > GRID_TOLERANCE:
+        raise ValueError(
+            f"{title} is up to {shift:.2f} pixels beside the first (transforms {tuple(other_transform)[:6]} and "
+            f"{tuple(transform)[:6]}): bring all frames to one grid."
+        )
+
+
+def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """Bring frames of files into the units that the model takes, as their scale and offset tags say.
 
-    Args:
-        image_processor: The model's `PrithviImageProcessor`.
-        frames: Frames as `open_frames` returns them; arrays stay as they are.
-
-    Returns:
-        The frames; a file whose numbers are the model's already is not wrapped.
-
-    Raises:
-        ValueError: If it cannot be told how numbers become the model's.
+    Arrays stay as they are, and a file whose numbers are the model's already is not wrapped.
     """
     if not any(hasattr(frame, "scales") for frame in frames):
         return tuple(frames)
@@ -217,68 +256,44 @@ def in_model_units(image_processor: Any, frames: Sequence[Any]) -> tuple[Any, ..
 
 
 def prepare_scene(
-    image_processor: Any, frames: Sequence[Any], band_names: Sequence[str] | None = None
+    image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
 ) -> PreparedScene:
     """Read the bands that the model uses and apply the model's own preprocessing, once.
 
-    Args:
-        image_processor: The model's `PrithviImageProcessor`.
-        frames: Frames as `open_frames` returns them.
-        band_names: Band names of frames that are arrays, where they are not the model's bands in order.
-
-    Returns:
-        The scene, ready to predict.
-
-    Raises:
-        ValueError: If the processor refuses the frames: bands, number of frames, sizes.
+    `band_names` are those of frames that are arrays, where they are not the model's bands in order.
     """
-    image = frames[0] if len(frames) == 1 else tuple(frames)
-    options = {} if band_names is None else {"band_names": list(band_names)}
-    inputs = image_processor([image], return_nodata_mask=True, return_tensors="pt", **options)
+    inputs = image_processor.preprocess(
+        [frames[0] if len(frames) == 1 else tuple(frames)],
+        band_names=None if band_names is None else list(band_names),
+        return_nodata_mask=True,
+        return_tensors="pt",
+    )
     nodata_mask = np.asarray(inputs["nodata_mask"][0], dtype=bool)
-    true_bands = image_processor.restore_frame_order(inputs["pixel_values"][0])
     return PreparedScene(
         pixel_values=inputs["pixel_values"],
         nodata_mask=nodata_mask,
         crs=getattr(frames[0], "crs", None),
         transform=getattr(frames[0], "transform", None),
-        rgb=natural_colors(true_bands, list(image_processor.bands), nodata_mask),
+        rgb=natural_colors(image_processor, inputs["pixel_values"][0], nodata_mask),
     )
 
 
 def predict_scene_logits(
-    model: nn.Module,
+    model: PreTrainedModel,
     scene: PreparedScene,
     *,
     window: int | Sequence[int] | None = None,
     overlap: float = 0.5,
     batch_size: int = 8,
-    on_windows: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
-    """Slide the model over the scene.
+    """Slide the model over the scene: (num_labels, H, W) float32 logits, averaged where tiles overlap.
 
-    Args:
-        model: A segmentation model on any device; in evaluation mode meanwhile, and as it was afterwards.
-        scene: The prepared scene.
-        window: Side of the windows in pixels, or (height, width); None is the model's `image_size`.
-        overlap: Share of a window that the next one covers again, 0 <= overlap < 1.
-        batch_size: Windows in one forward pass, at least 1.
-        on_windows: Called after each forward pass with the number of windows in it and in the whole scene.
-
-    Returns:
-        (num_labels, H, W) float32 logits, averaged where windows overlap.
-
-    Raises:
-        ValueError: If an argument leaves its range, or the model gives values that are not finite on valid pixels.
+    The options are those of `check_window_options`. Values that are not finite on valid pixels are a ValueError.
     """
     check_window_options(window, overlap, batch_size)
-    size, stride = window_and_stride(model.config, window, overlap)
-    total = _count_windows(scene.nodata_mask.shape, size, stride)
-    report = None if on_windows is None else (lambda done: on_windows(done, total))
+    size, stride = window_and_stride(cast(PrithviConfig, model.config), window, overlap)
     with evaluation_mode(model), torch.inference_mode():
-        logits = sliding_window_logits(
-            model, scene.pixel_values, window=size, stride=stride, batch_size=batch_size, on_windows=report
-        )[0]
+        logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size)[0]
     broken = ~torch.isfinite(logits).all(dim=0).cpu().numpy() & ~scene.nodata_mask
     if broken.any():
         raise ValueError(
@@ -289,22 +304,9 @@ def predict_scene_logits(
 
 
 def assemble_map(
-    config: Any, logits: torch.Tensor, scene: PreparedScene, return_probabilities: bool = False
+    config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, return_probabilities: bool = False
 ) -> SegmentationMap:
-    """Turn logits into the scene's map.
-
-    Args:
-        config: The model's configuration, for names and colours of the classes.
-        logits: (num_labels, H, W).
-        scene: The scene they belong to.
-        return_probabilities: Whether the map shall hold the softmax of the logits.
-
-    Returns:
-        The map: the most probable class of each pixel, 255 where the scene has no data.
-
-    Raises:
-        ValueError: If there are more than 255 classes.
-    """
+    """Turn logits (num_labels, H, W) into the scene's map: the most probable class of each pixel."""
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
     mask = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -317,154 +319,61 @@ def assemble_map(
         mask=mask,
         crs=scene.crs,
         transform=scene.transform,
-        id2label=dict(config.id2label),
+        id2label=dict(cast(dict[int, str], config.id2label)),
         class_colors=getattr(config, "class_colors", None),
         probabilities=probabilities,
         rgb=scene.rgb,
     )
 
 
-def check_window_options(window: int | Sequence[int] | None, overlap: float, batch_size: int) -> None:
-    """Refuse window options outside their range, before anything is read.
+def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Make a picture in natural colours: one range for all three colours, so that their balance stays.
 
     Args:
-        window: Side in pixels, (height, width), or None for the model's own.
-        overlap: Share of a window, 0 <= overlap < 1.
-        batch_size: Windows in one forward pass, at least 1.
-
-    Raises:
-        ValueError: If one leaves its range.
-    """
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap is a share of the window, 0 <= overlap < 1, found {overlap}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is a number of windows, at least 1, found {batch_size}.")
-    sides = window if isinstance(window, list | tuple) else (window, window)
-    if window is not None and (len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides)):
-        raise ValueError(f"window is a side in pixels or (height, width), whole and positive, found {window}.")
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Hold a model in evaluation mode and give every module its own mode back.
-
-    Args:
-        model: The model; parts of it may be in different modes, as with frozen normalisation layers.
-
-    Yields:
-        Nothing.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def natural_colors(pixel_values: torch.Tensor, bands: Sequence[str], nodata_mask: np.ndarray) -> np.ndarray | None:
-    """Make a small picture from the red, green and blue bands of the last frame.
-
-    Args:
-        pixel_values: (C, T, H, W), in any units: each band is stretched between its 2nd and 98th percentile.
-        bands: Names of the C bands.
-        nodata_mask: (H, W) bool; those pixels become white.
+        values: (3, H, W) red, green and blue in one unit, such as the numbers of a file or reflectance.
+        valid: (H, W) bool, True = data.
 
     Returns:
-        (H / s, W / s, 3) uint8 with the smallest whole step s that keeps both sides within 1536 pixels; None if a
-        colour is missing among the bands.
+        (H, W, 4) uint8 red, green, blue and opacity: from the 2nd to the 98th percentile of the three colours
+        together, brightened by a gamma of 0.7; opacity 255, and all zeros where there is no data.
     """
-    if not set(_RGB_BANDS) <= set(bands):
-        return None
-    step = -(-max(nodata_mask.shape) // _RGB_SIDE)
-    valid = ~nodata_mask[::step, ::step]
-    picture = np.full((*valid.shape, 3), 255, dtype=np.uint8)
-    for channel, name in enumerate(_RGB_BANDS):
-        values = pixel_values[bands.index(name), -1, ::step, ::step].float().cpu().numpy()[valid]
-        if values.size:
-            low, high = np.percentile(values, _RGB_PERCENTILES)
-            picture[valid, channel] = np.clip((values - low) / max(high - low, 1e-6), 0, 1) ** _RGB_GAMMA * 255
+    picture = np.zeros((*valid.shape, 4), dtype=np.uint8)
+    if valid.any():
+        colors = values[:, valid]  # (3, N)
+        low, high = np.percentile(colors, _COLOR_PERCENTILES)
+        stretched = np.clip((colors - low) / max(high - low, 1e-6), 0, 1) ** _GAMMA
+        picture[valid, :3] = (stretched * 255).T
+        picture[valid, 3] = 255
     return picture
 
 
-def _count_windows(size: tuple[int, ...], window: tuple[int, int], stride: tuple[int, int]) -> int:
-    """Give the number of windows that cover a scene of that height and width."""
-    sides = zip(size, window, stride, strict=True)
-    return math.prod(len(window_starts(side, min(length, side), step)) for side, length, step in sides)
+def natural_colors(
+    image_processor: PrithviImageProcessor, pixel_values: torch.Tensor, nodata_mask: np.ndarray
+) -> np.ndarray | None:
+    """Make a small picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
 
-
-def _open_frame(frame: Any) -> Any:
-    """Open a file as a raster; rasters and arrays pass."""
-    if hasattr(frame, "shape"):
-        return frame
-    if not isinstance(frame, str | os.PathLike | bytes):
-        raise TypeError(
-            "A frame is the path or the bytes of a GeoTIFF, an opened raster, or an array (bands, height, width), "
-            f"found {type(frame).__name__}. A tuple holds the frames of one scene, a list several scenes."
+    Returns:
+        (H / s, W / s, 4) uint8 as [`stretch_colors`] makes it, with the smallest whole step s that keeps both sides
+        within 1536 pixels; None if red, green or blue is missing among the bands.
+    """
+    found = find_band_names(COLOR_BANDS, image_processor.bands)
+    colors = [index for index in found if index is not None]
+    if len(colors) < len(found):
+        return None
+    step = -(-max(nodata_mask.shape) // _PICTURE_SIDE)
+    last = image_processor.restore_frame_order(pixel_values)[:, -1, ::step, ::step]
+    values = last[colors].float().cpu().numpy()  # (3, H / s, W / s)
+    if image_processor.do_normalize:
+        mean, std = (
+            np.array(figures, np.float32)[colors, None, None]
+            for figures in (image_processor.image_mean, image_processor.image_std)
         )
-    try:
-        from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-    except ImportError as error:
-        raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-    return GeoTiffRaster(content=frame) if isinstance(frame, bytes) else GeoTiffRaster(frame)
-
-
-def _check_georeference(frame: Any) -> None:
-    """Refuse a frame whose place is in ground control points, which a map of its grid would lose."""
-    if getattr(frame, "has_ground_control_points", False):
-        raise ValueError(
-            f"Expected {frame.name} to lie on a regular grid, found ground control points instead of a transform. "
-            "Warp it first, for example `gdalwarp -tps IN OUT`."
-        )
-
-
-def _check_same_grid(first: Any, other: Any, position: int) -> None:
-    """Refuse a frame that lies elsewhere than the first; arrays are compared by size only."""
-    expected, found = tuple(first.shape[-2:]), tuple(other.shape[-2:])
-    name = getattr(other, "name", None)
-    title = f"Frame {position}" if name is None else f"Frame {position} ({name})"
-    if expected != found:
-        raise ValueError(
-            f"{title} has {found[0]} x {found[1]} pixels, the first {expected[0]} x {expected[1]}: "
-            "bring all frames to one grid."
-        )
-    if not hasattr(first, "transform") or not hasattr(other, "transform"):
-        return
-    if first.crs != other.crs:
-        raise ValueError(f"{title} is in {other.crs}, the first in {first.crs}: bring all frames to one CRS.")
-    shift = largest_shift(first.transform, other.transform, expected)
-    if shift > GRID_TOLERANCE:
-        raise ValueError(
-            f"{title} lies up to {shift:.2f} pixels beside the first (transforms "
-            f"{tuple(other.transform)[:6]} and {tuple(first.transform)[:6]}): bring all frames to one grid."
-        )
+        values = values * std + mean
+    return stretch_colors(values, ~nodata_mask[::step, ::step])
 
 
 def missing_package(action: str, alternative: str) -> ImportError:
-    """Build the error of a step that needs the installed package.
-
-    Args:
-        action: What was to be done.
-        alternative: What can be done without it.
-
-    Returns:
-        The error, to be raised.
-    """
-    return ImportError(_MISSING_PACKAGE.format(action=action, alternative=alternative))
-
-
-__all__ = [
-    "NODATA_CLASS",
-    "PreparedScene",
-    "SegmentationMap",
-    "assemble_map",
-    "check_window_options",
-    "evaluation_mode",
-    "in_model_units",
-    "missing_package",
-    "natural_colors",
-    "open_frames",
-    "predict_scene_logits",
-    "prepare_scene",
-]
+    """Build the error of a step that needs the installed package; `alternative` is what can be done without it."""
+    return ImportError(
+        f"{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
+    )

@@ -226,7 +226,7 @@ def test_public_data_sets_are_named(root, load, options):
         load(data_dir=root, **options)
     make_sen1floods11(root / "floods")
     with pytest.raises(
-        (ValueError, FileNotFoundError), match=r"those of sen1floods11 and hls_burn_scars.*folder of one"
+        (ValueError, FileNotFoundError), match=r"those of hls_burn_scars and sen1floods11.*folder of one"
     ):
         load(data_dir=root, **options)
 

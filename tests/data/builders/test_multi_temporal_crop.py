@@ -145,14 +145,15 @@ def test_missing_folder(root, load):
     [
         ("training_data.txt", "chip_328_501\nchip_328_501\n", "1 listed again: chip_328_501"),
         ("training_data.txt", "\n", "at least one chip"),
-        ("copy/training_data.txt", "chip_328_501\n", "one file named training_data.txt or train_data.txt, found"),
+        ("copy/training_data.txt", "chip_328_501\n", "one file named training_data.txt, found"),
+        ("copy/train_data.txt", "chip_328_501\n", "one file named training_data.txt or train_data.txt, found"),
         ("copy/chips_df.csv", "chip_id\n", r"one file named chips_df\.csv, found"),
         ("chips_df.csv", "chip_id,first_img_date\n", r"chips_df\.csv: expected columns.*last_img_date missing"),
         ("chips_df.csv", "", r"found None"),
         (
             "chips_df.csv",
             "chip_id,first_img_date,middle_img_date,last_img_date\nchip_1_1,in spring,,\n",
-            "expected days such as 2022-06-21, found 'in spring'",
+            "found 'in spring'",
         ),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from prithvi_hf.data.builders.download import DownloadError
 from prithvi_hf.data.builders.sen1floods11 import SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASS_COLORS, SEN1FLOODS11_CLASSES
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from tests.raster_factory import FLOOD_SPLITS, make_sen1floods11, write_chip, write_mask
+from tests.raster_factory import FLOOD_SPLITS, make_sen1floods11
 
 
 SPLITS = {"train": "train", "validation": "valid", "test": "test", "bolivia": "bolivia"}
@@ -147,35 +147,6 @@ def test_side_files_of_macos_are_ignored(root, load):
     assert ids(load(data_dir=root)) == EXPECTED
 
 
-# ----------------------------------------------------------------- the cache
-
-
-def test_a_changed_folder_is_not_served_from_the_cache(root, load):
-    first = load(data_dir=root, split="test")
-    assert load(data_dir=root, split="test").cache_files == first.cache_files
-    chips = root / "v1.1" / "data" / "flood_events" / "HandLabeled"
-    write_chip(chips / "S2Hand" / "Ghana_9_S2Hand.tif")
-    write_mask(chips / "LabelHand" / "Ghana_9_LabelHand.tif")
-    (root / "v1.1" / "splits" / "flood_handlabeled" / "flood_test_data.csv").write_text("Ghana_9_S1Hand.tif\n")
-    assert load(data_dir=root, split="test")["id"][:] == ["Ghana_9"]
-
-
-def test_a_file_that_vanishes_is_noticed_although_cached(root, load):
-    load(data_dir=root)
-    (root / "v1.1" / "data" / "flood_events" / "HandLabeled" / "LabelHand" / "Ghana_5079_LabelHand.tif").unlink()
-    with pytest.raises(FileNotFoundError, match="Ghana_5079"):
-        load(data_dir=root)
-
-
-def test_builders_of_one_folder_have_caches_of_their_own(root, tmp_path):
-    options = {"cache_dir": str(tmp_path / "cache")}
-    folder = make_builder("geotiff_folder", root, require_masks=False, **options)
-    floods = make_builder("sen1floods11", root, **options)
-    assert folder.cache_dir != floods.cache_dir
-    assert make_builder("sen1floods11", root, **options).cache_dir == floods.cache_dir
-    assert make_builder("sen1floods11", root / "v1.1", **options).cache_dir != floods.cache_dir
-
-
 # ----------------------------------------------------------------- refused
 
 
@@ -218,7 +189,7 @@ def test_chip_listed_twice(root, load):
 def test_two_copies_in_one_folder(tmp_path, load):
     make_sen1floods11(tmp_path / "data" / "a")
     make_sen1floods11(tmp_path / "data" / "b")
-    with pytest.raises(ValueError, match="Point data_dir at one"):
+    with pytest.raises(ValueError, match="Point data_dir at"):
         load(data_dir=tmp_path / "data")
 
 

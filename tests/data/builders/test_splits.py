@@ -1,20 +1,27 @@
-"""Splits by group: determinism, shares, and that no group is on two sides."""
+"""Splits by group: determinism, fractions, and that no group is on two sides."""
 
 import random
 
 import pytest
 
 from prithvi_hf.data.builders.splits import (
-    OfficialSplits,
+    arrange_splits,
     check_split_options,
-    divide,
-    grid_blocks,
-    mgrs_tile,
-    tiles_of,
+    divide_groups,
+    find_blocks,
+    find_tile,
+    find_tiles,
 )
 
 
-SHARES = {"train": 70, "validation": 15, "test": 15}
+FRACTIONS = {"train": 70, "validation": 15, "test": 15}
+
+
+def arrange(scheme, seed, find_groups, **ids):
+    """Ids by split of rows that hold nothing but an id."""
+    rows = {split: [{"id": chip} for chip in chips] for split, chips in ids.items()}
+    splits = arrange_splits("x", rows, scheme, seed, find_groups, "tiles")
+    return {split: [row["id"] for row in part] for split, part in splits.items()}
 
 
 def chips_of_tiles(tiles, per_tile):
@@ -30,41 +37,43 @@ def chips_of_tiles(tiles, per_tile):
         ("T10SFGX_chip1", None),
         ("XT10SFG_chip1", None),
         ("chip_328_501", None),
-        ("T10SIO.x", None),  # I and O are no MGRS letters
+        ("T10SIO.x", None),  # MGRS leaves I and O out
     ],
 )
-def test_mgrs_tile(name, tile):
-    assert mgrs_tile(name) == tile
+def test_find_tile(name, tile):
+    assert find_tile(name) == tile
 
 
 def test_names_without_a_tile_are_refused():
-    assert tiles_of(["T10SFG_chip1"], "x") == {"T10SFG_chip1": "10SFG"}
+    assert find_tiles(["T10SFG_chip1"], "x") == {"T10SFG_chip1": "10SFG"}
     with pytest.raises(ValueError, match=r"x: expected an MGRS tile.*found none in 2: a, b"):
-        tiles_of(["a", "T10SFG_chip1", "b"], "x")
+        find_tiles(["a", "T10SFG_chip1", "b"], "x")
 
 
 @pytest.mark.parametrize("per_tile", [1, 4])
-def test_division_keeps_groups_together_and_comes_near_the_shares(per_tile):
+def test_division_keeps_groups_together_and_comes_near_the_fractions(per_tile):
     groups = chips_of_tiles(100, per_tile)
-    parts = divide(groups, SHARES, 0, "x", "tiles")
+    parts = divide_groups(groups, FRACTIONS, 0, "x", "tiles")
     assert sorted(chip for chips in parts.values() for chip in chips) == sorted(groups)
     tiles = {split: {groups[chip] for chip in chips} for split, chips in parts.items()}
     assert not tiles["train"] & tiles["test"]
     assert not tiles["train"] & tiles["validation"]
     assert not tiles["validation"] & tiles["test"]
-    for split, share in SHARES.items():
-        assert abs(len(parts[split]) / len(groups) - share / 100) < 0.03
+    for split, fraction in FRACTIONS.items():
+        assert abs(len(parts[split]) / len(groups) - fraction / 100) < 0.03
 
 
 def test_division_follows_from_names_and_seed_alone():
     groups = chips_of_tiles(40, 3)
     shuffled = list(groups.items())
     random.Random(0).shuffle(shuffled)
-    assert divide(groups, SHARES, 3, "x", "tiles") == divide(dict(shuffled), SHARES, 3, "x", "tiles")
-    assert divide(groups, SHARES, 3, "x", "tiles") != divide(groups, SHARES, 4, "x", "tiles")
+    assert divide_groups(groups, FRACTIONS, 3, "x", "tiles") == divide_groups(
+        dict(shuffled), FRACTIONS, 3, "x", "tiles"
+    )
+    assert divide_groups(groups, FRACTIONS, 3, "x", "tiles") != divide_groups(groups, FRACTIONS, 4, "x", "tiles")
     # Written down once: another machine, release or process must give the same.
     small = {f"chip{i}": f"tile{i}" for i in range(6)}
-    assert divide(small, SHARES, 0, "x", "tiles") == {
+    assert divide_groups(small, FRACTIONS, 0, "x", "tiles") == {
         "train": ["chip0", "chip2", "chip4", "chip5"], "validation": ["chip3"], "test": ["chip1"],
     }  # fmt: skip
 
@@ -72,54 +81,55 @@ def test_division_follows_from_names_and_seed_alone():
 @pytest.mark.parametrize("seed", range(8))
 def test_three_groups_fill_three_splits_even_when_one_is_huge(seed):
     groups = {f"a{i}": "a" for i in range(50)} | {"b1": "b", "c1": "c"}
-    assert all(divide(groups, SHARES, seed, "x", "tiles").values())
+    assert all(divide_groups(groups, FRACTIONS, seed, "x", "tiles").values())
 
 
 def test_too_few_groups():
     with pytest.raises(ValueError, match=r"x: expected chips of at least 3 tiles.*found 2: p, q\. Add chips"):
-        divide({"a": "p", "b": "q", "c": "q"}, SHARES, 0, "x", "tiles")
+        divide_groups({"a": "p", "b": "q", "c": "q"}, FRACTIONS, 0, "x", "tiles")
 
 
 def test_grid_blocks_join_what_touches():
     chips = ["chip_328_501", "chip_329_502", "chip_330_503", "chip_328_503", "chip_100_200", "chip_0100_0200"]
-    blocks = grid_blocks(chips, "x")
+    blocks = find_blocks(chips, "x")
     joined = {chip for chip in chips if blocks[chip] == blocks["chip_328_501"]}
     assert joined == {"chip_328_501", "chip_329_502", "chip_330_503", "chip_328_503"}
     assert blocks["chip_100_200"] == blocks["chip_0100_0200"]
     with pytest.raises(ValueError, match=r"x: expected ids that end in a row and a column.*found other"):
-        grid_blocks(["other"], "x")
+        find_blocks(["other"], "x")
 
 
 def test_published_gives_the_validation_chips_twice():
-    official = OfficialSplits("x", ["b", "a"], ["d", "c"])
-    splits = official.arrange("published", 0, tiles_of, "tiles")
+    splits = arrange("published", 0, find_tiles, train=["b", "a"], validation=["d", "c"])
     assert splits == {"train": ["b", "a"], "validation": ["d", "c"], "test": ["d", "c"]}
 
 
 def test_three_way_leaves_out_training_chips_of_test_groups(caplog):
-    official = OfficialSplits("x", ["p1", "q1", "r1", "s1"], ["p2", "q2"])
-    splits = official.arrange("three_way", 0, lambda chips, name: {chip: chip[0] for chip in chips}, "tiles")
+    train, validation = ["p1", "q1", "r1", "s1"], ["p2", "q2"]
+
+    def find_groups(chips, name):
+        return {chip: chip[0] for chip in chips}
+
+    splits = arrange("three_way", 0, find_groups, train=train, validation=validation)
     (test,) = splits["test"]
-    (validation,) = splits["validation"]
-    assert {test, validation} == {"p2", "q2"}
-    assert splits["train"] == [chip for chip in ["p1", "q1", "r1", "s1"] if chip[0] != test[0]]
+    assert {test, *splits["validation"]} == {"p2", "q2"}
+    assert splits["train"] == [chip for chip in train if chip[0] != test[0]]
     assert "1 of 4 training chips are left out" in caplog.text
 
 
 def test_three_way_that_leaves_nothing_to_train_on():
-    official = OfficialSplits("x", ["p1"], ["p2", "q2"])
     groups = {"p1": "p", "p2": "p", "q2": "q"}
 
-    def arrange(seed):
-        return official.arrange("three_way", seed, lambda chips, name: groups, "tiles")
-
     with pytest.raises(ValueError, match=r"leaves none of 1 training chips.*Choose another split_seed"):
-        [arrange(seed) for seed in range(20)]
+        [
+            arrange("three_way", seed, lambda chips, name: groups, train=["p1"], validation=["p2", "q2"])
+            for seed in range(20)
+        ]
 
 
 def test_a_chip_in_both_splits():
     with pytest.raises(ValueError, match=r"x: expected training and validation chips to differ, found 1 in both: b"):
-        OfficialSplits("x", ["a", "b"], ["b", "c"])
+        arrange("published", 0, find_tiles, train=["a", "b"], validation=["b", "c"])
 
 
 @pytest.mark.parametrize("options", [{"seed": "1"}, {"seed": True}, {"seed": None}, {"seed": 0, "scheme": "random"}])

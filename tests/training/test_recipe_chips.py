@@ -8,16 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from prithvi_hf.data import clear_decoded_cache
-from tests.finetune_factory import command_line, finetune, finish, make_chips, run, start
+from tests.finetune_factory import SCRIPT, command_line, finetune, run, run_in_two_processes
 
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SHORT = {"do_eval": "false", "do_predict": "false", "num_sample_predictions": 0, "augmentation": "d4"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_chips(tmp_path_factory.mktemp("floods") / "data")
 
 
 def weights(folder):
@@ -60,13 +54,10 @@ def test_a_full_disk_ends_the_run_before_it_begins(data, tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_cache(data, tmp_path):
-    words = {**SHORT, "decoded_cache_dir": tmp_path / "cache", "per_device_train_batch_size": 1}
-    results = {}
-    for name, options in (("cached", words), ("files", {**words, "decoded_cache": "false"})):
-        printed, status = finish(start(command_line(data, tmp_path / name, **options), TORCHRUN))
-        assert status == 0, printed
-        results[name] = weights(tmp_path / name)
-        assert printed.count("Decoding 4 chips of train") == (name == "cached")
-    assert_equal(results["cached"], results["files"])
-    assert caches(tmp_path / "cache") == ["train", "validation"]
+def test_two_processes_share_one_cache(data, trained_by_two, tmp_path):
+    options = {**trained_by_two.options, "decoded_cache": "false"}
+    printed = run_in_two_processes(tmp_path, SCRIPT, *command_line(data, tmp_path / "OUT", **options))
+    assert trained_by_two.printed.count("Decoding 4 chips of train") == 1
+    assert "Decoding" not in printed
+    assert_equal(weights(trained_by_two.output), weights(tmp_path / "OUT"))
+    assert caches(trained_by_two.options["decoded_cache_dir"]) == ["train", "validation"]

@@ -1,0 +1,269 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""A fine-tuning run from its recipe to its model card: `setup`, `train`, `evaluate`, `report`; `main` runs them."""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, set_seed
+from transformers.utils import logging
+
+from prithvi_hf.data.audit import SplitAudit
+from prithvi_hf.data.chip_cache import CachedChips
+from prithvi_hf.data.transforms import SegmentationTransform, collate_chips
+from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
+from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
+from prithvi_hf.training.process_group import leave_process_group
+from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
+from prithvi_hf.training.recipe_chips import cache_splits, check_splits, load_splits
+from prithvi_hf.training.trainer import PrithviTrainer
+
+
+logger = logging.get_logger(__name__)
+
+_MISSING_SPLIT = (
+    "Name others with --train_split, --eval_split and --test_splits, or leave a step out with --do_train false, "
+    "--do_predict false, or --do_eval false --eval_strategy no --load_best_model_at_end false. Chips in one folder "
+    "are divided by dataset_options: {splits: {train: train.txt, ...}}."
+)
+# Fields of PrithviConfig that a resumed run may change: they neither shape weights nor choose what is computed.
+_FREE_TO_CHANGE = {
+    *("image_size", "class_colors", "class_weights", "auxiliary_loss_weight", "focal_gamma"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"),
+    "fused_upsampling",
+}
+
+
+@dataclass
+class Run:
+    """A run that is ready to start.
+
+    Attributes:
+        recipe ([`TrainingRecipe`]): The options.
+        trainer ([`PrithviTrainer`]): The trainer.
+        splits (`dict[str, Dataset | CachedChips]`): The splits by name.
+        checkpoint (`str`, *optional*): The checkpoint to resume from, None for a fresh start.
+        audits (`dict[str, SplitAudit]`): What each split holds, in the first process.
+    """
+
+    recipe: TrainingRecipe
+    trainer: PrithviTrainer
+    splits: dict[str, Dataset | CachedChips]
+    checkpoint: str | None = None
+    audits: dict[str, SplitAudit] = field(default_factory=dict)
+
+
+def setup(recipe: TrainingRecipe) -> Run:
+    """Build the model and the trainer of a recipe and check its data; nothing is written but the cache of chips.
+
+    What is not as expected of data or options is a ValueError or an OSError, with what was expected and a remedy.
+    """
+    data, training = recipe.data, recipe.training
+    check_writable_folder(training.output_dir or ".", "--output_dir")
+    if not data.class_names:
+        raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
+    set_seed(training.seed)
+    model = recipe.build_model(may_add_weights=training.do_train)
+    processor = recipe.build_image_processor()
+    if recipe.model.model is None and training.process_index == 0:
+        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
+    checkpoint = find_checkpoint_to_resume(recipe)
+    if checkpoint is not None:
+        check_resumable(checkpoint, model.config)
+
+    wanted = [data.train_split] * training.do_train
+    wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
+    wanted += data.test_splits * training.do_predict
+    splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
+    audits = check_splits(splits, processor, recipe)
+
+    # Random crops to train on, whole chips to evaluate, also where both are of one split.
+    crop_size = model.config.frame_size if data.crop_size is None else data.crop_size
+    crops = SegmentationTransform(
+        processor, crop_size, data.augmentation, train=True, normalize=not data.normalize_on_device
+    )
+    whole = SegmentationTransform(processor, None, "none", train=False)
+    train_dataset = splits[data.train_split].with_transform(crops) if training.do_train else None
+    splits = {name: split.with_transform(whole) for name, split in splits.items()}
+    trainer = PrithviTrainer(
+        model=model,
+        args=training,
+        data_collator=collate_chips,
+        train_dataset=train_dataset,
+        eval_dataset=splits.get(data.eval_split),
+        processing_class=processor,
+    )
+    return Run(recipe, trainer, splits, checkpoint, audits)
+
+
+def find_checkpoint_to_resume(recipe: TrainingRecipe) -> str | None:
+    """Find the checkpoint that `--resume_from_checkpoint` means; None for a fresh start."""
+    wanted = str(recipe.training.resume_from_checkpoint or "false")
+    if wanted.lower() in ("false", "no"):
+        return None
+    if wanted.lower() in ("true", "yes"):
+        output_dir, first = recipe.training.output_dir or ".", recipe.training.process_index == 0
+        found = find_last_checkpoint(output_dir, log=first)
+        if first:
+            logger.warning(
+                f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: a fresh start."
+            )
+        return found
+    if not Path(wanted).is_dir():
+        raise FileNotFoundError(f"Expected a checkpoint folder to resume from, found none at {wanted}.")
+    damage = find_damage(wanted)
+    if damage is not None:
+        raise ValueError(
+            f"Expected {wanted} to be a whole checkpoint, found that {damage}. Name another one; "
+            "--resume_from_checkpoint true takes the newest whole one of the output folder."
+        )
+    return wanted
+
+
+def check_resumable(checkpoint: str, config: PrithviConfig) -> None:
+    """Refuse a checkpoint of another model than the recipe's: other sizes, another neck, head or loss."""
+    saved = PrithviConfig.from_pretrained(checkpoint)
+    inherited = {option.name for option in fields(PreTrainedConfig)}
+    names = [option.name for option in fields(PrithviConfig) if option.name not in inherited | _FREE_TO_CHANGE]
+    values = {name: (getattr(saved, name), getattr(config, name)) for name in [*names, "num_labels"]}
+    other = {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+    if other:
+        found = "; ".join(f"{name}: {own}, not {asked}" for name, (own, asked) in other.items())
+        raise ValueError(
+            f"Expected the checkpoint {checkpoint} to be of the recipe's model, found {found}. Give the options that "
+            "the run was started with, --model too."
+        )
+
+
+def train(run: Run) -> None:
+    """Train, and save the best model with its image processor and the recipe."""
+    trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
+    if run.checkpoint is None and trainer.args.should_save:
+        put_aside_earlier_run(folder)
+    outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.log_metrics("train", outcome.metrics)
+    trainer.save_metrics("train", outcome.metrics)
+    if trainer.is_world_process_zero():
+        run.recipe.save(folder / "recipe.yaml")
+
+
+def put_aside_earlier_run(output_dir: Path) -> None:
+    """Move checkpoints and results of an earlier run out of the way of a fresh one, which would mix with them."""
+    old = sorted([*output_dir.glob("checkpoint-*"), *output_dir.glob("*_results.json")])
+    if not old:
+        return
+    stamp = f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Two runs may begin in one second.
+    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
+    folder = next(output_dir / name for name in names if not (output_dir / name).exists())
+    folder.mkdir()
+    for path in old:
+        path.rename(folder / path.name)
+    logger.warning(
+        f"{output_dir} held checkpoints or results of an earlier run; they are in {folder} now. Pass "
+        "--resume_from_checkpoint true to continue a run instead."
+    )
+
+
+def evaluate(run: Run) -> dict[str, dict[str, Any]]:
+    """Evaluate the splits that the recipe asks for; metrics by their prefix: `eval`, or the name of a test split."""
+    data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
+    prefixes = {"eval": data.eval_split} if training.do_eval else {}
+    prefixes |= {name: name for name in data.test_splits if training.do_predict}
+    metrics: dict[str, dict[str, Any]] = {}
+    for prefix, split in prefixes.items():
+        metrics[prefix] = trainer.evaluate(run.splits[split], metric_key_prefix=prefix)
+        trainer.log_metrics(prefix, metrics[prefix])
+        trainer.save_metrics(prefix, metrics[prefix])
+    return metrics
+
+
+def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
+    """Draw samples and curves and write the card, in the first process; upload the folder where asked for."""
+    data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
+    folder = Path(training.output_dir or ".")
+    if trainer.is_world_process_zero():
+        if data.eval_split in run.splits and data.num_sample_predictions > 0:
+            plot_sample_predictions(
+                trainer.model,
+                trainer.processing_class,
+                run.splits[data.eval_split],
+                folder / "sample_predictions.png",
+                data.num_sample_predictions,
+                training.eval_window,
+                training.eval_overlap,
+            )
+        if training.do_train:  # curves and card are those of the training
+            plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
+            results = {name: value for part in metrics.values() for name, value in part.items()}
+            results["epoch"] = trainer.state.epoch
+            names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}
+            write_model_card(folder, run.recipe, trainer.processing_class, trainer.model, results, names, run.audits)
+    if training.push_to_hub:
+        trainer.push_to_hub()
+
+
+def execute(run: Run) -> None:
+    """Train, evaluate and report what `setup` made ready."""
+    if run.recipe.training.do_train:
+        train(run)
+    report(run, evaluate(run))
+
+
+def main(
+    arguments: Sequence[str] | None = None, program: str = "finetune.py", execute: Callable[[Run], None] = execute
+) -> int:
+    """Run from the command line.
+
+    Only errors before the training and a full disk are taken for the user's: what fails later otherwise keeps its
+    traceback.
+
+    Args:
+        arguments (`Sequence[str]`, *optional*): The words of the command line; those of the process by default.
+        program (`str`, defaults to `"finetune.py"`): What the user started, for usage and errors.
+        execute (`Callable[[Run], None]`): What to do once everything is set up.
+
+    Returns:
+        Exit status: 0, 2 for input that is not as expected or a full disk, 130 after Ctrl-C.
+    """
+    run = None
+    try:
+        recipe = parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program)
+        run = setup(recipe)
+        execute(run)
+        leave_process_group(run.trainer)
+        return 0
+    except KeyboardInterrupt:
+        status, message = 130, "interrupted"
+        if run is None:
+            message += " before the training; nothing was written"
+    except Exception as error:
+        refused = run is None and isinstance(error, ValueError | OSError | StrictDataclassError)
+        if os.environ.get("PRITHVI_HF_TRACEBACK") or not (refused or (run is not None and is_disk_full(error))):
+            raise
+        status, message = 2, f"error: {error}"
+        if run is not None:
+            full = describe_disk_full(run.recipe.training.output_dir or ".", error)
+            message = f"error: {full} Free space or raise the limit"
+    if run is not None:  # it had begun: say where it can be taken up again
+        training = run.recipe.training
+        found = find_last_checkpoint(training.output_dir or ".", log=False) if training.do_train else None
+        if not training.do_train:
+            message += "; run the same line again"
+        elif found is None:
+            message += "; there is no whole checkpoint yet: --resume_from_checkpoint true would start afresh"
+        else:
+            message += f"; --resume_from_checkpoint true goes on from {found}"
+    print(f"{program}: {message}", file=sys.stderr)
+    return status

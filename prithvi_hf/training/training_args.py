@@ -1,0 +1,132 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The options of a training: transformers' own, with defaults for segmentation chips, and a few more."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
+
+from prithvi_hf.training.schedule import MMSEG_POLY, POLY_OPTIONS
+
+
+SELECTABLE_METRICS = [
+    *("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "mean_precision", "mean_recall"),
+    "loss",
+]
+"""Metrics of an evaluation that are one figure, by which the best checkpoint can be chosen."""
+SCHEDULES = [MMSEG_POLY, *(kind.value for kind in SchedulerType)]
+PLAIN_ADAM = "adam"
+"""Value of `optim` for Adam with L2 decay; transformers itself offers AdamW alone."""
+
+
+@dataclass
+class PrithviTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with defaults for segmentation chips, and what evaluation by sliding window needs."""
+
+    eval_window: int | None = field(
+        default=None, metadata={"help": "Side of the evaluation window in pixels; the model's image size by default."}
+    )
+    eval_overlap: float = field(
+        default=0.5, metadata={"help": "Fraction of a window that the next one covers again, 0 to below 1."}
+    )
+    eval_window_batch_size: int = field(
+        default=8, metadata={"help": "Windows in one forward pass of the evaluation, at least 1."}
+    )
+    decay_all_parameters: bool = field(
+        default=False,
+        metadata={"help": "Decay every parameter, as the original recipes do: biases, norms, the class token too."},
+    )
+    optim: str = field(
+        default=str(TrainingArguments.__dataclass_fields__["optim"].default),
+        metadata={
+            "help": "'adam' is torch's Adam, whose weight decay is part of the gradient (L2), as in the original's "
+            "recipes; any other name is that optimizer of transformers, e.g. adamw_torch."
+        },
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Keep False: chips are decoded by a transform that needs all columns."}
+    )
+    lr_scheduler_type: str = field(
+        default=MMSEG_POLY,
+        metadata={
+            "help": f"'{MMSEG_POLY}' is the original's schedule, whose linear warm-up scales the decayed rate "
+            f"({', '.join(POLY_OPTIONS)} in lr_scheduler_kwargs); any other name is that schedule of transformers."
+        },
+    )
+    metric_for_best_model: str | None = field(
+        default="mean_iou", metadata={"help": "Evaluation metric that chooses the best checkpoint."}
+    )
+    greater_is_better: bool | None = field(
+        default=None,
+        metadata={"help": "Whether a larger metric_for_best_model is better; by default by its name: not for loss."},
+    )
+    per_device_eval_batch_size: int = field(
+        default=1, metadata={"help": "Whole chips in one evaluation batch; 1 where chips differ in size."}
+    )
+    do_train: bool = field(default=True, metadata={"help": "Whether to train."})
+    do_eval: bool = field(default=True, metadata={"help": "Whether to evaluate on the validation split at the end."})
+    do_predict: bool = field(default=True, metadata={"help": "Whether to evaluate on the test splits at the end."})
+
+    def __post_init__(self) -> None:
+        """Resolve what depends on the machine, and refuse what would fail once training has begun."""
+        if not self.do_train:
+            # They are about checkpoints; the base class would set do_eval by the one and refuse the other alone.
+            self.eval_strategy, self.load_best_model_at_end = "no", False
+        if self.lr_scheduler_type not in SCHEDULES:
+            raise ValueError(
+                f"lr_scheduler_type must be one of {', '.join(SCHEDULES)}, found {self.lr_scheduler_type!r}."
+            )
+        # Two names that the base class does not know are out of its sight while it resolves the rest.
+        optim, schedule = self.optim, self.lr_scheduler_type
+        if optim == PLAIN_ADAM:
+            self.optim = OptimizerNames.ADAMW_TORCH
+        if schedule == MMSEG_POLY:
+            self.lr_scheduler_type = SchedulerType.LINEAR
+        super().__post_init__()
+        if optim == PLAIN_ADAM:
+            self.optim = optim
+        if schedule == MMSEG_POLY:
+            self.lr_scheduler_type = schedule
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
+
+        options = set(self.lr_scheduler_kwargs or {})
+        if self.lr_scheduler_type == SchedulerType.POLYNOMIAL and "warmup_ratio" in options:
+            raise ValueError(
+                "lr_scheduler_type polynomial is transformers' schedule, which has no warmup_ratio; the schedule of "
+                f"the original recipes, which had this name before, is {MMSEG_POLY} now. Write lr_scheduler_type: "
+                f"{MMSEG_POLY}, or leave warmup_ratio out of lr_scheduler_kwargs."
+            )
+        if schedule == MMSEG_POLY and not options <= set(POLY_OPTIONS):
+            raise ValueError(
+                f"lr_scheduler_kwargs of {MMSEG_POLY} may hold {', '.join(POLY_OPTIONS)}, found "
+                f"{', '.join(sorted(options - set(POLY_OPTIONS)))}."
+            )
+        if not 0 <= self.eval_overlap < 1:
+            raise ValueError(f"eval_overlap must be at least 0 and below 1, found {self.eval_overlap}.")
+        if self.eval_window_batch_size < 1 or (self.eval_window is not None and self.eval_window < 1):
+            raise ValueError(
+                "eval_window and eval_window_batch_size must be at least 1, found "
+                f"{self.eval_window} and {self.eval_window_batch_size}."
+            )
+        if not 0 <= self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a finite number of at least 0, found {self.learning_rate}.")
+        if min(self.per_device_train_batch_size, self.per_device_eval_batch_size) < 1:
+            raise ValueError(
+                "per_device_train_batch_size and per_device_eval_batch_size must be at least 1, found "
+                f"{self.per_device_train_batch_size} and {self.per_device_eval_batch_size}."
+            )
+        if self.dataloader_num_workers < 0:
+            raise ValueError(f"dataloader_num_workers must be at least 0, found {self.dataloader_num_workers}.")
+        best = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if best not in SELECTABLE_METRICS:
+            raise ValueError(f"metric_for_best_model must be one of {', '.join(SELECTABLE_METRICS)}, found {best!r}.")
+        # The wrong direction would keep the worst checkpoint, and nothing would show it.
+        if self.metric_for_best_model is not None and self.greater_is_better != (best != "loss"):
+            raise ValueError(
+                f"greater_is_better must be {best != 'loss'} where metric_for_best_model is {best}, found "
+                f"{self.greater_is_better}. Set it, or leave it out."
+            )

@@ -1,0 +1,1 @@
+"""Tests of README and docs: every command and every block of code is run, or at least parsed."""

@@ -1,0 +1,78 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Small models, scenes and datasets under the names that the pages use."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prithvi_hf import convert_checkpoint
+from tests.checkpoint_factory import masked_autoencoder
+from tests.docs.pages import ROOT
+from tests.finetune_factory import make_chips
+from tests.granule_factory import write_hls_granule
+from tests.raster_factory import class_mask, hls_layout, make_burn_scars, reflectance, write_raster
+from tests.scene_factory import tiny_model, tiny_processor, write_scene
+
+
+FLOOD_CLASSES = {0: "no water", 1: "water"}
+GRANULES = (
+    ("S30", (2022, 6, 7), "HLS.S30.T10SEH.2022158T184919.v2.0"),
+    ("L30", (2022, 7, 10), "HLS.L30.T10SEH.2022191T184331.v2.0"),
+    ("S30", (2022, 8, 6), "HLS.S30.T10SEH.2022218T184921.v2.0"),
+)
+
+
+def save_tiny_model(folder: Path, num_frames: int = 1) -> Path:
+    """A model that tells water from land, with its image processor."""
+    model = tiny_model(num_frames)
+    model.config.id2label, model.config.label2id = FLOOD_CLASSES, {name: i for i, name in FLOOD_CLASSES.items()}
+    two = type(model)(model.config).eval()
+    two.save_pretrained(folder)
+    tiny_processor(num_frames, ignore_values=[-1]).save_pretrained(folder)
+    return folder
+
+
+def make_stand_ins(root: Path) -> Path:
+    """Everything that a page may name before it has made it."""
+    root.mkdir(parents=True, exist_ok=True)
+    save_tiny_model(root / "floods")
+    save_tiny_model(root / "irrigation", num_frames=3)
+    for copy in ("quickstart/model", "OUT"):
+        shutil.copytree(root / "floods", root / copy)
+    torch.save(masked_autoencoder(layers=1), root / "Prithvi_EO_V1_100M.pt")
+    convert_checkpoint(root / "Prithvi_EO_V1_100M.pt", root / "prithvi-100m", num_attention_heads=2)
+
+    (root / "quickstart" / "data").mkdir()
+    (root / "tiles").mkdir()
+    scenes = ("scene", "tile", "mosaic", "june", "july", "august", "quickstart/data/scene", "tiles/a", "tiles/b")
+    for name in scenes:
+        write_scene(root / f"{name}.tif")
+    for sensor, day, name in GRANULES:
+        write_hls_granule(root / "granules", sensor, day, tile="10SEH").rename(root / name)
+    (root / "granules").rmdir()
+    (root / "scenes.txt").write_text("tile.tif\nmosaic.tif\n")
+    (root / "scenes.csv").write_text("name,frame_1\nfirst,tile.tif\nsecond,mosaic.tif\n")
+    item = {"type": "Feature", "id": "tile", "properties": {"datetime": "2022-06-01T10:06:01Z"}}
+    item["assets"] = {"data": {"href": "tile.tif", "type": "image/tiff; application=geotiff"}}
+    (root / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+
+    # A page of the metric names its folder as it is in the repository.
+    shutil.copytree(ROOT / "prithvi_hf" / "metrics", root / "prithvi_hf" / "metrics")
+    make_chips(root / "DIR")
+    make_burn_scars(root / "burns_data")
+    make_own_chips(root / "my_fires")
+    return root
+
+
+def make_own_chips(root: Path) -> Path:
+    """Fire scars as `docs/your-own-chips.md` describes them: uint16, no data 0, masks of 0, 1 and 255."""
+    for seed, name in enumerate(("training/a", "training/b", "training/c", "validation/d", "validation/e")):
+        image = reflectance(6, (48, 40), seed).astype(np.uint16)
+        mask = class_mask([0, 1, 255], 48, seed)[:, :40]
+        image[:, :, :4], mask[:, :4] = 0, 255
+        write_raster(root / f"{name}_refl.tif", image, **hls_layout())
+        write_raster(root / f"{name}_label.tif", mask, **hls_layout())
+    return root

@@ -1,0 +1,111 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Batches of tiles and ends of rows: threads, units, the small picture, coordinates."""
+
+import dataclasses
+import datetime
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
+from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import natural_colors, stretch_colors
+from prithvi_hf.rasters.raster import ArrayRaster
+from prithvi_hf.scenes.engine import predict_strips
+from prithvi_hf.scenes.reading import TileBatch, TileSource
+from prithvi_hf.scenes.scene import scene_coordinates
+from tests.engine_factory import NODATA, PixelModel, make_scene, plan_for, whole_map
+from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, tiny_processor
+
+
+def test_tiles_that_several_threads_prepare_are_the_same():
+    pixels = scene_pixels(90, 130)
+    pixels[:, :50, 40:90] = NODATA
+    scene = make_scene(pixels)
+    sources = [
+        list(TileSource(scene, tiny_processor(), plan_for(scene), range(4), batch_size=3, workers=workers))
+        for workers in (1, 3)
+    ]
+    for one, other in zip(*sources, strict=True):
+        assert (one.row, type(one)) == (other.row, type(other))
+        if isinstance(one, TileBatch):
+            assert one.lefts == other.lefts
+            assert torch.equal(one.pixel_values, other.pixel_values)
+        else:
+            np.testing.assert_array_equal(one.nodata, other.nodata)
+
+
+def test_units_are_judged_once_and_not_by_an_empty_corner():
+    pixels = scene_pixels(96, 64)
+    pixels[:, :40] = 0  # fill without a tag
+    pixels[:, 0, 0] = 1
+    scene = make_scene(pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitsWarning)
+        list(predict_strips(PixelModel(), tiny_processor(), scene, plan_for(scene)))
+    processor = tiny_processor(rescale_factor=0.0001)
+    with pytest.warns(UnitsWarning, match="scene, rows") as caught:
+        whole_map(PixelModel(), processor, scene, plan_for(scene))
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnitsWarning)
+        whole_map(PixelModel(), processor, scene, plan_for(scene))
+
+
+@pytest.mark.parametrize("size", [(70, 90), (2000, 33), (40, 3100)])
+def test_thumbnail_is_the_scene_in_natural_colours(size):
+    pixels = scene_pixels(*size)
+    pixels[:, : size[0] // 3, : size[1] // 2] = NODATA
+    scene = make_scene(pixels)
+    processor = tiny_processor()
+    plan = plan_for(scene, (48, 512), (48, 512))
+    strips = predict_strips(PixelModel(), processor, scene, plan, thumbnail=True)
+    values = np.concatenate([strip.thumbnail for strip in strips], axis=1)
+    picture = stretch_colors(values, np.isfinite(values).all(axis=0))
+    inputs = processor(pixels, file_nodata=NODATA, return_nodata_mask=True, return_tensors="pt")
+    expected = natural_colors(processor, inputs["pixel_values"][0], inputs["nodata_mask"][0].numpy())
+    assert picture.shape == expected.shape
+    assert np.abs(picture.astype(int) - expected.astype(int)).max() <= 1  # values of the file, and normalised ones
+    assert (picture[..., 3] == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("green", "asked", "found"), [("GREEN", True, True), ("GREEN", False, False), ("SWIR_1", True, False)]
+)
+def test_thumbnail_is_made_where_it_is_asked_for_and_the_model_has_the_colours(green, asked, found):
+    scene = make_scene(scene_pixels(40, 40))
+    bands = ["BLUE", green, "RED", "NIR_NARROW"]
+    processor = tiny_processor(bands=bands, image_mean=[1000.0] * 4, image_std=1000.0)
+    strip = next(predict_strips(PixelModel(), processor, scene, plan_for(scene), thumbnail=asked))
+    assert (strip.thumbnail is not None) == found
+
+
+def test_coordinates_reach_a_model_that_takes_them():
+    class Placed(PixelModel):
+        def forward(self, pixel_values, temporal_coords, location_coords):
+            self.seen.append((temporal_coords, location_coords))
+            return super().forward(pixel_values)
+
+    model = Placed()
+    model.config.coords_encoding, model.seen = ["time", "location"], []
+    georeference = {"crs": CRS_UTM, "transform": TRANSFORM, "descriptions": PRITHVI_BANDS}
+    frames = [ArrayRaster(scene_pixels(64, 96, seed=seed), **georeference) for seed in range(2)]
+    dates = tuple(datetime.datetime(2021, month, 1, tzinfo=datetime.UTC) for month in (1, 3))
+    scene = dataclasses.replace(make_scene(*frames), dates=dates)
+    plan = plan_for(scene, (32, 32), (32, 32))
+    options = {"batch_size": 2, "tta": "d4"}
+    list(predict_strips(model, tiny_processor(2), scene, plan, **options))
+    assert [len(time) for time, _ in model.seen] == ([2] * 8 + [1] * 8) * 2
+    times = torch.cat([time for time, _ in model.seen[::8]])
+    places = torch.cat([place for _, place in model.seen[::8]])
+    assert times.tolist() == [[[2021, 0], [2021, 59]]] * 6
+    windows = [(top, left, 32, 32) for top in plan.tops for left in plan.lefts]
+    expected = [scene_coordinates(scene, window)["location_coords"] for window in windows]
+    np.testing.assert_array_equal(places.numpy(), np.stack(expected))
+    assert len(np.unique(expected, axis=0)) == 6
+
+    undated = make_scene(*frames)
+    with pytest.raises(ValueError, match="a date for each frame"):
+        list(predict_strips(model, tiny_processor(2), undated, plan))
