@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from prithvi_hf.cli import convert, evaluate, finetune, info, predict, stats
-from prithvi_hf.cli.common import in_shell_words, notes_of, user_message
+from prithvi_hf.cli.common import user_message
 
 
 _COMMANDS = (convert, finetune, predict, evaluate, stats, info)
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return options.run(options) or 0
         except KeyboardInterrupt as interruption:
-            print(": ".join([f"prithvi-hf {options.command}: interrupted", *notes_of(interruption)]), file=sys.stderr)
+            notes = getattr(interruption, "__notes__", ())  # such as what is kept of the work
+            print(": ".join([f"prithvi-hf {options.command}: interrupted", *notes]), file=sys.stderr)
             return _INTERRUPTED
         except Exception as error:
             message = user_message(error)
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as a user of a command expects it, without the source line that raised it."""
-    print(f"prithvi-hf: warning: {in_shell_words(str(message))}", file=sys.stderr)
+    print(f"prithvi-hf: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,7 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], **overrides: Any) -> Pr
 
 
 def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Read every `PrithviConfig` field that the shapes of an original state dict show.
-
-    Raises:
-        ValueError: The tensors that show it are missing or have another number of dimensions.
-    """
+    """Read every `PrithviConfig` field that the shapes of an original state dict show."""
     segmentation = is_segmentation_layout(state_dict)
     prefix = "backbone." if segmentation else ""
     # (hidden_size, num_channels, frames, rows, columns)
@@ -88,12 +84,6 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
     Args:
         positions (`torch.Tensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, *optional*): The table.
         frames (`int`, *optional*): Frames of tokens, where another tensor shows them.
-
-    Returns:
-        Frames, rows and columns of tokens, and the largest difference from the fixed table of that grid.
-
-    Raises:
-        ValueError: No square grid has so many tokens.
     """
     if positions is None:
         return (frames or 3, 14, 14), 0.0

@@ -35,21 +35,13 @@ _HUB_FORM = "hf://owner/name/file, hf://owner/name@revision/file, or without a f
 
 @dataclass
 class Checkpoint:
-    """What an original checkpoint file holds.
+    """What an original checkpoint file holds."""
 
-    Attributes:
-        source (`str`): The source as it was given and, on the Hub without a file, the file that was found.
-        state_dict (`dict[str, torch.Tensor]`): Tensors under their original names.
-        averaging (`list[str]`): Names of the buffers of mmcv's `EMAHook`, which are not in `state_dict`.
-        class_names (`list[str]`, *optional*): Names that mmsegmentation stored with the weights.
-        class_colors (`list[str]`, *optional*): Their colours, "#rrggbb".
-    """
-
-    source: str
-    state_dict: dict[str, torch.Tensor]
-    averaging: list[str] = field(default_factory=list)
-    class_names: list[str] | None = None
-    class_colors: list[str] | None = None
+    source: str  # as it was given, and on the Hub without a file the one that was found
+    state_dict: dict[str, torch.Tensor]  # under the original names
+    averaging: list[str] = field(default_factory=list)  # names of mmcv's EMAHook, which are not in state_dict
+    class_names: list[str] | None = None  # that mmsegmentation stored with the weights
+    class_colors: list[str] | None = None  # "#rrggbb"
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:

@@ -45,17 +45,10 @@ def is_segmentation_layout(state_dict: Mapping[str, torch.Tensor]) -> bool:
 def convert_names(
     state_dict: Mapping[str, torch.Tensor], use_auxiliary_head: bool = True
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
-    """Sort every original tensor into converted and dropped.
-
-    Args:
-        state_dict (`Mapping[str, torch.Tensor]`): Tensors under their original names.
-        use_auxiliary_head (`bool`, defaults to `True`): Whether to convert the auxiliary head where there is one.
+    """Sort every original tensor into converted and dropped; an unknown name is a ValueError.
 
     Returns:
         Original name to its tensors under their new names, and original name to the reason it is dropped.
-
-    Raises:
-        ValueError: A name does not belong to a known layout.
     """
     converted: dict[str, dict[str, torch.Tensor]] = {}
     dropped: dict[str, str] = {}

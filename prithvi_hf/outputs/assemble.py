@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from prithvi_hf.disk import naming_a_full_disk
+from prithvi_hf.disk import explain_disk_full
 from prithvi_hf.outputs.cog import BLOCK_SIZE, Layer, sync_to_disk, write_geotiff
 from prithvi_hf.outputs.products import CLASSES, DETAILS, count_bytes_per_pixel
 from prithvi_hf.outputs.registry import Output, OutputOptions
@@ -92,7 +92,7 @@ def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool 
                 yield band, first, rows
 
     grid = strips.grid
-    with naming_a_full_disk(path.parent, REMEDY):
+    with explain_disk_full(path.parent, REMEDY):
         write_geotiff(path, layer, grid.size, cut_blocks(), grid.crs, grid.transform, optimized=optimized)
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from transformers.utils import logging
 
-from prithvi_hf.disk import naming_a_full_disk
+from prithvi_hf.disk import explain_disk_full
 
 
 logger = logging.get_logger(__name__)
@@ -126,7 +126,7 @@ class Staging:
         """
         if self._index > 0:
             return
-        with naming_a_full_disk(self.folder, "Free some space."):
+        with explain_disk_full(self.folder, "Free some space."):
             self._lock = _acquire(self.folder, _LOCK, self.output)
             try:
                 for path in sorted(self.folder.glob(f"{_LOCK}.*")):  # of a run whose first process alone was killed
@@ -178,7 +178,7 @@ class Staging:
         Raises:
             OSError: If it cannot be written, for example because the disk is full.
         """
-        with naming_a_full_disk(self.folder, REMEDY), _write_atomically(self._path(index)) as file:
+        with explain_disk_full(self.folder, REMEDY), _write_atomically(self._path(index)) as file:
             np.savez(file, allow_pickle=False, **arrays, **{_NAMES: np.array(list(arrays))})
         self._verified.add(index)
 

@@ -10,7 +10,7 @@ batches hold tiles of one row only and sums run in raster order.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -128,7 +128,7 @@ def predict_strips(
             "for the scene's grid."
         )
     if device is not None:
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]  # transformers wraps the method
     tiles = TileSource(
         scene,
         image_processor,
@@ -171,8 +171,9 @@ def _run_model(
                 on_windows(len(item.lefts))
             elif item.row in tiles.strips:
                 on_windows(item.skipped)
+                num_labels: int = model.config.num_labels  # type: ignore[assignment]  # optional in the stubs
                 # Without a name here: the strip is its taker's alone, and may be gone before the next is made.
-                yield _finish_strip(sums, tiles, item, model.config.num_labels, seconds)
+                yield _finish_strip(sums, tiles, item, num_labels, seconds)
                 seconds = dict.fromkeys(seconds, 0.0)
             else:
                 # Rows above the first strip, whose tiles were run for what they hold of it.
@@ -241,7 +242,9 @@ def _finish_strip(
     return Strip(end.row, start, stop, logits, end.nodata, *found, seconds)
 
 
-def iterate_in_background(make: Callable[[], Iterator[_T]], limit: int, name: str = "reader") -> Iterator[_T]:
+def iterate_in_background(
+    make: Callable[[], Iterator[_T]], limit: int, name: str = "reader"
+) -> Generator[_T, None, None]:
     """Run an iterator in a thread, a few items ahead of the consumer.
 
     An error in the thread is raised where the next item is taken, after the items before it. The thread ends when the

@@ -202,7 +202,7 @@ def predict_scene(
         if kept := staging.kept():
             error.add_note(
                 f"{kept} of {staging.count} parts of the map are kept in {staging.folder}: the same command goes on "
-                "there, or discards them and begins again with resume=False."
+                "there, or discards them and begins again with resume=False (--no_resume)."
             )
         raise
     finally:

@@ -7,7 +7,7 @@ time, so that what GDAL and the copy take does not grow with the scene.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 from transformers.utils import logging
@@ -254,7 +254,8 @@ def read_blocks_or_nodata(
         limits = np.iinfo(dtype)
         fill = int(fill) if float(fill).is_integer() and limits.min <= fill <= limits.max else 0
     values = np.full((frame.count, height, width), fill, dtype=dtype)
-    mask, bad = np.zeros((height, width), dtype=bool), []
+    mask, excluded = np.zeros((height, width), dtype=bool), np.zeros((height, width), dtype=bool)
+    bad: list[BadWindow] = []
     pixels = _read_by_halves(frame, window, lambda part: (part.read(), part.read_nodata_mask()))
     for (top, left, rows, columns), found, file in pixels:
         place = np.s_[top - row : top - row + rows, left - column : left - column + columns]
@@ -263,15 +264,13 @@ def read_blocks_or_nodata(
             bad.append((file, (top, left, rows, columns)))
             continue
         values[(slice(None), *place)] = found[0]
-        if found[1] is not None:
-            mask[place] = found[1]
-    if not (isinstance(frame, DerivedRaster) and frame.excludes):
-        return values, mask if mask.any() else None, None, bad
-    excluded = np.zeros((height, width), dtype=bool)
-    for (top, left, rows, columns), flags, file in _read_by_halves(frame, window, lambda part: part.read_excluded()):
-        if file or flags is not None:
-            excluded[top - row : top - row + rows, left - column : left - column + columns] = True if file else flags
-    return values, mask if mask.any() else None, excluded, bad
+        mask[place] = False if found[1] is None else found[1]
+    if isinstance(frame, DerivedRaster) and frame.excludes:
+        parts = _read_by_halves(frame, window, lambda part: cast(DerivedRaster, part).read_excluded())
+        for (top, left, rows, columns), flags, file in parts:
+            place = np.s_[top - row : top - row + rows, left - column : left - column + columns]
+            excluded[place] = bool(file) if flags is None else flags
+    return values, mask if mask.any() else None, excluded if excluded.any() else None, bad
 
 
 def _read_by_halves(

@@ -20,11 +20,7 @@ DATASETS: dict[str, str] = {
 
 
 def find_builder(name: str) -> "type[ChipBuilder]":
-    """Find the builder class of a dataset: the one that its module defines.
-
-    Raises:
-        ValueError: there is no dataset of this name.
-    """
+    """Find the builder class of a dataset: the one that its module defines."""
     if name not in DATASETS:
         raise ValueError(f"Expected a dataset among {list(DATASETS)}, found {name!r}. Your own files: geotiff_folder.")
     from prithvi_hf.data.builders.base import ChipBuilder

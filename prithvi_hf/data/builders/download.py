@@ -40,7 +40,7 @@ from huggingface_hub.utils.sha import git_hash
 from tqdm.utils import CallbackIOWrapper
 
 from prithvi_hf.data.builders.files import show_some
-from prithvi_hf.disk import no_room_left, no_room_message
+from prithvi_hf.disk import describe_disk_full, is_disk_full
 
 
 logger = logging.get_logger(__name__)
@@ -119,11 +119,11 @@ def download_dataset(
                 try:
                     _download_commit(api, repo_id, commit, store)
                 except OSError as error:
-                    if not no_room_left(error):
+                    if not is_disk_full(error):
                         raise
                     raise DownloadError(
-                        f"{no_room_message(store, error)} Free some, or choose another disk with cache_dir, and run "
-                        "this again: what is downloaded is kept."
+                        f"{describe_disk_full(store, error)} Free some, or choose another disk with cache_dir, and "
+                        "run this again: what is downloaded is kept."
                     ) from error
     if remembered != commit:  # a shared folder without write access can be read from
         reference.parent.mkdir(exist_ok=True)
@@ -277,13 +277,9 @@ def _fetch(api: HfApi, repo_id: str, commit: str, file: RepoFile, folder: Path, 
 def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Extract the regular files of an archive (.zip; .tar, plain or with gzip, bzip2 or xz) into an existing folder.
 
-    Hidden files, and with them the `._*` copies of macOS, are left out. What is written before an error stays: extract
-    into a folder that is thrown away then.
-
-    Raises:
-        ArchiveError: a damaged or truncated archive, an unknown format, a member that is not a regular file or leads
-            out of the folder, two members of one name, or far more content than an archive of its size can hold.
-        OSError: the disk is full, or cannot be written.
+    Hidden files, and with them the `._*` copies of macOS, are left out. Damage, an unknown format, a member that is
+    not a regular file, leads out of the folder or comes twice, and far more content than an archive of its size can
+    hold are an ArchiveError. What is written before stays: extract into a folder that is thrown away then.
     """
     name, size = os.fspath(archive), os.path.getsize(archive)
     unpacking = _Unpacking(name, Path(folder), max(MAX_UNBACKED_BYTES, MAX_EXPANSION * size))
@@ -374,11 +370,7 @@ def clean_path(name: str) -> str | None:
 
 
 def check_bucket_digests(files: Mapping[str, str]) -> None:
-    """Compare downloaded files, local paths by address, with the MD5 that Google's storage states for each address.
-
-    Raises:
-        DownloadError: files differ, and are deleted so that the next run fetches them again; or no answer.
-    """
+    """Compare downloaded files, local paths by address, with the MD5 that Google's storage states."""
 
     def is_right(url: str) -> bool:
         try:
@@ -404,12 +396,7 @@ def check_bucket_digests(files: Mapping[str, str]) -> None:
 
 @contextmanager
 def explain_bucket_errors(what: str, base_url: str) -> Iterator[None]:
-    """Explain why the files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause.
-
-    Raises:
-        FileNotFoundError: the server has no such file.
-        DownloadError: the server cannot be reached, or the connection broke.
-    """
+    """Explain why files of a bucket cannot be had: `datasets` gives the address alone, or nothing but the cause."""
     from aiohttp import ClientError  # slow to import
 
     try:

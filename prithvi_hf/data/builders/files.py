@@ -36,9 +36,6 @@ def list_files(folder: str) -> dict[str, str]:
 
     Hidden files and folders are left out, and with them the `._*` copies that macOS puts beside each file. Links are
     followed, at most eight folders deep.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"Expected a folder of GeoTIFF files, found none at {folder}. Check the path.")
@@ -104,12 +101,7 @@ def show_some(names: Collection[str]) -> str:
 
 
 def check_ids(ids: Sequence[str], found: Mapping[str, Collection[str]], source: str) -> None:
-    """Check that a list names chips, each once, and that each has a file of each kind ("image", "mask").
-
-    Raises:
-        ValueError: an empty list or an id listed twice.
-        FileNotFoundError: chips without a file of each kind.
-    """
+    """Check that a list names chips, each once, and that each has a file of each kind ("image", "mask")."""
     if not ids:
         raise ValueError(f"{source}: expected at least one chip, found none.")
     doubles = sorted({chip for chip in ids if ids.count(chip) > 1}) if len(set(ids)) < len(ids) else []

@@ -32,15 +32,9 @@ def arrange_splits(
 ) -> dict[str, list[ChipRow]]:
     """Make train, validation and test of the two splits that a dataset was published with.
 
-    Args:
-        name (`str`): the dataset, for messages.
-        rows (`Mapping[str, list[ChipRow]]`): the chips of "train", "validation", or both.
-        scheme (`str`): "published" gives the validation chips as test too, as the original evaluates; "three_way"
-            halves them into validation and test, a group always whole, and leaves the training chips of test groups
-            out.
-        seed (`int`): chooses which groups are test.
-        find_groups (`Callable`): gives the group of each chip; called with the chips and the dataset's name.
-        kind (`str`): what groups are, for messages.
+    The scheme "published" gives the validation chips as test too, as the original evaluates; "three_way" halves them
+    into validation and test, a group always whole, and leaves the training chips of test groups out. The seed chooses
+    which groups are test; `find_groups` gives the group of each chip, by ids and the dataset's name.
     """
     chips = {row["id"]: row for part in rows.values() for row in part}
     train, validation = ([row["id"] for row in rows.get(split, ())] for split in ("train", "validation"))
@@ -80,15 +74,9 @@ def divide_groups(
 ) -> dict[str, list[str]]:
     """Divide chips among splits, all chips of a group together.
 
-    Groups are taken in an order that the seed decides, each to the split that lacks most chips. Every split gets at
-    least one group.
-
-    Args:
-        groups (`Mapping[str, str]`): the group of each chip.
-        fractions (`Mapping[str, float]`): how the chips shall be divided, by split; any unit.
-        seed (`int`): decides the order of the groups.
-        name (`str`): the dataset, for messages.
-        kind (`str`): what groups are, for messages.
+    Groups, given for each chip, are taken in an order that the seed decides, each to the split that lacks most chips.
+    Every split gets at least one group. `fractions` may be of any unit; the dataset's `name` and `kind`, what groups
+    are, are for messages.
     """
     members: dict[str, list[str]] = {}
     for chip in sorted(groups):

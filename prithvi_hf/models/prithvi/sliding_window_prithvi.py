@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import nn
@@ -36,14 +37,8 @@ def window_and_stride(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Give height and width of a tile, and rows and columns from one tile to the next, in pixels.
 
-    Args:
-        config: Its `image_size`, which the position table is made for, is the default tile.
-        window: Side of a tile in pixels, or (height, width).
-        overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1. The original's recipes have 0.5:
-            tiles of 224 every 112 pixels.
-
-    Raises:
-        ValueError: If the overlap is out of range or the tile is not positive.
+    `window` and `overlap` are as in [`check_window_options`]; the default tile is `config.image_size`, which the
+    position table is made for. The original's recipes have an overlap of 0.5: tiles of 224 every 112 pixels.
     """
     check_window_options(window, overlap)
     height, width = config.frame_size if window is None else (window, window) if isinstance(window, int) else window
@@ -53,10 +48,7 @@ def window_and_stride(
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     """Give the first pixel of each tile along one side: every `stride`, the last one moved back to end at the border.
 
-    Args:
-        size: Pixels along the side.
-        window: Pixels of a tile; a side shorter than it gets one tile.
-        stride: Pixels from one tile to the next.
+    A side shorter than a tile gets one.
     """
     steps = max(size - window + stride - 1, 0) // stride + 1
     return [max(min(step * stride, size - window), 0) for step in range(steps)]
@@ -119,12 +111,12 @@ def sliding_window_logits(
             batch = places[first : first + batch_size]
             tiles = torch.stack([image[place] for place in batch])
             logits = model(pixel_values=tiles.to(model.device)).logits
-            if total is None:
+            if total is None or count is None:
                 dtype = torch.promote_types(logits.dtype, torch.float32)
                 total = logits.new_zeros((logits.shape[1], *size), dtype=dtype)
                 count = logits.new_zeros(size, dtype=dtype)
             for place, tile in zip(batch, logits, strict=True):
                 total[place].add_(tile)
                 count[place].add_(1)
-        results.append(total / count)
+        results.append(cast(torch.Tensor, total) / cast(torch.Tensor, count))
     return torch.stack(results)
