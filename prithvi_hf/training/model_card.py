@@ -160,8 +160,9 @@ def write_model_card(
     scores = {split: results.get(f"{prefix}_mean_iou") for prefix, split in splits.items()}
     eval_results = [
         EvalResult(
-            **{"task_type": task, "dataset_type": data.dataset, "dataset_name": data.dataset, "dataset_split": split},
-            **{"metric_type": "mean_iou", "metric_name": "Mean IoU", "metric_value": round(score, 4)},
+            *(task, data.dataset, data.dataset, "mean_iou", round(score, 4)),
+            dataset_split=split,
+            metric_name="Mean IoU",
         )
         for split, score in scores.items()
         if score is not None
