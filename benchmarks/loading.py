@@ -115,7 +115,7 @@ class OriginalReader(torch.utils.data.Dataset):
 
 @dataclass
 class Source:
-    """A data set in a loader without end, and what is left to do to its batches."""
+    """A dataset in a loader without end, and what is left to do to its batches."""
 
     dataset: Any
     finish: Callable[[dict[str, torch.Tensor]], Any] = lambda batch: batch

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a limit on files, a quota
 _TORCH_SAVE = ("basic_ios::clear", "PytorchStreamWriter failed writing", "] . unexpected pos ")
 
 
@@ -17,18 +17,18 @@ def check_writable_folder(folder: str | Path, purpose: str) -> None:
     """Raise unless a folder can be written to, or can be made and written to; nothing is made.
 
     Args:
-        folder (`str` or `Path`): The folder; it need not exist.
-        purpose (`str`): What it is for, as the message shall name it.
+        folder: The folder; it need not exist.
+        purpose: What it is for, as the message is to name it.
 
     Raises:
-        NotADirectoryError: It is a file or lies below one.
-        PermissionError: It, or the folder that it would be made in, takes no files.
+        NotADirectoryError: If it is a file or below one.
+        PermissionError: If it, or the folder that it would be made in, takes no files.
     """
     path = Path(folder).absolute()
     existing = next(part for part in (path, *path.parents) if os.path.lexists(part))
     if not existing.is_dir():
         raise NotADirectoryError(
-            f"Expected {purpose} {folder} to be a folder that can be written, found that {existing} is no folder. "
+            f"Expected {purpose} {folder} to be a folder that can be written, found that {existing} is not a folder. "
             "Choose another name."
         )
     try:
@@ -41,55 +41,36 @@ def check_writable_folder(folder: str | Path, purpose: str) -> None:
         ) from error
 
 
-def no_room_left(error: BaseException) -> bool:
-    """Whether an error is, or was caused by, a write for which the disk, a quota or a limit on files left no room.
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error is, or was caused by, a write for which the disk, a quota or a limit on files had no room.
 
     Besides the system's own errors these are those of safetensors, which holds the system's text, and of torch.save,
     whose writer says no more than that less was written than it gave.
-
-    Args:
-        error (`BaseException`): The error.
     """
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return True
-    kind, text = type(error).__name__, str(error)
-    if kind == "SafetensorError" and any(f"(os error {number})" in text for number in _NO_ROOM):
+    text = str(error)
+    if type(error).__name__ == "SafetensorError" and any(f"(os error {number})" in text for number in _DISK_FULL):
         return True
     # What torch's reader finds in a damaged file is "failed reading" or "failed finding".
     if type(error) is RuntimeError and any(part in text for part in _TORCH_SAVE):
         return True
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return cause is not None and no_room_left(cause)
+    return cause is not None and is_disk_full(cause)
 
 
-@contextmanager
-def naming_a_full_disk(folder: str | Path, remedy: str) -> Iterator[None]:
-    """Turn an error of the block that says no room was left into one that names the folder and a remedy.
-
-    Args:
-        folder (`str` or `Path`): The folder that is written to.
-        remedy (`str`): What to do then.
-
-    Raises:
-        OSError: No room was left; other errors pass as they are.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not no_room_left(error):
-            raise
-        raise OSError(f"{no_room_message(folder, error)} {remedy}") from error
-
-
-def no_room_message(folder: str | Path, error: BaseException) -> str:
-    """One line about a write that found no room, without a remedy.
-
-    Args:
-        folder (`str` or `Path`): The folder that was written to.
-        error (`BaseException`): The error.
-    """
+def describe_disk_full(folder: str | Path, error: BaseException) -> str:
+    """Say in one line, without a remedy, that a write to a folder found no room."""
     reason = " ".join(str(error).split())
     return f"Expected room for the files in {folder}, found the disk full or a limit on files reached ({reason})."
 
 
-__all__ = ["check_writable_folder", "naming_a_full_disk", "no_room_left", "no_room_message"]
+@contextmanager
+def explain_disk_full(folder: str | Path, remedy: str) -> Iterator[None]:
+    """Turn an error of the block that says that the disk is full into an OSError that names folder and remedy."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise OSError(f"{describe_disk_full(folder, error)} {remedy}") from error

@@ -27,8 +27,40 @@ _LEFT_BEHIND = (
 )
 
 
-def _check_output_folder(folder: Path) -> None:
-    """Refuses a folder that holds no Prithvi model with its image processor."""
+def push_folder_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    commit_message: str = "Upload model",
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> CommitInfo:
+    """Push the output folder of a training run in one commit, with the code.
+
+    Everything in the folder goes along (model, image processor, card, results, pictures), except checkpoints, the
+    state of optimizer and run, logs, hidden files and pickles. The folder stays as it is.
+
+    Args:
+        folder: The folder, with `config.json`, `model.safetensors` and `preprocessor_config.json`.
+        repo_id: The repository, `"user/name"` or `"name"`; it is made when there is none.
+        commit_message: Message of the commit.
+        commit_description: Longer text of the commit.
+        private: Whether a new repository is private, by default as the account is set up.
+        token: Access token, by default the stored one.
+        revision: Branch to commit to, made when there is none.
+        create_pr: Whether to open a pull request instead of committing.
+
+    Returns:
+        The commit.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It does not hold a Prithvi model with its image processor. Nothing is created then.
+    """
+    folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; pass the output folder of a training run.")
     missing = [name for name in (CONFIG_FILE, IMAGE_PROCESSOR_FILE) if not (folder / name).is_file()]
@@ -42,43 +74,6 @@ def _check_output_folder(folder: Path) -> None:
     model_type = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_type")
     if model_type != "prithvi":
         raise ValueError(f'{folder / CONFIG_FILE} must be of model_type "prithvi", found {model_type!r}.')
-
-
-def push_folder_to_hub(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    commit_message: str = "Upload model",
-    commit_description: str | None = None,
-    private: bool | None = None,
-    token: bool | str | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-) -> CommitInfo:
-    """Pushes the output folder of a training run in one commit, with the code.
-
-    Everything in the folder goes along (model, image processor, card, results, pictures), except checkpoints, the
-    state of optimizer and run, logs, hidden files and pickles. The folder stays as it is.
-
-    Args:
-        folder: the folder, with `config.json`, `model.safetensors` and `preprocessor_config.json`.
-        repo_id: the repository, `"user/name"` or `"name"`; it is created when there is none.
-        commit_message: message of the commit.
-        commit_description: longer text of the commit.
-        private: whether a new repository is private, by default as the account is set up.
-        token: access token, by default the stored one.
-        revision: branch to commit to, created when there is none.
-        create_pr: whether to open a pull request instead of committing.
-
-    Returns:
-        The commit.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-        ValueError: when it does not hold a Prithvi model with its image processor. Nothing is created then.
-    """
-    folder = Path(folder)
-    _check_output_folder(folder)
     files = {
         name: path
         for name, path in list_files(folder).items()
@@ -95,6 +90,3 @@ def push_folder_to_hub(
         commit_message=commit_message,
         commit_description=commit_description,
     )
-
-
-__all__ = ["push_folder_to_hub"]

@@ -2,28 +2,23 @@
 """What several commands of `prithvi-hf` share: choosing a device, loading a model, explaining errors."""
 
 import argparse
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives: commands add their parsers to it."""
-# Messages of the library name arguments of functions; at a command line these are options.
-_SHELL_WORDS = ((re.compile(r"\bresume=False\b"), "--no_resume"),)
 
 
 def resolve_device(name: str) -> str:
-    """Choose the device, or refuse one that is not there.
-
-    Args:
-        name: "auto" (a GPU where there is one), or any name that torch knows.
-
-    Returns:
-        The device.
+    """Choose the device: a GPU for "auto" where there is one, or the name as given.
 
     Raises:
         ValueError: If nothing can be computed there.
@@ -41,13 +36,10 @@ def resolve_device(name: str) -> str:
 
 
 def check_model_source(name: str) -> None:
-    """Refuse a folder that holds no model, and a path that is no folder; other names are asked from the Hub.
-
-    Args:
-        name: Folder or Hub id.
+    """Refuse a folder without a model, and a path that is not a folder; other names are asked from the Hub.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is neither the folder of a model nor of the form of a Hub id.
     """
     if not name:
         raise ValueError("Expected the folder of a model or a Hub id (owner/name), found no model name: give one.")
@@ -59,14 +51,8 @@ def check_model_source(name: str) -> None:
         raise ValueError(f"There is no model folder {name}, nor is that the form of a Hub id (owner/name).")
 
 
-def load_image_processor(name: str) -> Any:
-    """Load an image processor, which is a small file.
-
-    Args:
-        name: Folder or Hub id of the model.
-
-    Returns:
-        The processor.
+def load_image_processor(name: str) -> "PrithviImageProcessor":
+    """Load the image processor of a model, which is a small file.
 
     Raises:
         ValueError: If it cannot be loaded.
@@ -75,18 +61,12 @@ def load_image_processor(name: str) -> Any:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     check_model_source(name)
-    with _loading(name):
+    with _explain_loading(name):
         return PrithviImageProcessor.from_pretrained(name)
 
 
-def load_model(name: str) -> tuple[Any, Any]:
+def load_model(name: str) -> "tuple[PrithviForSemanticSegmentation, PrithviImageProcessor]":
     """Load a segmentation model and its image processor.
-
-    Args:
-        name: Folder or Hub id.
-
-    Returns:
-        Model and processor.
 
     Raises:
         ValueError: If they cannot be loaded, or the model is not fine-tuned.
@@ -95,18 +75,19 @@ def load_model(name: str) -> tuple[Any, Any]:
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 
     image_processor = load_image_processor(name)
-    with _loading(name):
-        model, report = PrithviForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
-    if report["missing_keys"]:
+    with _explain_loading(name):
+        loaded = PrithviForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
+    model, report = cast("tuple[PrithviForSemanticSegmentation, dict[str, list[str]]]", loaded)
+    if missing := report["missing_keys"]:
         raise ValueError(
-            f"{name} is no fine-tuned segmentation model: {len(report['missing_keys'])} of its tensors are missing, "
-            f"e.g. {min(report['missing_keys'])}. Fine-tune it first; a converted backbone cannot map by itself."
+            f"{name} is not a fine-tuned segmentation model: {len(missing)} of its tensors are missing, e.g. "
+            f"{min(missing)}. Fine-tune it first; a converted backbone cannot map by itself."
         )
     return model, image_processor
 
 
 @contextmanager
-def _loading(name: str) -> Iterator[None]:
+def _explain_loading(name: str) -> Iterator[None]:
     """Say in one message what is wrong with a model, and keep the library's reports of it away."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -132,62 +113,17 @@ def _loading(name: str) -> Iterator[None]:
 
 
 def user_message(error: Exception) -> str | None:
-    """Explain an error that the user can mend.
-
-    Args:
-        error: Anything that a command raised.
+    """Explain an error that the user can fix.
 
     Returns:
         The message, with what was noted about the error; None for a fault of the program, which is not hidden.
     """
-    message = _message(error)
-    return None if message is None else in_shell_words(" ".join([message.strip(), *notes_of(error)]))
-
-
-def notes_of(error: BaseException) -> list[str]:
-    """Give what was noted about an error on its way, such as what is kept of the work.
-
-    Args:
-        error: The error.
-
-    Returns:
-        Sentences in the words of the command line.
-    """
-    return [in_shell_words(note) for note in getattr(error, "__notes__", ())]
-
-
-def in_shell_words(text: str) -> str:
-    """Name options as the command line does, in place of arguments of Python functions.
-
-    Args:
-        text: A message.
-
-    Returns:
-        The message for users of the command.
-    """
-    for pattern, words in _SHELL_WORDS:
-        text = pattern.sub(words, text)
-    return text
-
-
-def _message(error: Exception) -> str | None:
-    """The bare message of an error that the user can mend, else None."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return f"out of memory ({error}): use a smaller --batch_size or a smaller scene."
+        message = f"out of memory ({error}): use a smaller --batch_size or a smaller scene."
     # By name: the class that a faulty configuration raises comes with a library that need not be loaded here.
-    if isinstance(error, ValueError | OSError | ImportError) or "StrictDataclassError" in names:
-        return str(error)
-    return None
-
-
-__all__ = [
-    "Commands",
-    "check_model_source",
-    "in_shell_words",
-    "load_image_processor",
-    "load_model",
-    "notes_of",
-    "resolve_device",
-    "user_message",
-]
+    elif isinstance(error, ValueError | OSError | ImportError) or "StrictDataclassError" in names:
+        message = str(error)
+    else:
+        return None
+    return " ".join([message.strip(), *getattr(error, "__notes__", ())])

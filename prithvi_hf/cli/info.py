@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prithvi_hf.cli.common import Commands, check_model_source
 
@@ -81,9 +81,10 @@ def describe_model(name: str) -> str:
     ]
     if kind == "PrithviForSemanticSegmentation":
         lines.append(f"  segmentation neck {config.neck}, head {config.decode_head}, loss {config.loss}")
-        for index, label in sorted(config.id2label.items()):
+        labels = cast("dict[int, str]", config.id2label)
+        for index in sorted(labels):
             color = config.class_colors[index] if config.class_colors else "default colour"
-            lines.append(f"  class {index:<6} {label} ({color})")
+            lines.append(f"  class {index:<6} {labels[index]} ({color})")
     if Path(name).is_dir() and not (Path(name) / "preprocessor_config.json").is_file():
         return "\n".join([*lines, "  no image processor (preprocessor_config.json) is in this folder"])
     processor = PrithviImageProcessor.from_pretrained(name)

@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     """
     check_usage(options)
     opening, keywords = read_options(options)
+    import torch
+
     from prithvi_hf.scenes.predict_scene import predict_scene
     from prithvi_hf.scenes.predict_scenes import LAUNCH_VARIABLES, ProcessGroup, process_group
     from prithvi_hf.scenes.scene import open_scene
@@ -70,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
             scene = open_scene(options.frames, image_processor, opening)
             model, _ = load_model(options.model)
             result = predict_scene(
-                model.to(_find_dtype(options)),
+                model.to(getattr(torch, options.dtype)),
                 image_processor,
                 scene,
                 options.output,
@@ -97,6 +99,8 @@ def _predict_many(
     options: argparse.Namespace, opening: "FrameOptions", keywords: dict[str, Any], group: "ProcessGroup"
 ) -> int:
     """Map many scenes; returns the exit status: 0, or 1 where a scene failed."""
+    import torch
+
     from prithvi_hf.scenes.predict_scene import describe_model
     from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, ProcessGroup, Work, format_outcomes, run_scenes
     from prithvi_hf.scenes.scene_list import list_scenes
@@ -121,7 +125,7 @@ def _predict_many(
             seen[resolved] = f"written for {scene.name}"
 
     model, _ = load_model(options.model)
-    model.to(_find_dtype(options))
+    model.to(getattr(torch, options.dtype))
     folder.mkdir(parents=True, exist_ok=True)
     written = sorted(resolve_paths(folder / "any.tif", keywords))
     content = json.dumps([describe_model(model, image_processor), keywords, written], sort_keys=True, default=str)
@@ -205,10 +209,3 @@ class _MapMaker:
         scene = open_scene(frames, self.image_processor, replace(self.opening, dates=entry.dates), name=entry.name)
         text = self.content + json.dumps(scene.fingerprint(), sort_keys=True, default=str)
         return scene, hashlib.sha256(text.encode()).hexdigest()
-
-
-def _find_dtype(options: argparse.Namespace) -> Any:
-    """Give the type of the weights that is asked for."""
-    import torch
-
-    return getattr(torch, options.dtype)

@@ -26,6 +26,7 @@ A frame is a GeoTIFF of all bands, or the folder of one granule of HLS or Sentin
 frames are the dates of one scene in time order. A run that was interrupted goes on where it was when the same command
 is given again. With --scenes the exit status is 1 when a scene failed, and summary.json says why.
 """
+# The first of the choices is the default.
 _OUTPUTS_TITLE = "what is written beside each map"
 _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "scenes and where their maps go": {
@@ -56,7 +57,6 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     _OUTPUTS_TITLE: {
         "--probabilities_dtype": {
             "choices": ("float32", "uint8"),
-            "default": "float32",
             "help": "of probabilities and entropy; float32 (default): 0 to 1, nodata NaN; uint8: 0 to 254 with scale "
             "1/254 in the file, nodata 255",
         },
@@ -99,20 +99,17 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--blending": {
             "choices": ("uniform", "cosine", "gaussian"),
-            "default": "uniform",
             "help": "weights of overlapping windows: uniform (default, as in the published evaluation), or less "
             "weight for their borders",
         },
         "--tta": {
             "choices": ("none", "d4"),
-            "default": "none",
             "help": "d4: mean over the eight turned and mirrored windows, at eight times the cost (default none)",
         },
     },
     "how the frames are read": {
         "--grid_mismatch": {
             "choices": ("warp", "refuse"),
-            "default": "warp",
             "help": "frames on other grids than the first are warped to it (default), or refused",
         },
         "--grid": {
@@ -120,14 +117,9 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "TIF",
             "help": "GeoTIFF whose grid the map gets (default: the first frame's)",
         },
-        "--resolution": {
-            "type": float,
-            "metavar": "UNITS",
-            "help": "side of the map's pixels in units of the CRS",
-        },
+        "--resolution": {"type": float, "metavar": "UNITS", "help": "side of the map's pixels in units of the CRS"},
         "--scale": {
             "choices": ("auto", "apply", "refuse", "ignore"),
-            "default": "auto",
             "help": "scale and offset of files and products: auto (default) brings numbers to the model's units, "
             "apply to reflectance, ignore takes them as they are, refuse makes an error of those that would change",
         },
@@ -146,7 +138,6 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--fmask_rule": {
             "choices": ("any", "all"),
-            "default": "any",
             "help": "pixels masked by --fmask in any date are nodata in the map (default); all: masked dates are "
             "filled, and the map is nodata where all dates are",
         },
@@ -157,7 +148,6 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--on_read_error": {
             "choices": ("raise", "nodata"),
-            "default": "raise",
             "help": "a block that cannot be read ends the scene (default), or is nodata in the map and listed in the "
             "report",
         },
@@ -175,14 +165,10 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--dtype": {
             "choices": ("float32", "bfloat16", "float16"),
-            "default": "float32",
             "help": "type of the weights (default float32); bfloat16 is faster on most GPUs, and classes may differ "
             "where two are about equally probable",
         },
-        "--split_scene": {
-            "action": "store_true",
-            "help": "with --scenes: all processes work at each scene together",
-        },
+        "--split_scene": {"action": "store_true", "help": "with --scenes: all processes work at each scene together"},
         "--no_resume": {
             "dest": "resume",
             "action": "store_false",
@@ -194,14 +180,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def add_options(commands: Commands) -> argparse.ArgumentParser:
-    """Describe `predict`.
-
-    Args:
-        commands: The subparsers of `prithvi-hf`.
-
-    Returns:
-        The parser of the command.
-    """
+    """Describe `predict`; returns its parser."""
     text = "map scenes of any size: GeoTIFF frames in, Cloud-Optimized GeoTIFF of classes out"
     parser = commands.add_parser(
         "predict",
@@ -218,16 +197,13 @@ def add_options(commands: Commands) -> argparse.ArgumentParser:
                 text = f"{output.help}; by itself NAME{output.ending}"
                 group.add_argument(f"--{output.name}", nargs="?", const=True, metavar=output.metavar, help=text)
         for flag, settings in options.items():
-            group.add_argument(flag, **settings)
+            default = {"default": settings["choices"][0]} if "choices" in settings else {}
+            group.add_argument(flag, **{**default, **settings})
     return parser
 
 
 def check_usage(options: argparse.Namespace) -> None:
-    """Refuse options that do not go together.
-
-    Raises:
-        ValueError: If some do not.
-    """
+    """Refuse options that do not go together."""
     for name, value in vars(options).items():
         if value == "" or (isinstance(value, list) and "" in value):
             raise ValueError(
@@ -263,9 +239,6 @@ def read_options(options: argparse.Namespace) -> tuple["FrameOptions", dict[str,
 
     Returns:
         How frames are opened, and keywords of `predict_scene` for a scene that is open.
-
-    Raises:
-        ValueError: If one leaves its range.
     """
     from prithvi_hf.scenes.predict_scene import OPTION_NAMES, sort_options
 

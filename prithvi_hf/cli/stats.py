@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prithvi_hf.cli.common import Commands
+from prithvi_hf.data.builders import DATASETS
 
 
 if TYPE_CHECKING:
@@ -52,18 +53,10 @@ def add_parser(commands: Commands) -> None:
     add("--plot", metavar="PNG", help="also draw histograms of the bands and the fractions of the classes")
     add("--skip_unreadable", action="store_true", help="leave out chips that cannot be read, instead of failing")
     add("--quiet", action="store_true", help="print neither progress nor summary")
-    _add_reading_options(parser.add_argument_group("how the files are read, as in recipes").add_argument)
     parser.set_defaults(run=run)
-
-
-def _add_reading_options(add: Any) -> None:
-    """Describe the options of `stats` that are options of recipes."""
-    add(
-        "--dataset",
-        metavar="NAME",
-        help="sen1floods11, hls_burn_scars, ...; known by its files where they are a public dataset's, or else "
-        "geotiff_folder",
-    )
+    add = parser.add_argument_group("how the files are read, as in recipes").add_argument
+    names = ", ".join(DATASETS)
+    add("--dataset", metavar="NAME", help=f"{names} (default: known by its files, else geotiff_folder)")
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")

@@ -33,7 +33,7 @@ from prithvi_hf.conversion.infer_config import (
 )
 from prithvi_hf.conversion.read_checkpoint import Checkpoint, load_checkpoint
 from prithvi_hf.conversion.tensor_names import convert_names, is_segmentation_layout
-from prithvi_hf.disk import check_writable_folder, naming_a_full_disk
+from prithvi_hf.disk import check_writable_folder, explain_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import (
@@ -248,7 +248,7 @@ def convert_checkpoint(
     _save_atomically(output_dir, model, processor, loaded)
     if report is not None:
         folder = Path(report).parent
-        with naming_a_full_disk(folder, f"The model is whole in {output_dir}; its report is missing."):
+        with explain_disk_full(folder, f"The model is whole in {output_dir}; its report is missing."):
             result.save(report)
     return result
 
@@ -384,7 +384,7 @@ def _save_atomically(
         f"Expected {output_dir} to be empty still, found that another process wrote there during the conversion. Look "
         "at what it holds, or choose another folder."
     )
-    with naming_a_full_disk(output_dir, "Free space or choose another disk; nothing was written."):
+    with explain_disk_full(output_dir, "Free space or choose another disk; nothing was written."):
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
             prefix=f".{output_dir.name}-",

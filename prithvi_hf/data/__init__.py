@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Data: GeoTIFF reading, data sets of chips, and what turns their rows into training examples.
+"""Data: GeoTIFF reading, datasets of chips, and what turns their rows into training examples.
 
 Names are imported from their modules when they are first used, so that importing the package loads no rasterio.
 """

@@ -52,7 +52,7 @@ _ALIGNMENT = 64
 _SIDE_FILES = (".aux.xml", ".msk")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
-Transform = Callable[[dict[str, list[Any]]], Mapping[str, Sequence[Any]]]
+Transform = Callable[[dict[str, list[Any]]], Mapping[str, Any]]
 
 
 class ChipCacheError(OSError):
@@ -61,27 +61,16 @@ class ChipCacheError(OSError):
 
 @dataclass(frozen=True)
 class StoredRaster:
-    """An entry of the index: where the pixels of a raster are in the cache.
-
-    Attributes:
-        path: the file.
-        name: what messages call it.
-        bands: bands of the file that the raster is narrowed to, None for all.
-        stored: bands of the file that the cache holds, in its order.
-        header: what the file says of itself.
-        pixels: offset of the pixels in bytes, (len(stored), height, width) in the file's own data type.
-        nodata_mask: offset of the file's mask, one byte per pixel, 1 for no data; None where there is none.
-        limits: smallest and largest value, None where one is not finite.
-    """
+    """An entry of the index: where the pixels of a raster are in the cache."""
 
     path: str | None
     name: str
-    bands: tuple[int, ...] | None
-    stored: tuple[int, ...]
+    bands: tuple[int, ...] | None  # of the file, that the raster is narrowed to
+    stored: tuple[int, ...]  # bands of the file that the cache holds, in its order
     header: _Header
-    pixels: int = 0
-    nodata_mask: int | None = None
-    limits: tuple[float, float] | None = None
+    pixels: int = 0  # offset in bytes of (len(stored), height, width) in the file's own data type
+    nodata_mask: int | None = None  # offset of the file's mask, if it has one: one byte per pixel, 1 for no data
+    limits: tuple[float, float] | None = None  # smallest and largest value, None where one is not finite
 
     def to_json(self) -> dict[str, Any]:
         """The entry in types that JSON can hold."""
@@ -111,17 +100,10 @@ def _read_crs(wkt: str) -> CRS:
 class ChipCache:
     """The cache of a split on disk, mapped into this process, which keeps others from removing it.
 
-    Args:
-        folder (`Path`): folder of the cache.
-
     Attributes:
-        folder (`Path`): the folder.
-        num_bytes (`int`): size of the pixels in bytes.
-        columns (`dict[str, list]`): the rasters of each chip: `image`, a raster or a list of frames, and `mask`, a
-            raster or None.
-
-    Raises:
-        ValueError: the folder is not as it was made.
+        folder: the folder.
+        num_bytes: size of the pixels in bytes.
+        columns: the rasters of each chip: `image`, a raster or a list of frames, and `mask`, a raster or None.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -155,12 +137,7 @@ class ChipCache:
 
 
 class CachedRaster(GeoTiffRaster):
-    """A [`GeoTiffRaster`] whose needed bands are read from a cache of decoded pixels; all else from its file.
-
-    Args:
-        cache ([`ChipCache`]): the cache.
-        stored ([`StoredRaster`]): its entry.
-    """
+    """A [`GeoTiffRaster`] whose needed bands are read from a cache of decoded pixels; all else from its file."""
 
     def __init__(self, cache: ChipCache, stored: StoredRaster) -> None:
         self.content, self.name, self.path = None, stored.name, stored.path
@@ -194,7 +171,7 @@ class CachedRaster(GeoTiffRaster):
     def read_nodata_mask(self, window: Window | None = None) -> np.ndarray | None:
         """Read the file's own mask, as [`GeoTiffRaster.read_nodata_mask`] does."""
         header, offset = self._header, self._stored.nodata_mask
-        if offset is None or not (header.has_mask or header.alpha_band not in (self._bands or ())):
+        if offset is None or (not header.has_mask and header.alpha_band in (self._bands or ())):
             return super().read_nodata_mask(window)  # which knows from the header where there is none
         row, column, height, width = self.select(window=window)._window
         whole = self._cache.view(offset, (header.height, header.width), "bool")
@@ -215,11 +192,7 @@ class CachedChips(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        cache: ChipCache,
-        columns: dict[str, list[Any]],
-        features: Features,
-        transform: Transform | None = None,
+        self, cache: ChipCache, columns: dict[str, list[Any]], features: Features, transform: Transform | None = None
     ) -> None:
         self.cache, self.columns, self.features, self.transform = cache, columns, features, transform
 
@@ -302,7 +275,7 @@ def cache_chips(
     torch.Size([224, 224])
     ```
     """
-    plain, root = dataset.with_format(None), decoded_cache_dir(cache_dir)
+    plain, root = dataset.with_format(None), _locate_caches(cache_dir)
     slug = "".join(letter if letter.isalnum() else "_" for letter in name)
     folder = root / f"{slug}-{'-'.join(_make_keys(plain, image_processor))}"
     try:
@@ -323,8 +296,8 @@ def cache_chips(
     return CachedChips(ChipCache(folder), rest[:] if rest.column_names else {}, dataset.features)
 
 
-def decoded_cache_dir(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The folder that holds all caches of decoded chips below a cache folder, by default that of `datasets`."""
+def _locate_caches(cache_dir: str | os.PathLike | None) -> Path:
+    """Give the folder of all caches of decoded chips below a cache folder, by default that of `datasets`."""
     return Path(config.HF_DATASETS_CACHE if cache_dir is None else cache_dir).expanduser().absolute() / _FOLDER
 
 
@@ -483,7 +456,7 @@ def clear_decoded_cache(cache_dir: str | os.PathLike | None = None) -> int:
     Returns:
         `int`: bytes that were freed.
     """
-    root = decoded_cache_dir(cache_dir)
+    root = _locate_caches(cache_dir)
     if not root.is_dir():
         return 0
     folders = [folder for folder in root.iterdir() if (folder / INDEX).is_file()]

@@ -31,13 +31,7 @@ ChipDigest = tuple[str, list[str], str | None]
 
 @dataclass(frozen=True)
 class Chip:
-    """The files of a row.
-
-    Attributes:
-        id (`str`): the chip's id.
-        image (`GeoTiffRaster` or `tuple[GeoTiffRaster, ...]`): as the image processor takes it.
-        mask (`GeoTiffRaster`, *optional*): the labels.
-    """
+    """The files of a row: its image, one raster or a tuple of frames as the image processor takes it, and its mask."""
 
     id: str
     image: Image
@@ -73,15 +67,9 @@ def read_chips(
     show_progress: bool = True,
     num_threads: int | None = None,
 ) -> Iterator[Result | str]:
-    """Call a function with every chip of a split, in threads.
+    """Call a function with every chip of a split, in threads (by default one per core, at most eight).
 
-    Args:
-        dataset (`Dataset` or `IterableDataset`): rows with `image` (a raster or a list of frames), `mask` and `id`; a
-            transform that is set on it is left aside.
-        read (`Callable[[Chip], Result]`): reads a chip; called in several threads at once.
-        title (`str`): of the progress bar.
-        show_progress (`bool`, *optional*, defaults to `True`): draw a progress bar.
-        num_threads (`int`, *optional*): number of threads; by default one per core, at most eight.
+    A transform that is set on the dataset is left aside.
 
     Yields:
         The results in the order of the rows, whatever the number of threads; for a chip whose files cannot be opened
@@ -134,11 +122,7 @@ def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | Non
 
 
 def collect_results(results: Iterable[Result | str], split_name: str, kind: str = "chips") -> list[Result]:
-    """Collect the results of a pass, in which texts are errors.
-
-    Raises:
-        ValueError: there are errors, the first of which are shown, or nothing was read.
-    """
+    """Collect the results of a pass; raise the first of its errors, which are texts, together."""
     found, problems = [], []
     for result in results:
         if isinstance(result, str):

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""`load_dataset`: the data sets of this package by name."""
+"""The datasets of this package by name."""
 
 import os
 from dataclasses import fields
@@ -25,26 +25,26 @@ def load_dataset(
     streaming: bool = False,
     **options: Any,
 ) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
-    """Loads a data set of georeferenced chips; rows hold rasters whose pixels are read when asked for.
+    """Load a dataset of georeferenced chips; rows hold rasters whose pixels are read when asked for.
 
     Args:
         name (`str`): "sen1floods11", "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop", or
             "geotiff_folder" for files of your own.
-        data_dir (`str` or `os.PathLike`, *optional*): folder of the data set; without it the data are downloaded from
+        data_dir (`str` or `os.PathLike`, *optional*): folder of the dataset; without it the data are downloaded from
             their public place into `downloads` of the cache, once.
         split (`str`, *optional*): one split, or an expression of `datasets` such as "train[:10%]" or
             "train+validation"; None gives all splits by name.
-        streaming (`bool`, *optional*, defaults to `False`): give iterable data sets, without a table in the cache.
-            Sen1Floods11 is then read chip by chip from its bucket; data sets of the Hub, which lie there in archives,
-            are downloaded first, and a warning says so.
+        streaming (`bool`, *optional*, defaults to `False`): give iterable datasets, without a table in the cache.
+            Sen1Floods11 is then read chip by chip from its bucket; datasets of the Hub, which are archives there, are
+            downloaded first, and a warning says so.
         options: options of the builder ([`Sen1Floods11Config`], [`OfficialSplitsConfig`],
-            [`HLSIrrigationScenesConfig`], [`GeoTiffFolderConfig`]), and of
-            `datasets.DatasetBuilder` such as `cache_dir` and `token`.
+            [`HLSIrrigationScenesConfig`], [`GeoTiffFolderConfig`]), and of `datasets.DatasetBuilder` such as
+            `cache_dir` and `token`.
 
     Returns:
         `Dataset`, or `DatasetDict` without `split`; their iterable counterparts when streaming. Columns: `image`
-        (GeoTIFF, or a list of GeoTIFFs, one a frame), `mask` (GeoTIFF), `id` (string), and `date` (ISO day, or None),
-        or with several frames `dates` (such a list). Where classes are known, the feature of `mask` names them.
+        (GeoTIFF, or a list of GeoTIFFs, one per frame), `mask` (GeoTIFF), `id` (string), and `date` (ISO day, or
+        None), or with several frames `dates` (such a list). Where classes are known, the feature of `mask` names them.
 
     Raises:
         ValueError: an unknown name, option or split, or inconsistent files.
@@ -61,7 +61,7 @@ def load_dataset(
     builder = make_builder(name, data_dir, **options)
     if data_dir is None and isinstance(builder, HubChipBuilder):
         if streaming:
-            logger.warning(f"{name}: streaming without data_dir downloads the whole data set first.")
+            logger.warning(f"{name}: streaming without data_dir downloads the whole dataset first.")
         remote = {field.name for field in fields(HubChipConfig)}
         options = {key: value for key, value in options.items() if key not in remote}
         builder = make_builder(name, builder.download(), **options)
@@ -72,7 +72,7 @@ def load_dataset(
 
 
 def detect_dataset(data_dir: str | os.PathLike) -> str | None:
-    """The public data set that a folder holds a copy of, by the names of its files.
+    """Tell which public dataset a folder holds a copy of, by the names of its files.
 
     Args:
         data_dir (`str` or `os.PathLike`): the folder.
@@ -88,7 +88,7 @@ def detect_dataset(data_dir: str | os.PathLike) -> str | None:
 
 
 def make_builder(name: str, data_dir: str | os.PathLike | None = None, **options: Any) -> ChipBuilder:
-    """Makes the builder of a data set, for its `info` or for other uses than [`load_dataset`].
+    """Make the builder of a dataset, for its `info` or for other uses than [`load_dataset`].
 
     Args:
         name (`str`): as in [`load_dataset`].
@@ -100,11 +100,11 @@ def make_builder(name: str, data_dir: str | os.PathLike | None = None, **options
         FileNotFoundError: `data_dir` does not exist.
     """
     builder = find_builder(name)
-    own = {field.name for field in fields(builder.BUILDER_CONFIG_CLASS)} - {
-        field.name for field in fields(BuilderConfig)
-    }
-    known = own.union(_BUILDER_OPTIONS)
+    own, common = (
+        {field.name for field in fields(config)} for config in (builder.BUILDER_CONFIG_CLASS, BuilderConfig)
+    )
+    known = {*(own - common), *_BUILDER_OPTIONS}
     unknown = sorted(set(options) - known)
     if unknown:
-        raise ValueError(f"Data set {name}: unknown options {unknown}, expected some of {sorted(known)}.")
+        raise ValueError(f"Dataset {name}: unknown options {unknown}, expected some of {sorted(known)}.")
     return builder(data_dir=data_dir, **options)

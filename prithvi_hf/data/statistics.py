@@ -7,7 +7,6 @@ threads. In memory are a few chips and, for each chip, its digest; everything el
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,14 +33,8 @@ _LARGEST_CLASS_NUMBER = 2.0**53  # what float masks count exactly, and int64 lab
 class BandMoments:
     """Count, mean, spread and range of the valid values of one band, in float64.
 
-    Two of them add up to those of both sets of values together; the sums are of deviations from the mean, so large
-    means take nothing from the precision of the standard deviation.
-
-    Attributes:
-        count (`int`): number of values.
-        mean (`float`): their mean, 0 where there is none.
-        deviations (`float`): sum of the squared deviations from the mean.
-        minimum, maximum (`float`): their range; infinity and minus infinity where there is none.
+    Two of them add up to those of both sets of values together; the sums are of squared deviations from the mean, so
+    large means take nothing from the precision of the standard deviation.
     """
 
     count: int = 0
@@ -91,14 +84,10 @@ class ValueHistogram:
     """A histogram that needs no range beforehand: bins as wide as a power of two, at multiples of their width.
 
     So the bins of two histograms nest, and their sum is exact, in whatever order.
-
-    Attributes:
-        counts (`np.ndarray` of shape `(bins,)`, int64): values per bin, at most 512 bins.
-        edges (`np.ndarray` of shape `(bins + 1,)`, float64): edges of the bins.
     """
 
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    edges: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (bins,), at most 512
+    edges: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (bins + 1,)
 
     @classmethod
     def of(cls, values: np.ndarray) -> "ValueHistogram":
@@ -205,43 +194,21 @@ class DatasetStatistics:
         return [band.std * abs(self.scale) for band in self.bands]
 
     def class_weights(self, num_labels: int) -> list[float]:
-        """Suggest a weight for each class, see [`balanced_class_weights`].
+        """Suggest weights by inverse frequency, `total / (classes that occur * pixels of the class)`.
+
+        All classes then have the same part in cross entropy and focal loss, which are averaged over pixels. The mean
+        of the weights over the labelled pixels is 1, so these losses keep their size and the learning rate its
+        meaning. A Dice loss gives every class the same part by itself; its size would change with the weights.
 
         Args:
             num_labels (`int`): number of classes.
+
+        Returns:
+            `list[float]`: one weight per class; 1 for a class that does not occur, whose weight touches no pixel.
         """
-        return balanced_class_weights([self.class_pixels.get(label, 0) for label in range(num_labels)])
-
-
-def balanced_class_weights(class_pixels: Sequence[int]) -> list[float]:
-    """Weights by inverse frequency, `total / (classes that occur * pixels of the class)`.
-
-    All classes then have the same part in cross entropy and focal loss, which are averaged over pixels. The mean of
-    the weights over the labelled pixels is 1, so these losses keep their size and the learning rate its meaning. A
-    Dice loss gives every class the same part by itself; its size would change with the weights.
-
-    Args:
-        class_pixels (`Sequence[int]`): labelled pixels of each class.
-
-    Returns:
-        `list[float]`: one weight per class; 1 for a class that does not occur, whose weight touches no pixel.
-    """
-    present = sum(pixels > 0 for pixels in class_pixels)
-    return [sum(class_pixels) / (present * pixels) if pixels else 1.0 for pixels in class_pixels]
-
-
-def count_classes(statistics: Iterable[DatasetStatistics]) -> int | None:
-    """Conclude the number of classes from the labels that occur.
-
-    Args:
-        statistics (`Iterable[DatasetStatistics]`): of all splits.
-
-    Returns:
-        `int`, *optional*: n where the labels are 0, 1, ... n - 1 and n is 2 or more; None where some are left out, as
-        beside an undeclared 255.
-    """
-    labels = {label for split in statistics for label in split.class_pixels}
-    return len(labels) if len(labels) > 1 and max(labels) == len(labels) - 1 else None
+        pixels = [self.class_pixels.get(label, 0) for label in range(num_labels)]
+        present = sum(count > 0 for count in pixels)
+        return [sum(pixels) / (present * count) if count else 1.0 for count in pixels]
 
 
 def compute_statistics(

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from prithvi_hf.data.statistics import DatasetStatistics, count_classes
+from prithvi_hf.data.statistics import DatasetStatistics
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
 
@@ -36,23 +36,14 @@ _WEIGHTS_NOTE = (
 
 @dataclass(frozen=True)
 class StatisticsReport:
-    """The statistics of all splits, and what is said about them.
-
-    Attributes:
-        splits (`Mapping[str, DatasetStatistics]`): each split's figures.
-        split (`str`): the split whose bands and classes give statistics and weights.
-        image_processor (`PrithviImageProcessor`): the one that the files were read with.
-        source (`str`): what was measured, for the heading.
-        class_names (`Sequence[str]`, *optional*): name of each class, where they are known.
-        loss (`str`, *optional*): the loss that the model is to be trained with, where it is known.
-    """
+    """The statistics of all splits, and what is said about them."""
 
     splits: Mapping[str, DatasetStatistics]
-    split: str
-    image_processor: PrithviImageProcessor
-    source: str
-    class_names: Sequence[str] | None = None
-    loss: str | None = None
+    split: str  # whose bands and classes give statistics and weights
+    image_processor: PrithviImageProcessor  # the one that the files were read with
+    source: str  # what was measured, for the heading
+    class_names: Sequence[str] | None = None  # where they are known
+    loss: str | None = None  # the one to train with, where it is known
 
     @property
     def main(self) -> DatasetStatistics:
@@ -61,15 +52,14 @@ class StatisticsReport:
 
     @property
     def num_labels(self) -> int | None:
-        """Number of classes: that of their names, or as the labels have it."""
-        return count_classes(self.splits.values()) if self.class_names is None else len(self.class_names)
+        """Number of classes: that of their names, or n where the labels are 0, 1, ... n - 1 without a gap."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        labels = {label for split in self.splits.values() for label in split.class_pixels}
+        return len(labels) if len(labels) > 1 and max(labels) == len(labels) - 1 else None
 
     def recipe(self) -> str:
-        """Write the figures as the text of a YAML recipe.
-
-        Returns:
-            `str`: options that `read_recipe` and `--config` take; everything else is in comments.
-        """
+        """Write the figures as a YAML recipe of options that `--config` takes; everything else is in comments."""
         processor, main = self.image_processor, self.main
         today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
         # What the figures depend on; a model's own processor must not decide it differently.
@@ -314,12 +304,7 @@ _MAX_BARS = 40
 
 
 def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> None:
-    """Draw the histograms of the bands and a bar chart of the classes as PNG.
-
-    Args:
-        path: The file to write.
-        report: Statistics that were measured with histograms.
-    """
+    """Draw the histograms of the bands, if they were measured, and a bar chart of the classes as PNG."""
     # A figure of its own canvas leaves pyplot and its global state alone.
     figure = Figure(figsize=(2 * _PANEL_INCHES, _PANEL_INCHES), layout="constrained")
     canvas = FigureCanvasAgg(figure)

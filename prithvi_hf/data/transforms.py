@@ -36,24 +36,15 @@ _NUMBERS_BELOW = 2**62
 
 @dataclass
 class _Chip:
-    """An image and its mask, of which crops are read.
-
-    Attributes:
-        image, mask: the files.
-        size: height and width in pixels.
-        sides: height and width of its crops, which are smaller than wanted where the chip is.
-        is_large: whether a whole crop fits into it.
-        in_memory: the whole chip, where its pixels are in memory anyway.
-        is_plain: whether its crops need no look at single values: none is missing, and its mask holds integers between
-            known limits.
-    """
+    """An image and its mask, of which crops are read. Sizes are height and width in pixels."""
 
     image: Image
     mask: GeoTiffRaster
     size: tuple[int, int]
-    sides: tuple[int, int]
-    is_large: bool
-    in_memory: ImageValues | None = None
+    sides: tuple[int, int]  # of its crops, which are smaller than wanted where the chip is
+    is_large: bool  # a whole crop fits into it
+    in_memory: ImageValues | None = None  # the whole chip, where its pixels are in memory anyway
+    # Its crops need no look at single values: none is missing, and its mask holds integers between known limits.
     is_plain: bool = False
 
 

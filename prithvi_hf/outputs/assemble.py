@@ -14,9 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from prithvi_hf.disk import naming_a_full_disk
-from prithvi_hf.outputs.cog import BLOCK_SIZE, Layer, sync_to_disk, write_geotiff
-from prithvi_hf.outputs.products import CLASSES, DETAILS, count_bytes_per_pixel
+from prithvi_hf.disk import explain_disk_full
+from prithvi_hf.outputs.cog import (
+    BLOCK_SIZE,
+    NODATA_CLASS,
+    Layer,
+    class_layer,
+    fraction_layer,
+    name_counts,
+    sync_to_disk,
+    write_geotiff,
+)
+from prithvi_hf.outputs.products import (
+    CLASSES,
+    CONFIDENCE,
+    DETAILS,
+    PROBABILITIES,
+    count_bytes_per_pixel,
+    name_probability,
+)
 from prithvi_hf.outputs.registry import Output, OutputOptions
 from prithvi_hf.outputs.staging import REMEDY, Staging
 from prithvi_hf.rasters.warping import Grid
@@ -27,29 +43,17 @@ _SMALL_OUTPUT = 2**20  # bytes that are asked for where the size of an output ca
 
 @dataclass
 class StagedMap:
-    """A map in the making, which writing functions get: where its strips are, and what is known of it.
+    """A map in the making, which writing functions get: where its strips are, and what is known of it."""
 
-    Attributes:
-        staging: Where the strips are; all are there when outputs are written.
-        starts: First row of each strip, in order; a strip ends where the next one starts.
-        grid: Size, CRS and transform.
-        id2label: Class index to name.
-        class_colors: `"#rrggbb"` per class, or None for default colours.
-        options: Options of the outputs.
-        parts: Outputs that are being made, by name, under names that are not theirs yet; the map is made first.
-        report: What happened, for JSON; complete, but for the size of the report, when the report is written.
-        counts: (256,) pixels of each class index, 255 is nodata; known once the map is made.
-    """
-
-    staging: Staging
-    starts: tuple[int, ...]
+    staging: Staging  # all strips are there when outputs are written
+    starts: tuple[int, ...]  # first row of each strip, in order; a strip ends where the next one starts
     grid: Grid
     id2label: Mapping[int, str]
-    class_colors: Sequence[str] | None = None
+    class_colors: Sequence[str] | None = None  # `"#rrggbb"` per class, or None for default colours
     options: OutputOptions = field(default_factory=OutputOptions)
-    parts: dict[str, Path] = field(default_factory=dict)
-    report: dict[str, Any] = field(default_factory=dict)
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    parts: dict[str, Path] = field(default_factory=dict)  # by name, what is being made; the map is made first
+    report: dict[str, Any] = field(default_factory=dict)  # for JSON; complete when the report is written
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))  # of class indices in the map
 
     def load(self, name: str) -> Iterator[np.ndarray]:
         """Read one array of each strip, (h, W), from the first strip to the last."""
@@ -61,14 +65,19 @@ class StagedMap:
         return [json.loads(text.tobytes()) for text in self.load(DETAILS)]
 
 
-def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool = True) -> None:
-    """Make one complete GeoTIFF of the staged strips.
+def make_layer(output: Output, strips: StagedMap) -> Layer:
+    """Describe the GeoTIFF of what strips keep for an output: of the classes where it needs nothing more."""
+    if not output.needs:
+        return class_layer(strips.id2label, strips.class_colors, strips.options.class_values)
+    bands, descriptions, dtype = list(output.needs), list(output.needs), strips.options.probabilities_dtype
+    if PROBABILITIES in output.needs:
+        bands = [name_probability(index) for index in range(len(strips.id2label))]
+        descriptions = [strips.id2label[index] for index in range(len(bands))]
+    return fraction_layer(output.name, bands, descriptions, "float32" if CONFIDENCE in output.needs else dtype)
 
-    Args:
-        path: The file to make, in a folder of its own for the side files.
-        layer: What it holds.
-        strips: The map; all strips must be done.
-        optimized: False for a file without compression and overviews, for use within the run.
+
+def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool = True) -> None:
+    """Make one complete GeoTIFF of the staged strips; for arguments see `write_geotiff`.
 
     Raises:
         DamagedStripError: If a strip is missing or damaged.
@@ -92,8 +101,11 @@ def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool 
                 yield band, first, rows
 
     grid = strips.grid
-    with naming_a_full_disk(path.parent, REMEDY):
+    with explain_disk_full(path.parent, REMEDY):
         write_geotiff(path, layer, grid.size, cut_blocks(), grid.crs, grid.transform, optimized=optimized)
+    if layer.name == "map":
+        strips.report["class_pixels"] = name_counts(strips.counts, strips.id2label)
+        strips.report["nodata_fraction"] = float(strips.counts[NODATA_CLASS] / strips.counts.sum())
 
 
 def publish(parts: Mapping[Path, Path]) -> None:
@@ -104,9 +116,6 @@ def publish(parts: Mapping[Path, Path]) -> None:
 
     Args:
         parts: Finished file to output, both on one file system.
-
-    Raises:
-        OSError: If a file cannot be brought to the disk or renamed.
     """
     for part in parts:
         sync_to_disk(part)
@@ -128,14 +137,12 @@ def check_space(strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]]) -
     At its height a run needs room for the strips, the largest plain file beside them, and the finished files at half
     their size, which classes stay well below and probabilities come near to.
 
-    Args:
-        strips: The map in the making.
-        outputs: What is asked for, by name.
-
     Raises:
         OSError: If there is too little.
     """
     staging, pixels = strips.staging, strips.grid.height * strips.grid.width
+    if staging.index > 0:  # the first process asks for all
+        return
     needs = {need for output, _ in outputs.values() for need in output.needs}
     per_pixel = count_bytes_per_pixel(needs, strips.options.probabilities_dtype, len(strips.id2label))
     staged = pixels * per_pixel * (staging.count - staging.resumed) // staging.count
@@ -147,9 +154,8 @@ def check_space(strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]]) -
     for names in places.values():
         sizes = []
         for name in names:
-            layer = outputs[name][0].layer
-            made = None if layer is None else layer(strips)
-            sizes.append(0 if made is None else pixels * len(made.bands) * np.dtype(made.dtype).itemsize)
+            layer = make_layer(outputs[name][0], strips) if outputs[name][0].raster else None
+            sizes.append(0 if layer is None else pixels * len(layer.bands) * np.dtype(layer.dtype).itemsize)
         needed = max(sizes) + sum(sizes) // 2 + _SMALL_OUTPUT * sizes.count(0) + (staged if "map" in names else 0)
         folder = staging.folder if "map" in names else outputs[names[0]][1].parent
         usage = shutil.disk_usage(folder)

@@ -46,25 +46,15 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=_QUIE
 
 @dataclass(frozen=True)
 class Layer:
-    """What one GeoTIFF of a map holds.
+    """What one GeoTIFF of a map holds."""
 
-    Attributes:
-        name: What the file is, for messages.
-        bands: Names of the strips' arrays, one per band.
-        dtype: numpy name of the pixel type.
-        nodata: File value for nodata.
-        options: Options of GDAL's COG driver.
-        describe: Adds names, colours and the like to the new file.
-        values: (256,) uint8 file value of each class index, or None where pixels are written as they are.
-    """
-
-    name: str
-    bands: tuple[str, ...]
+    name: str  # what the file is, for messages
+    bands: tuple[str, ...]  # names of the strips' arrays, one per band
     dtype: str
-    nodata: float
-    options: Mapping[str, str | int]
-    describe: Callable[[DatasetWriter], None]
-    values: np.ndarray | None = None
+    nodata: float  # in the file
+    options: Mapping[str, str | int]  # of GDAL's COG driver
+    describe: Callable[[DatasetWriter], None]  # adds names, colours and the like to the new file
+    values: np.ndarray | None = None  # (256,) uint8 file value of each class index; None writes pixels as they are
 
 
 def class_layer(
@@ -88,14 +78,7 @@ def class_layer(
 
 
 def fraction_layer(name: str, bands: Sequence[str], descriptions: Sequence[str], dtype: str) -> Layer:
-    """Describe a file of values from 0 to 1 such as probabilities.
-
-    Args:
-        name: What the file is, for messages.
-        bands: Names of the strips' arrays.
-        descriptions: What each band is called in the file.
-        dtype: "float32" (nodata is NaN), or "uint8": 0 to 254 with the band scale 1/254 in the file, nodata 255.
-    """
+    """Describe a file of values from 0 to 1, whose bands are called `descriptions`; `dtype` as in probabilities."""
 
     def describe(dataset: DatasetWriter) -> None:
         if dtype == "uint8":
@@ -290,12 +273,6 @@ def complete_or_absent(path: str | os.PathLike) -> Iterator[Path]:
     The name is in a hidden folder of its own beside the target: on the same file system, so the final rename is
     atomic, and whatever side files a library makes vanish with it.
 
-    Args:
-        path: The file that shall appear.
-
-    Yields:
-        The temporary name.
-
     Raises:
         ValueError: If the folder of `path` does not exist or `path` is a folder.
         OSError: If the block or the renaming fails for want of space or permission; the message names the file.
@@ -320,17 +297,10 @@ def check_output_path(
     """Refuse a path that cannot or must not be written, before any work is done for it.
 
     Args:
-        path: The file to be written.
+        path: The file to be written, which is given back.
         inputs: Files that are read for it; those that are not paths are passed over.
         overwrite: Whether an existing file may be replaced.
         purpose: What the file is, for messages.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: If the folder does not exist, the path is a folder or one of the inputs, or it exists and may not
-            be replaced.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -352,15 +322,7 @@ def check_output_path(
 def file_values(
     id2label: Mapping[int, str], class_values: Mapping[int, int] | None = None, nodata: int = NODATA_CLASS
 ) -> dict[int, int]:
-    """Give each class its value in the file.
-
-    Args:
-        id2label: Class index to name, for every class 0 .. n-1.
-        class_values: Class index to file value, 0 to 255, where the two differ; classes not in it keep their index.
-        nodata: File value of pixels without data, 0 to 255.
-
-    Returns:
-        Class index to file value, for every class.
+    """Give each class its value in the file; for arguments see [`write_class_map`].
 
     Raises:
         ValueError: If there are more than 255 classes, or file values collide or leave their range.

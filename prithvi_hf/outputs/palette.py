@@ -4,43 +4,26 @@
 import colorsys
 import re
 from collections.abc import Sequence
+from typing import TypeAlias
 
 
 # Light neutral first: class 0 is the background in most tasks, and the later colours stand out on it.
 _FIRST_COLORS = (
-    "#e3ddcb",
-    "#1f6fb4",
-    "#e8892b",
-    "#2f9e6e",
-    "#b5446e",
-    "#f2d43d",
-    "#6fc7e8",
-    "#7a5195",
-    "#8a5a34",
-    "#a5c84b",
-    "#d64f3c",
-    "#4b5b6b",
-    "#f0a9c4",
+    *("#e3ddcb", "#1f6fb4", "#e8892b", "#2f9e6e", "#b5446e", "#f2d43d", "#6fc7e8"),
+    *("#7a5195", "#8a5a34", "#a5c84b", "#d64f3c", "#4b5b6b", "#f0a9c4"),
 )
 _GOLDEN_ANGLE = 0.381966  # of a turn: successive hues fall as far as possible from all earlier ones
-_HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
-Rgb = tuple[int, int, int]
+Rgb: TypeAlias = tuple[int, int, int]
 
 
 def parse_color(color: str) -> Rgb:
-    """Read one `"#rrggbb"` colour.
-
-    Args:
-        color: Six hexadecimal digits after a hash sign.
-
-    Returns:
-        Red, green and blue, each 0 to 255.
+    """Read a `"#rrggbb"` colour as red, green and blue, each 0 to 255.
 
     Raises:
         ValueError: If the text has another form.
     """
-    if not isinstance(color, str) or not _HEX_COLOR.fullmatch(color):
+    if not isinstance(color, str) or not re.fullmatch("#[0-9a-fA-F]{6}", color):
         raise ValueError(f"A class colour is written '#rrggbb', found {color!r}: correct `class_colors` of the model.")
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
@@ -55,13 +38,14 @@ def default_colors(num_classes: int) -> list[str]:
         `"#rrggbb"` for each class; the first ones do not depend on `num_classes`.
     """
     colors = list(_FIRST_COLORS[:num_classes])
-    used, step = set(colors), 0
-    while len(colors) < num_classes:
-        color = _generated_color(step)
-        step += 1
-        if color not in used:
-            used.add(color)
+    step = 0
+    while len(colors) < num_classes:  # an endless sequence follows the hand-picked ones
+        lightness, saturation = (0.45, 0.62, 0.34, 0.74)[step % 4], (0.75, 0.55, 0.9)[step % 3]
+        red, green, blue = colorsys.hls_to_rgb((step * _GOLDEN_ANGLE) % 1.0, lightness, saturation)
+        color = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+        if color not in colors:
             colors.append(color)
+        step += 1
     return colors
 
 
@@ -86,14 +70,3 @@ def class_palette(num_classes: int, class_colors: Sequence[str] | None = None) -
             "correct `class_colors` of the model, or set it to None for the default colours."
         )
     return [parse_color(color) for color in class_colors]
-
-
-def _generated_color(step: int) -> str:
-    """Give the colour at one step of the endless sequence that follows the hand-picked ones."""
-    lightness = (0.45, 0.62, 0.34, 0.74)[step % 4]
-    saturation = (0.75, 0.55, 0.9)[step % 3]
-    rgb = colorsys.hls_to_rgb((step * _GOLDEN_ANGLE) % 1.0, lightness, saturation)
-    return "#" + "".join(f"{round(255 * value):02x}" for value in rgb)
-
-
-__all__ = ["class_palette", "default_colors", "parse_color"]

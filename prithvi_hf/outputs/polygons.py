@@ -84,8 +84,9 @@ def write_polygons(
     wanted[chosen or []] = True
     if raster.nodata is not None and raster.nodata in range(256):
         wanted[int(raster.nodata)] = False
-    reader = None if probabilities is None else _ProbabilityReader(GeoTiffRaster(probabilities), raster, names)
-    regions = find_regions(_read_strips(raster, wanted, reader, show_progress), min_area)
+    reader = None if probabilities is None else GeoTiffRaster(probabilities)
+    bands = np.zeros(256, dtype=np.intp) if reader is None else _find_bands(reader, raster, names)
+    regions = find_regions(_read_strips(raster, wanted, reader, bands, show_progress), min_area)
     with complete_or_absent(path) as part, open_vector_file(part, raster.crs) as file:
         while True:
             batch = list(islice(regions, _BATCH))
@@ -115,13 +116,6 @@ def check_polygon_options(
 ) -> list[int] | None:
     """Refuse polygons that a map cannot have.
 
-    Args:
-        crs: CRS of the map; without one, polygons have no place on Earth, hence no area.
-        class_names: File value to class name.
-        classes: Names, or file values (as numbers or digits), of the classes to write; None for all.
-        min_area: Square metres.
-        name: What the map is called in messages.
-
     Returns:
         File values of the classes, None for all.
 
@@ -146,11 +140,7 @@ def check_polygon_options(
 
 
 def read_class_names(path: str | os.PathLike) -> dict[int, str]:
-    """Read what the values of a map that `predict_scene` wrote mean.
-
-    Returns:
-        File value to class name, by value; empty where the file names none.
-    """
+    """Read what the values of a map that `predict_scene` wrote mean; empty where the file names none."""
     with rasterio.Env(session=DummySession()), rasterio.open(path, driver="GTiff") as dataset:
         tags = dataset.tags(1)
     named = {key.removeprefix(_TAG): name for key, name in tags.items() if key.startswith(_TAG)}
@@ -159,38 +149,23 @@ def read_class_names(path: str | os.PathLike) -> dict[int, str]:
 
 @dataclass
 class MapRows:
-    """Some rows of the map.
-
-    Attributes:
-        row: First row.
-        values: (h, W) uint8 file values.
-        valid: (h, W) bool, whether the pixel belongs to a class that is asked for.
-        areas: (h, W) square metres.
-        probabilities: (h, W) probability of the pixel's own class, NaN where unknown; None where there are none.
-    """
+    """Some rows of the map, from `row` on; arrays are (h, W)."""
 
     row: int
-    values: np.ndarray
-    valid: np.ndarray
-    areas: np.ndarray
-    probabilities: np.ndarray | None
+    values: np.ndarray  # uint8 file values
+    valid: np.ndarray  # bool, whether the pixel belongs to a class that is asked for
+    areas: np.ndarray  # square metres
+    probabilities: np.ndarray | None  # of the pixel's own class, NaN where unknown; None where there are none
 
 
 @dataclass
 class Region:
-    """A region or, until it is merged with its neighbours above and below, a part of one.
+    """A region or, until it is merged with its neighbours above and below, a part of one."""
 
-    Attributes:
-        value: Class value in the file.
-        sums: Square metres, sum of probabilities, pixels with a probability.
-        pieces: Polygons in pixel coordinates.
-        merged_into: The region that this one turned out to be a part of.
-    """
-
-    value: int
-    sums: np.ndarray
-    pieces: list["Polygon"] = field(default_factory=list)
-    merged_into: "Region | None" = None
+    value: int  # of the class in the file
+    sums: np.ndarray  # square metres, sum of probabilities, pixels with a probability
+    pieces: list["Polygon"] = field(default_factory=list)  # in pixel coordinates
+    merged_into: "Region | None" = None  # the region that this one turned out to be a part of
 
     def root(self) -> "Region":
         """Give the region that this one is a part of, or itself."""
@@ -201,15 +176,7 @@ class Region:
 
 
 def find_regions(strips: Iterable[MapRows], min_area: float = 0.0) -> Iterator[Region]:
-    """Find the regions of a map, in the order in which they end.
-
-    Args:
-        strips: The rows of the map from top to bottom.
-        min_area: Square metres; smaller regions are left out.
-
-    Yields:
-        Regions whose pieces, in pixel coordinates, make one polygon.
-    """
+    """Find the regions of a map, given from top to bottom, in the order in which they end; small ones are left out."""
     polygon = import_vector_package("shapely").Polygon
     open_above: dict[int, Region] = {}  # regions that reach the last row above, by label
     last_labels = last_values = np.empty(0)
@@ -268,14 +235,8 @@ def label_regions(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, in
     """Number the regions of equal value whose pixels share an edge.
 
     Rows are cut into runs of one value, runs that touch in neighbouring rows are edges of a graph, and its components
-    are the regions: the work is that of whole arrays, however many regions there are.
-
-    Args:
-        values: (H, W) uint8.
-        valid: (H, W) bool; other pixels belong to no region.
-
-    Returns:
-        (H, W) int32 with 1 to n in order of the first pixel and 0 for no region, and n.
+    are the regions: the work is that of whole arrays, however many regions there are. Pixels that are not `valid`
+    belong to no region. Returns (H, W) int32 with 1 to n in order of the first pixel and 0 for no region, and n.
     """
     keys = np.where(valid, values, -1).astype(np.int16)
     begins = np.ones(keys.shape, dtype=bool)
@@ -307,15 +268,8 @@ def measure_pixels(crs: CRS, transform: Affine, window: tuple[int, int, int, int
     """Measure the pixels of a window on the WGS 84 ellipsoid.
 
     The area is that of the ground, not of the map projection: what the middles of a pixel's edges span on the
-    ellipsoid, at points up to 20 km apart and linear in between.
-
-    Args:
-        crs: CRS of the map.
-        transform: Affine transform from pixel to CRS coordinates.
-        window: (row, column, height, width) in pixels.
-
-    Returns:
-        (height, width) float64 in square metres.
+    ellipsoid, at points up to 20 km apart and linear in between. Returns (height, width) float64 in square metres of
+    the window (row, column, height, width).
 
     Raises:
         ValueError: If the CRS has no place on Earth for pixels of the window.
@@ -358,69 +312,55 @@ def measure_pixels(crs: CRS, transform: Affine, window: tuple[int, int, int, int
 
 
 def _read_strips(
-    raster: GeoTiffRaster, wanted: np.ndarray, reader: "_ProbabilityReader | None", show_progress: bool
+    raster: GeoTiffRaster, wanted: np.ndarray, probabilities: GeoTiffRaster | None, bands: np.ndarray, show: bool
 ) -> Iterator[MapRows]:
-    """Read the map strip by strip; `wanted` (256,) says which file values make polygons."""
+    """Read the map strip by strip; for each file value, `wanted` says if it makes polygons, `bands` gives its band."""
     rows = int(np.clip(_STRIP_PIXELS // raster.width, *_STRIP_ROWS))
     starts = range(0, raster.height, rows)
-    for row in logging.tqdm(starts, desc="polygons", unit="strip") if show_progress else starts:
-        window = (row, 0, min(rows, raster.height - row), raster.width)
+    for row in logging.tqdm(starts, desc="polygons", unit="strip") if show else starts:
+        height = min(rows, raster.height - row)
+        window = (row, 0, height, raster.width)
         values = raster.read(window=window)[0]
         valid, nodata = wanted[values], raster.read_nodata_mask(window=window)
         if nodata is not None:
             valid &= ~nodata
-        areas = measure_pixels(raster.crs, raster.transform, window)
-        yield MapRows(row, values, valid, areas, None if reader is None else reader.read(values, window))
+        own = None
+        if probabilities is not None:
+            own = np.empty(values.shape, dtype=np.float32)
+            for left in range(0, raster.width, _READ_COLUMNS):
+                part = slice(left, min(left + _READ_COLUMNS, raster.width))
+                pixels = probabilities.read(window=(row, left, height, part.stop - left))
+                pixels = np.take_along_axis(pixels, bands[values[:, part]][None], axis=0)[0]
+                own[:, part] = pixels * probabilities.scales[0] + probabilities.offsets[0]
+                if probabilities.nodata is not None:
+                    own[:, part][pixels == probabilities.nodata] = np.nan
+        yield MapRows(row, values, valid, measure_pixels(raster.crs, raster.transform, window), own)
 
 
-class _ProbabilityReader:
-    """Reads the probability of each pixel's own class.
-
-    Args:
-        raster: One band per class, or one band.
-        class_map: The map that the probabilities belong to.
-        names: File value to class name.
+def _find_bands(raster: GeoTiffRaster, class_map: GeoTiffRaster, names: Mapping[int, str]) -> np.ndarray:
+    """Find the band of probabilities, (256,), of each file value: by name where all bands are described, or in order.
 
     Raises:
-        ValueError: If the raster is on another grid, or its bands are not the classes.
+        ValueError: If the raster is on another grid than the map, or its bands are not the classes.
     """
-
-    def __init__(self, raster: GeoTiffRaster, class_map: GeoTiffRaster, names: Mapping[int, str]) -> None:
-        same = raster.shape[1:] == class_map.shape[1:] and raster.crs == class_map.crs
-        if not same or largest_shift(class_map.transform, raster.transform, class_map.shape[1:]) > GRID_TOLERANCE:
-            raise ValueError(
-                f"{raster.name}: expected the grid of {class_map.name} ({class_map.shape[1:]} pixels, "
-                f"{class_map.crs}), found another ({raster.shape[1:]} pixels, {raster.crs}). Give the probabilities "
-                "of the same prediction."
-            )
-        self._raster = raster
-        self._bands = np.zeros(256, dtype=np.intp)
-        if raster.count == 1:
-            return
-        # The band of each class: by name where all bands are described, else in order.
-        described, wanted = list(raster.descriptions), list(names.values())
-        in_order = len(wanted) == len(described) and (not any(described) or described == wanted)
-        if not in_order and (sorted(map(str, described)) != sorted(wanted) or len(set(wanted)) < len(wanted)):
-            raise ValueError(
-                f"{raster.name}: expected one band for each of the classes {wanted}, found {described}. "
-                "Give the probabilities of the same prediction, or the names of its classes in the order of the bands."
-            )
-        bands = range(len(wanted)) if in_order else [described.index(name) for name in wanted]
-        self._bands[list(names)] = list(bands)
-
-    def read(self, values: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-        """Give the (h, W) probabilities of the classes `values` (h, W) in a window, NaN where unknown."""
-        row, left, height, width = window
-        raster, probabilities = self._raster, np.empty(values.shape, dtype=np.float32)
-        for column in range(0, width, _READ_COLUMNS):
-            part = slice(column, min(column + _READ_COLUMNS, width))
-            pixels = raster.read(window=(row, left + column, height, part.stop - part.start))
-            own = np.take_along_axis(pixels, self._bands[values[:, part]][None], axis=0)[0]
-            unpacked = own.astype(np.float32) * raster.scales[0] + raster.offsets[0]
-            probabilities[:, part] = (
-                unpacked if raster.nodata is None else np.where(own == raster.nodata, np.nan, unpacked)
-            )
-        return probabilities
+    same = raster.shape[1:] == class_map.shape[1:] and raster.crs == class_map.crs
+    if not same or largest_shift(class_map.transform, raster.transform, class_map.shape[1:]) > GRID_TOLERANCE:
+        raise ValueError(
+            f"{raster.name}: expected the grid of {class_map.name} ({class_map.shape[1:]} pixels, {class_map.crs}), "
+            f"found another ({raster.shape[1:]} pixels, {raster.crs}). Give the probabilities of the same prediction."
+        )
+    bands = np.zeros(256, dtype=np.intp)
+    if raster.count == 1:
+        return bands
+    described, wanted = list(raster.descriptions), list(names.values())
+    in_order = len(wanted) == len(described) and (not any(described) or described == wanted)
+    if not in_order and (sorted(map(str, described)) != sorted(wanted) or len(set(wanted)) < len(wanted)):
+        raise ValueError(
+            f"{raster.name}: expected one band for each of the classes {wanted}, found {described}. "
+            "Give the probabilities of the same prediction, or the names of its classes in the order of the bands."
+        )
+    bands[list(names)] = range(len(wanted)) if in_order else [described.index(name) for name in wanted]
+    return bands
 
 
 def _make_outlines(regions: Sequence[Region], transform: Affine) -> np.ndarray:

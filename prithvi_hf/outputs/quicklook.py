@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
+from rasterio._err import CPLE_BaseError  # PROJ's failures come in no public class
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
@@ -20,7 +21,7 @@ _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
 _DPI = 150
 _LEGEND_ENTRIES = 20
 _EARTH_RADIUS = 6_371_000.0  # metres
-_HATCH = {"facecolor": "white", "edgecolor": "#a8a8a8", "hatch": "////", "linewidth": 0}
+_HATCH_COLOR = "#a8a8a8"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def draw_pictures(
     shapes = [picture.shape for row in rows for picture in row.pictures.values() if picture is not None]
     height, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
     unit = panel_inches / max(height, width)
-    size = (max(width * unit, 2.0) * len(rows[0].pictures), (max(height * unit, 1.0) + 0.4) * len(rows) + 0.6)
+    size = (max(width * unit, 2.0) * len(rows[0].pictures), (max(height * unit, 1.0) + 0.3) * len(rows) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     hatched = False
@@ -126,7 +127,9 @@ def draw_pictures(
                 continue
             if (picture[..., 3] == 0).any():
                 hatched = True
-                axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, zorder=-1, **_HATCH))
+                hatch = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", linewidth=0)
+                hatch.set(transform=axes.transAxes, zorder=-1)
+                axes.add_patch(hatch)
             axes.imshow(picture, interpolation="nearest")
         bar = None if picture is None else _choose_bar(picture.shape[1], row.pixel_metres)
         if bar is not None:
@@ -135,10 +138,11 @@ def draw_pictures(
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
     entries = []
     for index in names[:_LEGEND_ENTRIES]:  # underscores in front would hide an entry
-        color, label = np.array(palette[index]) / 255, str(id2label[index]).lstrip("_")
-        entries.append(Patch(facecolor=color, edgecolor="#888888", label=label))
+        red, green, blue = palette[index]
+        label = str(id2label[index]).lstrip("_")
+        entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
     if hatched or NODATA_CLASS in present:
-        entries.append(Patch(**_HATCH, label=nodata_label))
+        entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", linewidth=0, label=nodata_label))
     figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
         canvas.print_figure(part, dpi=_DPI, format="png")
@@ -179,7 +183,7 @@ def measure_pixel(crs: CRS | str | None, transform: Affine | None, height: int, 
     xs, ys = a * columns + b * rows + c, d * columns + e * rows + f
     try:
         longitudes, latitudes = transform_points(crs, "EPSG:4326", xs, ys)
-    except RasterioError:
+    except (RasterioError, CPLE_BaseError):
         return None
     # On a sphere, which is right to half a percent, whatever the units and the distortion of the CRS.
     east, north = math.radians(longitudes[1] - longitudes[0]), math.radians(latitudes[1] - latitudes[0])

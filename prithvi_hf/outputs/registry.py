@@ -17,7 +17,6 @@ from prithvi_hf.disk import check_writable_folder
 
 if TYPE_CHECKING:
     from prithvi_hf.outputs.assemble import StagedMap
-    from prithvi_hf.outputs.cog import Layer
 
 
 @dataclass(frozen=True)
@@ -44,36 +43,18 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Output:
-    """One file of a map.
+    """One file of a map."""
 
-    Attributes:
-        name: Keyword of `predict_scene`, option of the command line, and what reports and messages call it.
-        metavar: Kind of file, for the help.
-        help: What it is, for the help.
-        suffixes: Suffixes that its name may have.
-        ending: What the name of the map without suffix gets where no name is given, suffix included.
-        needs: What strips keep for it besides the classes, see `products.make_products`.
-        layer: Bands of the GeoTIFF that is made for it, given the map; None where it takes little space.
-        write: Makes the file, given its path and the map; None writes the layer.
-        check_path: Refuses a path that cannot be written, before anything is loaded.
-        check: Refuses a map that it cannot be made of, before the model runs.
-    """
-
-    name: str
-    metavar: str
+    name: str  # keyword of `predict_scene`, option of the command line, and what reports and messages call it
+    metavar: str  # kind of file, for the help
     help: str
-    suffixes: tuple[str, ...]
-    ending: str
-    needs: tuple[str, ...] = ()
-    layer: "Callable[[StagedMap], Layer] | None" = None
-    write: "Callable[[Path, StagedMap], object] | None" = None
-    check_path: Callable[[Path], object] | None = None
-    check: "Callable[[StagedMap], object] | None" = None
-
-    def default_path(self, output: Path, suffix: str = "") -> Path:
-        """Name the file beside the map `output`, with another of its suffixes where one is given."""
-        path = output.with_name(f"{output.stem}{self.ending}")
-        return path.with_suffix(suffix) if suffix else path
+    suffixes: tuple[str, ...]  # that its name may have
+    ending: str  # what the map's name without suffix gets where no name is given, suffix included
+    needs: tuple[str, ...] = ()  # what strips keep for it besides the classes, see `products.make_products`
+    raster: bool = False  # whether a GeoTIFF of what it needs is made for it; space is asked for that
+    write: "Callable[[Path, StagedMap], object] | None" = None  # makes the file; None writes that GeoTIFF
+    check_path: Callable[[Path], object] | None = None  # refuses a path, before anything is loaded
+    check: "Callable[[StagedMap], object] | None" = None  # refuses a map, before the model runs
 
 
 def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLike | bool | None]) -> dict[str, Path]:
@@ -83,17 +64,15 @@ def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLi
         output: The map.
         asked: Names of other outputs to paths; True takes the default name beside the map, a bare suffix such as
             "parquet" the default name with that suffix, None and False mean that it is not written.
-
-    Returns:
-        Names of outputs to paths, the map among them, in the order of `OUTPUTS`.
     """
     paths = {"map": Path(output)}
     for record in OUTPUTS:
         value = asked.get(record.name)
+        default = paths["map"].with_name(f"{paths['map'].stem}{record.ending}")
         if value is True:
-            paths[record.name] = record.default_path(paths["map"])
+            paths[record.name] = default
         elif f".{value}" in record.suffixes:
-            paths[record.name] = record.default_path(paths["map"], f".{value}")
+            paths[record.name] = default.with_suffix(f".{value}")
         elif value is not None and value is not False:
             paths[record.name] = Path(value)
     return paths
@@ -104,9 +83,8 @@ def check_outputs(paths: Mapping[str, str | os.PathLike], inputs: Iterable[objec
 
     Args:
         paths: Names of outputs to paths.
-        inputs: Paths of the frames; other things among them are passed over.
-        overwrite: Whether existing files may be replaced; those that an interrupted run of the same map has written
-            may always be.
+        inputs: Frames; what is not a path among them is passed over.
+        overwrite: Whether existing files may be replaced; those of an interrupted run of the same map may always be.
 
     Raises:
         ValueError: If one is refused; the message names it.
@@ -137,47 +115,6 @@ def check_outputs(paths: Mapping[str, str | os.PathLike], inputs: Iterable[objec
         check_writable_folder(path.parent, f"the folder of the {name}")
 
 
-def _map_layer(strips: "StagedMap") -> "Layer":
-    """Classes with names and colours."""
-    from prithvi_hf.outputs.cog import class_layer
-
-    return class_layer(strips.id2label, strips.class_colors, strips.options.class_values)
-
-
-def _write_map(path: Path, strips: "StagedMap") -> None:
-    """Write the classes, and report how many pixels each has."""
-    from prithvi_hf.outputs.assemble import write_layer
-    from prithvi_hf.outputs.cog import NODATA_CLASS, name_counts
-
-    write_layer(path, _map_layer(strips), strips)
-    strips.report["class_pixels"] = name_counts(strips.counts, strips.id2label)
-    strips.report["nodata_fraction"] = float(strips.counts[NODATA_CLASS] / strips.counts.sum())
-
-
-def _probabilities_layer(strips: "StagedMap") -> "Layer":
-    """One band per class."""
-    from prithvi_hf.outputs.cog import fraction_layer
-    from prithvi_hf.outputs.products import name_probability
-
-    names = [str(strips.id2label[index]) for index in range(len(strips.id2label))]
-    bands = [name_probability(index) for index in range(len(names))]
-    return fraction_layer("probabilities", bands, names, strips.options.probabilities_dtype)
-
-
-def _entropy_layer(strips: "StagedMap") -> "Layer":
-    """One band from 0 (certain) to 1 (all classes equally probable)."""
-    from prithvi_hf.outputs.cog import fraction_layer
-
-    return fraction_layer("entropy", ["entropy"], ["entropy"], strips.options.probabilities_dtype)
-
-
-def _confidence_layer(strips: "StagedMap") -> "Layer":
-    """The probability of the chosen class, which polygons take the mean of."""
-    from prithvi_hf.outputs.cog import fraction_layer
-
-    return fraction_layer("confidence", ["confidence"], ["probability of the class"], "float32")
-
-
 def _check_vector_path(path: Path) -> None:
     """Refuse polygons whose packages are not installed."""
     from prithvi_hf.outputs.vector_files import check_vector_path
@@ -198,10 +135,12 @@ def _check_polygons(strips: "StagedMap") -> None:
 def _write_polygons(path: Path, strips: "StagedMap") -> None:
     """Write the regions of the finished map."""
     from prithvi_hf.outputs.assemble import write_layer
+    from prithvi_hf.outputs.cog import fraction_layer
     from prithvi_hf.outputs.polygons import write_polygons
 
     confidence, options = path.with_name("confidence.tif"), strips.options
-    write_layer(confidence, _confidence_layer(strips), strips, optimized=False)
+    layer = fraction_layer("confidence", ["confidence"], ["probability of the class"], "float32")
+    write_layer(confidence, layer, strips, optimized=False)
     write_polygons(
         path,
         strips.parts["map"],
@@ -250,52 +189,52 @@ def _write_report(path: Path, strips: "StagedMap") -> None:
 
 _TIFF = (".tif", ".tiff")
 OUTPUTS: list[Output] = [
-    Output("map", "TIF", "uint8 classes, 255 = nodata", _TIFF, ".tif", layer=_map_layer, write=_write_map),
+    Output("map", "TIF", "uint8 classes, 255 = nodata", _TIFF, ".tif", raster=True),
     Output(
-        "probabilities",
-        "TIF",
-        "class probabilities, one band per class",
-        _TIFF,
-        "_probabilities.tif",
+        name="probabilities",
+        metavar="TIF",
+        help="class probabilities, one band per class",
+        suffixes=_TIFF,
+        ending="_probabilities.tif",
         needs=("probabilities",),
-        layer=_probabilities_layer,
+        raster=True,
     ),
     Output(
-        "entropy",
-        "TIF",
-        "entropy of the probabilities, 0 (certain) to 1 (all classes equally probable)",
-        _TIFF,
-        "_entropy.tif",
+        name="entropy",
+        metavar="TIF",
+        help="entropy of the probabilities, 0 (certain) to 1 (all classes equally probable)",
+        suffixes=_TIFF,
+        ending="_entropy.tif",
         needs=("entropy",),
-        layer=_entropy_layer,
+        raster=True,
     ),
     Output(
-        "polygons",
-        "FILE",
-        "regions of each class with area in m2 and mean probability, .gpkg or .parquet",
-        (".gpkg", ".parquet"),
-        ".gpkg",
+        name="polygons",
+        metavar="FILE",
+        help="regions of each class with area in m2 and mean probability, .gpkg or .parquet",
+        suffixes=(".gpkg", ".parquet"),
+        ending=".gpkg",
         needs=("confidence",),
-        layer=_confidence_layer,
+        raster=True,
         write=_write_polygons,
         check_path=_check_vector_path,
         check=_check_polygons,
     ),
     Output(
-        "quicklook",
-        "PNG",
-        "picture of scene and map with a legend",
-        (".png",),
-        ".png",
+        name="quicklook",
+        metavar="PNG",
+        help="picture of scene and map with a legend",
+        suffixes=(".png",),
+        ending=".png",
         needs=("thumbnail",),
         write=_write_quicklook,
     ),
     Output(
-        "report",
-        "JSON",
-        "what was done: classes, files, unreadable blocks, seconds (always with --scenes)",
-        (".json",),
-        ".json",
+        name="report",
+        metavar="JSON",
+        help="what was done: classes, files, unreadable blocks, seconds (always with --scenes)",
+        suffixes=(".json",),
+        ending=".json",
         write=_write_report,
     ),
 ]

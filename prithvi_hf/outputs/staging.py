@@ -27,7 +27,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from transformers.utils import logging
 
-from prithvi_hf.disk import naming_a_full_disk
+from prithvi_hf.disk import explain_disk_full
 
 
 logger = logging.get_logger(__name__)
@@ -81,12 +81,6 @@ class Staging:
         resume: Whether strips of the same plan are used; False removes them.
         index: Number of this process in the run, from 0.
         processes: Processes of the run; they share a file system.
-
-    Attributes:
-        folder: The staging folder.
-        final_folder: Folder for the files of the last pass. What is there was left by a pass that was interrupted.
-        resumed: Strips that were there when the run began, known to the first process.
-        missing: Strips that were not, in order; known once the folder is prepared and joined.
     """
 
     def __init__(
@@ -101,12 +95,12 @@ class Staging:
     ) -> None:
         self.output = Path(output)
         self.folder = staging_folder(output)
-        self.final_folder = self.folder / _FINAL
+        self.final_folder = self.folder / _FINAL  # for the last pass; what is there was left by one that was killed
         self.plan = json.loads(json.dumps(plan))  # as it is when it is read back: tuples become lists
         self.count = count
-        self.resumed = 0
-        self.missing: list[int] = []
-        self._resume, self._index, self._processes = resume, index, processes
+        self.resumed = 0  # strips that were there when the run began, known to the first process
+        self.missing: list[int] = []  # strips that were not, known once the folder is prepared and joined
+        self.index, self._resume, self._processes = index, resume, processes
         self._verified: set[int] = set()
         self._lock: BaseFileLock | None = None
 
@@ -118,21 +112,31 @@ class Staging:
         self.close()
 
     def prepare(self) -> None:
-        """Make the folder or take it over, as the first process of a run; the others do nothing.
-
-        Raises:
-            BusyOutputError: If another run holds it.
-            OSError: If it cannot be made or written, or it is something else than a staging folder.
-        """
-        if self._index > 0:
+        """Make the folder or take it over, as the first process of a run; the others do nothing."""
+        if self.index > 0:
             return
-        with naming_a_full_disk(self.folder, "Free some space."):
+        with explain_disk_full(self.folder, "Free some space."):
             self._lock = _acquire(self.folder, _LOCK, self.output)
             try:
                 for path in sorted(self.folder.glob(f"{_LOCK}.*")):  # of a run whose first process alone was killed
                     _acquire(self.folder, path.name, self.output).release()
                 (self.folder / _GROUP).unlink(missing_ok=True)  # the others take its presence for this one's word
-                self._keep_own_strips()
+                found = _read_json(self.folder / _PLAN)
+                if self._resume and as_text(found) == as_text(self.plan):
+                    for path in self.folder.glob("*.tmp"):  # of a run that was killed
+                        if _OWN_FILES.fullmatch(path.name):
+                            path.unlink()
+                else:
+                    if self._resume and self._strips():
+                        names = _find_differences(found, self.plan) if isinstance(found, dict) else []
+                        difference = f"other {', '.join(names)}" if names else "its plan is missing or damaged"
+                        warnings.warn(
+                            f"The strips in {self.folder} belong to another run ({difference}): they are removed, and "
+                            "the map is computed from the beginning.",
+                            stacklevel=3,
+                        )
+                    self._clear()
+                    _write_json(self.folder / _PLAN, self.plan)
                 self.missing = self.remaining()
                 self.resumed = self.count - len(self.missing)
                 if self.resumed:
@@ -145,12 +149,8 @@ class Staging:
                 raise
 
     def join(self) -> None:
-        """Enter the folder that the first process has prepared; that one does nothing.
-
-        Raises:
-            OSError: If it is not prepared for this run.
-        """
-        if self._index == 0:
+        """Enter the folder that the first process has prepared; that one does nothing."""
+        if self.index == 0:
             return
         same = as_text(_read_json(self.folder / _PLAN)) == as_text(self.plan)
         missing = _read_json(self.folder / _GROUP)
@@ -160,7 +160,7 @@ class Staging:
                 "prepare the folder (see its message), or the processes do not share a file system or differ in "
                 "their options."
             )
-        self._lock = _acquire(self.folder, f"{_LOCK}.{self._index}", self.output)
+        self._lock = _acquire(self.folder, f"{_LOCK}.{self.index}", self.output)
         self.missing = missing
 
     def close(self) -> None:
@@ -173,12 +173,8 @@ class Staging:
         self._lock = None
 
     def commit(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep a finished strip; it is there whole or not at all, whatever happens.
-
-        Raises:
-            OSError: If it cannot be written, for example because the disk is full.
-        """
-        with naming_a_full_disk(self.folder, REMEDY), _write_atomically(self._path(index)) as file:
+        """Keep a finished strip; it is there whole or not at all, whatever happens."""
+        with explain_disk_full(self.folder, REMEDY), _write_atomically(self._path(index)) as file:
             np.savez(file, allow_pickle=False, **arrays, **{_NAMES: np.array(list(arrays))})
         self._verified.add(index)
 
@@ -222,7 +218,7 @@ class Staging:
 
     def assigned(self) -> list[int]:
         """List the strips that this process has to compute: a contiguous part of what was missing at the beginning."""
-        first, last = (len(self.missing) * rank // self._processes for rank in (self._index, self._index + 1))
+        first, last = (len(self.missing) * rank // self._processes for rank in (self.index, self.index + 1))
         return self.missing[first:last]
 
     def note_outputs(self, paths: Iterable[str | os.PathLike]) -> None:
@@ -240,32 +236,11 @@ class Staging:
             logger.warning("The folder %s is no longer needed but could not be removed (%s).", self.folder, error)
 
     def _path(self, index: int) -> Path:
-        """Name the file of a strip."""
         return self.folder / f"strip_{index:06d}.npz"
 
     def _strips(self) -> list[Path]:
         """List the files of strips."""
         return [path for path in self.folder.iterdir() if _STRIP_NAME.fullmatch(path.name)]
-
-    def _keep_own_strips(self) -> None:
-        """Remove what a killed run left half made, and strips of another plan; write this one."""
-        found, strips = _read_json(self.folder / _PLAN), self._strips()
-        if self._resume and as_text(found) == as_text(self.plan):
-            for path in self.folder.glob("*.tmp"):
-                if _OWN_FILES.fullmatch(path.name):
-                    path.unlink()
-            return
-        if self._resume and strips:
-            difference = "its plan is missing or damaged"
-            if isinstance(found, dict):
-                difference = f"other {', '.join(_find_differences(found, self.plan))}"
-            warnings.warn(
-                f"The strips in {self.folder} belong to another run ({difference}): they are removed, and the map is "
-                "computed from the beginning.",
-                stacklevel=4,
-            )
-        self._clear()
-        _write_json(self.folder / _PLAN, self.plan)
 
     def _clear(self) -> None:
         """Remove what runs leave in the folder, and nothing else; strips go before the plan that describes them."""

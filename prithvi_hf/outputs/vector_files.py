@@ -24,11 +24,7 @@ _GEOPACKAGE_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 
 
 def import_vector_package(name: str) -> ModuleType:
-    """Import a package of the extra `vector`.
-
-    Raises:
-        ImportError: If it is not installed; the message says how to install it.
-    """
+    """Import a package of the extra `vector`, or say in an ImportError how to install it."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -41,14 +37,8 @@ def import_vector_package(name: str) -> ModuleType:
 def check_vector_path(path: str | os.PathLike) -> Path:
     """Refuse a file of polygons that cannot be written here, before any work is done for it.
 
-    Args:
-        path: The file; its suffix chooses the format.
-
-    Returns:
-        The path.
-
     Raises:
-        ValueError: If the suffix is not one of the formats.
+        ValueError: If the suffix, which chooses the format, is not one of them.
         ImportError: If the packages of the extra `vector` are not installed.
     """
     path = Path(path)
@@ -66,13 +56,6 @@ def check_vector_path(path: str | os.PathLike) -> Path:
 @contextmanager
 def open_vector_file(path: Path, crs: CRS) -> "Iterator[_GeoPackage | _GeoParquet]":
     """Lend a file of polygons; it is complete and checked when the block ends.
-
-    Args:
-        path: The file to make; must not exist.
-        crs: Its CRS.
-
-    Yields:
-        The file to write batches to.
 
     Raises:
         OSError: If it cannot be written, or holds fewer polygons than were written.

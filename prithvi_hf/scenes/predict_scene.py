@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
-from prithvi_hf.outputs.assemble import StagedMap, check_space, publish, write_layer
+from prithvi_hf.outputs.assemble import StagedMap, check_space, make_layer, publish, write_layer
 from prithvi_hf.outputs.cog import GDAL_CACHE_BYTES, file_values
 from prithvi_hf.outputs.products import DETAILS, THUMBNAIL, make_products
 from prithvi_hf.outputs.registry import OUTPUTS, Output, OutputOptions, check_outputs, resolve_paths
@@ -33,7 +34,7 @@ from prithvi_hf.outputs.staging import Staging, as_text
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import Strip, predict_strips
 from prithvi_hf.scenes.predicted import PredictedScene
-from prithvi_hf.scenes.rows import BadWindow
+from prithvi_hf.scenes.reading import BadWindow
 from prithvi_hf.scenes.scene import Scene, open_scene
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
@@ -140,13 +141,12 @@ def predict_scene(
         "needs": sorted({need for record, _ in outputs.values() for need in record.needs}),
         "probabilities_dtype": writing.probabilities_dtype,
     }
-    fingerprint = scene.fingerprint()
     # Batch size, device and number of processes are not in the plan: they may change between the parts of a run that
     # was interrupted, for example after the device ran out of memory. Pixels then differ at most by rounding.
     run_plan = {
         "format": _FORMAT,
         "versions": {package: version(package) for package in ("prithvi_hf", "torch")},
-        "scene": fingerprint,
+        "scene": scene.fingerprint(),
         **describe_model(model, image_processor),
         "options": content,
     }
@@ -163,32 +163,25 @@ def predict_scene(
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
         "options": {**content, "batch_size": windows.batch_size},
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
+        "seconds": {},
         **(notes or {}),
     }
     for record, _ in outputs.values():
         if record.check is not None:
             record.check(strips)
 
-    run = _Run(
-        model,
-        image_processor,
-        scene,
-        plan,
-        strips,
-        outputs,
-        windows,
-        fingerprint,
-        device=device,
-        overwrite=overwrite,
-        show_progress=show_progress,
-        group=group,
-        begin=begin,
+    steps = (
+        staging.prepare,
+        staging.join,
+        partial(check_space, strips, outputs),
+        partial(compute_strips, model, image_processor, scene, plan, strips, windows, device, show_progress),
+        partial(finish_map, scene, strips, outputs, overwrite, begin),
     )
     failure: Exception | None = None
     try:
         # Each step begins when all processes are done with the one before. After an error a process goes on to meet
         # the others at the barriers: they would wait for ever.
-        for step in (staging.prepare, staging.join, run.compute, run.finish):
+        for step in steps:
             try:
                 if failure is None:
                     step()
@@ -202,7 +195,7 @@ def predict_scene(
         if kept := staging.kept():
             error.add_note(
                 f"{kept} of {staging.count} parts of the map are kept in {staging.folder}: the same command goes on "
-                "there, or discards them and begins again with resume=False."
+                "there, or discards them and begins again with resume=False (--no_resume)."
             )
         raise
     finally:
@@ -221,13 +214,7 @@ def predict_scene(
 
 
 def sort_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], WindowOptions, FrameOptions, OutputOptions]:
-    """Sort keywords of `predict_scene` by what they say.
-
-    Args:
-        options: Names of outputs and of the fields of the three classes, to values.
-
-    Returns:
-        Outputs by name, how the model slides over the scene, how frames are read, and how outputs are written.
+    """Sort keywords of `predict_scene` by what they say: which outputs, how the model slides, how frames are read.
 
     Raises:
         TypeError: If there is no such option.
@@ -262,162 +249,139 @@ def describe_model(
     return {"model": digest.hexdigest(), **json.loads(json.dumps(plain, default=str))}
 
 
-@dataclass
-class _Run:
-    """The work of one call of `predict_scene`, in one of its processes."""
+def compute_strips(
+    model: "PrithviForSemanticSegmentation",
+    image_processor: "PrithviImageProcessor",
+    scene: Scene,
+    plan: TilePlan,
+    strips: StagedMap,
+    windows: WindowOptions,
+    device: str | torch.device | None,
+    show_progress: bool,
+) -> None:
+    """Predict the strips of this process, and keep each while the model makes the next one."""
+    staging, report = strips.staging, strips.report
+    content, seconds = report["options"], report["seconds"]
+    report["strips"] = {"total": staging.count, "resumed": staging.resumed, "computed": 0}
 
-    model: "PrithviForSemanticSegmentation"
-    image_processor: "PrithviImageProcessor"
-    scene: Scene
-    plan: TilePlan
-    strips: StagedMap
-    outputs: dict[str, tuple[Output, Path]]
-    windows: WindowOptions
-    fingerprint: dict[str, Any]
-    device: str | torch.device | None
-    overwrite: bool
-    show_progress: bool
-    group: "ProcessGroup | None"
-    begin: float
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def compute(self) -> None:
-        """Predict the strips of this process, and keep each while the model makes the next one."""
-        staging, content = self.strips.staging, self.strips.report["options"]
-        self.strips.report["strips"] = {"total": staging.count, "resumed": staging.resumed, "computed": 0}
-        if self.group is None or self.group.is_main:
-            check_space(self.strips, self.outputs)
-        ranges: list[range] = []
-        for index in staging.assigned():
-            if ranges and ranges[-1].stop == index:
-                ranges[-1] = range(ranges[-1].start, index + 1)
-            else:
-                ranges.append(range(index, index + 1))
-        tiles = sum(self.plan.count_tiles(strips) for strips in ranges)
-        pending: Future[None] | None = None
-        with (
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="strip writer") as writer,
-            logging.tqdm(desc="windows", unit="window", total=tiles, disable=not self.show_progress) as bar,
-        ):
-            for strips in ranges:
-                for strip in predict_strips(
-                    self.model,
-                    self.image_processor,
-                    self.scene,
-                    self.plan,
-                    strips,
-                    batch_size=self.windows.batch_size,
-                    blending=self.windows.blending,
-                    tta=self.windows.tta,
-                    device=self.device,
-                    on_read_error=content["on_read_error"],
-                    thumbnail=THUMBNAIL in content["needs"],
-                    on_windows=bar.update,
-                ):
-                    for name, seconds in strip.seconds.items():
-                        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-                    if pending is not None:
-                        pending.result()  # one strip waits at most, and an error is raised soon
-                    pending = writer.submit(self.keep, strip)
-                    del strip  # it is large, and would stay in memory until the next one is made
-            if pending is not None:
-                pending.result()
-        self.note_seconds()
-
-    def keep(self, strip: Strip) -> None:
+    def keep(strip: Strip) -> None:
         """Make the products of a strip and commit them."""
         clock = time.perf_counter()
-        content = self.strips.report["options"]
         arrays = make_products(strip.logits, strip.nodata, content["needs"], content["probabilities_dtype"])
         if strip.thumbnail is not None:
             arrays[THUMBNAIL] = strip.thumbnail
         details = {
             "bad_windows": strip.bad_windows,
             "frame_nodata": strip.frame_nodata,
-            "thumbnail": THUMBNAIL in arrays,
+            "thumbnail": strip.thumbnail is not None,
         }
         arrays[DETAILS] = np.frombuffer(json.dumps(details).encode(), dtype=np.uint8)
-        self.strips.staging.commit(strip.index, arrays)
-        self.seconds["writing"] = self.seconds.get("writing", 0.0) + time.perf_counter() - clock
-        self.strips.report["strips"]["computed"] += 1
+        staging.commit(strip.index, arrays)
+        seconds["writing"] = round(seconds.get("writing", 0.0) + time.perf_counter() - clock, 6)
+        report["strips"]["computed"] += 1
 
-    def note_seconds(self) -> None:
-        """Bring the times in the report up to date."""
-        self.seconds["total"] = time.perf_counter() - self.begin
-        self.strips.report["seconds"] = {name: round(value, 3) for name, value in self.seconds.items()}
+    ranges: list[range] = []
+    for index in staging.assigned():
+        if ranges and ranges[-1].stop == index:
+            ranges[-1] = range(ranges[-1].start, index + 1)
+        else:
+            ranges.append(range(index, index + 1))
+    tiles = sum(plan.count_tiles(consecutive) for consecutive in ranges)
+    pending: Future[None] | None = None
+    with (
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="strip writer") as writer,
+        logging.tqdm(desc="windows", unit="window", total=tiles, disable=not show_progress) as bar,
+    ):
+        for consecutive in ranges:
+            for strip in predict_strips(
+                model,
+                image_processor,
+                scene,
+                plan,
+                consecutive,
+                batch_size=windows.batch_size,
+                blending=windows.blending,
+                tta=windows.tta,
+                device=device,
+                on_read_error=content["on_read_error"],
+                thumbnail=THUMBNAIL in content["needs"],
+                on_windows=bar.update,
+            ):
+                for name, spent in strip.seconds.items():
+                    seconds[name] = round(seconds.get(name, 0.0) + spent, 6)
+                if pending is not None:
+                    pending.result()  # one strip waits at most, and an error is raised soon
+                pending = writer.submit(keep, strip)
+                del strip  # it is large, and would stay in memory until the next one is made
+        if pending is not None:
+            pending.result()
 
-    def finish(self) -> None:
-        """Turn the strips into the outputs, in the first process."""
-        if self.group is not None and not self.group.is_main:
-            return
-        clock = time.perf_counter()
-        staging, report = self.strips.staging, self.strips.report
-        paths = {name: path for name, (_, path) in self.outputs.items()}
-        missing = staging.count - staging.kept()
-        if missing:
-            raise OSError(
-                f"Expected all {staging.count} strips of {paths['map']}, found {missing} missing: another process of "
-                "this run failed, see its message. Run the same command again: finished strips are kept."
-            )
-        found = None
-        with suppress(OSError):  # a file that is gone has changed
-            found = self.scene.fingerprint()
-        if as_text(found) != as_text(self.fingerprint):
-            raise OSError(
-                f"Expected the files of {self.scene.name} to stay as they are while they are mapped, found them "
-                f"changed or gone: nothing was written to {paths['map']}. Run the same command again."
-            )
 
-        details = self.strips.load_details()
-        nodata = np.sum([one["frame_nodata"] for one in details], axis=0)
-        report["frame_nodata_fractions"] = measure_frames(nodata, self.scene)
-        bad = join_windows((name, tuple(window)) for one in details for name, window in one["bad_windows"])
-        report["bad_windows"] = [{"file": name, "window": list(window)} for name, window in bad]
-        report["bytes"] = {}
-        # Each output is made in a folder on its own file system, so that it gets its name by a rename.
-        folders = {
-            name: path.with_name(f".{path.name}.parts")
-            if path.parent.resolve() != staging.output.parent.resolve()
-            else staging.final_folder
-            for name, path in paths.items()
-        }
-        parts = self.strips.parts
-        try:
-            for folder in set(folders.values()):
-                shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
-                folder.mkdir()
-            with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-                for name, (output, path) in self.outputs.items():
-                    self.seconds["finishing"] = time.perf_counter() - clock
-                    self.note_seconds()  # the report is the last one, and has them all
-                    parts[name] = folders[name] / f"{name}{path.suffix}"
-                    if output.write is not None:
-                        output.write(parts[name], self.strips)
-                    elif output.layer is not None:
-                        write_layer(parts[name], output.layer(self.strips), self.strips)
-                    if name != "report":
-                        report["bytes"][name] = parts[name].stat().st_size
-            if "report" not in parts:
-                self.seconds["finishing"] = time.perf_counter() - clock
-                self.note_seconds()
-            check_outputs(paths, self.scene.files, self.overwrite)  # again: much time has passed
-            staging.note_outputs(paths.values())
-            publish({parts[name]: paths[name] for name in [*(name for name in paths if name != "map"), "map"]})
-        finally:
-            for folder in set(folders.values()):
-                shutil.rmtree(folder, ignore_errors=True)
-        staging.remove()
+def finish_map(
+    scene: Scene, strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]], overwrite: bool, begin: float
+) -> None:
+    """Turn the strips into the outputs, in the first process; `begin` is the clock when the run began."""
+    clock, staging, report, parts = time.perf_counter(), strips.staging, strips.report, strips.parts
+    report["seconds"]["total"] = round(clock - begin, 6)
+    if staging.index > 0:
+        return
+    paths = {name: path for name, (_, path) in outputs.items()}
+    missing = staging.count - staging.kept()
+    if missing:
+        raise OSError(
+            f"Expected all {staging.count} strips of {paths['map']}, found {missing} missing: another process of this "
+            "run failed, see its message. Run the same command again: finished strips are kept."
+        )
+    found = None
+    with suppress(OSError):  # a file that is gone has changed
+        found = scene.fingerprint()
+    if as_text(found) != as_text(staging.plan["scene"]):
+        raise OSError(
+            f"Expected the files of {scene.name} to stay as they are while they are mapped, found them changed or "
+            f"gone: nothing was written to {paths['map']}. Run the same command again."
+        )
+
+    details = strips.load_details()
+    nodata = np.sum([one["frame_nodata"] for one in details], axis=0)
+    report["frame_nodata_fractions"] = measure_frames(nodata, scene)
+    bad = join_windows((name, tuple(window)) for one in details for name, window in one["bad_windows"])
+    report["bad_windows"] = [{"file": name, "window": list(window)} for name, window in bad]
+    report["bytes"] = {}
+    # Each output is made in a folder on its own file system, so that it gets its name by a rename.
+    folders = {
+        name: path.with_name(f".{path.name}.parts")
+        if path.parent.resolve() != staging.output.parent.resolve()
+        else staging.final_folder
+        for name, path in paths.items()
+    }
+    try:
+        for folder in set(folders.values()):
+            shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
+            folder.mkdir()
+        with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+            for name, (output, path) in outputs.items():
+                parts[name] = folders[name] / f"{name}{path.suffix}"
+                if output.write is not None:
+                    output.write(parts[name], strips)
+                else:
+                    write_layer(parts[name], make_layer(output, strips), strips)
+                if name != "report":  # which is the last one, and tells of all others
+                    report["bytes"][name] = parts[name].stat().st_size
+                    now = time.perf_counter()
+                    report["seconds"] |= {"finishing": round(now - clock, 6), "total": round(now - begin, 6)}
+        check_outputs(paths, scene.files, overwrite)  # again: much time has passed
+        staging.note_outputs(paths.values())
+        publish({parts[name]: paths[name] for name in [*(name for name in paths if name != "map"), "map"]})
+    finally:
+        for folder in set(folders.values()):
+            shutil.rmtree(folder, ignore_errors=True)
+    staging.remove()
 
 
 def measure_frames(nodata_pixels: np.ndarray, scene: Scene) -> list[float]:
     """Give the fraction of the scene that each date lacks, and warn of dates without any data beside others with some.
 
-    Args:
-        nodata_pixels: Pixels in which each date has no value at all.
-        scene: The scene; one frame may stack several dates.
-
-    Returns:
-        One fraction per date.
+    `nodata_pixels` counts the pixels in which each date has no value at all; one frame may stack several dates.
     """
     pixels, names = scene.grid.height * scene.grid.width, [frame.name for frame in scene.frames]
     if len(names) != len(nodata_pixels):
@@ -432,14 +396,7 @@ def measure_frames(nodata_pixels: np.ndarray, scene: Scene) -> list[float]:
 
 
 def join_windows(windows: Iterable[BadWindow]) -> list[BadWindow]:
-    """Join windows of a file that are one below the other: a block that reaches into several strips is in each.
-
-    Args:
-        windows: File and (row, column, height, width) in the scene, in any order.
-
-    Returns:
-        Those that are left, by file and place.
-    """
+    """Join windows of a file that are one below the other: a block that reaches into several strips is in each."""
     columns: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
     for name, (row, column, height, width) in sorted(set(windows)):
         parts = columns.setdefault((name, column, width), [])

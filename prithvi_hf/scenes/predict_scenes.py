@@ -40,17 +40,11 @@ class OtherProcessError(OSError):
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of one launch.
+    """The processes of one launch."""
 
-    Attributes:
-        index: Number of this process, from 0.
-        count: How many there are.
-        local_index: Number of this process on its machine, from 0.
-    """
-
-    index: int = 0
+    index: int = 0  # number of this process
     count: int = 1
-    local_index: int = 0
+    local_index: int = 0  # number of this process on its machine
     _group: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -111,10 +105,7 @@ class ProcessGroup:
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """Join the processes that were launched together; a group of one where there is no such launch.
-
-    Yields:
-        The group, which is left when the block ends.
+    """Join the processes that were launched together until the block ends; a group of one without such a launch.
 
     Raises:
         ValueError: If the launcher's variables do not say where the first process is.
@@ -136,9 +127,6 @@ def process_group() -> Iterator[ProcessGroup]:
 
 def adopt_slurm(environ: MutableMapping[str, str]) -> None:
     """Say what `srun` says in the words of torch's launchers, where only `srun` started the processes.
-
-    Args:
-        environ: Variables of the process; those that are set already stay.
 
     Raises:
         ValueError: If the nodes cannot be told.
@@ -167,42 +155,25 @@ def adopt_slurm(environ: MutableMapping[str, str]) -> None:
 
 @dataclass
 class Outcome:
-    """What became of a scene.
-
-    Attributes:
-        name: The scene.
-        status: "done", "skipped" (it was finished before) or "failed".
-        seconds: How long this run worked at it.
-        reason: Why it failed, None otherwise.
-        outputs: Name of each output to its path.
-        details: What else the prediction reports.
-        process: The process that worked at it, None for all.
-    """
+    """What became of a scene."""
 
     name: str
-    status: str
-    seconds: float = 0.0
-    reason: str | None = None
-    outputs: dict[str, str] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    process: int | None = None
+    status: str  # `DONE`, `SKIPPED` (it was finished before) or `FAILED`
+    seconds: float = 0.0  # that this run worked at it
+    reason: str | None = None  # why it failed
+    outputs: dict[str, str] = field(default_factory=dict)  # by name
+    details: dict[str, Any] = field(default_factory=dict)  # what else the prediction reports
+    process: int | None = None  # that worked at it, None for all
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with each scene.
+    """What is done with each scene."""
 
-    Attributes:
-        predict: Maps a scene and returns what it reports (JSON-like).
-        outputs: Gives a scene's outputs by name.
-        is_finished: Whether exactly this work was done before.
-        explain: The message of an error that the user can fix; None for a fault of the program.
-    """
-
-    predict: Callable[[SceneEntry], Mapping[str, Any]]
-    outputs: Callable[[SceneEntry], Mapping[str, str | os.PathLike]]
-    is_finished: Callable[[SceneEntry], bool]
-    explain: Callable[[Exception], str | None] = str
+    predict: Callable[[SceneEntry], Mapping[str, Any]]  # maps it and returns what it reports (JSON-like)
+    outputs: Callable[[SceneEntry], Mapping[str, str | os.PathLike]]  # names its outputs
+    is_finished: Callable[[SceneEntry], bool]  # whether exactly this work was done before
+    explain: Callable[[Exception], str | None] = str  # message of an error; None for a fault of the program
 
 
 def run_scenes(
@@ -223,9 +194,6 @@ def run_scenes(
         summary: JSON to write at the end, with every scene.
         split: Whether all processes work at each scene together, in place of each at its own scenes.
         on_outcome: Called after each scene of this process with its number among all and what became of it.
-
-    Returns:
-        What became of every scene, in order; in every process.
     """
     begin = time.time()
     numbered = list(enumerate(scenes))
@@ -286,12 +254,7 @@ def _run_scene(scene: SceneEntry, work: Work, together: ProcessGroup | None) -> 
 
 
 def format_outcomes(outcomes: Sequence[Outcome], most: int = 50) -> str:
-    """Make a table of what became of the scenes: name, status, seconds, reason, and a line of counts.
-
-    Args:
-        outcomes: All of them.
-        most: Rows; of more scenes the failed ones come first, and the table says how many are left out.
-    """
+    """Make a table of what became of the scenes, and a line of counts; of more than `most` the failed come first."""
     counts = Counter(outcome.status for outcome in outcomes)
     shown = list(outcomes)
     if len(shown) > most:

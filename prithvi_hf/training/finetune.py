@@ -18,7 +18,7 @@ from transformers.utils import logging
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips
 from prithvi_hf.data.transforms import SegmentationTransform, collate_chips
-from prithvi_hf.disk import check_writable_folder, no_room_left, no_room_message
+from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
 from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
@@ -224,18 +224,10 @@ def execute(run: Run) -> None:
 def main(
     arguments: Sequence[str] | None = None, program: str = "finetune.py", execute: Callable[[Run], None] = execute
 ) -> int:
-    """Run from the command line.
+    """Run from the command line and return the exit status: 2 for a user's error or a full disk, 130 after Ctrl-C.
 
     Only errors before the training and a full disk are taken for the user's: what fails later otherwise keeps its
-    traceback.
-
-    Args:
-        arguments (`Sequence[str]`, *optional*): The words of the command line; those of the process by default.
-        program (`str`, defaults to `"finetune.py"`): What the user started, for usage and errors.
-        execute (`Callable[[Run], None]`): What to do once everything is set up.
-
-    Returns:
-        Exit status: 0, 2 for input that is not as expected or a full disk, 130 after Ctrl-C.
+    traceback. The program's name is for usage and errors; `execute` runs once everything is set up.
     """
     run = None
     try:
@@ -250,13 +242,12 @@ def main(
             message += " before the training; nothing was written"
     except Exception as error:
         refused = run is None and isinstance(error, ValueError | OSError | StrictDataclassError)
-        if os.environ.get("PRITHVI_HF_TRACEBACK") or not (refused or (run is not None and no_room_left(error))):
+        if os.environ.get("PRITHVI_HF_TRACEBACK") or not (refused or (run is not None and is_disk_full(error))):
             raise
         status, message = 2, f"error: {error}"
         if run is not None:
-            message = (
-                f"error: {no_room_message(run.recipe.training.output_dir or '.', error)} Free space or raise the limit"
-            )
+            full = describe_disk_full(run.recipe.training.output_dir or ".", error)
+            message = f"error: {full} Free space or raise the limit"
     if run is not None:  # it had begun: say where it can be taken up again
         training = run.recipe.training
         found = find_last_checkpoint(training.output_dir or ".", log=False) if training.do_train else None

@@ -195,7 +195,7 @@ def test_an_output_folder_below_a_file_is_refused_before_anything_is_read(tmp_pa
     assert_refused(capsys, tmp_path, "new or empty folder", "absent.pt")
     (tmp_path / "file").write_text("")
     assert convert("absent.pt", tmp_path / "file" / "deep" / "out") == 2
-    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is not a folder" in capsys.readouterr().err
 
 
 @pytest.fixture

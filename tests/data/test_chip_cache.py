@@ -471,7 +471,7 @@ def test_an_empty_split(tmp_path):
         cached((as_dataset([], []), make_processor()), tmp_path)
 
 
-# ----------------------------------------------------------------- the data set and its workers
+# ----------------------------------------------------------------- the dataset and its workers
 
 
 def test_rows_like_those_of_datasets(chips, tmp_path):
@@ -507,7 +507,7 @@ def open_rasters():
 
 
 class Watched(torch.utils.data.Dataset):
-    """Rows of a data set, and how many rasters the worker holds open."""
+    """Rows of a dataset, and how many rasters the worker holds open."""
 
     def __init__(self, dataset):
         self.dataset = dataset
@@ -552,7 +552,7 @@ def test_batches_of_workers_are_kept_in_any_number(chips, tmp_path):
 
 
 def test_spawned_program_uses_the_cache(chips, tmp_path):
-    """The data set pickles without handles: another program reads it."""
+    """The dataset pickles without handles: another program reads it."""
     dataset = cached(chips, tmp_path)
     (tmp_path / "chips.pickle").write_bytes(pickle.dumps(dataset))
     code = (

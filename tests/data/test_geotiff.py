@@ -174,7 +174,7 @@ NAMES = {"class_names": ["no water", "water"], "class_colors": ["#d9d2bf", "#1f6
 
 @pytest.fixture
 def described(paths):
-    """A data set whose columns carry names of bands and classes."""
+    """A dataset whose columns carry names of bands and classes."""
     features = Features({"image": List(GeoTiff(band_names=["BLUE", "GREEN"])), "mask": GeoTiff(**NAMES)})
     return Dataset.from_dict({"image": [paths[:2], paths[2:]], "mask": paths[:2]}, features=features)
 

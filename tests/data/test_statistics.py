@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from prithvi_hf.data import audit_split, compute_statistics
 from prithvi_hf.data.geotiff import GeoTiff
-from prithvi_hf.data.statistics import BandMoments, ValueHistogram, balanced_class_weights, count_classes
+from prithvi_hf.data.statistics import BandMoments, ValueHistogram
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from tests.raster_factory import BANDS, cut_off, labels, reflectance, transform_at, write_chip, write_mask
 from tests.raster_factory import write_raster as write
@@ -334,25 +334,6 @@ def test_a_split_without_labels(tmp_path):
     found = measure(written(tmp_path, [reflectance(2)]))
     assert found.chips_without_mask == found.chips == 1
     assert (found.class_pixels, found.mask_values, found.label_problems) == ({}, {}, ())
-
-
-def test_weights_by_inverse_frequency():
-    pixels = [900, 0, 90, 10]
-    weights = balanced_class_weights(pixels)
-    assert weights == pytest.approx([1000 / (3 * 900), 1.0, 1000 / (3 * 90), 1000 / (3 * 10)])
-    # Averaged over the labelled pixels they are 1, and every class that occurs has the same part in that.
-    assert np.dot(weights, pixels) == pytest.approx(1000)
-    assert balanced_class_weights([0, 0]) == [1.0, 1.0]
-
-
-def test_the_number_of_classes_is_concluded_only_without_a_gap(floods, tmp_path):
-    found = measure(floods, six_bands(ignore_values=[-1]))
-    assert count_classes([found]) == 2
-    assert count_classes([measure(floods, six_bands(ignore_values=[-1, 1]))]) is None
-    mask = labels()
-    mask[3, 3] = 255
-    write(tmp_path / "0_mask.tif", mask)
-    assert count_classes([found, measure(floods, six_bands(ignore_values=[-1]))]) is None
 
 
 # ----------------------------------------------------------------- files that cannot be read

@@ -82,6 +82,26 @@ def test_names_cannot_become_options():
     assert r"train: b\nloss: dice" in str(error.value)
 
 
+def test_weights_by_inverse_frequency():
+    pixels = [900, 0, 90, 10]
+    report = make_report(split={"class_pixels": {0: 900, 2: 90, 3: 10}})
+    weights = report.main.class_weights(4)
+    assert weights == pytest.approx([1000 / (3 * 900), 1.0, 1000 / (3 * 90), 1000 / (3 * 10)])
+    # Averaged over the labelled pixels they are 1, and every class that occurs has the same part in that.
+    assert np.dot(weights, pixels) == pytest.approx(1000)
+    assert make_report(split={"class_pixels": {}}).main.class_weights(2) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("class_pixels", "count"), [({0: 5, 1: 5}, 2), ({0: 5}, None), ({0: 5, 1: 5, 255: 1}, None), ({1: 5, 2: 5}, None)]
+)
+def test_the_number_of_classes_is_concluded_only_without_a_gap(class_pixels, count):
+    report = make_report(split={"class_pixels": class_pixels})
+    assert report.num_labels == count
+    assert make_report(split={"class_pixels": class_pixels}, class_names=["a", "b", "c"]).num_labels == 3
+    assert ("class_weights" in yaml.safe_load(report.recipe())) == (count is not None)
+
+
 def test_weights_that_differ_much_are_warned_of():
     report = make_report(split={"class_pixels": {0: 100_000, 1: 9}})
     assert any("differ 11,111 times" in text for text in report.warnings())

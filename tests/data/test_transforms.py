@@ -162,7 +162,7 @@ def test_chip_without_any_label_ends(processor, tmp_path):
     assert (labels == -100).all()
 
 
-# ----------------------------------------------------------------- data sets, frames, workers
+# ----------------------------------------------------------------- datasets, frames, workers
 
 
 def test_with_transform_frames_and_collate(processor, tmp_path):

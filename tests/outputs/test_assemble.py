@@ -13,7 +13,7 @@ from rasterio.errors import RasterioIOError
 from rio_cogeo import cog_validate
 
 from prithvi_hf.outputs import assemble, cog
-from prithvi_hf.outputs.assemble import StagedMap, check_space, publish, write_layer
+from prithvi_hf.outputs.assemble import StagedMap, check_space, make_layer, publish, write_layer
 from prithvi_hf.outputs.cog import class_layer
 from prithvi_hf.outputs.products import make_products, name_probability
 from prithvi_hf.outputs.registry import OUTPUTS, OutputOptions
@@ -92,7 +92,7 @@ def test_files_are_those_of_a_map_in_memory(tmp_path, stage, height, width, star
     write_class_map(tmp_path / "b.tif", classes, **place)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     assert_valid_cog(tmp_path / "a.tif")
-    write_layer(tmp_path / "p.tif", RECORDS["probabilities"].layer(strips), strips)
+    write_layer(tmp_path / "p.tif", make_layer(RECORDS["probabilities"], strips), strips)
     write_probabilities(tmp_path / "q.tif", probabilities, **place)
     assert (tmp_path / "p.tif").read_bytes() == (tmp_path / "q.tif").read_bytes()
     assert_valid_cog(tmp_path / "p.tif")
@@ -102,7 +102,7 @@ def test_files_are_those_of_a_map_in_memory(tmp_path, stage, height, width, star
 def test_probabilities_as_bytes_are_not_colours(tmp_path, stage, classes):
     """GDAL takes 3 or 4 bands of bytes for colours and opacity unless it is told otherwise."""
     strips, logits, nodata = stage(needs=["probabilities"], dtype="uint8", classes=classes)
-    write_layer(tmp_path / "p.tif", RECORDS["probabilities"].layer(strips), strips)
+    write_layer(tmp_path / "p.tif", make_layer(RECORDS["probabilities"], strips), strips)
     with rasterio.open(tmp_path / "p.tif") as dataset:
         assert [kind.name for kind in dataset.colorinterp] == ["gray", *["undefined"] * (classes - 1)]
         assert [[flag.name for flag in flags] for flags in dataset.mask_flag_enums] == [["nodata"]] * classes
@@ -130,8 +130,8 @@ def test_class_values_and_counts(tmp_path, stage):
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_entropy_and_confidence(tmp_path, stage, dtype):
     strips, logits, nodata = stage(needs=["entropy", "confidence"], dtype=dtype)
-    write_layer(tmp_path / "e.tif", RECORDS["entropy"].layer(strips), strips)
-    write_layer(tmp_path / "c.tif", RECORDS["polygons"].layer(strips), strips, optimized=False)
+    write_layer(tmp_path / "e.tif", make_layer(RECORDS["entropy"], strips), strips)
+    write_layer(tmp_path / "c.tif", make_layer(RECORDS["polygons"], strips), strips, optimized=False)
     _, probabilities = expected(logits, nodata)
     entropy = -(probabilities * np.log(probabilities)).sum(0) / np.log(3)
     with rasterio.open(tmp_path / "e.tif") as dataset:
@@ -154,7 +154,7 @@ def test_many_bands_pass_by_one_at_a_time(tmp_path, stage, monkeypatch):
     monkeypatch.setattr(
         Staging, "load", lambda self, index, names: asked.append((names, index)) or load(self, index, names)
     )
-    write_layer(tmp_path / "p.tif", RECORDS["probabilities"].layer(strips), strips)
+    write_layer(tmp_path / "p.tif", make_layer(RECORDS["probabilities"], strips), strips)
     assert asked == [([name_probability(band)], index) for band in range(3) for index in range(4)]
 
 

@@ -34,7 +34,7 @@ def test_the_last_whole_checkpoint(tmp_path):
     make_checkpoint(tmp_path, 20, state="")
     make_checkpoint(tmp_path, 30, state='{"global_st')
     make_checkpoint(tmp_path / "earlier-1", 40)
-    (tmp_path / "checkpoint-50").write_text("no folder")
+    (tmp_path / "checkpoint-50").write_text("not a folder")
     assert find_last_checkpoint(tmp_path) == str(tenth)
     assert find_last_checkpoint(str(tmp_path)) == str(tenth)
 

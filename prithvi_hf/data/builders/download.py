@@ -40,7 +40,7 @@ from huggingface_hub.utils.sha import git_hash
 from tqdm.utils import CallbackIOWrapper
 
 from prithvi_hf.data.builders.files import show_some
-from prithvi_hf.disk import no_room_left, no_room_message
+from prithvi_hf.disk import describe_disk_full, is_disk_full
 
 
 logger = logging.get_logger(__name__)
@@ -119,11 +119,11 @@ def download_dataset(
                 try:
                     _download_commit(api, repo_id, commit, store)
                 except OSError as error:
-                    if not no_room_left(error):
+                    if not is_disk_full(error):
                         raise
                     raise DownloadError(
-                        f"{no_room_message(store, error)} Free some, or choose another disk with cache_dir, and run "
-                        "this again: what is downloaded is kept."
+                        f"{describe_disk_full(store, error)} Free some, or choose another disk with cache_dir, and "
+                        "run this again: what is downloaded is kept."
                     ) from error
     if remembered != commit:  # a shared folder without write access can be read from
         reference.parent.mkdir(exist_ok=True)

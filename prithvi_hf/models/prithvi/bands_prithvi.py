@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Band names: what a raster's band descriptions mean, and where the bands that a model needs lie in it.
+"""Band names: what a raster's band descriptions mean, and where in it the bands are that a model needs.
 
 Names are compared without regard to case, zero padding and separators, so `B2`, `b02` and `Band_02` are one code and
 `SWIR 1`, `swir-1` and `SWIR_1` are one name. The same code means different bands on different sensors (`B05` is a red
@@ -8,7 +8,7 @@ a file together, and a file that could be read in two ways is refused.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -76,6 +76,7 @@ _SENSOR_WORDS = {
 
 # A near infrared that says neither broad nor narrow serves as whichever of the two the file does not name otherwise.
 _ANY_NIR = "NIR"
+_NIRS = ("NIR_BROAD", "NIR_NARROW")
 _PLAIN_NAMES = {
     **{re.sub(r"[^a-z0-9]", "", band.lower()): band for band in CANONICAL_BANDS},
     **dict.fromkeys(("coastal", "aerosol", "coastalblue", "ultrablue"), "COASTAL_AEROSOL"),
@@ -99,85 +100,104 @@ _WAVELENGTH_OR_SIZE = re.compile(r"\d+(?:nm|um|m)")
 
 
 class BandLabel(NamedTuple):
-    """What one band description says, before the sensor is known.
+    """What one band description says, before the sensor is known."""
 
-    Attributes:
-        key: the description in lower case without separators and zero padding, for literal comparison.
-        code: a sensor's band code such as `b8a`, or None.
-        plain: a sensor-independent meaning, a name of `CANONICAL_BANDS` or `NIR`, or None.
-        sensor: the sensor that the description itself names, a key of `SENSOR_BANDS`, or None.
-    """
-
-    key: str
-    code: str | None
-    plain: str | None
-    sensor: str | None
+    key: str  # the description as `band_key` writes it, for literal comparison
+    code: str | None  # a sensor's band code such as `b8a`
+    plain: str | None  # a sensor-independent meaning, a name of `CANONICAL_BANDS` or `NIR`
+    sensor: str | None  # the sensor that the description itself names, a key of `SENSOR_BANDS`
 
 
 def band_key(name: str) -> str:
-    """The form in which names are compared: lower case, no separators, no zero padding.
-
-    Args:
-        name: any band name, e.g. `"SWIR_1"`, `"B02"`, `"Band 2"`.
-
-    Returns:
-        For these three, `"swir1"`, `"b2"` and `"band2"`.
-    """
+    """Write a name as names are compared: `"swir1"`, `"b2"` and `"band2"` for `"SWIR_1"`, `"B02"` and `"Band 2"`."""
     joined = "".join(re.findall(r"[a-z0-9]+", name.lower()))
     return re.sub(r"(?<!\d)0+(?=\d)", "", joined)
 
 
 def parse_band_description(description: str | None) -> BandLabel:
-    """Reads one band description.
+    """Read one band description, e.g. `"B8A"`, `"Blue (B02)"`, `"SR_B5"` or `"HLS.S30.T10SEH.2018190.v2.0.B05"`.
 
-    Args:
-        description: text from the file, e.g. `"B8A"`, `"Blue (B02)"`, `"SR_B5"`, `"HLS.S30.T10SEH.2018190.v2.0.B05"`,
-            or None.
-
-    Returns:
-        Its parts; an unknown text has neither code nor plain name.
+    An unknown text has neither code nor plain name.
     """
     text = (description or "").strip()
     key = band_key(text)
     if key in _PLAIN_NAMES:
         return BandLabel(key, None, _PLAIN_NAMES[key], None)
-    words = _join_band_numbers(re.findall(r"[a-z0-9]+", text.lower()))
+    words: list[str] = []
+    for word in re.findall(r"[a-z0-9]+", text.lower()):
+        # `band`, `2` belong together, and so do `665`, `nm`.
+        is_number = words and words[-1] in ("b", "band") and re.fullmatch(r"\d{1,2}a?", word)
+        is_unit = words and words[-1].isdigit() and word in ("nm", "um", "m")
+        if is_number or is_unit:
+            words[-1] += word
+        else:
+            words.append(word)
     sensor = next((_SENSOR_WORDS[word] for word in words if word in _SENSOR_WORDS), None)
     codes = ["b" + match[1] for match in map(_CODE.fullmatch, words) if match]
-    rest = [word for word in words if word not in _SENSOR_WORDS and not _CODE.fullmatch(word)]
-    rest_key = band_key(" ".join(word for word in rest if not _WAVELENGTH_OR_SIZE.fullmatch(word) and word != "hls"))
+    rest = [
+        word
+        for word in words
+        if word not in _SENSOR_WORDS
+        and not (_CODE.fullmatch(word) or _WAVELENGTH_OR_SIZE.fullmatch(word) or word == "hls")
+    ]
+    rest_key = band_key(" ".join(rest))
     plain = _PLAIN_NAMES.get(rest_key)
     # An unknown remainder (as in "B02_std") makes the code doubtful, unless the sensor is spelled out beside it.
     understood = plain is not None or not rest_key or sensor is not None
     return BandLabel(key, codes[0] if len(codes) == 1 and understood else None, plain, sensor)
 
 
-def _join_band_numbers(words: list[str]) -> list[str]:
-    """Joins words that belong together: `band`, `2` to `band2`, and `665`, `nm` to `665nm`."""
-    joined: list[str] = []
-    for word in words:
-        belongs = joined and (
-            (joined[-1] in ("b", "band") and re.fullmatch(r"\d{1,2}a?", word))
-            or (joined[-1].isdigit() and word in ("nm", "um", "m"))
-        )
-        if belongs:
-            joined[-1] += word
-        else:
-            joined.append(word)
-    return joined
-
-
 def is_undescribed(descriptions: Sequence[str | None] | None) -> bool:
-    """Whether the descriptions say nothing about the bands.
-
-    Args:
-        descriptions: one text a band, or None.
-
-    Returns:
-        True when there are none, or each is empty, None or only a running number such as `"Band 1"` or `"band_2"`.
-    """
+    """Whether there are no descriptions, or each is empty or only a running number, as `"Band 1"` or `"band_2"` is."""
     texts = [(text or "").strip().lower() for text in descriptions or ()]
     return all(not text or _GENERIC.fullmatch(text) for text in texts)
+
+
+def find_band_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Find each wanted band among known ones, names of either kind understood: `"B8A"` is `"NIR_NARROW"`.
+
+    Returns:
+        For each wanted band its 0-based position in `known`, None where it is not there. Codes that mean different
+        bands on different sensors, with nothing beside them to tell which, are compared as they are written. A plain
+        near infrared (`"NIR"`) stands for a narrow or a broad one, where only one of them is there.
+    """
+    meanings = _find_meanings(known)
+    positions = {meaning: i for i, meaning in reversed(list(enumerate(meanings)))}
+    infrared = [i for i, meaning in enumerate(meanings) if meaning in (_ANY_NIR, *_NIRS)]
+    found: list[int | None] = []
+    for meaning in _find_meanings(wanted):
+        position = positions.get(meaning)
+        unnamed = meaning == _ANY_NIR or (meaning in _NIRS and _ANY_NIR in meanings)
+        found.append(infrared[0] if position is None and unnamed and len(infrared) == 1 else position)
+    return found
+
+
+def _find_meanings(names: Sequence[str]) -> list[str]:
+    """Give each name as a canonical one where every sensor in question agrees, else its key."""
+    labels = [parse_band_description(name) for name in names]
+    tables = _plausible_sensors(labels).values()
+    meanings = []
+    for label in labels:
+        found = {_meaning(label, table) for table in tables}
+        meanings.append((found.pop() if len(found) == 1 else None) or label.key)
+    return meanings
+
+
+def _plausible_sensors(labels: Sequence[BandLabel]) -> Mapping[str, Mapping[str, str]]:
+    """Give the sensors whose codes a file may use: those that it names or gives away by their own codes, or all."""
+    named = {label.sensor for label in labels if label.sensor is not None}
+    if not named and any(label.code in _SENTINEL_2_CODES for label in labels):
+        named = {SENTINEL_2}
+    return {sensor: table for sensor, table in SENSOR_BANDS.items() if not named or sensor in named}
+
+
+def _meaning(label: BandLabel, table: Mapping[str, str]) -> str | None:
+    """Give a label's meaning, a canonical name or `NIR`, when codes are read with one sensor's table."""
+    by_code = table.get(label.code or "")
+    if label.plain is None:
+        return by_code
+    # "B8 (NIR)": the code says which near infrared it is, the word does not.
+    return by_code if label.plain == _ANY_NIR and by_code in _NIRS else label.plain
 
 
 def resolve_bands(
@@ -187,215 +207,102 @@ def resolve_bands(
     band_indices: Sequence[int] | None = None,
     name: str = "",
 ) -> list[int]:
-    """Finds the needed bands in a file.
+    """Find the needed bands in a file.
 
     Args:
-        descriptions: the file's band descriptions, one a band, or None or empty where it has none.
-        count: number of bands in the file.
-        bands: names of the needed bands, in the order in which the model takes them.
+        descriptions: The file's band descriptions, one per band, or None or empty where it has none.
+        count: Number of bands in the file.
+        bands: Names of the needed bands, in the order in which the model takes them.
         band_indices: 0-based positions of the needed bands in files without descriptions and with other than
             `len(bands)` bands.
-        name: the file, for error messages.
+        name: The file, for error messages.
 
     Returns:
         0-based positions of `bands` in the file, `len(bands)` of them, all different.
 
     Raises:
-        ValueError: a needed band is missing, found twice, or the sensor cannot be told; or a file without descriptions
+        ValueError: A needed band is missing, found twice, or the sensor cannot be told; or a file without descriptions
             has another number of bands and no usable `band_indices`.
     """
-    if descriptions and len(descriptions) != count:
+    prefix, needed = f"{name}: " if name else "", ", ".join(bands)
+    texts = descriptions or ()
+    listing = _list_descriptions(texts)
+    if texts and len(texts) != count:
         raise ValueError(
-            f"{_prefix(name)}expected one description for each of {count} bands, found {len(descriptions)}: "
-            f"{_listing(descriptions)}. Remedy: name every band, or none."
+            f"{prefix}expected one description for each of {count} bands, found {len(texts)}: {listing}. "
+            "Remedy: name every band, or none."
         )
     if is_undescribed(descriptions):
-        return _positions_without_descriptions(count, bands, band_indices, name)
-    labels = [parse_band_description(text) for text in descriptions or ()]
-    readings = {sensor: _match_bands(labels, bands, table) for sensor, table in _plausible_sensors(labels).items()}
+        if count == len(bands):
+            return list(range(count))
+        if band_indices is not None and max(band_indices) < count:
+            return list(band_indices)
+        given = "" if band_indices is None else f", and band_indices {list(band_indices)} reach beyond them"
+        dates = count // len(bands) if bands and count > len(bands) and count % len(bands) == 0 else 0
+        raise ValueError(
+            f"{prefix}expected {len(bands)} bands ({needed}), found {count} bands without descriptions{given}. "
+            f"Remedy: set band_indices to the 0-based positions of these {len(bands)} bands, or write band "
+            "descriptions into the file, or pass band_names."
+            + (f" If the file stacks {dates} dates, set num_frames={dates}." if dates else "")
+        )
+    labels = [parse_band_description(text) for text in texts]
+    readings = {}  # by sensor, for each needed band the positions that carry it
+    for sensor, table in _plausible_sensors(labels).items():
+        meanings = [_meaning(label, table) for label in labels]
+        readings[sensor] = [_find_positions(band, labels, meanings) for band in bands]
     complete = {sensor: matches for sensor, matches in readings.items() if all(matches)}
     if not complete:
-        raise ValueError(_missing_bands_message(descriptions or (), bands, readings, name))
-    if len({str(matches) for matches in complete.values()}) > 1 or _is_doubtful_landsat(labels, complete):
-        raise ValueError(_ambiguous_message(descriptions or (), bands, name))
-    return _unique_positions(next(iter(complete.values())), descriptions or (), bands, name)
-
-
-def find_band_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Where each wanted band stands among known ones, names of either kind understood: `"B8A"` is `"NIR_NARROW"`.
-
-    Args:
-        wanted: names of bands.
-        known: names of other bands, e.g. those that a model was trained with.
-
-    Returns:
-        For each wanted band its 0-based position in `known`, None where it is not there. Codes that mean different
-        bands on different sensors, with nothing beside them to tell which, are compared as they are written. A plain
-        near infrared (`"NIR"`) stands for a narrow or a broad one, where only one of them is there.
-    """
-    meanings = _names_by_meaning(known)
-    positions = {meaning: i for i, meaning in reversed(list(enumerate(meanings)))}
-    infrared = [i for i, meaning in enumerate(meanings) if meaning in (_ANY_NIR, "NIR_NARROW", "NIR_BROAD")]
-    found = [positions.get(meaning) for meaning in _names_by_meaning(wanted)]
-    for i, meaning in enumerate(_names_by_meaning(wanted)):
-        unnamed = meaning == _ANY_NIR or (meaning in ("NIR_NARROW", "NIR_BROAD") and _ANY_NIR in meanings)
-        if found[i] is None and unnamed and len(infrared) == 1:
-            found[i] = infrared[0]
-    return found
-
-
-def _names_by_meaning(names: Sequence[str]) -> list[str]:
-    """Each name as a canonical one where every sensor in question agrees, else its key."""
-    labels = [parse_band_description(name) for name in names]
-    tables = list(_plausible_sensors(labels).values())
-    meanings = [{_meaning(label, table) for table in tables} for label in labels]
-    return [
-        next(iter(found)) or label.key if len(found) == 1 else label.key
-        for label, found in zip(labels, meanings, strict=True)
-    ]
+        best = max(readings, key=lambda sensor: sum(map(bool, readings[sensor])))
+        missing = [band for band, found in zip(bands, readings[best], strict=True) if not found]
+        raise ValueError(
+            f"{prefix}expected the {len(bands)} bands {needed}, found {len(labels)} bands described as {listing}: no "
+            f"band for {', '.join(missing)} (codes read as {' or '.join(readings)}). Remedy: correct the band "
+            "descriptions of the file, pass band_names, or set the processor's bands to what the file holds."
+        )
+    # Only the Landsat reading is complete, although nothing names Landsat and B8 or B11 suggest Sentinel-2.
+    suggests_sentinel_2 = any(label.code in _LIKELY_SENTINEL_2_CODES for label in labels)
+    is_doubtful = set(complete) == {LANDSAT} and suggests_sentinel_2 and not any(label.sensor for label in labels)
+    matches, *others = complete.values()
+    if is_doubtful or any(other != matches for other in others):
+        raise ValueError(
+            f"{prefix}expected band descriptions that tell the sensor, found {listing}: the bands {needed} are "
+            f"elsewhere when the codes are read as {SENTINEL_2} than as {LANDSAT}, or only the less likely reading "
+            "holds them all. Remedy: describe the bands by name (BLUE, NIR_NARROW, ...) or with the sensor (S30_B05, "
+            "L30_B05), or pass band_names."
+        )
+    positions = [position for found in matches for position in found]
+    if len(positions) == len(set(positions)) == len(bands):
+        return positions
+    clashes = "; ".join(
+        f"{band}: {_list_descriptions([texts[i] for i in found])}"
+        for band, found in zip(bands, matches, strict=True)
+        if len(found) > 1 or any(positions.count(i) > 1 for i in found)
+    )
+    raise ValueError(
+        f"{prefix}expected exactly one band of its own for each of {needed}, found a clash: {clashes} (all "
+        f"descriptions: {listing}). Remedy: give the bands distinct descriptions, or select the bands of one date "
+        "first; several dates are given as a tuple of frames."
+    )
 
 
 @lru_cache(maxsize=256)
 def resolve_bands_once(
     descriptions: tuple[str | None, ...] | None, count: int, bands: tuple[str, ...], indices: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """`resolve_bands` with a memory: it takes longer than reading a crop, and files of a data set are described alike.
-
-    Args:
-        descriptions: as there.
-        count: as there.
-        bands: as there.
-        indices: `band_indices` there.
-
-    Returns:
-        0-based positions.
-
-    Raises:
-        ValueError: as there, without the name of the file.
-    """
+    """Remember `resolve_bands`: it takes longer than reading a crop, and files of a dataset are described alike."""
     return tuple(resolve_bands(descriptions, count, bands, indices))
 
 
-def _positions_without_descriptions(
-    count: int, bands: Sequence[str], band_indices: Sequence[int] | None, name: str
-) -> list[int]:
-    if count == len(bands):
-        return list(range(count))
-    if band_indices is not None and max(band_indices) < count:
-        return list(band_indices)
-    expected = f"{len(bands)} bands ({', '.join(bands)})"
-    given = "" if band_indices is None else f", and band_indices {list(band_indices)} reach beyond them"
-    stacked = ""
-    if len(bands) > 0 and count > len(bands) and count % len(bands) == 0:
-        stacked = f" If the file stacks {count // len(bands)} dates, set num_frames={count // len(bands)}."
-    raise ValueError(
-        f"{_prefix(name)}expected {expected}, found {count} bands without descriptions{given}. Remedy: set "
-        f"band_indices to the 0-based positions of these {len(bands)} bands, or write band descriptions into the "
-        f"file, or pass band_names.{stacked}"
-    )
-
-
-def _plausible_sensors(labels: Iterable[BandLabel]) -> Mapping[str, Mapping[str, str]]:
-    """The sensors whose codes the file may use: those that it names or gives away by a code of their own, else all."""
-    labels = list(labels)
-    named = {label.sensor for label in labels if label.sensor is not None}
-    if not named and any(label.code in _SENTINEL_2_CODES for label in labels):
-        named = {SENTINEL_2}
-    return {sensor: table for sensor, table in SENSOR_BANDS.items() if not named or sensor in named}
-
-
-def _is_doubtful_landsat(labels: Iterable[BandLabel], complete: Mapping[str, object]) -> bool:
-    """Whether only the Landsat reading is complete although nothing names Landsat and B8 or B11 suggest Sentinel-2."""
-    labels = list(labels)
-    suggests_sentinel_2 = any(label.code in _LIKELY_SENTINEL_2_CODES for label in labels)
-    return set(complete) == {LANDSAT} and suggests_sentinel_2 and all(label.sensor is None for label in labels)
-
-
-def _match_bands(labels: Sequence[BandLabel], bands: Sequence[str], table: Mapping[str, str]) -> list[list[int]]:
-    """For each needed band, the positions that carry it when codes are read with one sensor's table."""
-    meanings = [_meaning(label, table) for label in labels]
-    return [_positions_of(band, labels, meanings, table) for band in bands]
-
-
-def _meaning(label: BandLabel, table: Mapping[str, str]) -> str | None:
-    by_code = table.get(label.code or "")
-    if label.plain is None:
-        return by_code
-    # "B8 (NIR)": the code says which near infrared it is, the word does not.
-    return by_code if label.plain == _ANY_NIR and by_code in ("NIR_BROAD", "NIR_NARROW") else label.plain
-
-
-def _positions_of(
-    band: str, labels: Sequence[BandLabel], meanings: Sequence[str | None], table: Mapping[str, str]
-) -> list[int]:
+def _find_positions(band: str, labels: Sequence[BandLabel], meanings: Sequence[str | None]) -> list[int]:
+    """Find the positions that carry a band, given what each label means by one sensor's table."""
     key = band_key(band)
     wanted = _PLAIN_NAMES.get(key)
     found = [i for i, label in enumerate(labels) if label.key == key or (wanted and meanings[i] == wanted)]
-    if not found and wanted in ("NIR_BROAD", "NIR_NARROW"):
-        found = [i for i, meaning in enumerate(meanings) if meaning == _ANY_NIR]
-    if not found and wanted == _ANY_NIR:
-        found = [i for i, meaning in enumerate(meanings) if meaning in ("NIR_BROAD", "NIR_NARROW")]
+    if not found and wanted in (*_NIRS, _ANY_NIR):
+        alike = _NIRS if wanted == _ANY_NIR else (_ANY_NIR,)
+        found = [i for i, meaning in enumerate(meanings) if meaning in alike]
     return found
 
 
-def _unique_positions(
-    matches: Sequence[Sequence[int]], descriptions: Sequence[str | None], bands: Sequence[str], name: str
-) -> list[int]:
-    positions = [position for found in matches for position in found]
-    if len(positions) == len(set(positions)) == len(bands):
-        return positions
-    doubles = {band: [descriptions[i] for i in found] for band, found in zip(bands, matches, strict=True)}
-    clashes = "; ".join(
-        f"{band}: {_listing(found)}"
-        for (band, found), own in zip(doubles.items(), matches, strict=True)
-        if len(own) > 1 or any(positions.count(i) > 1 for i in own)
-    )
-    raise ValueError(
-        f"{_prefix(name)}expected exactly one band of its own for each of {', '.join(bands)}, found a clash: "
-        f"{clashes} (all descriptions: {_listing(descriptions)}). Remedy: give the bands distinct descriptions, or "
-        "select the bands of one date first; several dates are given as a tuple of frames."
-    )
-
-
-def _missing_bands_message(
-    descriptions: Sequence[str | None], bands: Sequence[str], readings: Mapping[str, list[list[int]]], name: str
-) -> str:
-    best = max(readings, key=lambda sensor: sum(map(bool, readings[sensor])))
-    missing = [band for band, found in zip(bands, readings[best], strict=True) if not found]
-    sensors = " or ".join(readings)
-    return (
-        f"{_prefix(name)}expected the {len(bands)} bands {', '.join(bands)}, found {len(descriptions)} bands "
-        f"described as {_listing(descriptions)}: no band for {', '.join(missing)} (codes read as {sensors}). Remedy: "
-        "correct the band descriptions of the file, pass band_names, or set the processor's bands to what the file "
-        "holds."
-    )
-
-
-def _ambiguous_message(descriptions: Sequence[str | None], bands: Sequence[str], name: str) -> str:
-    return (
-        f"{_prefix(name)}expected band descriptions that tell the sensor, found {_listing(descriptions)}: the bands "
-        f"{', '.join(bands)} lie elsewhere when the codes are read as {SENTINEL_2} than as {LANDSAT}, or only the "
-        "less likely reading holds them all. Remedy: describe the bands by name (BLUE, NIR_NARROW, ...) or with the "
-        "sensor (S30_B05, L30_B05), or pass band_names."
-    )
-
-
-def _listing(descriptions: Iterable[str | None]) -> str:
-    return "[" + ", ".join(text if text else "(none)" for text in descriptions) + "]"
-
-
-def _prefix(name: str) -> str:
-    return f"{name}: " if name else ""
-
-
-__all__ = [
-    "CANONICAL_BANDS",
-    "SENSOR_BANDS",
-    "BandLabel",
-    "band_key",
-    "find_band_names",
-    "is_undescribed",
-    "parse_band_description",
-    "resolve_bands",
-    "resolve_bands_once",
-]
+def _list_descriptions(descriptions: Sequence[str | None]) -> str:
+    return "[" + ", ".join(text or "(none)" for text in descriptions) + "]"

@@ -6,7 +6,7 @@ The configuration reads the names of both registries, so this module knows it as
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -64,15 +64,9 @@ class PrithviTokenUpsampler(nn.Module):
         self.upsample_blocks = nn.ModuleList(upsample_blocks)
 
     def forward(self, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
-        """Turn tokens into a map.
+        """Map tokens `(B, 1 + frames * rows * columns, hidden_size)`, class token first, and their rows and columns.
 
-        Args:
-            tokens (`torch.Tensor` of shape `(batch_size, 1 + frames * rows * columns, hidden_size)`): The encoder's
-                last hidden state, class token first.
-            grid_size (`tuple[int, int]`): Rows and columns of tokens.
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, neck_output_size, 16 * rows, 16 * columns)`.
+        The result is `(B, neck_output_size, 16 * rows, 16 * columns)`.
         """
         features = tokens[:, 1:].transpose(1, 2)  # (B, E, T h w), without the class token
         features = features.reshape(tokens.shape[0], -1, *grid_size)  # (B, E T, h, w)
@@ -149,7 +143,7 @@ class PrithviFCNHead(nn.Module):
             PrithviConvLayer(in_channels, out_channels) for in_channels, out_channels in pairwise(widths)
         )
         self.dropout = nn.Dropout2d(config.classifier_dropout)
-        self.classifier = nn.Conv2d(config.head_hidden_size, config.num_labels, kernel_size=1)
+        self.classifier = nn.Conv2d(config.head_hidden_size, cast(int, config.num_labels), kernel_size=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map `(B, neck_output_size, H, W)` to logits `(B, num_labels, H, W)`."""

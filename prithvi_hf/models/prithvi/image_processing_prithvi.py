@@ -10,7 +10,7 @@ torchvision is needed.
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -176,8 +176,6 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         self._units_warned: dict[str, object] = {}
         self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
 
-    # ------------------------------------------------------------------ options
-
     @classmethod
     def option_names(cls) -> list[str]:
         """Names of the options that are attributes and are saved in `preprocessor_config.json`."""
@@ -220,9 +218,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             output["auto_map"] = deepcopy(self.auto_map)
         return output if CODE_KEYS.isdisjoint(output) else without_remote_code(type(self), output)
 
-    # ------------------------------------------------------------------ images and masks to tensors
-
-    def preprocess(  # type: ignore[override]  # the base class goes by *args
+    def preprocess(
         self,
         images: Image | Sequence[Image],
         segmentation_maps: Pixels | Sequence[Pixels] | None = None,
@@ -261,7 +257,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         options = update_options(self.checked_options(), given) if given else self.checked_options()
         # Anything but a list or a 5-D array is one image.
         is_batch = isinstance(images, list) or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 5)
-        batch: list[Any] = list(images) if is_batch else [images]
+        batch = list(cast(Sequence[Image], images)) if is_batch else [cast(Image, images)]
         if not batch:
             raise ValueError("images: expected at least one image, found an empty batch")
         maps = [None] * len(batch) if segmentation_maps is None else _as_batch_of_maps(segmentation_maps, len(batch))
@@ -276,7 +272,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             name = names[i] or name_image(image, i)
             frames = read_frames(image, options, name, tags[i], band_names[i])
             missing, nodata_mask = find_nodata(frames, options)
-            self._check_units(frames, missing, options, name)
+            self.check_units(frames, missing, name, options)
             values = scale_and_normalize(frames, missing, options)
             data.setdefault("pixel_values", []).append(torch.from_numpy(values))
             if segmentation_map is not None:
@@ -298,8 +294,6 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         """
         return normalize_file_values(file_values, self.checked_options())
 
-    # ------------------------------------------------------------------ step by step
-
     def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
         """Find the processor's `bands` in a file.
 
@@ -320,18 +314,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     def read_frames(
         self, image: Image, name: str | None = None
     ) -> tuple[list[Frame], list[np.ndarray | None], np.ndarray]:
-        """Read one image up to the point where values are replaced, scaled and normalised.
-
-        Args:
-            image: one image, see the class.
-            name: what messages call it.
+        """Read one image, which messages call `name`, up to where values are replaced, scaled and normalised.
 
         Returns:
             The frames with the values of `bands` as in the file; for each frame the values that are missing, bool
             (num_channels, height, width), or None where none is; and the nodata pixels, bool (height, width).
-
-        Raises:
-            ValueError: the image does not fit the options.
         """
         options = self.checked_options()
         frames = read_frames(image, options, name or name_image(image, 0))
@@ -346,18 +333,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     ) -> ReadImage:
         """Read one image with its mask, and leave the scaling until it is known what for: see [`ReadImage`].
 
-        Args:
-            image: one image, see the class.
-            segmentation_map: its mask, as in [`~PrithviImageProcessor.preprocess`].
-            check_units: whether values plainly in other units than the statistics raise a `UnitsWarning`. Without it
-                nodata pixels are only looked for where that changes pixel values or labels.
-            labels: contiguous array of the mask's size to write the labels into, int64 or, with `num_labels`, int16.
-
-        Returns:
-            [`ReadImage`]: `write_pixel_values()` and `labels` are what a call of the processor gives.
-
-        Raises:
-            ValueError: the image or the mask does not fit the options.
+        Its `write_pixel_values()` and `labels` are what a call of the processor gives. Without `check_units` there is
+        no `UnitsWarning`, and nodata pixels are only looked for where that changes pixel values or labels. `labels` is
+        a contiguous array of the mask's size to write them into, int64 or, with `num_labels`, int16.
         """
         return self.examine(self.open_image(image, segmentation_map), check_units, labels)
 
@@ -380,7 +358,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if check_units or options.mask_nodata_labels or not nothing_missing:
             missing, nodata_mask = find_nodata(frames, options)
         if check_units:
-            self._check_units(frames, missing, options, name)
+            self.check_units(frames, missing, name, options)
         if image.mask is not None:
             size = frames[0].values.shape[-2:]
             labels = make_labels(
@@ -388,19 +366,18 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             )
         return ReadImage(frames, missing, nodata_mask, None if image.mask is None else labels, options)
 
-    def check_units(self, frames: list[Frame], missing: list[np.ndarray | None], name: str) -> None:
+    def check_units(
+        self,
+        frames: Sequence[Frame],
+        missing: Sequence[np.ndarray | None],
+        name: str,
+        options: ProcessorOptions | None = None,
+    ) -> None:
         """Warn, once for each set of options, where values are plainly in other units than the statistics.
 
-        Args:
-            frames: the frames of one image, as `read_frames` returns them.
-            missing: for each frame the values that are missing, likewise.
-            name: what the message calls the image.
+        `frames` and `missing` are as `read_frames` returns them, and `name` is what the message calls the image.
         """
-        self._check_units(frames, missing, self.checked_options(), name)
-
-    def _check_units(
-        self, frames: list[Frame], missing: list[np.ndarray | None], options: ProcessorOptions, name: str
-    ) -> None:
+        options = self.checked_options() if options is None else options
         key = repr([getattr(options, option) for option in _UNITS_OPTIONS])
         worker = torch.utils.data.get_worker_info()
         # Every worker process of a DataLoader holds its own copy of the processor: one of them speaks for all.
@@ -413,20 +390,14 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             warnings.warn(problem, UnitsWarning, stacklevel=2)
 
     def restore_frame_order(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Order pixel values by band and date, whatever `frame_order` the model takes; for pictures and figures.
+        """Order the pixel values of one image, (C, T, H, W), by band and date whatever `frame_order` the model takes.
 
-        Args:
-            pixel_values: of one image as this processor returns them, (num_channels, num_frames, height, width).
-
-        Returns:
-            The same values, band c of date t at [c, t]; a view where the memory allows.
+        For pictures and figures: band c of date t is at [c, t]; a view where the memory allows.
         """
         if self.frame_order == "time_major":
             return pixel_values
         channels, frames = pixel_values.shape[:2]
         return pixel_values.reshape(frames, channels, *pixel_values.shape[2:]).transpose(0, 1)
-
-    # ------------------------------------------------------------------ logits to maps
 
     def post_process_semantic_segmentation(
         self,
@@ -467,9 +438,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
 def _as_batch_of_maps(maps: Pixels | Sequence[Pixels], batch_size: int) -> list[Pixels]:
     """Give one mask per image."""
-    is_array = isinstance(maps, np.ndarray | torch.Tensor)
-    is_single = is_raster(maps) or (is_array and (maps.ndim == 2 or (batch_size == 1 and maps.ndim == 3)))
-    batch: list[Any] = [maps] if is_single else list(maps)
+    dimensions = maps.ndim if isinstance(maps, np.ndarray | torch.Tensor) else None
+    is_single = is_raster(maps) or dimensions == 2 or (dimensions == 3 and batch_size == 1)
+    batch = [cast(Pixels, maps)] if is_single else list(cast(Sequence[Pixels], maps))
     if len(batch) != batch_size:
         raise ValueError(
             f"segmentation_maps: expected one mask for each of {batch_size} images, found {len(batch)}. Remedy: pass "

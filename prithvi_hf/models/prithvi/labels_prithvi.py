@@ -20,26 +20,11 @@ def read_labels(
     nodata_mask: np.ndarray,
     options: ProcessorOptions,
     image_name: str = "",
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Read one mask and make its labels.
-
-    Args:
-        segmentation_map: Array or tensor (height, width) or (1, height, width), or a raster of one band.
-        nodata_mask: bool (height, width), the nodata pixels of the image.
-        options: `ignore_values`, `do_reduce_labels`, `num_labels` and `mask_nodata_labels` are used.
-        image_name: What messages call the image.
-        out: As in [`make_labels`].
-
-    Returns:
-        Class numbers (height, width), ignored pixels -100: `out`, or else int64.
-
-    Raises:
-        ValueError: Another size than the image, more than one band, fractions, or values that are not a class.
-    """
+    """Read one mask, as [`read_mask`] does, and make its labels, as [`make_labels`] does."""
     name = name_mask(segmentation_map, image_name)
     values = read_mask(segmentation_map, name)
-    return make_labels(values, name, nodata_mask.shape, nodata_mask, options, out, image_name=image_name)
+    return make_labels(values, name, nodata_mask.shape, nodata_mask, options, image_name=image_name)
 
 
 def name_mask(segmentation_map: Pixels, image_name: str) -> str:
@@ -48,17 +33,10 @@ def name_mask(segmentation_map: Pixels, image_name: str) -> str:
 
 
 def read_mask(segmentation_map: Pixels, name: str) -> np.ndarray:
-    """Read the values of one mask as they are in the file.
+    """Read the values of one mask as they are in the file, (height, width).
 
-    Args:
-        segmentation_map: As in [`read_labels`].
-        name: What messages call it.
-
-    Returns:
-        (height, width); of a raster in memory a view that cannot be written to.
-
-    Raises:
-        ValueError: More than one band.
+    A mask is an array or tensor (height, width) or (1, height, width), or a raster of one band; of a raster in memory
+    it is a view that cannot be written to.
     """
     if is_raster(segmentation_map):
         shape = tuple(segmentation_map.shape)
@@ -88,19 +66,18 @@ def make_labels(
     limits: tuple[float, float] | None = None,
     image_name: str = "",
 ) -> np.ndarray:
-    """Turn the values of one mask into labels.
+    """Turn the values of one mask into labels: class numbers (height, width), ignored pixels -100.
 
     Args:
         values: (height, width), as `read_mask` gives them.
         name: What messages call the mask.
         size: Height and width of the image.
-        nodata_mask: bool (height, width), or None where it is known that no pixel is without data, or where labels do
-            not go by it.
-        options: As in [`read_labels`].
+        nodata_mask: bool (height, width), the nodata pixels of the image; None where there are none, or where labels
+            do not go by them.
+        options: `ignore_values`, `do_reduce_labels`, `num_labels` and `mask_nodata_labels` are used.
         out: Contiguous array of the mask's size to write into, such as one example's place in a batch: int64 or, where
-            `num_labels` is set, int16.
-        limits: Two numbers between which all values are known to be, which spares the look at each; None where nothing
-            is known.
+            `num_labels` is set, int16. None makes one of int64.
+        limits: Two numbers between which all values are known to be, which spares the look at each, or None.
         image_name: What messages call the image.
     """
     if values.shape != size:
@@ -132,16 +109,10 @@ def make_labels(
 def write_labels_between(
     values: np.ndarray, limits: tuple[float, float] | None, options: ProcessorOptions, out: np.ndarray
 ) -> np.ndarray | None:
-    """Write the labels of integers whose limits leave only classes and ignored values.
-
-    Args:
-        values: Values of one mask or of several.
-        limits: Two numbers between which all of them are known to be, or None.
-        options: As in [`read_labels`].
-        out: int16, the same shape, also `values` itself.
+    """Write the labels of integers, of one mask or of several, whose limits leave only classes and ignored values.
 
     Returns:
-        `out`; None where the limits do not say that all values are classes or ignored.
+        `out`, int16 of the same shape or `values` itself; None where the limits do not say that.
     """
     found = find_ignored_between(limits, options)
     if found is None or out.dtype != np.int16 or values.dtype.kind not in "iu":
@@ -163,10 +134,6 @@ def write_labels_between(
 
 def find_ignored_between(limits: tuple[float, float] | None, options: ProcessorOptions) -> tuple[int, ...] | None:
     """Find the ignored values between two limits.
-
-    Args:
-        limits: Two numbers between which all values are known to be, or None.
-        options: As in [`read_labels`].
 
     Returns:
         The values; None where another value between the limits is not a class, where there are too many, or without

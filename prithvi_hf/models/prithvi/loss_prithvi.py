@@ -63,16 +63,8 @@ def focal_loss(
     softmax over the classes). It is averaged over the count of valid pixels as [`cross_entropy_loss`] is, and equals
     it where gamma is 0.
 
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Unnormalised scores.
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
-        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
-        ignore_index (`int`, defaults to -100): The label that does not count.
-        num_items_in_batch (`torch.Tensor` or `int`, *optional*): As in [`cross_entropy_loss`].
-        gamma (`float`, defaults to 2.0): How much less well-classified pixels count, at least 0.
-
-    Returns:
-        `torch.Tensor` of shape `()`, in float32 or wider; 0 where no pixel is valid.
+    The arguments are those of [`cross_entropy_loss`], and `gamma`, at least 0: how much less well-classified pixels
+    count.
     """
     log_probabilities = nn.functional.log_softmax(_at_least_float32(logits), dim=1)
     plain, weighted = (  # (B, H, W), 0 where ignored
@@ -105,14 +97,7 @@ def dice_loss(
 
     [`masked_dice_loss`] has neither and is the one to choose for a new model.
 
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Unnormalised scores.
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
-        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
-        ignore_index (`int`, defaults to -100): The label of ignored pixels.
-
-    Returns:
-        `torch.Tensor` of shape `()`, in float32 or wider.
+    The arguments are those of [`cross_entropy_loss`].
     """
     logits = _at_least_float32(logits)
     num_labels = logits.shape[1]
@@ -135,14 +120,7 @@ def masked_dice_loss(
     pixel is exactly 0, whatever the logits are there. A class that an image does not hold costs what probability it
     is given, and 0 where it is given none.
 
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Unnormalised scores.
-        labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
-        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
-        ignore_index (`int`, defaults to -100): The label of ignored pixels.
-
-    Returns:
-        `torch.Tensor` of shape `()`, in float32 or wider; 0 where no pixel is valid.
+    The arguments are those of [`cross_entropy_loss`].
     """
     logits = _at_least_float32(logits)
     valid = (labels != ignore_index).unsqueeze(1)  # (B, 1, H, W)

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -32,15 +32,11 @@ from .loss_prithvi import LOSSES
 from .remote_code_prithvi import RemoteCodeMixin
 
 
-def _sincos_1d(size: int, length: int) -> torch.Tensor:
-    """Sine and cosine of positions 0 to `length - 1` at `size / 2` frequencies: `(length, size)`, float64."""
-    frequencies = 10000.0 ** (torch.arange(size // 2, dtype=torch.float64, device="cpu") / -(size / 2))
-    angles = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), frequencies)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+logger = logging.get_logger(__name__)
 
 
 def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> torch.Tensor:
-    """The fixed 3-D sine-cosine position table of Prithvi, class token (all zeros) first.
+    """Make the fixed 3-D sine-cosine position table of Prithvi, class token (all zeros) first.
 
     Channels are split 6/16 to the column, 6/16 to the row, 4/16 to the frame, in this order; tokens run over columns
     first, then rows, then frames. Pretrained weights rely on both. It is made on the CPU, in float64, which not every
@@ -55,12 +51,14 @@ def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> 
         `torch.FloatTensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, on the CPU.
     """
     frames, rows, columns = grid_size
-    parts = [
-        _sincos_1d(hidden_size // 16 * 6, columns)[None, None],
-        _sincos_1d(hidden_size // 16 * 6, rows)[None, :, None],
-        _sincos_1d(hidden_size // 16 * 4, frames)[:, None, None],
-    ]
-    table = torch.cat([part.expand(frames, rows, columns, -1) for part in parts], dim=-1)  # (T, h, w, E)
+    parts = []
+    for sixteenths, length, shape in ((6, columns, (1, 1, -1)), (6, rows, (1, -1, 1)), (4, frames, (-1, 1, 1))):
+        size = hidden_size // 16 * sixteenths
+        frequencies = 10000.0 ** (torch.arange(size // 2, dtype=torch.float64, device="cpu") / -(size / 2))
+        angles = torch.outer(torch.arange(length, dtype=torch.float64, device="cpu"), frequencies)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (length, size)
+        parts.append(waves.view(*shape, size).expand(frames, rows, columns, -1))
+    table = torch.cat(parts, dim=-1)  # (T, h, w, E)
     return nn.functional.pad(table.reshape(1, -1, hidden_size), (0, 0, 1, 0)).float()
 
 
@@ -69,18 +67,14 @@ class PrithviPatchEmbeddings(nn.Conv3d):
 
     torch 2.13's half-precision `Conv3d` on a CPU (oneDNN) returns wrong values for 1x16x16 patches, off by as much as
     the largest value. In float32 the convolution stays: it adds in the original's order, and one ReLU of the
-    reference values sits so close to zero that another order flips it.
+    reference values is so close to zero that another order flips it.
     """
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Map `(B, C, T, H, W)` to `(B, frames * rows * columns, hidden_size)`; an indivisible border is dropped."""
         half = pixel_values.dtype in (torch.float16, torch.bfloat16)
-        if half or torch.is_autocast_enabled(pixel_values.device.type):
-            return self._matrix_product(pixel_values)
-        return super().forward(pixel_values).flatten(2).transpose(1, 2)
-
-    def _matrix_product(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The same product without a convolution."""
+        if not (half or torch.is_autocast_enabled(pixel_values.device.type)):
+            return super().forward(pixel_values).flatten(2).transpose(1, 2)
         frames, rows, columns = self.kernel_size
         grid = [size // patch for size, patch in zip(pixel_values.shape[2:], self.kernel_size, strict=True)]
         cropped = pixel_values[:, :, : grid[0] * frames, : grid[1] * rows, : grid[2] * columns]
@@ -88,25 +82,11 @@ class PrithviPatchEmbeddings(nn.Conv3d):
         patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, T' h w, C t p q)
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias)
 
-    @torch.no_grad()
-    def select_bands(self, positions: list[int | None]) -> None:
-        """Take the kernels of other bands, in place.
-
-        Args:
-            positions (`list[int | None]`): For each band the channel whose kernels it gets, or None for the mean of
-                the kernels of all channels.
-        """
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        mean = self.weight.mean(dim=1, keepdim=True, dtype=dtype).to(self.weight.dtype)  # (E, 1, t, p, q)
-        index = [self.in_channels if position is None else position for position in positions]
-        kernels = torch.cat([self.weight, mean], dim=1)
-        kernels = kernels.index_select(1, torch.tensor(index, device=kernels.device))
-        self.weight = nn.Parameter(kernels, requires_grad=self.weight.requires_grad)
-        self.in_channels = len(positions)
-
 
 class PrithviEmbeddings(nn.Module):
     """Patch embedding, class token and fixed 3-D sine-cosine positions."""
+
+    position_embeddings: torch.Tensor
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__()
@@ -127,34 +107,14 @@ class PrithviEmbeddings(nn.Module):
         self._kept_positions: tuple[tuple, torch.Tensor] | None = None
 
     def __getstate__(self) -> dict:
-        """What a copy or a pickle holds: all but the table that is kept."""
-        return {**super().__getstate__(), "_kept_positions": None}
-
-    def _positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
-        """`interpolate_positions`, which is not repeated while images keep their size."""
-        table = self.position_embeddings
-        as_configured = tuple(grid_size) == self.config.grid_size
-        if as_configured or torch.compiler.is_compiling() or table.is_inference():  # the last has no version
-            return self.interpolate_positions(grid_size)
-        key = (tuple(grid_size), self.config.grid_size, table.data_ptr(), table._version, table.dtype, table.device)
-        kept = self._kept_positions
-        if kept is None or kept[0] != key:
-            with torch.inference_mode(False):  # the next to want it may be training
-                kept = (key, self.interpolate_positions(grid_size))
-            self._kept_positions = kept
-        return kept[1]
+        """Return what a copy or a pickle holds: all but the table that is kept."""
+        return {**vars(self), "_kept_positions": None}
 
     def interpolate_positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
-        """Position table for any grid of tokens.
+        """Give the position table `(1, 1 + frames * rows * columns, hidden_size)` for any grid of tokens.
 
-        As terratorch does for the second generation: a new number of frames is computed afresh, new rows and columns
-        are interpolated from the configured ones, bicubically with `align_corners=True`.
-
-        Args:
-            grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
-
-        Returns:
-            `torch.Tensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`.
+        As terratorch does for the second generation: a new number of frames is computed, new rows and columns are
+        interpolated from the configured ones, bicubically with `align_corners=True`.
         """
         frames, rows, columns = self.config.grid_size
         if tuple(grid_size) == (frames, rows, columns):
@@ -172,53 +132,31 @@ class PrithviEmbeddings(nn.Module):
         """Map `(B, C, T, H, W)` to tokens `(B, 1 + frames * rows * columns, hidden_size)`.
 
         A border narrower than a patch is dropped, as in the original.
-
-        Raises:
-            ValueError: A dimension is smaller than one patch.
         """
-        if any(size < patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)):
+        patch = self.config.tubelet_size
+        _, _, frames, height, width = pixel_values.shape
+        grid_size = (frames // patch[0], height // patch[1], width // patch[2])
+        if min(grid_size) < 1:
             raise ValueError(
-                f"Expected at least one patch of {self.config.tubelet_size} (frames, rows, columns), found an input "
-                f"of {tuple(pixel_values.shape[2:])}. Pad the image, or use PrithviForSemanticSegmentation, which "
-                "pads it."
+                f"Expected at least one patch of {patch} (frames, rows, columns), found an input of "
+                f"{tuple(pixel_values.shape[2:])}. Pad it, or use PrithviForSemanticSegmentation, which does."
             )
-        grid_size = tuple(
-            size // patch for size, patch in zip(pixel_values.shape[2:], self.config.tubelet_size, strict=True)
-        )
-        positions = self._positions(grid_size)
+        table = self.position_embeddings
+        # An interpolated table is kept while images keep their size; one of inference mode has no version.
+        if grid_size == self.config.grid_size or torch.compiler.is_compiling() or table.is_inference():
+            positions = self.interpolate_positions(grid_size)
+        else:
+            version = (table.data_ptr(), table._version, table.dtype, table.device)
+            key, kept = (grid_size, self.config.grid_size, *version), self._kept_positions
+            if kept is None or kept[0] != key:
+                with torch.inference_mode(False):  # the next to want it may be training
+                    kept = (key, self.interpolate_positions(grid_size))
+                self._kept_positions = kept
+            positions = kept[1]
         patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, T h w, E)
         tokens = patches + positions[:, 1:]
         cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
         return self.dropout(torch.cat([cls_token, tokens], dim=1))
-
-
-logger = logging.get_logger(__name__)
-
-
-def as_frames(pixel_values: torch.Tensor, num_channels: int) -> torch.Tensor:
-    """Bring pixel values to `(batch_size, num_channels, num_frames, height, width)`.
-
-    Args:
-        pixel_values (`torch.Tensor` of shape `(B, C, T, H, W)`, or `(B, C, H, W)` for one frame): Normalised bands.
-        num_channels (`int`): The number of bands that the model takes.
-
-    Raises:
-        ValueError: The tensor has other dimensions or another number of bands.
-    """
-    if pixel_values.ndim == 4:
-        pixel_values = pixel_values.unsqueeze(2)
-    if pixel_values.ndim != 5:
-        raise ValueError(
-            "Expected pixel_values of shape (batch_size, num_channels, num_frames, height, width), or without "
-            f"num_frames for a single frame, found {tuple(pixel_values.shape)}."
-        )
-    if pixel_values.shape[1] != num_channels:
-        raise ValueError(
-            f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
-            f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
-            "fit the model to the bands of your data with model.set_bands."
-        )
-    return pixel_values
 
 
 def eager_attention_forward(
@@ -231,7 +169,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out: inputs `(B, heads, L, d)`, returns `(B, L, heads, d)` and weights `(B, heads, L, L)`.
+    """Write attention out: inputs `(B, heads, L, d)`, returns `(B, L, heads, d)` and weights `(B, heads, L, L)`.
 
     The softmax is taken in float32 whatever the dtype, as in transformers' own models.
     """
@@ -269,10 +207,9 @@ class PrithviAttention(nn.Module):
         """Attend over `(B, L, hidden_size)`; returns the same shape and, from eager attention, the weights."""
         batch_size, length, _ = hidden_states.shape
         heads = (batch_size, length, -1, self.head_dim)
-        query, key, value = (
-            projection(hidden_states).view(heads).transpose(1, 2)  # (B, heads, L, d)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)  # (B, heads, L, d)
+        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -314,28 +251,13 @@ class PrithviLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
 
 
-def _find_distinct_bands(bands: list[str], known: list[str]) -> list[int | None]:
-    """Position of each band among the known ones, None for a new one; refuses a band that is named twice."""
-    if isinstance(bands, str) or len(bands) == 0:
-        raise ValueError(f"Expected a list of at least one band name, found {bands!r}.")
-    positions = find_band_names(bands, known)
-    taken = [position for position in positions if position is not None]
-    if find_band_names(bands, bands) != list(range(len(bands))) or len(set(taken)) < len(taken):
-        known_as = [known[position] if position is not None else "(new)" for position in positions]
-        raise ValueError(
-            f"Expected distinct bands, found {', '.join(bands)}, which the model knows as {', '.join(known_as)}. "
-            "Name each band once."
-        )
-    return positions
-
-
 class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
     """What every Prithvi model shares: its configuration class, what it supports, how fresh weights are made."""
 
     config: PrithviConfig
     base_model_prefix = "prithvi"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = [
         *("PrithviEmbeddings", "PrithviLayer", "PrithviUpsampleBlock", "PrithviGeospatialUpsampleBlock"),
@@ -353,18 +275,14 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         """Save as every model of transformers does, with weights that whoever may read the folder may read.
 
         safetensors 0.8 makes its files readable for their owner alone, whatever the umask; on a shared machine nobody
-        else could load the model.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): The folder.
-            args: As in `PreTrainedModel.save_pretrained`.
-            kwargs: As there.
+        else could load the model. The arguments are those of `PreTrainedModel.save_pretrained`.
         """
         super().save_pretrained(save_directory, *args, **kwargs)
         config = Path(save_directory, "config.json")
         for weights in Path(save_directory).glob("*.safetensors") if config.is_file() else ():
             weights.chmod(config.stat().st_mode)
 
+    @torch.no_grad()
     def set_bands(self, bands: list[str]) -> list[str]:
         """Make the model take other bands: fewer, in another order, or new ones. It is changed in place.
 
@@ -389,8 +307,24 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
                 f"Expected config.bands to name the model's {self.config.num_channels} channels, found None. Set "
                 "model.config.bands to their names first."
             )
-        positions = _find_distinct_bands(bands, known)
-        self.base_model.embeddings.patch_embeddings.select_bands(positions)
+        if isinstance(bands, str) or len(bands) == 0:
+            raise ValueError(f"Expected a list of at least one band name, found {bands!r}.")
+        positions = find_band_names(bands, known)
+        taken = [position for position in positions if position is not None]
+        if find_band_names(bands, bands) != list(range(len(bands))) or len(set(taken)) < len(taken):
+            known_as = [known[position] if position is not None else "(new)" for position in positions]
+            raise ValueError(
+                f"Expected distinct bands, found {', '.join(bands)}, which the model knows as {', '.join(known_as)}. "
+                "Name each band once."
+            )
+        embeddings = cast("PrithviModel", self.base_model).embeddings.patch_embeddings
+        weight = embeddings.weight  # (E, C, t, p, q)
+        mean_dtype = torch.promote_types(weight.dtype, torch.float32)
+        mean = weight.mean(dim=1, keepdim=True, dtype=mean_dtype).to(weight.dtype)
+        index = [embeddings.in_channels if position is None else position for position in positions]
+        kernels = torch.cat([weight, mean], dim=1).index_select(1, torch.tensor(index, device=weight.device))
+        embeddings.weight = nn.Parameter(kernels, requires_grad=weight.requires_grad)
+        embeddings.in_channels = len(bands)
         self.config.bands, self.config.num_channels = list(bands), len(bands)
         new = [band for band, position in zip(bands, positions, strict=True) if position is None]
         if new:
@@ -402,7 +336,7 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Fresh weights as the original makes them, and the position table, which no file holds.
+        """Make fresh weights as the original does, and the position table, which no file holds.
 
         Linear layers and the patch embedding Xavier-uniform (masked autoencoder), transposed convolutions of the neck
         as torch makes them, convolutions of necks and heads Kaiming-normal, classifiers normal with deviation 0.01
@@ -425,7 +359,7 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         elif isinstance(module, nn.ConvTranspose2d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
+            init.uniform_(cast(torch.Tensor, module.bias), -bound, bound)
         elif isinstance(module, PrithviFCNHead):
             init.normal_(module.classifier.weight, std=0.01)
         elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
@@ -459,23 +393,37 @@ class PrithviModel(PrithviPreTrainedModel):
             `last_hidden_state` (batch_size, 1 + frames x rows x columns, hidden_size); the first token is the class
             token.
         """
-        if pixel_values is None:
-            raise ValueError("Expected pixel_values, found None.")
-        hidden_states = self.embeddings(as_frames(pixel_values, self.config.num_channels))
+        hidden_states = self.embeddings(as_frames(pixel_values, self.config.num_channels))  # (B, 1 + T h w, E)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         return BaseModelOutput(last_hidden_state=self.layernorm(hidden_states))
 
 
+def as_frames(pixel_values: torch.Tensor | None, num_channels: int) -> torch.Tensor:
+    """Bring pixel values (B, C, T, H, W), or (B, C, H, W) of one frame, to (B, C, T, H, W); refuse all others."""
+    if pixel_values is None:
+        raise ValueError("Expected pixel_values, found None.")
+    if pixel_values.ndim == 4:
+        pixel_values = pixel_values.unsqueeze(2)
+    if pixel_values.ndim != 5:
+        raise ValueError(
+            "Expected pixel_values of shape (batch_size, num_channels, num_frames, height, width), or without "
+            f"num_frames for a single frame, found {tuple(pixel_values.shape)}."
+        )
+    if pixel_values.shape[1] != num_channels:
+        raise ValueError(
+            f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
+            f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
+            "fit the model to the bands of your data with model.set_bands."
+        )
+    return pixel_values
+
+
 def pad_by_reflection(pixel_values: torch.Tensor, multiple: tuple[int, int]) -> torch.Tensor:
-    """Pad the last two dimensions right and bottom, by reflection, to the next multiple.
+    """Pad the last two dimensions right and bottom, by reflection, to the next multiple of rows and columns.
 
     Unlike torch's reflection padding it takes images smaller than the padding too: the reflection goes on back and
     forth, as numpy's `"reflect"` does.
-
-    Args:
-        pixel_values (`torch.Tensor` of shape `(..., height, width)`): The image.
-        multiple (`tuple[int, int]`): Rows and columns of a patch.
     """
     for dim, step in zip((-2, -1), multiple, strict=True):
         size = pixel_values.shape[dim]
@@ -492,7 +440,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
-        if config.num_labels < 2:
+        if cast(int, config.num_labels) < 2:
             raise ValueError(f"Expected at least two classes (num_labels), found {config.num_labels}.")
         self.prithvi = PrithviModel(config)
         self.neck = NECKS[config.neck](config)
@@ -542,21 +490,44 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         Returns:
             `logits` (batch_size, num_labels, height, width), and `loss` where labels are given.
         """
-        pixel_values = self._check_inputs(pixel_values, labels)
+        images = as_frames(pixel_values, self.config.num_channels)  # (B, C, T, H, W)
+        batch_size, _, frames, height, width = images.shape
+        if frames != self.config.num_frames:
+            raise ValueError(
+                f"Expected {self.config.num_frames} frame(s) in dimension 2 (config.num_frames; the neck is built for "
+                f"them), found {frames} in {tuple(images.shape)}. Load the model with num_frames={frames} and "
+                "fine-tune it, or give it the frames it was trained with."
+            )
+        if labels is not None and tuple(labels.shape) != (batch_size, height, width):
+            expected = (batch_size, height, width)
+            raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
-        padded = pad_by_reflection(pixel_values, self.config.tubelet_size[1:])
+        _, patch_height, patch_width = self.config.tubelet_size
+        padded = pad_by_reflection(images, (patch_height, patch_width))
+        size = padded.shape[-2:]
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
-        num_pixels = padded[:, 0, 0].numel()
-        fused = self._upsampling.prepare(self.neck, heads, num_pixels) if self.config.fused_upsampling else None
-        outputs = self.prithvi(padded, **kwargs)
-        scores = (fused or self._module_by_module(heads))(outputs.last_hidden_state, self._token_grid(padded))
-        logits, *auxiliary_logits = (self._to_image(score, padded, pixel_values) for score in scores)
-        loss = None if labels is None else self.segmentation_loss(logits, labels, num_items_in_batch)
-        for auxiliary in auxiliary_logits:
-            auxiliary_loss = self.segmentation_loss(auxiliary, labels, num_items_in_batch)
-            loss = loss + self.config.auxiliary_loss_weight * auxiliary_loss
+        outputs = self.prithvi(padded, **kwargs)  # last_hidden_state (B, 1 + T h w, E)
+        grid_size = (size[0] // patch_height, size[1] // patch_width)
+        fused = None
+        if self.config.fused_upsampling:
+            fused = self._upsampling.prepare(self.neck, heads, num_pixels=batch_size * size[0] * size[1])
+        if fused is not None:
+            scores = fused(outputs.last_hidden_state, grid_size)  # each (B, num_labels, 16 h, 16 w)
+        else:
+            features = self.neck(outputs.last_hidden_state, grid_size)  # (B, neck_output_size, 16 h, 16 w)
+            scores = [head(features) for head in heads]
+        loss = logits = None
+        for index, head_scores in enumerate(scores):
+            # The neck upsamples the token grid 16 times whatever the patch, so only patches other than 16 need it.
+            if head_scores.shape[-2:] != size:
+                head_scores = nn.functional.interpolate(head_scores, size=size, mode="bilinear", align_corners=False)
+            head_scores = head_scores[..., :height, :width]  # (B, num_labels, H, W)
+            logits = head_scores if index == 0 else logits
+            if labels is not None:
+                head_loss = self.segmentation_loss(head_scores, labels, num_items_in_batch)
+                loss = head_loss if loss is None else loss + self.config.auxiliary_loss_weight * head_loss
         return SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -564,8 +535,8 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
     def set_fused_upsampling(self, enabled: bool = True) -> None:
         """Choose between the fused operator of neck and heads (the default) and their modules one by one.
 
-        Both give the same values but for rounding; the fused operator is several times faster. It gives way by
-        itself where a module of neck or heads was replaced, hooked or wrapped. Sets `config.fused_upsampling`.
+        Both give the same values but for rounding; the fused operator is several times faster. It gives way by itself
+        where a module of neck or heads was replaced, hooked or wrapped. Sets `config.fused_upsampling`.
 
         Args:
             enabled (`bool`, defaults to `True`): Whether to fuse them.
@@ -579,53 +550,13 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             self._upsampling.drop()
         return super().train(mode)
 
-    def _module_by_module(self, heads: list[nn.Module]) -> Callable[..., list[torch.Tensor]]:
-        """Neck and heads as the modules that they are."""
-
-        def run(tokens: torch.Tensor, grid_size: tuple[int, int]) -> list[torch.Tensor]:
-            features = self.neck(tokens, grid_size)
-            return [head(features) for head in heads]
-
-        return run
-
-    def _check_inputs(self, pixel_values: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
-        """Refuse what the neck cannot take, and labels of another size; returns five-dimensional pixel values."""
-        if pixel_values is None:
-            raise ValueError("Expected pixel_values, found None.")
-        pixel_values = as_frames(pixel_values, self.config.num_channels)
-        if pixel_values.shape[2] != self.config.num_frames:
-            raise ValueError(
-                f"Expected {self.config.num_frames} frame(s) in dimension 2 (config.num_frames; the neck is built for "
-                f"them), found {pixel_values.shape[2]} in {tuple(pixel_values.shape)}. Load the model with "
-                f"num_frames={pixel_values.shape[2]} and fine-tune it, or give it the frames it was trained with."
-            )
-        expected = (pixel_values.shape[0], *pixel_values.shape[-2:])
-        if labels is not None and tuple(labels.shape) != expected:
-            raise ValueError(f"Expected labels of shape {expected}, one a pixel, found {tuple(labels.shape)}.")
-        return pixel_values
-
-    def _token_grid(self, padded: torch.Tensor) -> tuple[int, int]:
-        """Rows and columns of tokens of a padded image."""
-        _, rows, columns = self.config.tubelet_size
-        return padded.shape[-2] // rows, padded.shape[-1] // columns
-
-    @staticmethod
-    def _to_image(logits: torch.Tensor, padded: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Bring logits `(B, num_labels, h, w)` to the size of the image.
-
-        The neck enlarges the token grid 16 times whatever the patch, so only patches other than 16 need resizing.
-        """
-        if logits.shape[-2:] != padded.shape[-2:]:
-            logits = nn.functional.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-        return logits[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
-
     def segmentation_loss(
         self,
         logits: torch.Tensor,
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The configured loss of one head's logits.
+        """Compute the configured loss of one head's logits.
 
         Args:
             logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Scores, as large as the labels.
@@ -644,11 +575,4 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-__all__ = [
-    "PrithviEmbeddings",
-    "PrithviForSemanticSegmentation",
-    "PrithviModel",
-    "PrithviPatchEmbeddings",
-    "PrithviPreTrainedModel",
-    "sincos_position_table",
-]
+__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel"]

@@ -6,14 +6,19 @@ installed.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from transformers import AutoModelForSemanticSegmentation, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_prithvi import PrithviConfig
+from .image_processing_prithvi import PrithviImageProcessor
+from .modeling_prithvi import PrithviForSemanticSegmentation
 from .remote_code_prithvi import RemoteCodeMixin
 from .segmentation_map_prithvi import (
+    FrameSource,
     PreparedScene,
     SegmentationMap,
     assemble_map,
@@ -51,19 +56,19 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     Args:
         model: A `PrithviForSemanticSegmentation`.
         image_processor: Its `PrithviImageProcessor`.
-        batch_size: Windows in one forward pass, 8 by default. Scenes differ in size and are never batched with each
+        batch_size: Tiles in one forward pass, 8 by default. Scenes differ in size and are never batched with each
             other, so unlike in other pipelines this says nothing about the list of inputs.
-        window: Side of the windows in pixels, or (height, width); the model's `image_size` by default.
-        overlap: Share of a window that the next one covers again, 0 <= overlap < 1; 0.5 by default.
+        window: Side of the tiles in pixels, or (height, width); the model's `image_size` by default.
+        overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
         return_probabilities: Whether results hold the probability of every class; False by default.
         band_names: Names of an array's bands, where they are not the model's bands in order.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
-    _load_processor = False
-    _load_image_processor = True
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor = False  # type: ignore[assignment]  # transformers infers None for these
+    _load_image_processor = True  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
+    _load_tokenizer = False  # type: ignore[assignment]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
@@ -76,14 +81,19 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             )
         forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | parameters
         check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
-        return tuple({name: parameters[name] for name in step & set(parameters)} for step in steps)
+        preprocess, forward, postprocess = (
+            {name: parameters[name] for name in step & set(parameters)} for step in steps
+        )
+        return preprocess, forward, postprocess
 
-    def __call__(self, inputs: Any, *, batch_size: int | None = None, output: Any = None, **kwargs: Any) -> Any:
+    def __call__(  # type: ignore[override]  # of keywords, the base class has num_workers too
+        self, inputs: Any, *, batch_size: int | None = None, output: Any = None, **kwargs: Any
+    ) -> Any:
         """Map one scene or several.
 
         Args:
             inputs: A scene, a list of scenes, or a generator or dataset of scenes (which returns an iterator).
-            batch_size: Windows in one forward pass.
+            batch_size: Tiles in one forward pass.
             output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
                 rows only; for a list of scenes a list of as many. None makes the map in memory.
             kwargs: `window`, `overlap`, `return_probabilities`, `band_names` for this call, and `num_workers`,
@@ -110,7 +120,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         return super().__call__(inputs, batch_size=1, **kwargs)
 
     def _stream(self, inputs: Any, output: Any, batch_size: int | None, options: dict[str, Any]) -> Any:
-        """Map one scene or several to files."""
+        """Map one scene or several to files, row by row."""
         given = {**self._preprocess_params, **self._postprocess_params, **options}
         in_memory = [name for name in ("return_probabilities", "band_names", "num_workers") if given.get(name)]
         if in_memory:
@@ -118,40 +128,36 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
                 f"{in_memory[0]} is an option of maps in memory, not of output=: leave one of the two out. Write "
                 'probabilities by probabilities="p.tif"; bands of files are found by their descriptions.'
             )
-        defaults = {name: self._forward_params[name] for name in ("window", "overlap") if name in self._forward_params}
-        size = batch_size or self._forward_params.get("windows_per_batch", _DEFAULT_BATCH_SIZE)
-        options = {"show_progress": False, "batch_size": size, **defaults, **options}
-        if not isinstance(inputs, list):
-            return self._stream_one(inputs, output, options)
-        outputs = list(output) if isinstance(output, list | tuple) else [output]
-        if len(outputs) != len(inputs):
-            raise ValueError(f"Expected one output for each of {len(inputs)} scenes, found {len(outputs)}.")
-        return [self._stream_one(scene, path, options) for scene, path in zip(inputs, outputs, strict=True)]
-
-    def _stream_one(self, scene: Any, output: Any, options: dict[str, Any]) -> Any:
-        """Map one scene to a file, row by row."""
         try:
             from prithvi_hf.scenes.predict_scene import predict_scene
         except ImportError as error:
             raise missing_package("Writing maps to files", "leave `output` out and take `.mask`") from error
-        if getattr(scene, "ndim", None) == 4:  # (C, T, H, W)
-            scene = tuple(scene[:, frame] for frame in range(scene.shape[1]))
-        return predict_scene(self.model, self.image_processor, scene, output, **options)
+        defaults = {name: self._forward_params[name] for name in ("window", "overlap") if name in self._forward_params}
+        size = batch_size or self._forward_params.get("windows_per_batch", _DEFAULT_BATCH_SIZE)
+        options = {"show_progress": False, "batch_size": size, **defaults, **options}
+        scenes = inputs if isinstance(inputs, list) else [inputs]
+        outputs = list(output) if isinstance(inputs, list) and isinstance(output, list | tuple) else [output]
+        if len(outputs) != len(scenes):
+            raise ValueError(f"Expected one output for each of {len(scenes)} scenes, found {len(outputs)}.")
+        model = cast(PrithviForSemanticSegmentation, self.model)
+        image_processor = cast(PrithviImageProcessor, self.image_processor)
+        results = []
+        for scene, path in zip(scenes, outputs, strict=True):
+            if isinstance(scene, np.ndarray | torch.Tensor) and scene.ndim == 4:  # (C, T, H, W)
+                scene = tuple(scene[:, frame] for frame in range(scene.shape[1]))
+            results.append(predict_scene(model, image_processor, scene, path, **options))
+        return results if isinstance(inputs, list) else results[0]
 
-    def preprocess(self, input_: Any, band_names: Sequence[str] | None = None) -> PreparedScene:
-        """Open the frames of a scene and apply the model's preprocessing.
+    # The base class goes by dictionaries, which transformers would move to the accelerator as a whole.
+    def preprocess(  # type: ignore[override]
+        self, input_: FrameSource | Sequence[FrameSource], band_names: Sequence[str] | None = None
+    ) -> PreparedScene:
+        """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
+        image_processor = cast(PrithviImageProcessor, self.image_processor)
+        frames = in_model_units(image_processor, open_frames(input_))
+        return prepare_scene(image_processor, frames, band_names)
 
-        Args:
-            input_: One scene.
-            band_names: Names of an array's bands.
-
-        Returns:
-            The prepared scene, in host memory.
-        """
-        frames = in_model_units(self.image_processor, open_frames(input_))
-        return prepare_scene(self.image_processor, frames, band_names)
-
-    def _forward(
+    def _forward(  # type: ignore[override]
         self,
         input_tensors: PreparedScene,
         window: int | Sequence[int] | None = None,
@@ -164,18 +170,12 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         )
         return {"logits": logits, "scene": input_tensors}
 
-    def postprocess(self, model_outputs: dict[str, Any], return_probabilities: bool = False) -> SegmentationMap:
-        """Turn logits into the map.
-
-        Args:
-            model_outputs: `logits` (num_labels, H, W) and the `scene` they belong to.
-            return_probabilities: Whether the map shall hold probabilities.
-
-        Returns:
-            The map.
-        """
-        logits: torch.Tensor = model_outputs["logits"]
-        return assemble_map(self.model.config, logits, model_outputs["scene"], return_probabilities)
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: dict[str, Any], return_probabilities: bool = False
+    ) -> SegmentationMap:
+        """Turn `logits` (num_labels, H, W) and the `scene` they belong to into the map."""
+        config = cast(PrithviConfig, self.model.config)
+        return assemble_map(config, model_outputs["logits"], model_outputs["scene"], return_probabilities)
 
 
 def register_pipeline() -> None:
@@ -187,6 +187,3 @@ def register_pipeline() -> None:
             pt_model=AutoModelForSemanticSegmentation,
             type="image",
         )
-
-
-__all__ = ["GeospatialSegmentationPipeline", "register_pipeline"]

@@ -38,9 +38,6 @@ class UnitsWarning(UserWarning):
     """The pixel values are plainly in other units than the statistics that normalise them."""
 
 
-# ---------------------------------------------------------------------- rasters, arrays, frames
-
-
 class Raster(Protocol):
     """What is read band by band, such as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`.
 
@@ -80,33 +77,22 @@ Image = Pixels | Sequence[Pixels]
 class Frame:
     """One date of one image.
 
-    Attributes:
-        values: (num_channels, height, width) as in the file, the bands in the model's order.
-        name: What messages call it.
-        tag: The file's nodata tag, or None.
-        file_mask: bool (height, width), True where the file's own mask says that there is no data, or None.
-        limits: A smallest and a largest number between which all values are known to be, all of them finite; None
-            where nothing is known. It spares the search for values that cannot occur.
+    `limits` are two numbers between which all values are known to be, all of them finite; they spare the search for
+    values that cannot occur.
     """
 
-    values: np.ndarray
-    name: str
-    tag: float | None = None
-    file_mask: np.ndarray | None = None
+    values: np.ndarray  # (num_channels, height, width) as in the file, the bands in the model's order
+    name: str  # what messages call it
+    tag: float | None = None  # the file's nodata tag
+    file_mask: np.ndarray | None = None  # bool (height, width), True where the file's own mask says "no data"
     limits: tuple[float, float] | None = None
 
 
 @dataclass
 class ImageValues:
-    """One image and its mask as their files hold them, before anything is done to either.
+    """One image and its mask (height, width) as their files hold them, before anything is done to either.
 
-    Attributes:
-        frames: The frames.
-        mask: (height, width), or None.
-        mask_name: What messages call the mask.
-        mask_limits: A smallest and a largest number between which all values of the mask are known to be, or None.
-        options: Options of the image processor.
-        nothing_missing: Whether it is known that no value of the frames is to be replaced.
+    `mask_limits` are as in [`Frame`]; `nothing_missing` says that no value of the frames is to be replaced.
     """
 
     frames: list[Frame]
@@ -145,14 +131,8 @@ class ReadImage:
     """One image, read and checked for missing values; scaling and normalisation are still to do.
 
     It is turned as it is in the file, a fraction of the bytes of its pixel values, and these are made once, at the
-    place wanted.
-
-    Attributes:
-        frames: The frames, values as in the file. They may be in memory that cannot be written.
-        missing: For each frame the values to replace, or None, as from `find_nodata`.
-        nodata_mask: bool (height, width), the nodata pixels; None where they were not asked for.
-        labels: int64 or int16 (height, width), ignored pixels -100; None without a mask.
-        options: Options of the image processor.
+    place wanted. `missing` and `nodata_mask` (None where it was not asked for) are as from `find_nodata`; `labels` are
+    int64 or int16 (height, width), ignored pixels -100, or None without a mask.
     """
 
     frames: list[Frame]
@@ -177,23 +157,13 @@ class ReadImage:
         return scale_and_normalize(self.frames, self.missing, self.options, out)
 
     def write_file_values(self, out: np.ndarray) -> None:
-        """Write values as in the file, missing ones replaced, for [`normalize_file_values`].
-
-        Args:
-            out: (num_channels, num_frames, height, width) to write into, of the file's data type or float32.
-        """
+        """Write values as in the file, missing ones replaced, into (C, T, H, W) of the file's data type or float32."""
         _replace_missing(self.frames, self.missing, self.options, out)
 
 
 def is_raster(value: object) -> TypeGuard[Raster]:
-    """Whether an object has what [`Raster`] needs."""
-    return _is_raster_class(type(value)) or all(hasattr(value, attribute) for attribute in _RASTER_ATTRIBUTES)
-
-
-@lru_cache(maxsize=256)
-def _is_raster_class(kind: type) -> bool:
-    """Whether a class has them all; asked of an object, its properties would be computed each time."""
-    return all(hasattr(kind, attribute) for attribute in _RASTER_ATTRIBUTES)
+    """Whether an object has what [`Raster`] needs; asked of it and not of its class, properties are computed."""
+    return all(hasattr(type(value), name) or hasattr(value, name) for name in _RASTER_ATTRIBUTES)
 
 
 def read_pixels(raster: Raster) -> np.ndarray:
@@ -202,11 +172,7 @@ def read_pixels(raster: Raster) -> np.ndarray:
 
 
 def as_array(value: object, name: str) -> np.ndarray:
-    """Give an array, or a tensor of any device and precision, as a numpy array, without a copy where possible.
-
-    Raises:
-        TypeError: The value is neither, or does not hold real numbers; `name` is what the message calls it.
-    """
+    """Give an array, or a tensor of any device and precision, as a numpy array; refuse what is not real numbers."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -229,21 +195,7 @@ def name_image(image: Image, position: int) -> str:
 def find_used_bands(
     descriptions: Sequence[str | None] | None, count: int, options: ProcessorOptions, num_frames: int, name: str
 ) -> tuple[list[int], bool]:
-    """Find the bands to read.
-
-    Args:
-        descriptions: Band descriptions, one per band, or None where there are none.
-        count: Number of bands.
-        options: `bands` and `band_indices` are used.
-        num_frames: Number of dates that the bands may stack.
-        name: What messages call the image.
-
-    Returns:
-        0-based positions, and whether they stack all dates.
-
-    Raises:
-        ValueError: Bands are missing or ambiguous.
-    """
+    """Find the 0-based positions of the bands to read, and whether they stack all of `num_frames` dates."""
     bands, indices = options.bands, options.band_indices
     if num_frames > 1 and count == len(bands) * num_frames and is_undescribed(descriptions):
         return list(range(count)), True
@@ -263,20 +215,10 @@ def read_frames(
     file_nodata: float | None = None,
     band_names: Sequence[str | None] | None = None,
 ) -> list[Frame]:
-    """Read the needed bands of each frame of one image.
+    """Read the needed bands of each frame of one image, which messages call `name`; frames are of one size.
 
-    Args:
-        image: One image.
-        options: `bands`, `band_indices` and `num_frames` are used.
-        name: What messages call the image.
-        file_nodata: Nodata tag of what carries none.
-        band_names: Band descriptions of arrays, or in place of the files' own.
-
-    Returns:
-        The frames, all of one size.
-
-    Raises:
-        ValueError: Bands or frames are missing, or sizes differ.
+    `file_nodata` is the nodata tag of what carries none, `band_names` are band descriptions of arrays, or in place of
+    the files' own.
     """
     parts = list(image) if isinstance(image, list | tuple) else [image]
     # Several files or arrays hold one frame each; a single one may hold them all.
@@ -339,22 +281,12 @@ def _check_axes(array: np.ndarray, options: ProcessorOptions, name: str, has_nam
         )
 
 
-# ---------------------------------------------------------------------- no data
-
-
 def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[list[np.ndarray | None], np.ndarray]:
     """Apply the nodata rule to the frames of one image.
-
-    Args:
-        frames: Frames of one size.
-        options: `nodata_rule` and `nodata_value` are used.
 
     Returns:
         For each frame the values to replace, bool (num_channels, height, width), or None where there is none; and the
         nodata pixels of the image, bool (height, width).
-
-    Raises:
-        ValueError: A file's mask has another size than its bands.
     """
     combine = np.logical_and.reduce if options.nodata_rule == "all" else np.logical_or.reduce
     singles, pixels = [], []  # of each frame: single values that are no data, (C, H, W), and nodata pixels, (H, W)
@@ -415,15 +347,9 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
 def equals_nodata(
     values: np.ndarray, nodata: Sequence[float], limits: tuple[float, float] | None = None
 ) -> np.ndarray | None:
-    """Find single values that are NaN or equal a nodata value.
+    """Find single values that are NaN or equal a nodata value: bool of the same shape, or None when none is.
 
-    Args:
-        values: Pixels of any shape.
-        nodata: Values that mean "no data"; those that the type of the pixels cannot hold occur nowhere.
-        limits: As in [`Frame`].
-
-    Returns:
-        bool of the same shape, or None when none is.
+    Nodata values that the type of the pixels cannot hold occur nowhere; `limits` are as in [`Frame`].
     """
     is_float = values.dtype.kind == "f"
     found = np.isnan(values) if is_float and limits is None else None
@@ -452,9 +378,6 @@ def _cannot_occur(values: np.ndarray, limits: tuple[float, float] | None, number
     return not smallest <= number <= largest
 
 
-# ---------------------------------------------------------------------- scaling and normalisation
-
-
 def scale_and_normalize(
     frames: Sequence[Frame],
     missing: Sequence[np.ndarray | None],
@@ -463,11 +386,7 @@ def scale_and_normalize(
 ) -> np.ndarray:
     """Replace missing values, scale and normalise, and then put bands and dates in the wanted order.
 
-    Args:
-        frames: Frames of one size.
-        missing: For each frame the values to replace, as from `find_nodata`.
-        options: Of the image processor.
-        out: Contiguous float32 array of the result's shape to write into, such as one example's place in a batch.
+    `missing` is as from `find_nodata`; `out` is a contiguous float32 array of the result's shape to write into.
 
     Returns:
         float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std`, computed as
@@ -481,25 +400,20 @@ def scale_and_normalize(
     shape = (len(frames), channels, *size) if by_date else (channels, len(frames), *size)
     memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
-    shift, gain = (figures.numpy() for figures in _find_shift_and_gain(options))
+    shift, gain = _find_shift_and_gain(options)
     if any(where is not None for where in missing):
         _replace_missing(frames, missing, options, output)
-        _scale(output, shift, gain, output)
+        _scale(output, shift.numpy(), gain.numpy(), output)
     else:
         for t, frame in enumerate(frames):
-            _scale(frame.values, shift[:, 0], gain[:, 0], output[:, t])
+            _scale(frame.values, shift[:, 0].numpy(), gain[:, 0].numpy(), output[:, t])
     return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
 def normalize_file_values(values: torch.Tensor, options: ProcessorOptions) -> torch.Tensor:
-    """Scale and normalise a batch of file values, on any device: the second half of [`scale_and_normalize`].
+    """Scale and normalise a batch (B, C, T, H, W) of file values, missing ones replaced, on any device.
 
-    Args:
-        values: (batch_size, num_channels, num_frames, height, width), missing values replaced.
-        options: Of the image processor.
-
-    Returns:
-        float32 of the same shape, the same figures.
+    It is the second half of [`scale_and_normalize`], with the same figures, float32.
     """
     shift, gain = _find_shift_and_gain(options, values.device)
     if values.device.type == "cpu":
@@ -527,15 +441,7 @@ def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
     """Flip an array left-right, then turn it by quarters against the clock, over its last two axes.
 
     torch's copies are several times faster than numpy's, and than work on views of negative strides. It gets the bits,
-    since it does not flip all types.
-
-    Args:
-        array: Numbers of 1, 2, 4 or 8 bytes; it may be in memory that cannot be written.
-        flip: Whether to flip.
-        quarters: Quarters of a full turn.
-
-    Returns:
-        A contiguous array, or the same one where nothing is to be done.
+    since it does not flip all types. The result is contiguous, or the same array where nothing is to be done.
     """
     if not flip and not quarters % 4:
         return array
@@ -578,12 +484,9 @@ def _make_shift_and_gain(
     factor: float, offset: float, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Make the figures in float64 and send them to a device, once."""
-    shift, gain = (np.array(mean) - offset) / factor, factor / np.array(std)
-    shift, gain = (torch.from_numpy(figures.astype(np.float32).reshape(-1, 1, 1, 1)) for figures in (shift, gain))
-    return shift.to(device), gain.to(device)
-
-
-# ---------------------------------------------------------------------- units and grids
+    figures = np.stack([(np.array(mean) - offset) / factor, factor / np.array(std)]).astype(np.float32)
+    shift, gain = torch.from_numpy(figures.reshape(2, -1, 1, 1, 1)).to(device)
+    return shift, gain
 
 
 def describe_units_problem(
@@ -591,19 +494,13 @@ def describe_units_problem(
 ) -> str | None:
     """Compare the valid values of an image, after scaling, with the statistics.
 
-    Args:
-        frames: The frames as read.
-        missing: For each frame the values that do not count, as from `find_nodata`.
-        options: Scaling and statistics are used.
-        name: What the message calls the image.
-
     Returns:
         The text of a warning with the measured and the expected figures, or None when nothing is plainly wrong.
     """
     scale, offset = (options.rescale_factor, options.rescale_offset) if options.do_rescale else (1.0, 0.0)
     mean, std = np.asarray(options.image_mean), np.asarray(options.image_std)
     height, width = frames[0].values.shape[-2:]
-    factor = None
+    factor = 0.0
     # A sample of the pixels tells whether to measure them all.
     for step in (max(1, math.isqrt(height * width // _SAMPLED_PIXELS)), 1):
         means, magnitudes = [], []  # of each band; NaN for a band without any valid value
@@ -618,7 +515,7 @@ def describe_units_problem(
             values = np.concatenate(parts) * scale + offset
             means.append(float(values.mean()) if values.size else math.nan)
             magnitudes.append(float(np.abs(values).mean()) if values.size else math.nan)
-        if factor is not None:
+        if factor:
             break
         ratios = np.asarray(magnitudes) / np.maximum(np.abs(mean), std)
         ratios = ratios[np.isfinite(ratios)]
@@ -645,18 +542,15 @@ def describe_units_problem(
 
 
 def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[int, int]) -> float:
-    """Give the largest distance between the same corner of two grids.
+    """Give the largest distance between the same corner of two grids, in pixels of the first.
 
     Args:
         first: Affine transform from pixel to CRS coordinates.
         other: Another one, in the same CRS.
         size: Rows and columns of both grids.
-
-    Returns:
-        The distance in pixels of `first`.
     """
     # By their six numbers: releases of affine differ in the operator that places a pixel.
-    one, two = (np.reshape(tuple(transform)[:6], (2, 3)) for transform in (first, other))
+    one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))
     corners = np.array([[0, 0, size[1], size[1]], [0, size[0], 0, size[0]], [1, 1, 1, 1]])  # columns, rows
     distances = np.linalg.norm((one - two) @ corners, axis=0)
     return float(distances.max()) / max(abs(np.linalg.det(one[:, :2])) ** 0.5, 1e-300)

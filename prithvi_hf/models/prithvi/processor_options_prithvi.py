@@ -6,10 +6,10 @@ This file must not postpone the evaluation of its annotations: `@strict` skips s
 # ruff: noqa: RUF009 - `_option` declares a field
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ Number = float | int
 Options = TypeVar("Options", "ProcessorOptions", "CallOptions")
 
 
-def _option(default: object, expected: str, is_valid: Callable[[Any], bool] = lambda _: True) -> Any:
+def _option(default: object, expected: str, is_valid: Callable[[Any], bool] | None = None) -> Any:
     """Declare an option: its default, what a refusal says that it may be, and a test of its value beside the type."""
 
     def check(value: object) -> None:
-        if value is not None and not is_valid(value):
+        if value is not None and is_valid is not None and not is_valid(value):
             raise ValueError
 
     factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
@@ -75,7 +75,7 @@ class ProcessorOptions:
 
     def validate_lists(self) -> None:
         """Check that there is one entry per band, and that the statistics can serve where they are used."""
-        per_band = {"band_indices": self.band_indices}
+        per_band: dict[str, Sequence[Number] | None] = {"band_indices": self.band_indices}
         if self.do_normalize:
             per_band |= {"image_mean": self.image_mean, "image_std": self.image_std}
         for name, values in per_band.items():
@@ -129,7 +129,9 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
         value = _to_plain(given, is_nodata=name in ("nodata_value", "file_nodata"))
         if name in ("band_indices", "ignore_values") and isinstance(value, int):
             value = [value]
-        elif name in ("image_mean", "image_std") and isinstance(value, Number):
+        elif (
+            isinstance(options, ProcessorOptions) and isinstance(value, Number) and name in ("image_mean", "image_std")
+        ):
             value = [value] * len(options.bands)
         try:
             setattr(options, name, value)
@@ -139,7 +141,7 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
                 hint = ", not text (YAML reads 1e-4 as text: write 1.0e-4)"
             raise ValueError(f"{name}: expected {expected}{hint}, found {value!r} ({type(value).__name__})") from error
     try:
-        options.validate()
+        cast(Any, options).validate()  # `strict` adds it
     except StrictDataclassClassValidationError as error:
         raise ValueError(str(error.__cause__)) from error
     return options

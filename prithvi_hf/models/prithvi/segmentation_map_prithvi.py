@@ -6,8 +6,9 @@ it works on arrays by itself and reaches for GeoTIFF reading and writing only wh
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ _PICTURE_SIDE = 1536  # pixels; enough for a quick look, and cheap to make wheth
 _COLOR_PERCENTILES = (2.0, 98.0)
 _GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
 
+Affine = Any  # affine.Affine, of a package that this file may not name
 Frame = Raster | np.ndarray | torch.Tensor
 FrameSource = Frame | str | os.PathLike | bytes
 """One frame as a caller gives it: a GeoTIFF (path, its bytes, or a raster), or an array (C, H, W) or (C, T, H, W)."""
@@ -55,7 +57,7 @@ class SegmentationMap:
 
     mask: np.ndarray
     crs: object | None = None
-    transform: Iterable[float] | None = None
+    transform: Affine | None = None
     id2label: Mapping[int, str] = field(default_factory=dict)
     class_colors: Sequence[str] | None = None
     probabilities: np.ndarray | None = None
@@ -166,63 +168,47 @@ class PreparedScene:
 
     A plain object on purpose: transformers moves dictionaries and tensors of a pipeline to the accelerator as a whole,
     and a scene goes there tile by tile.
-
-    Attributes:
-        pixel_values: (1, C, T, H, W) float32 in host memory.
-        nodata_mask: (H, W) bool, True = no data.
-        crs: CRS of the first frame, or None.
-        transform: Transform of the first frame, or None.
-        rgb: Thinned picture of the last frame as `natural_colors` makes it, or None.
     """
 
-    pixel_values: torch.Tensor
-    nodata_mask: np.ndarray
+    pixel_values: torch.Tensor  # (1, C, T, H, W) float32, in host memory
+    nodata_mask: np.ndarray  # (H, W) bool, True = no data
     crs: object | None = None
-    transform: Iterable[float] | None = None
+    transform: Affine | None = None
     rgb: np.ndarray | None = None
 
 
 def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
-    """Open the frames of one scene and check that they are on one grid; no pixel is read.
-
-    Args:
-        scene: One frame, or a tuple or list of the frames of one scene in time order. A frame is a GeoTIFF (path, its
-            bytes, or a raster opened before), or an array or tensor (C, H, W); a single one may be (C, T, H, W).
-
-    Returns:
-        The frames: rasters and arrays.
+    """Open the frames of one scene, given in time order, and check that they are on one grid; no pixel is read.
 
     Raises:
         ImportError: If a file is given and prithvi_hf is not installed.
-        TypeError: If a frame is none of these.
+        TypeError: If a frame is none of the things that `FrameSource` names.
         ValueError: If there is no frame, a file is not a GeoTIFF, or the frames are on different grids.
     """
-    frames = []
-    for frame in scene if isinstance(scene, tuple | list) else (scene,):
-        if not isinstance(frame, str | os.PathLike | bytes):
-            if not hasattr(frame, "shape"):
-                raise TypeError(
-                    "A frame is the path or the bytes of a GeoTIFF, an opened raster, or an array (bands, height, "
-                    f"width), found {type(frame).__name__}. A tuple holds the frames of one scene, a list several "
-                    "scenes."
-                )
-            frames.append(frame)
-            continue
-        try:
-            from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-        except ImportError as error:
-            raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-        frames.append(GeoTiffRaster(content=frame) if isinstance(frame, bytes) else GeoTiffRaster(frame))
+    frames: list[Frame] = []
+    for source in scene if isinstance(scene, tuple | list) else (scene,):
+        if isinstance(source, str | os.PathLike | bytes):
+            try:
+                from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+            except ImportError as error:
+                raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
+            frames.append(GeoTiffRaster(content=source) if isinstance(source, bytes) else GeoTiffRaster(source))
+        elif hasattr(source, "shape"):
+            frames.append(source)
+        else:
+            raise TypeError(
+                "A frame is the path or the bytes of a GeoTIFF, an opened raster, or an array (bands, height, width), "
+                f"found {type(source).__name__}. A tuple holds the frames of one scene, a list several scenes."
+            )
     if not frames:
         raise ValueError("A scene has at least one frame, found none.")
-    for frame in frames:
+    for position, frame in enumerate(frames, start=1):
         # A map of the pixel grid would lose a place that is given by ground control points.
         if getattr(frame, "has_ground_control_points", False):
             raise ValueError(
-                f"Expected {frame.name} to be on a regular grid, found ground control points instead of a transform. "
-                "Warp it first, for example `gdalwarp -tps IN OUT`."
+                f"Expected {getattr(frame, 'name', 'a frame')} to be on a regular grid, found ground control points "
+                "instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
             )
-    for position, frame in enumerate(frames[1:], start=2):
         _check_same_grid(frames[0], frame, position)
     return tuple(frames)
 
@@ -237,30 +223,25 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
             f"{title} has {found[0]} x {found[1]} pixels, the first {expected[0]} x {expected[1]}: "
             "bring all frames to one grid."
         )
-    if not hasattr(first, "transform") or not hasattr(other, "transform"):
+    (crs, transform), (other_crs, other_transform) = (
+        (getattr(frame, "crs", None), getattr(frame, "transform", None)) for frame in (first, other)
+    )
+    if transform is None or other_transform is None:
         return
-    if first.crs != other.crs:
-        raise ValueError(f"{title} is in {other.crs}, the first in {first.crs}: bring all frames to one CRS.")
-    shift = largest_shift(first.transform, other.transform, (expected[0], expected[1]))
+    if crs != other_crs:
+        raise ValueError(f"{title} is in {other_crs}, the first in {crs}: bring all frames to one CRS.")
+    shift = largest_shift(transform, other_transform, (expected[0], expected[1]))
     if shift > GRID_TOLERANCE:
         raise ValueError(
-            f"{title} is up to {shift:.2f} pixels beside the first (transforms "
-            f"{tuple(other.transform)[:6]} and {tuple(first.transform)[:6]}): bring all frames to one grid."
+            f"{title} is up to {shift:.2f} pixels beside the first (transforms {tuple(other_transform)[:6]} and "
+            f"{tuple(transform)[:6]}): bring all frames to one grid."
         )
 
 
 def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """Bring frames of files into the units that the model takes, as their scale and offset tags say.
 
-    Args:
-        image_processor: The model's image processor.
-        frames: Frames as `open_frames` returns them; arrays stay as they are.
-
-    Returns:
-        The frames; a file whose numbers are the model's already is not wrapped.
-
-    Raises:
-        ValueError: If it cannot be told how numbers become the model's.
+    Arrays stay as they are, and a file whose numbers are the model's already is not wrapped.
     """
     if not any(hasattr(frame, "scales") for frame in frames):
         return tuple(frames)
@@ -279,20 +260,14 @@ def prepare_scene(
 ) -> PreparedScene:
     """Read the bands that the model uses and apply the model's own preprocessing, once.
 
-    Args:
-        image_processor: The model's image processor.
-        frames: Frames as `open_frames` returns them.
-        band_names: Band names of frames that are arrays, where they are not the model's bands in order.
-
-    Returns:
-        The scene, ready to predict.
-
-    Raises:
-        ValueError: If the processor refuses the frames: bands, number of frames, sizes.
+    `band_names` are those of frames that are arrays, where they are not the model's bands in order.
     """
-    image = frames[0] if len(frames) == 1 else tuple(frames)
-    options = {} if band_names is None else {"band_names": list(band_names)}
-    inputs = image_processor([image], return_nodata_mask=True, return_tensors="pt", **options)
+    inputs = image_processor.preprocess(
+        [frames[0] if len(frames) == 1 else tuple(frames)],
+        band_names=None if band_names is None else list(band_names),
+        return_nodata_mask=True,
+        return_tensors="pt",
+    )
     nodata_mask = np.asarray(inputs["nodata_mask"][0], dtype=bool)
     return PreparedScene(
         pixel_values=inputs["pixel_values"],
@@ -311,23 +286,12 @@ def predict_scene_logits(
     overlap: float = 0.5,
     batch_size: int = 8,
 ) -> torch.Tensor:
-    """Slide the model over the scene.
+    """Slide the model over the scene: (num_labels, H, W) float32 logits, averaged where tiles overlap.
 
-    Args:
-        model: A segmentation model on any device; in evaluation mode meanwhile, and as it was afterwards.
-        scene: The prepared scene.
-        window: Side of a tile in pixels, or (height, width); None is the model's `image_size`.
-        overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
-        batch_size: Tiles in one forward pass, at least 1.
-
-    Returns:
-        (num_labels, H, W) float32 logits, averaged where tiles overlap.
-
-    Raises:
-        ValueError: If an argument leaves its range, or the model gives values that are not finite on valid pixels.
+    The options are those of `check_window_options`. Values that are not finite on valid pixels are a ValueError.
     """
     check_window_options(window, overlap, batch_size)
-    size, stride = window_and_stride(model.config, window, overlap)
+    size, stride = window_and_stride(cast(PrithviConfig, model.config), window, overlap)
     with evaluation_mode(model), torch.inference_mode():
         logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size)[0]
     broken = ~torch.isfinite(logits).all(dim=0).cpu().numpy() & ~scene.nodata_mask
@@ -342,20 +306,7 @@ def predict_scene_logits(
 def assemble_map(
     config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, return_probabilities: bool = False
 ) -> SegmentationMap:
-    """Turn logits into the scene's map.
-
-    Args:
-        config: The model's configuration, for names and colours of the classes.
-        logits: (num_labels, H, W).
-        scene: The scene they belong to.
-        return_probabilities: Whether the map holds the softmax of the logits.
-
-    Returns:
-        The map: the most probable class of each pixel, 255 where the scene has no data.
-
-    Raises:
-        ValueError: If there are more than 255 classes.
-    """
+    """Turn logits (num_labels, H, W) into the scene's map: the most probable class of each pixel."""
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
     mask = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -368,7 +319,7 @@ def assemble_map(
         mask=mask,
         crs=scene.crs,
         transform=scene.transform,
-        id2label=dict(config.id2label),
+        id2label=dict(cast(dict[int, str], config.id2label)),
         class_colors=getattr(config, "class_colors", None),
         probabilities=probabilities,
         rgb=scene.rgb,
@@ -399,16 +350,11 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def natural_colors(
     image_processor: PrithviImageProcessor, pixel_values: torch.Tensor, nodata_mask: np.ndarray
 ) -> np.ndarray | None:
-    """Make a small picture from the red, green and blue bands of the last frame.
-
-    Args:
-        image_processor: The image processor that made the pixel values; its normalisation per band is undone.
-        pixel_values: (C, T, H, W) of one image.
-        nodata_mask: (H, W) bool, True = no data.
+    """Make a small picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
 
     Returns:
         (H / s, W / s, 4) uint8 as [`stretch_colors`] makes it, with the smallest whole step s that keeps both sides
-        within 1536 pixels; None if a colour is missing among the bands.
+        within 1536 pixels; None if red, green or blue is missing among the bands.
     """
     found = find_band_names(COLOR_BANDS, image_processor.bands)
     colors = [index for index in found if index is not None]

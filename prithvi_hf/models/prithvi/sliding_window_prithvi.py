@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import nn
@@ -18,9 +19,6 @@ def check_window_options(window: int | Sequence[int] | None, overlap: float, bat
         window: Side of a tile in pixels, (height, width), or None for the model's own.
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: Tiles in one forward pass, at least 1.
-
-    Raises:
-        ValueError: If one leaves its range.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is a fraction of the window, 0 <= overlap < 1, found {overlap}.")
@@ -36,14 +34,8 @@ def window_and_stride(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Give height and width of a tile, and rows and columns from one tile to the next, in pixels.
 
-    Args:
-        config: Its `image_size`, which the position table is made for, is the default tile.
-        window: Side of a tile in pixels, or (height, width).
-        overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1. The original's recipes have 0.5:
-            tiles of 224 every 112 pixels.
-
-    Raises:
-        ValueError: If the overlap is out of range or the tile is not positive.
+    `window` and `overlap` are as in [`check_window_options`]; the default tile is `config.image_size`, which the
+    position table is made for. The original's recipes have an overlap of 0.5: tiles of 224 every 112 pixels.
     """
     check_window_options(window, overlap)
     height, width = config.frame_size if window is None else (window, window) if isinstance(window, int) else window
@@ -53,10 +45,7 @@ def window_and_stride(
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     """Give the first pixel of each tile along one side: every `stride`, the last one moved back to end at the border.
 
-    Args:
-        size: Pixels along the side.
-        window: Pixels of a tile; a side shorter than it gets one tile.
-        stride: Pixels from one tile to the next.
+    A side shorter than a tile gets one.
     """
     steps = max(size - window + stride - 1, 0) // stride + 1
     return [max(min(step * stride, size - window), 0) for step in range(steps)]
@@ -89,17 +78,13 @@ def sliding_window_logits(
 
     Args:
         model: A segmentation model in evaluation mode.
-        pixel_values: (batch_size, C, T, H, W) or (batch_size, C, H, W), images of one size on any device; tiles are
-            moved to the model's.
+        pixel_values: (B, C, T, H, W) or (B, C, H, W) on any device; tiles are moved to the model's.
         window: Height and width of a tile in pixels. An image smaller than it is one tile.
         stride: Rows and columns between tiles, at most the tile.
         batch_size: Tiles in one forward pass.
 
     Returns:
-        (batch_size, num_labels, H, W) on the device of the model.
-
-    Raises:
-        ValueError: If a stride is not positive or larger than the tile, which would leave pixels out.
+        (B, num_labels, H, W) on the device of the model.
     """
     if batch_size < 1 or any(not 0 < step <= size for step, size in zip(stride, window, strict=True)):
         raise ValueError(
@@ -119,12 +104,12 @@ def sliding_window_logits(
             batch = places[first : first + batch_size]
             tiles = torch.stack([image[place] for place in batch])
             logits = model(pixel_values=tiles.to(model.device)).logits
-            if total is None:
+            if total is None or count is None:
                 dtype = torch.promote_types(logits.dtype, torch.float32)
                 total = logits.new_zeros((logits.shape[1], *size), dtype=dtype)
                 count = logits.new_zeros(size, dtype=dtype)
             for place, tile in zip(batch, logits, strict=True):
                 total[place].add_(tile)
                 count[place].add_(1)
-        results.append(total / count)
+        results.append(cast(torch.Tensor, total) / cast(torch.Tensor, count))
     return torch.stack(results)

@@ -20,7 +20,7 @@ The tiles are products of large matrices with cheap sums around them: the fast w
 convolutions are one `conv2d`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,21 +49,17 @@ _TILE_INPUTS = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 _TILE_OUTPUTS = [[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, -1]]
 
 
-def _both_dimensions(matrix: list, like: torch.Tensor) -> torch.Tensor:
-    """The Kronecker square of a matrix of coefficients: what it does along rows and columns."""
-    matrix = torch.tensor(matrix, dtype=like.dtype, device=like.device)
-    return torch.kron(matrix, matrix)
+def _both_dimensions(matrix: Sequence[Sequence[float]], like: torch.Tensor) -> torch.Tensor:
+    """Give the Kronecker square of a matrix of coefficients: what it does along rows and columns."""
+    one = torch.tensor(matrix, dtype=like.dtype, device=like.device)
+    return torch.kron(one, one)
 
 
 def fuse_kernels(transposed: torch.Tensor, convolution: torch.Tensor) -> torch.Tensor:
-    """The products of matrices that every form of the composed kernel is a linear function of.
+    """Compute the products of matrices that every form of the fused kernel is a linear function of.
 
-    Args:
-        transposed (`torch.Tensor` of shape `(C, M, 2, 2)`): Weight of the transposed convolution.
-        convolution (`torch.Tensor` of shape `(O, M, 3, 3)`): Weight of the convolution after it.
-
-    Returns:
-        `torch.Tensor` of shape `(16, O, C)`: One matrix a pair of points (rows, columns).
+    From the weights of the transposed convolution `(C, M, 2, 2)` and of the convolution after it `(O, M, 3, 3)` comes
+    one matrix for each pair of points (rows, columns), `(16, O, C)`.
     """
     channels, outputs = transposed.shape[0], convolution.shape[0]
     first = _both_dimensions(_TRANSPOSED_AT_POINTS, transposed) @ transposed.flatten(2).flatten(0, 1).t()
@@ -73,7 +69,7 @@ def fuse_kernels(transposed: torch.Tensor, convolution: torch.Tensor) -> torch.T
 
 
 def phase_kernels(products: torch.Tensor) -> torch.Tensor:
-    """Weights of the four 2x2 convolutions as one: `(16, O, C)` to `(4 O, C, 2, 2)`, phases (row, column) outermost.
+    """Make weights of the four 2x2 convolutions as one: `(16, O, C)` to `(4 O, C, 2, 2)`, phases (row, column) first.
 
     On a map padded by one pixel of zeros, output `(i, j)` of phase `(p, q)` is pixel `(2 i - p, 2 j - q)` of the large
     map.
@@ -86,24 +82,18 @@ def phase_kernels(products: torch.Tensor) -> torch.Tensor:
 
 
 def tile_kernels(products: torch.Tensor) -> torch.Tensor:
-    """What multiplies each of the 16 points of a tile: `(16, O, C)` to `(16, 4 O, C)`, phases outermost, odd first."""
+    """Make what multiplies each of the 16 points of a tile: `(16, O, C)` to `(16, 4 O, C)`, odd phases first."""
     coefficients = torch.tensor(_TILE_POINTS, dtype=products.dtype, device=products.device)  # (phase, point, product)
     both = torch.einsum("pik,qjl->ijpqkl", coefficients, coefficients).flatten(4).flatten(2, 3).flatten(0, 1)
     return torch.matmul(both, products.flatten(1)).view(16, -1, products.shape[2])  # (16, 4, 16) @ (16, O C)
 
 
 def border_sums(convolution: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """What the bias of the transposed convolution adds to the large map.
+    """Compute what the bias of the transposed convolution adds to the large map.
 
-    The bias is there inside the image alone, so pixels at the border lack the taps that lie outside of it.
-
-    Args:
-        convolution (`torch.Tensor` of shape `(O, M, 3, 3)`): Weight of the convolution.
-        bias (`torch.Tensor` of shape `(M,)`): Bias of the transposed convolution.
-
-    Returns:
-        `torch.Tensor` of shape `(9, O)`: All taps; those that the first row, last row, first column and last column
-        lack; and those that two of them lack at the four corners (first and last row, first column first).
+    The bias is there inside the image alone, so pixels at the border lack the taps that are outside of it. Returns
+    `(9, O)`: all taps; those that the first row, last row, first column and last column lack; and those that two of
+    them lack at the four corners (first and last row, first column first).
     """
     taps = torch.einsum("omyx,m->yxo", convolution, bias)
     rows, columns = taps.sum(dim=1), taps.sum(dim=0)
@@ -111,89 +101,60 @@ def border_sums(convolution: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.stack([taps.sum(dim=(0, 1)), rows[0], rows[2], columns[0], columns[2], *corners])
 
 
-def _interleave(points: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Outputs of tiles `(9, B, rows, columns, 4, O)` as pixels: `(B, 6 rows, 6 columns, O)`."""
-    batch_size, rows, columns = points.shape[1:4]
-    points = points.view(3, 3, batch_size, rows, columns, 2, 2, -1).permute(2, 3, 0, 5, 4, 1, 6, 7)
-    return points.reshape(batch_size, *size, points.shape[-1])
-
-
 class TileGrid:
-    """Where the tiles of a map lie. They overlap by one pixel and go over the border on all sides.
-
-    Args:
-        size (`tuple[int, int]`): Rows and columns of the small map.
-        batch_size (`int`): Images.
-    """
+    """Where the tiles of a small map are. They overlap by one pixel and go over the border on all sides."""
 
     def __init__(self, size: tuple[int, int], batch_size: int) -> None:
         self.size = size
-        self.rows, self.columns = ((2 * side + 1 + 2 * TILE_STEP - 1) // (2 * TILE_STEP) for side in size)
+        self.rows = (2 * size[0] + 2 * TILE_STEP) // (2 * TILE_STEP)
+        self.columns = (2 * size[1] + 2 * TILE_STEP) // (2 * TILE_STEP)
         self.padded = (TILE_STEP * self.rows + 1, TILE_STEP * self.columns + 1)
         self.images = max(1, min(batch_size, _TILES_AT_A_TIME // (self.rows * self.columns)))
         self.batch_size = batch_size
 
     def groups(self) -> Iterator[slice]:
-        """Runs of images that are worked on together."""
+        """Yield runs of images that are worked on together."""
         for first in range(0, self.batch_size, self.images):
             yield slice(first, min(first + self.images, self.batch_size))
 
     def strips(self) -> Iterator[tuple[int, int]]:
-        """First and last (exclusive) row of tiles of each strip."""
+        """Yield the first and last (exclusive) row of tiles of each strip."""
         step = max(1, _TILES_AT_A_TIME // (self.columns * self.images))
         count = -(-self.rows // step)
         step = -(-self.rows // count)
         for first in range(0, self.rows, step):
             yield first, min(first + step, self.rows)
 
-    def pixel_rows(self, strip: tuple[int, int]) -> tuple[int, int]:
-        """First and last (exclusive) row of the large map in a strip; the first tile begins one row above it."""
-        first, last = (2 * TILE_STEP * row - 1 for row in strip)
-        return max(first, 0), min(last, 2 * self.size[0])
+    def pixel_rows(self, strip: tuple[int, int]) -> tuple[int, int, int]:
+        """Give the first and last (exclusive) row of the large map in a strip, and how many rows its tiles skip.
+
+        The first tile begins one row above the map.
+        """
+        above, below = 2 * TILE_STEP * strip[0] - 1, 2 * TILE_STEP * strip[1] - 1
+        return max(above, 0), min(below, 2 * self.size[0]), max(above, 0) - above
+
+
+def pad_map(pixels: torch.Tensor, padded: torch.Tensor, size: tuple[int, int], first_row: int = 0) -> None:
+    """Write pixels that were never put in order into the padded small map `(B, *grid.padded, C)`.
+
+    Pixels are `(B, rows, columns, 4, ..., 4, C)`: each dimension of 4 is one upsampling, two rows of two columns.
+    """
+    levels = pixels.ndim - 4
+    split = pixels.view(*pixels.shape[:3], *[2] * (2 * levels), pixels.shape[-1])
+    along_rows, along_columns = range(3, 3 + 2 * levels, 2), range(4, 4 + 2 * levels, 2)
+    source = split.permute(0, 1, *along_rows, 2, *along_columns, -1)  # (B, rows, 2, ..., 2, columns, 2, ..., 2, C)
+    rows = source[0, ..., 0].numel() // size[1]
+    target = padded[:, 1 + first_row : 1 + first_row + rows, 1 : 1 + size[1]]
+    sides = [2] * levels
+    target.unflatten(2, (-1, *sides)).unflatten(1, (-1, *sides)).copy_(source)
 
 
 def _input_points(padded: torch.Tensor, strip: tuple[int, int], columns: int) -> torch.Tensor:
-    """The 16 points of each tile of a strip: `(B, rows, columns, C)` padded by zeros to `(16, B rows columns, C)`."""
+    """Give the 16 points of each tile of a strip, `(16, B rows columns, C)`, of the padded map."""
     lines = padded[:, TILE_STEP * strip[0] : TILE_STEP * strip[1] + 1, : TILE_STEP * columns + 1]
     tiles = lines.unfold(1, 4, TILE_STEP).unfold(2, 4, TILE_STEP)  # (B, rows, columns, C, 4, 4)
     pixels = tiles.permute(4, 5, 0, 1, 2, 3).reshape(16, -1)
     return torch.mm(_both_dimensions(_TILE_INPUTS, pixels), pixels).view(16, -1, padded.shape[-1])
-
-
-def _add_input_gradients(gradient: torch.Tensor, points: torch.Tensor, strip: tuple[int, int], columns: int) -> None:
-    """The transpose of `_input_points`: adds the gradients of a strip's points to those of the padded map."""
-    count = strip[1] - strip[0]
-    pixels = torch.mm(_both_dimensions(_TILE_INPUTS, points).t(), points.flatten(1))
-    pixels = pixels.view(4, 4, len(gradient), count, columns, gradient.shape[-1])
-    for row in range(4):
-        first = TILE_STEP * strip[0] + row
-        lines = gradient[:, first : first + TILE_STEP * count : TILE_STEP]
-        for column in range(4):
-            lines[:, :, column : column + TILE_STEP * columns : TILE_STEP].add_(pixels[row, column])
-
-
-def _take_off_borders(pixels: torch.Tensor, borders: torch.Tensor, rows: tuple[int, int], height: int) -> None:
-    """Take off, in place, what the border lacks of the bias; pixels `(B, rows, columns, O)` from row `rows[0]` on."""
-    _, top, bottom, left, right, *corners = borders.unbind()
-    pixels[:, :, 0].sub_(left)
-    pixels[:, :, -1].sub_(right)
-    for is_there, row, line, (first, last) in (
-        (rows[0] == 0, 0, top, corners[:2]),
-        (rows[1] == height, -1, bottom, corners[2:]),
-    ):
-        if is_there:
-            pixels[:, row].sub_(line)
-            pixels[:, row, 0].add_(first)
-            pixels[:, row, -1].add_(last)
-
-
-def _border_gradients(gradient: torch.Tensor) -> torch.Tensor:
-    """Gradient of `border_sums`, `(9, O)`, given that of the large map `(B, height, width, O)`."""
-    lines = [gradient[:, 0], gradient[:, -1], gradient[:, :, 0], gradient[:, :, -1]]
-    corners = [gradient[:, row, column] for row in (0, -1) for column in (0, -1)]
-    return torch.stack(
-        [gradient.sum(dim=(0, 1, 2)), *(-line.sum(dim=(0, 1)) for line in lines), *(c.sum(dim=0) for c in corners)]
-    )
 
 
 def filtered_strips(
@@ -203,90 +164,50 @@ def filtered_strips(
     grid: TileGrid,
     then: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor]]:
-    """The large map, a strip of rows at a time.
+    """Compute the large map, a strip of rows at a time.
 
     Args:
-        padded (`torch.Tensor` of shape `(B, *grid.padded, C)`): The small map with one row and column of zeros before
-            it, and as many after it as the tiles reach.
-        kernels (`torch.Tensor` of shape `(16, 4 O, C)`): From `tile_kernels`.
-        borders (`torch.Tensor` of shape `(9, O)`): From `border_sums`.
-        grid (`TileGrid`): The tiles.
-        then (`Callable`, *optional*): What to do with each strip, pixel by pixel; it may write to what it is given.
+        padded: The small map with one row and column of zeros before it, and as many after it as the tiles reach,
+            `(B, *grid.padded, C)`.
+        kernels: From `tile_kernels`, `(16, 4 O, C)`.
+        borders: From `border_sums`, `(9, O)`.
+        grid: The tiles.
+        then: What to do with each strip, pixel by pixel; it may write to what it is given.
 
     Yields:
-        First and last (exclusive) row, and `torch.Tensor` of shape `(B, rows, width, O)`, or what `then` makes of it.
+        First and last (exclusive) row, and `(B, rows, width, O)`, or what `then` makes of it.
     """
-    height, width = (2 * side for side in grid.size)
+    height, width = 2 * grid.size[0], 2 * grid.size[1]
     outputs = _both_dimensions(_TILE_OUTPUTS, padded)
     interior = borders[0].repeat(4)
+    _, top, bottom, left, right, *corners = borders.unbind()
     for strip in grid.strips():
         points = torch.bmm(_input_points(padded, strip, grid.columns), kernels.transpose(1, 2))
         points[5].add_(interior)  # the point (1, 1) counts once, with a plus, in every output
         pixels = torch.mm(outputs, points.flatten(1))
-        tiles = (len(padded), strip[1] - strip[0], grid.columns)
-        size = (2 * TILE_STEP * tiles[1], 2 * TILE_STEP * tiles[2])
-        pixels = _interleave(pixels.view(9, *tiles, 4, -1), size)
-        rows = grid.pixel_rows(strip)
-        skipped = rows[0] - (2 * TILE_STEP * strip[0] - 1)
-        inside = (slice(None), slice(skipped, skipped + rows[1] - rows[0]), slice(1, 1 + width))
-        _take_off_borders(pixels[inside], borders, rows, height)
-        yield rows, pixels[inside] if then is None else then(pixels)[inside]
-
-
-def _output_points(gradients: list[torch.Tensor], strip: tuple[int, int], grid: TileGrid) -> torch.Tensor:
-    """Gradient of the products of a strip's tiles, `(16, tiles, 4 O)`, given those of the large maps side by side."""
-    rows = grid.pixel_rows(strip)
-    count, width = strip[1] - strip[0], gradients[0].shape[2]
-    batch_size, outputs = len(gradients[0]), sum(gradient.shape[-1] for gradient in gradients)
-    size = (2 * TILE_STEP * count, 2 * TILE_STEP * grid.columns)
-    pixels = gradients[0].new_zeros(batch_size, *size, outputs)
-    skipped = rows[0] - (2 * TILE_STEP * strip[0] - 1)
-    inside = pixels[:, skipped : skipped + rows[1] - rows[0], 1 : 1 + width]
-    for part, gradient in zip(inside.split([g.shape[-1] for g in gradients], dim=-1), gradients, strict=True):
-        part.copy_(gradient[:, rows[0] : rows[1]])
-    pixels = pixels.view(batch_size, count, 3, 2, grid.columns, 3, 2, outputs).permute(2, 5, 0, 1, 4, 3, 6, 7)
-    matrix = _both_dimensions(_TILE_OUTPUTS, pixels).t()
-    pixels = pixels.reshape(9, -1)  # a copy, which is all that is held from here on
-    return torch.mm(matrix, pixels).view(16, -1, 4 * outputs)
-
-
-def pad_map(pixels: torch.Tensor, padded: torch.Tensor, size: tuple[int, int], first_row: int = 0) -> None:
-    """Lay pixels that were never put in order into the small map that the tiles read.
-
-    Args:
-        pixels (`torch.Tensor` of shape `(B, rows, columns, 4, ..., 4, C)`): Each dimension of 4 is one enlargement:
-            two rows of two columns.
-        padded (`torch.Tensor` of shape `(B, *grid.padded, C)`): Zeros; written to.
-        size (`tuple[int, int]`): Rows and columns of the small map.
-        first_row (`int`, defaults to 0): Row of the small map that `pixels` begin at.
-    """
-    source = _in_order(pixels)
-    rows = source[0, ..., 0].numel() // size[1]
-    target = padded[:, 1 + first_row : 1 + first_row + rows, 1 : 1 + size[1]]
-    levels = [2] * (pixels.ndim - 4)
-    target.unflatten(2, (-1, *levels)).unflatten(1, (-1, *levels)).copy_(source)
-
-
-def _in_order(pixels: torch.Tensor) -> torch.Tensor:
-    """`(B, rows, columns, 4, ..., 4, C)` to `(B, rows, 2, ..., 2, columns, 2, ..., 2, C)`, as a view."""
-    levels = pixels.ndim - 4
-    split = pixels.view(*pixels.shape[:3], *[2] * (2 * levels), pixels.shape[-1])
-    along_rows = [3 + 2 * level for level in range(levels)]
-    along_columns = [4 + 2 * level for level in range(levels)]
-    return split.permute(0, 1, *along_rows, 2, *along_columns, -1)
-
-
-def _out_of_order(padded: torch.Tensor, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
-    """The transpose of `pad_map`: the map inside of `padded`, as pixels in the order and shape of `like`."""
-    levels = like.ndim - 4
-    inside = padded[:, 1 : 1 + size[0], 1 : 1 + size[1]]
-    split = inside.unflatten(2, (-1, *[2] * levels)).unflatten(1, (-1, *[2] * levels))
-    pairs = [dim for level in range(levels) for dim in (2 + level, 3 + levels + level)]
-    return split.permute(0, 1, 2 + levels, *pairs, -1).reshape(like.shape)
+        # Outputs of tiles (9, B, rows, columns, 4, O) as pixels (B, 6 rows, 6 columns, O).
+        tile_rows = strip[1] - strip[0]
+        pixels = pixels.view(3, 3, len(padded), tile_rows, grid.columns, 2, 2, -1).permute(2, 3, 0, 5, 4, 1, 6, 7)
+        pixels = pixels.reshape(len(padded), 2 * TILE_STEP * tile_rows, 2 * TILE_STEP * grid.columns, -1)
+        first, last, skipped = grid.pixel_rows(strip)
+        place = (slice(None), slice(skipped, skipped + last - first), slice(1, 1 + width))
+        # Take off what the border lacks of the bias.
+        inside = pixels[place]
+        inside[:, :, 0].sub_(left)
+        inside[:, :, -1].sub_(right)
+        for is_there, row, line, (first_corner, last_corner) in (
+            (first == 0, 0, top, corners[:2]),
+            (last == height, -1, bottom, corners[2:]),
+        ):
+            if is_there:
+                inside[:, row].sub_(line)
+                inside[:, row, 0].add_(first_corner)
+                inside[:, row, -1].add_(last_corner)
+        yield (first, last), inside if then is None else then(pixels)[place]
 
 
 def normalized_gelu(pixels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
-    """Layer normalisation over the last dimension, and GELU."""
+    """Apply layer normalisation over the last dimension, and GELU."""
     return nn.functional.gelu(nn.functional.layer_norm(pixels, pixels.shape[-1:], weight, bias, eps))
 
 
@@ -307,30 +228,21 @@ class TiledUpsampling(torch.autograd.Function):
         borders: torch.Tensor,
         widths: tuple[int, ...],
     ) -> tuple[torch.Tensor, ...]:
-        """Large maps of several heads.
+        """Compute the large maps of several heads, each `(B, height, width, channels)`, of those `widths`.
 
-        Args:
-            ctx: Of autograd.
-            pixels (`torch.Tensor` of shape `(B, rows, columns, 4, ..., 4, C)`): The small map before normalisation, as
-                `pad_map` takes it.
-            weight (`torch.Tensor` of shape `(C,)`): Of the normalisation.
-            bias (`torch.Tensor` of shape `(C,)`): Of the normalisation.
-            eps (`float`): Of the normalisation.
-            products (`torch.Tensor` of shape `(16, O, C)`): From `fuse_kernels`, of all heads side by side.
-            borders (`torch.Tensor` of shape `(9, O)`): From `border_sums`, likewise.
-            widths (`tuple[int, ...]`): Channels of each head; their sum is O.
-
-        Returns:
-            `tuple[torch.Tensor, ...]`: For each head `(B, height, width, channels)`.
+        `pixels` are the small map before the normalisation (`weight`, `bias`, `eps`), as `pad_map` takes it;
+        `products` and `borders` come from `fuse_kernels` and `border_sums`, of all heads side by side.
         """
         ctx.save_for_backward(pixels, weight, bias, products)
-        ctx.eps, ctx.grid, ctx.widths = eps, _grid_of(pixels), widths
+        scale = 2 ** (pixels.ndim - 4)
+        grid = TileGrid((pixels.shape[1] * scale, pixels.shape[2] * scale), len(pixels))
+        ctx.eps, ctx.grid = eps, grid
         kernels = tile_kernels(products)
-        height, width = (2 * side for side in ctx.grid.size)
+        height, width = (2 * side for side in grid.size)
         maps = tuple(pixels.new_empty(len(pixels), height, width, channels) for channels in widths)
-        for group in ctx.grid.groups():
-            padded = _padded_group(normalized_gelu(pixels[group], weight, bias, eps), ctx.grid)
-            for rows, strip in filtered_strips(padded, kernels, borders, ctx.grid):
+        for group in grid.groups():
+            padded = _padded_group(normalized_gelu(pixels[group], weight, bias, eps), grid)
+            for rows, strip in filtered_strips(padded, kernels, borders, grid):
                 for target, part in zip(maps, strip.split(widths, dim=-1), strict=True):
                     target[group, rows[0] : rows[1]] = part
         return maps
@@ -338,18 +250,23 @@ class TiledUpsampling(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of pixels, normalisation, products and border sums, given those of the large maps."""
+        """Compute the gradients of pixels, normalisation, products and border sums, given those of the large maps."""
         pixels, weight, bias, products = ctx.saved_tensors
         kernels = tile_kernels(products)
         kernel_gradient = torch.zeros_like(kernels)
         pixel_gradient = torch.empty_like(pixels)
         norm_gradients = [torch.zeros_like(weight), torch.zeros_like(bias)]
+        levels = pixels.ndim - 4
+        pairs = [dim for level in range(levels) for dim in (2 + level, 3 + levels + level)]
         for group in ctx.grid.groups():
             padded = _padded_group(normalized_gelu(pixels[group], weight, bias, ctx.eps), ctx.grid)
             maps = [gradient[group] for gradient in gradients]
             padded = _group_gradients(padded, maps, kernels, kernel_gradient, ctx.grid)
-            activated_gradient = _out_of_order(padded, ctx.grid.size, pixels[group])
-            del padded
+            # The transpose of `pad_map`: the map inside the padding, as pixels in their former order and shape.
+            inside = padded[:, 1 : 1 + ctx.grid.size[0], 1 : 1 + ctx.grid.size[1]]
+            split = inside.unflatten(2, (-1, *[2] * levels)).unflatten(1, (-1, *[2] * levels))
+            activated_gradient = split.permute(0, 1, 2 + levels, *pairs, -1).reshape(pixels[group].shape)
+            del padded, inside, split
             pixel_gradient[group], *parts = _activation_gradients(
                 (pixels[group], weight, bias), ctx.eps, activated_gradient
             )
@@ -359,30 +276,29 @@ class TiledUpsampling(torch.autograd.Function):
         with torch.enable_grad():
             leaf = products.detach().requires_grad_()
             (product_gradient,) = torch.autograd.grad(tile_kernels(leaf), leaf, kernel_gradient)
-        border_gradient = torch.cat([_border_gradients(gradient) for gradient in gradients], dim=-1)
-        return pixel_gradient, *norm_gradients, None, product_gradient, border_gradient, None
+        sums = []  # of the border sums, (9, O)
+        for gradient in gradients:  # (B, height, width, channels)
+            lines = [gradient[:, 0], gradient[:, -1], gradient[:, :, 0], gradient[:, :, -1]]
+            corners = [gradient[:, row, column].sum(dim=0) for row in (0, -1) for column in (0, -1)]
+            total = gradient.sum(dim=(0, 1, 2))
+            sums.append(torch.stack([total, *(-line.sum(dim=(0, 1)) for line in lines), *corners]))
+        return pixel_gradient, *norm_gradients, None, product_gradient, torch.cat(sums, dim=-1), None
+
+
+def _padded_group(pixels: torch.Tensor, grid: TileGrid) -> torch.Tensor:
+    """Give the small map of some images with its border of zeros."""
+    padded = pixels.new_zeros(len(pixels), *grid.padded, pixels.shape[-1])
+    pad_map(pixels, padded, grid.size)
+    return padded
 
 
 @torch.enable_grad()
 def _activation_gradients(
-    inputs: tuple[torch.Tensor, ...], eps: float, gradient: torch.Tensor
+    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], eps: float, gradient: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients of pixels, weight and bias of `normalized_gelu`, which is computed a second time."""
-    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-    return torch.autograd.grad(normalized_gelu(*inputs, eps), inputs, gradient)
-
-
-def _grid_of(pixels: torch.Tensor) -> TileGrid:
-    """The tiles of a small map `(B, rows, columns, 4, ..., 4, C)`."""
-    scale = 2 ** (pixels.ndim - 4)
-    return TileGrid((pixels.shape[1] * scale, pixels.shape[2] * scale), len(pixels))
-
-
-def _padded_group(pixels: torch.Tensor, grid: TileGrid) -> torch.Tensor:
-    """The small map of some images with its border of zeros."""
-    padded = pixels.new_zeros(len(pixels), *grid.padded, pixels.shape[-1])
-    pad_map(pixels, padded, grid.size)
-    return padded
+    """Compute the gradients of pixels, weight and bias of `normalized_gelu`, which is computed a second time."""
+    pixels, weight, bias = (tensor.detach().requires_grad_() for tensor in inputs)
+    return torch.autograd.grad(normalized_gelu(pixels, weight, bias, eps), (pixels, weight, bias), gradient)
 
 
 def _group_gradients(
@@ -392,25 +308,37 @@ def _group_gradients(
     kernel_gradient: torch.Tensor,
     grid: TileGrid,
 ) -> torch.Tensor:
-    """Gradient of a padded map; that of the kernels is added to what is there."""
+    """Compute the gradient of a padded map; that of the kernels is added to what is there."""
     padded_gradient = torch.zeros_like(padded)
+    inputs_at_points = _both_dimensions(_TILE_INPUTS, padded).t()
     for strip in grid.strips():
         outputs = _output_points(gradients, strip, grid)
         inputs = _input_points(padded, strip, grid.columns)
         torch.baddbmm(kernel_gradient, outputs.transpose(1, 2), inputs, out=kernel_gradient)
         torch.bmm(outputs, kernels, out=inputs)
-        _add_input_gradients(padded_gradient, inputs, strip, grid.columns)
+        # The transpose of `_input_points`: add the gradients of the strip's points to those of the map.
+        count = strip[1] - strip[0]
+        pixels = torch.mm(inputs_at_points, inputs.flatten(1))
+        pixels = pixels.view(4, 4, len(padded), count, grid.columns, padded.shape[-1])
+        for row in range(4):
+            first = TILE_STEP * strip[0] + row
+            lines = padded_gradient[:, first : first + TILE_STEP * count : TILE_STEP]
+            for column in range(4):
+                lines[:, :, column : column + TILE_STEP * grid.columns : TILE_STEP].add_(pixels[row, column])
     return padded_gradient
 
 
-__all__ = [
-    "TileGrid",
-    "TiledUpsampling",
-    "border_sums",
-    "filtered_strips",
-    "fuse_kernels",
-    "normalized_gelu",
-    "pad_map",
-    "phase_kernels",
-    "tile_kernels",
-]
+def _output_points(gradients: list[torch.Tensor], strip: tuple[int, int], grid: TileGrid) -> torch.Tensor:
+    """Compute the gradient of the products of a strip's tiles, `(16, tiles, 4 O)`, given those of the large maps."""
+    first, last, skipped = grid.pixel_rows(strip)
+    count, width = strip[1] - strip[0], gradients[0].shape[2]
+    batch_size, outputs = len(gradients[0]), sum(gradient.shape[-1] for gradient in gradients)
+    size = (2 * TILE_STEP * count, 2 * TILE_STEP * grid.columns)
+    pixels = gradients[0].new_zeros(batch_size, *size, outputs)
+    inside = pixels[:, skipped : skipped + last - first, 1 : 1 + width]
+    for part, gradient in zip(inside.split([g.shape[-1] for g in gradients], dim=-1), gradients, strict=True):
+        part.copy_(gradient[:, first:last])
+    pixels = pixels.view(batch_size, count, 3, 2, grid.columns, 3, 2, outputs).permute(2, 5, 0, 1, 4, 3, 6, 7)
+    matrix = _both_dimensions(_TILE_OUTPUTS, pixels).t()
+    pixels = pixels.reshape(9, -1)  # a copy, which is all that is held from here on
+    return torch.mm(matrix, pixels).view(16, -1, 4 * outputs)

@@ -1,0 +1,58 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Devices, models and messages that the commands share."""
+
+import pytest
+import torch
+from transformers.utils import logging
+
+from prithvi_hf.cli.common import check_model_source, load_image_processor, load_model, resolve_device, user_message
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from tests.scene_factory import save_model
+
+
+def test_devices():
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="--device cpu"):
+        resolve_device("abacus")
+
+
+@pytest.mark.parametrize("name", ["", ".", "/none", "~/none", "a/b/c", "one", "a\\b/c"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name):
+    with pytest.raises(ValueError, match="model"):
+        check_model_source(name)
+
+
+def test_a_hub_id_and_a_folder_pass(tmp_path):
+    check_model_source("owner/name")
+    (tmp_path / "config.json").write_text("{}")
+    check_model_source(str(tmp_path))
+
+
+def test_a_model_is_loaded_and_an_unfinished_or_damaged_one_is_explained(tmp_path):
+    folder = save_model(tmp_path / "model")
+    model, processor = load_model(str(folder))
+    assert type(processor) is type(load_image_processor(str(folder)))
+    verbosity = logging.get_verbosity()
+    model.prithvi.save_pretrained(tmp_path / "backbone")
+    processor.save_pretrained(tmp_path / "backbone")
+    with pytest.raises(ValueError, match="fine-tuned"):
+        load_model(str(tmp_path / "backbone"))
+    (folder / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_model(str(folder))
+    torch.save({"weight": PrithviForSemanticSegmentation}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="pickle"):
+        load_model(str(folder))
+    assert logging.get_verbosity() == verbosity
+
+
+def test_errors_of_users_are_explained_with_their_notes_and_faults_are_not():
+    error = ValueError("  wrong ")
+    error.add_note("3 parts are kept.")
+    assert user_message(error) == "wrong 3 parts are kept."
+    assert user_message(FileNotFoundError("gone")) == "gone"
+    assert "--batch_size" in user_message(torch.OutOfMemoryError("full"))
+    assert "--batch_size" in user_message(MemoryError())
+    assert user_message(AssertionError("fault")) is None
