@@ -52,7 +52,7 @@ _ALIGNMENT = 64
 _SIDE_FILES = (".aux.xml", ".msk")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
-Transform = Callable[[dict[str, list[Any]]], Mapping[str, Sequence[Any]]]
+Transform = Callable[[dict[str, list[Any]]], Mapping[str, Any]]
 
 
 class ChipCacheError(OSError):

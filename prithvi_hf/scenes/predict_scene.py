@@ -34,7 +34,7 @@ from prithvi_hf.outputs.staging import Staging, as_text
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import Strip, predict_strips
 from prithvi_hf.scenes.predicted import PredictedScene
-from prithvi_hf.scenes.rows import BadWindow
+from prithvi_hf.scenes.reading import BadWindow
 from prithvi_hf.scenes.scene import Scene, open_scene
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 

@@ -561,43 +561,6 @@ def test_defaults_are_not_shared_between_processors():
     assert PrithviImageProcessor().image_mean[0] == 775.0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"image_mean": [0.1] * 5}, "image_mean: expected 6 values.*found 5"),
-        ({"bands": ["BLUE", "RED"]}, "image_mean: expected 2 values.*found 6"),
-        ({"image_std": [0.1] * 5 + [0.0]}, "image_std: expected values greater than 0"),
-        ({"image_std": [0.1] * 5 + [math.nan]}, "image_std: expected a finite number, or one per band"),
-        ({"band_indices": [0, 1]}, "band_indices: expected 6 values.*found 2"),
-        ({"band_indices": [0, 1, 2, 3, 4, 4]}, "band_indices: expected different 0-based"),
-        ({"band_indices": [0, 1, 2, 3, 4, -1]}, "band_indices: expected different 0-based"),
-        (
-            {"bands": ["BLUE", "blue", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]},
-            "bands: expected a list of different band names",
-        ),
-        ({"bands": "BLUE"}, "bands: expected a list of different band names, found 'BLUE'"),
-        ({"bands": []}, "bands: expected a list of different"),
-        ({"rescale_factor": "1e-4"}, "rescale_factor: expected a finite number other than 0, not text .YAML"),
-        ({"rescale_factor": True}, "rescale_factor: expected a finite number"),
-        ({"rescale_factor": 0}, "rescale_factor: expected .* other than 0, found 0"),
-        ({"num_frames": 0}, "num_frames: expected an integer of at least 1, found 0"),
-        ({"num_frames": 1.0}, "num_frames: expected an integer"),
-        ({"num_labels": True}, "num_labels: expected an integer"),
-        ({"nodata_value": "none"}, "nodata_value: expected a number"),
-        ({"nodata_rule": "most"}, "nodata_rule: expected 'all' or 'any'"),
-        ({"do_normalize": 1}, "do_normalize: expected true or false"),
-        ({"ignore_values": [0.5]}, "ignore_values: expected an integer or a list of integers"),
-        ({"do_resize": True}, "expected no resizing.*do_resize"),
-        ({"size": 224}, "expected no resizing.*size"),
-    ],
-)
-def test_options_that_cannot_be_are_refused_by_constructor_and_call(options, message):
-    with pytest.raises(ValueError, match=message):
-        PrithviImageProcessor(**options)
-    with pytest.raises(ValueError, match=message):
-        PrithviImageProcessor()(CHIP, **options)
-
-
 def test_unknown_options_are_refused():
     with pytest.raises(TypeError, match="unknown option nodata_valeu; expected some of"):
         PrithviImageProcessor(nodata_valeu=0)

@@ -100,19 +100,12 @@ _WAVELENGTH_OR_SIZE = re.compile(r"\d+(?:nm|um|m)")
 
 
 class BandLabel(NamedTuple):
-    """What one band description says, before the sensor is known.
+    """What one band description says, before the sensor is known."""
 
-    Attributes:
-        key: The description in lower case without separators and zero padding, for literal comparison.
-        code: A sensor's band code such as `b8a`, or None.
-        plain: A sensor-independent meaning, a name of `CANONICAL_BANDS` or `NIR`, or None.
-        sensor: The sensor that the description itself names, a key of `SENSOR_BANDS`, or None.
-    """
-
-    key: str
-    code: str | None
-    plain: str | None
-    sensor: str | None
+    key: str  # the description as `band_key` writes it, for literal comparison
+    code: str | None  # a sensor's band code such as `b8a`
+    plain: str | None  # a sensor-independent meaning, a name of `CANONICAL_BANDS` or `NIR`
+    sensor: str | None  # the sensor that the description itself names, a key of `SENSOR_BANDS`
 
 
 def band_key(name: str) -> str:
@@ -122,14 +115,9 @@ def band_key(name: str) -> str:
 
 
 def parse_band_description(description: str | None) -> BandLabel:
-    """Read one band description.
+    """Read one band description, e.g. `"B8A"`, `"Blue (B02)"`, `"SR_B5"` or `"HLS.S30.T10SEH.2018190.v2.0.B05"`.
 
-    Args:
-        description: Text from the file, e.g. `"B8A"`, `"Blue (B02)"`, `"SR_B5"`, `"HLS.S30.T10SEH.2018190.v2.0.B05"`,
-            or None.
-
-    Returns:
-        Its parts; an unknown text has neither code nor plain name.
+    An unknown text has neither code nor plain name.
     """
     text = (description or "").strip()
     key = band_key(text)
@@ -167,10 +155,6 @@ def is_undescribed(descriptions: Sequence[str | None] | None) -> bool:
 
 def find_band_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
     """Find each wanted band among known ones, names of either kind understood: `"B8A"` is `"NIR_NARROW"`.
-
-    Args:
-        wanted: Names of bands.
-        known: Names of other bands, e.g. those that a model was trained with.
 
     Returns:
         For each wanted band its 0-based position in `known`, None where it is not there. Codes that mean different

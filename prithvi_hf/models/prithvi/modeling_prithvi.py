@@ -134,13 +134,14 @@ class PrithviEmbeddings(nn.Module):
         A border narrower than a patch is dropped, as in the original.
         """
         patch = self.config.tubelet_size
-        frames, rows, columns = (size // step for size, step in zip(pixel_values.shape[2:], patch, strict=True))
-        if min(frames, rows, columns) < 1:
+        _, _, frames, height, width = pixel_values.shape
+        grid_size = (frames // patch[0], height // patch[1], width // patch[2])
+        if min(grid_size) < 1:
             raise ValueError(
                 f"Expected at least one patch of {patch} (frames, rows, columns), found an input of "
                 f"{tuple(pixel_values.shape[2:])}. Pad it, or use PrithviForSemanticSegmentation, which does."
             )
-        grid_size, table = (frames, rows, columns), self.position_embeddings
+        table = self.position_embeddings
         # An interpolated table is kept while images keep their size; one of inference mode has no version.
         if grid_size == self.config.grid_size or torch.compiler.is_compiling() or table.is_inference():
             positions = self.interpolate_positions(grid_size)

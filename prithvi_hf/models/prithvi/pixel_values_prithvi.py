@@ -77,19 +77,14 @@ Image = Pixels | Sequence[Pixels]
 class Frame:
     """One date of one image.
 
-    Attributes:
-        values: (num_channels, height, width) as in the file, the bands in the model's order.
-        name: What messages call it.
-        tag: The file's nodata tag, or None.
-        file_mask: bool (height, width), True where the file's own mask says that there is no data, or None.
-        limits: Two numbers between which all values are known to be, all of them finite, or None. They spare the
-            search for values that cannot occur.
+    `limits` are two numbers between which all values are known to be, all of them finite; they spare the search for
+    values that cannot occur.
     """
 
-    values: np.ndarray
-    name: str
-    tag: float | None = None
-    file_mask: np.ndarray | None = None
+    values: np.ndarray  # (num_channels, height, width) as in the file, the bands in the model's order
+    name: str  # what messages call it
+    tag: float | None = None  # the file's nodata tag
+    file_mask: np.ndarray | None = None  # bool (height, width), True where the file's own mask says "no data"
     limits: tuple[float, float] | None = None
 
 
@@ -391,11 +386,7 @@ def scale_and_normalize(
 ) -> np.ndarray:
     """Replace missing values, scale and normalise, and then put bands and dates in the wanted order.
 
-    Args:
-        frames: Frames of one size.
-        missing: For each frame the values to replace, as from `find_nodata`.
-        options: Of the image processor.
-        out: Contiguous float32 array of the result's shape to write into, such as one example's place in a batch.
+    `missing` is as from `find_nodata`; `out` is a contiguous float32 array of the result's shape to write into.
 
     Returns:
         float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std`, computed as
@@ -409,13 +400,13 @@ def scale_and_normalize(
     shape = (len(frames), channels, *size) if by_date else (channels, len(frames), *size)
     memory = np.empty(shape, dtype=np.float32) if out is None else out.reshape(shape)
     output = memory.swapaxes(0, 1) if by_date else memory
-    shift, gain = (figures.numpy() for figures in _find_shift_and_gain(options))
+    shift, gain = _find_shift_and_gain(options)
     if any(where is not None for where in missing):
         _replace_missing(frames, missing, options, output)
-        _scale(output, shift, gain, output)
+        _scale(output, shift.numpy(), gain.numpy(), output)
     else:
         for t, frame in enumerate(frames):
-            _scale(frame.values, shift[:, 0], gain[:, 0], output[:, t])
+            _scale(frame.values, shift[:, 0].numpy(), gain[:, 0].numpy(), output[:, t])
     return memory.reshape(channels, len(frames), *size) if out is None else out
 
 
@@ -559,7 +550,7 @@ def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[in
         size: Rows and columns of both grids.
     """
     # By their six numbers: releases of affine differ in the operator that places a pixel.
-    one, two = (np.reshape(tuple(transform)[:6], (2, 3)) for transform in (first, other))
+    one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))
     corners = np.array([[0, 0, size[1], size[1]], [0, size[0], 0, size[0]], [1, 1, 1, 1]])  # columns, rows
     distances = np.linalg.norm((one - two) @ corners, axis=0)
     return float(distances.max()) / max(abs(np.linalg.det(one[:, :2])) ** 0.5, 1e-300)

@@ -23,11 +23,11 @@ Number = float | int
 Options = TypeVar("Options", "ProcessorOptions", "CallOptions")
 
 
-def _option(default: object, expected: str, is_valid: Callable[[Any], bool] = lambda _: True) -> Any:
+def _option(default: object, expected: str, is_valid: Callable[[Any], bool] | None = None) -> Any:
     """Declare an option: its default, what a refusal says that it may be, and a test of its value beside the type."""
 
     def check(value: object) -> None:
-        if value is not None and not is_valid(value):
+        if value is not None and is_valid is not None and not is_valid(value):
             raise ValueError
 
     factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}

@@ -168,17 +168,10 @@ class PreparedScene:
 
     A plain object on purpose: transformers moves dictionaries and tensors of a pipeline to the accelerator as a whole,
     and a scene goes there tile by tile.
-
-    Attributes:
-        pixel_values: (1, C, T, H, W) float32 in host memory.
-        nodata_mask: (H, W) bool, True = no data.
-        crs: CRS of the first frame, or None.
-        transform: Transform of the first frame, or None.
-        rgb: Thinned picture of the last frame as `natural_colors` makes it, or None.
     """
 
-    pixel_values: torch.Tensor
-    nodata_mask: np.ndarray
+    pixel_values: torch.Tensor  # (1, C, T, H, W) float32, in host memory
+    nodata_mask: np.ndarray  # (H, W) bool, True = no data
     crs: object | None = None
     transform: Affine | None = None
     rgb: np.ndarray | None = None
@@ -249,9 +242,6 @@ def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Fram
     """Bring frames of files into the units that the model takes, as their scale and offset tags say.
 
     Arrays stay as they are, and a file whose numbers are the model's already is not wrapped.
-
-    Raises:
-        ValueError: If it cannot be told how numbers become the model's.
     """
     if not any(hasattr(frame, "scales") for frame in frames):
         return tuple(frames)
@@ -271,9 +261,6 @@ def prepare_scene(
     """Read the bands that the model uses and apply the model's own preprocessing, once.
 
     `band_names` are those of frames that are arrays, where they are not the model's bands in order.
-
-    Raises:
-        ValueError: If the processor refuses the frames: bands, number of frames, sizes.
     """
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
@@ -299,13 +286,9 @@ def predict_scene_logits(
     overlap: float = 0.5,
     batch_size: int = 8,
 ) -> torch.Tensor:
-    """Slide the model, on any device, over the scene, with the options of `check_window_options`.
+    """Slide the model over the scene: (num_labels, H, W) float32 logits, averaged where tiles overlap.
 
-    Returns:
-        (num_labels, H, W) float32 logits, averaged where tiles overlap.
-
-    Raises:
-        ValueError: If an option leaves its range, or the model gives values that are not finite on valid pixels.
+    The options are those of `check_window_options`. Values that are not finite on valid pixels are a ValueError.
     """
     check_window_options(window, overlap, batch_size)
     size, stride = window_and_stride(cast(PrithviConfig, model.config), window, overlap)
@@ -323,11 +306,7 @@ def predict_scene_logits(
 def assemble_map(
     config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, return_probabilities: bool = False
 ) -> SegmentationMap:
-    """Turn logits (num_labels, H, W) into the scene's map: the most probable class of each pixel.
-
-    Raises:
-        ValueError: If there are more than 255 classes.
-    """
+    """Turn logits (num_labels, H, W) into the scene's map: the most probable class of each pixel."""
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
     mask = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
@@ -371,16 +350,11 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def natural_colors(
     image_processor: PrithviImageProcessor, pixel_values: torch.Tensor, nodata_mask: np.ndarray
 ) -> np.ndarray | None:
-    """Make a small picture from the red, green and blue bands of the last frame.
-
-    Args:
-        image_processor: Made the pixel values; its normalisation per band is undone.
-        pixel_values: (C, T, H, W) of one image.
-        nodata_mask: (H, W) bool, True = no data.
+    """Make a small picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
 
     Returns:
         (H / s, W / s, 4) uint8 as [`stretch_colors`] makes it, with the smallest whole step s that keeps both sides
-        within 1536 pixels; None if a colour is missing among the bands.
+        within 1536 pixels; None if red, green or blue is missing among the bands.
     """
     found = find_band_names(COLOR_BANDS, image_processor.bands)
     colors = [index for index in found if index is not None]

@@ -19,9 +19,6 @@ def check_window_options(window: int | Sequence[int] | None, overlap: float, bat
         window: Side of a tile in pixels, (height, width), or None for the model's own.
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: Tiles in one forward pass, at least 1.
-
-    Raises:
-        ValueError: If one leaves its range.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is a fraction of the window, 0 <= overlap < 1, found {overlap}.")
@@ -81,17 +78,13 @@ def sliding_window_logits(
 
     Args:
         model: A segmentation model in evaluation mode.
-        pixel_values: (batch_size, C, T, H, W) or (batch_size, C, H, W), images of one size on any device; tiles are
-            moved to the model's.
+        pixel_values: (B, C, T, H, W) or (B, C, H, W) on any device; tiles are moved to the model's.
         window: Height and width of a tile in pixels. An image smaller than it is one tile.
         stride: Rows and columns between tiles, at most the tile.
         batch_size: Tiles in one forward pass.
 
     Returns:
-        (batch_size, num_labels, H, W) on the device of the model.
-
-    Raises:
-        ValueError: If a stride is not positive or larger than the tile, which would leave pixels out.
+        (B, num_labels, H, W) on the device of the model.
     """
     if batch_size < 1 or any(not 0 < step <= size for step, size in zip(stride, window, strict=True)):
         raise ValueError(

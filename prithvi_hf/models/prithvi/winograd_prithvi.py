@@ -106,7 +106,8 @@ class TileGrid:
 
     def __init__(self, size: tuple[int, int], batch_size: int) -> None:
         self.size = size
-        self.rows, self.columns = ((2 * side + 1 + 2 * TILE_STEP - 1) // (2 * TILE_STEP) for side in size)
+        self.rows = (2 * size[0] + 2 * TILE_STEP) // (2 * TILE_STEP)
+        self.columns = (2 * size[1] + 2 * TILE_STEP) // (2 * TILE_STEP)
         self.padded = (TILE_STEP * self.rows + 1, TILE_STEP * self.columns + 1)
         self.images = max(1, min(batch_size, _TILES_AT_A_TIME // (self.rows * self.columns)))
         self.batch_size = batch_size
@@ -129,7 +130,7 @@ class TileGrid:
 
         The first tile begins one row above the map.
         """
-        above, below = (2 * TILE_STEP * row - 1 for row in strip)
+        above, below = 2 * TILE_STEP * strip[0] - 1, 2 * TILE_STEP * strip[1] - 1
         return max(above, 0), min(below, 2 * self.size[0]), max(above, 0) - above
 
 
@@ -176,7 +177,7 @@ def filtered_strips(
     Yields:
         First and last (exclusive) row, and `(B, rows, width, O)`, or what `then` makes of it.
     """
-    height, width = (2 * side for side in grid.size)
+    height, width = 2 * grid.size[0], 2 * grid.size[1]
     outputs = _both_dimensions(_TILE_OUTPUTS, padded)
     interior = borders[0].repeat(4)
     _, top, bottom, left, right, *corners = borders.unbind()
