@@ -136,8 +136,8 @@ def environment(**more):
     return {**os.environ, **own, **more}
 
 
-def start(words, launcher=(), **variables):
-    command = [sys.executable, *launcher, str(SCRIPT), *words]
+def start(words, launcher=(), program=(str(SCRIPT),), **variables):
+    command = [sys.executable, *launcher, *program, *words]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment(**variables), cwd="/", **streams)
 

@@ -224,18 +224,10 @@ def execute(run: Run) -> None:
 def main(
     arguments: Sequence[str] | None = None, program: str = "finetune.py", execute: Callable[[Run], None] = execute
 ) -> int:
-    """Run from the command line.
+    """Run from the command line and return the exit status: 2 for a user's error or a full disk, 130 after Ctrl-C.
 
     Only errors before the training and a full disk are taken for the user's: what fails later otherwise keeps its
-    traceback.
-
-    Args:
-        arguments (`Sequence[str]`, *optional*): The words of the command line; those of the process by default.
-        program (`str`, defaults to `"finetune.py"`): What the user started, for usage and errors.
-        execute (`Callable[[Run], None]`): What to do once everything is set up.
-
-    Returns:
-        Exit status: 0, 2 for input that is not as expected or a full disk, 130 after Ctrl-C.
+    traceback. The program's name is for usage and errors; `execute` runs once everything is set up.
     """
     run = None
     try:

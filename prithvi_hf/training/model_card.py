@@ -156,24 +156,20 @@ def write_model_card(
     config, data, training = model.config, recipe.data, recipe.training
     labels = get_class_names(config)
     (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
-    name = training.hub_model_id or folder.resolve().name
+    name, task = training.hub_model_id or folder.resolve().name, "image-segmentation"
     scores = {split: results.get(f"{prefix}_mean_iou") for prefix, split in splits.items()}
     eval_results = [
         EvalResult(
-            task_type="image-segmentation",
-            dataset_type=data.dataset,
-            dataset_name=data.dataset,
+            *(task, data.dataset, data.dataset, "mean_iou", round(score, 4)),
             dataset_split=split,
-            metric_type="mean_iou",
             metric_name="Mean IoU",
-            metric_value=round(score, 4),
         )
         for split, score in scores.items()
         if score is not None
     ]
     metadata = ModelCardData(
         library_name="transformers",
-        pipeline_tag="image-segmentation",
+        pipeline_tag=task,
         license="apache-2.0",
         tags=["prithvi", "prithvi_hf", "remote-sensing", "semantic-segmentation", "geospatial"],
         model_name=name,

@@ -23,7 +23,7 @@ from prithvi_hf import (
     load_dataset,
 )
 from prithvi_hf.cli.__main__ import main
-from prithvi_hf.training.recipe import read_recipe
+from prithvi_hf.training.recipe import parse_arguments, read_recipe
 from tests.checkpoint_factory import REDUCED, convert, convert_golden, masked_autoencoder
 from tests.finetune_factory import (
     HEADS,
@@ -247,12 +247,9 @@ def test_statistics_go_into_the_recipe(trained, tmp_path, capsys):
     mean, std = statistics_by_hand(trained)
     np.testing.assert_allclose(measured["image_mean"], mean, rtol=1e-4)
     np.testing.assert_allclose(measured["image_std"], std, rtol=1e-4)
-    run = trained.run(tmp_path / "OUT", stats, max_steps=1, test_splits="test", save_steps=1, eval_steps=1)
-    processor = PrithviImageProcessor.from_pretrained(run.output)
-    assert processor.image_mean == pytest.approx(measured["image_mean"])
-    model = PrithviForSemanticSegmentation.from_pretrained(run.output)
-    assert list(model.config.class_weights) == pytest.approx(measured["class_weights"])
-    assert run.results["test_mean_iou"] >= 0
+    recipe = parse_arguments(trained.command_line(tmp_path / "OUT", stats))
+    assert recipe.build_image_processor().image_mean == pytest.approx(measured["image_mean"])
+    assert recipe.build_model().config.class_weights == pytest.approx(measured["class_weights"])
 
 
 def statistics_by_hand(trained):
@@ -291,12 +288,11 @@ def test_as_processes(server, tmp_path):
     output, variables = tmp_path / "OUT", {**server.env, "HF_HUB_OFFLINE": "0"}
     words = flags(config="hls_burn_scars", output_dir=output, **{**SIZES, **HEADS, **QUICK})
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--mixed_precision", "no")
-    printed, status = finish(start(words, launcher, **variables))
+    printed, status = finish(start(["finetune", *words], launcher, ("-m", "prithvi_hf.cli"), **variables))
     assert status == 0, printed
     assert "test holds the validation chips" in printed
     results = json.loads((output / "all_results.json").read_text())
-    table = command(["evaluate", "--model", output, "--device", "cpu"], variables)
-    assert re.search(rf"mean_iou +- +{100 * results['test_mean_iou']:.2f} ", table)
+    assert 0 < results["test_mean_iou"] < 1
     frame = sorted((root / "validation").glob("subsetted*_merged.tif"))[0]
     summary = command(["predict", "--model", output, "--frames", frame, "--output", tmp_path / "map.tif"], variables)
     assert "48 x 48 pixels, CRS EPSG:32610" in summary
@@ -317,7 +313,7 @@ def command(words, variables):
 # ---------------------------------------------------------------------- from the published backbone
 
 
-LAYERS = {"hls_burn_scars": (12, 12), "hls_irrigation_scenes": (12, 12), "multi_temporal_crop": (6, 8)}
+LAYERS = {"hls_burn_scars": (12, 12), "multi_temporal_crop": (6, 8)}
 
 
 @pytest.fixture(scope="module")

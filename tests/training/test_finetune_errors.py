@@ -182,18 +182,6 @@ def test_a_recipe_that_is_no_text_is_refused(data, tmp_path, capsys):
     assert_refused(capsys, words, tmp_path / "OUT", "recipe.yaml", "YAML")
 
 
-def test_bad_input_as_a_process(data, tmp_path):
-    """As the shell sees it."""
-    root = shutil.copytree(data, tmp_path / "data")
-    name = break_image(root, lambda path: path.write_text("no raster"))
-    printed, status = finish(start(command_line(root, tmp_path / "OUT")))
-    assert status == 2
-    assert name in printed
-    assert printed.count("finetune.py: error: ") == 1
-    assert "Traceback" not in printed
-    assert not (tmp_path / "OUT").exists()
-
-
 def test_the_traceback_can_be_had(tmp_path, monkeypatch):
     monkeypatch.setenv("PRITHVI_HF_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
