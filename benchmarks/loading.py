@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from benchmarks.timing import comparison
 from examples.synthetic_floods import generate_scene
 from prithvi_hf import PrithviImageProcessor
 from prithvi_hf.data import (
+    CachedChips,
     GeoTiffRaster,
     SegmentationTransform,
     cache_chips,
@@ -34,6 +34,7 @@ CROP, BATCH = 224, 4
 STEP_SECONDS = 0.020
 NODATA = -9999
 IN_WORKER = "cached, normalised in the worker"
+Batch = dict[str, torch.Tensor]
 # Of examples/configs/sen1floods11.yaml.
 BANDS = [1, 2, 3, 8, 11, 12]
 MEAN = [0.14245495, 0.13921481, 0.12434631, 0.31420089, 0.20743526, 0.12046503]
@@ -97,7 +98,7 @@ class OriginalReader(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> Batch:
         image_path, mask_path = self.paths[index]
         image = _whole_file(image_path).transpose(1, 2, 0).astype(np.float32)
         image = np.where(image == NODATA, 0, image)
@@ -117,11 +118,11 @@ class OriginalReader(torch.utils.data.Dataset):
 class Source:
     """A dataset in a loader without end, and what is left to do to its batches."""
 
-    dataset: Any
-    finish: Callable[[dict[str, torch.Tensor]], Any] = lambda batch: batch
-    collate: Callable[[Any], Any] | None = collate_chips
+    dataset: Dataset | CachedChips | OriginalReader
+    finish: Callable[[Batch], object] = lambda batch: batch
+    collate: Callable[[list[Batch]], Batch] | None = collate_chips
 
-    def batches(self, workers: int, batch_size: int = BATCH) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self, workers: int, batch_size: int = BATCH) -> Iterator[Batch]:
         """Batches of a new DataLoader.
 
         Args:
@@ -155,7 +156,7 @@ def open_sources(data_dir: Path | None) -> Iterator[dict[str, Source]]:
         later = SegmentationTransform(processor, normalize=False, **options)
         cached = cache_chips(rows, processor, "train", folder, show_progress=False)
 
-        def finish(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        def finish(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
             return processor.normalize_file_values(batch["file_values"]), batch["labels"].long()
 
         yield {

@@ -9,27 +9,27 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
-from prithvi_hf.cli import convert, evaluate, finetune, info, predict, stats
 from prithvi_hf.cli.common import user_message
 
 
-_COMMANDS = (convert, finetune, predict, evaluate, stats, info)
+_COMMANDS = ("convert", "finetune", "predict", "evaluate", "stats", "info")
 """Modules with `add_parser(commands)`, which names the module's `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Describe the command line.
+def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """Describe the command line; the parsed `run` is the function of the chosen command.
 
-    Returns:
-        The parser; the parsed `run` is the function of the chosen command.
+    Args:
+        names: The commands to describe.
     """
     description = "Prithvi geospatial foundation models: convert weights, measure models, map satellite scenes."
     parser = argparse.ArgumentParser(prog="prithvi-hf", description=description)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in _COMMANDS:
-        module.add_parser(commands)
+    for name in names:
+        import_module(f"prithvi_hf.cli.{name}").add_parser(commands)
     return parser
 
 
@@ -42,9 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 for success, 1 where some of many scenes failed, 2 for an error of the user's, 130 after Ctrl-C.
     """
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # A command that is named needs no other one; help and errors list all of them.
+    options = build_parser(words[:1] if words and words[0] in _COMMANDS else _COMMANDS).parse_args(words)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        # Without the source line that raised it, as a user of a command expects a warning.
+        warnings.showwarning = lambda message, *_, **__: print(f"prithvi-hf: warning: {message}", file=sys.stderr)
         try:
             return options.run(options) or 0
         except KeyboardInterrupt as interruption:
@@ -57,11 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"prithvi-hf {options.command}: error: {message.strip()}", file=sys.stderr)
             return 2
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as a user of a command expects it, without the source line that raised it."""
-    print(f"prithvi-hf: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from prithvi_hf.outputs.staging import Staging, as_text
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import Strip, predict_strips
 from prithvi_hf.scenes.predicted import PredictedScene
-from prithvi_hf.scenes.rows import BadWindow
+from prithvi_hf.scenes.reading import BadWindow
 from prithvi_hf.scenes.scene import Scene, open_scene
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
@@ -163,8 +163,8 @@ def predict_scene(
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
         "options": {**content, "batch_size": windows.batch_size},
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
-        "seconds": {},
         **(notes or {}),
+        "seconds": {},
     }
     for record, _ in outputs.values():
         if record.check is not None:

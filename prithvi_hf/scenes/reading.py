@@ -1,34 +1,325 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""From the rows of a scene to batches of tiles, ready for the model. Runs in the reader thread.
+"""From the files of a scene to batches of tiles, ready for the model. Runs in the reader thread.
+
+The rows that the tiles at hand need are read once, from top to bottom. A frame's rows are kept in a ring, as they are
+in the file: row r at place r modulo the ring's capacity, which is one tile and one block of the file. Reading goes by
+whole blocks, so that none is decoded twice, and some of them at a time, so that what GDAL and the copy take does not
+grow with the scene.
 
 Nothing here computes with torch: each thread that does gets a pool of threads of its own, which would take the cores
 from the model.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import rasterio
 import torch
 from rasterio.session import DummySession
+from transformers.utils import logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
 from prithvi_hf.outputs.quicklook import thumbnail_step
-from prithvi_hf.scenes.rows import BadWindow, SceneRows
+from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffDecodeError, GeoTiffError, Raster, Window
 from prithvi_hf.scenes.scene import Scene, scene_coordinates
 from prithvi_hf.scenes.tiles import TilePlan
 
 
+logger = logging.get_logger(__name__)
+
+BadWindow: TypeAlias = tuple[str, Window]
+"""Name of a file, and (row, column, height, width) in the scene, of pixels that could not be read."""
+_T = TypeVar("_T")
 _GDAL_CACHE_BYTES = 64 * 2**20  # a twentieth of the machine's memory otherwise
+_BYTES_A_READ = 16 * 2**20
+_BYTES_OF_BLOCKS = 256 * 2**20
+"""Blocks of a file side by side, of the bands in use, above which they are not kept whole. Files of one strip come
+to it: a strip as high as the scene would be the scene in memory."""
+_MASKED, _LOST = 1, 2  # flags of a pixel: no data by the frame's own mask; not read, or excluded by the frame
 _TELLING_FRACTION = 0.25
 """Fraction of a tile's pixels with data above which its values tell the units of the scene."""
+
+
+class SceneRows:
+    """The rows of all frames that are at hand.
+
+    Args:
+        frames: The frames of the scene, all of one size.
+        image_processor: Tells which bands are used.
+        window_height: Rows that are needed at once.
+        on_read_error: "raise", or "nodata" to take blocks that cannot be read for no data.
+
+    Raises:
+        ValueError: If a frame lacks bands.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Raster],
+        image_processor: PrithviImageProcessor,
+        window_height: int,
+        on_read_error: str,
+    ) -> None:
+        self._frames = [FrameRows(frame, image_processor, window_height, on_read_error) for frame in frames]
+
+    def read_to(self, top: int, stop: int) -> None:
+        """Have rows of every frame at hand; those above are given up.
+
+        Args:
+            top: First row needed, no less than in the call before.
+            stop: The row after the last.
+
+        Raises:
+            GeoTiffError: If pixels cannot be decoded; the message says which.
+        """
+        for frame in self._frames:
+            frame.read_to(top, stop)
+
+    def cut(self, rows: range, columns: slice) -> tuple[ArrayRaster | tuple[ArrayRaster, ...], np.ndarray | None]:
+        """Copy pixels of every frame.
+
+        Args:
+            rows: Their rows in the scene.
+            columns: Their columns.
+
+        Returns:
+            An image as the image processor takes it, and where the map has no data whatever the other frames hold,
+            bool (height, width), or None for nowhere: a frame could not be read, or excludes the pixels.
+        """
+        rasters: list[ArrayRaster] = []
+        lost: np.ndarray | None = None
+        for frame in self._frames:
+            raster, flags = frame.cut(rows, columns)
+            rasters.append(raster)
+            if flags is not None:
+                lost = flags if lost is None else lost | flags
+        return rasters[0] if len(rasters) == 1 else tuple(rasters), lost
+
+    def find_bad_windows(self, start: int, stop: int) -> list[BadWindow]:
+        """List what could not be read of the rows `start` to `stop`, cut to them, however the reading was divided."""
+        found = set()
+        for frame in self._frames:
+            for name, (row, column, height, width) in frame.bad_windows:
+                first, end = max(row, start), min(row + height, stop)
+                if first < end:
+                    found.add((name, (first, column, end - first, width)))
+        return sorted(found)
+
+
+class FrameRows:
+    """The rows of one frame that are at hand. Arguments and methods are those of `SceneRows`.
+
+    Attributes:
+        bad_windows: What could not be read and reaches into the rows at hand.
+    """
+
+    def __init__(
+        self, frame: Raster, image_processor: PrithviImageProcessor, window_height: int, on_read_error: str
+    ) -> None:
+        used = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
+        # A stack of dates has no names: each band is there several times.
+        self._band_names = list(image_processor.bands) if len(used) == len(image_processor.bands) else None
+        self.frame, self._on_read_error = frame.select(bands=used), on_read_error
+        count, self._height, self._width = self.frame.shape
+        self._offset = self.frame.window[:2]
+        self._pixel_bytes = count * np.dtype(frame.dtype).itemsize
+        self._block = self.frame.block_shape
+        rows = min(self._block[0], self._height)
+        if rows > 1 and rows * self._width * self._pixel_bytes > _BYTES_OF_BLOCKS:
+            logger.warning(
+                f"{frame.name} has blocks of {self._block[0]:,} rows. Every row of tiles decodes them again, which is "
+                "slow: write it in tiles first, for example `gdal_translate -co TILED=YES -co COMPRESS=DEFLATE`."
+            )
+            self._block = (1, self._width)
+        self._capacity = min(self._height, window_height + self._block[0] - 1)
+        self._values = np.empty((count, self._capacity, self._width), dtype=frame.dtype)
+        self._flags = np.zeros((self._capacity, self._width), dtype=np.uint8)  # takes memory once one is set
+        self._flagged = False
+        self._stop = 0
+        self.bad_windows: list[BadWindow] = []
+
+    def read_to(self, top: int, stop: int) -> None:
+        """Have rows at hand, see `SceneRows.read_to`."""
+        self.bad_windows = [(name, bad) for name, bad in self.bad_windows if bad[0] + bad[2] > top]
+        begin = max(self._stop, top)
+        if begin >= stop:
+            return
+        # To the end of the block, which would be decoded a second time for the rows that are left.
+        (height, width), (down, right) = self._block, self._offset
+        _, self._stop = next(aligned_ranges(stop - 1, self._height, height, down))
+        # Whole blocks, as many as a read may be large: over the full width, or side by side where that is too much.
+        row_bytes = height * self._width * self._pixel_bytes
+        columns = right + self._width
+        if row_bytes > _BYTES_A_READ:
+            columns = width * max(1, _BYTES_A_READ // (height * width * self._pixel_bytes))
+        for row, end in aligned_ranges(begin, self._stop, height * max(1, _BYTES_A_READ // row_bytes), down):
+            for left, border in aligned_ranges(0, self._width, columns, right):
+                self._read((row, left, end - row, border - left))
+
+    def _read(self, window: Window) -> None:
+        """Read a window of the frame into the ring."""
+        row, column, height, width = window
+        excluded: np.ndarray | None = None
+        if self._on_read_error == "nodata":
+            values, mask, excluded, bad = read_blocks_or_nodata(self.frame, window)
+        else:
+            try:
+                part, bad = self.frame.select(window=window), []
+                values, mask = part.read(), part.read_nodata_mask()
+                excluded = part.read_excluded()
+            except GeoTiffError as error:
+                place = f"rows {row} to {row + height - 1}, columns {column} to {column + width - 1}"
+                raise type(error)(f"{error} The pixels that were read: {place}.") from error
+        self.bad_windows += bad
+        self._flagged |= mask is not None or excluded is not None or bool(bad)
+        flags = np.zeros((height, width), dtype=np.uint8)
+        if mask is not None:
+            flags[mask] = _MASKED
+        if excluded is not None:
+            flags[excluded] |= _LOST
+        for _, (top, left, rows, columns) in bad:
+            flags[top - row : top - row + rows, left - column : left - column + columns] |= _LOST
+        for ring, part_rows in ring_parts(row, row + height, self._capacity):
+            self._values[:, ring, column : column + width] = values[:, part_rows]
+            if self._flagged:
+                self._flags[ring, column : column + width] = flags[part_rows]
+
+    def cut(self, rows: range, columns: slice) -> tuple[ArrayRaster, np.ndarray | None]:
+        """Copy pixels that are at hand, see `SceneRows.cut`."""
+        parts, flag_parts = [], []
+        for ring, _ in ring_parts(rows.start, rows.stop, self._capacity):
+            parts.append(self._values[:, ring, columns])
+            flag_parts.append(self._flags[ring, columns])
+        mask = lost = None
+        if self._flagged:
+            flags = np.concatenate(flag_parts)[:: rows.step]
+            mask, lost = (flags & _MASKED) != 0, (flags & _LOST) != 0
+        raster = ArrayRaster(
+            np.concatenate(parts, axis=1)[:, :: rows.step],
+            name=self.frame.name,
+            descriptions=self._band_names,
+            nodata=self.frame.nodata,
+            nodata_mask=mask,
+        )
+        return raster, lost
+
+
+def ring_parts(start: int, stop: int, capacity: int) -> Iterator[tuple[slice, slice]]:
+    """Find the rows `start` to `stop` in a ring of `capacity` rows, which they are at most.
+
+    Yields:
+        One piece or two: the rows in the ring, and the same rows counted from `start`.
+    """
+    first, count = start % capacity, stop - start
+    head = min(count, capacity - first)
+    yield slice(first, first + head), slice(0, head)
+    if head < count:
+        yield slice(0, count - head), slice(head, count)
+
+
+def aligned_ranges(start: int, stop: int, step: int, offset: int) -> Iterator[tuple[int, int]]:
+    """Divide the pixels `start` to `stop` along one side where blocks end.
+
+    Args:
+        start: First pixel.
+        stop: The pixel after the last.
+        step: Pixels of the blocks that are taken together.
+        offset: Pixels of the file before pixel 0.
+
+    Yields:
+        First pixel and the pixel after the last of each part.
+    """
+    while start < stop:
+        end = min(((start + offset) // step + 1) * step - offset, stop)
+        yield start, end
+        start = end
+
+
+def read_blocks_or_nodata(
+    frame: Raster, window: Window
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, list[BadWindow]]:
+    """Read a window of a frame; blocks that cannot be decoded become no data.
+
+    Only damage inside a file counts. A file that has disappeared, cannot be opened or cannot be reached is an error,
+    as it would take the rest of the scene with it.
+
+    Args:
+        frame: The frame.
+        window: (row offset, column offset, height, width) in the frame.
+
+    Returns:
+        The values (bands, height, width); bool (height, width) where there is no data by the frame's own mask and in
+        damaged blocks, None for nowhere; bool (height, width) where the map excludes pixels, see
+        `Raster.read_excluded`, or it cannot be told, None for nowhere; and the damaged parts of the window:
+        the file that cannot be read there, and the part in pixels of the frame.
+
+    Raises:
+        GeoTiffError: If a file cannot be opened.
+    """
+    row, column, height, width = window
+    dtype, fill = np.dtype(frame.dtype), frame.nodata or 0
+    if dtype.kind != "f":  # the mask tells in any case
+        limits = np.iinfo(dtype)
+        fill = int(fill) if float(fill).is_integer() and limits.min <= fill <= limits.max else 0
+    values = np.full((frame.count, height, width), fill, dtype=dtype)
+    mask, excluded = np.zeros((height, width), dtype=bool), np.zeros((height, width), dtype=bool)
+    bad: list[BadWindow] = []
+    pixels = _read_by_halves(frame, window, lambda part: (part.read(), part.read_nodata_mask()))
+    for (top, left, rows, columns), found, file in pixels:
+        place = np.s_[top - row : top - row + rows, left - column : left - column + columns]
+        if found is None:
+            mask[place] = True
+            bad.append((file, (top, left, rows, columns)))
+            continue
+        values[(slice(None), *place)] = found[0]
+        mask[place] = False if found[1] is None else found[1]
+    if frame.excludes:
+        parts = _read_by_halves(frame, window, lambda part: part.read_excluded())
+        for (top, left, rows, columns), flags, file in parts:
+            place = np.s_[top - row : top - row + rows, left - column : left - column + columns]
+            excluded[place] = bool(file) if flags is None else flags
+    return values, mask if mask.any() else None, excluded if excluded.any() else None, bad
+
+
+def _read_by_halves(
+    frame: Raster, window: Window, read: Callable[[Raster], _T]
+) -> Iterator[tuple[Window, _T | None, str]]:
+    """Read a window by halves where it is damaged, down to single blocks; of a bad one None and the file's name."""
+    try:
+        result, damage = read(frame.select(window=window)), None
+    except GeoTiffDecodeError as error:
+        result, damage = None, error
+    if damage is None:
+        yield window, result, ""
+        return
+    row, column, height, width = window
+    (down, right), offset = frame.block_shape, frame.window[:2]
+    if cut := _find_block_edge(row + offset[0], height, down):
+        halves = [(row, column, cut, width), (row + cut, column, height - cut, width)]
+    elif cut := _find_block_edge(column + offset[1], width, right):
+        halves = [(row, column, height, cut), (row, column + cut, height, width - cut)]
+    else:
+        yield window, None, damage.file or frame.name
+        return
+    for half in halves:
+        yield from _read_by_halves(frame, half, read)
+
+
+def _find_block_edge(start: int, length: int, block: int) -> int:
+    """Find the block edge nearest to the middle, counted from the start; 0 where none is inside."""
+    first, last = start // block + 1, (start + length - 1) // block
+    if first > last:
+        return 0
+    middle = round((start + length / 2) / block)
+    return min(max(middle, first), last) * block - start
 
 
 @dataclass

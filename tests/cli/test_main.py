@@ -37,8 +37,9 @@ def test_the_module_is_quick_to_load():
         f"package.__path__ = [{folder!r}]\n"
         "sys.modules['prithvi_hf'] = package\n"
         "from prithvi_hf.cli.__main__ import main\n"
-        "try:\n    main(['predict', '--help'])\n"
-        "except SystemExit:\n    pass\n"
+        "for words in (['--help'], ['predict', '--help']):\n"
+        "    try:\n        main(words)\n"
+        "    except SystemExit:\n        pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'rasterio', 'datasets', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
@@ -52,3 +53,12 @@ def test_run_as_a_module(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("prithvi-hf info: error: There is no model folder")
+
+
+def test_a_command_that_is_named_is_the_only_one_that_is_described(monkeypatch, capsys):
+    described = []
+    monkeypatch.setattr(cli, "build_parser", lambda names: described.append(list(names)) or 1 / 0)
+    for words in (["info", "none.tif"], ["maps"], []):
+        with pytest.raises(ZeroDivisionError):
+            run(*words)
+    assert described == [["info"], list(cli._COMMANDS), list(cli._COMMANDS)]

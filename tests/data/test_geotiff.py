@@ -229,7 +229,7 @@ def test_embedding_a_missing_file_names_it(tmp_path):
         GeoTiff().embed_storage(storage)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_dataloader_workers(dataset, method):
     dataset[0]["image"].read()  # a process that has used GDAL is the harder one to fork
     workers = 2 if method == "fork" else 1  # the other methods import everything anew in each worker
