@@ -266,7 +266,7 @@ def _source_of_files(paths: Sequence[Any], image_processor: Any, options: FrameO
     """One frame of one file a band."""
     if not paths or not all(_is_path(path) for path in paths):
         raise TypeError(
-            "A list among the frames is expected to hold the paths of one file a band, found "
+            "A list among the frames is expected to hold the paths of one file per band, found "
             f"{[type(path).__name__ for path in paths]}. Give arrays and rasters as frames of their own."
         )
     if not all(parse_band_file(path) for path in paths):
@@ -276,7 +276,7 @@ def _source_of_files(paths: Sequence[Any], image_processor: Any, options: FrameO
     if len(granules) > 1:
         raise ValueError(
             f"Expected the files of one granule in a list that is one frame, found those of {_listing(granules)}. "
-            "Give one list a granule, or all files in one flat list."
+            "Give one list per granule, or all files in one flat list."
         )
     return _granule_source(granules[0], image_processor, options)
 
@@ -352,7 +352,7 @@ def _check_unplaced(rasters: Sequence[Any], grid: Grid) -> None:
             height, width = raster.shape[-2:]
             raise ValueError(
                 f"Frame {position} ({raster.name}) has {height} x {width} pixels, the scene {grid.height} x "
-                f"{grid.width}, and without a CRS on both sides nothing tells how they lie: bring all frames to one "
+                f"{grid.width}, and without a CRS on both sides nothing tells where they are: bring all frames to one "
                 "grid, or give them a CRS."
             )
 
@@ -379,7 +379,7 @@ def _resolve_dates(
         if len(resolved) not in counts:
             expected = " or ".join(map(str, counts))
             raise ValueError(
-                f"dates: expected one for each of {expected} frames, found {len(resolved)}. Give one date a frame."
+                f"dates: expected one for each of {expected} frames, found {len(resolved)}. Give one date per frame."
             )
     known = [date for date in resolved if date is not None]
     if known != sorted(known):

@@ -281,7 +281,7 @@ def _resolve(path: Any, origin: str, base: str, allow_remote: bool) -> str:
         raise ValueError(f"{origin}: expected a local path or an http(s) address, found {path}. Download it first.")
     if not allow_remote:
         raise ValueError(
-            f"{origin}: {path} lies on another machine, and this list could name any: allow that by --allow_remote "
+            f"{origin}: {path} is on another machine, and this list could name any: allow that with --allow_remote "
             "where you trust it, or download the files first."
         )
     return path
@@ -370,7 +370,7 @@ def _scene_of_tile(tile: str, granules: Sequence[_Granule], num_frames: int) -> 
     if problem is None and len(granules) != num_frames:
         problem = (
             f"the model takes {num_frames} frames, tile {tile} has {len(granules)} ({', '.join(days[:12])}"
-            f"{', ...' if len(days) > 12 else ''}): put the dates that belong together into a list, one scene a line."
+            f"{', ...' if len(days) > 12 else ''}): list the dates that belong together, one scene per line."
         )
     frames = tuple(granule.frame for granule in granules)
     name = "_".join([tile, *([days[0], days[-1]] if days[0] else [])])
