@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
-from prithvi_hf.rasters.derived import ArrayRaster, DerivedRaster
-from prithvi_hf.rasters.geotiff_raster import GeoTiffError
+from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffError, Raster
 from prithvi_hf.rasters.warping import Grid
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.scene import Scene
@@ -38,20 +37,21 @@ class PixelModel(torch.nn.Module):
         return SimpleNamespace(logits=torch.stack([last[:, 0], last[:, 1] - last[:, 2], last[:, 3:].mean(1)], dim=1))
 
 
-class WatchedRaster(DerivedRaster):
+class WatchedRaster(Raster):
     """Pixels by a formula, in blocks; remembers what was read, and fails where it is told to."""
 
     def __init__(self, height, width, block=(16, 16), fail_at_row=None, name="watched.tif"):
         super().__init__(
-            name=name, dtype="int16", size=(height, width), descriptions=PRITHVI_BANDS, nodata=float(NODATA)
+            name=name,
+            dtype="int16",
+            size=(height, width),
+            descriptions=PRITHVI_BANDS,
+            nodata=float(NODATA),
+            block_shape=block,
         )
-        self._block, self._fail_at_row = block, fail_at_row
+        self._fail_at_row = fail_at_row
         self.reads: list[tuple[int, int, int, int]] = []
         self.threads: set[str] = set()
-
-    @property
-    def block_shape(self):
-        return self._block
 
     def _read(self, bands, window):
         row, column, height, width = window

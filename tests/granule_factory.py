@@ -11,6 +11,7 @@ from rasterio.crs import CRS
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.rasters.write_geotiff import write_geotiff
+from prithvi_hf.scenes.scene import Scene
 from tests.scene_factory import scene_pixels
 
 
@@ -27,6 +28,9 @@ HLS_CODES = {
 HLS_OTHERS = {"S30": ("B05", "B06", "B07", "B08"), "L30": ("B09",)}
 MONTHS = (("S30", (2021, 6, 24)), ("L30", (2021, 7, 18)), ("S30", (2021, 8, 23)))
 CLOUD, ADJACENT, SHADOW, SNOW, WATER, FILL = 2, 4, 8, 16, 32, 255
+
+PRODUCT = "S2A_MSIL2A_20220315T184921_N{baseline}_R113_T10SGJ_20220316T003012"
+SENTINEL_2_ORDER = ("B02", "B03", "B04", "B8A", "B11", "B12")
 
 
 def hls_name(sensor: str, day: Sequence[int], tile: str = "10SGJ") -> str:
@@ -137,6 +141,26 @@ def sentinel2_bands(side: int = 72, seed: int = 0, low: int = 1200) -> dict[str,
         code: random.integers(low, 5000, (size, size)).astype(np.uint16)
         for code, size in zip(codes, sizes, strict=True)
     }
+
+
+def product_folder(root: Path, baseline: str) -> Path:
+    return root / f"{PRODUCT.format(baseline=baseline)}.SAFE" / "GRANULE" / "L2A_T10SGJ" / "IMG_DATA"
+
+
+def same_size_bands(seed: int = 0) -> dict[str, np.ndarray]:
+    """All bands in 20 m, so that nothing is resampled."""
+    bands = sentinel2_bands(seed=seed)
+    return {code: values[:36, :36] for code, values in bands.items()}
+
+
+def stack_bands(bands: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.stack([bands[code] for code in SENTINEL_2_ORDER]).astype(np.float64)
+
+
+def read_bands(scene: Scene) -> np.ndarray:
+    """The six bands in the model's order, whatever the order of the files."""
+    frame = scene.frames[0]
+    return frame.read([frame.descriptions.index(band) for band in PRITHVI_BANDS])
 
 
 def _write(

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A command that is named needs no other one; help and errors list all of them.
     options = build_parser(words[:1] if words and words[0] in _COMMANDS else _COMMANDS).parse_args(words)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        # Without the source line that raised it, as a user of a command expects a warning.
+        warnings.showwarning = lambda message, *_, **__: print(f"prithvi-hf: warning: {message}", file=sys.stderr)
         try:
             return options.run(options) or 0
         except KeyboardInterrupt as interruption:
@@ -59,11 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"prithvi-hf {options.command}: error: {message.strip()}", file=sys.stderr)
             return 2
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as a user of a command expects it, without the source line that raised it."""
-    print(f"prithvi-hf: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

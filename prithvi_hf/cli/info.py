@@ -67,11 +67,19 @@ def describe_model(name: str) -> str:
         OSError: If there is no such model.
         ValueError: If its configuration or weights are damaged.
     """
+    from safetensors import SafetensorError, safe_open
+
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     config = PrithviConfig.from_pretrained(name)
-    kind, weights = (config.architectures or ["unknown class"])[0], _count_weights(name)
+    kind, weights = (config.architectures or ["unknown class"])[0], 0
+    for file in Path(name).glob("*.safetensors"):  # the headers alone tell; a Hub id has no such files here
+        try:
+            with safe_open(file, framework="np") as tensors:
+                weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a complete safetensors file: copy or download it again.") from error
     lines = [
         f"{name}: {kind}" + (f", {weights:,} weights" if weights else ""),
         f"  encoder      {config.num_hidden_layers} layers of width {config.hidden_size}, "
@@ -205,20 +213,6 @@ def band_statistics(raster: "GeoTiffRaster", processor: "PrithviImageProcessor |
         if not band.valid:
             band.mean = math.nan
     return bands
-
-
-def _count_weights(name: str) -> int:
-    """Count the parameters of a local model from the headers of its weight files; no tensor is read."""
-    from safetensors import SafetensorError, safe_open
-
-    count = 0
-    for file in sorted(Path(name).glob("*.safetensors")) if Path(name).is_dir() else ():
-        try:
-            with safe_open(file, framework="np") as tensors:
-                count += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a complete safetensors file: copy or download it again.") from error
-    return count
 
 
 def _plural(count: int, noun: str) -> str:

@@ -13,7 +13,7 @@ _MODULES = {
     "ChipCacheError": "prithvi_hf.data.chip_cache",
     "DatasetStatistics": "prithvi_hf.data.statistics",
     "GeoTiff": "prithvi_hf.data.geotiff",
-    "GeoTiffError": "prithvi_hf.rasters.geotiff_raster",
+    "GeoTiffError": "prithvi_hf.rasters.raster",
     "GeoTiffRaster": "prithvi_hf.rasters.geotiff_raster",
     "SegmentationTransform": "prithvi_hf.data.transforms",
     "SplitAudit": "prithvi_hf.data.audit",

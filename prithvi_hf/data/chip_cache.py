@@ -33,8 +33,8 @@ from tqdm.auto import tqdm
 
 from prithvi_hf.data.chips import Chip, collect_results, read_chips, run_in_threads
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster, _Header
-from prithvi_hf.rasters.selection import Window
+from prithvi_hf.rasters.geotiff_raster import GeoTiffHeader, GeoTiffRaster
+from prithvi_hf.rasters.raster import Window
 
 
 try:
@@ -67,7 +67,7 @@ class StoredRaster:
     name: str
     bands: tuple[int, ...] | None  # of the file, that the raster is narrowed to
     stored: tuple[int, ...]  # bands of the file that the cache holds, in its order
-    header: _Header
+    header: GeoTiffHeader
     pixels: int = 0  # offset in bytes of (len(stored), height, width) in the file's own data type
     nodata_mask: int | None = None  # offset of the file's mask, if it has one: one byte per pixel, 1 for no data
     limits: tuple[float, float] | None = None  # smallest and largest value, None where one is not finite
@@ -88,7 +88,7 @@ class StoredRaster:
         header = with_tuples(content["header"])
         header["crs"] = None if header["crs"] is None else _read_crs(header["crs"])
         header["transform"] = Affine(*header["transform"])
-        return cls(**{**with_tuples(content), "header": _Header(**header)})
+        return cls(**{**with_tuples(content), "header": GeoTiffHeader(**header)})
 
 
 @lru_cache(maxsize=256)
@@ -141,8 +141,10 @@ class CachedRaster(GeoTiffRaster):
 
     def __init__(self, cache: ChipCache, stored: StoredRaster) -> None:
         self.content, self.name, self.path = None, stored.name, stored.path
-        self._header, self._bands = stored.header, stored.bands
-        self._window = (0, 0, stored.header.height, stored.header.width)
+        self._set_header(stored.header)
+        if stored.bands is not None:
+            self._chosen = stored.bands
+            self._set_selection(stored.bands, self.window)
         self._cache, self._stored = cache, stored
 
     @property
@@ -161,7 +163,7 @@ class CachedRaster(GeoTiffRaster):
         stored, header = self._stored, self._header
         if not set(target.bands) <= set(stored.stored):
             return super().read(bands, window)
-        row, column, height, width = target._window
+        row, column, height, width = target.window
         whole = self._cache.view(stored.pixels, (len(stored.stored), header.height, header.width), header.dtype)
         pixels = whole[:, row : row + height, column : column + width]
         if target.bands == stored.stored:
@@ -171,9 +173,9 @@ class CachedRaster(GeoTiffRaster):
     def read_nodata_mask(self, window: Window | None = None) -> np.ndarray | None:
         """Read the file's own mask, as [`GeoTiffRaster.read_nodata_mask`] does."""
         header, offset = self._header, self._stored.nodata_mask
-        if offset is None or (not header.has_mask and header.alpha_band in (self._bands or ())):
+        if offset is None or (not header.has_mask and header.alpha_band in self._chosen):
             return super().read_nodata_mask(window)  # which knows from the header where there is none
-        row, column, height, width = self.select(window=window)._window
+        row, column, height, width = self.select(window=window).window
         whole = self._cache.view(offset, (header.height, header.width), "bool")
         return whole[row : row + height, column : column + width]
 
@@ -385,7 +387,7 @@ def _plan_chip(chip: Chip, processor: PrithviImageProcessor) -> tuple[list[_Plan
         header, stored = raster._header, tuple(raster.bands[band] for band in bands)
         has_mask = header.has_mask or (header.alpha_band is not None and header.alpha_band not in stored)
         nodata_mask = 0 if with_nodata_mask and has_mask else None  # the place comes later
-        entry = StoredRaster(raster.path, raster.name, raster._bands, stored, header, nodata_mask=nodata_mask)
+        entry = StoredRaster(raster.path, raster.name, raster._chosen or None, stored, header, nodata_mask=nodata_mask)
         return raster, entry
 
     frames = [

@@ -22,7 +22,7 @@ from prithvi_hf.models.prithvi.pixel_values_prithvi import (
 )
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.selection import Window
+from prithvi_hf.rasters.raster import Window
 
 
 _MAX_DRAWS = 10

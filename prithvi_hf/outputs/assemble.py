@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from prithvi_hf.outputs.products import (
     CLASSES,
     CONFIDENCE,
     DETAILS,
+    ENTROPY,
     PROBABILITIES,
-    count_bytes_per_pixel,
     name_probability,
 )
 from prithvi_hf.outputs.registry import Output, OutputOptions
@@ -53,7 +54,7 @@ class StagedMap:
     options: OutputOptions = field(default_factory=OutputOptions)
     parts: dict[str, Path] = field(default_factory=dict)  # by name, what is being made; the map is made first
     report: dict[str, Any] = field(default_factory=dict)  # for JSON; complete when the report is written
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))  # of class indices in the map
+    counts: np.ndarray = field(default_factory=partial(np.zeros, 256, np.int64))  # of class indices in the map
 
     def load(self, name: str) -> Iterator[np.ndarray]:
         """Read one array of each strip, (h, W), from the first strip to the last."""
@@ -144,7 +145,8 @@ def check_space(strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]]) -
     if staging.index > 0:  # the first process asks for all
         return
     needs = {need for output, _ in outputs.values() for need in output.needs}
-    per_pixel = count_bytes_per_pixel(needs, strips.options.probabilities_dtype, len(strips.id2label))
+    kept = len(strips.id2label) * (PROBABILITIES in needs) + (ENTROPY in needs)
+    per_pixel = 1 + kept * np.dtype(strips.options.probabilities_dtype).itemsize + 4 * (CONFIDENCE in needs)
     staged = pixels * per_pixel * (staging.count - staging.resumed) // staging.count
 
     places: dict[int, list[str]] = {file_system(staging.folder): ["map"]}

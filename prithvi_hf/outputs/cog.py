@@ -336,7 +336,7 @@ def file_values(
     unknown = sorted(set(class_values or {}) - set(id2label))
     if unknown:
         raise ValueError(f"`class_values` names the classes {unknown}, but the map has 0 to {count - 1}.")
-    values = {index: index for index in range(count)} | dict(class_values or {})
+    values = dict(enumerate(range(count))) | dict(class_values or {})
     taken = [*values.values(), nodata]
     if any(not isinstance(value, int | np.integer) or not 0 <= value <= 255 for value in taken):
         raise ValueError(f"File values of classes and of nodata are integers 0 to 255, found {taken}.")

@@ -20,12 +20,6 @@ def name_probability(index: int) -> str:
     return f"probability_{index:03d}"
 
 
-def count_bytes_per_pixel(needs: Collection[str], dtype: str, num_labels: int) -> int:
-    """Count the bytes that a strip takes per pixel."""
-    size = np.dtype(dtype).itemsize
-    return 1 + size * (num_labels * (PROBABILITIES in needs) + (ENTROPY in needs)) + 4 * (CONFIDENCE in needs)
-
-
 def make_products(
     logits: torch.Tensor, nodata: np.ndarray, needs: Collection[str] = (), dtype: str = "float32"
 ) -> dict[str, np.ndarray]:

@@ -131,8 +131,11 @@ def draw_pictures(
                 hatch.set(transform=axes.transAxes, zorder=-1)
                 axes.add_patch(hatch)
             axes.imshow(picture, interpolation="nearest")
-        bar = None if picture is None else _choose_bar(picture.shape[1], row.pixel_metres)
-        if bar is not None:
+        if picture is not None and row.pixel_metres is not None:
+            longest = picture.shape[1] * row.pixel_metres / 3  # the bar has a round length of no more than that
+            power = 10.0 ** math.floor(math.log10(longest))
+            metres = power * max(factor for factor in (1, 2, 5) if factor * power <= longest)
+            bar = (metres / row.pixel_metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m")
             axes.add_artist(AnchoredSizeBar(axes.transData, *bar, "lower left", pad=0.4, sep=4, borderpad=0.6))
 
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
@@ -189,13 +192,3 @@ def measure_pixel(crs: CRS | str | None, transform: Affine | None, height: int, 
     east, north = math.radians(longitudes[1] - longitudes[0]), math.radians(latitudes[1] - latitudes[0])
     metres = _EARTH_RADIUS * math.hypot(east * math.cos(math.radians(latitudes[0])), north)
     return metres if math.isfinite(metres) and metres > 0 else None
-
-
-def _choose_bar(pixels: int, pixel_metres: float | None) -> tuple[float, str] | None:
-    """Choose a round length of at most a third of a picture: in pixels, and as text."""
-    if pixel_metres is None:
-        return None
-    longest = pixels * pixel_metres / 3
-    power = 10.0 ** math.floor(math.log10(longest))
-    metres = power * max(factor for factor in (1, 2, 5) if factor * power <= longest)
-    return metres / pixel_metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"

@@ -68,11 +68,9 @@ def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLi
     paths = {"map": Path(output)}
     for record in OUTPUTS:
         value = asked.get(record.name)
-        default = paths["map"].with_name(f"{paths['map'].stem}{record.ending}")
-        if value is True:
-            paths[record.name] = default
-        elif f".{value}" in record.suffixes:
-            paths[record.name] = default.with_suffix(f".{value}")
+        if value is True or f".{value}" in record.suffixes:
+            default = paths["map"].with_name(f"{paths['map'].stem}{record.ending}")
+            paths[record.name] = default if value is True else default.with_suffix(f".{value}")
         elif value is not None and value is not False:
             paths[record.name] = Path(value)
     return paths

@@ -1,73 +1,77 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A GeoTIFF file whose pixels are read when asked for.
 
-Every pixel that enters the package comes through [`GeoTiffRaster`]. It knows a file's header and opens the file anew
+Every pixel that enters the package comes through [`GeoTiffRaster`]. It knows a file's header and opens the file again
 for each read, so it holds no GDAL handle, pickles, and is safe in threads and in worker processes of any start method.
 """
 
-import io
+import logging as python_logging
 import math
 import os
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.windows
 from affine import Affine
+from rasterio._err import CPLE_BaseError  # GDAL's failures that rasterio does not translate
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.session import DummySession
-from rasterio.windows import Window
 from transformers.utils import logging
 
-from prithvi_hf.rasters.selection import RasterSelection
-from prithvi_hf.rasters.tiff_layout import find_tiff_fault
+from prithvi_hf.rasters import raster as rasters
+from prithvi_hf.rasters.raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, Raster, Window
 
 
 logger = logging.get_logger(__name__)
 
-# The pixels that one read may put into memory, in bytes of the file's own data type.
-MAX_READ_BYTES = 4 * 2**30
 # GDAL decodes whole blocks (tiles or strips). A block above the first figure must be backed by a file of at least
 # 1/ratio of its size: real compression stays below about 1,000 : 1, a forged header of a few bytes does not.
 MAX_UNBACKED_BLOCK_BYTES = 64 * 2**20
 MAX_BLOCK_RATIO = 2_000
-# Reading what a header says of its bands takes milliseconds a band; hyperspectral sensors have some hundreds.
+# Reading what a header says of its bands takes milliseconds per band; hyperspectral sensors have some hundreds.
 MAX_BANDS = 4_096
 
 # A folder of a thousand chips is not listed at each open; side files (.aux.xml, .msk) are still found by name.
 _GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+# What GDAL says, and no more than that, where the end of a file is missing: tags behind it are lost.
+_TRUNCATED = ("IO error", "Failed to read directory")
 
 # Labels and arrays without georeference are ordinary input. Only warnings raised from here are silenced, and once for
 # all: `warnings.catch_warnings` around each open would not be safe in threads.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.rasters\.geotiff_raster$")
 
 
-class GeoTiffError(ValueError):
-    """A file that cannot be read as a GeoTIFF; the message names the file, what was expected and the remedy."""
+class _GdalLog(python_logging.Logger):
+    """rasterio's logger of what GDAL says; what it says of a header goes to whoever opens the file in this thread.
 
-
-class GeoTiffNotFoundError(GeoTiffError, FileNotFoundError):
-    """A GeoTIFF that does not exist."""
-
-
-class GeoTiffDecodeError(GeoTiffError):
-    """Blocks of pixels that cannot be decoded, in a file whose header is sound.
-
-    Attributes:
-        file (`str`, *optional*): what the file is called.
+    Whatever a program silences, so that no loss of tags stays unnoticed.
     """
 
-    file: str | None = None
+    header = threading.local()
+
+    def isEnabledFor(self, level: int) -> bool:
+        return hasattr(self.header, "messages") or super().isEnabledFor(level)
+
+    def handle(self, record: python_logging.LogRecord) -> None:
+        if hasattr(self.header, "messages"):
+            self.header.messages.append(record.getMessage())
+        else:
+            super().handle(record)
+
+
+python_logging.getLogger("rasterio._env").__class__ = _GdalLog
 
 
 @dataclass(frozen=True)
-class _Header:
+class GeoTiffHeader:
     """What a GeoTIFF says about itself, for all its bands."""
 
     count: int
@@ -86,7 +90,7 @@ class _Header:
     block_shape: tuple[int, int]
 
 
-class GeoTiffRaster(RasterSelection):
+class GeoTiffRaster(Raster):
     """A GeoTIFF whose pixels are read when asked for.
 
     Creating one reads the header only. Each read opens the file, reads the wanted bands of the wanted window, and
@@ -102,16 +106,12 @@ class GeoTiffRaster(RasterSelection):
         name (`str`): path, or "<bytes>", for messages.
         path (`str`, *optional*): absolute path, None for bytes.
         content (`bytes`, *optional*): the bytes, None for a file.
-        dtype (`str`): numpy name of the pixel type.
-        crs (`rasterio.crs.CRS`, *optional*): coordinate reference system, None when the file states none.
-        transform (`affine.Affine`): from (column, row) of the selected window to coordinates of the CRS.
-        nodata (`float`, *optional*): the nodata tag.
-        descriptions (`tuple[str | None, ...]`): band names of the selected bands.
-        scales, offsets (`tuple[float, ...]`): the file's scale and offset tags of the selected bands, not applied.
-        shape (`tuple[int, int, int]`): (bands, height, width) of the selection; also `count`, `height`, `width`.
+
+    The others are those of [`Raster`]: `dtype`, `crs`, `transform`, `nodata`, `descriptions`, `scales`, `offsets`,
+    `shape` (bands, height, width) and more, which follow what `select` chooses.
 
     Raises:
-        GeoTiffError: the file is missing, remote, not a GeoTIFF, or its header is not credible.
+        GeoTiffError: the file is missing, remote, truncated, not a GeoTIFF, or its header is not credible.
 
     Example:
     ```python
@@ -135,237 +135,173 @@ class GeoTiffRaster(RasterSelection):
                 "GeoTiffRaster expects a path or the bytes of a GeoTIFF, found neither. Pass one of them."
             )
         self.content = None if content is None else bytes(content)
-        self.name = "<bytes>" if path is None else os.fspath(path)
-        self.path = _local_path(self.name) if content is None else None
-        self._allow_missing_blocks = allow_missing_blocks
-        self._check()
+        self.name = name = "<bytes>" if path is None else os.fspath(path)
+        if content is None:
+            # An absolute path cannot be taken by GDAL for one of its own protocols.
+            if name.startswith("/vsi") or "://" in name or "::" in name:
+                raise GeoTiffError(
+                    f"{name}: expected a local GeoTIFF file, found a remote or virtual path. Download or extract the "
+                    "file first, or pass its bytes."
+                )
+            self.path = os.path.abspath(os.path.expanduser(name))
+            self._check_exists()
+            if not os.path.isfile(self.path):
+                raise GeoTiffError(f"{name}: expected a regular GeoTIFF file, found a directory or device.")
+        size = os.path.getsize(self.path) if self.content is None else len(self.content)
+        self._load_header(size, allow_missing_blocks)
+
+    def _load_header(self, file_bytes: int, allow_missing_blocks: bool = False) -> None:
+        """Read and check the header of the file, which is `file_bytes` long."""
+        _GdalLog.header.messages = []
         try:
             with self._open() as dataset:
-                self._header = _read_header(dataset, self.name, self._file_bytes())
+                header = _read_header(dataset, self.name, file_bytes)
+                lost = [text for text in _GdalLog.header.messages if any(words in text for words in _TRUNCATED)]
+                beyond = not lost and _ends_beyond(dataset, file_bytes)
+        except (RasterioError, CPLE_BaseError) as error:  # of a directory that is read only now, the mask's
+            raise GeoTiffError(
+                f"{self.name}: expected a complete GeoTIFF, found one that cannot be read ({_find_cause(error)}): it "
+                "is truncated or damaged. Copy or download it again."
+            ) from error
         except UnicodeDecodeError as error:
             raise GeoTiffError(
                 f"{self.name}: expected names of bands and tags in UTF-8, found {error.object!r}. Write the names "
-                "anew, or copy or download the file again if it is damaged."
+                "again, or copy or download the file again if it is damaged."
             ) from error
-        self._bands: tuple[int, ...] | None = None
-        self._window = (0, 0, self._header.height, self._header.width)
-
-    @property
-    def dtype(self) -> str:
-        """Numpy name of the pixel type."""
-        return self._header.dtype
-
-    @property
-    def has_ground_control_points(self) -> bool:
-        """Whether the file is georeferenced by ground control points instead of a transform."""
-        return self._header.has_ground_control_points
-
-    @property
-    def block_shape(self) -> tuple[int, int]:
-        """(height, width) of the largest blocks that the file is decoded in."""
-        return self._header.block_shape
-
-    @property
-    def crs(self) -> CRS | None:
-        """Coordinate reference system, None when the file states none."""
-        return self._header.crs
-
-    @property
-    def whole_transform(self) -> Affine:
-        """Affine from (column, row) of the file to the coordinates of the CRS."""
-        return self._header.transform
-
-    @property
-    def nodata(self) -> float | None:
-        """The file's nodata tag."""
-        return self._header.nodata
-
-    @property
-    def bands(self) -> tuple[int, ...]:
-        """0-based file indices of the selected bands."""
-        return tuple(range(self._header.count)) if self._bands is None else self._bands
-
-    @property
-    def descriptions(self) -> tuple[str | None, ...]:
-        """Descriptions of the selected bands, None for a band without one."""
-        return tuple(self._header.descriptions[band] for band in self.bands)
-
-    @property
-    def scales(self) -> tuple[float, ...]:
-        """Scale tags of the selected bands; pixels are returned without them."""
-        return tuple(self._header.scales[band] for band in self.bands)
-
-    @property
-    def offsets(self) -> tuple[float, ...]:
-        """Offset tags of the selected bands; pixels are returned without them."""
-        return tuple(self._header.offsets[band] for band in self.bands)
-
-    @property
-    def count(self) -> int:
-        """Number of selected bands."""
-        return self._header.count if self._bands is None else len(self._bands)
-
-    def read(self, bands: Sequence[int] | None = None, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Reads pixels; arguments narrow the selection as in [`~GeoTiffRaster.select`].
-
-        Returns:
-            `np.ndarray` of shape `(bands, height, width)`: in the file's own data type and units.
-
-        Raises:
-            GeoTiffError: the pixels cannot be decoded, or would take more than `MAX_READ_BYTES`.
-        """
-        target = self.select(bands, window)
-        needed = math.prod(target.shape) * np.dtype(target.dtype).itemsize
-        if needed > MAX_READ_BYTES:
+        finally:
+            del _GdalLog.header.messages
+        if lost or (beyond and not allow_missing_blocks):
+            found = lost[0].split("msg=")[-1] if lost else "blocks of pixels beyond its end"
             raise GeoTiffError(
-                f"{self.name}: reading {target.shape} pixels of {self.dtype} would take {needed:,} bytes, more than "
-                f"the {MAX_READ_BYTES:,} allowed in one read. Read it window by window (`window=`), or raise "
-                "`prithvi_hf.rasters.geotiff_raster.MAX_READ_BYTES`."
+                f"{self.name}: expected a complete GeoTIFF, found {found}: it is truncated. Copy or download it again."
             )
-        indexes = [band + 1 for band in target.bands]
-        return self._decode(lambda dataset: dataset.read(indexes, window=_rasterio_window(target._window)))
+        if beyond:
+            logger.warning(f"{self.name}: found blocks of pixels beyond its end; these count as unreadable.")
+        self._set_header(header)
 
-    def read_nodata_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray | None:
-        """Reads where the file's own mask band, or else its alpha band, says that there is no data.
+    def _set_header(self, header: GeoTiffHeader) -> None:
+        """Take over what a header says; `name`, `path` and `content` are set before."""
+        self._header = header
+        self.has_ground_control_points = header.has_ground_control_points
+        super().__init__(
+            name=self.name,
+            dtype=header.dtype,
+            size=(header.height, header.width),
+            descriptions=header.descriptions,
+            nodata=header.nodata,
+            crs=header.crs,
+            transform=header.transform,
+            path=self.path,
+            block_shape=header.block_shape,
+            tags=(header.scales, header.offsets),
+        )
+
+    def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
+        return self._decode(window, [band + 1 for band in bands])
+
+    def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
+        """Read where the file's own mask band, or else its alpha band, says that there is no data.
 
         The nodata tag is not part of it. An alpha band counts only where it is not data: writers mark the fourth
         band of 8-bit files as alpha, so a band that is described, or was selected by index, is an ordinary band.
-
-        Returns:
-            `np.ndarray` of shape `(height, width)`, bool, True for no data; None when the file has no such band.
         """
-        header, target = self._header, self.select(window=window)
-        place = _rasterio_window(target._window)
-        if header.has_mask:
-            return self._decode(lambda dataset: dataset.read_masks(1, window=place)) == 0
-        if header.alpha_band is None or header.alpha_band in (self._bands or ()):
-            return None
-        return self._decode(lambda dataset: dataset.read(header.alpha_band + 1, window=place)) == 0
+        alpha = self._header.alpha_band
+        if self._header.has_mask:
+            return self._decode(window, None) == 0
+        return None if alpha is None or alpha in self._chosen else self._decode(window, alpha + 1) == 0
 
     def read_tag(self, name: str) -> str | None:
-        """Reads one metadata item of the file as a whole.
-
-        Args:
-            name (`str`): such as "PROCESSING_BASELINE".
-
-        Returns:
-            `str`: its text, None where there is no such item.
-        """
+        """Read one metadata item of the file as a whole, such as "PROCESSING_BASELINE"; None where there is none."""
         with self._open() as dataset:
             return dataset.get_tag_item(name)
 
-    def _check(self) -> None:
-        """Refuses what is not a complete TIFF before GDAL sees it."""
-        _check_complete(self.name, self.path, self.content, self._allow_missing_blocks)
-
-    def _open(self) -> AbstractContextManager[DatasetReader]:
-        """Opens the file; what is opened otherwise has the same rest."""
-        return _open(self.name, self.path, self.content)
-
-    def _decode(self, read: Any) -> np.ndarray:
-        with self._open() as dataset:
-            self._check_unchanged(dataset)
+    @contextmanager
+    def _open(self) -> Iterator[DatasetReader]:
+        """Open the file or the bytes with the GTiff driver alone, and close it on leaving."""
+        with rasterio.Env(session=DummySession(), **_GDAL_OPTIONS), ExitStack() as stack:
             try:
-                return read(dataset)
+                target = self.path if self.content is None else stack.enter_context(MemoryFile(self.content)).name
+                dataset = stack.enter_context(DatasetReader(target, driver="GTiff"))
+            except RasterioError as error:
+                if self.content is None:
+                    self._check_exists()  # it was there when its header was read
+                    with open(self.path, "rb") as file:
+                        start = file.read(8)
+                else:
+                    start = self.content[:8]
+                found = f"a TIFF that cannot be opened ({_find_cause(error)}): it is truncated or damaged"
+                if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                    found = f"a file that starts with {start!r}" if start else "an empty file"
+                raise GeoTiffError(
+                    f"{self.name}: expected a GeoTIFF, found {found}. Convert it with `gdal_translate -of GTiff`, or "
+                    "copy or download it again."
+                ) from error
+            yield dataset
+
+    def _decode(self, window: Window, indexes: list[int] | int | None) -> np.ndarray:
+        """Open the file and read a window of bands, counted from 1, or of its mask for None."""
+        header, (row, column, height, width) = self._header, window
+        with self._open() as dataset:
+            expected = (header.count, header.height, header.width, header.dtype)
+            found = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
+            if found != expected:
+                text = "{} bands of {} x {} pixels of {}"
+                raise GeoTiffError(
+                    f"{self.name}: expected {text.format(*expected)} as when it was opened, found "
+                    f"{text.format(*found)}: the file changed while it was read. Run again when nothing writes to it."
+                )
+            try:
+                place = rasterio.windows.Window(column, row, width, height)
+                return dataset.read_masks(1, window=place) if indexes is None else dataset.read(indexes, window=place)
             except RasterioError as error:
                 damage = GeoTiffDecodeError(
-                    f"{self.name}: its header promises {self._header.count} bands of {self._header.height} x "
-                    f"{self._header.width} pixels, but they cannot be decoded ({_cause(error)}): the file is "
-                    "damaged. Copy or download it again."
+                    f"{self.name}: its header promises {header.count} bands of {header.height} x {header.width} "
+                    f"pixels, but they cannot be decoded ({_find_cause(error)}): the file is damaged. Copy or "
+                    "download it again."
                 )
                 damage.file = self.name
                 raise damage from error
 
-    def _check_unchanged(self, dataset: DatasetReader) -> None:
-        """Refuses a file that was replaced by another one since its header was read."""
-        header = self._header
-        expected = (header.count, header.height, header.width, header.dtype)
-        found = (dataset.count, dataset.height, dataset.width, dataset.dtypes[0])
-        if found != expected:
-            raise GeoTiffError(
-                f"{self.name}: expected {_pixels_text(*expected)} as when it was opened, found "
-                f"{_pixels_text(*found)}: the file changed while it was read. Run again when nothing writes to it."
+    def _check_exists(self) -> None:
+        path = self.path
+        if os.path.exists(path):
+            return
+        remedy = "found nothing there. Check the path, or restore the file."
+        if os.path.islink(path):
+            remedy = (
+                f"found a link to {os.readlink(path)}, which cannot be reached. Restore that file, or remove or renew "
+                "the link."
             )
-
-    def _file_bytes(self) -> int:
-        return os.path.getsize(self.path) if self.content is None else len(self.content)
+        raise GeoTiffNotFoundError(f"{self.name}: expected a GeoTIFF file, {remedy}")
 
 
-def _local_path(name: str) -> str:
-    """Returns the absolute path of a regular local file; GDAL then cannot take it for one of its own protocols."""
-    if name.startswith("/vsi") or "://" in name or "::" in name:
-        raise GeoTiffError(
-            f"{name}: expected a local GeoTIFF file, found a remote or virtual path. Download or extract the file "
-            "first, or pass its bytes."
-        )
-    path = os.path.abspath(os.path.expanduser(name))
-    if not os.path.exists(path):
-        raise GeoTiffNotFoundError(_absent_message(name, path))
-    if not os.path.isfile(path):
-        raise GeoTiffError(f"{name}: expected a regular GeoTIFF file, found a directory or device. Name one file.")
-    return path
-
-
-def _absent_message(name: str, path: str) -> str:
-    if not os.path.islink(path):
-        return f"{name}: expected a GeoTIFF file, found nothing there. Check the path, or restore the file."
-    return (
-        f"{name}: expected a GeoTIFF file, found a link to {os.readlink(path)}, which cannot be reached. Restore that "
-        "file, or remove or renew the link."
-    )
-
-
-def _pixels_text(count: int, height: int, width: int, dtype: str) -> str:
-    return f"{count} bands of {height} x {width} pixels of {dtype}"
-
-
-def _check_complete(name: str, path: str | None, content: bytes | None, allow_missing_blocks: bool) -> None:
-    """Refuses what is not a complete TIFF before GDAL sees it."""
-    with open(path, "rb") if content is None else io.BytesIO(content) as file:
-        file_bytes = file.seek(0, os.SEEK_END) - file.seek(0)
-        fault = find_tiff_fault(file, file_bytes)
-        if fault is not None and allow_missing_blocks:
-            file.seek(0)
-            graver = find_tiff_fault(file, file_bytes, only_directories=True)
-            if graver is None:
-                logger.warning(f"{name}: found {fault}; these count as blocks that cannot be read.")
-            fault = graver
-    if fault is None:
-        return
-    truncated = "beyond its end" in fault
-    remedy = "It is truncated: copy" if truncated else "Convert it with `gdal_translate -of GTiff`, or copy"
-    raise GeoTiffError(f"{name}: expected a GeoTIFF, found {fault}. {remedy} or download it again.")
-
-
-@contextmanager
-def _open(name: str, path: str | None, content: bytes | None) -> Iterator[DatasetReader]:
-    """Opens a checked file or bytes with the GTiff driver alone, and closes it on leaving."""
-    with rasterio.Env(session=DummySession(), **_GDAL_OPTIONS), ExitStack() as stack:
-        try:
-            target = path if content is None else stack.enter_context(MemoryFile(content)).name
-            dataset = stack.enter_context(DatasetReader(target, driver="GTiff"))
-        except RasterioError as error:
-            if path is not None and not os.path.exists(path):  # since its header was read
-                raise GeoTiffNotFoundError(_absent_message(name, path)) from error
-            raise GeoTiffError(
-                f"{name}: expected a GeoTIFF, found a TIFF that cannot be opened ({_cause(error)}): the file is "
-                "damaged. Copy or download it again."
-            ) from error
-        yield dataset
-
-
-def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> _Header:
-    """Reads and checks what is needed later, so that the file need not stay open."""
-    dtype = dataset.dtypes[0]
+def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffHeader:
+    """Read and check what is needed later, so that the file need not stay open."""
+    dtype, count = dataset.dtypes[0], dataset.count
     if dtype.startswith("complex"):
         raise GeoTiffError(
             f"{name}: expected integer or float pixels, found {dtype}. Write its parts as separate bands."
         )
-    _check_blocks(dataset, name, file_bytes)
+    if count > MAX_BANDS:
+        raise GeoTiffError(
+            f"{name}: expected at most {MAX_BANDS:,} bands, found {count:,}. Write the bands that are needed to a "
+            "file of their own, e.g. `gdal_translate -b 1 -b 2`, or raise prithvi_hf.rasters.geotiff_raster.MAX_BANDS."
+        )
+    # A header can ask for blocks that would take far more memory than the file can hold.
+    block_shape = max(dataset.block_shapes, key=math.prod)
+    bands_in_block = count if dataset.interleaving == Interleaving.pixel else 1
+    block_bytes = math.prod(block_shape) * bands_in_block * np.dtype(dtype).itemsize
+    most = min(max(MAX_UNBACKED_BLOCK_BYTES, MAX_BLOCK_RATIO * file_bytes), rasters.MAX_READ_BYTES)
+    if block_bytes > most:
+        raise GeoTiffError(
+            f"{name}: its header asks for blocks of {block_shape[0]} x {block_shape[1]} x {bands_in_block} pixels "
+            f"({block_bytes:,} bytes each) in a file of {file_bytes:,} bytes, which is not credible. Rewrite it with "
+            "small blocks, e.g. `gdal_translate -co TILED=YES`."
+        )
     flags, interpretations = dataset.mask_flag_enums[0], dataset.colorinterp
     alpha = interpretations.index(ColorInterp.alpha) if ColorInterp.alpha in interpretations else None
-    return _Header(
-        count=dataset.count,
+    return GeoTiffHeader(
+        count=count,
         height=dataset.height,
         width=dataset.width,
         dtype=dtype,
@@ -378,36 +314,29 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> _Header:
         has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
         alpha_band=None if alpha is None or dataset.descriptions[alpha] else alpha,
         has_ground_control_points=bool(dataset.gcps[0]),
-        block_shape=max(dataset.block_shapes, key=math.prod),
+        block_shape=block_shape,
     )
 
 
-def _check_blocks(dataset: DatasetReader, name: str, file_bytes: int) -> None:
-    """Refuses a header whose blocks would take far more memory than the file can hold, or whose bands far too long."""
-    if dataset.count > MAX_BANDS:
-        raise GeoTiffError(
-            f"{name}: expected at most {MAX_BANDS:,} bands, found {dataset.count:,}. Write the bands that are needed "
-            "to a file of their own, e.g. `gdal_translate -b 1 -b 2`, or raise "
-            "prithvi_hf.rasters.geotiff_raster.MAX_BANDS."
+def _ends_beyond(dataset: DatasetReader, file_bytes: int) -> bool:
+    """Whether the last block of a band is beyond the end of the file; files have their blocks in order.
+
+    Where they have not, reading the missing blocks is an error.
+    """
+    height, width = dataset.block_shapes[0]
+    place = f"{-(-dataset.width // width) - 1}_{-(-dataset.height // height) - 1}"
+    for band in [1] if dataset.interleaving == Interleaving.pixel else dataset.indexes:
+        # Absent blocks, of which sparse files are made, have no offset.
+        offset, size = (
+            dataset.get_tag_item(f"BLOCK_{kind}_{place}", "TIFF", bidx=band) for kind in ("OFFSET", "SIZE")
         )
-    bands_in_block = dataset.count if dataset.interleaving == Interleaving.pixel else 1
-    height, width = max(dataset.block_shapes, key=math.prod)
-    block_bytes = height * width * bands_in_block * np.dtype(dataset.dtypes[0]).itemsize
-    if block_bytes > max(MAX_UNBACKED_BLOCK_BYTES, MAX_BLOCK_RATIO * file_bytes) or block_bytes > MAX_READ_BYTES:
-        raise GeoTiffError(
-            f"{name}: its header asks for blocks of {height} x {width} x {bands_in_block} pixels ({block_bytes:,} "
-            f"bytes each) in a file of {file_bytes:,} bytes, which is not credible. Rewrite it with small blocks, "
-            "e.g. `gdal_translate -co TILED=YES`."
-        )
+        if int(offset or 0) + int(size or 0) > file_bytes:
+            return True
+    return False
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost message of an error: rasterio's own often says only that there was one."""
+def _find_cause(error: BaseException) -> str:
+    """Give the innermost message of an error: rasterio's own often says only that there was one."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error)
-
-
-def _rasterio_window(window: tuple[int, int, int, int]) -> Window:
-    row, column, height, width = window
-    return Window(col_off=column, row_off=row, width=width, height=height)

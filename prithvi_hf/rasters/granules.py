@@ -1,30 +1,129 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Files of one band each, sorted into the granules that they belong to by their names alone."""
+"""Names of HLS and Sentinel-2 files, and the granules that files of one layer each belong to by their names alone.
+
+A granule is one tile at one time by one sensor. Each of its layers is a file of its own, such as
+`HLS.S30.T10SEH.2018190T185921.v2.0.B8A.tif`. The same code means different bands on the two sensors of HLS: the narrow
+near infrared is B8A on S30 and B05 on L30, the two short-wave infrareds are B11 and B12, and B06 and B07.
+"""
 
 import datetime
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from prithvi_hf.rasters.hls import HLSName, parse_hls_name
-from prithvi_hf.rasters.sentinel2 import Sentinel2Name, parse_sentinel2_name
+from prithvi_hf.models.prithvi.bands_prithvi import SENSOR_BANDS, band_key
 
 
 SUFFIXES = (".tif", ".tiff")
 
+SENSORS = {"S30": "Sentinel-2 / HLS S30", "L30": "Landsat 8/9 / HLS L30", "MSI": "Sentinel-2 / HLS S30"}
+"""Sensor to the key of `SENSOR_BANDS` that its codes are read with."""
+
+PRODUCT_NAME = (
+    r"S2[A-D]_MSI(?:L1C|L2A)_(?P<time>\d{8}T\d{6})_N(?P<baseline>\d{4})_R\d{3}_T(?P<tile>\d{2}[A-Z]{3})_\d{8}T\d{6}"
+)
+"""Name of a whole Sentinel-2 product."""
+
+_LAYER = r"(?P<layer>B\d{2}|B8A|SCL|AOT|WVP|TCI|CLD|SNW|MSK[A-Z0-9_]*)(?:_(?P<resolution>10|20|60)m)?"
+_HLS = re.compile(
+    r"HLS\.(?P<sensor>[LS]30)\.T(?P<tile>\d{2}[A-Z]{3})\.(?P<time>\d{7}(?:T\d{6})?)\.v(?P<version>\d+\.\d+)"
+    r"(?:\.(?P<layer>B\d{2}|B8A|Fmask|[SV][AZ]A))?(?=[._-]|$)"
+)
+_SENTINEL_2 = (
+    re.compile(rf"(?:L2A_)?T(?P<tile>\d{{2}}[A-Z]{{3}})_(?P<time>\d{{8}}T\d{{6}})_{_LAYER}"),
+    re.compile(rf"{PRODUCT_NAME}(?:\.SAFE)?[._-]{_LAYER}"),
+    re.compile(rf"S2[A-D]_T?(?P<tile>\d{{1,2}}[A-Z]{{3}})_(?P<time>\d{{8}})_\d+_(?:L1C|L2A)[._/-]{_LAYER}"),
+)
+
 
 @dataclass(frozen=True)
-class BandFile:
-    """A file of one layer of a granule.
+class LayerFile:
+    """What the name of an HLS or Sentinel-2 file says.
 
     Attributes:
         path: the file.
-        name: what its name says.
+        product: "HLS" or "Sentinel-2".
+        sensor: "L30" (Landsat 8 and 9) or "S30" (Sentinel-2) of HLS, "MSI" of Sentinel-2's own products.
+        tile: MGRS tile without the leading T, such as "10SEH".
+        date: acquisition, UTC; midnight where the name gives no time.
+        granule: what the files of one granule share.
+        layer: "B02", "Fmask", "SCL", ...; None for a file that is not a single layer.
+        resolution: side of a pixel in metres, where the name says it.
     """
 
     path: str
-    name: HLSName | Sentinel2Name
+    product: Literal["HLS", "Sentinel-2"]
+    sensor: str
+    tile: str
+    date: datetime.datetime
+    granule: str
+    layer: str | None = None
+    resolution: int | None = None
+
+    @property
+    def band(self) -> str | None:
+        """The layer's name among `bands_prithvi.CANONICAL_BANDS`; None for a layer that is not a band."""
+        return None if self.layer is None else SENSOR_BANDS[SENSORS[self.sensor]].get(band_key(self.layer))
+
+
+def parse_name(path: str | os.PathLike) -> LayerFile | None:
+    """Read the name of an HLS file, or of a file of one Sentinel-2 band.
+
+    Args:
+        path: a path, a URL or a name, such as `subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4_merged.tif`,
+            `T31TFJ_20220315T105751_B8A_20m.tif`, `S2A_MSIL2A_..._B02_10m.tif` or `S2B_31TFJ_20220315_0_L2A/B02.tif`.
+
+    Returns:
+        What it says, None for another name.
+
+    Raises:
+        ValueError: such a name with a date or time that does not exist.
+
+    Example:
+        >>> parse_name("HLS.L30.T10SEH.2021175T183409.v2.0.B05.tif").band
+        'NIR_NARROW'
+    """
+    text = os.fspath(path).split("?")[0].replace(os.sep, "/")
+    parts = re.sub(r"\.(?:tiff?|vrt)$", "", text, flags=re.IGNORECASE).split("/")
+    found = _HLS.search(parts[-1])
+    if found is not None:
+        date = _parse_date(found["time"], "%Y%jT%H%M%S", "the year, the day of the year (001 to 366)", path)
+        granule = f"HLS.{found['sensor']}.T{found['tile']}.{date:%Y%jT%H%M%S}.v{found['version']}"
+        return LayerFile(os.fspath(path), "HLS", found["sensor"], found["tile"], date, granule, found["layer"])
+    for name in (parts[-1], "/".join(parts[-2:])):
+        for pattern in _SENTINEL_2:
+            found = pattern.fullmatch(name)
+            if found is not None:
+                date = _parse_date(found["time"], "%Y%m%dT%H%M%S", "a date YYYYMMDD", path)
+                tile, side = found["tile"].zfill(5), found["resolution"]
+                granule = f"S2_T{tile}_{date:%Y%m%dT%H%M%S}"
+                side = int(side) if side else None
+                return LayerFile(os.fspath(path), "Sentinel-2", "MSI", tile, date, granule, found["layer"], side)
+    return None
+
+
+def _parse_date(text: str, form: str, expected: str, path: str | os.PathLike) -> datetime.datetime:
+    """Read a date, and midnight where no time follows it."""
+    try:
+        date = datetime.datetime.strptime(text if "T" in text else f"{text}T000000", form)
+    except ValueError:
+        date = None
+    # Day 366 of a common year reads as the first of the next.
+    if date is None or date.year != int(text[:4]):
+        raise ValueError(
+            f"{os.fspath(path)}: expected {expected} and a time in its name, found {text}. Restore the name that the "
+            "file was published under."
+        )
+    return date.replace(tzinfo=datetime.UTC)
+
+
+def parse_layer(path: str | os.PathLike) -> LayerFile | None:
+    """Read the name of a file of one layer; None where its name is not one of an HLS or Sentinel-2 layer."""
+    file = parse_name(path)
+    return file if file is not None and file.layer is not None else None
 
 
 @dataclass(frozen=True)
@@ -40,50 +139,14 @@ class Granule:
     """
 
     name: str
-    product: str
+    product: Literal["HLS", "Sentinel-2"]
     tile: str
     date: datetime.datetime
-    files: tuple[BandFile, ...]
-
-    def find_layer(self, layer: str) -> BandFile | None:
-        """The file of a layer such as "Fmask"; None where there is none."""
-        return next((file for file in self.files if (file.name.layer or "").lower() == layer.lower()), None)
-
-
-def parse_band_file(path: str | os.PathLike) -> BandFile | None:
-    """Reads the name of a file of one layer.
-
-    Args:
-        path: a path or URL.
-
-    Returns:
-        The file, None where its name is not that of a layer of an HLS or Sentinel-2 product.
-
-    Raises:
-        ValueError: such a name with a date that does not exist.
-    """
-    hls = parse_hls_name(path)
-    if hls is not None:
-        return BandFile(os.fspath(path), hls) if hls.layer is not None else None
-    sentinel2 = parse_sentinel2_name(path)
-    return None if sentinel2 is None else BandFile(os.fspath(path), sentinel2)
-
-
-def find_date(path: str | os.PathLike) -> datetime.datetime | None:
-    """The acquisition that a file's name states, whether it is one layer or a stack of bands.
-
-    Args:
-        path: a path or URL.
-
-    Returns:
-        UTC, None where the name states none.
-    """
-    name = parse_hls_name(path) or parse_sentinel2_name(path)
-    return None if name is None else name.date
+    files: tuple[LayerFile, ...]
 
 
 def group_granules(paths: Iterable[str | os.PathLike]) -> list[Granule]:
-    """Sorts files of one layer each into granules.
+    """Sort files of one layer each into granules.
 
     Args:
         paths: files with names of HLS or Sentinel-2 layers, in any order.
@@ -94,50 +157,34 @@ def group_granules(paths: Iterable[str | os.PathLike]) -> list[Granule]:
     Raises:
         ValueError: a file with another name, or two files of one layer in one resolution of a granule.
     """
-    groups: dict[str, list[BandFile]] = {}
-    for path in paths:
-        file = parse_band_file(path)
+    groups: dict[str, dict[tuple[str | None, int | None], LayerFile]] = {}
+    for path in sorted(paths, key=os.path.basename):
+        file = parse_layer(path)
         if file is None:
             raise ValueError(
                 f"{os.fspath(path)}: expected the name of a file of one HLS or Sentinel-2 layer, such as "
                 "HLS.S30.T10SEH.2018190T185921.v2.0.B02.tif. Restore the published name, or give the files of one "
                 "date as a list of their own."
             )
-        groups.setdefault(file.name.granule, []).append(file)
-    granules = [_granule(name, files) for name, files in groups.items()]
+        first = groups.setdefault(file.granule, {}).setdefault((file.layer, file.resolution), file)
+        if first is not file:
+            raise ValueError(
+                f"{file.granule}: expected one file of each layer, found {first.path} and {file.path}. Leave one out."
+            )
+    granules = []
+    for name, layers in groups.items():
+        files = tuple(layers.values())
+        granules.append(Granule(name, files[0].product, files[0].tile, files[0].date, files))
     return sorted(granules, key=lambda granule: (granule.date, granule.name))
 
 
-def list_band_files(folder: str | os.PathLike) -> list[str]:
-    """Finds GeoTIFFs of one layer each in a folder and its subfolders.
+def list_geotiffs(folder: str | os.PathLike) -> list[str]:
+    """List the GeoTIFFs of a folder and its subfolders, sorted.
 
-    Args:
-        folder: the folder of one granule or of several.
-
-    Returns:
-        Paths, sorted; hidden files and the `._*` files of macOS are left out.
+    Hidden files and folders and the `._*` files of macOS are left out; links to folders are not followed.
     """
     found = []
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(root, name) for name in files if not name.startswith(".")]
-        found += [str(path) for path in paths if path.suffix.lower() in SUFFIXES and parse_band_file(path)]
-    return sorted(found)
-
-
-def _granule(name: str, files: Sequence[BandFile]) -> Granule:
-    files = sorted(files, key=lambda file: os.path.basename(file.path))
-    seen: dict[tuple[str | None, int | None], BandFile] = {}
-    for file in files:
-        key = (file.name.layer, getattr(file.name, "resolution", None))
-        if key in seen:
-            raise ValueError(
-                f"{name}: expected one file of each layer, found {seen[key].path} and {file.path}. Leave one out."
-            )
-        seen[key] = file
-    first = files[0].name
-    product = "HLS" if isinstance(first, HLSName) else "Sentinel-2"
-    return Granule(name, product, first.tile, first.date, tuple(files))
-
-
-__all__ = ["SUFFIXES", "BandFile", "Granule", "find_date", "group_granules", "list_band_files", "parse_band_file"]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [str(Path(root, name)) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.lower().endswith(SUFFIXES))

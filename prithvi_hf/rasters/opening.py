@@ -1,50 +1,38 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""One frame from one file, or from the files of one granule; no pixel is read."""
+"""How frames are read, and one frame from one file, or from the files of one granule; no pixel is read."""
 
 import datetime
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from prithvi_hf.models.prithvi.bands_prithvi import SENSOR_BANDS, find_band_names
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster
-from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster
-from prithvi_hf.rasters.granules import BandFile, Granule
-from prithvi_hf.rasters.hls import (
-    FMASK_BITS,
-    FMASK_FILL,
-    HLS_NODATA,
-    HLS_SCALE,
-    HLS_SENSORS,
-    HLSName,
-    fmask_bits,
-)
-from prithvi_hf.rasters.radiometry import (
-    SCALE_OPTIONS,
-    Radiometry,
-    ScaleOption,
-    apply_radiometry,
-    tagged_radiometry,
-)
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.granules import PRODUCT_NAME, SENSORS, Granule, LayerFile
+from prithvi_hf.rasters.hls import FMASK_BITS, FMASK_FILL, HLS_NODATA, HLS_SCALE, fmask_bits
+from prithvi_hf.rasters.radiometry import SCALE_OPTIONS, Radiometry, ScaleOption, apply_radiometry
+from prithvi_hf.rasters.raster import GeoTiffError, Raster
 from prithvi_hf.rasters.sentinel2 import (
     BASELINE_ITEM,
     BASELINE_OFFSET,
     SENTINEL_2_NODATA,
     SENTINEL_2_SCALE,
     find_offset,
-    is_product_name,
 )
 from prithvi_hf.rasters.warping import Grid, warp_to
 
 
-_NODATA = {"HLS": HLS_NODATA, "Sentinel-2": SENTINEL_2_NODATA}
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
-
+ImageProcessor: TypeAlias = "PrithviImageProcessor | None"
 Date = datetime.datetime | datetime.date | str | None
 
 
@@ -110,28 +98,23 @@ class FrameOptions:
             )
 
 
-def nodata_values(image_processor: Any) -> tuple[float, ...]:
+def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
     """Give an image processor's own values for nodata, none without a processor."""
-    values = getattr(image_processor, "nodata_value", None)
+    values = None if image_processor is None else image_processor.nodata_value
     values = values if isinstance(values, list | tuple) else [values]
-    return tuple(float(value) for value in values if value is not None)
+    return tuple([float(value) for value in values if value is not None])
 
 
-def open_file(path: str | os.PathLike, options: FrameOptions) -> Any:
-    """Opens a GeoTIFF, and what else the options allow.
-
-    Args:
-        path: a path, or an address where `allow_remote` is set.
-        options: how frames are opened.
-
-    Returns:
-        The raster.
+def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
+    """Open a GeoTIFF, and what else the options allow: an address, a VRT.
 
     Raises:
         GeoTiffError: the file cannot be read, or is of a kind that the options do not allow.
+        ValueError: the file is georeferenced by ground control points.
     """
     name = os.fspath(path)
     is_vrt = name.lower().endswith(".vrt")
+    raster: GeoTiffRaster
     if name.startswith(("http://", "https://")) and not is_vrt:
         if not options.allow_remote:
             raise GeoTiffError(
@@ -152,17 +135,16 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> Any:
         raster = VirtualRaster(name)
     else:
         raster = GeoTiffRaster(name, allow_missing_blocks=options.on_read_error == "nodata")
-    _check_georeference(raster)
+    if raster.has_ground_control_points:
+        raise ValueError(
+            f"Expected {name} to be on a regular grid, found ground control points instead of a transform. "
+            "Warp it first, for example `gdalwarp -tps IN OUT`."
+        )
     return raster
 
 
-def open_whole(raster: Any, image_processor: Any, options: FrameOptions) -> Any:
-    """Takes a raster of all bands of one date, or of several, as a frame.
-
-    Args:
-        raster: an opened raster.
-        image_processor: the model's image processor, or None.
-        options: how frames are opened.
+def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOptions) -> Raster:
+    """Take a raster of all bands of one date, or of several, as a frame.
 
     Returns:
         The frame in the units of the image processor.
@@ -170,44 +152,63 @@ def open_whole(raster: Any, image_processor: Any, options: FrameOptions) -> Any:
     Raises:
         ValueError: the image processor's bands are not in it, its units cannot be told, or `fmask` is set.
     """
-    return _to_input_units(raster, _whole_radiometry(raster, options), image_processor, options)
+    radiometry = None
+    if options.boa_add_offset is not None:
+        radiometry = _use_given_offset(raster.count, options.boa_add_offset)
+    elif any(raster.offsets) or {*raster.scales} != {1.0}:
+        radiometry = Radiometry.from_tags(raster)
+    elif options.scale != "ignore" and isinstance(raster, GeoTiffRaster) and raster.path:
+        # Of a Sentinel-2 product without tags nothing tells what was done to its numbers.
+        item = raster.read_tag(BASELINE_ITEM)
+        is_product = item or re.search(PRODUCT_NAME, os.path.basename(raster.path))
+        if is_product and find_offset(raster.path, item) != 0:
+            raise ValueError(
+                f"{raster.name}: expected to know whether the radiometric offset of this Sentinel-2 product has been "
+                f"applied to its bands, found no scale and offset tags that tell. Give boa_add_offset: "
+                f"{BASELINE_OFFSET} for digital numbers since baseline 04.00, 0 where they were corrected; or choose "
+                "scale 'ignore' for a model of such numbers as they are."
+            )
+    return _bring_to_units(raster, radiometry, image_processor, options)
 
 
 def open_stack(
-    paths: Sequence[str | os.PathLike], image_processor: Any, options: FrameOptions, grid: Grid | None = None
-) -> Any:
-    """Puts files of one band each, which no product name explains, together to a frame.
+    paths: Sequence[str | os.PathLike],
+    image_processor: ImageProcessor,
+    options: FrameOptions,
+    grid: Grid | None = None,
+) -> Raster:
+    """Put files of one band each, which no product name explains, together to a frame.
 
     Bands are called what the files describe them as, or else by the files' names.
 
     Args:
-        paths: one file a band.
+        paths: one file per band.
         image_processor: the model's image processor, or None.
-        options: how frames are opened.
+        options: how frames are read.
         grid: the grid of the frame; None for the finest of the files' own.
-
-    Returns:
-        The frame.
 
     Raises:
         ValueError: as `open_granule`.
     """
     rasters = [open_file(path, options) for path in paths]
     names = [raster.descriptions[0] or Path(raster.name).stem for raster in rasters]
-    stack = _stack(
-        rasters, names, Path(rasters[0].name).parent.name or rasters[0].name, None, image_processor, options, grid
-    )
-    radiometry = _tagged(rasters) if options.boa_add_offset is None else _by_offset(len(rasters), options)
-    return _to_input_units(stack, radiometry, image_processor, options)
+    name = Path(rasters[0].name).parent.name or rasters[0].name
+    stack = _stack(rasters, names, name, None, image_processor, options, grid)
+    radiometry = Radiometry.from_tags(*rasters)
+    if options.boa_add_offset is not None:
+        radiometry = _use_given_offset(len(rasters), options.boa_add_offset)
+    return _bring_to_units(stack, radiometry, image_processor, options)
 
 
-def open_granule(granule: Granule, image_processor: Any, options: FrameOptions, grid: Grid | None = None) -> Any:
-    """Puts the files of one granule together to a frame.
+def open_granule(
+    granule: Granule, image_processor: ImageProcessor, options: FrameOptions, grid: Grid | None = None
+) -> Raster:
+    """Put the files of one granule together to a frame.
 
     Args:
         granule: the files.
         image_processor: the model's image processor, or None.
-        options: how frames are opened.
+        options: how frames are read.
         grid: the grid of the frame; None for the finest of the files' own.
 
     Returns:
@@ -220,41 +221,48 @@ def open_granule(granule: Granule, image_processor: Any, options: FrameOptions, 
     """
     files = _choose_files(granule, image_processor, options)
     rasters = [open_file(file.path, options) for file in files]
-    names = [file.name.band for file in files]
-    nodata = _NODATA[granule.product]
-    radiometry = _granule_radiometry(granule, files, rasters, options)
+    names = [str(file.band) for file in files]
+    if granule.product == "Sentinel-2":
+        nodata, radiometry = SENTINEL_2_NODATA, _find_sentinel2_radiometry(granule, files, rasters, options)
+    else:
+        nodata, radiometry = HLS_NODATA, Radiometry.from_tags(*rasters)
+        if options.boa_add_offset is not None:
+            raise ValueError(
+                f"{granule.name}: expected Sentinel-2 products, for the option boa_add_offset, found an HLS granule, "
+                "whose numbers have no offset. Leave the option out."
+            )
+        if radiometry.is_identity and not _has_floats(rasters):
+            radiometry = Radiometry.same_for_all(len(rasters), HLS_SCALE, 0.0, "the definition of HLS products")
     stack = _stack(rasters, names, granule.name, nodata, image_processor, options, grid)
     values = (*nodata_values(image_processor), *(() if stack.nodata is not None else (nodata,)))
     frame = apply_radiometry(stack, radiometry, options.scale, image_processor, values)
-    return _mask_by_fmask(frame, granule, options) if options.fmask else frame
-
-
-def _whole_radiometry(raster: Any, options: FrameOptions) -> Radiometry:
-    """What tags say of a raster of all bands; of a Sentinel-2 product without any, nothing tells what was done."""
-    if options.boa_add_offset is not None:
-        return _by_offset(raster.count, options)
-    tagged = tagged_radiometry(raster)
-    if not tagged.is_identity or options.scale == "ignore" or not getattr(raster, "path", None):
-        return tagged
-    item = raster.read_tag(BASELINE_ITEM) if hasattr(raster, "read_tag") else None
-    if (item or is_product_name(raster.path)) and find_offset(raster.path, item) != 0:
+    if not options.fmask:
+        return frame
+    fmask = next((file for file in granule.files if file.layer == "Fmask"), None)
+    if fmask is None:
         raise ValueError(
-            f"{raster.name}: expected to know whether the radiometric offset of this Sentinel-2 product has been "
-            f"applied to its bands, found no scale and offset tags that tell. Give boa_add_offset: "
-            f"{BASELINE_OFFSET} for digital numbers since baseline 04.00, 0 where they were corrected; or choose "
-            "scale 'ignore' for a model of such numbers as they are."
+            f"{granule.name}: expected an Fmask file for the option fmask ({', '.join(options.fmask)} of "
+            f"{', '.join(FMASK_BITS)}), found none. Restore the granule's Fmask file, or leave fmask out."
         )
-    return tagged
+    flags = warp_to(open_file(fmask.path, options), Grid.of(frame), "nearest", fill=FMASK_FILL)
+    # Pixels that were not observed hold 255, hence every bit.
+    return MaskedRaster(frame, flags, fmask_bits(options.fmask), options.fmask_rule, FMASK_FILL)
 
 
-def _by_offset(count: int, options: FrameOptions) -> Radiometry:
-    """Reflectance by the offset that the user gives, of files that nothing shows to be those of a product."""
-    offset = options.boa_add_offset * SENTINEL_2_SCALE
+def _use_given_offset(count: int, offset: float) -> Radiometry:
+    """Make reflectance by the offset that the user gives, of files that nothing shows to be those of a product."""
     origin = f"the option boa_add_offset and the {SENTINEL_2_SCALE:g} of Sentinel-2 numbers, which it stands for,"
-    return Radiometry((SENTINEL_2_SCALE,) * count, (offset,) * count, origin, False)
+    return Radiometry.same_for_all(count, SENTINEL_2_SCALE, offset, origin)
 
 
-def _to_input_units(raster: Any, radiometry: Radiometry, image_processor: Any, options: FrameOptions) -> Any:
+def _has_floats(rasters: Sequence[Raster]) -> bool:
+    return any(np.dtype(raster.dtype).kind == "f" for raster in rasters)
+
+
+def _bring_to_units(
+    raster: Raster, radiometry: Radiometry | None, image_processor: ImageProcessor, options: FrameOptions
+) -> Raster:
+    """Bring a frame that is not a granule to the units of the image processor, whose bands it has to have."""
     if options.fmask:
         raise ValueError(
             f"{raster.name}: expected an HLS granule with its Fmask file, for the option fmask, found other files. "
@@ -263,135 +271,72 @@ def _to_input_units(raster: Any, radiometry: Radiometry, image_processor: Any, o
     needed = None
     if image_processor is not None:
         needed = image_processor.find_bands(raster.descriptions, raster.count, raster.name)
-    return apply_radiometry(raster, radiometry, options.scale, image_processor, nodata_values(image_processor), needed)
+    if radiometry is None:
+        return raster
+    values = nodata_values(image_processor)
+    return apply_radiometry(raster, radiometry, options.scale, image_processor, values, needed)
 
 
 def _stack(
-    rasters: Sequence[Any],
+    rasters: Sequence[Raster],
     names: Sequence[str],
     name: str,
     nodata: float | None,
-    image_processor: Any,
+    image_processor: ImageProcessor,
     options: FrameOptions,
     grid: Grid | None,
 ) -> BandStack:
-    """Bands on one grid: their own where they share one, else the one asked for, or the finest."""
+    """Put bands on one grid: their own where they share one, else the one asked for, or the finest."""
     grids = [Grid.of(raster) for raster in rasters]
     if not all(grids[0].is_same_as(other) for other in grids):
-        target = grid or _finest(grids, options.resolution)
+        finest = min(grids, key=lambda one: max(one.pixel_size))
+        if grid is None:
+            grid = finest if options.resolution is None else finest.with_resolution(options.resolution)
+            # One of the bands may be on the very grid: then it is not resampled.
+            grid = next((one for one in grids if one.is_same_as(grid)), grid)
         values = (*(() if nodata is None else (nodata,)), *nodata_values(image_processor))
-        rasters = [warp_to(raster, target, nodata_values=values) for raster in rasters]
+        rasters = [warp_to(raster, grid, nodata_values=values) for raster in rasters]
     return BandStack(rasters, names, name=name, nodata=nodata)
 
 
-def _finest(grids: Sequence[Grid], resolution: float | None) -> Grid:
-    finest = min(grids, key=lambda grid: max(grid.pixel_size))
-    if resolution is None:
-        return finest
-    # One of the bands may be on the very grid: then it is not resampled.
-    wanted = finest.with_resolution(resolution)
-    return next((grid for grid in grids if grid.is_same_as(wanted)), wanted)
-
-
-def _choose_files(granule: Granule, image_processor: Any, options: FrameOptions) -> list[BandFile]:
-    """The file of each needed band; of all bands where no image processor says which."""
-    available = _files_by_band(granule, options.resolution)
+def _choose_files(granule: Granule, image_processor: ImageProcessor, options: FrameOptions) -> list[LayerFile]:
+    """Choose the file of each needed band; of all bands where no image processor says which."""
+    # One file per band: in the resolution asked for where there is one, else in the finest.
+    available: dict[str, LayerFile] = {}
+    for file in sorted(granule.files, key=lambda file: (file.resolution != options.resolution, file.resolution or 0)):
+        if file.band is not None:
+            available.setdefault(file.band, file)
+    files = list(available.values())
     if image_processor is None:
-        if not available:
+        if not files:
             raise ValueError(f"{granule.name}: expected files of bands, found none. Give the files of the granule.")
-        return list(available.values())
+        return files
     bands = image_processor.bands
     positions = find_band_names(bands, list(available))
     missing = [band for band, position in zip(bands, positions, strict=True) if position is None]
     if missing:
+        codes = {band: code.upper() for code, band in SENSOR_BANDS[SENSORS[granule.files[0].sensor]].items()}
+        named = []  # such as SWIR_2 (B12), by the codes that file names carry
+        for band in missing:
+            code = codes.get(band, "")[1:]
+            named.append(f"{band} (B{code if code == '8A' else code.zfill(2)})" if code else band)
         raise ValueError(
             f"{granule.name}: expected a file of each of the bands {', '.join(bands)}, found files of "
-            f"{', '.join(available) or 'no band'}: none for {_with_codes(missing, granule)}. Restore the missing "
-            "files, or leave the granule out."
+            f"{', '.join(available) or 'no band'}: none for {', '.join(named)}. Restore the missing files, or leave "
+            "the granule out."
         )
-    files = list(available.values())
     return [files[position] for position in positions]
 
 
-def _files_by_band(granule: Granule, resolution: float | None) -> dict[str, BandFile]:
-    """One file a band: in the resolution asked for where there is one, else in the finest."""
-
-    def preference(file: BandFile) -> tuple[bool, float]:
-        side = getattr(file.name, "resolution", None) or 0
-        return (side != resolution, side)
-
-    chosen: dict[str, BandFile] = {}
-    for file in sorted(granule.files, key=preference):
-        if file.name.band is not None:
-            chosen.setdefault(file.name.band, file)
-    return chosen
-
-
-def _with_codes(bands: Sequence[str], granule: Granule) -> str:
-    """Names of bands with the codes that their files carry, such as SWIR_2 (B12)."""
-    name = granule.files[0].name
-    sensor = HLS_SENSORS[name.sensor] if isinstance(name, HLSName) else "Sentinel-2 / HLS S30"
-    table = {band: code.upper() for code, band in SENSOR_BANDS[sensor].items()}
-    codes = {band: table.get(band) for band in bands}
-    padded = {band: code and f"B{code[1:].zfill(3 if code.endswith('A') else 2)}" for band, code in codes.items()}
-    return ", ".join(
-        band if code is None else f"{band} ({code.replace('B08A', 'B8A')})" for band, code in padded.items()
-    )
-
-
-def _tagged(rasters: Sequence[Any]) -> Radiometry:
-    """What the tags of one file a band say together."""
-    tags = [tagged_radiometry(raster) for raster in rasters]
-    scales, offsets = tuple(tag.scales[0] for tag in tags), tuple(tag.offsets[0] for tag in tags)
-    return Radiometry(scales, offsets, "the scale and offset tags of its files", is_tagged=True)
-
-
-def _granule_radiometry(
-    granule: Granule, files: Sequence[BandFile], rasters: Sequence[Any], options: FrameOptions
+def _find_sentinel2_radiometry(
+    granule: Granule, files: Sequence[LayerFile], rasters: Sequence[GeoTiffRaster], options: FrameOptions
 ) -> Radiometry:
-    """How the numbers of a granule become reflectance: its tags, or else what is known of the product."""
-    tagged = _tagged(rasters)
-    if granule.product != "Sentinel-2" and options.boa_add_offset is not None:
-        raise ValueError(
-            f"{granule.name}: expected Sentinel-2 products, for the option boa_add_offset, found an HLS granule, "
-            "whose numbers have no offset. Leave the option out."
-        )
-    if granule.product == "Sentinel-2":
-        return _sentinel2_radiometry(granule, files, rasters, tagged, options)
-    if not tagged.is_identity or any(np.dtype(raster.dtype).kind == "f" for raster in rasters):
-        return tagged
-    count = len(rasters)
-    return Radiometry((HLS_SCALE,) * count, (0.0,) * count, "the definition of HLS products", False)
-
-
-def _sentinel2_radiometry(
-    granule: Granule,
-    files: Sequence[BandFile],
-    rasters: Sequence[Any],
-    tagged: Radiometry,
-    options: FrameOptions,
-) -> Radiometry:
+    """Find how the numbers of a product become reflectance: by its tags, its baseline, or the offset given."""
+    tagged, count, given = Radiometry.from_tags(*rasters), len(rasters), options.boa_add_offset
     if options.scale == "ignore":
         return tagged
-    given = options.boa_add_offset
-    found = _offset_of_granule(granule, files, rasters) if given is None else given
-    if not tagged.is_identity and given is None and (any(tagged.offsets) or found == 0):
-        return tagged
-    if any(np.dtype(raster.dtype).kind == "f" for raster in rasters) and given is None:
-        found = None
-    if found is None or (not tagged.is_identity and given is None):
-        raise ValueError(
-            f"{granule.name}: expected to find the processing baseline of a Sentinel-2 product, found "
-            f"{_unclear(tagged, found, rasters)}. Give boa_add_offset: {BASELINE_OFFSET} for digital numbers "
-            "since baseline 04.00 (January 2022), 0 for older ones and for those that were corrected; or choose "
-            "scale 'ignore' for a model of such numbers as they are."
-        )
-    count = len(rasters)
-    origin = "Sentinel-2 products of this processing baseline" if given is None else "Sentinel-2 and boa_add_offset"
-    return Radiometry((SENTINEL_2_SCALE,) * count, (found * SENTINEL_2_SCALE,) * count, origin, False)
-
-
-def _offset_of_granule(granule: Granule, files: Sequence[BandFile], rasters: Sequence[Any]) -> int | None:
+    if given is not None:
+        return Radiometry.same_for_all(count, SENTINEL_2_SCALE, given, "Sentinel-2 and boa_add_offset")
     pairs = zip(files, rasters, strict=True)
     offsets = {find_offset(file.path, raster.read_tag(BASELINE_ITEM)) for file, raster in pairs}
     if len(offsets) > 1:
@@ -399,38 +344,23 @@ def _offset_of_granule(granule: Granule, files: Sequence[BandFile], rasters: Seq
             f"{granule.name}: expected one processing baseline for all bands, found files with and without the "
             "radiometric offset. Give the files of one product, or boa_add_offset."
         )
-    return offsets.pop()
-
-
-def _unclear(tagged: Radiometry, found: float | None, rasters: Sequence[Any]) -> str:
-    if any(np.dtype(raster.dtype).kind == "f" for raster in rasters):
-        return f"pixels of {rasters[0].dtype}, which are no digital numbers"
-    if found is None:
-        return "none in the names of files and folders, in a metadata file, or in the files' tags"
-    return (
-        f"scale and offset tags {tagged.scales[0]:g} and 0 in files of a baseline with an offset: it may or may not "
-        "have been applied"
+    offset = offsets.pop()
+    if not tagged.is_identity and (any(tagged.offsets) or offset == 0):
+        return tagged
+    if _has_floats(rasters):
+        found = f"pixels of {rasters[0].dtype}, which are no digital numbers"
+    elif offset is None:
+        found = "none in the names of files and folders, in a metadata file, or in the files' tags"
+    elif not tagged.is_identity:
+        found = (
+            f"scale and offset tags {tagged.scales[0]:g} and 0 in files of a baseline with an offset: it may or may "
+            "not have been applied"
+        )
+    else:
+        origin = "Sentinel-2 products of this processing baseline"
+        return Radiometry.same_for_all(count, SENTINEL_2_SCALE, offset, origin)
+    raise ValueError(
+        f"{granule.name}: expected to find the processing baseline of a Sentinel-2 product, found {found}. Give "
+        f"boa_add_offset: {BASELINE_OFFSET} for digital numbers since baseline 04.00 (January 2022), 0 for older ones "
+        "and for those that were corrected; or choose scale 'ignore' for a model of such numbers as they are."
     )
-
-
-def _mask_by_fmask(frame: Any, granule: Granule, options: FrameOptions) -> MaskedRaster:
-    file = granule.find_layer("Fmask")
-    if granule.product != "HLS" or file is None:
-        raise ValueError(
-            f"{granule.name}: expected an Fmask file for the option fmask ({', '.join(options.fmask)} of "
-            f"{', '.join(FMASK_BITS)}), found none. Restore the granule's Fmask file, or leave fmask out."
-        )
-    flags = warp_to(open_file(file.path, options), Grid.of(frame), "nearest", fill=FMASK_FILL)
-    # Pixels that were not observed hold 255, hence every bit.
-    return MaskedRaster(frame, flags, fmask_bits(options.fmask), options.fmask_rule, FMASK_FILL)
-
-
-def _check_georeference(raster: Any) -> None:
-    if raster.has_ground_control_points:
-        raise ValueError(
-            f"Expected {raster.name} to lie on a regular grid, found ground control points instead of a transform. "
-            "Warp it first, for example `gdalwarp -tps IN OUT`."
-        )
-
-
-__all__ = ["FrameOptions", "open_file", "open_granule", "open_stack", "open_whole"]

@@ -12,26 +12,24 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
-from prithvi_hf.rasters.derived import (
-    DerivedRaster,
-    Window,
-    header_of,
-    union,
-)
+from prithvi_hf.rasters.derived import ScaledRaster
+from prithvi_hf.rasters.raster import Raster
 
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
 logger = logging.get_logger(__name__)
 
 ScaleOption = Literal["auto", "apply", "refuse", "ignore"]
 SCALE_OPTIONS = ("auto", "apply", "refuse", "ignore")
 
-# Statistics of reflectance lie about 0.1, those of reflectance times 10,000 about 1,000.
+# Statistics of reflectance are about 0.1, those of reflectance times 10,000 about 1,000.
 _LARGEST_REFLECTANCE = 3.0
 _SMALLEST_COUNTS = 100.0
 _COUNTS = 10_000.0
@@ -49,8 +47,8 @@ class Radiometry:
     """How numbers in a file become reflectance: number * scale + offset.
 
     Attributes:
-        scales: one a band.
-        offsets: one a band.
+        scales: one per band.
+        offsets: one per band.
         origin: what says so, for messages.
         is_tagged: whether the file itself says so; else the product does.
     """
@@ -60,87 +58,33 @@ class Radiometry:
     origin: str
     is_tagged: bool
 
+    @classmethod
+    def from_tags(cls, *rasters: Raster) -> Self:
+        """Read the scale and offset tags of the bands of rasters, one after the other."""
+        scales = tuple(scale for raster in rasters for scale in raster.scales)
+        offsets = tuple(offset for raster in rasters for offset in raster.offsets)
+        return cls(scales, offsets, "the scale and offset tags", is_tagged=True)
+
+    @classmethod
+    def same_for_all(cls, count: int, scale: float, offset: float, origin: str) -> Self:
+        """Take one scale and offset for all bands, which a product or the user states."""
+        return cls((scale,) * count, (offset * scale,) * count, origin, is_tagged=False)
+
     @property
     def is_identity(self) -> bool:
         """Whether the numbers are the values."""
-        return all(scale == 1 for scale in self.scales) and not any(self.offsets)
-
-
-class ScaledRaster(DerivedRaster):
-    """A raster whose values are `number * factor + offset`, float32; what is no data there becomes NaN.
-
-    Args:
-        raster: the numbers.
-        factors: one a band.
-        offsets: one a band, added after the multiplication.
-        nodata_values: numbers that mean "no data" beside the raster's `nodata`; they are looked for before scaling.
-
-    Raises:
-        ValueError: another number of factors or offsets than of bands.
-    """
-
-    def __init__(
-        self, raster: Any, factors: Sequence[float], offsets: Sequence[float], nodata_values: Sequence[float] = ()
-    ) -> None:
-        if not len(factors) == len(offsets) == raster.count:
-            raise ValueError(
-                f"{raster.name}: expected a factor and an offset for each of {raster.count} bands, found "
-                f"{len(factors)} and {len(offsets)}."
-            )
-        super().__init__(**{**header_of(raster), "dtype": "float32", "nodata": math.nan})
-        self._source, self._factors, self._added = raster, tuple(map(float, factors)), tuple(map(float, offsets))
-        self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
-
-    @property
-    def sources(self) -> tuple[Any, ...]:
-        """The raster of the numbers."""
-        return (self._source,)
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """Factors, offsets and numbers that are no data."""
-        missing = [repr(value) for value in self._missing]
-        return {"factors": list(self._factors), "offsets": list(self._added), "nodata_values": missing}
-
-    def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
-        numbers = self._source.read(bands, window)
-        values = np.empty(numbers.shape, dtype=np.float32)
-        for target, source, band in zip(values, numbers, bands, strict=True):
-            # In double precision, so that 1234 becomes the same 0.1234 as in files of reflectance.
-            target[...] = source * np.float64(self._factors[band]) + self._added[band]
-        missing = equals_nodata(numbers, self._missing)
-        if missing is not None:
-            values[missing] = np.nan
-        return values
-
-    def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
-        own = self._source.select(bands, window).read_nodata_mask()
-        return union([] if own is None else [own])
-
-
-def tagged_radiometry(raster: Any) -> Radiometry:
-    """What a raster's scale and offset tags say.
-
-    Args:
-        raster: a GeoTIFF, or any raster.
-
-    Returns:
-        The identity where there are no tags.
-    """
-    count = raster.count
-    scales, offsets = getattr(raster, "scales", (1.0,) * count), getattr(raster, "offsets", (0.0,) * count)
-    return Radiometry(tuple(scales), tuple(offsets), "its scale and offset tags", is_tagged=True)
+        return set(self.scales) <= {1.0} and not any(self.offsets)
 
 
 def apply_radiometry(
-    raster: Any,
+    raster: Raster,
     radiometry: Radiometry,
     scale: ScaleOption,
-    image_processor: Any = None,
+    image_processor: "PrithviImageProcessor | None" = None,
     nodata_values: Sequence[float] = (),
     needed: Sequence[int] | None = None,
-) -> Any:
-    """Brings the numbers of a frame into the units that the image processor takes.
+) -> Raster:
+    """Bring the numbers of a frame into the units that the image processor takes.
 
     Args:
         raster: the frame.
@@ -156,33 +100,51 @@ def apply_radiometry(
         The frame itself where nothing changes, else a `ScaledRaster`.
 
     Raises:
-        ValueError: the units cannot be told, a change is refused, or `scale` is none of the four.
+        ValueError: the units cannot be told, or a change is refused.
     """
-    if scale not in SCALE_OPTIONS:
-        raise ValueError(f"scale: expected one of {', '.join(SCALE_OPTIONS)}, found {scale!r}.")
+    scales, offsets = radiometry.scales, radiometry.offsets
     if scale == "ignore" or radiometry.is_identity:
         return raster
     if scale == "apply":
-        return ScaledRaster(raster, radiometry.scales, radiometry.offsets, nodata_values)
+        return ScaledRaster(raster, scales, offsets, nodata_values)
     needed = range(raster.count) if needed is None else needed
     units = input_units(image_processor)
-    if units is None or not _are_reflectance_scales([radiometry.scales[band] for band in needed]):
-        return _without_units(raster, radiometry, units)
-    factors, offsets = _conversion(radiometry, units)
-    if all(factors[band] == 1 and offsets[band] == 0 for band in needed):
+    if units is None or not all(0 < scales[band] < _LARGEST_REFLECTANCE_SCALE for band in needed):
+        if not radiometry.is_tagged and not any(offsets):
+            return raster  # what a product says without an offset is common knowledge of its users; all else is not
+        unknown = "the units that the model takes" if units is None else "the quantity that these scales lead to"
+        raise ValueError(
+            f"{raster.name}: expected numbers in known units; {radiometry.origin} say value = number * "
+            f"{scales[0]:g} + {offsets[0]:g}, and nothing tells {unknown}. Give the image processor of the model, or "
+            "choose scale 'apply' (values by this formula) or scale 'ignore' (numbers as in the file)."
+        )
+    counts, shift = units
+    factors = [_clean(scale * counts, 1.0) for scale in scales]
+    added = [_clean(offset * counts + shift, 0.0, max(1.0, abs(shift))) for offset in offsets]
+    if all(factors[band] == 1 and added[band] == 0 for band in needed):
         return raster
-    message = _message(raster, radiometry, factors[needed[0]], offsets[needed[0]])
+    message = (
+        f"{raster.name}: {radiometry.origin} say reflectance = number * {scales[0]:g} + {offsets[0]:g}. In the units "
+        f"of the model that is number * {factors[needed[0]]:g} + {added[needed[0]]:g}."
+    )
     if scale == "refuse":
         raise ValueError(f"{message} scale 'refuse' does not allow it: choose 'auto', 'apply' or 'ignore'.")
-    _report(message, factors, offsets, needed)
-    return ScaledRaster(raster, factors, offsets, nodata_values)
+    powers = [math.log10(factors[band]) for band in needed]
+    if any(added[band] for band in needed) or any(abs(power - round(power)) >= _EQUAL for power in powers):
+        # A model trained on the plain numbers would be misled; units alone cannot be mistaken.
+        warnings.warn(
+            f"{message} This is applied. If the model was trained on the numbers as they are in such files, choose "
+            "scale 'ignore'.",
+            RadiometryWarning,
+            stacklevel=2,
+        )
+    else:
+        logger.info(message)
+    return ScaledRaster(raster, factors, added, nodata_values)
 
 
-def input_units(image_processor: Any) -> tuple[float, float] | None:
-    """The numbers that an image processor takes for reflectance.
-
-    Args:
-        image_processor: a `PrithviImageProcessor`, or None.
+def input_units(image_processor: "PrithviImageProcessor | None") -> tuple[float, float] | None:
+    """Find the numbers that an image processor takes for reflectance.
 
     Returns:
         (counts, shift): it takes reflectance * counts + shift. None where its statistics do not tell.
@@ -199,66 +161,9 @@ def input_units(image_processor: Any) -> tuple[float, float] | None:
     return counts / image_processor.rescale_factor, -image_processor.rescale_offset / image_processor.rescale_factor
 
 
-def _are_reflectance_scales(scales: Sequence[float]) -> bool:
-    return all(0 < scale < _LARGEST_REFLECTANCE_SCALE for scale in scales)
-
-
-def _without_units(raster: Any, radiometry: Radiometry, units: tuple[float, float] | None) -> Any:
-    """What a product says without an offset is common knowledge of its users; all else must not be left out."""
-    if not radiometry.is_tagged and not any(radiometry.offsets):
-        return raster
-    unknown = "the units that the model takes" if units is None else "the quantity that these scales lead to"
-    raise ValueError(
-        f"{raster.name}: expected numbers in known units; {radiometry.origin} say value = number * "
-        f"{radiometry.scales[0]:g} + {radiometry.offsets[0]:g}, and nothing tells {unknown}. Give the image processor "
-        "of the model, or choose scale 'apply' (values by this formula) or scale 'ignore' (numbers as in the file)."
-    )
-
-
-def _conversion(radiometry: Radiometry, units: tuple[float, float]) -> tuple[list[float], list[float]]:
-    """Factor and offset of each band from the file's numbers to the processor's."""
-    counts, shift = units
-    factors = [_clean(scale * counts, 1.0) for scale in radiometry.scales]
-    offsets = [_clean(offset * counts + shift, 0.0, max(1.0, abs(shift))) for offset in radiometry.offsets]
-    return factors, offsets
-
-
 def _clean(value: float, expected: float, size: float = 1.0) -> float:
-    """The number that was meant, where rounding of factors such as 0.0001 missed it."""
+    """Give the number that was meant, where rounding of factors such as 0.0001 missed it."""
     if abs(value - expected) <= _EQUAL * size:
         return expected
     near = round(value)
     return float(near) if near and abs(value - near) <= _EQUAL * abs(near) else value
-
-
-def _message(raster: Any, radiometry: Radiometry, factor: float, offset: float) -> str:
-    return (
-        f"{raster.name}: {radiometry.origin} say reflectance = number * {radiometry.scales[0]:g} + "
-        f"{radiometry.offsets[0]:g}. In the units of the model that is number * {factor:g} + {offset:g}."
-    )
-
-
-def _report(message: str, factors: Sequence[float], offsets: Sequence[float], needed: Sequence[int]) -> None:
-    """Warns where a model trained on the plain numbers would be misled; units alone cannot be mistaken."""
-    powers = [math.log10(factors[band]) for band in needed]
-    if all(offsets[band] == 0 for band in needed) and all(abs(power - round(power)) < _EQUAL for power in powers):
-        logger.info(message)
-        return
-    warnings.warn(
-        f"{message} This is applied. If the model was trained on the numbers as they are in such files, choose "
-        "scale 'ignore'.",
-        RadiometryWarning,
-        stacklevel=2,
-    )
-
-
-__all__ = [
-    "SCALE_OPTIONS",
-    "Radiometry",
-    "RadiometryWarning",
-    "ScaleOption",
-    "ScaledRaster",
-    "apply_radiometry",
-    "input_units",
-    "tagged_radiometry",
-]

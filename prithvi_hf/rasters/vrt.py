@@ -17,8 +17,8 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
-from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster
-from prithvi_hf.rasters.tiff_layout import find_tiff_fault
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import GeoTiffError
 
 
 MAX_VRT_BYTES = 2**26
@@ -50,78 +50,72 @@ class VirtualRaster(GeoTiffRaster):
         files: the VRT and every file that it reads.
 
     Raises:
-        GeoTiffError: the file is no VRT, is more than a mosaic or stack, or names what is no complete local GeoTIFF.
+        GeoTiffError: the file is not a VRT, is more than a mosaic or stack, or names what is not a complete local
+            GeoTIFF.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.files: tuple[str, ...] = ()
+        self._stats: dict[str, tuple[int, int]] = {}
         super().__init__(path)
 
-    def _check(self) -> None:
-        self.files = (self.path, *_check_vrt(self.name, Path(self.path)))
-
-    def _file_bytes(self) -> int:
-        return sum(os.path.getsize(file) for file in self.files)
+    def _load_header(self, file_bytes: int, allow_missing_blocks: bool = False) -> None:
+        sources = _list_sources(self.name, Path(self.path))
+        for source in sources:
+            GeoTiffRaster(source)  # whether it is one, and complete
+        self.files = (self.path, *sources)
+        self._stats = {file: _stat(file) for file in self.files}
+        super()._load_header(sum(size for size, _ in self._stats.values()), allow_missing_blocks)
 
     @contextmanager
     def _open(self) -> Iterator[DatasetReader]:
-        self._check()
+        for file in self.files:
+            if not os.path.isfile(file):
+                raise GeoTiffError(f"{self.name}: expected the file {file} that it reads, found none. Restore it.")
+            if _stat(file) != self._stats[file]:
+                raise GeoTiffError(f"{self.name}: {file} has changed since it was checked. Run again.")
         with rasterio.Env(session=DummySession(), **_OPTIONS):
             try:
                 dataset = DatasetReader(self.path, driver="VRT")
             except RasterioError as error:
                 raise GeoTiffError(
-                    f"{self.name}: expected a VRT, found a file that cannot be opened ({error}). Make it anew with "
+                    f"{self.name}: expected a VRT, found a file that cannot be opened ({error}). Make it again with "
                     "`gdalbuildvrt`."
                 ) from error
             with dataset:
                 yield dataset
 
 
-def _check_vrt(name: str, path: Path) -> list[str]:
-    """Checks what a VRT is made of.
-
-    Returns:
-        Every file that it names.
-    """
-    root = _parse(name, path)
-    for element in root.iter():
-        if element.tag not in _ELEMENTS or "subClass" in element.attrib:
-            kind = element.attrib.get("subClass", element.tag)
-            raise GeoTiffError(
-                f"{name}: expected a VRT that is a mosaic or stack of files, found {kind} in it. Convert it with "
-                "`gdal_translate`."
-            )
-    return list(dict.fromkeys(_check_source(name, path, element) for element in root.iter("SourceFilename")))
+def _stat(file: str) -> tuple[int, int]:
+    stat = os.stat(file)
+    return stat.st_size, stat.st_mtime_ns
 
 
-def _parse(name: str, path: Path) -> ElementTree.Element:
+def _list_sources(name: str, path: Path) -> list[str]:
+    """Check what a VRT is made of, and list every file that it names."""
     if path.stat().st_size > MAX_VRT_BYTES:
         raise GeoTiffError(f"{name}: expected a VRT of at most {MAX_VRT_BYTES:,} bytes. Split the mosaic.")
     text = path.read_bytes()
     # Entities can make a small file large, and can name other files.
     if re.search(rb"<!(?:DOCTYPE|ENTITY)|\0", text, flags=re.IGNORECASE):
-        raise GeoTiffError(f"{name}: expected a plain VRT, found a document type, entities or zeros. Make it anew.")
+        raise GeoTiffError(f"{name}: expected a plain VRT, found a document type, entities or zeros. Make it again.")
     try:
         root = ElementTree.fromstring(text)  # noqa: S314 - without entities nothing is expanded or included
     except ElementTree.ParseError as error:
-        raise GeoTiffError(f"{name}: expected a VRT, found a file that is no XML ({error}).") from error
-    if root.tag != "VRTDataset":
-        raise GeoTiffError(f"{name}: expected a VRT, found {root.tag}.")
-    return root
-
-
-def _check_source(name: str, path: Path, element: ElementTree.Element) -> str:
-    source = (element.text or "").strip()
-    relative = element.attrib.get("relativeToVRT", "0") == "1"
-    file = path.parent / source if relative else Path(source)
-    if source.startswith("/vsi") or ":" in source or not file.is_absolute() or not file.is_file():
-        raise GeoTiffError(f"{name}: expected local GeoTIFF files in a VRT, found {source!r}. Restore or replace it.")
-    with file.open("rb") as content:
-        fault = find_tiff_fault(content, file.stat().st_size)
-    if fault is not None:
-        raise GeoTiffError(f"{name}: expected GeoTIFF files in a VRT, found {fault} in {file}. Copy it again.")
-    return str(file)
-
-
-__all__ = ["MAX_VRT_BYTES", "VirtualRaster"]
+        raise GeoTiffError(f"{name}: expected a VRT, found a file that is not XML ({error}).") from error
+    sources: dict[str, None] = {}
+    for element in root.iter():
+        if element.tag not in _ELEMENTS or "subClass" in element.attrib or root.tag != "VRTDataset":
+            kind = element.attrib.get("subClass", element.tag)
+            raise GeoTiffError(
+                f"{name}: expected a VRT that is a mosaic or stack of files, found {kind} in it. Convert it with "
+                "`gdal_translate`."
+            )
+        if element.tag == "SourceFilename":
+            source = (element.text or "").strip()
+            file = path.parent / source if element.attrib.get("relativeToVRT", "0") == "1" else Path(source)
+            if source.startswith("/vsi") or ":" in source or not file.is_absolute() or not file.is_file():
+                raise GeoTiffError(
+                    f"{name}: expected local GeoTIFF files in a VRT, found {source!r}. Restore or replace it."
+                )
+            sources[str(file)] = None
+    return list(sources)

@@ -1,47 +1,56 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Grids of scenes, and rasters read on another grid than their own."""
+"""Grids of scenes, and rasters read on another grid than their own.
 
+GDAL resamples, in blocks that are a matter of the target grid alone: what a value is does not depend on the window
+that was asked for, as it would if GDAL were given the window.
+"""
+
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
+import rasterio
+import rasterio.transform
 from affine import Affine
+from rasterio._err import CPLE_BaseError  # PROJ's failures come in no public class
 from rasterio.crs import CRS
+from rasterio.enums import Resampling as Kernel
+from rasterio.errors import RasterioError
+from rasterio.session import DummySession
+from rasterio.warp import reproject, transform_bounds
+from rasterio.warp import transform as transform_points
 
 from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata, largest_shift
-from prithvi_hf.rasters.derived import DerivedRaster, Window, header_of
-from prithvi_hf.rasters.resampling import (
-    Interpolator,
-    PixelMap,
-    divide_by_weights,
-    inside,
-    map_pixels,
-    needed_window,
-    positions_of,
-    sample_density,
-    take_nearest,
-)
+from prithvi_hf.rasters.derived import take_header
+from prithvi_hf.rasters.raster import Raster, Window, shift_transform
 
 
 Resampling = Literal["bilinear", "nearest"]
-_ReadFlags = Callable[[Window], np.ndarray | None]
 
-# Two programs write one grid with other last bits; a twentieth of a pixel is no other place, and resampling for it
+# Two programs write one grid with other last bits; a twentieth of a pixel is not another place, and resampling for it
 # would only blur.
 SAME_GRID_TOLERANCE = 0.05
-# The source of a wide window lies askew in another projection: in narrow parts, less of it has to be read.
-_PART_WIDTH = 2048
-# Pixels that are interpolated at once; what they need stays in the processor's cache.
-_CHUNK_PIXELS = 2**16
-# Points along each side that tell how far two grids overlap.
-_OVERLAP_POINTS = 257
-# Share of a coarser pixel that has to be there.
-_ENOUGH = 0.5
 # Finer pixels than this say nothing more of the ground, and are mostly a resolution in other units.
 _FINEST = 16
 _MOST_PIXELS = 2**31 - 1  # a side, in GeoTIFF
+
+# Target pixels along the side of a block, and blocks side by side that one read of the source serves.
+_BLOCK = 256
+_BLOCKS_PER_READ = 8
+# Above this ratio of pixel sizes one sample per pixel would leave out values in between.
+_DENSE_SAMPLING_RATIO = 1.25
+_MAX_SAMPLES = 16
+# Whole-pixel shifts come out of the arithmetic with errors of 1e-9 pixels.
+_WHOLE = 1e-6
+# Pixels along each side of a picture of two grids, to see how far they overlap.
+_OVERLAP_PIXELS = 257
+# Source pixels around those of a block: neighbours, and what its edges bulge between the points that GDAL looks at.
+_MARGIN = 4
+_FAILURES = (RasterioError, CPLE_BaseError)
 
 
 @dataclass(frozen=True)
@@ -61,15 +70,8 @@ class Grid:
     width: int
 
     @classmethod
-    def of(cls, raster: Any) -> Self:
-        """The grid of a raster.
-
-        Args:
-            raster: anything with crs, transform, height and width.
-
-        Returns:
-            Its grid.
-        """
+    def of(cls, raster: "Raster | Grid") -> Self:
+        """Give the grid of a raster."""
         return cls(raster.crs, raster.transform, raster.height, raster.width)
 
     @property
@@ -80,13 +82,11 @@ class Grid:
     @property
     def pixel_size(self) -> tuple[float, float]:
         """(height, width) of a pixel in units of the CRS."""
-        return (
-            math.hypot(self.transform.b, self.transform.e),
-            math.hypot(self.transform.a, self.transform.d),
-        )
+        a, b, _, d, e, _ = self.transform[:6]
+        return (math.hypot(b, e), math.hypot(a, d))
 
-    def is_same_as(self, other: "Grid", tolerance: float = SAME_GRID_TOLERANCE) -> bool:
-        """Whether each pixel of another grid is the same place.
+    def is_same_as(self, other: "Raster | Grid", tolerance: float = SAME_GRID_TOLERANCE) -> bool:
+        """Whether each pixel of another grid, or of a raster's, is the same place.
 
         Args:
             other: another grid.
@@ -95,12 +95,12 @@ class Grid:
         Returns:
             True for one size, one CRS, and corners not farther apart than the tolerance.
         """
-        if self.size != other.size or self.crs != other.crs:
+        if (self.height, self.width) != (other.height, other.width) or self.crs != other.crs:
             return False
-        return largest_shift(self.transform, other.transform, self.size) <= tolerance
+        return largest_shift(self.transform, other.transform, (self.height, self.width)) <= tolerance
 
     def with_resolution(self, resolution: float) -> Self:
-        """The same area in pixels of another size.
+        """Cover the same area in pixels of another size.
 
         Args:
             resolution: side of a pixel in units of the CRS, above 0.
@@ -109,7 +109,7 @@ class Grid:
             A grid with the same upper left corner that covers the whole area.
 
         Raises:
-            ValueError: a side that is no positive number, larger than the area, more than 16 times finer than the
+            ValueError: a side that is not a positive number, larger than the area, more than 16 times finer than the
                 pixels are, or of more pixels a side than GeoTIFF holds.
         """
         if not (math.isfinite(resolution) and resolution > 0):
@@ -117,45 +117,50 @@ class Grid:
                 f"resolution: expected a side of a pixel above 0 in units of the CRS, found {resolution}."
             )
         down, right = (resolution / side for side in self.pixel_size)
-        # Beyond any sense the numbers of pixels themselves are out of range.
-        if min(down, right) * _FINEST < 1:
-            raise self._no_resolution(resolution)
-        a, b, c, d, e, f = self.transform[:6]
-        # A little of a pixel more is rounding, not another row.
-        height, width = (
-            math.ceil(self.height / down - SAME_GRID_TOLERANCE),
-            math.ceil(self.width / right - SAME_GRID_TOLERANCE),
-        )
+        height = width = 0
+        if min(down, right) * _FINEST >= 1:  # else the numbers of pixels themselves may be out of range
+            # A little of a pixel more is rounding, not another row.
+            height = math.ceil(self.height / down - SAME_GRID_TOLERANCE)
+            width = math.ceil(self.width / right - SAME_GRID_TOLERANCE)
         if min(height, width) < 1 or max(height, width) > _MOST_PIXELS:
-            raise self._no_resolution(resolution)
-        return type(self)(self.crs, Affine(a * right, b * down, c, d * right, e * down, f), height, width)
+            sides = " x ".join(f"{side:g}" for side in self.pixel_size)
+            raise ValueError(
+                f"resolution: expected pixels at most {_FINEST} times finer than {sides} units of the CRS, and 1 to "
+                f"{_MOST_PIXELS:,} rows and columns, found {resolution:g} for {self.height} x {self.width} pixels. "
+                "Give the side of a pixel in units of the CRS, such as metres or degrees."
+            )
+        return type(self)(self.crs, shift_transform(self.transform, 0, 0, (down, right)), height, width)
 
-    def _no_resolution(self, resolution: float) -> ValueError:
-        """The error for a resolution that makes no sense for the grid."""
-        sides = " x ".join(f"{side:g}" for side in self.pixel_size)
-        return ValueError(
-            f"resolution: expected pixels at most {_FINEST} times finer than {sides} units of the CRS, and 1 to "
-            f"{_MOST_PIXELS:,} rows and columns, found {resolution:g} for {self.height} x {self.width} pixels. "
-            "Give the side of a pixel in units of the CRS, such as metres or degrees."
-        )
+    def cut(self, window: Window, density: int = 1) -> Self:
+        """Give the grid of a window, in pixels of which `density` are side by side where one was."""
+        row, column, height, width = window
+        transform = shift_transform(self.transform, row, column, (1 / density, 1 / density))
+        return type(self)(self.crs, transform, height * density, width * density)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in coordinates of the CRS."""
+        rows, columns = [0, 0, self.height, self.height], [0, self.width] * 2
+        xs, ys = rasterio.transform.xy(self.transform, rows, columns, offset="ul")
+        return min(xs), min(ys), max(xs), max(ys)
 
     def describe(self) -> dict[str, Any]:
-        """The grid as JSON holds it."""
+        """Describe the grid as JSON holds it."""
         crs = None if self.crs is None else self.crs.to_wkt()
         return {"crs": crs, "transform": list(self.transform[:6]), "height": self.height, "width": self.width}
 
 
-class WarpedRaster(DerivedRaster):
+class WarpedRaster(Raster):
     """A raster read on another grid.
 
-    Imagery is interpolated bilinearly between the values that are there: what is no data (the nodata value, NaN,
-    infinity, a mask) and what lies outside has no weight. A pixel is there where the source pixel that its centre
-    lies in is there. Where target pixels are larger than source pixels, each is the mean of samples dense enough to
+    Imagery is interpolated bilinearly between the values that are there: what is nodata (the nodata value, NaN,
+    infinity, a mask) and what is outside has no weight. A pixel is there where the source pixel that its centre
+    is in is there. Where target pixels are larger than source pixels, each is the mean of samples dense enough to
     meet every source pixel, and is there where half of them are. With `"nearest"`, values are those of the source
-    pixel that the centre lies in. Masks follow the same rules as values.
+    pixel that the centre is in. Masks follow the same rules as values.
 
-    A window reads as the same part of the whole does, to the last bit, and pixels that coincide with source pixels
-    keep their values.
+    A window reads as the same part of the whole does, to the last bit. A grid that is shifted by whole pixels is read
+    without resampling.
 
     Args:
         raster: the source.
@@ -171,7 +176,7 @@ class WarpedRaster(DerivedRaster):
 
     def __init__(
         self,
-        raster: Any,
+        raster: Raster,
         grid: Grid,
         resampling: Resampling = "bilinear",
         nodata_values: Sequence[float] = (),
@@ -179,164 +184,185 @@ class WarpedRaster(DerivedRaster):
     ) -> None:
         if resampling not in ("bilinear", "nearest"):
             raise ValueError(f"resampling: expected 'bilinear' or 'nearest', found {resampling!r}.")
-        place = {"size": grid.size, "crs": grid.crs, "transform": grid.transform}
-        super().__init__(**{**header_of(raster), **place})
-        self._source, self._grid, self._resampling = raster, grid, resampling
+        self._source, self._place, self._grid, self._resampling = raster, Grid.of(raster), grid, resampling
+        _check_grids(grid, self._place, raster.name)
         self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
-        self._fill = _fill_value(np.dtype(raster.dtype), self._missing) if fill is None else fill
-        self._map = _pixel_map(grid, raster)
-        self._density = sample_density(self._map.ratio) if resampling == "bilinear" else 1
+        dtype = np.dtype(raster.dtype)
+        if fill is None:  # a value that is known to mean nodata, where the pixels can hold one
+            fits = [value for value in self._missing if dtype.kind == "f" or _is_among(dtype, value)]
+            fill = fits[0] if fits else math.nan if dtype.kind == "f" else 0
+        self._fill = fill
+        self._shift, ratio = _find_shift(grid, self._place), _find_ratio(grid, self._place)
+        dense = resampling == "bilinear" and ratio > _DENSE_SAMPLING_RATIO
+        self._density = min(_MAX_SAMPLES, math.ceil(ratio - _WHOLE)) if dense else 1
+        self._side = max(8, math.ceil(_BLOCK / max(1.0, ratio)))  # what is read for a block does not grow with it
+        blocks = (self._side, self._side) if self._shift is None else raster.block_shape
+        place = {"size": grid.size, "crs": grid.crs, "transform": grid.transform, "block_shape": blocks}
+        super().__init__(**{**take_header(raster), **place})
+        self.excludes = raster.excludes
 
     @property
-    def sources(self) -> tuple[Any, ...]:
+    def sources(self) -> tuple[Raster, ...]:
         """The raster on its own grid."""
         return (self._source,)
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Grid, resampling and values that are missing."""
         missing = [repr(value) for value in self._missing]
         return {"grid": self._grid.describe(), "resampling": self._resampling, "nodata_values": missing}
 
     def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
         values = np.full((len(bands), *window[2:]), self._fill, dtype=self.dtype)
-        for part, rows, columns in _parts(window):
-            self._read_part(values[:, rows, columns], bands, part)
+
+        def read(place: Window) -> tuple[np.ndarray, np.ndarray | None]:
+            """Read the source, and where it has no data, bool (bands, height, width)."""
+            source = self._source.read(bands, place)
+            if self._resampling == "nearest" or self._shift is not None:
+                return source, None
+            missing = equals_nodata(source, self._missing)
+            if source.dtype.kind == "f":
+                infinite = np.isinf(source)
+                missing = infinite if missing is None else missing | infinite
+            mask = self._source.select(bands, place).read_nodata_mask()
+            if mask is not None:
+                missing = np.broadcast_to(mask, source.shape) if missing is None else missing | mask
+            return source, missing
+
+        self._warp(values, window, read, self._resample)
         return values
 
-    def _read_part(self, target: np.ndarray, bands: tuple[int, ...], window: Window) -> None:
-        """Writes what lies in the source into `target` (bands, height, width)."""
-        rows, columns = positions_of(self._map, window)
-        within = inside(rows, columns, self._source.shape[-2:])
-        place = self._needed(rows, columns, within)
-        if place is None:
-            return
-        values = self._source.read(bands, place)
-        if self._resampling == "nearest":
-            np.copyto(target, take_nearest(values, rows, columns, place), where=within)
-            return
-        present = self._find_present(values, bands, place)
-        if present is not None:
-            values = np.where(present, values, np.zeros((), values.dtype))
-        for lines, chunk in _chunks(window):
-            self._interpolate(target[:, lines], values, present, chunk, place, within[lines])
-
-    def _needed(self, rows: np.ndarray, columns: np.ndarray, within: np.ndarray) -> Window | None:
-        margin = 0 if self._resampling == "nearest" else 1 + math.ceil(self._map.ratio if self._density > 1 else 0)
-        return needed_window(rows, columns, within, self._source.shape[-2:], margin)
-
-    def _find_present(self, values: np.ndarray, bands: tuple[int, ...], place: Window) -> np.ndarray | None:
-        """Where single values of the source are there, bool (bands, height, width); None where all are."""
-        missing = equals_nodata(values, self._missing)
-        if values.dtype.kind == "f":
-            infinite = np.isinf(values)
-            missing = infinite if missing is None else missing | infinite
-        mask = self._source.select(bands, place).read_nodata_mask()
-        if mask is not None and mask.any():
-            missing = np.broadcast_to(mask, values.shape) if missing is None else missing | mask
-        return None if missing is None or not missing.any() else ~missing
-
-    def _interpolate(
-        self,
-        target: np.ndarray,
-        values: np.ndarray,
-        present: np.ndarray | None,
-        chunk: Window,
-        place: Window,
-        within: np.ndarray,
-    ) -> None:
-        samples = self._samples(chunk)
-        centres = samples[0] if self._density == 1 else positions_of(self._map, chunk)
-        interpolator = Interpolator(samples, place, _precision(values))
-        for band, source in enumerate(values):
-            nearest = _Nearest(source, centres, place)
-            own = None if present is None or interpolator.meets_only(present[band]) else present[band]
-            means, there = _means(interpolator, source, own, nearest, self._density)
-            means = self._round(means, nearest)
-            np.copyto(target[band], means, where=within if there is None else within & there)
-
-    def _samples(self, chunk: Window) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Positions that the pixels of a chunk are means of."""
-        offsets = (np.arange(self._density) + 0.5) / self._density
-        return [positions_of(self._map, chunk, down, right) for down in offsets for right in offsets]
-
-    def _round(self, means: np.ndarray, nearest: "_Nearest") -> np.ndarray:
-        """Brings means to the raster's type; one that happens to be a nodata value gives way to a value nearby."""
-        dtype = np.dtype(self.dtype)
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            means = np.clip(np.rint(means), limits.min, limits.max)
-        means = means.astype(dtype, copy=False)
-        clash = equals_nodata(means, self._missing)
-        if clash is not None and clash.any():
-            means = np.where(clash, nearest.take(), means)
-        return means
-
     def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
-        def read(place: Window) -> np.ndarray | None:
-            return self._source.select(bands, place).read_nodata_mask()
+        source, mask = self._source.select(bands), np.ones((1, *window[2:]), dtype=bool)
 
-        return self._read_flags(window, read, outside=True)
+        def read(place: Window) -> tuple[np.ndarray, None]:
+            own = source.read_nodata_mask(place)
+            return (np.zeros((1, *place[2:]), dtype=bool) if own is None else own[None]), None
+
+        def resample(own: np.ndarray, _: None, place: Grid, block: Grid) -> np.ndarray:
+            """Find where less than half of a pixel is in the source and there."""
+            return self._count_samples(~own, place, block) * 2 < self._density**2
+
+        self._warp(mask, window, read, resample)
+        return mask[0]
 
     def _read_excluded(self, window: Window) -> np.ndarray | None:
-        return self._read_flags(window, self._source.read_excluded, outside=False)
+        flags = np.zeros((1, *window[2:]), dtype=bool)
 
-    def _read_flags(self, window: Window, read: _ReadFlags, outside: bool) -> np.ndarray:
-        """Brings flags of the source to the grid; `outside` is what pixels beside the source get."""
-        flags = np.full(window[2:], outside)
-        for part, rows, columns in _parts(window):
-            self._read_flags_part(flags[rows, columns], read, part, outside)
-        return flags
+        def read(place: Window) -> tuple[np.ndarray, None]:
+            own = self._source.read_excluded(place)
+            return (np.zeros((1, *place[2:]), dtype=bool) if own is None else own[None]), None
 
-    def _read_flags_part(self, target: np.ndarray, read: _ReadFlags, window: Window, outside: bool) -> None:
-        rows, columns = positions_of(self._map, window)
-        within = inside(rows, columns, self._source.shape[-2:])
-        target[...] = ~within if outside else False
-        place = self._needed(rows, columns, within)
-        own = None if place is None else read(place)
-        if own is None or not own.any():
+        def resample(own: np.ndarray, _: None, place: Grid, block: Grid) -> np.ndarray:
+            """Find where more than half of a pixel is excluded."""
+            return self._count_samples(own, place, block) * 2 > self._density**2
+
+        self._warp(flags, window, read, resample)
+        return flags[0]
+
+    def _warp(
+        self,
+        target: np.ndarray,
+        window: Window,
+        read: Callable[[Window], tuple[np.ndarray, np.ndarray | None]],
+        resample: Callable[..., np.ndarray],
+    ) -> None:
+        """Write a window into `target` (n, height, width), block by block; what is outside the source stays."""
+        row, column, height, width = window
+        if self._shift is not None:
+            top, left = row + self._shift[0], column + self._shift[1]
+            place = _intersect((top, left, height, width), (0, 0, *self._place.size))
+            if place is not None:
+                target[_index(place, (top, left))] = read(place)[0]
             return
-        if self._density == 1:
-            target |= take_nearest(own, rows, columns, place) & within
-            return
-        for lines, chunk in _chunks(window):
-            interpolator = Interpolator(self._samples(chunk), place, _precision(own))
-            # Beside the source nothing has weight: no data there, but nothing that is flagged either.
-            target[lines] |= interpolator.sums(~own) < _ENOUGH if outside else interpolator.sums(own) > 1 - _ENOUGH
+        side, whole = self._side, (0, 0, *self._grid.size)
+        for top in range(row // side * side, row + height, side):
+            for left in range(column // side * side, column + width, side * _BLOCKS_PER_READ):
+                # One read for blocks side by side, of which each gets its own part: the same whoever is beside it.
+                lefts = range(left, min(left + side * _BLOCKS_PER_READ, column + width), side)
+                blocks = [_intersect((top, start, side, side), whole) for start in lefts]
+                places = [_find_window(self._grid.cut(block), self._place) for block in blocks]
+                found = [(block, place) for block, place in zip(blocks, places, strict=True) if place is not None]
+                if not found:
+                    continue
+                origin = [min(place[axis] for _, place in found) for axis in (0, 1)]
+                end = [max(place[axis] + place[axis + 2] for _, place in found) for axis in (0, 1)]
+                source, missing = read((*origin, end[0] - origin[0], end[1] - origin[1]))
+                for block, place in found:
+                    part, cut = _index(place, origin), (self._place.cut(place), self._grid.cut(block))
+                    pixels = resample(source[part], None if missing is None else missing[part], *cut)
+                    wanted = _intersect(block, window)
+                    target[_index(wanted, window)] = pixels[_index(wanted, block)]
 
+    def _resample(self, source: np.ndarray, missing: np.ndarray | None, place: Grid, block: Grid) -> np.ndarray:
+        """Give the values (bands, height, width) of a block."""
+        count, height, width, density = len(source), block.height, block.width, self._density
+        if self._resampling == "nearest":
+            pixels = np.full((count, height, width), self._fill, dtype=source.dtype)
+            _reproject(source, place, pixels, block, Kernel.nearest)
+            return pixels
+        # Single precision where it holds every value exactly.
+        is_small = source.dtype.itemsize <= 2 or source.dtype == np.float32
+        numbers, block = (
+            source.astype(np.float32 if is_small else np.float64),
+            block.cut((0, 0, height, width), density),
+        )
+        holes = np.zeros(count, dtype=bool) if missing is None else missing.any(axis=(1, 2))
+        if missing is not None:
+            numbers[missing] = 0
+        means = np.full((count, *block.size), np.nan, dtype=numbers.dtype)
+        _reproject(numbers, place, means, block, Kernel.bilinear)
+        if missing is not None and holes.any():
+            present = (~missing[holes]).astype(numbers.dtype)
+            if (present == present[:1]).all():  # mostly the bands lack the same pixels
+                present = present[:1]
+            weights = np.zeros((len(present), *block.size), dtype=numbers.dtype)
+            _reproject(present, place, weights, block, Kernel.bilinear)
+            there = np.zeros(weights.shape, dtype=np.uint8)  # where the pixel around the centre is
+            _reproject(present.astype(np.uint8), place, there, block, Kernel.nearest)
+            means[holes] = np.where(there, means[holes] / np.maximum(weights, np.finfo(weights.dtype).tiny), np.nan)
+        if density > 1:
+            samples = means.reshape(count, height, density, width, density)
+            counts = (~np.isnan(samples)).sum(axis=(2, 4))
+            sums = np.nansum(samples, axis=(2, 4), dtype=np.float64)
+            means = np.where(2 * counts >= density**2, sums / np.maximum(counts, 1), np.nan)
+        return self._to_pixels(means)
 
-@dataclass(frozen=True, eq=False)
-class _Nearest:
-    """The values that centres of pixels lie in, taken only where needed."""
+    def _to_pixels(self, means: np.ndarray) -> np.ndarray:
+        """Bring means to the raster's type; one that happens to be a nodata value gives way to the next number."""
+        dtype, absent = np.dtype(self.dtype), np.isnan(means)
+        limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+        if limits is not None:
+            means = np.clip(np.rint(np.where(absent, 0, means)), limits.min, limits.max)
+        pixels = means.astype(dtype)
+        for _ in self._missing:  # the next number may be another nodata value
+            clash = equals_nodata(pixels, self._missing)
+            if clash is None:
+                break
+            if limits is None:
+                following = np.nextafter(pixels, dtype.type(np.inf))
+            else:
+                following = np.where(pixels == limits.max, pixels - dtype.type(1), pixels + dtype.type(1))
+            pixels = np.where(clash, following, pixels)
+        pixels[absent] = self._fill
+        return pixels
 
-    values: np.ndarray
-    positions: tuple[np.ndarray, np.ndarray]
-    window: Window
-
-    def take(self, values: np.ndarray | None = None) -> np.ndarray:
-        return take_nearest(self.values if values is None else values, *self.positions, self.window)
-
-
-def _means(
-    interpolator: Interpolator, source: np.ndarray, present: np.ndarray | None, nearest: _Nearest, density: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means of what is there, missing values being 0, and where enough is there; None where everything is."""
-    if present is None:
-        return interpolator.sums(source), None
-    sums = interpolator.sums(source)
-    weights = interpolator.sums(present)
-    there = nearest.take(present) if density == 1 else weights >= _ENOUGH
-    return divide_by_weights(sums, weights), there
+    def _count_samples(self, flags: np.ndarray, place: Grid, block: Grid) -> np.ndarray:
+        """Count the samples of each pixel (1, height, width) that are in the source and have a flag."""
+        density, (height, width) = self._density, block.size
+        samples = np.zeros((1, height * density, width * density), dtype=np.uint8)
+        _reproject(flags.astype(np.uint8), place, samples, block.cut((0, 0, height, width), density), Kernel.nearest)
+        return samples.reshape(1, height, density, width, density).sum(axis=(2, 4), dtype=np.int64)
 
 
 def warp_to(
-    raster: Any,
+    raster: Raster,
     grid: Grid,
     resampling: Resampling = "bilinear",
     nodata_values: Sequence[float] = (),
     fill: float | None = None,
-) -> Any:
-    """Brings a raster to a grid.
+) -> Raster:
+    """Bring a raster to a grid.
 
     Args:
         raster: the raster.
@@ -351,92 +377,161 @@ def warp_to(
     Raises:
         ValueError: as `WarpedRaster`, or the two do not overlap.
     """
-    if grid.is_same_as(Grid.of(raster)):
+    if grid.is_same_as(raster):
         return raster
+    own = Grid.of(raster)
     if overlap(grid, raster) == 0:
+        places = []
+        for one in (grid, own):
+            left, bottom, right, top = one.bounds
+            crs = "no CRS" if one.crs is None else one.crs.to_string()
+            places.append(f"x {left:.6g} to {right:.6g}, y {bottom:.6g} to {top:.6g} of {crs}")
         raise ValueError(
-            f"{raster.name}: expected a frame that overlaps the grid of the scene ({_place_of(grid)}), found one that "
-            f"lies elsewhere ({_place_of(Grid.of(raster))}). Give frames of one place."
+            f"{raster.name}: expected a frame that overlaps the grid of the scene ({places[0]}), found one that is "
+            f"elsewhere ({places[1]}). Give frames of one place."
         )
     return WarpedRaster(raster, grid, resampling, nodata_values, fill)
 
 
-def overlap(grid: Grid, raster: Any) -> float:
-    """How much of a grid a raster covers, mask and nodata left aside.
-
-    Args:
-        grid: the grid.
-        raster: the raster.
+def overlap(grid: Grid, raster: Raster) -> float:
+    """Measure how much of a grid a raster covers, mask and nodata left aside.
 
     Returns:
-        About the share of the grid's pixels, 0 to 1; 0 only where the two do not touch.
+        About the fraction of the grid's pixels, 0 to 1; 0 only where the two do not touch.
     """
-    share = _share_inside(_pixel_map(grid, raster), grid.size, raster.shape[-2:])
-    if share > 0:
-        return share
-    # A raster much smaller than the grid may lie between the points.
     own = Grid.of(raster)
-    back = _share_inside(_pixel_map(own, grid), own.size, grid.size)
-    return back * min(1.0, math.prod(own.size) / math.prod(grid.size))
+    _check_grids(grid, own, raster.name)
+    # Both as small pictures; GDAL draws the one into the other.
+    (picture, place), (seen_from, back) = _draw(grid), _draw(own)
+    _reproject(np.ones_like(seen_from), back, picture, place, Kernel.nearest)
+    if picture.any():
+        return float(picture.mean())
+    # A raster much smaller than the grid may be between the points.
+    _reproject(np.ones_like(picture), place, seen_from, back, Kernel.nearest)
+    return float(seen_from.mean()) * min(1.0, math.prod(own.size) / math.prod(grid.size))
 
 
-def _share_inside(pixel_map: PixelMap, size: tuple[int, int], source_size: tuple[int, int]) -> float:
-    y, x = (np.linspace(0.5, length - 0.5, min(length, _OVERLAP_POINTS)) for length in size)
-    return float(inside(*pixel_map.at(y, x), source_size).mean())
+def _draw(grid: Grid) -> tuple[np.ndarray, Grid]:
+    """Make an empty picture (1, height, width) of a grid, and the grid of its larger pixels."""
+    height, width = min(grid.height, _OVERLAP_PIXELS), min(grid.width, _OVERLAP_PIXELS)
+    transform = shift_transform(grid.transform, 0, 0, (grid.height / height, grid.width / width))
+    return np.zeros((1, height, width), dtype=np.uint8), Grid(grid.crs, transform, height, width)
 
 
-def _pixel_map(grid: Any, raster: Any) -> PixelMap:
-    if (grid.crs is None) != (raster.crs is None):
-        name = getattr(raster, "name", "the grid")
+def _reproject(source: np.ndarray, place: Grid, target: np.ndarray, grid: Grid, kernel: Kernel) -> None:
+    """Let GDAL write pixels of one grid into another; those outside the source stay as they are."""
+    crs = (place.crs, grid.crs)
+    if place.crs == grid.crs:  # nothing to convert; GDAL wants some CRS all the same
+        crs = (CRS.from_epsg(3857),) * 2
+    with rasterio.Env(session=DummySession()):
+        reproject(
+            source,
+            target,
+            src_transform=place.transform,
+            src_crs=crs[0],
+            dst_transform=grid.transform,
+            dst_crs=crs[1],
+            resampling=kernel,
+            init_dest_nodata=False,
+            XSCALE=1,  # interpolate, without the blur for coarser grids that GDAL measures for each call
+            YSCALE=1,
+        )
+
+
+def _check_grids(grid: Grid, own: Grid, name: str) -> None:
+    """Refuse grids of which one has no CRS, transforms without an inverse, and CRSs that have nothing in common."""
+    if (grid.crs is None) != (own.crs is None):
         raise ValueError(
-            f"{name}: expected frames with a CRS each, or without any, found {raster.crs} beside {grid.crs}. Write "
+            f"{name}: expected frames with a CRS each, or without any, found {own.crs} beside {grid.crs}. Write "
             "the CRS into the file, e.g. `gdal_edit.py -a_srs`."
         )
-    return map_pixels(grid.crs, grid.transform, (grid.height, grid.width), raster.crs, raster.transform)
+    for transform in (grid.transform, own.transform):
+        if transform.a * transform.e == transform.b * transform.d:
+            raise ValueError(
+                f"{name}: expected a transform from pixels to places, found {tuple(transform[:6])}. Repair the file."
+            )
+    if grid.crs != own.crs:
+        nothing = np.zeros((1, 1, 1), dtype=np.uint8)
+        try:
+            _reproject(nothing, own, nothing.copy(), grid, Kernel.nearest)
+        except _FAILURES as error:
+            raise ValueError(
+                f"{name}: expected CRSs that can be converted into each other, found {grid.crs} and {own.crs} "
+                f"({error}). Warp the file with gdalwarp first."
+            ) from error
 
 
-def _parts(window: Window) -> Iterator[tuple[Window, slice, slice]]:
-    """Parts of a window side by side, each with its rows and columns inside the window."""
-    row, column, height, width = window
-    for left in range(0, width, _PART_WIDTH):
-        across = min(_PART_WIDTH, width - left)
-        yield (row, column + left, height, across), slice(0, height), slice(left, left + across)
+def _locate(points: Sequence[tuple[float, float]], grid: Grid, other: Grid) -> np.ndarray:
+    """Find where (row, column) of one grid are in another, (n, 2)."""
+    xs, ys = rasterio.transform.xy(grid.transform, *zip(*points, strict=True), offset="ul")
+    if grid.crs != other.crs:
+        xs, ys = transform_points(grid.crs, other.crs, xs, ys)[:2]
+    return np.stack(rasterio.transform.rowcol(other.transform, xs, ys, op=np.asarray), axis=-1)
 
 
-def _chunks(window: Window) -> Iterator[tuple[slice, Window]]:
-    """Rows of a window that are worked on at once: their place in the window, and the window that they are."""
-    row, column, height, width = window
-    step = max(1, _CHUNK_PIXELS // width)
-    for top in range(0, height, step):
-        lines = slice(top, min(top + step, height))
-        yield lines, (row + top, column, lines.stop - top, width)
+def _find_shift(grid: Grid, source: Grid) -> tuple[int, int] | None:
+    """Find by how many rows and columns a grid begins after a source of the same pixels; None for other pixels."""
+    if grid.crs != source.crs:
+        return None
+    corners = [(0, 0), (0, grid.width), (grid.height, grid.width)]
+    shifts = _locate(corners, grid, source) - corners
+    whole = np.rint(shifts[0])
+    return (int(whole[0]), int(whole[1])) if np.abs(shifts - whole).max() < _WHOLE else None
 
 
-def _precision(values: np.ndarray) -> np.dtype:
-    """Of weights and sums: single where it holds every value exactly."""
-    small = values.dtype.itemsize <= 2 or values.dtype == np.float32
-    return np.dtype(np.float32 if small else np.float64)
+def _find_ratio(grid: Grid, source: Grid) -> float:
+    """Find the side of a pixel of a grid in pixels of a source: the median over what they have in common."""
+    top, left, height, width = _find_window(source, grid) or (0, 0, 1, 1)
+    ratios = []
+    for down, right in itertools.product((0.1, 0.3, 0.5, 0.7, 0.9), repeat=2):
+        row, column = top + down * height, left + right * width
+        try:
+            place, below, beside = _locate([(row, column), (row + 1, column), (row, column + 1)], grid, source)
+        except _FAILURES:  # there is nothing of the source
+            continue
+        ratios.append(max(math.dist(place, below), math.dist(place, beside)))
+    return statistics.median(ratios or [1.0])
 
 
-def _fill_value(dtype: np.dtype, missing: Sequence[float]) -> float:
-    """What stands for no data: a value that is known to mean it, where there is one."""
-    for value in missing:
-        if dtype.kind == "f" or (value.is_integer() and _fits(dtype, value)):
-            return value
-    return math.nan if dtype.kind == "f" else 0
+def _find_window(grid: Grid, source: Grid) -> Window | None:
+    """Find the pixels of a source that a grid may need, with a margin; None where there are none."""
+    left, bottom, right, top = grid.bounds
+    if grid.crs != source.crs:
+        try:
+            left, bottom, right, top = transform_bounds(grid.crs, source.crs, left, bottom, right, top)
+        except _FAILURES:  # no point of the grid has a place in the source's CRS
+            return None
+        west, south, east, north = source.bounds
+        if source.crs.is_geographic and left > right:  # across the antimeridian
+            left, right = min(west, left - 360), max(east, right + 360)
+        elif source.crs.is_geographic:
+            turns = 360 * round((west + east - left - right) / 720)
+            left, right = left + turns, right + turns
+        # Numbers far beyond the source are as good as its edges, and may be infinite.
+        left, right = max(left, 2 * west - east), min(right, 2 * east - west)
+        bottom, top = max(bottom, 2 * south - north), min(top, 2 * north - south)
+        if not (left <= right and bottom <= top):
+            return None
+    rows, columns = rasterio.transform.rowcol(
+        source.transform, [left, left, right, right], [bottom, top, bottom, top], op=np.asarray
+    )
+    first, start = math.floor(min(rows)) - _MARGIN, math.floor(min(columns)) - _MARGIN
+    end, stop = math.ceil(max(rows)) + _MARGIN, math.ceil(max(columns)) + _MARGIN
+    return _intersect((first, start, end - first, stop - start), (0, 0, *source.size))
 
 
-def _fits(dtype: np.dtype, value: float) -> bool:
+def _intersect(window: Window, other: Window) -> Window | None:
+    top, left = max(window[0], other[0]), max(window[1], other[1])
+    bottom, right = min(window[0] + window[2], other[0] + other[2]), min(window[1] + window[3], other[1] + other[3])
+    return (top, left, bottom - top, right - left) if bottom > top and right > left else None
+
+
+def _index(window: Window, origin: Sequence[int]) -> tuple[slice, slice, slice]:
+    """Index a window in an array (n, height, width) whose first pixel is at `origin`."""
+    top, left = window[0] - origin[0], window[1] - origin[1]
+    return slice(None), slice(top, top + window[2]), slice(left, left + window[3])
+
+
+def _is_among(dtype: np.dtype, value: float) -> bool:
     limits = np.iinfo(dtype)
-    return limits.min <= value <= limits.max
-
-
-def _place_of(grid: Grid) -> str:
-    a, b, c, d, e, f = grid.transform[:6]
-    xs = [c, c + a * grid.width + b * grid.height]
-    ys = [f, f + d * grid.width + e * grid.height]
-    crs = "no CRS" if grid.crs is None else grid.crs.to_string()
-    return f"x {min(xs):.6g} to {max(xs):.6g}, y {min(ys):.6g} to {max(ys):.6g} of {crs}"
-
-
-__all__ = ["SAME_GRID_TOLERANCE", "Grid", "Resampling", "WarpedRaster", "overlap", "warp_to"]
+    return value.is_integer() and limits.min <= value <= limits.max

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.session import DummySession
 
-
-__all__ = ["write_geotiff"]
 
 # Arrays without georeference are ordinary input of the writer.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.rasters\.write_geotiff$")
@@ -26,18 +25,18 @@ def write_geotiff(
     path: str | os.PathLike,
     array: np.ndarray,
     *,
-    crs: Any,
+    crs: CRS | str | dict[str, Any] | None,
     transform: Affine,
     nodata: float | None = None,
     descriptions: Sequence[str | None] | None = None,
     **creation: Any,
 ) -> None:
-    """Writes an array as a GeoTIFF; the file appears under its name only when it is complete.
+    """Write an array as a GeoTIFF; the file appears under its name only when it is complete.
 
     Args:
         path (`str` or `os.PathLike`): the file to write; an existing one is replaced.
         array (`np.ndarray` of shape `(bands, height, width)` or `(height, width)`): pixels.
-        crs (`Any`): anything that rasterio takes for a CRS, or None.
+        crs (`rasterio.crs.CRS`, `str` or `dict`, *optional*): anything that rasterio takes for a CRS, or None.
         transform (`affine.Affine`): from (column, row) to coordinates of the CRS.
         nodata (`float`, *optional*): the nodata tag.
         descriptions (`Sequence[str | None]`, *optional*): a name for each band.
@@ -52,26 +51,22 @@ def write_geotiff(
         raise ValueError(
             f"{path}: expected an array (bands, height, width) or (height, width), found {np.shape(array)}."
         )
-    if descriptions is not None and len(descriptions) != len(pixels):
-        raise ValueError(f"{path}: expected {len(pixels)} band descriptions, found {len(descriptions)}.")
+    count, height, width = pixels.shape
+    if descriptions is not None and len(descriptions) != count:
+        raise ValueError(f"{path}: expected {count} band descriptions, found {len(descriptions)}.")
+    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    profile = {**size, "crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", **creation}
     target = Path(path).absolute()
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    profile = {"crs": crs, "transform": transform, "nodata": nodata, "compress": "deflate", **creation}
-    try:
-        temporary.write_bytes(_encode(pixels, profile, descriptions))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _encode(pixels: np.ndarray, profile: dict, descriptions: Sequence[str | None] | None) -> bytes:
-    """Makes the file in memory: GDAL does not report a disk that fills up as it closes a file, Python does."""
-    count, height, width = pixels.shape
-    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
+    # Made in memory: GDAL does not report a disk that fills up as it closes a file, Python does.
     with rasterio.Env(session=DummySession()), MemoryFile() as memory:
-        with DatasetWriter(memory.name, "w", driver="GTiff", **size, **profile) as dataset:
+        with DatasetWriter(memory.name, "w", driver="GTiff", **profile) as dataset:
             dataset.write(pixels)
             for index, description in enumerate(descriptions or (), start=1):
                 if description is not None:
                     dataset.set_band_description(index, description)
-        return bytes(memory.getbuffer())
+        try:
+            temporary.write_bytes(memory.getbuffer())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -163,8 +163,8 @@ def predict_scene(
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
         "options": {**content, "batch_size": windows.batch_size},
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
-        "seconds": {},
         **(notes or {}),
+        "seconds": {},
     }
     for record, _ in outputs.values():
         if record.check is not None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import rasterio
@@ -28,16 +28,13 @@ from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProce
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
 from prithvi_hf.outputs.quicklook import thumbnail_step
-from prithvi_hf.rasters.derived import ArrayRaster, DerivedRaster
-from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffRaster
-from prithvi_hf.rasters.selection import Window
+from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffDecodeError, GeoTiffError, Raster, Window
 from prithvi_hf.scenes.scene import Scene, scene_coordinates
 from prithvi_hf.scenes.tiles import TilePlan
 
 
 logger = logging.get_logger(__name__)
 
-FrameRaster: TypeAlias = GeoTiffRaster | DerivedRaster
 BadWindow: TypeAlias = tuple[str, Window]
 """Name of a file, and (row, column, height, width) in the scene, of pixels that could not be read."""
 _T = TypeVar("_T")
@@ -66,7 +63,7 @@ class SceneRows:
 
     def __init__(
         self,
-        frames: Sequence[FrameRaster],
+        frames: Sequence[Raster],
         image_processor: PrithviImageProcessor,
         window_height: int,
         on_read_error: str,
@@ -125,7 +122,7 @@ class FrameRows:
     """
 
     def __init__(
-        self, frame: FrameRaster, image_processor: PrithviImageProcessor, window_height: int, on_read_error: str
+        self, frame: Raster, image_processor: PrithviImageProcessor, window_height: int, on_read_error: str
     ) -> None:
         used = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
         # A stack of dates has no names: each band is there several times.
@@ -177,8 +174,7 @@ class FrameRows:
             try:
                 part, bad = self.frame.select(window=window), []
                 values, mask = part.read(), part.read_nodata_mask()
-                if isinstance(part, DerivedRaster):
-                    excluded = part.read_excluded()
+                excluded = part.read_excluded()
             except GeoTiffError as error:
                 place = f"rows {row} to {row + height - 1}, columns {column} to {column + width - 1}"
                 raise type(error)(f"{error} The pixels that were read: {place}.") from error
@@ -248,7 +244,7 @@ def aligned_ranges(start: int, stop: int, step: int, offset: int) -> Iterator[tu
 
 
 def read_blocks_or_nodata(
-    frame: FrameRaster, window: Window
+    frame: Raster, window: Window
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, list[BadWindow]]:
     """Read a window of a frame; blocks that cannot be decoded become no data.
 
@@ -262,7 +258,7 @@ def read_blocks_or_nodata(
     Returns:
         The values (bands, height, width); bool (height, width) where there is no data by the frame's own mask and in
         damaged blocks, None for nowhere; bool (height, width) where the map excludes pixels, see
-        `DerivedRaster.read_excluded`, or it cannot be told, None for nowhere; and the damaged parts of the window:
+        `Raster.read_excluded`, or it cannot be told, None for nowhere; and the damaged parts of the window:
         the file that cannot be read there, and the part in pixels of the frame.
 
     Raises:
@@ -285,8 +281,8 @@ def read_blocks_or_nodata(
             continue
         values[(slice(None), *place)] = found[0]
         mask[place] = False if found[1] is None else found[1]
-    if isinstance(frame, DerivedRaster) and frame.excludes:
-        parts = _read_by_halves(frame, window, lambda part: cast(DerivedRaster, part).read_excluded())
+    if frame.excludes:
+        parts = _read_by_halves(frame, window, lambda part: part.read_excluded())
         for (top, left, rows, columns), flags, file in parts:
             place = np.s_[top - row : top - row + rows, left - column : left - column + columns]
             excluded[place] = bool(file) if flags is None else flags
@@ -294,7 +290,7 @@ def read_blocks_or_nodata(
 
 
 def _read_by_halves(
-    frame: FrameRaster, window: Window, read: Callable[[FrameRaster], _T]
+    frame: Raster, window: Window, read: Callable[[Raster], _T]
 ) -> Iterator[tuple[Window, _T | None, str]]:
     """Read a window by halves where it is damaged, down to single blocks; of a bad one None and the file's name."""
     try:

@@ -16,20 +16,17 @@ import re
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from prithvi_hf.rasters.granules import SUFFIXES, group_granules, parse_band_file
-from prithvi_hf.rasters.hls import parse_hls_name
+from prithvi_hf.rasters.granules import SUFFIXES, group_granules, list_geotiffs, parse_layer, parse_name
 
 
 MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
 _LONGEST_NAME = 120  # bytes; outputs add a suffix, and file systems end at 255
-_REMOTE_SCHEMES = ("http", "https")
-_GLOB = re.compile(r"[*?\[]")
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
 _NO_DATA_ROLES = {"thumbnail", "overview", "visual", "metadata", "date"}
 
@@ -42,8 +39,8 @@ class SceneEntry:
 
     Attributes:
         name: Plain file name without suffix, unlike every other of the list; its outputs begin with it.
-        frames: What `open_scene` takes, in time order: a path a frame, or the paths of its band files.
-        origin: Where in the list it stands, for messages.
+        frames: What `open_scene` takes, in time order: a path per frame, or the paths of its band files.
+        origin: Where in the list it is, for messages.
         dates: When each frame was acquired, as ISO text, where the list says so.
         problem: Why it cannot be mapped, where the list alone shows that; None for no problem.
     """
@@ -60,23 +57,12 @@ class SceneEntry:
         return tuple(path for frame in self.frames for path in ([frame] if isinstance(frame, str) else frame))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A scene before its name is made unlike the others.
-
-    Attributes:
-        given_name: The name that the list gives, None for none.
-    """
-
-    given_name: str | None
-    frames: tuple[Frame, ...]
-    origin: str
-    dates: tuple[str, ...] | None = None
-    problem: str | None = None
+# A scene whose name is "" is called after its first file in the end.
+_UNNAMED = ""
 
 
 @dataclass(frozen=True)
-class _Granule:
+class _Date:
     """One date of one place.
 
     Attributes:
@@ -103,12 +89,12 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
 
     | source | scenes |
     |---|---|
-    | folder | its HLS or Sentinel-2 granules (one file a band, at any depth), else each GeoTIFF |
+    | folder | its HLS or Sentinel-2 granules (one file per band, at any depth), else each GeoTIFF |
     | glob, with `*`, `?` or `[` | each match: a GeoTIFF, or a granule's folder |
-    | `.csv`, `.tsv` | one a row; frames in the columns whose names begin with `frame`, optionally `name` |
-    | `.jsonl`, `.ndjson` | one a line: `{"frames": ["june.tif", ...], "name": "a"}`; a list for a path: band files |
+    | `.csv`, `.tsv` | one per row; frames in the columns whose names begin with `frame`, optionally `name` |
+    | `.jsonl`, `.ndjson` | one per line: `{"frames": ["june.tif", ...], "name": "a"}`; a list for a path: band files |
     | `.json`, `.geojson` | the items of a STAC item collection |
-    | any other file | one a line, frames separated by blanks, quoted where they hold some; `#` begins a comment |
+    | any other file | one per line, frames separated by blanks, quoted where they hold some; `#` begins a comment |
 
     Paths are relative to the folder of the list. Of a model of one frame every granule and every item is a scene; of
     more frames all dates of a tile, in time order, are one.
@@ -120,41 +106,35 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
 
     Returns:
         The scenes, in the order of the list (folders and globs: by name). What is wrong with single ones, such as an
-        address that is not allowed, a file of an impossible date or a granule that lies there twice, is their
+        address that is not allowed, a file of an impossible date or a granule that is there twice, is their
         `problem`.
 
     Raises:
-        ValueError: If it is no such list, holds no scene or none that names a frame, or gives a name twice.
+        ValueError: If it is not such a list, holds no scene or none that names a frame, or gives a name twice.
         OSError: If it cannot be read.
     """
     source = os.fspath(source)
     _check_path(source, "--scenes")
     if os.path.isdir(source):
-        found = _scenes_of_paths(_list_folder(source), num_frames, source)
-    elif _GLOB.search(source) and not os.path.exists(source):
-        found = _scenes_of_paths(sorted(glob.glob(source, recursive=True)), num_frames, source)
+        scenes = _list_files([source], num_frames, source)
+    elif re.search(r"[*?\[]", source) and not os.path.exists(source):
+        scenes = _list_files(sorted(glob.glob(source, recursive=True)), num_frames, source)
     else:
-        found = _read_list(source, num_frames, allow_remote)
-    if found and not any(any(scene.frames) for scene in found):
-        raise ValueError(found[0].problem)
-    if not found:
+        text = _read_text(source)
+        suffix, base = Path(source).suffix.lower(), os.path.dirname(os.path.abspath(source))
+        if suffix in (".json", ".geojson"):
+            scenes = _group_dates(_read_stac(text, source, base, allow_remote), num_frames)
+        elif suffix in (".csv", ".tsv"):
+            scenes = list(_read_table(text, source, "\t" if suffix == ".tsv" else ",", base, allow_remote))
+        elif suffix in (".jsonl", ".ndjson"):
+            scenes = list(_read_json_lines(text, source, base, allow_remote))
+        else:
+            scenes = list(_read_lines(text, source, base, allow_remote))
+    if scenes and not any(any(scene.frames) for scene in scenes):
+        raise ValueError(scenes[0].problem)
+    if not scenes:
         raise ValueError(f"{source}: expected at least one scene, found none. Check the path, or what the list holds.")
-    return _with_unique_names(found, source)
-
-
-def _read_list(source: str, num_frames: int, allow_remote: bool) -> list[_Found]:
-    """Read a file that lists scenes."""
-    text = _read_text(source)
-    suffix, base = Path(source).suffix.lower(), os.path.dirname(os.path.abspath(source))
-    if suffix in (".json", ".geojson"):
-        return _scenes_of_granules(_read_stac(text, source, base, allow_remote), num_frames)
-    if suffix in (".csv", ".tsv"):
-        rows = _read_table(text, source, "\t" if suffix == ".tsv" else ",")
-    elif suffix in (".jsonl", ".ndjson"):
-        rows = _read_json_lines(text, source)
-    else:
-        rows = _read_lines(text, source)
-    return [row if isinstance(row, _Found) else _scene_of_row(*row, base, allow_remote) for row in rows]
+    return _name_scenes(scenes, source)
 
 
 def _read_text(source: str) -> str:
@@ -177,28 +157,25 @@ def _read_text(source: str) -> str:
         raise ValueError(f"{source}: expected text in UTF-8, found other bytes ({error}).") from error
 
 
-_Row = tuple[str | None, Sequence[Any], str]
+def _refuse(origin: str, problem: str) -> SceneEntry:
+    """Make a scene of which no frame is known, called after its place in the list."""
+    return SceneEntry(origin.rpartition(", ")[2], (), origin, problem=f"{origin}: {problem}")
 
 
-def _broken(origin: str, problem: str) -> _Found:
-    """A scene of which no frame is known, called after its place in the list."""
-    return _Found(origin.rpartition(", ")[2], (), origin, problem=f"{origin}: {problem}")
-
-
-def _read_lines(text: str, source: str) -> Iterator[_Row | _Found]:
+def _read_lines(text: str, source: str, base: str, allow_remote: bool) -> Iterator[SceneEntry]:
     """Read a text list."""
     for number, line in enumerate(text.splitlines(), start=1):
         origin = f"{source}, line {number}"
         try:
             frames = shlex.split(line, comments=True)
         except ValueError as error:
-            yield _broken(origin, f"expected paths, quoted where they hold blanks, found {line!r} ({error}).")
+            yield _refuse(origin, f"expected paths, quoted where they hold blanks, found {line!r} ({error}).")
             continue
         if frames:
-            yield None, frames, origin
+            yield _read_row(_UNNAMED, frames, origin, base, allow_remote)
 
 
-def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row | _Found]:
+def _read_table(text: str, source: str, delimiter: str, base: str, allow_remote: bool) -> Iterator[SceneEntry]:
     """Read a CSV with a header."""
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
@@ -211,47 +188,39 @@ def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row | _Foun
             f"{source}: expected a header with columns frame_1, frame_2, ... (and name), found {header}. Add one."
         )
     for number, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
         origin = f"{source}, row {number}"
-        if len(row) != len(header):
-            yield _broken(origin, f"expected {len(header)} columns as in the header, found {len(row)}.")
-            continue
-        name = row[header.index("name")].strip() if "name" in header else ""
-        yield name or None, [row[index].strip() for index in columns if row[index].strip()], origin
+        if any(row) and len(row) != len(header):
+            yield _refuse(origin, f"expected {len(header)} columns as in the header, found {len(row)}.")
+        elif any(row):
+            name = row[header.index("name")].strip() if "name" in header else _UNNAMED
+            frames = [row[index].strip() for index in columns if row[index].strip()]
+            yield _read_row(name, frames, origin, base, allow_remote)
 
 
-def _read_json_lines(text: str, source: str) -> Iterator[_Row | _Found]:
-    """Read one JSON object a line."""
+def _read_json_lines(text: str, source: str, base: str, allow_remote: bool) -> Iterator[SceneEntry]:
+    """Read one JSON object per line."""
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            yield _read_json_line(line, f"{source}, line {number}")
+        origin = f"{source}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield _refuse(origin, f"expected JSON, found something else ({error}).")
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("frames"), list):
+            form = '{"frames": ["a.tif"], "name": "a"}'
+            yield _refuse(origin, f"expected an object such as {form}, found {line[:80]}.")
+        elif not isinstance(row.get("name", ""), str | None):
+            yield _refuse(origin, f"expected a text as name, found {row['name']!r}.")
+        else:
+            yield _read_row(row.get("name") or _UNNAMED, row["frames"], origin, base, allow_remote)
 
 
-def _read_json_line(line: str, origin: str) -> _Row | _Found:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return _broken(origin, f"expected JSON, found something else ({error}).")
-    if not isinstance(row, dict) or not isinstance(row.get("frames"), list):
-        return _broken(origin, f'expected an object such as {{"frames": ["a.tif"], "name": "a"}}, found {line[:80]}.')
-    if not isinstance(row.get("name", ""), str | None):
-        return _broken(origin, f"expected a text as name, found {row['name']!r}.")
-    return row.get("name") or None, row["frames"], origin
-
-
-def _parse_json(text: str, origin: str) -> Any:
-    """Parse JSON of unknown origin."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{origin}: expected JSON, found something else ({error}).") from error
-
-
-def _scene_of_row(name: str | None, frames: Sequence[Any], origin: str, base: str, allow_remote: bool) -> _Found:
+def _read_row(name: str, frames: Sequence[Any], origin: str, base: str, allow_remote: bool) -> SceneEntry:
     """Check one row of a list and resolve its paths."""
     if not frames:
-        return _broken(origin, "expected at least one frame, found none.")
+        return _refuse(origin, "expected at least one frame, found none.")
     resolved: list[Frame] = []
     try:
         for frame in frames:
@@ -261,8 +230,8 @@ def _scene_of_row(name: str | None, frames: Sequence[Any], origin: str, base: st
                 resolved.append(_resolve(frame, origin, base, allow_remote))
     except ValueError as error:
         # What was refused is not kept as a path: nothing shall ever open it.
-        return _Found(name or origin.rpartition(", ")[2], (), origin, problem=str(error))
-    return _Found(name, tuple(resolved), origin)
+        return SceneEntry(name or origin.rpartition(", ")[2], (), origin, problem=str(error))
+    return SceneEntry(name, tuple(resolved), origin)
 
 
 def _resolve(path: Any, origin: str, base: str, allow_remote: bool) -> str:
@@ -277,7 +246,7 @@ def _resolve(path: Any, origin: str, base: str, allow_remote: bool) -> str:
         local = unquote(address.path)
         _check_path(local, origin)
         return os.path.normpath(local)
-    if address.scheme.lower() not in _REMOTE_SCHEMES or not address.hostname:
+    if address.scheme.lower() not in ("http", "https") or not address.hostname:
         raise ValueError(f"{origin}: expected a local path or an http(s) address, found {path}. Download it first.")
     if not allow_remote:
         raise ValueError(
@@ -295,92 +264,75 @@ def _check_path(path: str, origin: str) -> None:
         )
 
 
-def _list_folder(folder: str) -> list[str]:
-    """Every GeoTIFF below a folder; links to folders are not followed, hidden names and `._` files are left out."""
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [os.path.join(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in paths if path.lower().endswith(SUFFIXES))
-
-
-def _scenes_of_paths(paths: Sequence[str], num_frames: int, origin: str) -> list[_Found]:
-    """Make scenes of files and granule folders."""
-    files: list[str] = []
+def _list_files(paths: Sequence[str], num_frames: int, origin: str) -> list[SceneEntry]:
+    """Make scenes of files and of the granules in folders, by the names of their files."""
+    granules: dict[str, list[str]] = {}
+    broken: list[SceneEntry] = []  # files that cannot be of any date
+    others: list[str] = []
     for path in paths:
-        files += _list_folder(path) if os.path.isdir(path) else [path]
-    band_files, broken = _find_band_files(files, origin)
-    if not band_files:
-        known = {path for scene in broken for path in scene.frames}
-        return broken + [_Found(None, (file,), origin) for file in files if file not in known]
-    known = {path for paths in band_files.values() for path in paths}
-    others = sorted(set(files) - known - {path for scene in broken for path in scene.frames})
+        for file in list_geotiffs(path) if os.path.isdir(path) else [path]:
+            try:
+                layer = parse_layer(file)
+            except ValueError as error:
+                broken.append(SceneEntry(_UNNAMED, (file,), origin, problem=str(error)))
+                continue
+            if layer is None:
+                others.append(file)
+            else:
+                granules.setdefault(layer.granule, []).append(file)
+    if not granules:
+        return broken + [SceneEntry(_UNNAMED, (file,), origin) for file in others]
     if others:
         warnings.warn(
-            f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(others[0])}: their names are not "
-            "those of a band of a granule, as the others' are.",
-            stacklevel=4,
+            f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(min(others))}: their names are "
+            "not those of a band of a granule, as the others' are.",
+            stacklevel=3,
         )
-    granules = [_named_granule(name, paths, origin) for name, paths in sorted(band_files.items())]
-    return _scenes_of_granules(granules, num_frames) + broken
-
-
-def _find_band_files(paths: Sequence[str], origin: str) -> tuple[dict[str, list[str]], list[_Found]]:
-    """Sort files of one band by granules; those that cannot be of any date are scenes that cannot be mapped."""
-    granules: dict[str, list[str]] = {}
-    broken: list[_Found] = []
-    for path in paths:
+    dates = []
+    for name, files in sorted(granules.items()):
+        problem = None
         try:
-            file = parse_band_file(path)
+            layers = group_granules(files)[0].files
         except ValueError as error:
-            broken.append(_Found(None, (path,), origin, problem=str(error)))
-            continue
-        if file is not None:
-            granules.setdefault(file.name.granule, []).append(path)
-    return granules, broken
+            problem, layers = str(error), tuple(filter(None, map(parse_layer, files)))
+        found = tuple(layer.path for layer in layers)
+        dates.append(_Date(name, f"T{layers[0].tile}", layers[0].date.isoformat(), found, origin, problem))
+    return _group_dates(dates, num_frames) + broken
 
 
-def _named_granule(name: str, paths: Sequence[str], origin: str) -> _Granule:
-    """Take over what the names of band files say."""
-    file, problem = parse_band_file(paths[0]).name, None
-    try:
-        paths = [file.path for file in group_granules(paths)[0].files]
-    except ValueError as error:
-        problem = str(error)
-    return _Granule(name, f"T{file.tile}", file.date.isoformat(), tuple(paths), origin, problem)
-
-
-def _scenes_of_granules(granules: Sequence[_Granule], num_frames: int) -> list[_Found]:
-    """One scene a granule for models of one frame, else one a tile with all its dates."""
+def _group_dates(dates: Sequence[_Date], num_frames: int) -> list[SceneEntry]:
+    """Make one scene per date for models of one frame, else one per tile of all its dates."""
     if num_frames == 1:
         return [
-            _Found(one.name, (one.frame,), one.origin, (one.date,) if one.date else None, one.problem)
-            for one in granules
+            SceneEntry(one.name, (one.frame,), one.origin, (one.date,) if one.date else None, one.problem)
+            for one in dates
         ]
-    tiles: dict[str, list[_Granule]] = {}
-    for granule in granules:
-        tiles.setdefault(granule.tile or granule.name, []).append(granule)
-    return [_scene_of_tile(tile, sorted(dates, key=lambda one: one.date), num_frames) for tile, dates in tiles.items()]
+    tiles: dict[str, list[_Date]] = {}
+    for one in sorted(dates, key=lambda one: one.date):
+        tiles.setdefault(one.tile or one.name, []).append(one)
+    scenes = []
+    for tile in dict.fromkeys(one.tile or one.name for one in dates):
+        days = [one.date[:10] for one in tiles[tile]]
+        problem = next((one.problem for one in tiles[tile] if one.problem), None)
+        if problem is None and len(days) != num_frames:  # which of too many dates are meant is not guessed
+            listing = ", ".join(days[:12]) + (", ..." if len(days) > 12 else "")
+            problem = (
+                f"the model takes {num_frames} frames, tile {tile} has {len(days)} ({listing}): put the dates that "
+                "belong together into a list, one scene per line."
+            )
+        name = "_".join([tile, *([days[0], days[-1]] if days[0] else [])])
+        known = tuple(one.date for one in tiles[tile]) if all(days) else None
+        frames = tuple(one.frame for one in tiles[tile])
+        scenes.append(SceneEntry(name, frames, tiles[tile][0].origin, known, problem))
+    return scenes
 
 
-def _scene_of_tile(tile: str, granules: Sequence[_Granule], num_frames: int) -> _Found:
-    """Make the dates of a tile one scene; which of too many dates are meant is not guessed."""
-    days = [granule.date[:10] for granule in granules]
-    problem = next((granule.problem for granule in granules if granule.problem), None)
-    if problem is None and len(granules) != num_frames:
-        problem = (
-            f"the model takes {num_frames} frames, tile {tile} has {len(granules)} ({', '.join(days[:12])}"
-            f"{', ...' if len(days) > 12 else ''}): list the dates that belong together, one scene per line."
-        )
-    frames = tuple(granule.frame for granule in granules)
-    name = "_".join([tile, *([days[0], days[-1]] if days[0] else [])])
-    dates = tuple(granule.date for granule in granules)
-    return _Found(name, frames, granules[0].origin, dates if all(dates) else None, problem)
-
-
-def _read_stac(text: str, source: str, base: str, allow_remote: bool) -> list[_Granule]:
+def _read_stac(text: str, source: str, base: str, allow_remote: bool) -> list[_Date]:
     """Read the items of a STAC item collection: plain JSON, of which only a few members matter here."""
-    collection = _parse_json(text, source)
+    try:
+        collection = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: expected JSON, found something else ({error}).") from error
     if isinstance(collection, dict) and collection.get("type") == "Feature":
         collection = {"type": "FeatureCollection", "features": [collection]}
     items = collection.get("features") if isinstance(collection, dict) else None
@@ -389,46 +341,38 @@ def _read_stac(text: str, source: str, base: str, allow_remote: bool) -> list[_G
             f"{source}: expected a STAC item collection, an object of type FeatureCollection with features, found "
             "another. Save the result of a search as one, e.g. `items.save_object(...)` of pystac."
         )
-    return [
-        _stac_granule(item, f"{source}, item {number}", base, allow_remote) for number, item in enumerate(items, 1)
-    ]
+    return [_read_item(item, f"{source}, item {number}", base, allow_remote) for number, item in enumerate(items, 1)]
 
 
-def _stac_granule(item: Any, origin: str, base: str, allow_remote: bool) -> _Granule:
-    """Read one item."""
-    is_item = isinstance(item, dict) and isinstance(item.get("assets"), dict) and isinstance(item.get("id"), str)
-    if not is_item or not isinstance(item.get("properties"), dict):
+def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Date:
+    """Read one item of a STAC collection."""
+    members = item if isinstance(item, dict) else {}
+    name, assets, properties = members.get("id"), members.get("assets"), members.get("properties")
+    if not isinstance(name, str) or not isinstance(assets, dict) or not isinstance(properties, dict):
         problem = f"{origin}: expected a STAC item with id, properties and assets, found none."
-        return _Granule(origin.rpartition(", ")[2], None, "", (), origin, problem)
-    origin, properties, problem = f"{origin} ({item['id'][:60]})", item["properties"], None
-    hrefs = [asset["href"] for asset in item["assets"].values() if _is_pixel_asset(asset)]
+        return _Date(origin.rpartition(", ")[2], None, "", (), origin, problem)
+    origin = f"{origin} ({name[:60]})"
+    date = properties.get("datetime") or properties.get("start_datetime")
+    date = date if isinstance(date, str) else ""
+    hrefs = []
+    for asset in assets.values():
+        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+            continue
+        roles, media = asset.get("roles"), asset.get("type")
+        is_tiff = urlsplit(asset["href"]).path.lower().endswith(SUFFIXES)
+        if isinstance(media, str):
+            is_tiff = media.lower().startswith("image/tiff")
+        if is_tiff and not (isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles))):
+            hrefs.append(asset["href"])
     try:
         files = tuple(_resolve(href, origin, base, allow_remote) for href in hrefs)
-        known = parse_hls_name(item["id"])
+        known = parse_name(name)
     except ValueError as error:
-        return _Granule(item["id"], None, _stac_date(properties), (), origin, str(error))
-    if not files:
-        problem = f"{origin}: expected assets that are GeoTIFFs, found {sorted(item['assets'])[:20]}."
-    tiles = [properties[name] for name in _TILE_PROPERTIES if isinstance(properties.get(name), str)]
+        return _Date(name, None, date, (), origin, str(error))
+    problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
+    tiles = [properties[key] for key in _TILE_PROPERTIES if isinstance(properties.get(key), str)]
     tile = f"T{known.tile}" if known is not None else next(iter(tiles), None)
-    return _Granule(item["id"], tile, _stac_date(properties), files, origin, problem)
-
-
-def _stac_date(properties: Mapping[str, Any]) -> str:
-    """The date of an item as text that sorts."""
-    date = properties.get("datetime") or properties.get("start_datetime")
-    return date if isinstance(date, str) else ""
-
-
-def _is_pixel_asset(asset: Any) -> bool:
-    """Whether an asset is a GeoTIFF of data, by what the item says about it."""
-    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-        return False
-    roles, media = asset.get("roles"), asset.get("type")
-    if isinstance(roles, list) and _NO_DATA_ROLES & {role for role in roles if isinstance(role, str)}:
-        return False
-    named = urlsplit(asset["href"]).path.lower().endswith(SUFFIXES)
-    return media.lower().startswith("image/tiff") if isinstance(media, str) else named
+    return _Date(name, tile, date, files, origin, problem)
 
 
 def plain_name(text: str) -> str:
@@ -447,42 +391,25 @@ def plain_name(text: str) -> str:
     return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
-def _with_unique_names(found: Sequence[_Found], source: str) -> list[SceneEntry]:
+def _name_scenes(scenes: Sequence[SceneEntry], source: str) -> list[SceneEntry]:
     """Give every scene a plain file name of its own, whatever the case of letters means to a file system."""
-    names = [_name_of(scene, 1) for scene in found]
-    for depth in (2, 3, 4):
-        names = [
-            name if scene.given_name or count == 1 else _name_of(scene, depth)
-            for scene, name, count in zip(found, names, _counts(names), strict=True)
-        ]
-    doubles = sorted({name for name, count in zip(names, _counts(names), strict=True) if count > 1})
+    names = [""] * len(scenes)
+    for depth in (1, 2, 3, 4):  # the last parts of the first file's path, as many as tell the scenes apart
+        counts = Counter(name.lower() for name in names)
+        for index, scene in enumerate(scenes):
+            if scene.name != _UNNAMED:
+                names[index] = plain_name(scene.name)
+            elif counts[names[index].lower()] > 1 or depth == 1:
+                path = scene.files[0]
+                path = PurePosixPath(urlsplit(path).path if "://" in path else path)
+                names[index] = plain_name("_".join([*path.parts[-depth:-1], path.stem]))
+    counts = Counter(name.lower() for name in names)
+    doubles = sorted({name for name in names if counts[name.lower()] > 1})
     if doubles:
-        origins = [
-            scene.origin for scene, name in zip(found, names, strict=True) if name.lower() == doubles[0].lower()
-        ]
+        pairs = zip(scenes, names, strict=True)
+        origins = [scene.origin for scene, name in pairs if name.lower() == doubles[0].lower()]
         raise ValueError(
             f"{source}: expected a name of its own for every scene, found {doubles[0]} more than once ({origins[0]}; "
             f"{origins[1]}), which would be one output. Name the scenes in a CSV or JSON lines list."
         )
-    return [
-        SceneEntry(name, scene.frames, scene.origin, scene.dates, scene.problem)
-        for name, scene in zip(names, found, strict=True)
-    ]
-
-
-def _counts(names: Sequence[str]) -> list[int]:
-    """How often each name occurs."""
-    counter = Counter(name.lower() for name in names)
-    return [counter[name.lower()] for name in names]
-
-
-def _name_of(scene: _Found, depth: int) -> str:
-    """The name that is given, or the last parts of the first file's path."""
-    if scene.given_name:
-        return plain_name(scene.given_name)
-    first = scene.frames[0] if isinstance(scene.frames[0], str) else scene.frames[0][0]
-    path = PurePosixPath(urlsplit(first).path if "://" in first else first)
-    return plain_name("_".join([*path.parts[-depth:-1], path.stem]))
-
-
-__all__ = ["MAX_LIST_BYTES", "SceneEntry", "list_scenes", "plain_name"]
+    return [replace(scene, name=name) for scene, name in zip(scenes, names, strict=True)]

@@ -12,8 +12,9 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from prithvi_hf.rasters.derived import ArrayRaster, MaskedRaster
+from prithvi_hf.rasters.derived import MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffRaster
+from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.rasters.warping import Grid, WarpedRaster
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.predict_scene import join_windows, logger, predict_scene
@@ -156,7 +157,7 @@ def test_what_a_truncated_file_still_holds_is_mapped(tmp_path, compress):
     expected = predict_scene(*whole, show_progress=False).mask
     path.write_bytes(path.read_bytes()[: offset + 10])
     arguments = tiny_model(), tiny_processor(), path, tmp_path / "map.tif"
-    with pytest.raises(GeoTiffError, match="3 of 6 blocks of pixels beyond its end"):
+    with pytest.raises(GeoTiffError, match="beyond its end"):
         predict_scene(*arguments, show_progress=False)
     result = predict_scene(*arguments, on_read_error="nodata", show_progress=False)
     lost = np.zeros((96, 64), dtype=bool)
@@ -201,7 +202,7 @@ def test_directories_that_lead_back_to_themselves_end(tmp_path):
     after = start + 2 + 12 * int.from_bytes(content[start : start + 2], "little")
     content[after : after + 4] = content[4:8]
     path.write_bytes(content[:-10])
-    with pytest.raises(GeoTiffError, match="beyond its end"):
+    with pytest.raises(GeoTiffError, match="truncated"):
         GeoTiffRaster(path, allow_missing_blocks=True)
 
 

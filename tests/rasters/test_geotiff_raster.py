@@ -1,3 +1,4 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """GeoTiffRaster: what it reads, that it holds nothing open, and what it refuses."""
 
 import os
@@ -13,7 +14,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from prithvi_hf.rasters import geotiff_raster as raster_module
+from prithvi_hf.rasters import raster as raster_module
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 from tests.raster_factory import BANDS, cut_off, reflectance, transform_at, write_chip, write_raster
@@ -190,9 +191,6 @@ def test_sparse_file(tmp_path):
     assert not GeoTiffRaster(path).read().any()
 
 
-# ----------------------------------------------------------------- refused
-
-
 def test_text_file_named_tif(tmp_path):
     path = tmp_path / "notes.tif"
     path.write_text("hello, this is no raster")
@@ -333,7 +331,7 @@ def test_missing_georeference_does_not_spam(tmp_path):
     path = tmp_path / "plain.tif"
     program = (
         "import sys, numpy as np, affine\n"
-        "from prithvi_hf.data.geotiff import GeoTiffRaster, write_geotiff\n"
+        "from prithvi_hf.data import GeoTiffRaster, write_geotiff\n"
         "write_geotiff(sys.argv[1], np.ones((2, 4, 4), 'uint8'), crs=None, transform=affine.Affine.identity())\n"
         "raster = GeoTiffRaster(sys.argv[1])\n"
         "raster.read()\n"
@@ -351,40 +349,3 @@ def test_truncated_files_print_nothing(tmp_path, capfd):
     with pytest.raises(GeoTiffError):
         GeoTiffRaster(path)
     assert capfd.readouterr().err == ""
-
-
-# ----------------------------------------------------------------- writing
-
-
-def test_writer_round_trip(tmp_path):
-    pixels = reflectance(2).astype(np.float32)
-    path = tmp_path / "out.tif"
-    write_geotiff(
-        path,
-        pixels,
-        crs="EPSG:32630",
-        transform=transform_at(),
-        nodata=-9999,
-        descriptions=("a", None),
-        compress="lzw",
-    )
-    raster = GeoTiffRaster(path)
-    np.testing.assert_array_equal(raster.read(), pixels)
-    assert (raster.nodata, raster.descriptions, raster.crs.to_epsg()) == (-9999, ("a", None), 32630)
-    write_geotiff(path, pixels[0], crs=None, transform=transform_at())
-    assert GeoTiffRaster(path).shape == (1, 32, 32)
-    assert os.listdir(tmp_path) == ["out.tif"]
-
-
-def test_writer_leaves_nothing_behind_when_it_fails(tmp_path):
-    path = tmp_path / "out.tif"
-    path.mkdir()
-    with pytest.raises(OSError, match="directory"):
-        write_geotiff(path, reflectance(1), crs="EPSG:4326", transform=transform_at())
-    assert os.listdir(tmp_path) == ["out.tif"]
-
-
-@pytest.mark.parametrize(("shape", "names"), [((2, 2, 2, 2), None), ((2, 4, 4), ("one",))])
-def test_writer_refuses(tmp_path, shape, names):
-    with pytest.raises(ValueError, match="expected"):
-        write_geotiff(tmp_path / "a.tif", np.zeros(shape), crs=None, transform=transform_at(), descriptions=names)

@@ -1,89 +1,23 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Names of HLS files, bits of the Fmask layer, and granules made of files."""
-
-import datetime
+"""Bits of the Fmask layer."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
-from prithvi_hf.rasters.granules import (
-    find_date,
-    group_granules,
-    list_band_files,
-    parse_band_file,
-)
-from prithvi_hf.rasters.hls import (
-    FMASK_BITS,
-    fmask_bits,
-    fmask_pixels,
-    parse_hls_name,
-)
-from tests.granule_factory import HLS_CODES, write_hls_granule
+from prithvi_hf.rasters.derived import MaskedRaster
+from prithvi_hf.rasters.hls import FMASK_BITS, fmask_bits
+from prithvi_hf.rasters.raster import ArrayRaster
 
 
-TILES = st.from_regex(r"\A[0-6][0-9][C-X][A-Z]{2}\Z")
-TIMES = st.datetimes(datetime.datetime(2013, 4, 1), datetime.datetime(2030, 12, 31)).map(
-    lambda time: time.replace(microsecond=0, tzinfo=datetime.UTC)
-)
-
-
-@given(st.sampled_from(["L30", "S30"]), TILES, TIMES, st.sampled_from(["B01", "B8A", "B12", "Fmask", "SZA", "VAA"]))
-def test_published_names_say_sensor_tile_time_and_layer(sensor, tile, time, layer):
-    granule = f"HLS.{sensor}.T{tile}.{time:%Y%jT%H%M%S}.v2.0"
-    for suffix in ("", ".tif", ".TIF", ".tiff", ".subset.tif"):
-        name = parse_hls_name(f"/data/HLS.S30.T01AAA.2020001T000000.v2.0/{granule}.{layer}{suffix}")
-        assert (name.sensor, name.tile, name.date, name.version) == (sensor, tile, time, "2.0")
-        assert (name.layer, name.granule) == (layer, granule)
-
-
-@pytest.mark.parametrize("sensor", ["S30", "L30"])
-def test_codes_mean_the_bands_of_their_sensor(sensor):
-    found = {code: parse_hls_name(f"HLS.{sensor}.T10SEH.2021175T184921.v2.0.{code}.tif").band for code in _CODES}
-    assert {band: code for code, band in found.items() if band in PRITHVI_BANDS} == HLS_CODES[sensor]
-    assert found["B05"] == {"S30": "RED_EDGE_1", "L30": "NIR_NARROW"}[sensor]
-    assert found["B09"] == {"S30": "WATER_VAPOR", "L30": "CIRRUS"}[sensor]
-    assert found["Fmask"] is None
-
-
-_CODES = [*(f"B{number:02}" for number in range(1, 13)), "B8A", "Fmask"]
-
-
-@pytest.mark.parametrize(
-    ("name", "day"),
-    [
-        ("subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4_merged.tif", (2018, 7, 9)),
-        ("HLS.L30.T10SEH.2020366T000000.v2.0.tif", (2020, 12, 31)),
-        ("HLS.L30.T10SEH.2020060.v2.0.stack.tif", (2020, 2, 29)),
-    ],
-)
-def test_names_of_stacks_say_the_date_and_no_layer(name, day):
-    assert parse_hls_name(name).layer is None
-    assert parse_band_file(name) is None
-    assert find_date(name).date() == datetime.date(*day)
-
-
-@pytest.mark.parametrize(
-    "name", ["scene.tif", "HLS.S2.T10SEH.2018190.v2.0.B02.tif", "HLS.tif", "HLS.S30.T10SEH.B02.tif", "B02.tif"]
-)
-def test_other_names_say_nothing(name):
-    assert parse_hls_name(name) is None
-    assert find_date(name) is None
-
-
-@pytest.mark.parametrize("day", ["2021366T000000", "2021000T000000", "2021100T250000"])
-def test_days_that_do_not_exist_are_refused(day):
-    with pytest.raises(ValueError, match="the day of the year"):
-        parse_hls_name(f"HLS.S30.T10SEH.{day}.v2.0.B02.tif")
-
-
-@given(st.lists(st.sampled_from(sorted(FMASK_BITS)), unique=True))
+@given(st.lists(st.sampled_from(sorted(FMASK_BITS)), unique=True, min_size=1))
 def test_fmask_masks_exactly_the_values_with_a_bit_that_was_asked_for(names):
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     expected = [any(value >> FMASK_BITS[name] & 1 for name in names) or value == 255 for value in range(256)]
-    np.testing.assert_array_equal(fmask_pixels(values, names).ravel(), expected)
+    frame = ArrayRaster(np.zeros((1, 16, 16), dtype=np.int16))
+    masked = MaskedRaster(frame, ArrayRaster(values[None]), fmask_bits(names))
+    np.testing.assert_array_equal(masked.read_nodata_mask().ravel(), expected)
     assert fmask_bits(names) == sum(2 ** FMASK_BITS[name] for name in names)
 
 
@@ -92,23 +26,3 @@ def test_fmask_names_are_checked_and_one_may_stand_alone():
     assert fmask_bits(["cloud", "cloud", "shadow"]) == 10
     with pytest.raises(ValueError, match="found 'haze'"):
         fmask_bits(["cloud", "haze"])
-
-
-def test_files_are_grouped_by_granule_and_ordered_by_time(tmp_path):
-    for sensor, day in (("S30", (2021, 8, 23)), ("L30", (2021, 7, 18)), ("S30", (2021, 6, 24))):
-        write_hls_granule(tmp_path, sensor, day, folder=False)
-    (tmp_path / "._HLS.S30.T10SGJ.2021175T184921.v2.0.B02.tif").write_bytes(b"x")
-    (tmp_path / "notes.tif").write_bytes(b"x")
-    granules = group_granules(list_band_files(tmp_path))
-    assert [(granule.date.month, len(granule.files)) for granule in granules] == [(6, 11), (7, 8), (8, 11)]
-    assert granules[0].find_layer("fmask").path.endswith("Fmask.tif")
-    assert granules[0].find_layer("B99") is None
-    assert {granule.tile for granule in granules} == {"10SGJ"}
-
-
-def test_two_files_of_one_layer_and_other_names_are_refused(tmp_path):
-    name = "HLS.S30.T10SGJ.2021175T184921.v2.0.B02.tif"
-    with pytest.raises(ValueError, match=r"expected one file of each layer, found a/.* and b/"):
-        group_granules([f"a/{name}", f"b/{name}"])
-    with pytest.raises(ValueError, match=r"scene.tif: expected the name of a file of one HLS or Sentinel-2 layer"):
-        group_granules([f"a/{name}", "scene.tif"])

@@ -14,8 +14,8 @@ import torch
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import natural_colors, stretch_colors
-from prithvi_hf.rasters.derived import ArrayRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError
+from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.reading import TileBatch, TileSource, read_blocks_or_nodata
 from prithvi_hf.scenes.scene import open_scene, scene_coordinates

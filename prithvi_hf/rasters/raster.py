@@ -1,0 +1,341 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Rasters: bands and a window that are narrowed step by step and read on demand. The common part, and arrays."""
+
+import copy
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+
+Window = tuple[int, int, int, int]
+"""(row offset, column offset, height, width) in pixels."""
+
+# The pixels that one read may put into memory, in bytes of the raster's own data type.
+MAX_READ_BYTES = 4 * 2**30
+
+
+class GeoTiffError(ValueError):
+    """A file that cannot be read as a GeoTIFF; the message names the file, what was expected and the remedy."""
+
+
+class GeoTiffNotFoundError(GeoTiffError, FileNotFoundError):
+    """A GeoTIFF that does not exist."""
+
+
+class GeoTiffDecodeError(GeoTiffError):
+    """Blocks of pixels that cannot be decoded, in a file whose header is sound.
+
+    Attributes:
+        file (`str`, *optional*): what the file is called.
+    """
+
+    file: str | None = None
+
+
+class Raster(ABC):
+    """One frame, as the image processor and the scenes take it: a header, and pixels that are read on demand.
+
+    A raster holds no open file, so it pickles, and is safe in threads and across a fork. Subclasses implement `_read`
+    and `_read_mask`, and may have `_read_excluded`, `sources` and `provenance`.
+
+    Attributes:
+        name (`str`): what messages call it.
+        path (`str`, *optional*): absolute path of the one file behind it.
+        content (`bytes`, *optional*): the bytes of the file behind it, where it is in memory.
+        files (`tuple[str, ...]`): absolute paths of the files that it reads itself.
+        dtype (`str`): numpy name of the pixel type.
+        nodata (`float`, *optional*): value that means "no data".
+        crs (`rasterio.crs.CRS`, *optional*): coordinate reference system.
+        block_shape (`tuple[int, int]`): (height, width) that reads are cheapest in.
+        bands (`tuple[int, ...]`): 0-based indices of the selected bands in the whole raster.
+        window (`tuple[int, int, int, int]`): the selected window in the whole raster, in pixels.
+        transform (`affine.Affine`): from (column, row) of the selected window to coordinates of the CRS.
+        descriptions (`tuple[str | None, ...]`): names of the selected bands.
+        scales, offsets (`tuple[float, ...]`): scale and offset tags of the selected bands, not applied.
+        shape (`tuple[int, int, int]`): (bands, height, width) of the selection; also `count`, `height`, `width`.
+        excludes (`bool`): whether `read_excluded` may find pixels.
+    """
+
+    name: str
+    dtype: str
+    nodata: float | None
+    crs: CRS | None
+    path: str | None = None
+    content: bytes | None = None
+    files: tuple[str, ...] = ()
+    block_shape: tuple[int, int]
+    has_ground_control_points = False
+    excludes = False
+    _chosen: tuple[int, ...] = ()  # the bands, once some were selected by their indices
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        dtype: str,
+        size: tuple[int, int],
+        descriptions: Sequence[str | None],
+        nodata: float | None = None,
+        crs: CRS | None = None,
+        transform: Affine | None = None,
+        path: str | None = None,
+        block_shape: tuple[int, int] | None = None,
+        tags: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        count = len(descriptions)
+        self.name, self.dtype, self.nodata, self.crs, self.path = name, dtype, nodata, crs, path
+        self.block_shape = (1, size[1]) if block_shape is None else block_shape
+        self._whole_transform = Affine.identity() if transform is None else transform
+        # What a derived raster's source says of scale and offset is applied, refused or ignored before.
+        scales, offsets = ((1.0,) * count, (0.0,) * count) if tags is None else tags
+        self._all_bands = tuple(descriptions), tuple(scales), tuple(offsets)
+        self._set_selection(tuple(range(count)), (0, 0, *size))
+
+    def _set_selection(self, bands: tuple[int, ...], window: Window) -> None:
+        """Make the attributes follow bands and a window of the whole raster."""
+        self.bands, self.window = bands, window
+        self.count, self.height, self.width = len(bands), window[2], window[3]
+        self.shape = (self.count, self.height, self.width)
+        descriptions, scales, offsets = self._all_bands
+        self.descriptions: tuple[str | None, ...] = tuple(map(descriptions.__getitem__, bands))
+        self.scales: tuple[float, ...] = tuple(map(scales.__getitem__, bands))
+        self.offsets: tuple[float, ...] = tuple(map(offsets.__getitem__, bands))
+        self.transform = shift_transform(self._whole_transform, window[0], window[1])
+
+    @property
+    def sources(self) -> "tuple[Raster, ...]":
+        """The rasters that the selected pixels come from; none where they are in a file or in memory."""
+        return ()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What changes pixels between the sources and `read`, as JSON holds it."""
+        return {}
+
+    @abstractmethod
+    def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
+        """Read bands and a window of the whole raster."""
+
+    @abstractmethod
+    def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
+        """Read the nodata mask that belongs to bands and a window of the whole raster."""
+
+    def _read_excluded(self, window: Window) -> np.ndarray | None:
+        """Read what the sources exclude, which are on the raster's own grid."""
+        found = [source.read_excluded(window) for source in self.sources if source.excludes]
+        return union([one for one in found if one is not None])
+
+    def select(self, bands: Sequence[int] | None = None, window: Window | None = None) -> Self:
+        """Narrow the raster to bands and a window without reading a pixel.
+
+        Args:
+            bands (`Sequence[int]`, *optional*): 0-based indices into the bands selected so far.
+            window (`tuple[int, int, int, int]`, *optional*): (row offset, column offset, height, width) in pixels,
+                relative to the window selected so far.
+
+        Returns:
+            The narrowed raster: shape, transform and descriptions follow the selection.
+
+        Raises:
+            IndexError: a band outside the raster.
+            ValueError: an empty selection, or a window outside the raster.
+        """
+        chosen, place = self.bands, self.window
+        if bands is not None:
+            if not len(bands):
+                raise ValueError(f"{self.name}: expected at least one band to select, found none.")
+            if min(bands) < 0 or max(bands) >= self.count:
+                raise IndexError(
+                    f"{self.name}: expected 0-based bands in 0..{self.count - 1}, found {list(bands)}. Its bands are "
+                    f"{list(self.descriptions)}."
+                )
+            chosen = tuple(map(self.bands.__getitem__, bands))
+        if window is not None:
+            row, column, height, width = map(int, window)
+            fits = row >= 0 and column >= 0 and row + height <= self.height and column + width <= self.width
+            if not fits or height < 1 or width < 1:
+                raise ValueError(
+                    f"{self.name}: expected a window (row offset, column offset, height, width) inside {self.height} "
+                    f"x {self.width} pixels, found {tuple(window)}."
+                )
+            place = (place[0] + row, place[1] + column, height, width)
+        narrowed = copy.copy(self)
+        narrowed._chosen = self._chosen if bands is None else chosen
+        narrowed._set_selection(chosen, place)
+        return narrowed
+
+    def read(self, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
+        """Read pixels; arguments narrow the selection as in [`~Raster.select`].
+
+        Returns:
+            `np.ndarray` of shape `(bands, height, width)`: in the raster's own data type and units. Rasters in memory
+            give views: do not write into them.
+
+        Raises:
+            GeoTiffError: the pixels cannot be decoded, or would take more than `MAX_READ_BYTES`.
+        """
+        target = self.select(bands, window)
+        needed = math.prod(target.shape) * np.dtype(self.dtype).itemsize
+        if needed > MAX_READ_BYTES and not isinstance(self, ArrayRaster):
+            raise GeoTiffError(
+                f"{self.name}: reading {target.shape} pixels of {self.dtype} would take {needed:,} bytes, more than "
+                f"the {MAX_READ_BYTES:,} allowed in one read. Read it window by window (`window=`), or raise "
+                "`prithvi_hf.rasters.raster.MAX_READ_BYTES`."
+            )
+        return target._read(target.bands, target.window)
+
+    def read_nodata_mask(self, window: Window | None = None) -> np.ndarray | None:
+        """Read where there is no data for other reasons than the nodata value or NaN, such as a file's mask band.
+
+        Returns:
+            `np.ndarray` of shape `(height, width)`, bool, True for nodata; None where nothing can be missing.
+
+        Raises:
+            GeoTiffError: a file cannot be decoded.
+        """
+        target = self.select(window=window)
+        return target._read_mask(target.bands, target.window)
+
+    def read_excluded(self, window: Window | None = None) -> np.ndarray | None:
+        """Read where the map is nodata whatever the other dates hold and the image processor's rule says.
+
+        Returns:
+            bool (height, width); None where no pixel can be excluded.
+
+        Raises:
+            GeoTiffError: a file cannot be decoded.
+        """
+        return self._read_excluded(self.select(window=window).window) if self.excludes else None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.read()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        crs = "None" if self.crs is None else self.crs.to_string()
+        return f"{type(self).__name__}({self.name!r}, shape={self.shape}, dtype={self.dtype}, crs={crs})"
+
+
+class ArrayRaster(Raster):
+    """Bands in memory; `select` and `read` give views.
+
+    Args:
+        values: (bands, height, width) of any integer or float type.
+        name: what messages call it.
+        descriptions: a name or None for each band; None for no names.
+        nodata: value that means "no data".
+        nodata_mask: bool (height, width), True for nodata.
+        crs: coordinate reference system.
+        transform: from (column, row) to coordinates of the CRS.
+
+    Raises:
+        TypeError: values that are not real numbers.
+        ValueError: another rank, a mask of another size, or another number of descriptions than of bands.
+    """
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        *,
+        name: str = "<array>",
+        descriptions: Sequence[str | None] | None = None,
+        nodata: float | None = None,
+        nodata_mask: np.ndarray | None = None,
+        crs: CRS | None = None,
+        transform: Affine | None = None,
+    ) -> None:
+        values = np.asarray(values)
+        if values.dtype.kind not in "iuf":
+            raise TypeError(
+                f"{name}: expected an array of integers or floats, found {values.dtype}. Convert it first."
+            )
+        if values.ndim != 3 or 0 in values.shape:
+            raise ValueError(
+                f"{name}: expected an array (bands, height, width), found shape {values.shape}. Put the bands first."
+            )
+        if descriptions is not None and len(descriptions) != len(values):
+            raise ValueError(
+                f"{name}: expected a description for each of {len(values)} bands, found {len(descriptions)}. Name "
+                "every band, or none."
+            )
+        if nodata_mask is not None and np.shape(nodata_mask) != values.shape[1:]:
+            raise ValueError(
+                f"{name}: expected a nodata mask of {values.shape[1:]} pixels, found {np.shape(nodata_mask)}. Make it "
+                "on the grid of the bands."
+            )
+        names = (None,) * len(values) if descriptions is None else descriptions
+        super().__init__(
+            name=name,
+            dtype=values.dtype.name,
+            size=values.shape[1:],
+            descriptions=names,
+            nodata=nodata,
+            crs=crs,
+            transform=transform,
+        )
+        self._values = values
+        self._mask = None if nodata_mask is None else np.asarray(nodata_mask, dtype=bool)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Digest of the values and the mask, which stand for a file here."""
+        digest = hashlib.sha256(repr((self._values.shape, self.dtype)).encode())
+        for array in (self._values, self._mask):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).data)
+        return {"sha256": digest.hexdigest(), "nodata": None if self.nodata is None else repr(float(self.nodata))}
+
+    def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
+        row, column, height, width = window
+        view = self._values[:, row : row + height, column : column + width]
+        # A run of neighbouring bands is a slice, hence a view; any other choice has to be a copy.
+        if bands == tuple(range(bands[0], bands[0] + len(bands))):
+            return view[bands[0] : bands[0] + len(bands)]
+        return view[list(bands)]
+
+    def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
+        row, column, height, width = window
+        return None if self._mask is None else self._mask[row : row + height, column : column + width]
+
+
+def shift_transform(transform: Affine, row: float, column: float, scale: tuple[float, float] = (1.0, 1.0)) -> Affine:
+    """Give the transform of a window that starts at (row, column), in pixels of `scale` (down, right) of the old."""
+    a, b, c, d, e, f = transform[:6]
+    down, right = scale
+    # Written out: releases of affine differ in the operator that composes.
+    return Affine(a * right, b * down, a * column + b * row + c, d * right, e * down, d * column + e * row + f)
+
+
+def union(masks: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Find where one mask or more is True, bool of their shape; None without masks."""
+    return np.logical_or.reduce(masks) if masks else None
+
+
+def find_files(raster: Raster) -> tuple[str, ...]:
+    """List every local file that pixels of a raster come from: absolute paths in the order of the bands, each once."""
+    own = raster.files or ((raster.path,) if raster.path else ())
+    return tuple(dict.fromkeys([*own, *(file for source in raster.sources for file in find_files(source))]))
+
+
+def describe_raster(raster: Raster) -> dict[str, Any]:
+    """Describe how pixels come from files, as JSON holds it; two rasters described alike over equal files read alike.
+
+    Returns:
+        Kind, bands, window and provenance of the raster, and the description of each source.
+    """
+    description = {
+        "kind": type(raster).__name__,
+        "path": raster.path or raster.name,
+        "bands": list(raster.bands),
+        "window": list(raster.window),
+        **raster.provenance,
+        "sources": [describe_raster(source) for source in raster.sources],
+    }
+    if raster.content is not None:
+        description["sha256"] = hashlib.sha256(raster.content).hexdigest()
+    return description

@@ -1,0 +1,153 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""What all rasters have in common: bands and windows, reads in threads and processes; arrays."""
+
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from affine import Affine
+from rasterio.crs import CRS
+
+from prithvi_hf.models.prithvi.pixel_values_prithvi import is_raster
+from prithvi_hf.rasters.derived import BandStack, MaskedRaster, ScaledRaster
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import ArrayRaster, Raster, describe_raster
+from prithvi_hf.rasters.warping import Grid, WarpedRaster, overlap
+from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, write_scene
+
+
+NAMES = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+
+def array_raster(**options) -> ArrayRaster:
+    return ArrayRaster(scene_pixels(), **{"crs": CRS_UTM, "transform": TRANSFORM, "nodata": -9999, **options})
+
+
+def band_files(folder, pixels=None, **options) -> list[GeoTiffRaster]:
+    pixels = scene_pixels() if pixels is None else pixels
+    return [
+        GeoTiffRaster(write_scene(folder / f"{name}.tif", pixels[band : band + 1], **options))
+        for band, name in enumerate(NAMES)
+    ]
+
+
+def stack(folder, **options) -> BandStack:
+    return BandStack(band_files(folder, **options), NAMES, name="granule")
+
+
+def every_kind(folder) -> dict[str, object]:
+    mask = np.random.default_rng(0).random((72, 90)) < 0.3
+    flags = ArrayRaster(mask[None].astype(np.uint8) * 2)
+    return {
+        "file": GeoTiffRaster(write_scene(folder / "a.tif")),
+        "array": array_raster(nodata_mask=mask),
+        "stack": stack(folder),
+        "masked": MaskedRaster(array_raster(), flags, 2),
+        "scaled": ScaledRaster(array_raster(), [0.5] * 6, range(6)),
+        "warped": _warped(folder),
+    }
+
+
+def _warped(folder) -> WarpedRaster:
+    """A file of the zone beside on the grid of the others."""
+    place = Affine(10.0, 0.0, 1_047_400.0, 0.0, -10.0, 8_394_100.0)
+    source = GeoTiffRaster(write_scene(folder / "beside.tif", crs=CRS.from_epsg(32719), transform=place))
+    grid = Grid(CRS_UTM, TRANSFORM, 72, 90)
+    assert 0.5 < overlap(grid, source) < 1
+    return WarpedRaster(source, grid)
+
+
+def test_all_kinds_have_the_interface_of_a_geotiff(tmp_path):
+    for raster in every_kind(tmp_path).values():
+        assert is_raster(raster)
+        assert isinstance(raster, Raster)
+        assert raster.shape == (6, 72, 90)
+        assert raster.crs == CRS_UTM
+        assert raster.transform == TRANSFORM
+        assert len(raster.scales) == len(raster.offsets) == len(raster.descriptions) == raster.count == 6
+        assert raster.read().dtype == raster.dtype
+        assert "72, 90" in repr(raster)
+        assert np.asarray(raster).shape == raster.shape
+
+
+def test_windows_and_bands_are_parts_of_the_whole(tmp_path):
+    for raster in every_kind(tmp_path).values():
+        whole, mask = raster.read(), raster.read_nodata_mask()
+        part = raster.select([4, 0, 2], (10, 20, 30, 40)).select([2, 0], (5, 6, 7, 8))
+        assert part.shape == (2, 7, 8)
+        np.testing.assert_array_equal(part.read(), whole[[2, 4], 15:22, 26:34])
+        np.testing.assert_array_equal(raster.read([5], (1, 2, 3, 4)), whole[[5], 1:4, 2:6])
+        assert part.transform.c == pytest.approx(TRANSFORM.c + 26 * TRANSFORM.a, abs=1e-6)
+        own = part.read_nodata_mask()
+        assert (own is None) == (mask is None)
+        if own is not None:
+            np.testing.assert_array_equal(own, mask[15:22, 26:34])
+
+
+def test_selections_outside_are_refused(tmp_path):
+    for raster in every_kind(tmp_path).values():
+        with pytest.raises(IndexError, match=r"0-based bands in 0..5"):
+            raster.select([6])
+        with pytest.raises(ValueError, match="at least one band"):
+            raster.select([])
+        for window in ((0, 0, 73, 90), (-1, 0, 5, 5), (0, 0, 0, 5)):
+            with pytest.raises(ValueError, match="expected a window"):
+                raster.select(window=window)
+
+
+def test_arrays_are_not_copied():
+    values = scene_pixels()
+    raster = ArrayRaster(values)
+    for part in (raster.read(), raster.select([1, 2, 3], (0, 5, 10, 10)).read()):
+        assert np.shares_memory(part, values)
+    assert not np.shares_memory(raster.read([3, 1]), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "error", "message"),
+    [
+        (np.zeros((3, 4)), {}, ValueError, "Put the bands first"),
+        (np.zeros((0, 3, 4)), {}, ValueError, "Put the bands first"),
+        (np.zeros((1, 3, 4), dtype=complex), {}, TypeError, "integers or floats, found complex128"),
+        (np.zeros((2, 3, 4)), {"descriptions": ["a"]}, ValueError, "a description for each of 2 bands, found 1"),
+        (np.zeros((2, 3, 4)), {"nodata_mask": np.zeros((4, 3))}, ValueError, "expected a nodata mask of"),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(values, options, error, message):
+    with pytest.raises(error, match=message):
+        ArrayRaster(values, **options)
+
+
+def test_reads_are_the_same_in_threads_forks_and_other_processes(tmp_path):
+    rasters = list(every_kind(tmp_path).values())
+    expected = [raster.read() for raster in rasters]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: rasters[number % 6].read(), range(42)))
+    assert all((values == expected[number % 6]).all() for number, values in enumerate(found))
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert all((values == expected[number]).all() for number, values in enumerate(pool.map(_read, rasters)))
+    assert all((pickle.loads(pickle.dumps(raster)).read() == expected[i]).all() for i, raster in enumerate(rasters))
+
+
+def _read(raster) -> np.ndarray:
+    return raster.read()
+
+
+def test_descriptions_for_fingerprints_follow_what_changes_pixels(tmp_path):
+    frame = array_raster()
+    flags = ArrayRaster(np.zeros((1, 72, 90), dtype=np.uint8))
+    rasters = [
+        frame,
+        frame.select([0]),
+        array_raster(nodata=None),
+        array_raster(nodata_mask=np.zeros((72, 90), dtype=bool)),
+        MaskedRaster(frame, flags, 2),
+        MaskedRaster(frame, flags, 10),
+        ScaledRaster(frame, [1] * 6, [1] * 6),
+        ScaledRaster(frame, [1] * 6, [1] * 6, nodata_values=[3]),
+        GeoTiffRaster(content=write_scene(tmp_path / "a.tif").read_bytes()),
+        GeoTiffRaster(content=write_scene(tmp_path / "b.tif", scene_pixels(seed=1)).read_bytes()),
+    ]
+    assert len({str(describe_raster(raster)) for raster in rasters}) == len(rasters)

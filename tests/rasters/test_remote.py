@@ -1,0 +1,132 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Files at addresses: parts, faults, changes, and ways off the web."""
+
+import http.server
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+from prithvi_hf.rasters import remote
+from prithvi_hf.rasters.geotiff_raster import GeoTiffError
+from prithvi_hf.rasters.raster import find_files
+from prithvi_hf.rasters.remote import RemoteRaster
+from prithvi_hf.scenes.scene import open_scene
+from tests.scene_factory import scene_pixels, tiny_processor, write_scene
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Gives parts of files, as object stores do, and faults that tests ask for."""
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.requests.append(self.headers.get("Range"))
+        if server.faults:
+            self.send_error(server.faults.pop(0))
+            return
+        if self.path.startswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", server.moved_to)
+            self.end_headers()
+            return
+        content = server.files.get(self.path.split("?")[0].lstrip("/"))
+        if content is None:
+            self.send_error(404)
+        elif server.with_ranges:
+            self._send_part(content)
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+    def _send_part(self, content: bytes) -> None:
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        part = content[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", self.server.version)
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN", 0.01)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
+        running.requests, running.files, running.faults = [], {}, []
+        running.with_ranges, running.version, running.moved_to = True, "1", ""
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        running.address = f"http://127.0.0.1:{running.server_port}"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def serve(server, folder, **options) -> str:
+    path = write_scene(folder / "scene.tif", scene_pixels(600, 700), tiled=True, **options)
+    server.files["scene.tif"] = path.read_bytes()
+    return f"{server.address}/scene.tif?key=1"
+
+
+def test_a_remote_file_is_read_in_parts(server, tmp_path):
+    address = serve(server, tmp_path, blockxsize=128, blockysize=128, interleave="band")
+    raster = RemoteRaster(address)
+    np.testing.assert_array_equal(raster.read(window=(130, 140, 60, 50)), scene_pixels(600, 700)[:, 130:190, 140:190])
+    ranges = [request.removeprefix("bytes=").split("-") for request in server.requests]
+    assert sum(int(last) - int(first) + 1 for first, last in ranges[1:]) < 2.5 * len(server.files["scene.tif"])
+    np.testing.assert_array_equal(raster.read(), scene_pixels(600, 700))
+    assert raster.path is None
+    assert find_files(raster) == ()
+    assert raster.provenance["version"] == "1"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(raster)).read([1]), scene_pixels(600, 700)[[1]])
+
+
+def test_remote_files_are_a_matter_of_an_option(server, tmp_path):
+    address = serve(server, tmp_path)
+    with pytest.raises(GeoTiffError, match="option allow_remote"):
+        open_scene(address)
+    assert server.requests == []
+    scene = open_scene(address, image_processor=tiny_processor(), allow_remote=True)
+    assert scene.files == ()
+    assert scene.fingerprint()["frames"][0]["size"] == len(server.files["scene.tif"])
+    with pytest.raises(GeoTiffError, match="remote or virtual path"):
+        open_scene("/vsicurl/" + address, allow_remote=True)
+    with pytest.raises(GeoTiffError, match="remote or virtual path"):
+        open_scene("ftp://127.0.0.1/scene.tif", allow_remote=True)
+
+
+def test_a_remote_file_that_changes_or_fails_is_noticed(server, tmp_path):
+    raster = RemoteRaster(serve(server, tmp_path))
+    server.faults += [503, 500]
+    assert raster.read([0]).shape == (1, 600, 700)
+    server.faults += [503] * 3
+    with pytest.raises(GeoTiffError, match="the server answers 503"):
+        raster.read()
+    server.faults.clear()
+    server.version = "2"
+    with pytest.raises(GeoTiffError, match="the file has changed since it was opened"):
+        raster.read()
+    with pytest.raises(GeoTiffError, match="the server answers 404"):
+        RemoteRaster(f"{server.address}/gone.tif")
+
+
+def test_servers_without_parts_and_ways_off_the_web_are_refused(server, tmp_path):
+    address = serve(server, tmp_path)
+    server.with_ranges = False
+    with pytest.raises(GeoTiffError, match="gives parts of a file"):
+        RemoteRaster(address)
+    server.moved_to = f"file://{tmp_path}/scene.tif"
+    with pytest.raises(GeoTiffError, match=r"not an http or https address|the server answers 302"):
+        RemoteRaster(f"{server.address}/moved.tif")
+    with pytest.raises(GeoTiffError, match="expected an http or https address"):
+        RemoteRaster("file:///etc/passwd")
+    server.with_ranges = True
+    server.files["page.tif"] = b"<html>not here</html>"
+    with pytest.raises(GeoTiffError, match="cannot be opened"):
+        RemoteRaster(f"{server.address}/page.tif")
