@@ -85,7 +85,7 @@ def test_one_more_record_is_one_more_option(tmp_path, capsys, more_outputs):
     assert "1 skipped" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run("predict", "--help")
-    assert "pixels of each class; by itself NAME_classes.csv" in capsys.readouterr().out
+    assert "pixels of each class; without a name NAME_classes.csv" in capsys.readouterr().out
 
 
 def test_paths_are_names_defaults_or_suffixes(tmp_path):
