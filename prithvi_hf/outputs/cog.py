@@ -124,7 +124,7 @@ def write_class_map(
     layer, count = class_layer(id2label, class_colors, class_values, nodata), len(id2label)
     mask = np.asarray(mask)
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer) or mask.size == 0:
-        raise ValueError(f"A map is an (height, width) array of integers, found {mask.dtype} of shape {mask.shape}.")
+        raise ValueError(f"A map is a (height, width) array of integers, found {mask.dtype} of shape {mask.shape}.")
     wrong = (mask < 0) | ((mask >= count) & (mask != NODATA_CLASS))
     if wrong.any():
         raise ValueError(
@@ -336,7 +336,7 @@ def file_values(
     unknown = sorted(set(class_values or {}) - set(id2label))
     if unknown:
         raise ValueError(f"`class_values` names the classes {unknown}, but the map has 0 to {count - 1}.")
-    values = {index: index for index in range(count)} | dict(class_values or {})
+    values = dict(enumerate(range(count))) | dict(class_values or {})
     taken = [*values.values(), nodata]
     if any(not isinstance(value, int | np.integer) or not 0 <= value <= 255 for value in taken):
         raise ValueError(f"File values of classes and of nodata are integers 0 to 255, found {taken}.")

@@ -31,11 +31,11 @@ class PictureRow:
     Args:
         pictures: By title, (h, w, 4) uint8 red, green, blue and opacity, see `paint_classes` and `stretch_colors`;
             None leaves the place empty.
-        pixel_metres: Width on the ground of a pixel of the last picture, for its scale bar; None for no bar.
+        width_metres: Width on the ground of the last picture, for its scale bar; None for no bar.
     """
 
     pictures: Mapping[str, np.ndarray | None]
-    pixel_metres: float | None = None
+    width_metres: float | None = None
 
 
 def thumbnail_step(height: int, width: int) -> int:
@@ -73,12 +73,10 @@ def write_quicklook(
     """
     palette = class_palette(len(id2label), class_colors)
     classes = paint_classes(mask, palette)
-    pixel_metres = measure_pixel(crs, transform, mask.shape[0] * step, mask.shape[1] * step)
-    if pixel_metres is not None:
-        pixel_metres *= step * thumbnail_step(*mask.shape)
+    width_metres = measure_width(crs, transform, mask.shape[0] * step, mask.shape[1] * step)
     pictures = {"classes": classes} if rgb is None else {"scene": rgb, "classes": classes}
     present = set(np.unique(mask).tolist()) if present is None else set(present)
-    draw_pictures(path, [PictureRow(pictures, pixel_metres)], id2label=id2label, palette=palette, present=present)
+    draw_pictures(path, [PictureRow(pictures, width_metres)], id2label=id2label, palette=palette, present=present)
 
 
 def draw_pictures(
@@ -131,11 +129,14 @@ def draw_pictures(
                 hatch.set(transform=axes.transAxes, zorder=-1)
                 axes.add_patch(hatch)
             axes.imshow(picture, interpolation="nearest")
-        if picture is not None and row.pixel_metres is not None:
-            longest = picture.shape[1] * row.pixel_metres / 3  # the bar has a round length of no more than that
+        if picture is not None and row.width_metres is not None:
+            longest = row.width_metres / 3  # the bar has a round length of no more than that
             power = 10.0 ** math.floor(math.log10(longest))
             metres = power * max(factor for factor in (1, 2, 5) if factor * power <= longest)
-            bar = (metres / row.pixel_metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m")
+            bar = (
+                metres / row.width_metres * picture.shape[1],
+                f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m",
+            )
             axes.add_artist(AnchoredSizeBar(axes.transData, *bar, "lower left", pad=0.4, sep=4, borderpad=0.6))
 
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
@@ -167,8 +168,8 @@ def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:
     return table[mask[::step, ::step]]
 
 
-def measure_pixel(crs: CRS | str | None, transform: Affine | None, height: int, width: int) -> float | None:
-    """Measure the width on the ground, in metres, of a pixel in the middle of a grid.
+def measure_width(crs: CRS | str | None, transform: Affine | None, height: int, width: int) -> float | None:
+    """Measure the width on the ground, in metres, of a grid in its middle.
 
     Args:
         crs: CRS of the grid, or None.
@@ -182,13 +183,14 @@ def measure_pixel(crs: CRS | str | None, transform: Affine | None, height: int, 
     if crs is None or transform is None:
         return None
     a, b, c, d, e, f = transform[:6]
-    columns, rows = np.array([width / 2 - 0.5, width / 2 + 0.5]), height / 2
-    xs, ys = a * columns + b * rows + c, d * columns + e * rows + f
+    columns, row = np.array([width / 2 - 0.5, width / 2 + 0.5]), height / 2  # the ends of one pixel
+    xs, ys = a * columns + b * row + c, d * columns + e * row + f
     try:
         longitudes, latitudes = transform_points(crs, "EPSG:4326", xs, ys)
     except (RasterioError, CPLE_BaseError):
         return None
     # On a sphere, which is right to half a percent, whatever the units and the distortion of the CRS.
-    east, north = math.radians(longitudes[1] - longitudes[0]), math.radians(latitudes[1] - latitudes[0])
-    metres = _EARTH_RADIUS * math.hypot(east * math.cos(math.radians(latitudes[0])), north)
+    east = math.radians(math.remainder(longitudes[1] - longitudes[0], 360))  # also across 180 degrees
+    north = math.radians(latitudes[1] - latitudes[0])
+    metres = width * _EARTH_RADIUS * math.hypot(east * math.cos(math.radians(latitudes[0])), north)
     return metres if math.isfinite(metres) and metres > 0 else None

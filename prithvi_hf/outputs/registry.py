@@ -50,7 +50,7 @@ class Output:
     help: str
     suffixes: tuple[str, ...]  # that its name may have
     ending: str  # what the map's name without suffix gets where no name is given, suffix included
-    needs: tuple[str, ...] = ()  # what strips keep for it besides the classes, see `products.make_products`
+    needs: tuple[str, ...] = ()  # what strips keep for it besides the classes, see `assemble.make_products`
     raster: bool = False  # whether a GeoTIFF of what it needs is made for it; space is asked for that
     write: "Callable[[Path, StagedMap], object] | None" = None  # makes the file; None writes that GeoTIFF
     check_path: Callable[[Path], object] | None = None  # refuses a path, before anything is loaded
@@ -68,11 +68,9 @@ def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLi
     paths = {"map": Path(output)}
     for record in OUTPUTS:
         value = asked.get(record.name)
-        default = paths["map"].with_name(f"{paths['map'].stem}{record.ending}")
-        if value is True:
-            paths[record.name] = default
-        elif f".{value}" in record.suffixes:
-            paths[record.name] = default.with_suffix(f".{value}")
+        if value is True or f".{value}" in record.suffixes:
+            default = paths["map"].with_name(f"{paths['map'].stem}{record.ending}")
+            paths[record.name] = default if value is True else default.with_suffix(f".{value}")
         elif value is not None and value is not False:
             paths[record.name] = Path(value)
     return paths

@@ -14,7 +14,6 @@ large. Files of their own need neither locks nor a journal, and each array has i
 import errno
 import json
 import os
-import re
 import shutil
 import socket
 import warnings
@@ -33,8 +32,8 @@ from prithvi_hf.disk import explain_disk_full
 logger = logging.get_logger(__name__)
 
 _PLAN, _LOCK, _GROUP, _PUBLISHED, _FINAL = "plan.json", "lock", "group.json", "published.json", "final"
-_STRIP_NAME = re.compile(r"strip_\d+\.npz")
-_OWN_FILES = re.compile(r"(strip_\d+\.npz|plan\.json|group\.json|published\.json)(\.tmp)?")
+_STRIPS = "strip_[0-9]*.npz"
+_OWN_FILES = (_STRIPS, _GROUP, _PUBLISHED, _PLAN)  # in the order in which they go: strips before what describes them
 _NAMES = "_names"  # lists a strip's arrays, so that a damaged table of contents does not make it seem to have fewer
 REMEDY = "Free some space and run the same command again: finished strips are kept and not computed again."
 
@@ -120,12 +119,11 @@ class Staging:
             try:
                 for path in sorted(self.folder.glob(f"{_LOCK}.*")):  # of a run whose first process alone was killed
                     _acquire(self.folder, path.name, self.output).release()
+                shutil.rmtree(self.final_folder, ignore_errors=True)
                 (self.folder / _GROUP).unlink(missing_ok=True)  # the others take its presence for this one's word
                 found = _read_json(self.folder / _PLAN)
                 if self._resume and as_text(found) == as_text(self.plan):
-                    for path in self.folder.glob("*.tmp"):  # of a run that was killed
-                        if _OWN_FILES.fullmatch(path.name):
-                            path.unlink()
+                    self._clear(".tmp")  # of a run that was killed
                 else:
                     if self._resume and self._strips():
                         names = _find_differences(found, self.plan) if isinstance(found, dict) else []
@@ -140,7 +138,7 @@ class Staging:
                 self.missing = self.remaining()
                 self.resumed = self.count - len(self.missing)
                 if self.resumed:
-                    logger.info("%s goes on with %d of %d strips done.", self.output, self.resumed, self.count)
+                    logger.info("%s continues with %d of %d strips done.", self.output, self.resumed, self.count)
                 if self._processes > 1:
                     _write_json(self.folder / _GROUP, self.missing)
             except BaseException:
@@ -227,7 +225,9 @@ class Staging:
 
     def remove(self) -> None:
         """Remove the folder: the map is complete, or nothing was begun. Files of others in it stay."""
+        shutil.rmtree(self.final_folder, ignore_errors=True)
         self._clear()
+        self._verified.clear()
         for path in self.folder.glob(f"{_LOCK}*"):
             path.unlink(missing_ok=True)
         try:
@@ -240,15 +240,14 @@ class Staging:
 
     def _strips(self) -> list[Path]:
         """List the files of strips."""
-        return [path for path in self.folder.iterdir() if _STRIP_NAME.fullmatch(path.name)]
+        return list(self.folder.glob(_STRIPS))
 
-    def _clear(self) -> None:
-        """Remove what runs leave in the folder, and nothing else; strips go before the plan that describes them."""
-        shutil.rmtree(self.final_folder, ignore_errors=True)
-        own = [path for path in self.folder.iterdir() if _OWN_FILES.fullmatch(path.name)]
-        for path in sorted(own, key=lambda path: path.name == _PLAN):
-            path.unlink(missing_ok=True)
-        self._verified.clear()
+    def _clear(self, *endings: str) -> None:
+        """Remove what runs leave in the folder, and nothing else; with an ending, only files that have it as well."""
+        for name in _OWN_FILES:
+            for ending in endings or ("", ".tmp"):
+                for path in self.folder.glob(name + ending):
+                    path.unlink(missing_ok=True)
 
 
 def _acquire(folder: Path, name: str, output: Path) -> BaseFileLock:

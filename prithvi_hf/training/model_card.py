@@ -23,7 +23,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.palette import class_palette
-from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, paint_classes
+from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes
 from prithvi_hf.training.evaluation import MEAN_METRICS, format_percent, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
 
@@ -77,7 +77,8 @@ def plot_sample_predictions(
         logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
-        pictures.append(PictureRow({"scene": scene.rgb, **painted}))
+        width_metres = measure_width(scene.crs, scene.transform, *labels.shape)
+        pictures.append(PictureRow({"scene": scene.rgb, **painted}, width_metres))
         present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
     draw_pictures(
         path,

@@ -416,6 +416,7 @@ def launch(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 def test_two_processes_divide_the_scenes(model_folder, scene_list, tmp_path):
     folder = tmp_path / "maps"
     done = launch("--model", model_folder, "--scenes", scene_list, "--output_dir", folder)
@@ -431,6 +432,7 @@ def test_two_processes_divide_the_scenes(model_folder, scene_list, tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_map(model_folder, tmp_path):
     scene = write_scene(tmp_path / "scene.tif", scene_pixels(150, 70))
     done = launch("--model", model_folder, "--frames", scene, "--output", tmp_path / "split.tif", "--probabilities")
@@ -442,6 +444,7 @@ def test_two_processes_make_one_map(model_folder, tmp_path):
     assert len(os.listdir(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_two_processes_share_every_scene_of_a_list(model_folder, scene_list, tmp_path):
     folder = tmp_path / "maps"
     options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}

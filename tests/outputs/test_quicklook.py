@@ -13,7 +13,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import stretch_colors
 from prithvi_hf.outputs.quicklook import (
     PictureRow,
     draw_pictures,
-    measure_pixel,
+    measure_width,
     paint_classes,
     thumbnail_step,
     write_quicklook,
@@ -81,7 +81,7 @@ def test_many_classes_are_named_where_they_are_on_the_map(tmp_path, drawn):
 
 def test_rows_of_pictures_have_one_legend_and_their_own_bars(tmp_path, drawn):
     picture = paint_classes(half_empty(), [(0, 0, 0), (9, 9, 9)])
-    rows = [PictureRow({"scene": None, "label": picture}, metres) for metres in (10.0, 0.5, None)]
+    rows = [PictureRow({"scene": None, "label": picture}, metres) for metres in (620.0, 35.0, None)]
     draw_pictures(
         tmp_path / "a.png", rows, id2label=NAMES, palette=[(0, 0, 0), (9, 9, 9)], present={0}, nodata_label="gap"
     )
@@ -111,12 +111,13 @@ def test_classes_are_painted_in_their_colours_and_no_data_is_transparent():
         ("EPSG:32633", Affine(0, 20, 5e5, 20, 0, 4e6), 20),  # columns run north
         ("EPSG:4326", Affine(1e-4, 0, 10, 0, -1e-4, 60), 1e-4 * 111_195 * math.cos(math.radians(60))),
         ("EPSG:3857", Affine(10, 0, 1_113_195, 0, -10, 8_399_738), 5),  # at 60 degrees north
+        ("EPSG:4326", Affine(0.25, 0, 177.375, 0, -0.25, 1.25), 0.25 * 111_195),  # across 180 degrees
         ("EPSG:2225", Affine(100, 0, 6_561_666, 0, -100, 2_000_000), 30.48),  # feet
         (None, Affine(10, 0, 0, 0, -10, 0), None),
         ("EPSG:32720", None, None),
         ('LOCAL_CS["site",UNIT["metre",1]]', Affine(10, 0, 0, 0, -10, 0), None),
     ],
 )
-def test_pixels_are_measured_on_the_ground(crs, transform, expected):
-    found = measure_pixel(crs, transform, 10, 10)
-    assert found == (None if expected is None else pytest.approx(expected, rel=0.006))
+def test_widths_are_measured_on_the_ground(crs, transform, expected):
+    found = measure_width(crs, transform, 10, 20)
+    assert found == (None if expected is None else pytest.approx(20 * expected, rel=0.006))

@@ -103,7 +103,7 @@ def test_sample_predictions_are_those_of_the_model(tmp_path, model):
     dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
     plot_sample_predictions(model, tiny_processor(), dataset, tmp_path / "samples.png")
     found = colors_in(tmp_path / "samples.png")
-    assert found[rgb(COLORS[2])] == pytest.approx(found[rgb(COLORS[0])], rel=0.02)
+    assert found[rgb(COLORS[2])] == pytest.approx(found[rgb(COLORS[0])], rel=0.05)  # a scale bar
     assert found[rgb(COLORS[2])] > 50_000
     assert found[rgb(COLORS[1])] < 2_000  # the legend
 

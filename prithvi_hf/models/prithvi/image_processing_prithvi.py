@@ -10,6 +10,7 @@ torchvision is needed.
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -51,8 +52,9 @@ from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
 _OPTIONS_OF_OTHERS = set(ImagesKwargs.__annotations__) - set(OPTION_NAMES) - set(CALL_OPTION_NAMES)
 _SERVICE_KEYS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
-_UNITS_OPTIONS = ("bands", "do_rescale", "rescale_factor", "rescale_offset", "image_mean", "image_std")
+_get_units = attrgetter("bands", "do_rescale", "rescale_factor", "rescale_offset", "image_mean", "image_std")
 _DEFAULTS = ProcessorOptions()
+_NO_CALL_OPTIONS = CallOptions()
 
 
 class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
@@ -252,7 +254,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             TypeError: an unknown option, or an object that is not an image.
         """
         given = self._drop_options_of_others(kwargs)
-        call = update_options(CallOptions(), {name: given.pop(name) for name in CALL_OPTION_NAMES if name in given})
+        call = update_options(_NO_CALL_OPTIONS, {name: given.pop(name) for name in CALL_OPTION_NAMES if name in given})
         # The usual call sets no option of the class: checking them all again would take longer than the work.
         options = update_options(self.checked_options(), given) if given else self.checked_options()
         # Anything but a list or a 5-D array is one image.
@@ -378,7 +380,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         `frames` and `missing` are as `read_frames` returns them, and `name` is what the message calls the image.
         """
         options = self.checked_options() if options is None else options
-        key = repr([getattr(options, option) for option in _UNITS_OPTIONS])
+        key = repr(_get_units(options))
         worker = torch.utils.data.get_worker_info()
         # Every worker process of a DataLoader holds its own copy of the processor: one of them speaks for all.
         if not options.do_normalize or key in self._units_warned or (worker is not None and worker.id != 0):
