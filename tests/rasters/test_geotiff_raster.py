@@ -22,6 +22,7 @@ from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, 
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 from tests.raster_factory import BANDS, cut_off, reflectance, transform_at, write_chip, write_raster
 
+
 TILES = {"tiled": True, "blockxsize": 16, "blockysize": 16}
 
 
