@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from prithvi_hf.outputs.assemble import write_layer
+from prithvi_hf.outputs.assemble import name_probability, write_layer
 from prithvi_hf.outputs.cog import fraction_layer
-from prithvi_hf.outputs.products import name_probability
 from prithvi_hf.outputs.registry import OUTPUTS, Output, check_outputs, resolve_paths
 from prithvi_hf.scenes import predict_scene
 from tests.command_line import assert_refused, run
