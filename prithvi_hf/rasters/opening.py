@@ -348,7 +348,7 @@ def _find_sentinel2_radiometry(
     if not tagged.is_identity and (any(tagged.offsets) or offset == 0):
         return tagged
     if _has_floats(rasters):
-        found = f"pixels of {rasters[0].dtype}, which are no digital numbers"
+        found = f"pixels of {rasters[0].dtype}, which are not digital numbers"
     elif offset is None:
         found = "none in the names of files and folders, in a metadata file, or in the files' tags"
     elif not tagged.is_identity:

@@ -250,7 +250,7 @@ def _resolve(path: Any, origin: str, base: str, allow_remote: bool) -> str:
         raise ValueError(f"{origin}: expected a local path or an http(s) address, found {path}. Download it first.")
     if not allow_remote:
         raise ValueError(
-            f"{origin}: {path} is on another machine, and this list could name any: allow that by --allow_remote "
+            f"{origin}: {path} is on another machine, and this list could name any: allow that with --allow_remote "
             "where you trust it, or download the files first."
         )
     return path
