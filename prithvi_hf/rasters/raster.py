@@ -42,18 +42,13 @@ class Raster(ABC):
 
     Attributes:
         name (`str`): what messages call it.
-        path (`str`, *optional*): absolute path of the one file behind it.
-        content (`bytes`, *optional*): the bytes of the file behind it, where it is in memory.
-        files (`tuple[str, ...]`): absolute paths of the files that it reads itself.
-        dtype (`str`): numpy name of the pixel type.
-        nodata (`float`, *optional*): value that means "no data".
-        crs (`rasterio.crs.CRS`, *optional*): coordinate reference system.
+        path, content (`str`, `bytes`, *optional*): absolute path, or bytes, of the one file behind it.
+        files (`tuple[str, ...]`): absolute paths of the files that it reads itself, where they are several.
+        dtype, nodata, crs: pixel type (numpy's name), value that means "no data", coordinate reference system.
         block_shape (`tuple[int, int]`): (height, width) that reads are cheapest in.
-        bands (`tuple[int, ...]`): 0-based indices of the selected bands in the whole raster.
-        window (`tuple[int, int, int, int]`): the selected window in the whole raster, in pixels.
+        bands, window: what is selected of the whole raster: 0-based indices, and rows and columns as a `Window`.
         transform (`affine.Affine`): from (column, row) of the selected window to coordinates of the CRS.
-        descriptions (`tuple[str | None, ...]`): names of the selected bands.
-        scales, offsets (`tuple[float, ...]`): scale and offset tags of the selected bands, not applied.
+        descriptions, scales, offsets: names and tags of the selected bands, one each; tags are not applied.
         shape (`tuple[int, int, int]`): (bands, height, width) of the selection; also `count`, `height`, `width`.
         excludes (`bool`): whether `read_excluded` may find pixels.
     """

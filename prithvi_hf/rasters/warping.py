@@ -350,23 +350,19 @@ def warp_to(
 
 def overlap(grid: Grid, raster: Raster) -> float:
     """Measure the fraction of a grid that a raster covers, whatever its mask; 0 only where they do not touch."""
-    own = Grid.of(raster)
+    own, pictures = Grid.of(raster), []
     _check_grids(grid, own, raster.name)
-    # Both as small pictures; GDAL draws the one into the other.
-    (picture, place), (seen_from, back) = _draw(grid), _draw(own)
-    _reproject(np.ones_like(seen_from), back, picture, place, Kernel.nearest)
-    if picture.any():
-        return float(picture.mean())
+    for one in (grid, own):  # as small pictures; GDAL draws the one into the other
+        height, width = min(one.height, _OVERLAP_PIXELS), min(one.width, _OVERLAP_PIXELS)
+        place = shift_transform(one.transform, 0, 0, (one.height / height, one.width / width))
+        pictures.append((np.zeros((1, height, width), dtype=np.uint8), Grid(one.crs, place, height, width)))
+    (target, there), (source, here) = pictures
+    _reproject(np.ones_like(source), here, target, there, Kernel.nearest)
+    if target.any():
+        return float(target.mean())
     # A raster much smaller than the grid may be between the points.
-    _reproject(np.ones_like(picture), place, seen_from, back, Kernel.nearest)
-    return float(seen_from.mean()) * min(1.0, math.prod(own.size) / math.prod(grid.size))
-
-
-def _draw(grid: Grid) -> tuple[np.ndarray, Grid]:
-    """Make an empty picture (1, height, width) of a grid, and the grid of its larger pixels."""
-    height, width = min(grid.height, _OVERLAP_PIXELS), min(grid.width, _OVERLAP_PIXELS)
-    transform = shift_transform(grid.transform, 0, 0, (grid.height / height, grid.width / width))
-    return np.zeros((1, height, width), dtype=np.uint8), Grid(grid.crs, transform, height, width)
+    _reproject(np.ones_like(target), there, source, here, Kernel.nearest)
+    return float(source.mean()) * min(1.0, math.prod(own.size) / math.prod(grid.size))
 
 
 def _reproject(source: np.ndarray, place: Grid, target: np.ndarray, grid: Grid, kernel: Kernel) -> None:

@@ -333,7 +333,7 @@ def scene_coordinates(
 
     Args:
         scene: the scene.
-        window: (row offset, column offset, height, width) in pixels; None for the whole scene.
+        window: in pixels; None for the whole scene.
         encoded: what is wanted: "time", "location", or both.
         first_day_of_year: what 1 January is counted as. The datasets that the published models were tuned on with
             dates mostly count from 0, others from 1.
