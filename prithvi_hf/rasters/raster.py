@@ -29,11 +29,7 @@ class GeoTiffNotFoundError(GeoTiffError, FileNotFoundError):
 
 
 class GeoTiffDecodeError(GeoTiffError):
-    """Blocks of pixels that cannot be decoded, in a file whose header is sound.
-
-    Attributes:
-        file (`str`, *optional*): what the file is called.
-    """
+    """Blocks of pixels that cannot be decoded, in a `file` whose header is sound."""
 
     file: str | None = None
 
@@ -139,9 +135,6 @@ class Raster(ABC):
             window (`tuple[int, int, int, int]`, *optional*): (row offset, column offset, height, width) in pixels,
                 relative to the window selected so far.
 
-        Returns:
-            The narrowed raster: shape, transform and descriptions follow the selection.
-
         Raises:
             IndexError: a band outside the raster.
             ValueError: an empty selection, or a window outside the raster.
@@ -195,22 +188,12 @@ class Raster(ABC):
 
         Returns:
             `np.ndarray` of shape `(height, width)`, bool, True for nodata; None where nothing can be missing.
-
-        Raises:
-            GeoTiffError: a file cannot be decoded.
         """
         target = self.select(window=window)
         return target._read_mask(target.bands, target.window)
 
     def read_excluded(self, window: Window | None = None) -> np.ndarray | None:
-        """Read where the map is nodata whatever the other dates hold and the image processor's rule says.
-
-        Returns:
-            bool (height, width); None where no pixel can be excluded.
-
-        Raises:
-            GeoTiffError: a file cannot be decoded.
-        """
+        """Read where the map is nodata whatever the other dates hold, bool (height, width); None for nowhere."""
         return self._read_excluded(self.select(window=window).window) if self.excludes else None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -233,10 +216,6 @@ class ArrayRaster(Raster):
         nodata_mask: bool (height, width), True for nodata.
         crs: coordinate reference system.
         transform: from (column, row) to coordinates of the CRS.
-
-    Raises:
-        TypeError: values that are not real numbers.
-        ValueError: another rank, a mask of another size, or another number of descriptions than of bands.
     """
 
     def __init__(
@@ -323,11 +302,7 @@ def find_files(raster: Raster) -> tuple[str, ...]:
 
 
 def describe_raster(raster: Raster) -> dict[str, Any]:
-    """Describe how pixels come from files, as JSON holds it; two rasters described alike over equal files read alike.
-
-    Returns:
-        Kind, bands, window and provenance of the raster, and the description of each source.
-    """
+    """Describe how pixels come from files, as JSON holds it; rasters described alike over equal files read alike."""
     description = {
         "kind": type(raster).__name__,
         "path": raster.path or raster.name,

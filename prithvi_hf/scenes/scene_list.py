@@ -63,12 +63,9 @@ _UNNAMED = ""
 
 @dataclass(frozen=True)
 class _Date:
-    """One date of one place.
+    """One date of one place: band files, or one file with all bands.
 
-    Attributes:
-        tile: What identifies the place, None where nothing does.
-        date: When it was acquired, as ISO text; empty where nothing tells.
-        files: Its band files, or one file with all bands.
+    `tile` identifies the place, None where nothing does; `date` is ISO text, empty where nothing tells.
     """
 
     name: str
@@ -352,8 +349,8 @@ def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Date:
         problem = f"{origin}: expected a STAC item with id, properties and assets, found none."
         return _Date(origin.rpartition(", ")[2], None, "", (), origin, problem)
     origin = f"{origin} ({name[:60]})"
-    date = properties.get("datetime") or properties.get("start_datetime")
-    date = date if isinstance(date, str) else ""
+    moment = properties.get("datetime") or properties.get("start_datetime")
+    date = moment if isinstance(moment, str) else ""
     hrefs = []
     for asset in assets.values():
         if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
@@ -369,21 +366,14 @@ def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Date:
         known = parse_name(name)
     except ValueError as error:
         return _Date(name, None, date, (), origin, str(error))
-    problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
     tiles = [properties[key] for key in _TILE_PROPERTIES if isinstance(properties.get(key), str)]
     tile = f"T{known.tile}" if known is not None else next(iter(tiles), None)
-    return _Date(name, tile, date, files, origin, problem)
+    nothing = f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
+    return _Date(name, tile, date, files, origin, None if files else nothing)
 
 
 def plain_name(text: str) -> str:
-    """Make a file name of any text: letters, digits, `_`, `-` and `.`, not hidden, and not too long.
-
-    Args:
-        text: Name of a scene, of unknown origin.
-
-    Returns:
-        A name without suffix, at most 120 bytes, that means neither folder nor option.
-    """
+    """Make a file name of any text: letters, digits, `_`, `-` and `.`, not hidden, at most 120 bytes."""
     name = re.sub(r"[^\w.-]+", "_", text).lstrip(".-") or "scene"
     if len(name.encode()) <= _LONGEST_NAME:
         return name
@@ -400,8 +390,8 @@ def _name_scenes(scenes: Sequence[SceneEntry], source: str) -> list[SceneEntry]:
             if scene.name != _UNNAMED:
                 names[index] = plain_name(scene.name)
             elif counts[names[index].lower()] > 1 or depth == 1:
-                path = scene.files[0]
-                path = PurePosixPath(urlsplit(path).path if "://" in path else path)
+                first = scene.files[0]
+                path = PurePosixPath(urlsplit(first).path if "://" in first else first)
                 names[index] = plain_name("_".join([*path.parts[-depth:-1], path.stem]))
     counts = Counter(name.lower() for name in names)
     doubles = sorted({name for name in names if counts[name.lower()] > 1})

@@ -208,11 +208,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return {name: value for name, value in given.items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the processor as a dictionary that JSON holds without loss: a nodata value of NaN is `"nan"`.
-
-        Returns:
-            Every option, `image_processor_type` and, for a processor with code on the Hub, `auto_map`.
-        """
+        """Return every option, in a form that JSON holds without loss: a nodata value of NaN is `"nan"`."""
         output = {name: deepcopy(getattr(self, name)) for name in OPTION_NAMES}
         output["nodata_value"] = to_json_number(output["nodata_value"])
         output["image_processor_type"] = type(self).__name__
@@ -285,31 +281,19 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return BatchFeature(data={key: _stack(key, rows, call.return_tensors) for key, rows in data.items()})
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise values that are as in the file, on the device on which they are.
+        """Scale and normalise values (B, C, T, H, W) that are as in the file, on the device on which they are.
 
-        Args:
-            file_values: (batch_size, num_channels, num_frames, height, width) of any type, missing values replaced, as
-                `SegmentationTransform(normalize=False)` gives them.
-
-        Returns:
-            `pixel_values` float32 of the same shape, the figures that a call of the processor gives.
+        Missing values are replaced in them, as `SegmentationTransform(normalize=False)` gives them; the result is the
+        `pixel_values` that a call of the processor gives.
         """
         return normalize_file_values(file_values, self.checked_options())
 
     def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
-        """Find the processor's `bands` in a file.
-
-        Args:
-            descriptions: the file's band descriptions, one per band, or None where it has none.
-            count: number of bands in the file.
-            name: the file, for messages.
+        """Find the processor's `bands` in a file of `count` bands; bands that are missing or ambiguous are an error.
 
         Returns:
             0-based positions to read, in the order of `bands`; all positions for a file that stacks `num_frames`
             dates.
-
-        Raises:
-            ValueError: bands are missing or ambiguous; the message lists expected and found.
         """
         return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
 
