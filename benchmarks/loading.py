@@ -55,7 +55,7 @@ def make_processor() -> PrithviImageProcessor:
 
 
 def _write_chips(folder: Path, count: int = 8) -> None:
-    """Chips as Sen1Floods11's: 13 bands, int16, 512 x 512, deflate, one strip a band; masks of -1, 0 and 1."""
+    """Chips as Sen1Floods11's: 13 bands, int16, 512 x 512, deflate, one strip per band; masks of -1, 0 and 1."""
     layout = {"crs": "EPSG:4326", "transform": Affine.translation(-60, -14) @ Affine.scale(9e-5, -9e-5)}
     layout |= {"interleave": "band", "blockysize": 512}
     for seed in range(count):

@@ -20,7 +20,7 @@ CROP = 224
 
 
 def _write_chip(path: Path) -> None:
-    """A chip as Sen1Floods11's: 13 bands, int16, 512 x 512, deflate, one strip a band."""
+    """A chip as Sen1Floods11's: 13 bands, int16, 512 x 512, deflate, one strip per band."""
     image = generate_scene(512, 512, seed=0).image
     bands = image[np.arange(13) % len(image)] + np.arange(13, dtype=np.int16)[:, None, None]
     transform = Affine.translation(-60, -14) @ Affine.scale(9e-5, -9e-5)

@@ -4,7 +4,7 @@
 The quickstart trains on them, so they have to be quick to make, plausible to look at, and not solvable by a band
 ratio. A scene is a terrain with a river and its flood plain, land cover, flood water, and an atmosphere above:
 
-    surface   = land cover x terrain light x texture, mixed with water where the land lies below the flood
+    surface   = land cover x terrain light x texture, mixed with water where the land is below the flood
     at sensor = cloud over (haze over (surface x cloud shadow)), blurred by the optics, plus noise
 
 What spoils a threshold on an index is what spoils it in practice: sun glint and flooded crops lift the short-wave
@@ -165,7 +165,7 @@ def _ramp(values: np.ndarray, threshold: float, width: float) -> np.ndarray:
 
 
 def _mix(under: np.ndarray, over: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Linear mixture of two reflectances (6, H, W) or (6, 1, 1) by the share of the second (H, W)."""
+    """Linear mixture of two reflectances (6, H, W) or (6, 1, 1) by the fraction of the second (H, W)."""
     return under + (over - under) * weight
 
 
@@ -326,7 +326,7 @@ class IndexThreshold:
         land_iou (`float`): that of land.
         water_iou (`float`): that of water.
         threshold (`float`): the border; a pixel of just this value is water.
-        water_above (`bool`): whether water lies above the threshold rather than below.
+        water_above (`bool`): whether water is above the threshold rather than below it.
     """
 
     index: str

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Small granules of HLS and Sentinel-2 as they are published: one file a band, named as there."""
+"""Small granules of HLS and Sentinel-2 as they are published: one file per band, named as there."""
 
 import datetime
 from collections.abc import Mapping, Sequence

@@ -40,7 +40,7 @@ def transform_at(longitude: float = -0.78, latitude: float = 38.12) -> Affine:
 
 
 def write_raster(path: Path, array: np.ndarray, **options) -> Path:
-    """Writes an array as a deflated GeoTIFF in EPSG:4326, one strip a band; its folder is made."""
+    """Writes an array as a deflated GeoTIFF in EPSG:4326, one strip per band; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height = array.shape[-2]
     layout = {"crs": "EPSG:4326", "transform": transform_at(), "interleave": "band", "blockysize": height}

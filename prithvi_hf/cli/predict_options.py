@@ -23,8 +23,8 @@ _EPILOG = """examples:
   torchrun --nproc_per_node 8 -m prithvi_hf.cli predict --model OUT --scenes granules/ --output_dir maps
 
 A frame is a GeoTIFF of all bands, or the folder of one granule of HLS or Sentinel-2 with a file for each band; several
-frames are the dates of one scene in time order. A run that was interrupted goes on where it was when the same command
-is given again. With --scenes the exit status is 1 when a scene failed, and summary.json says why.
+frames are the dates of one scene in time order. A run that was interrupted continues where it was when the same
+command is given again. With --scenes the exit status is 1 when a scene failed, and summary.json says why.
 """
 # The first of the choices is the default.
 _OUTPUTS_TITLE = "what is written beside each map"

@@ -2,7 +2,7 @@
 """Prediction of whole scenes, whatever their size: frames in, georeferenced files out.
 
 Strips of the map are kept beside the output as soon as they are final. When all are there, a last pass turns them into
-the files and gives those their names. A run that was interrupted goes on where it was.
+the files and gives those their names. A run that was interrupted continues where it was.
 """
 
 import hashlib

@@ -301,7 +301,7 @@ def write_bands(folder, pixels, day, tile="20LMQ"):
 
 
 def test_three_months_of_granules(tmp_path):
-    """Folders of one file a band, masked by Fmask, give the map of the same pixels in three files."""
+    """Folders of one file per band, masked by Fmask, give the map of the same pixels in three files."""
     model = save_model(tmp_path / "model", num_frames=3)
     pixels = [scene_pixels(40, 45, seed=seed) for seed in range(3)]
     folders = [write_bands(tmp_path / "granules", one, day) for one, day in zip(pixels, (152, 182, 213), strict=True)]

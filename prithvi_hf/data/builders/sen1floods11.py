@@ -85,7 +85,7 @@ class Sen1Floods11(ChipBuilder):
     `data_dir` is the folder that holds `v1.1`, or `v1.1`, or any copy in which the files keep their names: images
     `*_S2Hand.tif`, masks `*_LabelHand.tif`, lists `flood_{train,valid,test,bolivia}_data.csv` or `.txt`. Splits whose
     list is missing are not offered. Without `data_dir` the chips (about 3 GB) are downloaded file by file: an
-    interrupted download goes on with the files that are missing, and each is compared with the MD5 digest that the
+    interrupted download continues with the files that are missing, and each is compared with the MD5 digest that the
     bucket states. A stream reads chips from the bucket as they are asked for, and compares nothing.
 
     Rows: `image` (13 bands, named by `SEN1FLOODS11_BANDS`), `mask`, `id` ("Ghana_103272"), `date` (ISO day of the
