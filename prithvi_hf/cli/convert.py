@@ -50,11 +50,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Convert an original checkpoint to a folder that `from_pretrained` loads.
-
-    Args:
-        options: `source`, `output_dir`, `recipe`, `report`, `set`.
-    """
+    """Convert an original checkpoint to a folder that `from_pretrained` loads."""
     overrides = {}
     for setting in options.set:
         name, separator, value = setting.partition("=")

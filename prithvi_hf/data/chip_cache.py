@@ -54,6 +54,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 Transform = Callable[[dict[str, list[Any]]], Mapping[str, Any]]
 
+_read_crs = lru_cache(maxsize=256)(CRS.from_wkt)
+
 
 class ChipCacheError(OSError):
     """A cache that cannot be written; the message says what was expected, what was found and the remedy."""
@@ -86,24 +88,16 @@ class StoredRaster:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
 
         header = with_tuples(content["header"])
+        # A CRS is parsed once for all the chips that share it, for it takes longer than all the rest of an entry.
         header["crs"] = None if header["crs"] is None else _read_crs(header["crs"])
         header["transform"] = Affine(*header["transform"])
         return cls(**{**with_tuples(content), "header": GeoTiffHeader(**header)})
 
 
-@lru_cache(maxsize=256)
-def _read_crs(wkt: str) -> CRS:
-    """Parse a CRS once for all the chips that share it, which takes longer than all the rest of an entry."""
-    return CRS.from_wkt(wkt)
-
-
 class ChipCache:
     """The cache of a split on disk, mapped into this process, which keeps others from removing it.
 
-    Attributes:
-        folder: the folder.
-        num_bytes: size of the pixels in bytes.
-        columns: the rasters of each chip: `image`, a raster or a list of frames, and `mask`, a raster or None.
+    `columns` are the rasters of each chip: `image`, a raster or a list of frames, and `mask`, a raster or None.
     """
 
     def __init__(self, folder: Path) -> None:

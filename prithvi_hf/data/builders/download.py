@@ -39,7 +39,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session
 from huggingface_hub.utils.sha import git_hash
 from tqdm.utils import CallbackIOWrapper
 
-from prithvi_hf.data.builders.files import show_some
+from prithvi_hf.data.builders.files import DATA_SUFFIXES, show_some
 from prithvi_hf.disk import describe_disk_full, is_disk_full
 
 
@@ -55,7 +55,6 @@ MAX_EXPANSION = 100
 MAX_MEMBERS = 1_000_000
 
 _REFUSED = "Do not extract this archive; download it from its publisher."
-_DATA_SUFFIXES = (".tif", ".tiff", ".txt", ".csv", ".json", ".geojson")
 _DECOMPRESSORS: dict[bytes, Callable[..., io.BufferedIOBase]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZ": bz2.BZ2File,
@@ -166,7 +165,7 @@ def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None
         ) from error
     files: list[RepoFile] = []
     for entry in entries:
-        known = entry.path.lower().endswith((*ARCHIVE_SUFFIXES, *_DATA_SUFFIXES))
+        known = entry.path.lower().endswith((*ARCHIVE_SUFFIXES, *DATA_SUFFIXES))
         if isinstance(entry, RepoFile) and known and clean_path(entry.path):
             files.append(entry)
     if not files:

@@ -50,9 +50,6 @@ class GeoTiffFolderConfig(BuilderConfig):
             or the ids themselves as a list; file names do as well as ids. None looks for folders train(ing),
             validation/valid/val and test(ing); without any, all chips are the split "train".
         require_masks (`bool`, *optional*, defaults to `True`): False allows chips without mask, whose `mask` is None.
-
-    Raises:
-        ValueError: an option of another type than these.
     """
 
     image_suffix: str | list[str] | tuple[str, ...] | None = None
@@ -88,10 +85,6 @@ class GeoTiffFolder(ChipBuilder):
 
     Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (None; with a list of
     frames `dates`, None for each).
-
-    Raises:
-        FileNotFoundError: no such folder, no image in it, or an image, a frame or a mask missing from a pair.
-        ValueError: options of a wrong type or that contradict each other, an empty list, or an id listed twice.
     """
 
     DATASET_NAME: ClassVar[str] = "geotiff_folder"
@@ -195,9 +188,8 @@ class GeoTiffFolder(ChipBuilder):
                 f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
                 f"{_suggest_public_dataset(self.config.data_dir)}"
             )
-        if together and mask_suffix is None:
-            masks = {}
-        else:
+        masks: dict[str, str] = {}
+        if mask_suffix is not None or not together:
             masks = _match(mask_dir, mask_suffix, rivals if together else [mask_suffix])
         if ids is None:
             # Ids of either kind, so that one message tells what is missing on both sides.
@@ -205,13 +197,13 @@ class GeoTiffFolder(ChipBuilder):
             split = f"{split} ({image_dir})"
         kinds = {f"frame {i}" if len(frames) > 1 else "image": files for i, files in enumerate(frames, 1)}
         check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, f"split {split}")
-        if self.config.has_frames:
-            none: list[str | None] = [None] * len(frames)
-            return [
-                {"image": [files[chip] for files in frames], "mask": masks.get(chip), "id": chip, "dates": none}
-                for chip in ids
-            ]
-        return [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip, "date": None} for chip in ids]
+        rows: list[ChipRow] = [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip} for chip in ids]
+        for chip, row in zip(ids, rows, strict=True):
+            if self.config.has_frames:
+                row |= {"image": [files[chip] for files in frames], "dates": [None] * len(frames)}
+            else:
+                row["date"] = None
+        return rows
 
 
 def _check_types(options: Mapping[str, object]) -> None:

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from datasets import DatasetInfo
 from datasets.utils import logging
 
 from prithvi_hf.data.builders.base import HubChipBuilder, HubChipConfig, make_features
@@ -47,8 +46,7 @@ class HLSIrrigationScenesConfig(HubChipConfig):
         missing (`str`, *optional*, defaults to "error"): what becomes of chips that lack one of these months, or the
             mask: "error" names them, "skip" leaves them out and says how many.
         split_seed (`int`, *optional*, defaults to 0): how MGRS tiles are divided among the splits.
-        repository (`str`, *optional*): as in [`HubChipConfig`].
-        revision (`str`, *optional*): as in [`HubChipConfig`].
+        repository, revision (`str`, *optional*): as in [`HubChipConfig`].
     """
 
     months: list[int] = field(default_factory=lambda: [1, 2, 3])
@@ -84,33 +82,21 @@ class HLSIrrigationScenes(HubChipBuilder):
 
     Rows: `image` (a list of GeoTIFFs, one per month, of 6 bands named by `HLS_IRRIGATION_SCENES_BANDS`), `mask`, `id`
     ("T10SFG_chip22"), `dates` (None for each month: the file names give no year and no day).
-
-    Raises:
-        FileNotFoundError: no such folder, no scene in it, or chips that lack a month or the mask.
-        ValueError: a file that is in two places, fewer than three chips, or none that is complete.
     """
 
     DATASET_NAME: ClassVar[str] = "hls_irrigation_scenes"
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"scene_m\d+_.+\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/hls_irrigation_scenes"
     BUILDER_CONFIG_CLASS = HLSIrrigationScenesConfig
-    VERSION = "1.0.0"
-
-    def _info(self) -> DatasetInfo:
-        homepage = f"https://huggingface.co/datasets/{self.REPOSITORY}"
-        return DatasetInfo(
-            description=_DESCRIPTION,
-            citation=f"See the dataset's page: {homepage}",
-            homepage=homepage,
-            license=f"See the dataset's page: {homepage}",
-            features=make_features(
-                HLS_IRRIGATION_SCENES_BANDS,
-                HLS_IRRIGATION_SCENES_CLASSES,
-                HLS_IRRIGATION_SCENES_CLASS_COLORS,
-                frames_are_files=True,
-                multi_date=True,
-            ),
-        )
+    DESCRIPTION = _DESCRIPTION
+    CITATION = LICENSE = f"See the dataset's page: https://huggingface.co/datasets/{REPOSITORY}"
+    FEATURES = make_features(
+        HLS_IRRIGATION_SCENES_BANDS,
+        HLS_IRRIGATION_SCENES_CLASSES,
+        HLS_IRRIGATION_SCENES_CLASS_COLORS,
+        frames_are_files=True,
+        multi_date=True,
+    )
 
     def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
         paths = list_files(data_dir)
