@@ -108,8 +108,6 @@ class StatisticsReport:
         useless = self._explain_useless_bands()
         return ([useless] if useless else []) + self._warn_of_weights(self._class_weights())
 
-    # ------------------------------------------------------------------ statistics and weights
-
     def _explain_useless_bands(self) -> str | None:
         """Say why the bands give no statistics to normalise with; None when they do."""
         parts = []
@@ -157,8 +155,6 @@ class StatisticsReport:
             labels = ", ".join(map(str, found[:_SHOWN_ON_SCREEN])) + (", ..." if len(found) > _SHOWN_ON_SCREEN else "")
             reason = f"the labels ({labels}) are not 0, 1, ... n; say which are classes by class_names, ignore_values"
         return _comment([f"class_weights are left out: {reason}."])
-
-    # ------------------------------------------------------------------ tables
 
     def _list_chips(self) -> list[str]:
         rows = [["split", "chips", "without mask", "no data", "ignored", "height x width: chips", "sha256"]]
@@ -283,8 +279,6 @@ def _make_printable(text: str) -> str:
     """Text in which names of files neither end a comment nor reach a terminal as a command."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
-
-# ------------------------------------------------------------------ picture
 
 _PANEL_INCHES = 6.0
 _DPI = 120

@@ -140,12 +140,6 @@ class HubChipBuilder(ChipBuilder):
     VERSION = "1.0.0"
     BUILDER_CONFIG_CLASS = HubChipConfig
 
-    def __init__(self, *, cache_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
-        self._download_dir = datasets.config.DOWNLOADED_DATASETS_PATH
-        if cache_dir is not None:
-            self._download_dir = os.path.join(cache_dir, datasets.config.DOWNLOADED_DATASETS_DIR)
-        super().__init__(cache_dir=cache_dir, **kwargs)
-
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=self.DESCRIPTION,
@@ -160,7 +154,8 @@ class HubChipBuilder(ChipBuilder):
         from prithvi_hf.data.builders.download import download_dataset
 
         repository = self.config.repository or self.REPOSITORY
-        return download_dataset(repository, self._download_dir, revision=self.config.revision, token=self.token)
+        root = self._cache_downloaded_dir  # of `datasets`, `downloads` in its cache
+        return download_dataset(repository, root, revision=self.config.revision, token=self.token)
 
     def _make_rows(self, dl_manager: AnyDownloadManager) -> Mapping[str, list[ChipRow]]:
         return self._make_folder_rows(self.config.data_dir or self.download())

@@ -107,10 +107,27 @@ def download_dataset(
     store = Path(root).expanduser().absolute() / "hub" / repo_id.replace("/", "--")
     reference = store / ".refs" / quote(revision, safe="")
     remembered = reference.read_text() if reference.is_file() else ""
-    if _COMMIT.fullmatch(revision) and (store / revision).is_dir():
-        commit = revision
-    else:
-        commit = _find_commit(api, repo_id, revision, store, remembered)
+    url, commit = f"{api.endpoint}/datasets/{repo_id}", revision
+    try:
+        if not (_COMMIT.fullmatch(revision) and (store / revision).is_dir()):
+            commit = str(api.dataset_info(repo_id, revision=revision).sha)
+    except GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{url}: access must be granted. Accept its terms there, and log in with `hf auth login`."
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{url}: expected a dataset with revision {revision!r}, found none. Check repository and revision; if it "
+            "is private, log in with `hf auth login`. Or pass a folder of yours as data_dir."
+        ) from error
+    except (HTTPError, ConnectionError) as error:
+        if not (remembered and (store / remembered).is_dir()):
+            raise DownloadError(
+                f"{url}: expected an answer of the Hub, found: {_write_sentence(error)} Check the connection, "
+                "HF_ENDPOINT and HF_HUB_OFFLINE, or download the dataset elsewhere and pass its folder as data_dir."
+            ) from error
+        logger.warning(f"{url} does not answer ({type(error).__name__}): using the copy in {store}.")
+        commit = remembered
     if not (store / commit).is_dir():
         store.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(store / f".{commit}.lock"):
@@ -128,30 +145,6 @@ def download_dataset(
         reference.parent.mkdir(exist_ok=True)
         reference.write_text(commit)
     return str(store / commit)
-
-
-def _find_commit(api: HfApi, repo_id: str, revision: str, store: Path, remembered: str) -> str:
-    """Ask the Hub which commit a revision names; if it does not answer, the last complete download will do."""
-    url = f"{api.endpoint}/datasets/{repo_id}"
-    try:
-        return str(api.dataset_info(repo_id, revision=revision).sha)
-    except GatedRepoError as error:
-        raise FileNotFoundError(
-            f"{url}: access must be granted. Accept its terms there, and log in with `hf auth login`."
-        ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise FileNotFoundError(
-            f"{url}: expected a dataset with revision {revision!r}, found none. Check repository and revision; if it "
-            "is private, log in with `hf auth login`. Or pass a folder of yours as data_dir."
-        ) from error
-    except (HTTPError, ConnectionError) as error:
-        if not (remembered and (store / remembered).is_dir()):
-            raise DownloadError(
-                f"{url}: expected an answer of the Hub, found: {_write_sentence(error)} Check the connection, "
-                "HF_ENDPOINT and HF_HUB_OFFLINE, or download the dataset elsewhere and pass its folder as data_dir."
-            ) from error
-        logger.warning(f"{url} does not answer ({type(error).__name__}): using the copy in {store}.")
-        return remembered
 
 
 def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None:

@@ -113,7 +113,22 @@ class HLSIrrigationScenes(HubChipBuilder):
                 f"{self.config.months}. Point data_dir at the folder that holds month1 to month4 and masks, or use "
                 "geotiff_folder for files of your own."
             )
-        chips = self._find_complete({**{f"month {month}": scenes[month] for month in scenes}, "mask": masks}, data_dir)
+        kinds = {**{f"month {month}": files for month, files in scenes.items()}, "mask": masks}
+        everywhere = sorted(set().union(*kinds.values()))
+        lacking = {chip: [kind for kind, files in kinds.items() if chip not in files] for chip in everywhere}
+        chips = [chip for chip in everywhere if not lacking[chip]]
+        if len(chips) < len(everywhere):
+            incomplete = [f"{chip} (no {', no '.join(lacking[chip])})" for chip in everywhere if lacking[chip]]
+            rest = f" and {len(incomplete) - _EXAMPLES} more" if len(incomplete) > _EXAMPLES else ""
+            expected = (
+                f"{data_dir}: expected {', '.join(kinds)} of each of {len(everywhere)} chips, found {len(incomplete)} "
+                f"incomplete: {', '.join(incomplete[:_EXAMPLES])}{rest}"
+            )
+            if self.config.missing == "error":
+                raise FileNotFoundError(f"{expected}. Add the files, or leave these chips out with missing='skip'.")
+            if not chips:
+                raise ValueError(f"{expected}: no chip is complete. Choose other months, or add the files.")
+            logger.warning(f"{self.DATASET_NAME}: {len(incomplete)} chips are left out; {expected}.")
         groups, kind = find_tiles(chips, self.DATASET_NAME), "MGRS tiles"
         if len(set(groups.values())) < len(_FRACTIONS):
             logger.warning(
@@ -128,23 +143,3 @@ class HLSIrrigationScenes(HubChipBuilder):
                 frames = [files[chip] for files in scenes.values()]
                 rows[split].append({"image": frames, "mask": masks[chip], "id": chip, "dates": [None] * len(frames)})
         return rows
-
-    def _find_complete(self, kinds: dict[str, dict[str, str]], data_dir: str) -> list[str]:
-        """Find the chips that have a file of each kind; the option `missing` says what the others are."""
-        chips = sorted(set().union(*kinds.values()))
-        lacking = {chip: [kind for kind, files in kinds.items() if chip not in files] for chip in chips}
-        complete = [chip for chip in chips if not lacking[chip]]
-        if len(complete) == len(chips):
-            return complete
-        incomplete = [f"{chip} (no {', no '.join(lacking[chip])})" for chip in chips if lacking[chip]]
-        rest = f" and {len(incomplete) - _EXAMPLES} more" if len(incomplete) > _EXAMPLES else ""
-        expected = (
-            f"{data_dir}: expected {', '.join(kinds)} of each of {len(chips)} chips, found {len(incomplete)} "
-            f"incomplete: {', '.join(incomplete[:_EXAMPLES])}{rest}"
-        )
-        if self.config.missing == "error":
-            raise FileNotFoundError(f"{expected}. Add the files, or leave these chips out with missing='skip'.")
-        if not complete:
-            raise ValueError(f"{expected}: no chip is complete. Choose other months, or add the files.")
-        logger.warning(f"{self.DATASET_NAME}: {len(incomplete)} chips are left out; {expected}.")
-        return complete
