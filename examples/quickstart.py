@@ -94,7 +94,7 @@ chips and scene     {folder / "data"}
 model               {folder / "model"}   (card: README.md, figures: all_results.json)
 learning curves     {folder / "model" / "learning_curves.png"}
 sample predictions  {folder / "model" / "sample_predictions.png"}
-map                 {folder / "map.tif"}   (quick look: {folder / "map.png"})
+map                 {folder / "map.tif"}   (quicklook: {folder / "map.png"})
 """
     )
     good = score >= max(EXPECTED_MEAN_IOU, baseline)

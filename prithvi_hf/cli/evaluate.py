@@ -24,13 +24,13 @@ def add_parser(commands: Commands) -> None:
     add("--data_dir", metavar="DIR", help="folder of the dataset (default: the recipe's, or download)")
     add("--dataset_options", metavar="JSON", help="options of the dataset in place of the recipe's")
     add("--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)")
-    add("--output", metavar="JSON", help="also write every figure, each class's included")
+    add("--output", metavar="JSON", help="also write every figure, including those of each class")
     add("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
     add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
-    add("--quiet", action="store_true", help="print the figures alone")
+    add("--quiet", action="store_true", help="print only the figures")
     parser.set_defaults(run=run)
 
 

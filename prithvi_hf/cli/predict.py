@@ -121,7 +121,9 @@ def _predict_many(
             if resolved in inputs:
                 raise ValueError(f"{path} would be written, but is an input: choose another --output_dir.")
             if resolved in seen:
-                raise ValueError(f"{scene.origin}: {path} would also be {seen[resolved]}: name the scene otherwise.")
+                raise ValueError(
+                    f"{scene.origin}: {path} would also be {seen[resolved]}: give the scene another name."
+                )
             seen[resolved] = f"written for {scene.name}"
 
     model, _ = load_model(options.model)

@@ -51,19 +51,19 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--no_overwrite": {
             "dest": "overwrite",
             "action": "store_false",
-            "help": "refuse outputs that exist; without it they are replaced, and only by complete ones",
+            "help": "refuse outputs that exist; otherwise they are replaced, and only by complete ones",
         },
     },
     _OUTPUTS_TITLE: {
         "--probabilities_dtype": {
             "choices": ("float32", "uint8"),
-            "help": "of probabilities and entropy; float32 (default): 0 to 1, nodata NaN; uint8: 0 to 254 with scale "
-            "1/254 in the file, nodata 255",
+            "help": "type of probabilities and entropy; float32 (default): 0 to 1, nodata NaN; uint8: 0 to 254 with "
+            "scale 1/254 in the file, nodata 255",
         },
         "--polygon_classes": {
             "nargs": "+",
             "metavar": "CLASS",
-            "help": "classes of the polygons, by name or file value (all)",
+            "help": "classes of the polygons, by name or file value (default: all)",
         },
         "--min_area": {
             "type": float,
@@ -126,13 +126,13 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--boa_add_offset": {
             "type": float,
             "metavar": "X",
-            "help": "of Sentinel-2 numbers, where the product does not say",
+            "help": "offset of Sentinel-2 values, where the product does not say it",
         },
         "--fmask": {
             "nargs": "+",
             "default": [],
             "choices": ("cirrus", "cloud", "adjacent", "shadow", "snow", "water"),
-            "help": "HLS: pixels that Fmask says are such are nodata. Of several dates, any is enough unless "
+            "help": "HLS: pixels that Fmask marks as one of these are nodata. Of several dates, any is enough unless "
             "--fmask_rule says otherwise. A date that lacks data for other reasons (swath edge) is filled there, and "
             "the map is nodata where all dates lack it (nodata_rule of the model's image processor)",
         },
@@ -144,7 +144,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--dates": {
             "nargs": "+",
             "metavar": "DATE",
-            "help": "date of each frame, e.g. 2022-06-01, where file names say none",
+            "help": "date of each frame, e.g. 2022-06-01, where file names do not say it",
         },
         "--on_read_error": {
             "choices": ("raise", "nodata"),
@@ -153,7 +153,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--allow_remote": {
             "action": "store_true",
-            "help": "read http(s) addresses; anyone who writes a list can name any",
+            "help": "read http(s) addresses; anyone who writes a list can name any address",
         },
         "--allow_vrt": {"action": "store_true", "help": "read VRT files, which can name any other file"},
     },
@@ -172,7 +172,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--no_resume": {
             "dest": "resume",
             "action": "store_false",
-            "help": "compute again what a run before has left or finished",
+            "help": "compute again what an earlier run left or finished",
         },
         "--quiet": {"action": "store_true", "help": "print neither progress nor summary"},
     },
@@ -194,7 +194,7 @@ def add_options(commands: Commands) -> argparse.ArgumentParser:
         group = parser.add_argument_group(title)
         for output in OUTPUTS if title == _OUTPUTS_TITLE else ():
             if output.name != "map":
-                text = f"{output.help}; by itself NAME{output.ending}"
+                text = f"{output.help}; without a name NAME{output.ending}"
                 group.add_argument(f"--{output.name}", nargs="?", const=True, metavar=output.metavar, help=text)
         for flag, settings in options.items():
             default = {"default": settings["choices"][0]} if "choices" in settings else {}
@@ -217,7 +217,7 @@ def check_usage(options: argparse.Namespace) -> None:
     wanted, other = ("output_dir", "output") if many else ("output", "output_dir")
     if getattr(options, wanted) is None or getattr(options, other) is not None:
         given = "--scenes" if many else "--frames"
-        raise ValueError(f"{given} goes with --{wanted}: name there what is to be written, and leave --{other} out.")
+        raise ValueError(f"{given} goes with --{wanted}, which names what is written; leave --{other} out.")
     if many and options.dates:
         raise ValueError(
             "--dates are those of one scene: leave them out with --scenes, where names or items say them."

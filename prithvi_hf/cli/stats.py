@@ -47,7 +47,13 @@ def add_parser(commands: Commands) -> None:
     )
     add = parser.add_argument
     add("data_dir", metavar="DIR", help="folder of the dataset")
-    add("--config", nargs="+", default=[], metavar="YAML", help="recipes that say how files are read; flags win")
+    add(
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="YAML",
+        help="recipes that say how files are read; options win",
+    )
     add("--split", default="train", help="split that gives statistics and weights (default train); all are checked")
     add("--output", metavar="YAML", help="file to write; without it the recipe goes to the standard output")
     add("--plot", metavar="PNG", help="also draw histograms of the bands and the fractions of the classes")
@@ -60,7 +66,13 @@ def add_parser(commands: Commands) -> None:
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
-    add("--band_indices", nargs="+", type=int, metavar="PLACE", help="their 0-based places in undescribed files")
+    add(
+        "--band_indices",
+        nargs="+",
+        type=int,
+        metavar="PLACE",
+        help="their 0-based positions in undescribed files",
+    )
     add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
     add("--rescale_offset", type=float, metavar="X", help="added after that")
@@ -139,7 +151,7 @@ def read_stats_recipe(options: argparse.Namespace) -> "Recipe":
         values |= read_recipe(config).given
     values |= {name: getattr(options, name) for name in RECIPE_OPTIONS if getattr(options, name) is not None}
     if values.get("num_frames") is not None and values["num_frames"] < 1:
-        raise ValueError(f"num_frames: expected a number of dates from 1 on, found {values['num_frames']}.")
+        raise ValueError(f"num_frames: expected at least 1 date, found {values['num_frames']}.")
     return Recipe.from_values(values)
 
 
@@ -182,7 +194,7 @@ def name_bands(raster: "GeoTiffRaster") -> list[str]:
     """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described."""
     from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
 
-    texts, remedy = raster.descriptions, "Name the bands by --bands, or give a recipe that does by --config."
+    texts, remedy = raster.descriptions, "Name the bands with --bands, or give a recipe that does with --config."
     if is_undescribed(texts):
         raise ValueError(
             f"{raster.name}: expected descriptions that name its bands, found {raster.count} bands without. {remedy} "

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 ORIGINAL_PROCESSING: dict[str, tuple[dict[str, Any], str]] = {
     "multi_temporal_crop": (
         {"frame_order": "original_crop"},
-        "the original's crop pipeline mixes bands and dates, and its checkpoints need input mixed alike",
+        "the original's crop pipeline mixes bands and dates, and its checkpoints need input mixed in the same way",
     ),
     "hls_irrigation_scenes": (
         {"frame_order": "original_crop"},
@@ -227,7 +227,8 @@ def convert_checkpoint(
 
     _save_atomically(output_dir, model, processor, loaded)
     if report is not None:
-        with explain_disk_full(Path(report).parent, f"The model is whole in {output_dir}; its report is missing."):
+        folder = Path(report).parent
+        with explain_disk_full(folder, f"The model is complete in {output_dir}; its report is missing."):
             result.save(report)
     return result
 
@@ -302,7 +303,7 @@ def _read_stored_classes(checkpoint: Checkpoint, given: Mapping[str, Any], repor
         return {}
     if "id2label" in given:
         if not isinstance(given["id2label"], Mapping) or list(given["id2label"].values()) != names:
-            report.notes.append(f"the class names stored with the weights are others and were not taken: {names}")
+            report.notes.append(f"the class names stored with the weights differ and were not taken: {names}")
         return {}
     num_labels = infer_values(checkpoint.state_dict)["num_labels"]
     if len(names) != num_labels:

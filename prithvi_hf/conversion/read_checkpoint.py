@@ -87,7 +87,7 @@ def _find_file(source: str) -> tuple[str, Path]:
         if re.match(r"(https?|ftp|s3|gs):/", source, re.IGNORECASE):
             raise ValueError(
                 f"Expected a checkpoint file of this machine or {_HUB_FORM}, found the address {source}. Download the "
-                "file first, or name one of the Hub by hf://."
+                "file first, or name one on the Hub with hf://."
             )
         if path.is_dir():
             found = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".safetensors"))

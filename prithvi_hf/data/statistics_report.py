@@ -87,7 +87,7 @@ class StatisticsReport:
             bands = _comment([*textwrap.wrap(useless, 110), *bands.splitlines()])
         sections = [
             _comment([f"Statistics of {self.source}, measured by prithvi-hf stats on {today}."])
-            + _comment(["A recipe in part: give it after your own, as in --config my.yaml stats.yaml"]),
+            + _comment(["A partial recipe: give it after your own, as in --config my.yaml stats.yaml"]),
             _comment(self._list_chips()),
             _comment(["How the files were read"]) + _to_yaml(settings),
             _comment(["Mean and standard deviation of each band after scaling"]) + bands,
@@ -225,7 +225,7 @@ class StatisticsReport:
 def list_unreadable(splits: Mapping[str, DatasetStatistics], limit: int | None) -> list[str]:
     """List the chips that could not be read, the first of them by name; empty where there is none."""
     lines = [f"{name}: {text}" for name, split in splits.items() for text in split.unreadable]
-    return _list_first(f"Chips that could not be read and count nowhere: {len(lines)}", lines, limit)
+    return _list_first(f"Chips that could not be read and are not counted: {len(lines)}", lines, limit)
 
 
 def check_readable(splits: Mapping[str, DatasetStatistics]) -> None:

@@ -124,7 +124,7 @@ def write_class_map(
     layer, count = class_layer(id2label, class_colors, class_values, nodata), len(id2label)
     mask = np.asarray(mask)
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer) or mask.size == 0:
-        raise ValueError(f"A map is an (height, width) array of integers, found {mask.dtype} of shape {mask.shape}.")
+        raise ValueError(f"A map is a (height, width) array of integers, found {mask.dtype} of shape {mask.shape}.")
     wrong = (mask < 0) | ((mask >= count) & (mask != NODATA_CLASS))
     if wrong.any():
         raise ValueError(

@@ -50,7 +50,7 @@ class Output:
     help: str
     suffixes: tuple[str, ...]  # that its name may have
     ending: str  # what the map's name without suffix gets where no name is given, suffix included
-    needs: tuple[str, ...] = ()  # what strips keep for it besides the classes, see `products.make_products`
+    needs: tuple[str, ...] = ()  # what strips keep for it besides the classes, see `assemble.make_products`
     raster: bool = False  # whether a GeoTIFF of what it needs is made for it; space is asked for that
     write: "Callable[[Path, StagedMap], object] | None" = None  # makes the file; None writes that GeoTIFF
     check_path: Callable[[Path], object] | None = None  # refuses a path, before anything is loaded

@@ -138,7 +138,7 @@ class Staging:
                 self.missing = self.remaining()
                 self.resumed = self.count - len(self.missing)
                 if self.resumed:
-                    logger.info("%s goes on with %d of %d strips done.", self.output, self.resumed, self.count)
+                    logger.info("%s continues with %d of %d strips done.", self.output, self.resumed, self.count)
                 if self._processes > 1:
                     _write_json(self.folder / _GROUP, self.missing)
             except BaseException:

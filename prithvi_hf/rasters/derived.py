@@ -21,13 +21,10 @@ class BandStack(Raster):
     """One file per band, put together to the bands of one frame; only the files of selected bands are read.
 
     Args:
-        bands: rasters of one band each, on one grid.
+        bands: rasters of one band each, on one grid, with one nodata tag.
         names: a name for each band.
         name: what messages call the frame.
         nodata: value that means "no data" where the files have no tag of their own.
-
-    Raises:
-        ValueError: rasters of more than one band, of different grids, or with different nodata tags.
     """
 
     def __init__(
@@ -93,9 +90,6 @@ class MaskedRaster(Raster):
         rule: "all": in the map they are nodata where the image processor's rule says so, which mostly is where
             every date lacks data; "any": they are whatever the other dates hold.
         fill: value of the flags of pixels that were not observed; these are nodata, but are not excluded by "any".
-
-    Raises:
-        ValueError: flags of another size, or that are not unsigned integers.
     """
 
     def __init__(
@@ -146,14 +140,7 @@ class MaskedRaster(Raster):
 class ScaledRaster(Raster):
     """A raster whose values are `number * factor + offset`, float32; what is nodata there becomes NaN.
 
-    Args:
-        raster: the numbers.
-        factors: one per band.
-        offsets: one per band, added after the multiplication.
-        nodata_values: numbers that mean "no data" beside the raster's `nodata`; they are looked for before scaling.
-
-    Raises:
-        ValueError: another number of factors or offsets than of bands.
+    Numbers of `nodata_values` mean "no data" beside the raster's `nodata`; they are looked for before scaling.
     """
 
     def __init__(

@@ -143,12 +143,14 @@ class GeoTiffRaster(Raster):
                     f"{name}: expected a local GeoTIFF file, found a remote or virtual path. Download or extract the "
                     "file first, or pass its bytes."
                 )
-            self.path = os.path.abspath(os.path.expanduser(name))
-            self._check_exists()
-            if not os.path.isfile(self.path):
+            self.path = place = os.path.abspath(os.path.expanduser(name))
+            if not os.path.exists(place):
+                raise _make_not_found_error(name, place)
+            if not os.path.isfile(place):
                 raise GeoTiffError(f"{name}: expected a regular GeoTIFF file, found a directory or device.")
-        size = os.path.getsize(self.path) if self.content is None else len(self.content)
-        self._load_header(size, allow_missing_blocks)
+            self._load_header(os.path.getsize(place), allow_missing_blocks)
+        else:
+            self._load_header(len(content), allow_missing_blocks)
 
     def _load_header(self, file_bytes: int, allow_missing_blocks: bool = False) -> None:
         """Read and check the header of the file, which is `file_bytes` long."""
@@ -223,12 +225,12 @@ class GeoTiffRaster(Raster):
                 target = self.path if self.content is None else stack.enter_context(MemoryFile(self.content)).name
                 dataset = stack.enter_context(DatasetReader(target, driver="GTiff"))
             except RasterioError as error:
-                if self.content is None:
-                    self._check_exists()  # it was there when its header was read
-                    with open(self.path, "rb") as file:
+                path, start = self.path, (self.content or b"")[:8]
+                if path is not None and self.content is None:
+                    if not os.path.exists(path):  # it was there when its header was read
+                        raise _make_not_found_error(self.name, path) from error
+                    with open(path, "rb") as file:
                         start = file.read(8)
-                else:
-                    start = self.content[:8]
                 found = f"a TIFF that cannot be opened ({_find_cause(error)}): it is truncated or damaged"
                 if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
@@ -253,7 +255,7 @@ class GeoTiffRaster(Raster):
             try:
                 place = rasterio.windows.Window(column, row, width, height)
                 return dataset.read_masks(1, window=place) if indexes is None else dataset.read(indexes, window=place)
-            except RasterioError as error:
+            except (RasterioError, CPLE_BaseError) as error:
                 damage = GeoTiffDecodeError(
                     f"{self.name}: its header promises {header.count} bands of {header.height} x {header.width} "
                     f"pixels, but they cannot be decoded ({_find_cause(error)}): the file is damaged. Copy or "
@@ -261,18 +263,6 @@ class GeoTiffRaster(Raster):
                 )
                 damage.file = self.name
                 raise damage from error
-
-    def _check_exists(self) -> None:
-        path = self.path
-        if os.path.exists(path):
-            return
-        remedy = "found nothing there. Check the path, or restore the file."
-        if os.path.islink(path):
-            remedy = (
-                f"found a link to {os.readlink(path)}, which cannot be reached. Restore that file, or remove or renew "
-                "the link."
-            )
-        raise GeoTiffNotFoundError(f"{self.name}: expected a GeoTIFF file, {remedy}")
 
 
 def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffHeader:
@@ -333,6 +323,16 @@ def _ends_beyond(dataset: DatasetReader, file_bytes: int) -> bool:
         if int(offset or 0) + int(size or 0) > file_bytes:
             return True
     return False
+
+
+def _make_not_found_error(name: str, path: str) -> GeoTiffNotFoundError:
+    remedy = "found nothing there. Check the path, or restore the file."
+    if os.path.islink(path):
+        remedy = (
+            f"found a link to {os.readlink(path)}, which cannot be reached. Restore that file, or remove or renew the "
+            "link."
+        )
+    return GeoTiffNotFoundError(f"{name}: expected a GeoTIFF file, {remedy}")
 
 
 def _find_cause(error: BaseException) -> str:

@@ -70,21 +70,13 @@ class LayerFile:
 
 
 def parse_name(path: str | os.PathLike) -> LayerFile | None:
-    """Read the name of an HLS file, or of a file of one Sentinel-2 band.
+    """Read the name of an HLS file, or of a file of one Sentinel-2 band; None for another name.
 
-    Args:
-        path: a path, a URL or a name, such as `subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4_merged.tif`,
-            `T31TFJ_20220315T105751_B8A_20m.tif`, `S2A_MSIL2A_..._B02_10m.tif` or `S2B_31TFJ_20220315_0_L2A/B02.tif`.
-
-    Returns:
-        What it says, None for another name.
+    Such as `subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4_merged.tif`, `T31TFJ_20220315T105751_B8A_20m.tif`,
+    `S2A_MSIL2A_..._B02_10m.tif` or `S2B_31TFJ_20220315_0_L2A/B02.tif`, after any folders or as a URL.
 
     Raises:
         ValueError: such a name with a date or time that does not exist.
-
-    Example:
-        >>> parse_name("HLS.L30.T10SEH.2021175T183409.v2.0.B05.tif").band
-        'NIR_NARROW'
     """
     text = os.fspath(path).split("?")[0].replace(os.sep, "/")
     parts = re.sub(r"\.(?:tiff?|vrt)$", "", text, flags=re.IGNORECASE).split("/")
@@ -146,13 +138,7 @@ class Granule:
 
 
 def group_granules(paths: Iterable[str | os.PathLike]) -> list[Granule]:
-    """Sort files of one layer each into granules.
-
-    Args:
-        paths: files with names of HLS or Sentinel-2 layers, in any order.
-
-    Returns:
-        The granules by time, and those of one time by name.
+    """Sort files of one layer each into granules by their names, in any order; the granules come by time.
 
     Raises:
         ValueError: a file with another name, or two files of one layer in one resolution of a granule.
@@ -184,7 +170,7 @@ def list_geotiffs(folder: str | os.PathLike) -> list[str]:
     Hidden files and folders and the `._*` files of macOS are left out; links to folders are not followed.
     """
     found = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(os.fspath(folder)):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [str(Path(root, name)) for name in files if not name.startswith(".")]
     return sorted(path for path in found if path.lower().endswith(SUFFIXES))

@@ -18,21 +18,7 @@ FMASK_FILL = 255
 
 
 def fmask_bits(names: Sequence[str]) -> int:
-    """Add up the bits that stand for kinds of pixels.
-
-    Args:
-        names: keys of `FMASK_BITS`, or one of them.
-
-    Returns:
-        A number of which each bit is one of the kinds.
-
-    Raises:
-        ValueError: another name.
-
-    Example:
-        >>> fmask_bits(["cloud", "shadow"])
-        10
-    """
+    """Add up the bits of kinds of pixels, keys of `FMASK_BITS`: those of cloud and shadow are 10."""
     names = [names] if isinstance(names, str) else list(names)
     unknown = [name for name in names if name not in FMASK_BITS]
     if unknown:

@@ -90,7 +90,8 @@ class FrameOptions:
                 found = getattr(self, name)
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {found!r}.")
         object.__setattr__(self, "fmask", (self.fmask,) if isinstance(self.fmask, str) else tuple(self.fmask))
-        fmask_bits(self.fmask)
+        if self.fmask:
+            fmask_bits(self.fmask)
         if self.boa_add_offset is not None and not math.isfinite(self.boa_add_offset):
             raise ValueError(
                 f"boa_add_offset: expected a finite number, such as {BASELINE_OFFSET} or 0, found "
@@ -101,8 +102,9 @@ class FrameOptions:
 def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
     """Give an image processor's own values for nodata, none without a processor."""
     values = None if image_processor is None else image_processor.nodata_value
-    values = values if isinstance(values, list | tuple) else [values]
-    return tuple([float(value) for value in values if value is not None])
+    if values is None:
+        return ()
+    return tuple(map(float, values)) if isinstance(values, list | tuple) else (float(values),)
 
 
 def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
@@ -144,10 +146,7 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
 
 
 def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOptions) -> Raster:
-    """Take a raster of all bands of one date, or of several, as a frame.
-
-    Returns:
-        The frame in the units of the image processor.
+    """Take a raster of all bands of one date, or of several, as a frame in the units of the image processor.
 
     Raises:
         ValueError: the image processor's bands are not in it, its units cannot be told, or `fmask` is set.
@@ -177,18 +176,9 @@ def open_stack(
     options: FrameOptions,
     grid: Grid | None = None,
 ) -> Raster:
-    """Put files of one band each, which no product name explains, together to a frame.
+    """Put files of one band each, which no product name explains, together to a frame; see `open_granule`.
 
     Bands are called what the files describe them as, or else by the files' names.
-
-    Args:
-        paths: one file per band.
-        image_processor: the model's image processor, or None.
-        options: how frames are read.
-        grid: the grid of the frame; None for the finest of the files' own.
-
-    Raises:
-        ValueError: as `open_granule`.
     """
     rasters = [open_file(path, options) for path in paths]
     names = [raster.descriptions[0] or Path(raster.name).stem for raster in rasters]
@@ -205,14 +195,8 @@ def open_granule(
 ) -> Raster:
     """Put the files of one granule together to a frame.
 
-    Args:
-        granule: the files.
-        image_processor: the model's image processor, or None.
-        options: how frames are read.
-        grid: the grid of the frame; None for the finest of the files' own.
-
-    Returns:
-        The frame, its bands named by `bands_prithvi.CANONICAL_BANDS`, in the units of the image processor.
+    Its bands are named by `bands_prithvi.CANONICAL_BANDS`, in the units of the image processor, on `grid`, or the
+    finest of the files' own.
 
     Raises:
         ValueError: a band of the image processor has no file, the units cannot be told, `fmask` is set and there is no
@@ -325,7 +309,7 @@ def _choose_files(granule: Granule, image_processor: ImageProcessor, options: Fr
             f"{', '.join(available) or 'no band'}: none for {', '.join(named)}. Restore the missing files, or leave "
             "the granule out."
         )
-    return [files[position] for position in positions]
+    return [files[position] for position in positions if position is not None]
 
 
 def _find_sentinel2_radiometry(
@@ -348,7 +332,7 @@ def _find_sentinel2_radiometry(
     if not tagged.is_identity and (any(tagged.offsets) or offset == 0):
         return tagged
     if _has_floats(rasters):
-        found = f"pixels of {rasters[0].dtype}, which are no digital numbers"
+        found = f"pixels of {rasters[0].dtype}, which are not digital numbers"
     elif offset is None:
         found = "none in the names of files and folders, in a metadata file, or in the files' tags"
     elif not tagged.is_identity:

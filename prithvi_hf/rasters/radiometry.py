@@ -44,13 +44,9 @@ class RadiometryWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How numbers in a file become reflectance: number * scale + offset.
+    """How numbers in a file become reflectance: number * scale + offset, one of each per band.
 
-    Attributes:
-        scales: one per band.
-        offsets: one per band.
-        origin: what says so, for messages.
-        is_tagged: whether the file itself says so; else the product does.
+    `origin` says where that is from, for messages, and `is_tagged` whether that is the file itself; else the product.
     """
 
     scales: tuple[float, ...]
@@ -84,20 +80,10 @@ def apply_radiometry(
     nodata_values: Sequence[float] = (),
     needed: Sequence[int] | None = None,
 ) -> Raster:
-    """Bring the numbers of a frame into the units that the image processor takes.
+    """Bring the numbers of a frame into the units that the image processor takes, see `FrameOptions.scale`.
 
-    Args:
-        raster: the frame.
-        radiometry: how its numbers become reflectance.
-        scale: "auto": into the units of the image processor, refused where those or the file's cannot be told;
-            "apply": into reflectance, or whatever the tags lead to; "ignore": as in the file; "refuse": any change is
-            an error.
-        image_processor: the model's image processor.
-        nodata_values: numbers that mean "no data" beside the frame's own.
-        needed: 0-based bands that are used; None for all.
-
-    Returns:
-        The frame itself where nothing changes, else a `ScaledRaster`.
+    Numbers of `nodata_values` mean "no data" beside the frame's own; `needed` are the bands that are used, None for
+    all. A frame where nothing changes is returned itself.
 
     Raises:
         ValueError: the units cannot be told, or a change is refused.
@@ -144,11 +130,7 @@ def apply_radiometry(
 
 
 def input_units(image_processor: "PrithviImageProcessor | None") -> tuple[float, float] | None:
-    """Find the numbers that an image processor takes for reflectance.
-
-    Returns:
-        (counts, shift): it takes reflectance * counts + shift. None where its statistics do not tell.
-    """
+    """Find (counts, shift): an image processor takes reflectance * counts + shift; None where nothing tells."""
     if image_processor is None or not image_processor.do_normalize:
         return None
     pairs = zip(image_processor.image_mean, image_processor.image_std, strict=True)

@@ -29,11 +29,7 @@ class GeoTiffNotFoundError(GeoTiffError, FileNotFoundError):
 
 
 class GeoTiffDecodeError(GeoTiffError):
-    """Blocks of pixels that cannot be decoded, in a file whose header is sound.
-
-    Attributes:
-        file (`str`, *optional*): what the file is called.
-    """
+    """Blocks of pixels that cannot be decoded, in a `file` whose header is sound."""
 
     file: str | None = None
 
@@ -46,18 +42,13 @@ class Raster(ABC):
 
     Attributes:
         name (`str`): what messages call it.
-        path (`str`, *optional*): absolute path of the one file behind it.
-        content (`bytes`, *optional*): the bytes of the file behind it, where it is in memory.
-        files (`tuple[str, ...]`): absolute paths of the files that it reads itself.
-        dtype (`str`): numpy name of the pixel type.
-        nodata (`float`, *optional*): value that means "no data".
-        crs (`rasterio.crs.CRS`, *optional*): coordinate reference system.
+        path, content (`str`, `bytes`, *optional*): absolute path, or bytes, of the one file behind it.
+        files (`tuple[str, ...]`): absolute paths of the files that it reads itself, where they are several.
+        dtype, nodata, crs: pixel type (numpy's name), value that means "no data", coordinate reference system.
         block_shape (`tuple[int, int]`): (height, width) that reads are cheapest in.
-        bands (`tuple[int, ...]`): 0-based indices of the selected bands in the whole raster.
-        window (`tuple[int, int, int, int]`): the selected window in the whole raster, in pixels.
+        bands, window: what is selected of the whole raster: 0-based indices, and rows and columns as a `Window`.
         transform (`affine.Affine`): from (column, row) of the selected window to coordinates of the CRS.
-        descriptions (`tuple[str | None, ...]`): names of the selected bands.
-        scales, offsets (`tuple[float, ...]`): scale and offset tags of the selected bands, not applied.
+        descriptions, scales, offsets: names and tags of the selected bands, one each; tags are not applied.
         shape (`tuple[int, int, int]`): (bands, height, width) of the selection; also `count`, `height`, `width`.
         excludes (`bool`): whether `read_excluded` may find pixels.
     """
@@ -139,9 +130,6 @@ class Raster(ABC):
             window (`tuple[int, int, int, int]`, *optional*): (row offset, column offset, height, width) in pixels,
                 relative to the window selected so far.
 
-        Returns:
-            The narrowed raster: shape, transform and descriptions follow the selection.
-
         Raises:
             IndexError: a band outside the raster.
             ValueError: an empty selection, or a window outside the raster.
@@ -195,22 +183,12 @@ class Raster(ABC):
 
         Returns:
             `np.ndarray` of shape `(height, width)`, bool, True for nodata; None where nothing can be missing.
-
-        Raises:
-            GeoTiffError: a file cannot be decoded.
         """
         target = self.select(window=window)
         return target._read_mask(target.bands, target.window)
 
     def read_excluded(self, window: Window | None = None) -> np.ndarray | None:
-        """Read where the map is nodata whatever the other dates hold and the image processor's rule says.
-
-        Returns:
-            bool (height, width); None where no pixel can be excluded.
-
-        Raises:
-            GeoTiffError: a file cannot be decoded.
-        """
+        """Read where the map is nodata whatever the other dates hold, bool (height, width); None for nowhere."""
         return self._read_excluded(self.select(window=window).window) if self.excludes else None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -233,10 +211,6 @@ class ArrayRaster(Raster):
         nodata_mask: bool (height, width), True for nodata.
         crs: coordinate reference system.
         transform: from (column, row) to coordinates of the CRS.
-
-    Raises:
-        TypeError: values that are not real numbers.
-        ValueError: another rank, a mask of another size, or another number of descriptions than of bands.
     """
 
     def __init__(
@@ -323,11 +297,7 @@ def find_files(raster: Raster) -> tuple[str, ...]:
 
 
 def describe_raster(raster: Raster) -> dict[str, Any]:
-    """Describe how pixels come from files, as JSON holds it; two rasters described alike over equal files read alike.
-
-    Returns:
-        Kind, bands, window and provenance of the raster, and the description of each source.
-    """
+    """Describe how pixels come from files, as JSON holds it; rasters described alike over equal files read alike."""
     description = {
         "kind": type(raster).__name__,
         "path": raster.path or raster.name,

@@ -35,14 +35,7 @@ _RETRIED = (408, 429, 500, 502, 503, 504)
 
 
 class RemoteRaster(GeoTiffRaster):
-    """A GeoTIFF at an http or https address, read by range requests; see `GeoTiffRaster`.
-
-    Args:
-        address: where it is.
-
-    Raises:
-        GeoTiffError: it cannot be reached, the server does not give parts of files, or it is not a GeoTIFF.
-    """
+    """A GeoTIFF at an http or https address, read by range requests; see `GeoTiffRaster`."""
 
     def __init__(self, address: str) -> None:
         if not address.startswith(("http://", "https://")):
@@ -123,11 +116,7 @@ class _RemoteFile(io.RawIOBase):
 
 
 def _request(address: str, start: int, stop: int) -> tuple[bytes, int, str | None]:
-    """Fetch bytes; attempts that fail for a reason that may pass are repeated.
-
-    Returns:
-        The bytes, the size of the whole file, and what the server calls its version.
-    """
+    """Fetch bytes, the size of the whole file, and its version; attempts are repeated where a failure may pass."""
     headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     request = urllib.request.Request(address, headers=headers)  # noqa: S310 - `RemoteRaster` checks the scheme
     for attempt in range(1, _ATTEMPTS + 1):

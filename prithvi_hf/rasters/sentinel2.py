@@ -42,12 +42,8 @@ _FOLDERS_ABOVE = 5
 def find_offset(path: str | os.PathLike, item: str | None = None) -> int | None:
     """Find what has to be added to the digital numbers of a product before they are reflectance times 10,000.
 
-    Args:
-        path: a band file, or a URL.
-        item: the file's metadata item PROCESSING_BASELINE, such as "04.00".
-
-    Returns:
-        -1000 or 0, None where nothing tells.
+    `item` is the file's metadata item PROCESSING_BASELINE, such as "04.00". The answer is -1000 or 0, None where
+    nothing tells.
 
     Raises:
         ValueError: two sources tell different offsets.

@@ -41,28 +41,17 @@ _ELEMENTS = {
 
 
 class VirtualRaster(GeoTiffRaster):
-    """A VRT of local GeoTIFFs; see `GeoTiffRaster`.
-
-    Args:
-        path: the VRT.
-
-    Attributes:
-        files: the VRT and every file that it reads.
-
-    Raises:
-        GeoTiffError: the file is not a VRT, is more than a mosaic or stack, or names what is not a complete local
-            GeoTIFF.
-    """
+    """A VRT of local GeoTIFFs, see `GeoTiffRaster`; its `files` are the VRT and every file that it reads."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         self._stats: dict[str, tuple[int, int]] = {}
         super().__init__(path)
 
     def _load_header(self, file_bytes: int, allow_missing_blocks: bool = False) -> None:
-        sources = _list_sources(self.name, Path(self.path))
+        sources = _list_sources(self.name, Path(self.name).absolute())
         for source in sources:
             GeoTiffRaster(source)  # whether it is one, and complete
-        self.files = (self.path, *sources)
+        self.files = (str(self.path), *sources)
         self._stats = {file: _stat(file) for file in self.files}
         super()._load_header(sum(size for size, _ in self._stats.values()), allow_missing_blocks)
 

@@ -86,27 +86,13 @@ class Grid:
         return (math.hypot(b, e), math.hypot(a, d))
 
     def is_same_as(self, other: "Raster | Grid", tolerance: float = SAME_GRID_TOLERANCE) -> bool:
-        """Whether each pixel of another grid, or of a raster's, is the same place.
-
-        Args:
-            other: another grid.
-            tolerance: in pixels.
-
-        Returns:
-            True for one size, one CRS, and corners not farther apart than the tolerance.
-        """
+        """Whether each pixel of another grid, or of a raster's, is the same place to a tolerance in pixels."""
         if (self.height, self.width) != (other.height, other.width) or self.crs != other.crs:
             return False
         return largest_shift(self.transform, other.transform, (self.height, self.width)) <= tolerance
 
     def with_resolution(self, resolution: float) -> Self:
-        """Cover the same area in pixels of another size.
-
-        Args:
-            resolution: side of a pixel in units of the CRS, above 0.
-
-        Returns:
-            A grid with the same upper left corner that covers the whole area.
+        """Cover the same area in pixels of another side, in units of the CRS, from the same upper left corner.
 
         Raises:
             ValueError: a side that is not a positive number, larger than the area, more than 16 times finer than the
@@ -153,22 +139,15 @@ class Grid:
 class WarpedRaster(Raster):
     """A raster read on another grid.
 
-    Imagery is interpolated bilinearly between the values that are there: what is nodata (the nodata value, NaN,
-    infinity, a mask) and what is outside has no weight. A pixel is there where the source pixel that its centre
-    is in is there. Where target pixels are larger than source pixels, each is the mean of samples dense enough to
-    meet every source pixel, and is there where half of them are. With `"nearest"`, values are those of the source
-    pixel that the centre is in. Masks follow the same rules as values.
+    Imagery is interpolated bilinearly between the values that are there: what is nodata (the nodata value, one of
+    `nodata_values`, NaN, infinity, a mask) and what is outside has no weight. A pixel is there where the source pixel
+    that its centre is in is there. Where target pixels are larger than source pixels, each is the mean of samples
+    dense enough to meet every source pixel, and is there where half of them are. With `"nearest"`, values are those
+    of the source pixel that the centre is in. Masks follow the same rules as values. `fill` is where there is no
+    data; None is the nodata value, one of `nodata_values`, NaN, or 0 where the mask alone can tell.
 
     A window reads as the same part of the whole does, to the last bit. A grid that is shifted by whole pixels is read
     without resampling.
-
-    Args:
-        raster: the source.
-        grid: the grid to read it on.
-        resampling: `"bilinear"` or `"nearest"`.
-        nodata_values: values that mean "no data" beside the source's own `nodata`.
-        fill: stands where there is no data. None: the nodata value, one of `nodata_values`, NaN, or 0 where the mask
-            alone can tell.
 
     Raises:
         ValueError: a source or grid without CRS, CRSs that cannot be converted, or another kind of resampling.
@@ -189,7 +168,10 @@ class WarpedRaster(Raster):
         self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
         dtype = np.dtype(raster.dtype)
         if fill is None:  # a value that is known to mean nodata, where the pixels can hold one
-            fits = [value for value in self._missing if dtype.kind == "f" or _is_among(dtype, value)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                fits = [
+                    value for value in self._missing if dtype.kind == "f" or np.array(value).astype(dtype) == value
+                ]
             fill = fits[0] if fits else math.nan if dtype.kind == "f" else 0
         self._fill = fill
         self._shift, ratio = _find_shift(grid, self._place), _find_ratio(grid, self._place)
@@ -233,32 +215,27 @@ class WarpedRaster(Raster):
         return values
 
     def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
-        source, mask = self._source.select(bands), np.ones((1, *window[2:]), dtype=bool)
-
-        def read(place: Window) -> tuple[np.ndarray, None]:
-            own = source.read_nodata_mask(place)
-            return (np.zeros((1, *place[2:]), dtype=bool) if own is None else own[None]), None
-
-        def resample(own: np.ndarray, _: None, place: Grid, block: Grid) -> np.ndarray:
-            """Find where less than half of a pixel is in the source and there."""
-            return self._count_samples(~own, place, block) * 2 < self._density**2
-
-        self._warp(mask, window, read, resample)
-        return mask[0]
+        return self._read_flags(window, self._source.select(bands).read_nodata_mask, outside=True)
 
     def _read_excluded(self, window: Window) -> np.ndarray | None:
-        flags = np.zeros((1, *window[2:]), dtype=bool)
+        return self._read_flags(window, self._source.read_excluded, outside=False)
 
-        def read(place: Window) -> tuple[np.ndarray, None]:
-            own = self._source.read_excluded(place)
-            return (np.zeros((1, *place[2:]), dtype=bool) if own is None else own[None]), None
+    def _read_flags(self, window: Window, read: Callable[[Window], np.ndarray | None], outside: bool) -> np.ndarray:
+        """Bring flags of the source to the grid; pixels get those of most of their samples, `outside` beside it."""
+        target, density = np.full((1, *window[2:]), outside), self._density
 
-        def resample(own: np.ndarray, _: None, place: Grid, block: Grid) -> np.ndarray:
-            """Find where more than half of a pixel is excluded."""
-            return self._count_samples(own, place, block) * 2 > self._density**2
+        def read_flags(place: Window) -> tuple[np.ndarray, None]:
+            flags = read(place)
+            return (np.zeros((1, *place[2:]), dtype=bool) if flags is None else flags[None]), None
 
-        self._warp(flags, window, read, resample)
-        return flags[0]
+        def resample(flags: np.ndarray, _: None, place: Grid, block: Grid) -> np.ndarray:
+            fine = np.full((1, block.height * density, block.width * density), outside, dtype=np.uint8)
+            _reproject(flags.astype(np.uint8), place, fine, block.cut((0, 0, *block.size), density), Kernel.nearest)
+            counts = fine.reshape(1, block.height, density, block.width, density).sum(axis=(2, 4), dtype=np.int64)
+            return 2 * counts > density**2
+
+        self._warp(target, window, read_flags, resample)
+        return target[0]
 
     def _warp(
         self,
@@ -270,28 +247,31 @@ class WarpedRaster(Raster):
         """Write a window into `target` (n, height, width), block by block; what is outside the source stays."""
         row, column, height, width = window
         if self._shift is not None:
-            top, left = row + self._shift[0], column + self._shift[1]
-            place = _intersect((top, left, height, width), (0, 0, *self._place.size))
-            if place is not None:
-                target[_index(place, (top, left))] = read(place)[0]
+            moved = (row + self._shift[0], column + self._shift[1], height, width)
+            place = _clip(moved, (0, 0, *self._place.size))
+            if place[2] and place[3]:
+                target[_index(place, moved)] = read(place)[0]
             return
-        side, whole = self._side, (0, 0, *self._grid.size)
+        side = self._side
         for top in range(row // side * side, row + height, side):
             for left in range(column // side * side, column + width, side * _BLOCKS_PER_READ):
                 # One read for blocks side by side, of which each gets its own part: the same whoever is beside it.
-                lefts = range(left, min(left + side * _BLOCKS_PER_READ, column + width), side)
-                blocks = [_intersect((top, start, side, side), whole) for start in lefts]
-                places = [_find_window(self._grid.cut(block), self._place) for block in blocks]
-                found = [(block, place) for block, place in zip(blocks, places, strict=True) if place is not None]
+                found = []
+                for start in range(left, min(left + side * _BLOCKS_PER_READ, column + width), side):
+                    block = _clip((top, start, side, side), (0, 0, *self._grid.size))
+                    place = _find_window(self._grid.cut(block), self._place)
+                    if place[2] and place[3]:
+                        found.append((block, place))
                 if not found:
                     continue
-                origin = [min(place[axis] for _, place in found) for axis in (0, 1)]
-                end = [max(place[axis] + place[axis + 2] for _, place in found) for axis in (0, 1)]
-                source, missing = read((*origin, end[0] - origin[0], end[1] - origin[1]))
+                tops, lefts, heights, widths = np.transpose([place for _, place in found])
+                first, start = int(tops.min()), int(lefts.min())
+                end, stop = int((tops + heights).max()), int((lefts + widths).max())
+                source, missing = read((first, start, end - first, stop - start))
                 for block, place in found:
-                    part, cut = _index(place, origin), (self._place.cut(place), self._grid.cut(block))
-                    pixels = resample(source[part], None if missing is None else missing[part], *cut)
-                    wanted = _intersect(block, window)
+                    part, wanted = _index(place, (first, start)), _clip(block, window)
+                    holes = None if missing is None else missing[part]
+                    pixels = resample(source[part], holes, self._place.cut(place), self._grid.cut(block))
                     target[_index(wanted, window)] = pixels[_index(wanted, block)]
 
     def _resample(self, source: np.ndarray, missing: np.ndarray | None, place: Grid, block: Grid) -> np.ndarray:
@@ -303,56 +283,41 @@ class WarpedRaster(Raster):
             return pixels
         # Single precision where it holds every value exactly.
         is_small = source.dtype.itemsize <= 2 or source.dtype == np.float32
-        numbers, block = (
-            source.astype(np.float32 if is_small else np.float64),
-            block.cut((0, 0, height, width), density),
-        )
+        numbers = source.astype(np.float32 if is_small else np.float64)
+        fine = block.cut((0, 0, height, width), density)
+        means = np.full((count, *fine.size), np.nan, dtype=numbers.dtype)
         holes = np.zeros(count, dtype=bool) if missing is None else missing.any(axis=(1, 2))
         if missing is not None:
             numbers[missing] = 0
-        means = np.full((count, *block.size), np.nan, dtype=numbers.dtype)
-        _reproject(numbers, place, means, block, Kernel.bilinear)
+        _reproject(numbers, place, means, fine, Kernel.bilinear)
         if missing is not None and holes.any():
             present = (~missing[holes]).astype(numbers.dtype)
             if (present == present[:1]).all():  # mostly the bands lack the same pixels
                 present = present[:1]
-            weights = np.zeros((len(present), *block.size), dtype=numbers.dtype)
-            _reproject(present, place, weights, block, Kernel.bilinear)
+            weights = np.zeros((len(present), *fine.size), dtype=numbers.dtype)
+            _reproject(present, place, weights, fine, Kernel.bilinear)
             there = np.zeros(weights.shape, dtype=np.uint8)  # where the pixel around the centre is
-            _reproject(present.astype(np.uint8), place, there, block, Kernel.nearest)
+            _reproject(present.astype(np.uint8), place, there, fine, Kernel.nearest)
             means[holes] = np.where(there, means[holes] / np.maximum(weights, np.finfo(weights.dtype).tiny), np.nan)
         if density > 1:
             samples = means.reshape(count, height, density, width, density)
             counts = (~np.isnan(samples)).sum(axis=(2, 4))
             sums = np.nansum(samples, axis=(2, 4), dtype=np.float64)
             means = np.where(2 * counts >= density**2, sums / np.maximum(counts, 1), np.nan)
-        return self._to_pixels(means)
-
-    def _to_pixels(self, means: np.ndarray) -> np.ndarray:
-        """Bring means to the raster's type; one that happens to be a nodata value gives way to the next number."""
-        dtype, absent = np.dtype(self.dtype), np.isnan(means)
-        limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-        if limits is not None:
-            means = np.clip(np.rint(np.where(absent, 0, means)), limits.min, limits.max)
+        dtype, absent = source.dtype, np.isnan(means)
+        largest = np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+        if dtype.kind != "f":
+            means = np.clip(np.rint(np.where(absent, 0, means)), np.iinfo(dtype).min, largest)
         pixels = means.astype(dtype)
-        for _ in self._missing:  # the next number may be another nodata value
+        for _ in self._missing:
+            # A mean that happens to be a nodata value gives way to the next number, which may be another one.
             clash = equals_nodata(pixels, self._missing)
             if clash is None:
                 break
-            if limits is None:
-                following = np.nextafter(pixels, dtype.type(np.inf))
-            else:
-                following = np.where(pixels == limits.max, pixels - dtype.type(1), pixels + dtype.type(1))
-            pixels = np.where(clash, following, pixels)
+            step = np.where(pixels == largest, -1, 1).astype(dtype)
+            pixels = np.where(clash, np.nextafter(pixels, np.inf) if dtype.kind == "f" else pixels + step, pixels)
         pixels[absent] = self._fill
         return pixels
-
-    def _count_samples(self, flags: np.ndarray, place: Grid, block: Grid) -> np.ndarray:
-        """Count the samples of each pixel (1, height, width) that are in the source and have a flag."""
-        density, (height, width) = self._density, block.size
-        samples = np.zeros((1, height * density, width * density), dtype=np.uint8)
-        _reproject(flags.astype(np.uint8), place, samples, block.cut((0, 0, height, width), density), Kernel.nearest)
-        return samples.reshape(1, height, density, width, density).sum(axis=(2, 4), dtype=np.int64)
 
 
 def warp_to(
@@ -362,17 +327,7 @@ def warp_to(
     nodata_values: Sequence[float] = (),
     fill: float | None = None,
 ) -> Raster:
-    """Bring a raster to a grid.
-
-    Args:
-        raster: the raster.
-        grid: the grid.
-        resampling: `"bilinear"` for imagery, `"nearest"` for masks.
-        nodata_values: values that mean "no data" beside the raster's own.
-        fill: stands where there is no data, see `WarpedRaster`.
-
-    Returns:
-        The raster itself where it is on the grid, else a `WarpedRaster`.
+    """Bring a raster to a grid: the raster itself where it is on it, else a `WarpedRaster` of the same options.
 
     Raises:
         ValueError: as `WarpedRaster`, or the two do not overlap.
@@ -394,28 +349,20 @@ def warp_to(
 
 
 def overlap(grid: Grid, raster: Raster) -> float:
-    """Measure how much of a grid a raster covers, mask and nodata left aside.
-
-    Returns:
-        About the fraction of the grid's pixels, 0 to 1; 0 only where the two do not touch.
-    """
-    own = Grid.of(raster)
+    """Measure the fraction of a grid that a raster covers, whatever its mask; 0 only where they do not touch."""
+    own, pictures = Grid.of(raster), []
     _check_grids(grid, own, raster.name)
-    # Both as small pictures; GDAL draws the one into the other.
-    (picture, place), (seen_from, back) = _draw(grid), _draw(own)
-    _reproject(np.ones_like(seen_from), back, picture, place, Kernel.nearest)
-    if picture.any():
-        return float(picture.mean())
+    for one in (grid, own):  # as small pictures; GDAL draws the one into the other
+        height, width = min(one.height, _OVERLAP_PIXELS), min(one.width, _OVERLAP_PIXELS)
+        place = shift_transform(one.transform, 0, 0, (one.height / height, one.width / width))
+        pictures.append((np.zeros((1, height, width), dtype=np.uint8), Grid(one.crs, place, height, width)))
+    (target, there), (source, here) = pictures
+    _reproject(np.ones_like(source), here, target, there, Kernel.nearest)
+    if target.any():
+        return float(target.mean())
     # A raster much smaller than the grid may be between the points.
-    _reproject(np.ones_like(picture), place, seen_from, back, Kernel.nearest)
-    return float(seen_from.mean()) * min(1.0, math.prod(own.size) / math.prod(grid.size))
-
-
-def _draw(grid: Grid) -> tuple[np.ndarray, Grid]:
-    """Make an empty picture (1, height, width) of a grid, and the grid of its larger pixels."""
-    height, width = min(grid.height, _OVERLAP_PIXELS), min(grid.width, _OVERLAP_PIXELS)
-    transform = shift_transform(grid.transform, 0, 0, (grid.height / height, grid.width / width))
-    return np.zeros((1, height, width), dtype=np.uint8), Grid(grid.crs, transform, height, width)
+    _reproject(np.ones_like(target), there, source, here, Kernel.nearest)
+    return float(source.mean()) * min(1.0, math.prod(own.size) / math.prod(grid.size))
 
 
 def _reproject(source: np.ndarray, place: Grid, target: np.ndarray, grid: Grid, kernel: Kernel) -> None:
@@ -481,7 +428,7 @@ def _find_shift(grid: Grid, source: Grid) -> tuple[int, int] | None:
 
 def _find_ratio(grid: Grid, source: Grid) -> float:
     """Find the side of a pixel of a grid in pixels of a source: the median over what they have in common."""
-    top, left, height, width = _find_window(source, grid) or (0, 0, 1, 1)
+    top, left, height, width = _find_window(source, grid)
     ratios = []
     for down, right in itertools.product((0.1, 0.3, 0.5, 0.7, 0.9), repeat=2):
         row, column = top + down * height, left + right * width
@@ -493,14 +440,14 @@ def _find_ratio(grid: Grid, source: Grid) -> float:
     return statistics.median(ratios or [1.0])
 
 
-def _find_window(grid: Grid, source: Grid) -> Window | None:
-    """Find the pixels of a source that a grid may need, with a margin; None where there are none."""
+def _find_window(grid: Grid, source: Grid) -> Window:
+    """Find the pixels of a source that a grid may need, with a margin; of no height or width where there are none."""
     left, bottom, right, top = grid.bounds
-    if grid.crs != source.crs:
+    if grid.crs is not None and source.crs is not None and grid.crs != source.crs:
         try:
             left, bottom, right, top = transform_bounds(grid.crs, source.crs, left, bottom, right, top)
         except _FAILURES:  # no point of the grid has a place in the source's CRS
-            return None
+            return (0, 0, 0, 0)
         west, south, east, north = source.bounds
         if source.crs.is_geographic and left > right:  # across the antimeridian
             left, right = min(west, left - 360), max(east, right + 360)
@@ -511,27 +458,23 @@ def _find_window(grid: Grid, source: Grid) -> Window | None:
         left, right = max(left, 2 * west - east), min(right, 2 * east - west)
         bottom, top = max(bottom, 2 * south - north), min(top, 2 * north - south)
         if not (left <= right and bottom <= top):
-            return None
+            return (0, 0, 0, 0)
     rows, columns = rasterio.transform.rowcol(
         source.transform, [left, left, right, right], [bottom, top, bottom, top], op=np.asarray
     )
     first, start = math.floor(min(rows)) - _MARGIN, math.floor(min(columns)) - _MARGIN
     end, stop = math.ceil(max(rows)) + _MARGIN, math.ceil(max(columns)) + _MARGIN
-    return _intersect((first, start, end - first, stop - start), (0, 0, *source.size))
+    return _clip((first, start, end - first, stop - start), (0, 0, *source.size))
 
 
-def _intersect(window: Window, other: Window) -> Window | None:
+def _clip(window: Window, other: Window) -> Window:
+    """Give the part of a window that is in another one, of no height or width where there is none."""
     top, left = max(window[0], other[0]), max(window[1], other[1])
     bottom, right = min(window[0] + window[2], other[0] + other[2]), min(window[1] + window[3], other[1] + other[3])
-    return (top, left, bottom - top, right - left) if bottom > top and right > left else None
+    return (top, left, max(0, bottom - top), max(0, right - left))
 
 
 def _index(window: Window, origin: Sequence[int]) -> tuple[slice, slice, slice]:
     """Index a window in an array (n, height, width) whose first pixel is at `origin`."""
     top, left = window[0] - origin[0], window[1] - origin[1]
     return slice(None), slice(top, top + window[2]), slice(left, left + window[3])
-
-
-def _is_among(dtype: np.dtype, value: float) -> bool:
-    limits = np.iinfo(dtype)
-    return value.is_integer() and limits.min <= value <= limits.max

@@ -44,15 +44,9 @@ _T = TypeVar("_T")
 
 
 def weight_profile(blending: str, size: int) -> torch.Tensor:
-    """Give the weights along one side of a tile.
+    """Give the weights along one side of a tile, (size,) float32, symmetric, greater than 0 and at most 1.
 
-    Args:
-        blending: "uniform" (1 everywhere), "cosine" (a Hann window) or "gaussian" (four deviations from the middle to
-            the border).
-        size: Pixels along the side.
-
-    Returns:
-        (size,) float32, symmetric, greater than 0 everywhere and at most 1.
+    "uniform" is 1 everywhere, "cosine" a Hann window, "gaussian" has four deviations from the middle to the border.
     """
     # Middles of pixels: no weight is 0, so a pixel that one tile alone holds has a mean as well.
     place = (np.arange(size) + 0.5) / size
@@ -65,15 +59,7 @@ def weight_profile(blending: str, size: int) -> torch.Tensor:
 
 
 class RowSums:
-    """Weighted sums of logits of the rows that are not final yet: a ring one tile high and as wide as the scene.
-
-    Args:
-        plan: Where the tiles are.
-        blending: "uniform", which averages as the in-memory sliding window does, "cosine" or "gaussian".
-        num_labels: Number of classes.
-        dtype: Type of the sums, float32 or wider.
-        device: Where the sums are kept.
-    """
+    """Weighted sums of logits of the rows that are not final yet: a ring one tile high and as wide as the scene."""
 
     def __init__(
         self, plan: TilePlan, blending: str, num_labels: int, dtype: torch.dtype, device: torch.device
@@ -93,13 +79,7 @@ class RowSums:
         self._sums = mmap_zeros((num_labels, height, plan.width), dtype).to(device)
 
     def add(self, row: int, left: int, logits: torch.Tensor) -> None:
-        """Add a tile. Tiles come in raster order, which makes the sums the same on every run.
-
-        Args:
-            row: Row of tiles.
-            left: First column of the tile.
-            logits: (num_labels, h, w).
-        """
+        """Add the logits (num_labels, h, w) of a tile. Tiles come in raster order: the sums are always the same."""
         height, width = self._plan.window
         top = self._plan.tops[row]
         if self._weights is not None:
@@ -108,13 +88,9 @@ class RowSums:
             self._sums[:, ring, left : left + width] += logits[:, rows]
 
     def take(self, row: int) -> torch.Tensor:
-        """Take the means of the strip that is final after a row of tiles, and make room for the next.
+        """Take the means (num_labels, h, W) of the strip that is final after a row of tiles, and make room again.
 
-        Args:
-            row: Row of tiles, which is the strip's index.
-
-        Returns:
-            (num_labels, h, W) on the CPU; 0 where no tile was added.
+        They are on the CPU, and 0 where no tile was added.
         """
         start, stop = self._plan.strip(row)
         num_labels, capacity, width = self._sums.shape
@@ -193,38 +169,19 @@ def predict_strips(
     thumbnail: bool = False,
     on_windows: Callable[[int], None] | None = None,
 ) -> Iterator[Strip]:
-    """Predict strips of a scene, one after the other.
+    """Predict consecutive strips of a scene, all of them by default, one after the other.
 
-    Tiles without any data are not run. The reader thread starts with the first strip that is taken and ends with the
-    last, on an error, or when the iterator is closed, which leaving a `for` loop early does.
-
-    Args:
-        model: The model; in evaluation mode meanwhile, and as it was afterwards.
-        image_processor: Its image processor.
-        scene: The scene, as `open_scene` gives it.
-        plan: Where the tiles are.
-        strips: Consecutive strips to predict; None for all. Rows of tiles before the first that reach into it are
-            run as well.
-        batch_size: Tiles in one forward pass, at least 1; a batch never holds tiles of two rows.
-        blending: "uniform", which equals the in-memory sliding window, "cosine" or "gaussian".
-        tta: "none", or "d4" for the mean over the tile turned and mirrored, at eight times the cost.
-        device: Where to run; the model is moved there and stays. None is where it is.
-        on_read_error: "raise", or "nodata" to take blocks that cannot be read for no data and list them.
-        thumbnail: Whether the strips hold rows of a small picture of the scene.
-        on_windows: Called with a number of tiles once they are done or known to be without data; all calls add up to
-            `plan.count_tiles(strips)`.
-
-    Returns:
-        An iterator over the strips, in order.
+    Tiles without any data are not run; rows of tiles before the first strip that reach into it are. The reader thread
+    starts with the first strip that is taken and ends with the last, on an error, or when the iterator is closed,
+    which leaving a `for` loop early does. The model is moved to `device` and stays, in evaluation mode meanwhile.
+    A batch never holds tiles of two rows. With `on_read_error="nodata"` blocks that cannot be read are no data, and
+    listed. `on_windows` is called with a number of tiles once they are done or known to be without data; all calls add
+    up to `plan.count_tiles(strips)`.
 
     Raises:
         ValueError: At once if an argument leaves its range or the plan is not of the scene; from the iterator if the
             processor refuses the frames, or the model gives values that are not finite on pixels with data.
         GeoTiffError: From the iterator, if pixels cannot be read; the message names file and window.
-
-    Example:
-        >>> for strip in predict_strips(model, image_processor, scene, plan):  # doctest: +SKIP
-        ...     classes[strip.start : strip.stop] = strip.logits.argmax(dim=0)
     """
     strips = range(plan.num_strips) if strips is None else strips
     plan.tile_rows_for(strips)  # refuses strips that are not of the scene
@@ -301,16 +258,10 @@ def predict_tiles(
     coordinates: dict[str, torch.Tensor] | None = None,
     tta: str = "none",
 ) -> torch.Tensor:
-    """Give the logits of tiles, or their mean over the symmetries of the tiles.
+    """Give the logits (B, num_labels, h, w) of tiles (B, C, T, h, w), or their mean over the tiles' symmetries.
 
-    Args:
-        model: The model.
-        pixel_values: (B, C, T, h, w) on any device.
-        coordinates: Further arguments of the model.
-        tta: "none", or "d4" for all symmetries that leave the tile's shape as it is.
-
-    Returns:
-        (B, num_labels, h, w) on the model's device; for "d4" float32 or wider.
+    "d4" takes all symmetries that leave the tile's shape as it is, and gives float32 or wider. `coordinates` are
+    further arguments of the model.
     """
     pixel_values = pixel_values.to(model.device, non_blocking=True)
     coordinates = {name: values.to(model.device) for name, values in (coordinates or {}).items()}
@@ -356,19 +307,11 @@ def _finish_strip(
 def iterate_in_background(
     make: Callable[[], Iterator[_T]], limit: int, name: str = "reader"
 ) -> Generator[_T, None, None]:
-    """Run an iterator in a thread, a few items ahead of the consumer.
+    """Run the iterator that `make` makes in a thread, at most `limit` items ahead of the consumer.
 
     An error in the thread is raised where the next item is taken, after the items before it. The thread ends when the
     iterator does, and otherwise when this generator is closed, at the latest once the item that it works on is made;
     the iterator is closed in the thread, so that its `finally` and `with` blocks run.
-
-    Args:
-        make: Makes the iterator; called in the thread.
-        limit: Items that may wait, at least 1.
-        name: Of the thread.
-
-    Yields:
-        The items of the iterator.
     """
     items: SimpleQueue[tuple[_T] | None] = SimpleQueue()
     room, closed = threading.Semaphore(limit), threading.Event()

@@ -26,9 +26,17 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
-from prithvi_hf.outputs.assemble import StagedMap, check_space, make_layer, publish, write_layer
+from prithvi_hf.outputs.assemble import (
+    DETAILS,
+    THUMBNAIL,
+    StagedMap,
+    check_space,
+    make_layer,
+    make_products,
+    publish,
+    write_layer,
+)
 from prithvi_hf.outputs.cog import GDAL_CACHE_BYTES, file_values
-from prithvi_hf.outputs.products import DETAILS, THUMBNAIL, make_products
 from prithvi_hf.outputs.registry import OUTPUTS, Output, OutputOptions, check_outputs, resolve_paths
 from prithvi_hf.outputs.staging import Staging, as_text
 from prithvi_hf.rasters.opening import FrameOptions

@@ -49,17 +49,7 @@ _TELLING_FRACTION = 0.25
 
 
 class SceneRows:
-    """The rows of all frames that are at hand.
-
-    Args:
-        frames: The frames of the scene, all of one size.
-        image_processor: Tells which bands are used.
-        window_height: Rows that are needed at once.
-        on_read_error: "raise", or "nodata" to take blocks that cannot be read for no data.
-
-    Raises:
-        ValueError: If a frame lacks bands.
-    """
+    """The rows of all frames that are at hand; `window_height` of them are needed at once."""
 
     def __init__(
         self,
@@ -71,24 +61,12 @@ class SceneRows:
         self._frames = [FrameRows(frame, image_processor, window_height, on_read_error) for frame in frames]
 
     def read_to(self, top: int, stop: int) -> None:
-        """Have rows of every frame at hand; those above are given up.
-
-        Args:
-            top: First row needed, no less than in the call before.
-            stop: The row after the last.
-
-        Raises:
-            GeoTiffError: If pixels cannot be decoded; the message says which.
-        """
+        """Have the rows `top` to `stop` of every frame at hand; those above are given up."""
         for frame in self._frames:
             frame.read_to(top, stop)
 
     def cut(self, rows: range, columns: slice) -> tuple[ArrayRaster | tuple[ArrayRaster, ...], np.ndarray | None]:
         """Copy pixels of every frame.
-
-        Args:
-            rows: Their rows in the scene.
-            columns: Their columns.
 
         Returns:
             An image as the image processor takes it, and where the map has no data whatever the other frames hold,
@@ -213,10 +191,9 @@ class FrameRows:
 
 
 def ring_parts(start: int, stop: int, capacity: int) -> Iterator[tuple[slice, slice]]:
-    """Find the rows `start` to `stop` in a ring of `capacity` rows, which they are at most.
+    """Find the rows `start` to `stop` in a ring of `capacity` rows, which they are at most, in one piece or two.
 
-    Yields:
-        One piece or two: the rows in the ring, and the same rows counted from `start`.
+    Yields the rows in the ring, and the same rows counted from `start`.
     """
     first, count = start % capacity, stop - start
     head = min(count, capacity - first)
@@ -226,16 +203,9 @@ def ring_parts(start: int, stop: int, capacity: int) -> Iterator[tuple[slice, sl
 
 
 def aligned_ranges(start: int, stop: int, step: int, offset: int) -> Iterator[tuple[int, int]]:
-    """Divide the pixels `start` to `stop` along one side where blocks end.
+    """Divide the pixels `start` to `stop` along one side where blocks of `step` pixels of the file end.
 
-    Args:
-        start: First pixel.
-        stop: The pixel after the last.
-        step: Pixels of the blocks that are taken together.
-        offset: Pixels of the file before pixel 0.
-
-    Yields:
-        First pixel and the pixel after the last of each part.
+    `offset` are the pixels of the file before pixel 0. Yields the first pixel and the one after the last of each part.
     """
     while start < stop:
         end = min(((start + offset) // step + 1) * step - offset, stop)
@@ -251,18 +221,10 @@ def read_blocks_or_nodata(
     Only damage inside a file counts. A file that has disappeared, cannot be opened or cannot be reached is an error,
     as it would take the rest of the scene with it.
 
-    Args:
-        frame: The frame.
-        window: (row offset, column offset, height, width) in the frame.
-
     Returns:
         The values (bands, height, width); bool (height, width) where there is no data by the frame's own mask and in
-        damaged blocks, None for nowhere; bool (height, width) where the map excludes pixels, see
-        `Raster.read_excluded`, or it cannot be told, None for nowhere; and the damaged parts of the window:
-        the file that cannot be read there, and the part in pixels of the frame.
-
-    Raises:
-        GeoTiffError: If a file cannot be opened.
+        damaged blocks, None for nowhere; the same where the map excludes pixels or it cannot be told; and the damaged
+        parts of the window: the file that cannot be read there, and the part in pixels of the frame.
     """
     row, column, height, width = window
     dtype, fill = np.dtype(frame.dtype), frame.nodata or 0

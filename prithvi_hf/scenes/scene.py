@@ -6,7 +6,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,11 +69,7 @@ class Scene:
     files: tuple[str, ...]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Describe what the pixels depend on.
-
-        Returns:
-            For JSON: path, size and time of each file, and all that is done to their pixels. Two scenes of one
-            fingerprint have the same pixels.
+        """Describe what the pixels depend on, for JSON: files, their sizes and times, and all that is done to pixels.
 
         Raises:
             FileNotFoundError: a file has disappeared.
@@ -124,7 +120,7 @@ def open_scene(
         TypeError: an object that is not a frame, or an option that does not exist.
     """
     options = replace(options or FrameOptions(), **keywords)
-    sources = list(_find_sources(frames, image_processor, options))
+    sources = list(_find_sources(frames, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
     grid, rasters = _open_on_grid(sources, image_processor, options)
@@ -150,41 +146,36 @@ def open_scene(
 
 @dataclass(frozen=True)
 class _Source:
-    """One frame that is still to be opened on a grid, or on its own where none is given."""
+    """One frame that is still to be opened on a grid: a raster, an array, a granule, or files of one band each."""
 
     name: str
     date: datetime.datetime | None
-    open: Callable[[Grid | None], Raster]
+    content: Raster | np.ndarray | Granule | list[str | os.PathLike]
+
+    def open(self, grid: Grid | None, image_processor: ImageProcessor, options: FrameOptions) -> Raster:
+        """Open the frame; bands and arrays that have no place of their own get that of the grid."""
+        content = self.content
+        if isinstance(content, Granule):
+            return open_granule(content, image_processor, options, grid)
+        if isinstance(content, list):
+            return open_stack(content, image_processor, options, grid)
+        if isinstance(content, np.ndarray):
+            # An array among files is where they are, if it has their size.
+            own = grid if grid is not None and grid.crs is not None and grid.size == content.shape[-2:] else None
+            place = (None, None) if own is None else (own.crs, own.transform)
+            content = ArrayRaster(content, crs=place[0], transform=place[1])
+        return open_whole(content, image_processor, options)
 
 
-def _find_sources(frames: Any, image_processor: ImageProcessor, options: FrameOptions) -> Iterator[_Source]:
+def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
     """Find the frames in their order; band files among them make their granules where the first of them stands."""
-
-    def take_granules(files: Sequence[str | os.PathLike]) -> Iterator[_Source]:
-        """Take granules by time. Those of several tiles are several scenes, or a frame from beside."""
-        granules = group_granules(files)
-        tiles = sorted({granule.tile for granule in granules})
-        if len(tiles) > 1:
-            raise ValueError(
-                f"Expected granules of one tile, found {', '.join(granule.name for granule in granules)}. Predict one "
-                f"scene for each of the tiles {', '.join(tiles)}; to put them together in one scene, give each frame "
-                "as a folder or list of its own."
-            )
-        yield from map(take_granule, granules)
-
-    def take_granule(granule: Granule) -> _Source:
-        return _Source(granule.name, granule.date, lambda grid: open_granule(granule, image_processor, options, grid))
-
     parts = list(frames) if isinstance(frames, list | tuple) else [frames]
     loose = [part for part in parts if isinstance(part, str | os.PathLike) and _is_layer(part)]
-    is_first = True
     for part in parts:
         if any(part is other for other in loose):
-            if is_first:
-                yield from take_granules(loose)
-            is_first = False
+            yield from _take_granules(loose) if part is loose[0] else ()
         elif isinstance(part, list | tuple):
-            yield _take_files(part, take_granule, image_processor, options)
+            yield _take_files(part)
         elif isinstance(part, str | os.PathLike) and os.path.isdir(part):
             files = [file for file in list_geotiffs(part) if _is_layer(file)]
             if not files:
@@ -196,50 +187,39 @@ def _find_sources(frames: Any, image_processor: ImageProcessor, options: FrameOp
                     f"found {found}. Give the files themselves; one file of all bands is a frame, a list of files of "
                     "one band each too."
                 )
-            yield from take_granules(files)
+            yield from _take_granules(files)
+        elif isinstance(part, str | os.PathLike):
+            file = _parse_granule_name(part)
+            yield _Source(Path(part).stem, None if file is None else file.date, open_file(part, options))
+        elif isinstance(part, Raster):
+            file = _parse_granule_name(part.path) if part.path else None
+            name = Path(part.path).stem if part.path else "scene"
+            yield _Source(name, None if file is None else file.date, part)
+        elif isinstance(part, bytes) or hasattr(part, "shape"):
+            content = GeoTiffRaster(content=part) if isinstance(part, bytes) else as_array(part, "<array>")
+            yield _Source("scene", None, content)
         else:
-            yield _take_whole(part, image_processor, options)
+            raise TypeError(
+                "A frame is the path or the bytes of a GeoTIFF, a folder or list of files of one band each, an opened "
+                f"raster, or an array (bands, height, width), found {type(part).__name__}."
+            )
 
 
-def _take_whole(part: Any, image_processor: ImageProcessor, options: FrameOptions) -> _Source:
-    """Take a file or raster of all bands, or an array."""
-    raster: Raster
-    if isinstance(part, str | os.PathLike):
-        raster = open_file(part, options)
-    elif isinstance(part, bytes):
-        raster = GeoTiffRaster(content=part)
-    elif isinstance(part, Raster):
-        raster = part
-    elif not hasattr(part, "shape"):
-        raise TypeError(
-            "A frame is the path or the bytes of a GeoTIFF, a folder or list of files of one band each, an opened "
-            f"raster, or an array (bands, height, width), found {type(part).__name__}."
+def _take_granules(files: Sequence[str | os.PathLike]) -> Iterator[_Source]:
+    """Take granules by time. Those of several tiles are several scenes, or a frame from beside."""
+    granules = group_granules(files)
+    tiles = sorted({granule.tile for granule in granules})
+    if len(tiles) > 1:
+        raise ValueError(
+            f"Expected granules of one tile, found {', '.join(granule.name for granule in granules)}. Predict one "
+            f"scene for each of the tiles {', '.join(tiles)}; to put them together in one scene, give each frame as a "
+            "folder or list of its own."
         )
-    else:
-        array = as_array(part, "<array>")
-
-        def open_array(grid: Grid | None) -> Raster:
-            """Put an array among files where they are, if it has their size."""
-            is_placed = grid is not None and grid.crs is not None and grid.size == array.shape[-2:]
-            place = {"crs": grid.crs, "transform": grid.transform} if grid is not None and is_placed else {}
-            return open_whole(ArrayRaster(array, **place), image_processor, options)
-
-        return _Source("scene", None, open_array)
-    path = os.fspath(part) if isinstance(part, str | os.PathLike) else raster.path
-    file = _parse_granule_name(path) if path else None
-    return _Source(
-        Path(path).stem if path else "scene",
-        None if file is None else file.date,
-        lambda grid: open_whole(raster, image_processor, options),
-    )
+    for granule in granules:
+        yield _Source(granule.name, granule.date, granule)
 
 
-def _take_files(
-    paths: Sequence[Any],
-    take_granule: Callable[[Granule], _Source],
-    image_processor: ImageProcessor,
-    options: FrameOptions,
-) -> _Source:
+def _take_files(paths: Sequence[Any]) -> _Source:
     """Take one frame of one file per band."""
     if not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
         raise TypeError(
@@ -247,17 +227,15 @@ def _take_files(
             f"{[type(path).__name__ for path in paths]}. Give arrays and rasters as frames of their own."
         )
     if not all(_is_layer(path) for path in paths):
-        name, file = Path(paths[0]).parent.name or "scene", _parse_granule_name(paths[0])
-        date = None if file is None else file.date
-        return _Source(name, date, lambda grid: open_stack(paths, image_processor, options, grid))
+        file = _parse_granule_name(paths[0])
+        return _Source(Path(paths[0]).parent.name or "scene", None if file is None else file.date, list(paths))
     granules = group_granules(paths)
     if len(granules) > 1:
         raise ValueError(
             "Expected the files of one granule in a list that is one frame, found those of "
-            f"{', '.join(granule.name for granule in granules)}. Give one list per granule, or all files in one flat "
-            "list."
+            f"{', '.join(granule.name for granule in granules)}. Give one list per granule, or all in one flat list."
         )
-    return take_granule(granules[0])
+    return _Source(granules[0].name, granules[0].date, granules[0])
 
 
 def _parse_granule_name(path: str | os.PathLike) -> LayerFile | None:
@@ -276,17 +254,18 @@ def _open_on_grid(
     """Find the grid of the scene, and open every frame on it."""
     first, base = None, options.grid
     if isinstance(base, str) and base == "first":
-        first = sources[0].open(None)
+        first = sources[0].open(None, image_processor, options)
         base = Grid.of(first)
     elif not isinstance(base, Grid):
         base = Grid.of(GeoTiffRaster(base))
     grid, resolution = base, options.resolution
     if resolution is not None and not all(math.isclose(side, resolution, rel_tol=1e-9) for side in base.pixel_size):
         grid, first = base.with_resolution(resolution), None
-    rasters = [source.open(grid) for source in sources[0 if first is None else 1 :]]
+    rasters = [source.open(grid, image_processor, options) for source in sources[0 if first is None else 1 :]]
     rasters = rasters if first is None else [first, *rasters]
     if options.grid_mismatch == "refuse" and first is not None:
-        return grid, open_frames(rasters)
+        open_frames(rasters)  # refuses other grids
+        return grid, tuple(rasters)
     for position, raster in enumerate(rasters, start=1):
         if (raster.crs is None or grid.crs is None) and raster.shape[-2:] != grid.size:
             raise ValueError(
@@ -305,7 +284,9 @@ def _open_on_grid(
                 FrameWarning,
                 stacklevel=3,
             )
-    return grid, tuple(rasters) if options.grid_mismatch == "warp" else open_frames(rasters)
+    if options.grid_mismatch == "refuse":
+        open_frames(rasters)
+    return grid, tuple(rasters)
 
 
 def _resolve_dates(
@@ -352,7 +333,7 @@ def scene_coordinates(
 
     Args:
         scene: the scene.
-        window: (row offset, column offset, height, width) in pixels; None for the whole scene.
+        window: in pixels; None for the whole scene.
         encoded: what is wanted: "time", "location", or both.
         first_day_of_year: what 1 January is counted as. The datasets that the published models were tuned on with
             dates mostly count from 0, others from 1.

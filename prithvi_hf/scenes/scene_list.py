@@ -57,31 +57,9 @@ class SceneEntry:
         return tuple(path for frame in self.frames for path in ([frame] if isinstance(frame, str) else frame))
 
 
-# A scene whose name is "" is called after its first file in the end.
-_UNNAMED = ""
-
-
-@dataclass(frozen=True)
-class _Date:
-    """One date of one place.
-
-    Attributes:
-        tile: What identifies the place, None where nothing does.
-        date: When it was acquired, as ISO text; empty where nothing tells.
-        files: Its band files, or one file with all bands.
-    """
-
-    name: str
-    tile: str | None
-    date: str
-    files: tuple[str, ...]
-    origin: str
-    problem: str | None = None
-
-    @property
-    def frame(self) -> Frame:
-        """As `open_scene` takes it."""
-        return self.files[0] if len(self.files) == 1 else self.files
+_UNNAMED = ""  # the name of a scene that is called after its first file in the end
+_Row = tuple[str, str, Sequence[Any] | None, str | None]  # origin, name, frames, and what is wrong with the row
+_Dated = tuple[str, SceneEntry]  # what identifies a place, and one date of it
 
 
 def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote: bool = False) -> list[SceneEntry]:
@@ -124,12 +102,11 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
         suffix, base = Path(source).suffix.lower(), os.path.dirname(os.path.abspath(source))
         if suffix in (".json", ".geojson"):
             scenes = _group_dates(_read_stac(text, source, base, allow_remote), num_frames)
-        elif suffix in (".csv", ".tsv"):
-            scenes = list(_read_table(text, source, "\t" if suffix == ".tsv" else ",", base, allow_remote))
-        elif suffix in (".jsonl", ".ndjson"):
-            scenes = list(_read_json_lines(text, source, base, allow_remote))
         else:
-            scenes = list(_read_lines(text, source, base, allow_remote))
+            rows = _read_json_lines(text, source) if suffix in (".jsonl", ".ndjson") else _read_lines(text, source)
+            if suffix in (".csv", ".tsv"):
+                rows = _read_table(text, source, "\t" if suffix == ".tsv" else ",")
+            scenes = [_read_row(*row, base, allow_remote) for row in rows]
     if scenes and not any(any(scene.frames) for scene in scenes):
         raise ValueError(scenes[0].problem)
     if not scenes:
@@ -157,25 +134,20 @@ def _read_text(source: str) -> str:
         raise ValueError(f"{source}: expected text in UTF-8, found other bytes ({error}).") from error
 
 
-def _refuse(origin: str, problem: str) -> SceneEntry:
-    """Make a scene of which no frame is known, called after its place in the list."""
-    return SceneEntry(origin.rpartition(", ")[2], (), origin, problem=f"{origin}: {problem}")
-
-
-def _read_lines(text: str, source: str, base: str, allow_remote: bool) -> Iterator[SceneEntry]:
+def _read_lines(text: str, source: str) -> Iterator[_Row]:
     """Read a text list."""
     for number, line in enumerate(text.splitlines(), start=1):
         origin = f"{source}, line {number}"
         try:
             frames = shlex.split(line, comments=True)
         except ValueError as error:
-            yield _refuse(origin, f"expected paths, quoted where they hold blanks, found {line!r} ({error}).")
+            yield origin, "", None, f"expected paths, quoted where they hold blanks, found {line!r} ({error})."
             continue
         if frames:
-            yield _read_row(_UNNAMED, frames, origin, base, allow_remote)
+            yield origin, _UNNAMED, frames, None
 
 
-def _read_table(text: str, source: str, delimiter: str, base: str, allow_remote: bool) -> Iterator[SceneEntry]:
+def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row]:
     """Read a CSV with a header."""
     try:
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
@@ -190,39 +162,37 @@ def _read_table(text: str, source: str, delimiter: str, base: str, allow_remote:
     for number, row in enumerate(rows[1:], start=2):
         origin = f"{source}, row {number}"
         if any(row) and len(row) != len(header):
-            yield _refuse(origin, f"expected {len(header)} columns as in the header, found {len(row)}.")
+            yield origin, "", None, f"expected {len(header)} columns as in the header, found {len(row)}."
         elif any(row):
             name = row[header.index("name")].strip() if "name" in header else _UNNAMED
-            frames = [row[index].strip() for index in columns if row[index].strip()]
-            yield _read_row(name, frames, origin, base, allow_remote)
+            yield origin, name, [row[index].strip() for index in columns if row[index].strip()], None
 
 
-def _read_json_lines(text: str, source: str, base: str, allow_remote: bool) -> Iterator[SceneEntry]:
+def _read_json_lines(text: str, source: str) -> Iterator[_Row]:
     """Read one JSON object per line."""
     for number, line in enumerate(text.splitlines(), start=1):
-        origin = f"{source}, line {number}"
+        origin, problem, row = f"{source}, line {number}", None, {}
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield _refuse(origin, f"expected JSON, found something else ({error}).")
-            continue
-        if not isinstance(row, dict) or not isinstance(row.get("frames"), list):
-            form = '{"frames": ["a.tif"], "name": "a"}'
-            yield _refuse(origin, f"expected an object such as {form}, found {line[:80]}.")
-        elif not isinstance(row.get("name", ""), str | None):
-            yield _refuse(origin, f"expected a text as name, found {row['name']!r}.")
-        else:
-            yield _read_row(row.get("name") or _UNNAMED, row["frames"], origin, base, allow_remote)
+            problem = f"expected JSON, found something else ({error})."
+        if problem is None and (not isinstance(row, dict) or not isinstance(row.get("frames"), list)):
+            problem = f'expected an object such as {{"frames": ["a.tif"], "name": "a"}}, found {line[:80]}.'
+        elif problem is None and not isinstance(row.get("name", ""), str | None):
+            problem = f"expected a text as name, found {row['name']!r}."
+        yield (origin, "", None, problem) if problem else (origin, row.get("name") or _UNNAMED, row["frames"], None)
 
 
-def _read_row(name: str, frames: Sequence[Any], origin: str, base: str, allow_remote: bool) -> SceneEntry:
-    """Check one row of a list and resolve its paths."""
-    if not frames:
-        return _refuse(origin, "expected at least one frame, found none.")
+def _read_row(
+    origin: str, name: str, frames: Sequence[Any] | None, problem: str | None, base: str, allow_remote: bool
+) -> SceneEntry:
+    """Check one row of a list and resolve its paths; a row that is refused is called after its place in the list."""
     resolved: list[Frame] = []
     try:
+        if not frames:
+            raise ValueError(f"{origin}: {problem or 'expected at least one frame, found none.'}")
         for frame in frames:
             if isinstance(frame, list) and frame:
                 resolved.append(tuple(_resolve(part, origin, base, allow_remote) for part in frame))
@@ -250,7 +220,7 @@ def _resolve(path: Any, origin: str, base: str, allow_remote: bool) -> str:
         raise ValueError(f"{origin}: expected a local path or an http(s) address, found {path}. Download it first.")
     if not allow_remote:
         raise ValueError(
-            f"{origin}: {path} is on another machine, and this list could name any: allow that by --allow_remote "
+            f"{origin}: {path} is on another machine, and this list could name any: allow that with --allow_remote "
             "where you trust it, or download the files first."
         )
     return path
@@ -288,32 +258,36 @@ def _list_files(paths: Sequence[str], num_frames: int, origin: str) -> list[Scen
             "not those of a band of a granule, as the others' are.",
             stacklevel=3,
         )
-    dates = []
+    dates: list[_Dated] = []
     for name, files in sorted(granules.items()):
         problem = None
         try:
             layers = group_granules(files)[0].files
         except ValueError as error:
             problem, layers = str(error), tuple(filter(None, map(parse_layer, files)))
-        found = tuple(layer.path for layer in layers)
-        dates.append(_Date(name, f"T{layers[0].tile}", layers[0].date.isoformat(), found, origin, problem))
+        frame = _to_frame([layer.path for layer in layers])
+        entry = SceneEntry(name, frame, origin, (layers[0].date.isoformat(),), problem)
+        dates.append((f"T{layers[0].tile}", entry))
     return _group_dates(dates, num_frames) + broken
 
 
-def _group_dates(dates: Sequence[_Date], num_frames: int) -> list[SceneEntry]:
+def _to_frame(files: Sequence[str]) -> tuple[Frame, ...]:
+    """Give the frame of one date as `open_scene` takes it: its only file, or its band files; none without files."""
+    return tuple(files) if len(files) < 2 else (tuple(files),)
+
+
+def _group_dates(dates: Sequence[_Dated], num_frames: int) -> list[SceneEntry]:
     """Make one scene per date for models of one frame, else one per tile of all its dates."""
     if num_frames == 1:
-        return [
-            SceneEntry(one.name, (one.frame,), one.origin, (one.date,) if one.date else None, one.problem)
-            for one in dates
-        ]
-    tiles: dict[str, list[_Date]] = {}
-    for one in sorted(dates, key=lambda one: one.date):
-        tiles.setdefault(one.tile or one.name, []).append(one)
+        return [entry for _, entry in dates]
+    tiles: dict[str, list[SceneEntry]] = {tile: [] for tile, _ in dates}
+    for tile, entry in sorted(dates, key=lambda dated: dated[1].dates or ()):
+        tiles[tile].append(entry)
     scenes = []
-    for tile in dict.fromkeys(one.tile or one.name for one in dates):
-        days = [one.date[:10] for one in tiles[tile]]
-        problem = next((one.problem for one in tiles[tile] if one.problem), None)
+    for tile, entries in tiles.items():
+        known = [date for entry in entries for date in entry.dates or ("",)]
+        days = [date[:10] for date in known]
+        problem = next((entry.problem for entry in entries if entry.problem), None)
         if problem is None and len(days) != num_frames:  # which of too many dates are meant is not guessed
             listing = ", ".join(days[:12]) + (", ..." if len(days) > 12 else "")
             problem = (
@@ -321,13 +295,12 @@ def _group_dates(dates: Sequence[_Date], num_frames: int) -> list[SceneEntry]:
                 "belong together into a list, one scene per line."
             )
         name = "_".join([tile, *([days[0], days[-1]] if days[0] else [])])
-        known = tuple(one.date for one in tiles[tile]) if all(days) else None
-        frames = tuple(one.frame for one in tiles[tile])
-        scenes.append(SceneEntry(name, frames, tiles[tile][0].origin, known, problem))
+        frames = tuple(frame for entry in entries for frame in entry.frames)
+        scenes.append(SceneEntry(name, frames, entries[0].origin, tuple(known) if all(known) else None, problem))
     return scenes
 
 
-def _read_stac(text: str, source: str, base: str, allow_remote: bool) -> list[_Date]:
+def _read_stac(text: str, source: str, base: str, allow_remote: bool) -> list[_Dated]:
     """Read the items of a STAC item collection: plain JSON, of which only a few members matter here."""
     try:
         collection = json.loads(text)
@@ -344,16 +317,17 @@ def _read_stac(text: str, source: str, base: str, allow_remote: bool) -> list[_D
     return [_read_item(item, f"{source}, item {number}", base, allow_remote) for number, item in enumerate(items, 1)]
 
 
-def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Date:
+def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Dated:
     """Read one item of a STAC collection."""
     members = item if isinstance(item, dict) else {}
     name, assets, properties = members.get("id"), members.get("assets"), members.get("properties")
     if not isinstance(name, str) or not isinstance(assets, dict) or not isinstance(properties, dict):
-        problem = f"{origin}: expected a STAC item with id, properties and assets, found none."
-        return _Date(origin.rpartition(", ")[2], None, "", (), origin, problem)
+        place = origin.rpartition(", ")[2]
+        wrong = f"{origin}: expected a STAC item with id, properties and assets, found none."
+        return place, SceneEntry(place, (), origin, problem=wrong)
     origin = f"{origin} ({name[:60]})"
-    date = properties.get("datetime") or properties.get("start_datetime")
-    date = date if isinstance(date, str) else ""
+    moment = properties.get("datetime") or properties.get("start_datetime")
+    dates = (moment,) if isinstance(moment, str) else None
     hrefs = []
     for asset in assets.values():
         if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
@@ -365,25 +339,18 @@ def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Date:
         if is_tiff and not (isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles))):
             hrefs.append(asset["href"])
     try:
-        files = tuple(_resolve(href, origin, base, allow_remote) for href in hrefs)
+        files = [_resolve(href, origin, base, allow_remote) for href in hrefs]
         known = parse_name(name)
     except ValueError as error:
-        return _Date(name, None, date, (), origin, str(error))
-    problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
+        return name, SceneEntry(name, (), origin, dates, str(error))
     tiles = [properties[key] for key in _TILE_PROPERTIES if isinstance(properties.get(key), str)]
-    tile = f"T{known.tile}" if known is not None else next(iter(tiles), None)
-    return _Date(name, tile, date, files, origin, problem)
+    tile = f"T{known.tile}" if known is not None else next(iter(tiles), name)
+    problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
+    return tile, SceneEntry(name, _to_frame(files), origin, dates, problem)
 
 
 def plain_name(text: str) -> str:
-    """Make a file name of any text: letters, digits, `_`, `-` and `.`, not hidden, and not too long.
-
-    Args:
-        text: Name of a scene, of unknown origin.
-
-    Returns:
-        A name without suffix, at most 120 bytes, that means neither folder nor option.
-    """
+    """Make a file name of any text: letters, digits, `_`, `-` and `.`, not hidden, at most 120 bytes."""
     name = re.sub(r"[^\w.-]+", "_", text).lstrip(".-") or "scene"
     if len(name.encode()) <= _LONGEST_NAME:
         return name
@@ -400,8 +367,8 @@ def _name_scenes(scenes: Sequence[SceneEntry], source: str) -> list[SceneEntry]:
             if scene.name != _UNNAMED:
                 names[index] = plain_name(scene.name)
             elif counts[names[index].lower()] > 1 or depth == 1:
-                path = scene.files[0]
-                path = PurePosixPath(urlsplit(path).path if "://" in path else path)
+                first = scene.files[0]
+                path = PurePosixPath(urlsplit(first).path if "://" in first else first)
                 names[index] = plain_name("_".join([*path.parts[-depth:-1], path.stem]))
     counts = Counter(name.lower() for name in names)
     doubles = sorted({name for name in names if counts[name.lower()] > 1})

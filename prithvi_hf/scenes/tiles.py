@@ -101,21 +101,7 @@ class TilePlan:
         window: int | tuple[int, int] | None = None,
         overlap: float = 0.5,
     ) -> Self:
-        """Plan by a model's own window.
-
-        Args:
-            config: The model's configuration; its `image_size` is the default window.
-            height: Rows of the scene.
-            width: Columns of the scene.
-            window: Side of a tile, or height and width, in pixels.
-            overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
-
-        Returns:
-            The plan.
-
-        Raises:
-            ValueError: If the overlap or the window is out of range.
-        """
+        """Plan by a model's own window, its `image_size`, or another one; see `WindowOptions`."""
         return cls(height, width, *window_and_stride(config, window, overlap))
 
     @property
@@ -130,17 +116,7 @@ class TilePlan:
         return self.tops[index], (*self.tops, self.height)[index + 1]
 
     def tile_rows_for(self, strips: range) -> range:
-        """Give the rows of tiles that reach into strips: their own, and those before that overlap the first.
-
-        Args:
-            strips: Consecutive strips, at least one.
-
-        Returns:
-            Consecutive rows of tiles.
-
-        Raises:
-            ValueError: If there are no strips, or they are not consecutive or not in the scene.
-        """
+        """Give the rows of tiles that reach into consecutive strips: their own, and some before the first."""
         if strips.step != 1 or not 0 <= strips.start < strips.stop <= self.num_strips:
             raise ValueError(
                 f"Expected consecutive strips among the {self.num_strips} of the scene, at least one, found {strips}."

@@ -254,8 +254,8 @@ def main(
         if not training.do_train:
             message += "; run the same line again"
         elif found is None:
-            message += "; there is no whole checkpoint yet: --resume_from_checkpoint true would start afresh"
+            message += "; there is no whole checkpoint yet: --resume_from_checkpoint true would start again"
         else:
-            message += f"; --resume_from_checkpoint true goes on from {found}"
+            message += f"; --resume_from_checkpoint true continues from {found}"
     print(f"{program}: {message}", file=sys.stderr)
     return status

@@ -98,7 +98,7 @@ class DataArguments:
         "Names of the bands that the model takes. A starting model's weights follow by name; a band that "
         "it lacks starts from the mean of its bands."
     )
-    band_indices: list[int] | None = _option("0-based places of the bands in files without band descriptions.")
+    band_indices: list[int] | None = _option("0-based positions of the bands in files without band descriptions.")
     rescale_factor: float | None = _option(
         "File values are multiplied by it; 1 by default. 0.0001 makes reflectance of most products."
     )
@@ -121,7 +121,7 @@ class DataArguments:
     )
     decoded_cache: bool = _option(
         "Decode the needed bands of training and validation chips once, into a file that all processes "
-        "share, and not crop by crop. Its size is said first: pixels times bands, not compressed.",
+        "share, and not crop by crop. Its size is printed first: pixels times bands, not compressed.",
         default=True,
     )
     decoded_cache_dir: str | None = _option(

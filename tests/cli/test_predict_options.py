@@ -132,7 +132,7 @@ def test_bad_output_is_refused(model_folder, scene, tmp_path, capsys):
         (["--scenes", "{tmp}/none"], "found nothing there"),
         (["--scenes", "{tmp}/double.txt"], "more than once"),
         (["--scenes", "{tmp}/remote.txt"], "--allow_remote"),
-        (["--scenes", "{tmp}/clash.jsonl", "--probabilities"], "name the scene otherwise"),
+        (["--scenes", "{tmp}/clash.jsonl", "--probabilities"], "clash"),
     ],
 )
 def test_bad_options_of_many_scenes(model_folder, scene_list, tmp_path, capsys, options, message):

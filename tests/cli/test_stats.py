@@ -323,7 +323,7 @@ def test_bands_without_names_are_refused(tmp_path, capsys):
     folder = tmp_path / "chips"
     make_folder(folder, "a")
     write_raster(folder / "a.tif", reflectance(18))
-    message = "found 18 bands without. Name the bands by --bands"
+    message = "found 18 bands without. Name the bands with --bands"
     refused(capsys, folder, message, "--num_frames", 3)
 
 
@@ -350,7 +350,7 @@ def test_unreadable_chips_stop_the_command_after_the_pass(chips, capsys, tmp_pat
     assert "f_mask.tif" in error
     assert "--skip_unreadable" in error
     text = run_to_file(chips, "--skip_unreadable", "--ignore_values", -1, "--quiet")
-    assert "# Chips that could not be read and count nowhere: 2" in text
+    assert "# Chips that could not be read and are not counted: 2" in text
     assert "b.tif: expected a GeoTIFF" in text
     expected = train_pixels([0, 2, 3]).mean((0, 2, 3))
     assert read_recipe(tmp_path / "stats.yaml").data.image_mean == pytest.approx(expected.tolist(), rel=1e-5)
@@ -386,7 +386,7 @@ def test_options_that_cannot_be(chips, capsys, tmp_path):
     refused(capsys, chips, "no_such.yaml", "--config", tmp_path / "no_such.yaml")
     refused(capsys, chips, "NIR", "--bands", "NIR", "NIR")
     refused(capsys, chips, "rescale_factor", "--rescale_factor", 0)
-    refused(capsys, chips, "num_frames: expected a number of dates from 1 on, found 0", "--num_frames", 0)
+    refused(capsys, chips, "num_frames: expected at least 1 date, found 0", "--num_frames", 0)
     refused(capsys, chips, "expected a file name that ends in .png", "--plot", tmp_path / "plot.pdf")
     refused(capsys, tmp_path / "nowhere", "nowhere")
     assert cli.main(["stats", str(chips), "--dataset_options", "suffix"]) == 2

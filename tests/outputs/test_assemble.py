@@ -13,9 +13,18 @@ from rasterio.errors import RasterioIOError
 from rio_cogeo import cog_validate
 
 from prithvi_hf.outputs import assemble, cog
-from prithvi_hf.outputs.assemble import StagedMap, check_space, make_layer, publish, write_layer
+from prithvi_hf.outputs.assemble import (
+    CLASSES,
+    ENTROPY,
+    StagedMap,
+    check_space,
+    make_layer,
+    make_products,
+    name_probability,
+    publish,
+    write_layer,
+)
 from prithvi_hf.outputs.cog import class_layer
-from prithvi_hf.outputs.products import make_products, name_probability
 from prithvi_hf.outputs.registry import OUTPUTS, OutputOptions
 from prithvi_hf.outputs.staging import DamagedStripError, Staging
 from prithvi_hf.rasters.warping import Grid
@@ -320,3 +329,31 @@ def test_each_file_system_is_asked_for_its_own_outputs(tmp_path, stage, monkeypa
         outputs = {"map": (RECORDS["map"], tmp_path / "map.tif"), name: (RECORDS[name], elsewhere / "file")}
         with pytest.raises(OSError, match=rf"MB free in {elsewhere} for the {name} .*file, found 0 MB"):
             check_space(strips, outputs)
+
+
+def test_products_have_their_ranges():
+    logits = torch.tensor([[[60.0, 0.0, np.nan]], [[-60.0, 0.0, np.nan]]])
+    products = make_products(logits, np.array([[False, False, True]]), ALL)
+    np.testing.assert_array_equal(products[CLASSES], [[0, 0, 255]])
+    np.testing.assert_allclose(products[ENTROPY][0, :2], [0, 1], atol=1e-6)
+    assert np.isnan(products[ENTROPY][0, 2])
+    total = sum(products[name_probability(index)] for index in range(2))
+    np.testing.assert_allclose(total[0, :2], 1, atol=1e-6)
+
+
+def test_products_do_not_depend_on_how_many_rows_are_turned_at_once(monkeypatch):
+    logits, nodata = make_logits(40, 30), make_nodata(40, 30)
+    whole = make_products(logits, nodata, ALL)
+    monkeypatch.setattr("prithvi_hf.outputs.assemble._CHUNK_VALUES", 300)
+    for name, values in make_products(logits, nodata, ALL).items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_single_class_has_no_entropy():
+    products = make_products(make_logits(3, 4, classes=1), np.zeros((3, 4), bool), ALL)
+    assert not products[ENTROPY].any()
+
+
+def test_products_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="at most 255"):
+        make_products(torch.zeros(256, 1, 1), np.zeros((1, 1), bool))

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from prithvi_hf.outputs.assemble import write_layer
+from prithvi_hf.outputs.assemble import name_probability, write_layer
 from prithvi_hf.outputs.cog import fraction_layer
-from prithvi_hf.outputs.products import name_probability
 from prithvi_hf.outputs.registry import OUTPUTS, Output, check_outputs, resolve_paths
 from prithvi_hf.scenes import predict_scene
 from tests.command_line import assert_refused, run
@@ -86,7 +85,7 @@ def test_one_more_record_is_one_more_option(tmp_path, capsys, more_outputs):
     assert "1 skipped" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run("predict", "--help")
-    assert "pixels of each class; by itself NAME_classes.csv" in capsys.readouterr().out
+    assert "pixels of each class; without a name NAME_classes.csv" in capsys.readouterr().out
 
 
 def test_paths_are_names_defaults_or_suffixes(tmp_path):

@@ -1,6 +1,8 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """GeoTiffRaster: what it reads, that it holds nothing open, and what it refuses."""
 
+import contextlib
+import logging
 import os
 import pickle
 import struct
@@ -11,13 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.enums import ColorInterp
 
 from prithvi_hf.rasters import raster as raster_module
-from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 from tests.raster_factory import BANDS, cut_off, reflectance, transform_at, write_chip, write_raster
+
+
+TILES = {"tiled": True, "blockxsize": 16, "blockysize": 16}
 
 
 @pytest.fixture
@@ -214,6 +220,39 @@ def test_every_truncation_is_found_on_opening(tmp_path, compress, bigtiff):
         path.write_bytes(content[:keep])
         with pytest.raises(GeoTiffError, match=r"chip\.tif"):
             GeoTiffRaster(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"compress": "lzw", **TILES}, {"driver": "COG", "mask": True}])
+def test_no_cut_of_the_end_is_read_as_if_nothing_were_lost(tmp_path, options):
+    """Whatever is logged and whatever a program silences: tags, masks and pixels are there, or there is an error."""
+    path, copy = write_chip(tmp_path / "a.tif"), tmp_path / "b.tif"
+    options = dict(options)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        if options.pop("mask", False):
+            with rasterio.open(path, "r+") as dataset:
+                dataset.write_mask(np.arange(32 * 32).reshape(32, 32) % 3 > 0)
+        rasterio.shutil.copy(path, copy, **{"driver": "GTiff", **options})
+    content = copy.read_bytes()
+    whole = GeoTiffRaster(content=content)
+    expected, mask, opened = whole.read(), whole.read_nodata_mask(), 0
+    logging.disable(logging.CRITICAL)
+    try:
+        for size in [
+            *range(0, 3000, 7),
+            *range(3000, len(content) - 1500, 83),
+            *range(len(content) - 1500, len(content)),
+        ]:
+            with contextlib.suppress(GeoTiffError):
+                raster = GeoTiffRaster(content=content[: min(size, len(content) - 1)], allow_missing_blocks=True)
+                opened += 1
+                assert raster._header == whole._header
+                with contextlib.suppress(GeoTiffDecodeError):
+                    np.testing.assert_array_equal(raster.read_nodata_mask(), mask)
+                with contextlib.suppress(GeoTiffDecodeError):
+                    np.testing.assert_array_equal(raster.read(), expected)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert opened > 100 or "driver" not in options
 
 
 def test_damaged_pixels_are_found_on_reading(tmp_path):

@@ -69,7 +69,7 @@ def test_no_data_of_coarse_bands_does_not_bleed_into_fine_ones(tmp_path):
 def test_floats_with_the_name_of_a_product_are_no_digital_numbers(tmp_path):
     bands = {code: (values / 10_000).astype(np.float32) for code, values in same_size_bands().items()}
     write_sentinel2(product_folder(tmp_path, "0400"), bands)
-    with pytest.raises(ValueError, match="found pixels of float32, which are no digital numbers"):
+    with pytest.raises(ValueError, match="found pixels of float32, which are not digital numbers"):
         open_scene(tmp_path, image_processor=tiny_processor())
     assert read_bands(open_scene(tmp_path, scale="ignore")).dtype == np.float32
 

@@ -273,7 +273,7 @@ def test_a_run_goes_on_from_every_moment(data, finished, tmp_path, capsys, monke
     monkeypatch.setattr(finetune.PrithviTrainer, method, interrupt)
     assert finetune.main(command_line(data, output, **options)) == 130
     printed = capsys.readouterr().err
-    assert (f"goes on from {output / checkpoint}\n" if checkpoint else "there is no whole checkpoint yet") in printed
+    assert (f"continues from {output / checkpoint}\n" if checkpoint else "there is no whole checkpoint yet") in printed
     run(data, output, **options, resume_from_checkpoint=True)
     logged = [
         [(entry["step"], entry["learning_rate"]) for entry in state["log_history"] if "loss" in entry]

@@ -344,7 +344,7 @@ def test_an_interrupted_run_says_where_a_resume_starts(output, capsys, monkeypat
     assert finetune.main(["--config", str(RECIPE), "--output_dir", str(output), "--use_cpu"], execute=interrupt) == 130
     message = capsys.readouterr().err
     assert "interrupted" in message
-    expected = f"goes on from {output / whole}\n" if whole else "no whole checkpoint yet"
+    expected = f"continues from {output / whole}\n" if whole else "no whole checkpoint yet"
     assert expected in message
 
 

@@ -118,12 +118,12 @@ def download_dataset(
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise FileNotFoundError(
             f"{url}: expected a dataset with revision {revision!r}, found none. Check repository and revision; if it "
-            "is private, log in with `hf auth login`. Or pass a folder of yours as data_dir."
+            "is private, log in with `hf auth login`. Or pass a folder of your own as data_dir."
         ) from error
     except (HTTPError, ConnectionError) as error:
         if not (remembered and (store / remembered).is_dir()):
             raise DownloadError(
-                f"{url}: expected an answer of the Hub, found: {_write_sentence(error)} Check the connection, "
+                f"{url}: expected an answer from the Hub, found: {_write_sentence(error)} Check the connection, "
                 "HF_ENDPOINT and HF_HUB_OFFLINE, or download the dataset elsewhere and pass its folder as data_dir."
             ) from error
         logger.warning(f"{url} does not answer ({type(error).__name__}): using the copy in {store}.")

@@ -58,12 +58,12 @@ def arrange_splits(
     kept = [chip for chip in train if groups[chip] not in test_groups]
     if not kept:
         raise ValueError(
-            f"{name}: split_scheme='three_way' leaves none of {len(train)} training chips, for all are in the "
+            f"{name}: split_scheme='three_way' leaves none of {len(train)} training chips, because all are in the "
             f"{kind} of test chips. Choose another split_seed, or split_scheme='published'."
         )
     if len(kept) < len(train):
         logger.warning(
-            f"{name}: {len(train) - len(kept)} of {len(train)} training chips are left out, for they are in the "
+            f"{name}: {len(train) - len(kept)} of {len(train)} training chips are left out, because they are in the "
             f"{kind} of test chips."
         )
     return {split: [chips[chip] for chip in ids] for split, ids in {"train": kept, **parts}.items()}

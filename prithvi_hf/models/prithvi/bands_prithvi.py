@@ -32,28 +32,13 @@ CANONICAL_BANDS = (
     "THERMAL_INFRARED_2",
 )
 
-# The codes of both sensors up to B04 mean the same; from B05 on they conflict.
+_FIRST_CODES = ("b1", "b2", "b3", "b4")  # alike on both sensors; from B05 on the codes conflict
 SENSOR_BANDS: dict[str, dict[str, str]] = {
-    "Sentinel-2 / HLS S30": {
-        "b1": "COASTAL_AEROSOL",
-        "b2": "BLUE",
-        "b3": "GREEN",
-        "b4": "RED",
-        "b5": "RED_EDGE_1",
-        "b6": "RED_EDGE_2",
-        "b7": "RED_EDGE_3",
-        "b8": "NIR_BROAD",
-        "b8a": "NIR_NARROW",
-        "b9": "WATER_VAPOR",
-        "b10": "CIRRUS",
-        "b11": "SWIR_1",
-        "b12": "SWIR_2",
-    },
+    "Sentinel-2 / HLS S30": dict(
+        zip((*_FIRST_CODES, "b5", "b6", "b7", "b8", "b8a", "b9", "b10", "b11", "b12"), CANONICAL_BANDS, strict=False)
+    ),
     "Landsat 8/9 / HLS L30": {
-        "b1": "COASTAL_AEROSOL",
-        "b2": "BLUE",
-        "b3": "GREEN",
-        "b4": "RED",
+        **dict(zip(_FIRST_CODES, CANONICAL_BANDS, strict=False)),
         "b5": "NIR_NARROW",
         "b6": "SWIR_1",
         "b7": "SWIR_2",
@@ -63,6 +48,7 @@ SENSOR_BANDS: dict[str, dict[str, str]] = {
         "b11": "THERMAL_INFRARED_2",
     },
 }
+"""Codes of each sensor's bands; those of Sentinel-2 are in the order of `CANONICAL_BANDS`."""
 SENTINEL_2, LANDSAT = SENSOR_BANDS
 # Only Sentinel-2 has the first pair. Landsat has a B8 and a B11 too (panchromatic, thermal), but a stack for
 # segmentation seldom carries them, so these two speak for Sentinel-2 without deciding it.

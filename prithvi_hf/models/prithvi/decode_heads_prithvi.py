@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 class PrithviChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of a map `(batch_size, num_channels, height, width)`.
-
-    Its epsilon is 1e-6 as in the original neck, unlike the encoder's 1e-5.
-    """
+    """Layer normalisation over the channels of a map `(B, C, H, W)`, with the original neck's epsilon of 1e-6."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__(num_channels, eps=1e-6)

@@ -10,6 +10,7 @@ torchvision is needed.
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -51,8 +52,9 @@ from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
 _OPTIONS_OF_OTHERS = set(ImagesKwargs.__annotations__) - set(OPTION_NAMES) - set(CALL_OPTION_NAMES)
 _SERVICE_KEYS = ("image_processor_type", "feature_extractor_type", "processor_class", "auto_map")
-_UNITS_OPTIONS = ("bands", "do_rescale", "rescale_factor", "rescale_offset", "image_mean", "image_std")
+_get_units = attrgetter("bands", "do_rescale", "rescale_factor", "rescale_offset", "image_mean", "image_std")
 _DEFAULTS = ProcessorOptions()
+_NO_CALL_OPTIONS = CallOptions()
 
 
 class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
@@ -206,11 +208,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return {name: value for name, value in given.items() if name not in others}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the processor as a dictionary that JSON holds without loss: a nodata value of NaN is `"nan"`.
-
-        Returns:
-            Every option, `image_processor_type` and, for a processor with code on the Hub, `auto_map`.
-        """
+        """Return every option, in a form that JSON holds without loss: a nodata value of NaN is `"nan"`."""
         output = {name: deepcopy(getattr(self, name)) for name in OPTION_NAMES}
         output["nodata_value"] = to_json_number(output["nodata_value"])
         output["image_processor_type"] = type(self).__name__
@@ -252,7 +250,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             TypeError: an unknown option, or an object that is not an image.
         """
         given = self._drop_options_of_others(kwargs)
-        call = update_options(CallOptions(), {name: given.pop(name) for name in CALL_OPTION_NAMES if name in given})
+        call = update_options(_NO_CALL_OPTIONS, {name: given.pop(name) for name in CALL_OPTION_NAMES if name in given})
         # The usual call sets no option of the class: checking them all again would take longer than the work.
         options = update_options(self.checked_options(), given) if given else self.checked_options()
         # Anything but a list or a 5-D array is one image.
@@ -283,31 +281,19 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return BatchFeature(data={key: _stack(key, rows, call.return_tensors) for key, rows in data.items()})
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise values that are as in the file, on the device on which they are.
+        """Scale and normalise values (B, C, T, H, W) that are as in the file, on the device on which they are.
 
-        Args:
-            file_values: (batch_size, num_channels, num_frames, height, width) of any type, missing values replaced, as
-                `SegmentationTransform(normalize=False)` gives them.
-
-        Returns:
-            `pixel_values` float32 of the same shape, the figures that a call of the processor gives.
+        Missing values are replaced in them, as `SegmentationTransform(normalize=False)` gives them; the result is the
+        `pixel_values` that a call of the processor gives.
         """
         return normalize_file_values(file_values, self.checked_options())
 
     def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
-        """Find the processor's `bands` in a file.
-
-        Args:
-            descriptions: the file's band descriptions, one per band, or None where it has none.
-            count: number of bands in the file.
-            name: the file, for messages.
+        """Find the processor's `bands` in a file of `count` bands; bands that are missing or ambiguous are an error.
 
         Returns:
             0-based positions to read, in the order of `bands`; all positions for a file that stacks `num_frames`
             dates.
-
-        Raises:
-            ValueError: bands are missing or ambiguous; the message lists expected and found.
         """
         return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
 
@@ -378,7 +364,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         `frames` and `missing` are as `read_frames` returns them, and `name` is what the message calls the image.
         """
         options = self.checked_options() if options is None else options
-        key = repr([getattr(options, option) for option in _UNITS_OPTIONS])
+        key = repr(_get_units(options))
         worker = torch.utils.data.get_worker_info()
         # Every worker process of a DataLoader holds its own copy of the processor: one of them speaks for all.
         if not options.do_normalize or key in self._units_warned or (worker is not None and worker.id != 0):

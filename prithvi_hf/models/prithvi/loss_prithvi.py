@@ -96,7 +96,6 @@ def dice_loss(
       by the number of all classes.
 
     [`masked_dice_loss`] has neither and is the one to choose for a new model.
-
     The arguments are those of [`cross_entropy_loss`].
     """
     logits = _at_least_float32(logits)

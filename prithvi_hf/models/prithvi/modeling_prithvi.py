@@ -41,14 +41,8 @@ def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> 
     Channels are split 6/16 to the column, 6/16 to the row, 4/16 to the frame, in this order; tokens run over columns
     first, then rows, then frames. Pretrained weights rely on both. It is made on the CPU, in float64, which not every
     device has; also while a model is being built on the meta device. The first generation computed its frequencies in
-    float32; the difference is below 1e-6.
-
-    Args:
-        hidden_size (`int`): Width of the table, a multiple of 16.
-        grid_size (`tuple[int, int, int]`): Frames, rows and columns of tokens.
-
-    Returns:
-        `torch.FloatTensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, on the CPU.
+    float32; the difference is below 1e-6. Of a grid of frames, rows and columns it is float32 of shape
+    `(1, 1 + frames * rows * columns, hidden_size)`, on the CPU.
     """
     frames, rows, columns = grid_size
     parts = []
@@ -536,10 +530,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         """Choose between the fused operator of neck and heads (the default) and their modules one by one.
 
         Both give the same values but for rounding; the fused operator is several times faster. It gives way by itself
-        where a module of neck or heads was replaced, hooked or wrapped. Sets `config.fused_upsampling`.
-
-        Args:
-            enabled (`bool`, defaults to `True`): Whether to fuse them.
+        where a module of neck or heads was replaced, hooked or wrapped. Sets `config.fused_upsampling` to `enabled`.
         """
         self.config.fused_upsampling = enabled
         self._upsampling.drop()
@@ -556,16 +547,10 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Compute the configured loss of one head's logits.
+        """Compute the configured loss of one head's logits (B, num_labels, H, W), given labels (B, H, W).
 
-        Args:
-            logits (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`): Scores, as large as the labels.
-            labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Classes or the ignore index.
-            num_items_in_batch (`torch.Tensor` or `int`, *optional*): The Trainer's count of labels other than -100 in
-                a whole optimisation step; it serves only where `accepts_loss_kwargs` is true.
-
-        Returns:
-            `torch.Tensor` of shape `()`.
+        `num_items_in_batch` is the Trainer's count of labels other than -100 in a whole optimisation step; it serves
+        only where `accepts_loss_kwargs` is true.
         """
         loss = LOSSES[self.config.loss]
         options = {parameter: getattr(self.config, name) for parameter, name in loss.options.items()}

@@ -107,7 +107,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
 
         Raises:
             ImportError: If a file is given or to be written and prithvi_hf is not installed.
-            ValueError: If an option leaves its range, a file is no GeoTIFF, or bands, frames or sizes do not fit.
+            ValueError: If an option leaves its range, a file is not a GeoTIFF, or bands, frames or sizes do not fit.
         """
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("Expected at least one scene, found an empty list.")

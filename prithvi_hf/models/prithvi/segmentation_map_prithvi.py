@@ -251,7 +251,8 @@ def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Fram
         raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
     options = FrameOptions()
     return tuple(
-        open_whole(frame, image_processor, options) if hasattr(frame, "scales") else frame for frame in frames
+        open_whole(cast(Any, frame), image_processor, options) if hasattr(frame, "scales") else frame
+        for frame in frames
     )
 
 

@@ -268,7 +268,7 @@ def test_no_such_repository_revision_or_data(hub, fetch):
 def test_offline(hub, fetch, monkeypatch, caplog):
     hub.put_files(REPO, {"chips.tgz": ARCHIVE})
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match=r"expected an answer of the Hub.*HF_HUB_OFFLINE.*pass its folder"):
+    with pytest.raises(DownloadError, match=r"expected an answer from the Hub.*HF_HUB_OFFLINE.*pass its folder"):
         fetch()
     assert not hub.requests
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
