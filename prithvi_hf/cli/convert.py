@@ -24,37 +24,21 @@ def add_parser(commands: Commands) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="the checkpoint file; on the Hub hf://owner/name/file, or hf://owner/name where there is only one; "
-        "name@revision for another revision",
+    add = parser.add_argument
+    add(
+        "source", metavar="SOURCE", help="file, or hf://owner/name[@revision][/file], the file where there are several"
     )
-    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="new or empty folder for model and image processor")
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME_OR_YAML",
-        help="recipe that names what no weight shows: classes, bands, statistics, attention heads, loss; the name of "
-        "a packaged one or a YAML file",
-    )
-    parser.add_argument("--report", metavar="JSON", help="also write what became of every tensor to this file")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="fields of configuration or image processor that replace what checkpoint and recipe say, VALUE as JSON "
-        "or plain text, e.g. num_attention_heads=8",
-    )
+    add("output_dir", metavar="OUTPUT_DIR", help="new or empty folder for model and image processor")
+    text = "what no weight shows: classes, bands, statistics, attention heads, loss; a packaged recipe or a YAML file"
+    add("--recipe", metavar="NAME_OR_YAML", help=text)
+    add("--report", metavar="JSON", help="also write what became of every tensor to this file")
+    text = "fields of configuration or image processor that win, VALUE as JSON or text, e.g. num_attention_heads=8"
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=text)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Convert an original checkpoint to a folder that `from_pretrained` loads.
-
-    Args:
-        options: `source`, `output_dir`, `recipe`, `report`, `set`.
-    """
+    """Convert an original checkpoint to a folder that `from_pretrained` loads."""
     overrides = {}
     for setting in options.set:
         name, separator, value = setting.partition("=")

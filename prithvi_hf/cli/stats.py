@@ -82,13 +82,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure a dataset and write what was found.
-
-    Raises:
-        ValueError: If the options do not fit the dataset, or chips cannot be read and `skip_unreadable` is not set;
-            nothing is written then.
-        OSError: If there is no such folder or recipe, or the output cannot be written.
-    """
+    """Measure a dataset and write what was found, or nothing where chips cannot be read."""
     import datasets
 
     from prithvi_hf.data.load import load_dataset
@@ -142,9 +136,6 @@ def read_stats_recipe(options: argparse.Namespace) -> "Recipe":
     """Put the recipes of `--config`, later ones over earlier ones, and the options of the command line together.
 
     Without `--config`, the packaged recipe of a public dataset, named by --dataset or known by its files, comes first.
-
-    Returns:
-        The recipe, without the statistics of the bands, which are to be measured.
     """
     from prithvi_hf.data.load import detect_dataset
     from prithvi_hf.training.recipe import Recipe, find_packaged_recipes, read_recipe
@@ -200,11 +191,7 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
 
 
 def name_bands(raster: "GeoTiffRaster") -> list[str]:
-    """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described.
-
-    Raises:
-        ValueError: If the descriptions name no bands, or the same band twice.
-    """
+    """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described."""
     from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
 
     texts, remedy = raster.descriptions, "Name the bands with --bands, or give a recipe that does with --config."

@@ -67,27 +67,16 @@ _CONFIG_FIELDS = {"num_labels", "label2id", *PrithviConfig.__dataclass_fields__}
 
 @dataclass
 class ConversionReport:
-    """What a conversion did with every tensor.
+    """What a conversion did with every tensor."""
 
-    Attributes:
-        model_class (`str`): Class of the model that was written.
-        source (`str`): Where the tensors came from.
-        converted (`dict[str, list[str]]`): Original name to the names it became.
-        dropped (`dict[str, str]`): Original name to the reason it was left out.
-        newly_initialized (`list[str]`): Names of the model that the source did not hold.
-        assumed (`dict[str, Any]`): Configuration values that no tensor's shape shows, as they were taken.
-        recipe (`dict[str, Any]`): Values of configuration and image processor that the recipe gave.
-        notes (`list[str]`): What a user should know about the source.
-    """
-
-    model_class: str
-    source: str = ""
-    converted: dict[str, list[str]] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    newly_initialized: list[str] = field(default_factory=list)
-    assumed: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    model_class: str  # of the model that was written
+    source: str = ""  # where the tensors came from
+    converted: dict[str, list[str]] = field(default_factory=dict)  # original name to the names it became
+    dropped: dict[str, str] = field(default_factory=dict)  # original name to the reason it was left out
+    newly_initialized: list[str] = field(default_factory=list)  # names of the model that the source did not hold
+    assumed: dict[str, Any] = field(default_factory=dict)  # configuration values that no tensor's shape shows
+    recipe: dict[str, Any] = field(default_factory=dict)  # values of configuration and processor that the recipe gave
+    notes: list[str] = field(default_factory=list)  # what a user should know about the source
 
     def __str__(self) -> str:
         """A text for people: counts first, then every name that was not simply converted."""
@@ -102,22 +91,13 @@ class ConversionReport:
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
     def save(self, path: str | Path) -> None:
-        """Write everything as JSON; an existing file is replaced, and only by a whole one.
+        """Write everything as JSON; an existing file is replaced, and only by a whole one."""
+        from prithvi_hf.outputs.cog import complete_or_absent  # with rasterio, which conversion does not need
 
-        Args:
-            path (`str` or `Path`): The file.
-        """
-        path = Path(path)
         recipe = {name: to_json_number(value) for name, value in self.recipe.items()}
         text = json.dumps({**asdict(self), "recipe": recipe}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with complete_or_absent(path) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: PrithviConfig) -> dict[str, torch.Tensor]:

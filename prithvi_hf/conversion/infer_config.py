@@ -17,17 +17,10 @@ POSITION_TOLERANCE = 1e-3
 
 
 def infer_config(state_dict: Mapping[str, torch.Tensor], **overrides: Any) -> PrithviConfig:
-    """Read a configuration from the shapes of an original state dict.
+    """Read a configuration from the shapes of an original state dict; overrides replace what was read or assumed.
 
     The number of attention heads shows in no shape: heads of 64 channels are assumed, as in every published model of
     the first generation but the multi-temporal crop one (8 heads).
-
-    Args:
-        state_dict (`Mapping[str, torch.Tensor]`): Tensors under their original names.
-        overrides: `PrithviConfig` fields that replace what was read or assumed.
-
-    Raises:
-        ValueError: Neck or head tensors are missing, or the values do not describe a model.
     """
     values = infer_values(state_dict)
     values["num_attention_heads"] = max(1, values["hidden_size"] // 64)
@@ -76,14 +69,10 @@ def find_positions(state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor | Non
 
 
 def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tuple[tuple[int, int, int], float]:
-    """Find the token grid of a stored position table, and how far the table is from the computed one.
+    """Find the token grid of a position table `(1, 1 + frames * rows * columns, hidden_size)`, and how well it fits.
 
     Only the values tell three frames of 4 x 4 from twelve of 2 x 2: the best fitting grid is taken. Without a table
-    it is the published one, 14 x 14, with three frames unless `frames` says otherwise.
-
-    Args:
-        positions (`torch.Tensor` of shape `(1, 1 + frames * rows * columns, hidden_size)`, *optional*): The table.
-        frames (`int`, *optional*): Frames of tokens, where another tensor shows them.
+    it is the published one, 14 x 14, with three frames unless `frames`, which other tensors show, says otherwise.
     """
     if positions is None:
         return (frames or 3, 14, 14), 0.0

@@ -50,14 +50,6 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     A leading `module.` of every name, which data-parallel training leaves, is taken off. mmcv's `EMAHook` keeps a
     second copy of every weight as `ema_<name with underscores>`. When it saves, the averaged weights, those that were
     evaluated, stand under the plain names and the others in the copies; so the copies are left out.
-
-    Args:
-        source (`str` or `Path`): A `.pt`, `.pth` or `.safetensors` file, or `hf://owner/name/file` on the Hub, also
-            with `@revision` after the name; without a file the only `.pt` or `.pth` of the repository.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a checkpoint, or needs more of pickle than tensors, texts and numbers.
     """
     source, path = _find_file(str(source))
     content = _load(path)
@@ -200,12 +192,11 @@ def _read_classes(meta: object) -> tuple[list[str] | None, list[str] | None]:
             isinstance(value, list | tuple) and len(value) == 3 and all(type(x) is int and 0 <= x < 256 for x in value)
         )
 
-    names = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    names, palette = (meta.get("CLASSES"), meta.get("PALETTE")) if isinstance(meta, Mapping) else (None, None)
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
         return None, None
     if len(set(names)) < len(names):
         return None, None
-    palette = meta.get("PALETTE") if isinstance(meta, Mapping) else None
     if not isinstance(palette, list | tuple) or len(palette) != len(names) or not all(map(is_color, palette)):
         return list(names), None
     return list(names), ["#{:02x}{:02x}{:02x}".format(*color) for color in palette]

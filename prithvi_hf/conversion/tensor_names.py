@@ -45,11 +45,7 @@ def is_segmentation_layout(state_dict: Mapping[str, torch.Tensor]) -> bool:
 def convert_names(
     state_dict: Mapping[str, torch.Tensor], use_auxiliary_head: bool = True
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
-    """Sort every original tensor into converted and dropped; an unknown name is a ValueError.
-
-    Returns:
-        Original name to its tensors under their new names, and original name to the reason it is dropped.
-    """
+    """Give by original name its tensors under their new names, or the reason it is dropped; unknown is an error."""
     converted: dict[str, dict[str, torch.Tensor]] = {}
     dropped: dict[str, str] = {}
     unknown = []

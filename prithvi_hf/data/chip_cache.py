@@ -54,6 +54,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 Transform = Callable[[dict[str, list[Any]]], Mapping[str, Any]]
 
+_read_crs = lru_cache(maxsize=256)(CRS.from_wkt)
+
 
 class ChipCacheError(OSError):
     """A cache that cannot be written; the message says what was expected, what was found and the remedy."""
@@ -86,24 +88,16 @@ class StoredRaster:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
 
         header = with_tuples(content["header"])
+        # A CRS is parsed once for all the chips that share it, for it takes longer than all the rest of an entry.
         header["crs"] = None if header["crs"] is None else _read_crs(header["crs"])
         header["transform"] = Affine(*header["transform"])
         return cls(**{**with_tuples(content), "header": GeoTiffHeader(**header)})
 
 
-@lru_cache(maxsize=256)
-def _read_crs(wkt: str) -> CRS:
-    """Parse a CRS once for all the chips that share it, which takes longer than all the rest of an entry."""
-    return CRS.from_wkt(wkt)
-
-
 class ChipCache:
     """The cache of a split on disk, mapped into this process, which keeps others from removing it.
 
-    Attributes:
-        folder: the folder.
-        num_bytes: size of the pixels in bytes.
-        columns: the rasters of each chip: `image`, a raster or a list of frames, and `mask`, a raster or None.
+    `columns` are the rasters of each chip: `image`, a raster or a list of frames, and `mask`, a raster or None.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -240,9 +234,6 @@ class CachedChips(torch.utils.data.Dataset):
         return f"CachedChips({len(self)} chips, {self.cache.num_bytes:,} bytes in {os.fspath(self.cache.folder)!r})"
 
 
-# ------------------------------------------------------------------ making
-
-
 def cache_chips(
     dataset: Dataset,
     image_processor: PrithviImageProcessor,
@@ -343,7 +334,7 @@ _Plan = tuple[GeoTiffRaster, StoredRaster]
 
 def _build(dataset: Dataset, processor: PrithviImageProcessor, folder: Path, name: str, show_progress: bool) -> None:
     """Decode the chips of a split into a folder, which appears when it is complete."""
-    _remove_leftovers(folder.parent, but=folder)
+    _remove_leftovers(folder.parent)
     temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}.tmp")
     for leftover in folder.parent.glob(f".{folder.name}-*.tmp"):
         shutil.rmtree(leftover)  # this process holds the lock, so nobody is making it
@@ -368,9 +359,8 @@ def _build(dataset: Dataset, processor: PrithviImageProcessor, folder: Path, nam
         if show_progress:
             tqdm.write(f"Decoding {len(chips)} chips of {name}, {num_bytes / 1e9:.2f} GB, into {folder}")
         temporary.mkdir()
-        index["rasters"] = [
-            entry.to_json() for entry in _write_pixels(temporary, plans, num_bytes, name, show_progress)
-        ]
+        entries = _write_pixels(temporary, plans, num_bytes, name, show_progress)
+        index["rasters"] = [entry.to_json() for entry in entries]
         (temporary / INDEX).write_text(json.dumps(index), encoding="utf-8")
         os.rename(temporary, folder)
     finally:
@@ -446,9 +436,6 @@ def _decode(raster: GeoTiffRaster, entry: StoredRaster, handle: int) -> StoredRa
     return replace(entry, limits=(smallest, largest) if is_finite else None)
 
 
-# ------------------------------------------------------------------ removing
-
-
 def clear_decoded_cache(cache_dir: str | os.PathLike | None = None) -> int:
     """Remove all caches of decoded chips but those that a process uses or makes just now.
 
@@ -465,14 +452,13 @@ def clear_decoded_cache(cache_dir: str | os.PathLike | None = None) -> int:
     return _remove_leftovers(root) + sum(map(_remove_unused, folders))
 
 
-def _remove_leftovers(root: Path, but: Path | None = None) -> int:
+def _remove_leftovers(root: Path) -> int:
     """Remove what killed processes left: folders in the making whose lock nobody holds."""
     freed = 0
     for leftover in root.glob(".*.tmp"):
         folder = root / leftover.name[1:].rsplit("-", 1)[0]
-        if folder != but:
-            with suppress(Timeout), FileLock(_lock_of(folder), timeout=0):
-                freed += _remove(leftover)
+        with suppress(Timeout), FileLock(_lock_of(folder), timeout=0):
+            freed += _remove(leftover)
     return freed
 
 

@@ -81,10 +81,8 @@ def read_chips(
             row = fetch_row()
             image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
             return read(Chip(str(row.get("id")), image, row.get("mask")))
-        except (ValueError, IndexError) as error:
-            return str(error)
-        except OSError as error:
-            if error.filename is None:
+        except (ValueError, IndexError, OSError) as error:
+            if not isinstance(error, OSError) or error.filename is None:
                 return str(error)
             # What the system says of a file without read permission, or one that vanished while it was read.
             return (

@@ -145,11 +145,7 @@ class GeoTiff:
     ) -> pa.StructArray:
         """Replace paths by the bytes of their files and keep base names, so that a shard needs no other file.
 
-        Args:
-            storage (`pa.StructArray`): stored values.
-            token_per_repo_id (`dict`, *optional*): Hub tokens by repository.
-            local_files (`bool`, *optional*, defaults to `True`): embed local files.
-            remote_files (`bool`, *optional*, defaults to `True`): embed remote files.
+        `datasets` calls this when it saves to Parquet and pushes to the Hub.
         """
         paths, contents = [], []
         for row in storage.to_pylist():

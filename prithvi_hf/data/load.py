@@ -72,17 +72,7 @@ def load_dataset(
 
 
 def detect_dataset(data_dir: str | os.PathLike) -> str | None:
-    """Tell which public dataset a folder holds a copy of, by the names of its files.
-
-    Args:
-        data_dir (`str` or `os.PathLike`): the folder.
-
-    Returns:
-        `str`: its name; None where the folder holds files of none of them, or of several.
-
-    Raises:
-        FileNotFoundError: no such folder.
-    """
+    """Tell by the names of its files which public dataset a folder holds; None where it is none, or several."""
     found = find_public_datasets(list_files(os.path.expanduser(data_dir)))
     return found[0] if len(found) == 1 else None
 
@@ -91,9 +81,9 @@ def make_builder(name: str, data_dir: str | os.PathLike | None = None, **options
     """Make the builder of a dataset, for its `info` or for other uses than [`load_dataset`].
 
     Args:
-        name (`str`): as in [`load_dataset`].
-        data_dir (`str` or `os.PathLike`, *optional*): as in [`load_dataset`].
-        options: as in [`load_dataset`].
+        name (`str`): as in [`load_dataset`], and so the others.
+        data_dir (`str` or `os.PathLike`, *optional*): the folder.
+        options: of the builder, and of `datasets.DatasetBuilder`.
 
     Raises:
         ValueError: an unknown name or option.

@@ -6,6 +6,7 @@ threads. In memory are a few chips and, for each chip, its digest; everything el
 """
 
 import math
+import operator
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -123,17 +124,11 @@ def _count_in_bins(values: np.ndarray, edges: np.ndarray, weights: np.ndarray | 
 
 @dataclass(frozen=True)
 class LabelProblem:
-    """Labels of a mask that training would refuse.
+    """Labels of a mask that training would refuse."""
 
-    Attributes:
-        name (`str`): the mask's file.
-        text (`str`): what is wrong with it.
-        values (`dict[float, int]`): pixels of each value that is not a class; empty where the mask as a whole does not
-            fit its image.
-    """
-
-    name: str
-    text: str
+    name: str  # of the mask's file
+    text: str  # what is wrong with it
+    # Pixels of each value that is not a class; empty where the mask as a whole does not fit its image.
     values: dict[float, int] = field(default_factory=dict)
 
 
@@ -281,7 +276,7 @@ def compute_statistics(
         offset=image_processor.rescale_offset if image_processor.do_rescale else 0.0,
         total_pixels=sum(height * width * chips for (height, width), chips in sums.sizes.items()),
         nodata_pixels=sums.nodata_pixels,
-        infinite_values=tuple(sums.infinite_values),
+        infinite_values=tuple(sums.infinite_values.tolist()),
         mask_values=dict(sorted(sums.mask_values.items())),
         class_pixels=dict(sorted(sums.class_pixels.items())),
         class_chips=dict(sorted(sums.class_chips.items())),
@@ -294,13 +289,13 @@ def compute_statistics(
 
 @dataclass
 class _Sums:
-    """What one chip holds, or all chips so far; the attributes are those of `DatasetStatistics`."""
+    """What one chip holds, or all chips so far; the attributes are those of `DatasetStatistics`, and add up by `+`."""
 
     sizes: Counter[tuple[int, int]]
-    bands: list[BandMoments]
-    histograms: list[ValueHistogram]
+    bands: np.ndarray  # of BandMoments
+    histograms: np.ndarray  # of ValueHistogram
+    infinite_values: np.ndarray
     nodata_pixels: int
-    infinite_values: list[int]
     digests: list[ChipDigest]
     chips_without_mask: int = 0
     mask_values: Counter[int] = field(default_factory=Counter)
@@ -311,29 +306,19 @@ class _Sums:
 
     def add(self, other: "_Sums") -> None:
         """Take in a chip."""
-        self.sizes += other.sizes
-        self.bands = [first + second for first, second in zip(self.bands, other.bands, strict=True)]
-        self.histograms = [first + second for first, second in zip(self.histograms, other.histograms, strict=True)]
-        self.nodata_pixels += other.nodata_pixels
-        self.infinite_values = list(map(sum, zip(self.infinite_values, other.infinite_values, strict=True)))
-        self.digests += other.digests
-        self.chips_without_mask += other.chips_without_mask
-        self.mask_values += other.mask_values
-        self.class_pixels += other.class_pixels
+        for name, value in vars(other).items():
+            setattr(self, name, operator.iadd(getattr(self, name), value))
         for counts in (self.mask_values, self.class_pixels):
             if len(counts) > _MAX_COUNTED_VALUES:
                 for value, _ in counts.most_common()[_MAX_COUNTED_VALUES // 2 :]:
                     del counts[value]
-        self.class_chips += other.class_chips
-        self.ignored_pixels += other.ignored_pixels
-        self.label_problems += other.label_problems
 
 
 def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | None, with_histograms: bool) -> _Sums:
     """Measure a chip; raise why it cannot be read."""
     check_grid(chip.frames)
     frames, missing, nodata = processor.read_frames(chip.image)
-    sums = _Sums(Counter([nodata.shape]), [], [], int(nodata.sum()), [], [])
+    bands, histograms, infinite_values = [], [], []
     for channel in range(len(processor.bands)):
         moments, histogram, infinite = BandMoments(), ValueHistogram(), 0
         for frame, where in zip(frames, missing, strict=True):
@@ -347,10 +332,18 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
             moments += BandMoments.of(values)
             if with_histograms:
                 histogram += ValueHistogram.of(values)
-        sums.bands.append(moments)
-        sums.infinite_values.append(infinite)
+        bands.append(moments)
         if with_histograms:
-            sums.histograms.append(histogram)
+            histograms.append(histogram)
+        infinite_values.append(infinite)
+    sums = _Sums(
+        sizes=Counter([nodata.shape]),
+        bands=np.array(bands),
+        histograms=np.array(histograms),
+        infinite_values=np.array(infinite_values),
+        nodata_pixels=int(nodata.sum()),
+        digests=[],
+    )
     if chip.mask is None:
         sums.chips_without_mask = 1
     else:

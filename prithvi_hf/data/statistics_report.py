@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -87,12 +86,8 @@ class StatisticsReport:
         if useless:
             bands = _comment([*textwrap.wrap(useless, 110), *bands.splitlines()])
         sections = [
-            _comment(
-                [
-                    f"Statistics of {self.source}, measured by prithvi-hf stats on {today}.",
-                    "A partial recipe: give it after your own, as in --config my.yaml stats.yaml",
-                ]
-            ),
+            _comment([f"Statistics of {self.source}, measured by prithvi-hf stats on {today}."])
+            + _comment(["A partial recipe: give it after your own, as in --config my.yaml stats.yaml"]),
             _comment(self._list_chips()),
             _comment(["How the files were read"]) + _to_yaml(settings),
             _comment(["Mean and standard deviation of each band after scaling"]) + bands,
@@ -104,18 +99,14 @@ class StatisticsReport:
 
     def summary(self) -> str:
         """Write the figures for people, with the first of each kind of problem."""
-        sections = [
-            *(self._list_chips(), self._list_bands(), self._list_mask_values(_MASK_VALUES_ON_SCREEN)),
-            *(self._list_label_problems(_SHOWN_ON_SCREEN), list_unreadable(self.splits, _SHOWN_ON_SCREEN)),
-        ]
-        return "\n\n".join("\n".join(map(_make_printable, lines)) for lines in sections if lines)
+        tables = self._list_chips(), self._list_bands(), self._list_mask_values(_MASK_VALUES_ON_SCREEN)
+        lists = self._list_label_problems(_SHOWN_ON_SCREEN), list_unreadable(self.splits, _SHOWN_ON_SCREEN)
+        return "\n\n".join("\n".join(map(_make_printable, lines)) for lines in (*tables, *lists) if lines)
 
     def warnings(self) -> list[str]:
         """Say what the user should know about the statistics and the weights."""
         useless = self._explain_useless_bands()
         return ([useless] if useless else []) + self._warn_of_weights(self._class_weights())
-
-    # ------------------------------------------------------------------ statistics and weights
 
     def _explain_useless_bands(self) -> str | None:
         """Say why the bands give no statistics to normalise with; None when they do."""
@@ -164,8 +155,6 @@ class StatisticsReport:
             labels = ", ".join(map(str, found[:_SHOWN_ON_SCREEN])) + (", ..." if len(found) > _SHOWN_ON_SCREEN else "")
             reason = f"the labels ({labels}) are not 0, 1, ... n; say which are classes by class_names, ignore_values"
         return _comment([f"class_weights are left out: {reason}."])
-
-    # ------------------------------------------------------------------ tables
 
     def _list_chips(self) -> list[str]:
         rows = [["split", "chips", "without mask", "no data", "ignored", "height x width: chips", "sha256"]]
@@ -224,9 +213,8 @@ class StatisticsReport:
 
     def _list_label_problems(self, limit: int | None) -> list[str]:
         lines = []
-        for name, problem in (
-            (name, problem) for name, split in self.splits.items() for problem in split.label_problems
-        ):
+        problems = [(name, problem) for name, split in self.splits.items() for problem in split.label_problems]
+        for name, problem in problems:
             pairs = [f"{value:g} ({count} pixel{'s' if count > 1 else ''})" for value, count in problem.values.items()]
             more = 0 if limit is None else len(pairs) - limit
             found = f": {', '.join(pairs[:limit])}" + (f" and {more} more values" if more > 0 else "") if pairs else ""
@@ -260,12 +248,9 @@ def _round(value: float, std: float) -> tuple[float, float]:
     return round(value, digits), round(std, digits)
 
 
-def _to_yaml(options: Mapping[str, Any]) -> str:
-    """Write options, one per line; in YAML a float needs the point that Python's `1e-05` lacks."""
-    # The style None is block style for the options and flow style for lists in them.
-    return yaml.safe_dump(
-        dict(options), default_flow_style=None, sort_keys=False, allow_unicode=True, width=sys.maxsize
-    )
+def _to_yaml(options: dict[str, Any]) -> str:
+    """Write options, one per line: the style None is block style for them and flow style for lists in them."""
+    return yaml.safe_dump(options, default_flow_style=None, sort_keys=False, allow_unicode=True, width=sys.maxsize)
 
 
 def _list_first(title: str, lines: list[str], limit: int | None) -> list[str]:
@@ -295,8 +280,6 @@ def _make_printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-# ------------------------------------------------------------------ picture
-
 _PANEL_INCHES = 6.0
 _DPI = 120
 _TAIL = 0.001  # fraction of the values at either end that may be outside the picture
@@ -309,43 +292,31 @@ def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> 
     figure = Figure(figsize=(2 * _PANEL_INCHES, _PANEL_INCHES), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     bands, classes = figure.subplots(1, 2)
-    _draw_bands(bands, report)
-    _draw_classes(classes, report)
-    canvas.print_figure(path, dpi=_DPI, format="png")
-
-
-def _draw_bands(axes: Axes, report: StatisticsReport) -> None:
-    """Draw the density of each band's values after scaling."""
     main, ends = report.main, []
     for name, histogram in zip(main.band_names, main.histograms, strict=True):
         if not histogram.counts.size:
             continue
         edges = histogram.edges * main.scale + main.offset
-        axes.stairs(histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges))), edges, label=_plain(name))
+        bands.stairs(histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges))), edges, label=_plain(name))
         # Nearly all values are between these; a few outliers would press the rest into one line.
         below = histogram.counts.cumsum() / histogram.counts.sum()
         first, last = np.searchsorted(below, [_TAIL, 1 - _TAIL])
         ends += [edges[first], edges[last + 1]]
-    axes.set_title(f"bands, split {_plain(report.split)}")
-    axes.set_xlabel("value after scaling")
-    axes.set_ylabel("density")
+    bands.set(title=f"bands, split {_plain(report.split)}", xlabel="value after scaling", ylabel="density")
     if ends:
-        axes.set_xlim(min(ends), max(ends))
-        axes.legend(frameon=False)
+        bands.set_xlim(min(ends), max(ends))
+        bands.legend(frameon=False)
 
-
-def _draw_classes(axes: Axes, report: StatisticsReport) -> None:
-    """Draw the fraction of each class in the labelled pixels."""
-    pixels = report.main.class_pixels
+    pixels = main.class_pixels
     labels = (sorted(pixels) if report.num_labels is None else list(range(report.num_labels)))[:_MAX_BARS]
     fractions = [pixels.get(label, 0) / max(sum(pixels.values()), 1) for label in labels]
-    bars = axes.barh(range(len(labels)), fractions)
-    axes.bar_label(bars, [f"{fraction:.2%}" for fraction in fractions], padding=3)
-    axes.set_yticks(range(len(labels)), [_plain(report._name_class(label)) for label in labels])
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel("fraction of the labelled pixels")
-    axes.set_title("classes")
+    bars = classes.barh(range(len(labels)), fractions)
+    classes.bar_label(bars, [f"{fraction:.2%}" for fraction in fractions], padding=3)
+    classes.set_yticks(range(len(labels)), [_plain(report._name_class(label)) for label in labels])
+    classes.invert_yaxis()
+    classes.margins(x=0.15)
+    classes.set(title="classes", xlabel="fraction of the labelled pixels")
+    canvas.print_figure(path, dpi=_DPI, format="png")
 
 
 def _plain(text: str) -> str:

@@ -164,8 +164,6 @@ class SegmentationTransform:
                 tensors.append(part)
         return batch
 
-    # ------------------------------------------------------------------ crops
-
     def _draw_batch(
         self, images: Sequence[Image], masks: Sequence[GeoTiffRaster], size: tuple[int, int]
     ) -> dict[str, torch.Tensor]:

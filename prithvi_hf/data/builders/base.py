@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import datasets
 from datasets.utils import logging
 
-from prithvi_hf.data.builders.files import ChipRow, list_files
+from prithvi_hf.data.builders.files import DATA_SUFFIXES, ChipRow, list_files
 from prithvi_hf.data.builders.splits import PUBLISHED, check_split_options
 from prithvi_hf.data.geotiff import GeoTiff
 
@@ -22,8 +22,6 @@ AnyDownloadManager: TypeAlias = datasets.DownloadManager | datasets.StreamingDow
 
 # Part of every cache key: raise it when rows of the same files come out differently.
 _CODE_VERSION = "2"
-# What a folder's listing is keyed on; logs or outputs beside the data change nothing.
-_DATA_SUFFIXES = (".tif", ".tiff", ".csv", ".txt", ".json", ".geojson")
 
 
 def make_features(
@@ -60,12 +58,7 @@ class ChipBuilder(datasets.GeneratorBasedBuilder):
     Subclasses set `DATASET_NAME`, which is the name of their module, and give `_info` and `_make_rows`; public ones
     set `IMAGE_NAME`, by which a copy of their files is known. `datasets` names a builder's cache after its module and
     options only, so two versions of a folder would share one; here the names, sizes and times of its files are part of
-    the key.
-
-    Args:
-        data_dir (`str`, *optional*): the folder of the dataset.
-        cache_dir (`str`, *optional*): where `datasets` keeps its tables.
-        kwargs: options of the builder's config, and other arguments of `datasets.DatasetBuilder`.
+    the key. Arguments are those of `datasets.DatasetBuilder` and the options of the builder's config.
     """
 
     DATASET_NAME: ClassVar[str]
@@ -78,8 +71,8 @@ class ChipBuilder(datasets.GeneratorBasedBuilder):
             for place in [data_dir, *self._find_other_places(data_dir, kwargs)]:
                 files = {place: place} if os.path.isfile(place) else list_files(place)
                 for relative, path in files.items():
-                    if not relative.lower().endswith(_DATA_SUFFIXES):
-                        continue
+                    if not relative.lower().endswith(DATA_SUFFIXES):
+                        continue  # logs or outputs beside the data change nothing
                     try:
                         status = os.stat(path)
                         version = f"{status.st_size}\0{status.st_mtime_ns}"
@@ -134,26 +127,35 @@ class HubChipConfig(datasets.BuilderConfig):
 class HubChipBuilder(ChipBuilder):
     """Base of builders of datasets on the Hub: without `data_dir` they are downloaded whole, and extracted.
 
-    Subclasses set `REPOSITORY` and give `_make_folder_rows` in place of `_make_rows`. [`load_dataset`] downloads first
-    and then builds from the folder, so that the cache is keyed on its files; a builder that is used by itself
-    downloads when it prepares or streams.
+    Subclasses set what describes the dataset, and give `_make_folder_rows` in place of `_make_rows`. [`load_dataset`]
+    downloads first and then builds from the folder, so that the cache is keyed on its files; a builder that is used by
+    itself downloads when it prepares or streams.
     """
 
     REPOSITORY: ClassVar[str]
+    DESCRIPTION: ClassVar[str]
+    CITATION: ClassVar[str]
+    LICENSE: ClassVar[str] = "cc-by-4.0"
+    FEATURES: ClassVar[datasets.Features]
+    VERSION = "1.0.0"
     BUILDER_CONFIG_CLASS = HubChipConfig
 
-    def __init__(self, *, cache_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
-        self._download_dir = datasets.config.DOWNLOADED_DATASETS_PATH
-        if cache_dir is not None:
-            self._download_dir = os.path.join(cache_dir, datasets.config.DOWNLOADED_DATASETS_DIR)
-        super().__init__(cache_dir=cache_dir, **kwargs)
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description=self.DESCRIPTION,
+            citation=self.CITATION,
+            homepage=f"https://huggingface.co/datasets/{self.REPOSITORY}",
+            license=self.LICENSE,
+            features=self.FEATURES,
+        )
 
     def download(self) -> str:
         """Download the dataset, if that has not been done, and return its folder; see [`download_dataset`]."""
         from prithvi_hf.data.builders.download import download_dataset
 
         repository = self.config.repository or self.REPOSITORY
-        return download_dataset(repository, self._download_dir, revision=self.config.revision, token=self.token)
+        root = self._cache_downloaded_dir  # of `datasets`, `downloads` in its cache
+        return download_dataset(repository, root, revision=self.config.revision, token=self.token)
 
     def _make_rows(self, dl_manager: AnyDownloadManager) -> Mapping[str, list[ChipRow]]:
         return self._make_folder_rows(self.config.data_dir or self.download())
@@ -172,8 +174,7 @@ class OfficialSplitsConfig(HubChipConfig):
             too, for the original reports them, and says so; "three_way" divides them into `validation` and `test`,
             and leaves the training chips near test chips out.
         split_seed (`int`, *optional*, defaults to 0): which of the validation chips "three_way" makes test chips.
-        repository (`str`, *optional*): as in [`HubChipConfig`].
-        revision (`str`, *optional*): as in [`HubChipConfig`].
+        repository, revision (`str`, *optional*): as in [`HubChipConfig`].
     """
 
     split_scheme: str = PUBLISHED

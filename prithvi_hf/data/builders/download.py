@@ -39,7 +39,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, get_session
 from huggingface_hub.utils.sha import git_hash
 from tqdm.utils import CallbackIOWrapper
 
-from prithvi_hf.data.builders.files import show_some
+from prithvi_hf.data.builders.files import DATA_SUFFIXES, show_some
 from prithvi_hf.disk import describe_disk_full, is_disk_full
 
 
@@ -55,7 +55,6 @@ MAX_EXPANSION = 100
 MAX_MEMBERS = 1_000_000
 
 _REFUSED = "Do not extract this archive; download it from its publisher."
-_DATA_SUFFIXES = (".tif", ".tiff", ".txt", ".csv", ".json", ".geojson")
 _DECOMPRESSORS: dict[bytes, Callable[..., io.BufferedIOBase]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZ": bz2.BZ2File,
@@ -108,10 +107,27 @@ def download_dataset(
     store = Path(root).expanduser().absolute() / "hub" / repo_id.replace("/", "--")
     reference = store / ".refs" / quote(revision, safe="")
     remembered = reference.read_text() if reference.is_file() else ""
-    if _COMMIT.fullmatch(revision) and (store / revision).is_dir():
-        commit = revision
-    else:
-        commit = _find_commit(api, repo_id, revision, store, remembered)
+    url, commit = f"{api.endpoint}/datasets/{repo_id}", revision
+    try:
+        if not (_COMMIT.fullmatch(revision) and (store / revision).is_dir()):
+            commit = str(api.dataset_info(repo_id, revision=revision).sha)
+    except GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{url}: access must be granted. Accept its terms there, and log in with `hf auth login`."
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{url}: expected a dataset with revision {revision!r}, found none. Check repository and revision; if it "
+            "is private, log in with `hf auth login`. Or pass a folder of your own as data_dir."
+        ) from error
+    except (HTTPError, ConnectionError) as error:
+        if not (remembered and (store / remembered).is_dir()):
+            raise DownloadError(
+                f"{url}: expected an answer from the Hub, found: {_write_sentence(error)} Check the connection, "
+                "HF_ENDPOINT and HF_HUB_OFFLINE, or download the dataset elsewhere and pass its folder as data_dir."
+            ) from error
+        logger.warning(f"{url} does not answer ({type(error).__name__}): using the copy in {store}.")
+        commit = remembered
     if not (store / commit).is_dir():
         store.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(store / f".{commit}.lock"):
@@ -131,30 +147,6 @@ def download_dataset(
     return str(store / commit)
 
 
-def _find_commit(api: HfApi, repo_id: str, revision: str, store: Path, remembered: str) -> str:
-    """Ask the Hub which commit a revision names; if it does not answer, the last complete download will do."""
-    url = f"{api.endpoint}/datasets/{repo_id}"
-    try:
-        return str(api.dataset_info(repo_id, revision=revision).sha)
-    except GatedRepoError as error:
-        raise FileNotFoundError(
-            f"{url}: access must be granted. Accept its terms there, and log in with `hf auth login`."
-        ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise FileNotFoundError(
-            f"{url}: expected a dataset with revision {revision!r}, found none. Check repository and revision; if it "
-            "is private, log in with `hf auth login`. Or pass a folder of your own as data_dir."
-        ) from error
-    except (HTTPError, ConnectionError) as error:
-        if not (remembered and (store / remembered).is_dir()):
-            raise DownloadError(
-                f"{url}: expected an answer from the Hub, found: {_write_sentence(error)} Check the connection, "
-                "HF_ENDPOINT and HF_HUB_OFFLINE, or download the dataset elsewhere and pass its folder as data_dir."
-            ) from error
-        logger.warning(f"{url} does not answer ({type(error).__name__}): using the copy in {store}.")
-        return remembered
-
-
 def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None:
     """Fetch a commit's files, extract its archives, and give the complete folder its name."""
     url = f"{api.endpoint}/datasets/{repo_id}"
@@ -166,7 +158,7 @@ def _download_commit(api: HfApi, repo_id: str, commit: str, store: Path) -> None
         ) from error
     files: list[RepoFile] = []
     for entry in entries:
-        known = entry.path.lower().endswith((*ARCHIVE_SUFFIXES, *_DATA_SUFFIXES))
+        known = entry.path.lower().endswith((*ARCHIVE_SUFFIXES, *DATA_SUFFIXES))
         if isinstance(entry, RepoFile) and known and clean_path(entry.path):
             files.append(entry)
     if not files:

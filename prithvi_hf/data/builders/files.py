@@ -4,7 +4,7 @@
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import TypedDict
 
@@ -15,10 +15,10 @@ from datasets.utils.file_utils import xopen
 
 logger = logging.get_logger(__name__)
 
+DATA_SUFFIXES = (".tif", ".tiff", ".csv", ".txt", ".json", ".geojson")
+"""Endings of the files that datasets consist of."""
 _MAX_DEPTH = 8
 _EXAMPLES = 5
-# 2022-06-21, 2022/6/21, 20220621 or, by the day of the year, 2022172; a time of day may follow.
-_DAY = re.compile(r"(\d{4})(?:[-/](\d{1,2})[-/](\d{1,2})|(\d{2})(\d{2})|(\d{3}))(?=$|[T ])")
 
 
 class ChipRow(TypedDict, total=False):
@@ -77,15 +77,13 @@ def read_day(text: str, source: str) -> str | None:
     text = text.strip()
     if text.lower() in ("", "nan", "nat", "none"):
         return None
-    match = _DAY.match(text)
-    parts = [int(part) for part in match.groups() if part] if match else []
+    # 2022-06-21, 2022/6/21, 20220621 or, by the day of the year, 2022172; a time of day may follow.
+    digits = re.split("[T ]", text)[0].replace("/", "-")
+    form = {7: "%Y%j", 8: "%Y%m%d"}.get(len(digits), "") if digits.isdigit() else "%Y-%m-%d"
     try:
-        if len(parts) == 3:
-            return date(*parts).isoformat()
-        year, day_of_year = parts
-        day = date(year, 1, 1) + timedelta(day_of_year - 1)
-        if day.year != year:
-            raise ValueError(f"the year {year} has no day {day_of_year}")
+        day = datetime.strptime(digits, form).date()
+        if not digits.startswith(f"{day.year:04}"):  # day 366 of a year without it
+            raise ValueError(f"no such day in {digits[:4]}")
     except ValueError as error:
         raise ValueError(
             f"{source}: expected a day such as 2022-06-21 or, with the day of the year, 2022172, found {text!r}. "

@@ -50,9 +50,6 @@ class GeoTiffFolderConfig(BuilderConfig):
             or the ids themselves as a list; file names do as well as ids. None looks for folders train(ing),
             validation/valid/val and test(ing); without any, all chips are the split "train".
         require_masks (`bool`, *optional*, defaults to `True`): False allows chips without mask, whose `mask` is None.
-
-    Raises:
-        ValueError: an option of another type than these.
     """
 
     image_suffix: str | list[str] | tuple[str, ...] | None = None
@@ -64,7 +61,25 @@ class GeoTiffFolderConfig(BuilderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_types(vars(self))
+        # YAML and JSON files give options of any type.
+        for name, expected in _EXPECTED.items():
+            value = getattr(self, name)
+            right = _is_text(value) or (name == "image_suffix" and _is_list(value))
+            if name == "splits":
+                sources = value if isinstance(value, Mapping) else {}
+                right = len(sources) > 0 and all(map(_is_text, sources))
+                right = right and all(_is_text(source) or _is_list(source) for source in sources.values())
+            if value is not None and not right:
+                raise ValueError(
+                    f"geotiff_folder: expected {name} as {expected}, found {value!r}. Put ids and numbers in quotes."
+                )
+        if not isinstance(self.require_masks, bool):
+            raise ValueError(
+                f"geotiff_folder: expected require_masks as true or false, found {self.require_masks!r}. Write it "
+                "without quotes."
+            )
+        self.image_dir = self.image_dir or ""
+        self.mask_dir = self.image_dir if self.mask_dir is None else self.mask_dir
 
     @property
     def has_frames(self) -> bool:
@@ -88,10 +103,6 @@ class GeoTiffFolder(ChipBuilder):
 
     Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (None; with a list of
     frames `dates`, None for each).
-
-    Raises:
-        FileNotFoundError: no such folder, no image in it, or an image, a frame or a mask missing from a pair.
-        ValueError: options of a wrong type or that contradict each other, an empty list, or an id listed twice.
     """
 
     DATASET_NAME: ClassVar[str] = "geotiff_folder"
@@ -100,7 +111,6 @@ class GeoTiffFolder(ChipBuilder):
 
     @classmethod
     def _find_other_places(cls, data_dir: str, options: Mapping[str, object]) -> list[str]:
-        _check_types(options)
         splits = options.get("splits")
         sources = list(splits.values()) if isinstance(splits, Mapping) else []
         named = (options.get("image_dir"), options.get("mask_dir"), *sources)
@@ -117,12 +127,10 @@ class GeoTiffFolder(ChipBuilder):
                 f"geotiff_folder: expected one distinct image_suffix per frame, found {config.image_suffix}."
             )
         # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
-        *images, mask = (
-            None if suffix in _EXTENSIONS else suffix for suffix in (*config.image_suffixes, config.mask_suffix)
-        )
-        same_folder = config.mask_dir is None or config.mask_dir == config.image_dir
-        if same_folder and config.require_masks and mask in images:
-            _check_geotiffs(config.data_dir, _join(config.data_dir, config.image_dir or ""))
+        suffixes = (*config.image_suffixes, config.mask_suffix)
+        *images, mask = (None if suffix in _EXTENSIONS else suffix for suffix in suffixes)
+        if config.mask_dir == config.image_dir and config.require_masks and mask in images:
+            _check_geotiffs(config.data_dir, _join(config.data_dir, config.image_dir))
             raise ValueError(
                 "geotiff_folder: expected file names that tell images and masks in one folder apart, found both "
                 f"ending in {mask or '.tif'}. Give mask_suffix or mask_dir, or require_masks=False for chips without "
@@ -135,7 +143,7 @@ class GeoTiffFolder(ChipBuilder):
 
     def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
         config = self.config
-        folders = _join(config.data_dir, config.image_dir or ""), _join(config.data_dir, self._mask_dir)
+        folders = _join(config.data_dir, config.image_dir), _join(config.data_dir, config.mask_dir)
         sources = dict(config.splits or {})
         for split, names in _SPLIT_FOLDERS.items() if config.splits is None else ():
             found = [name for name in names if self._find_split_folders(name)]
@@ -169,15 +177,11 @@ class GeoTiffFolder(ChipBuilder):
             seen.update(dict.fromkeys(paths, split))
         return rows or {"train": self._pair(*folders, "train")}
 
-    @property
-    def _mask_dir(self) -> str:
-        return (self.config.image_dir if self.config.mask_dir is None else self.config.mask_dir) or ""
-
     def _find_split_folders(self, name: str) -> tuple[str, str] | None:
         """Find the image and mask folders of a split's folder, which may stand around them or inside them."""
-        root, image_dir = self.config.data_dir, self.config.image_dir or ""
-        around = _join(root, name, image_dir), _join(root, name, self._mask_dir)
-        inside = _join(root, image_dir, name), _join(root, self._mask_dir, name)
+        root, image_dir, mask_dir = self.config.data_dir, self.config.image_dir, self.config.mask_dir
+        around = _join(root, name, image_dir), _join(root, name, mask_dir)
+        inside = _join(root, image_dir, name), _join(root, mask_dir, name)
         return next((place for place in (around, inside) if os.path.isdir(place[0])), None)
 
     def _pair(self, image_dir: str, mask_dir: str, split: str, ids: list[str] | None = None) -> list[ChipRow]:
@@ -195,9 +199,8 @@ class GeoTiffFolder(ChipBuilder):
                 f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
                 f"{_suggest_public_dataset(self.config.data_dir)}"
             )
-        if together and mask_suffix is None:
-            masks = {}
-        else:
+        masks: dict[str, str] = {}
+        if mask_suffix is not None or not together:
             masks = _match(mask_dir, mask_suffix, rivals if together else [mask_suffix])
         if ids is None:
             # Ids of either kind, so that one message tells what is missing on both sides.
@@ -205,40 +208,21 @@ class GeoTiffFolder(ChipBuilder):
             split = f"{split} ({image_dir})"
         kinds = {f"frame {i}" if len(frames) > 1 else "image": files for i, files in enumerate(frames, 1)}
         check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, f"split {split}")
-        if self.config.has_frames:
-            none: list[str | None] = [None] * len(frames)
-            return [
-                {"image": [files[chip] for files in frames], "mask": masks.get(chip), "id": chip, "dates": none}
-                for chip in ids
-            ]
-        return [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip, "date": None} for chip in ids]
+        rows: list[ChipRow] = [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip} for chip in ids]
+        for chip, row in zip(ids, rows, strict=True):
+            if self.config.has_frames:
+                row |= {"image": [files[chip] for files in frames], "dates": [None] * len(frames)}
+            else:
+                row["date"] = None
+        return rows
 
 
-def _check_types(options: Mapping[str, object]) -> None:
-    """Check what YAML and JSON files give as options, which may be of any type; a wrong one is a ValueError."""
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
-    def is_text(value: object) -> bool:
-        return isinstance(value, str) and value != ""
 
-    def is_list(value: object) -> bool:
-        return isinstance(value, list | tuple) and all(map(is_text, value))
-
-    for name, expected in _EXPECTED.items():
-        value = options.get(name)
-        right = is_text(value) or (name == "image_suffix" and is_list(value))
-        if name == "splits":
-            sources = value if isinstance(value, Mapping) else {}
-            right = len(sources) > 0 and all(map(is_text, sources))
-            right = right and all(is_text(source) or is_list(source) for source in sources.values())
-        if value is not None and not right:
-            raise ValueError(
-                f"geotiff_folder: expected {name} as {expected}, found {value!r}. Put ids and numbers in quotes."
-            )
-    required = options.get("require_masks", True)
-    if not isinstance(required, bool):
-        raise ValueError(
-            f"geotiff_folder: expected require_masks as true or false, found {required!r}. Write it without quotes."
-        )
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
 def _join(*parts: str) -> str:

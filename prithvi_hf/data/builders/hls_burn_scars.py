@@ -4,8 +4,6 @@
 import re
 from typing import ClassVar
 
-from datasets import DatasetInfo
-
 from prithvi_hf.data.builders.base import OfficialSplitsBuilder, make_features
 from prithvi_hf.data.builders.files import ChipRow, check_ids, find_folders, index_by_chip, list_files, read_day
 from prithvi_hf.data.builders.splits import arrange_splits, find_tiles
@@ -50,26 +48,13 @@ class HLSBurnScars(OfficialSplitsBuilder):
 
     Rows: `image` (6 bands, named by `HLS_BURN_SCARS_BANDS`), `mask`, `id` (the file name without suffix), `date` (ISO
     day from the file name, None where it holds none).
-
-    Raises:
-        FileNotFoundError: no such folder, neither folder `training` nor `validation` in it, or an image without mask
-            or mask without image.
-        ValueError: two such folders, a chip in both splits, a day that does not exist, or no tiles to divide by.
     """
 
     DATASET_NAME: ClassVar[str] = "hls_burn_scars"
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"subsetted_.+_merged\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/hls_burn_scars"
-    VERSION = "1.0.0"
-
-    def _info(self) -> DatasetInfo:
-        return DatasetInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            homepage=f"https://huggingface.co/datasets/{self.REPOSITORY}",
-            license="cc-by-4.0",
-            features=make_features(HLS_BURN_SCARS_BANDS, HLS_BURN_SCARS_CLASSES, HLS_BURN_SCARS_CLASS_COLORS),
-        )
+    DESCRIPTION, CITATION = _DESCRIPTION, _CITATION
+    FEATURES = make_features(HLS_BURN_SCARS_BANDS, HLS_BURN_SCARS_CLASSES, HLS_BURN_SCARS_CLASS_COLORS)
 
     def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
         folders = find_folders(list_files(data_dir), list(_FOLDERS.values()), data_dir)

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from datasets import DatasetInfo
 from datasets.utils import logging
 
 from prithvi_hf.data.builders.base import HubChipBuilder, HubChipConfig, make_features
@@ -47,8 +46,7 @@ class HLSIrrigationScenesConfig(HubChipConfig):
         missing (`str`, *optional*, defaults to "error"): what becomes of chips that lack one of these months, or the
             mask: "error" names them, "skip" leaves them out and says how many.
         split_seed (`int`, *optional*, defaults to 0): how MGRS tiles are divided among the splits.
-        repository (`str`, *optional*): as in [`HubChipConfig`].
-        revision (`str`, *optional*): as in [`HubChipConfig`].
+        repository, revision (`str`, *optional*): as in [`HubChipConfig`].
     """
 
     months: list[int] = field(default_factory=lambda: [1, 2, 3])
@@ -84,33 +82,21 @@ class HLSIrrigationScenes(HubChipBuilder):
 
     Rows: `image` (a list of GeoTIFFs, one per month, of 6 bands named by `HLS_IRRIGATION_SCENES_BANDS`), `mask`, `id`
     ("T10SFG_chip22"), `dates` (None for each month: the file names give no year and no day).
-
-    Raises:
-        FileNotFoundError: no such folder, no scene in it, or chips that lack a month or the mask.
-        ValueError: a file that is in two places, fewer than three chips, or none that is complete.
     """
 
     DATASET_NAME: ClassVar[str] = "hls_irrigation_scenes"
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"scene_m\d+_.+\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/hls_irrigation_scenes"
     BUILDER_CONFIG_CLASS = HLSIrrigationScenesConfig
-    VERSION = "1.0.0"
-
-    def _info(self) -> DatasetInfo:
-        homepage = f"https://huggingface.co/datasets/{self.REPOSITORY}"
-        return DatasetInfo(
-            description=_DESCRIPTION,
-            citation=f"See the dataset's page: {homepage}",
-            homepage=homepage,
-            license=f"See the dataset's page: {homepage}",
-            features=make_features(
-                HLS_IRRIGATION_SCENES_BANDS,
-                HLS_IRRIGATION_SCENES_CLASSES,
-                HLS_IRRIGATION_SCENES_CLASS_COLORS,
-                frames_are_files=True,
-                multi_date=True,
-            ),
-        )
+    DESCRIPTION = _DESCRIPTION
+    CITATION = LICENSE = f"See the dataset's page: https://huggingface.co/datasets/{REPOSITORY}"
+    FEATURES = make_features(
+        HLS_IRRIGATION_SCENES_BANDS,
+        HLS_IRRIGATION_SCENES_CLASSES,
+        HLS_IRRIGATION_SCENES_CLASS_COLORS,
+        frames_are_files=True,
+        multi_date=True,
+    )
 
     def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
         paths = list_files(data_dir)
@@ -127,7 +113,22 @@ class HLSIrrigationScenes(HubChipBuilder):
                 f"{self.config.months}. Point data_dir at the folder that holds month1 to month4 and masks, or use "
                 "geotiff_folder for files of your own."
             )
-        chips = self._find_complete({**{f"month {month}": scenes[month] for month in scenes}, "mask": masks}, data_dir)
+        kinds = {**{f"month {month}": files for month, files in scenes.items()}, "mask": masks}
+        everywhere = sorted(set().union(*kinds.values()))
+        lacking = {chip: [kind for kind, files in kinds.items() if chip not in files] for chip in everywhere}
+        chips = [chip for chip in everywhere if not lacking[chip]]
+        if len(chips) < len(everywhere):
+            incomplete = [f"{chip} (no {', no '.join(lacking[chip])})" for chip in everywhere if lacking[chip]]
+            rest = f" and {len(incomplete) - _EXAMPLES} more" if len(incomplete) > _EXAMPLES else ""
+            expected = (
+                f"{data_dir}: expected {', '.join(kinds)} of each of {len(everywhere)} chips, found {len(incomplete)} "
+                f"incomplete: {', '.join(incomplete[:_EXAMPLES])}{rest}"
+            )
+            if self.config.missing == "error":
+                raise FileNotFoundError(f"{expected}. Add the files, or leave these chips out with missing='skip'.")
+            if not chips:
+                raise ValueError(f"{expected}: no chip is complete. Choose other months, or add the files.")
+            logger.warning(f"{self.DATASET_NAME}: {len(incomplete)} chips are left out; {expected}.")
         groups, kind = find_tiles(chips, self.DATASET_NAME), "MGRS tiles"
         if len(set(groups.values())) < len(_FRACTIONS):
             logger.warning(
@@ -142,23 +143,3 @@ class HLSIrrigationScenes(HubChipBuilder):
                 frames = [files[chip] for files in scenes.values()]
                 rows[split].append({"image": frames, "mask": masks[chip], "id": chip, "dates": [None] * len(frames)})
         return rows
-
-    def _find_complete(self, kinds: dict[str, dict[str, str]], data_dir: str) -> list[str]:
-        """Find the chips that have a file of each kind; the option `missing` says what the others are."""
-        chips = sorted(set().union(*kinds.values()))
-        lacking = {chip: [kind for kind, files in kinds.items() if chip not in files] for chip in chips}
-        complete = [chip for chip in chips if not lacking[chip]]
-        if len(complete) == len(chips):
-            return complete
-        incomplete = [f"{chip} (no {', no '.join(lacking[chip])})" for chip in chips if lacking[chip]]
-        rest = f" and {len(incomplete) - _EXAMPLES} more" if len(incomplete) > _EXAMPLES else ""
-        expected = (
-            f"{data_dir}: expected {', '.join(kinds)} of each of {len(chips)} chips, found {len(incomplete)} "
-            f"incomplete: {', '.join(incomplete[:_EXAMPLES])}{rest}"
-        )
-        if self.config.missing == "error":
-            raise FileNotFoundError(f"{expected}. Add the files, or leave these chips out with missing='skip'.")
-        if not complete:
-            raise ValueError(f"{expected}: no chip is complete. Choose other months, or add the files.")
-        logger.warning(f"{self.DATASET_NAME}: {len(incomplete)} chips are left out; {expected}.")
-        return complete

@@ -6,7 +6,6 @@ import io
 import re
 from typing import ClassVar
 
-from datasets import DatasetInfo
 from datasets.utils import logging
 
 from prithvi_hf.data.builders.base import OfficialSplitsBuilder, make_features
@@ -80,41 +79,26 @@ class MultiTemporalCrop(OfficialSplitsBuilder):
 
     Rows: `image` (18 bands: `MULTI_TEMPORAL_CROP_BANDS` for each date in turn), `mask`, `id` ("chip_328_501"),
     `dates` (the ISO days of the three dates, None where there is none).
-
-    Raises:
-        FileNotFoundError: no such folder, no folder of chips in it, or a listed chip, an image or a mask missing.
-        ValueError: two such folders or lists, an empty list, a chip listed twice or in both lists, or dates that are
-            no days.
     """
 
     DATASET_NAME: ClassVar[str] = "multi_temporal_crop"
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r"chip_\d+_\d+_merged\.tif")
     REPOSITORY: ClassVar[str] = "ibm-nasa-geospatial/multi-temporal-crop-classification"
-    VERSION = "1.0.0"
-
-    def _info(self) -> DatasetInfo:
-        return DatasetInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            homepage=f"https://huggingface.co/datasets/{self.REPOSITORY}",
-            license="cc-by-4.0",
-            features=make_features(
-                MULTI_TEMPORAL_CROP_BANDS * MULTI_TEMPORAL_CROP_FRAMES,
-                MULTI_TEMPORAL_CROP_CLASSES,
-                MULTI_TEMPORAL_CROP_CLASS_COLORS,
-                multi_date=True,
-            ),
-        )
+    DESCRIPTION, CITATION = _DESCRIPTION, _CITATION
+    FEATURES = make_features(
+        MULTI_TEMPORAL_CROP_BANDS * MULTI_TEMPORAL_CROP_FRAMES,
+        MULTI_TEMPORAL_CROP_CLASSES,
+        MULTI_TEMPORAL_CROP_CLASS_COLORS,
+        multi_date=True,
+    )
 
     def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
         paths = list_files(data_dir)
         folders = find_folders(paths, list(_FOLDERS.values()), data_dir)
         tables = index_by_name(paths, _TABLES, data_dir)
-        if _DATES in tables:
-            dates = _read_dates(tables[_DATES])
-        else:
+        if _DATES not in tables:
             logger.warning(f"{self.DATASET_NAME}: no {_DATES} found beside the chips, so their dates are None.")
-            dates = {}
+        dates = _read_dates(tables[_DATES]) if _DATES in tables else {}
         rows: dict[str, list[ChipRow]] = {}
         for split, name in _FOLDERS.items():
             if name not in folders:

@@ -90,11 +90,6 @@ class Sen1Floods11(ChipBuilder):
 
     Rows: `image` (13 bands, named by `SEN1FLOODS11_BANDS`), `mask`, `id` ("Ghana_103272"), `date` (ISO day of the
     Sentinel-2 image from the event metadata, None where they give none).
-
-    Raises:
-        FileNotFoundError: no such folder, no split list, or chips of a list without image or mask.
-        ValueError: an empty list, a chip listed twice, a file that is in two places, or unreadable metadata.
-        DownloadError: a bucket that cannot be reached, or downloaded files that differ from their digest.
     """
 
     DATASET_NAME: ClassVar[str] = "sen1floods11"

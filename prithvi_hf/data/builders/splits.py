@@ -7,7 +7,7 @@ machine and every process gets the same splits.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from datasets.utils import logging
 
@@ -99,26 +99,20 @@ def divide_groups(
     return {split: sorted(chips) for split, chips in divided.items()}
 
 
-def find_tile(name: str) -> str | None:
-    """Find the MGRS tile in the name of an HLS file or chip, "10SEH" in "HLS.S30.T10SEH.2018190.v1.4"."""
-    match = _TILE.search(name)
-    return match[1] if match else None
-
-
-def find_tiles(chips: Iterable[str], name: str) -> dict[str, str]:
-    """Find the MGRS tile of each chip; ids without one are a ValueError that names the dataset."""
-    tiles = {chip: find_tile(chip) for chip in chips}
-    unknown = [chip for chip, tile in tiles.items() if tile is None]
+def find_tiles(chips: Collection[str], name: str) -> dict[str, str]:
+    """Find the MGRS tile of each chip, "10SEH" in "HLS.S30.T10SEH.2018190.v1.4"; ids without one are a ValueError."""
+    tiles = {chip: match[1] for chip in chips if (match := _TILE.search(chip))}
+    unknown = [chip for chip in chips if chip not in tiles]
     if unknown:
         raise ValueError(
             f"{name}: expected an MGRS tile such as T10SEH in the name of each chip to divide them by tile, found "
             f"none in {len(unknown)}: {show_some(unknown)}. Restore the official file names, or use "
             "split_scheme='published' where the dataset has it."
         )
-    return {chip: tile for chip, tile in tiles.items() if tile is not None}
+    return tiles
 
 
-def find_blocks(chips: Iterable[str], name: str) -> dict[str, str]:
+def find_blocks(chips: Collection[str], name: str) -> dict[str, str]:
     """Group chips whose ids end in a row and a column of a grid: those that touch, also at a corner, are one group.
 
     A group is named by its first chip, "chip_328_501". Ids without a place on the grid are a ValueError.

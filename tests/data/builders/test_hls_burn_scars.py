@@ -12,7 +12,7 @@ from prithvi_hf.data.builders.hls_burn_scars import (
     HLS_BURN_SCARS_CLASS_COLORS,
     HLS_BURN_SCARS_CLASSES,
 )
-from prithvi_hf.data.builders.splits import find_tile
+from prithvi_hf.data.builders.splits import find_tiles
 from tests.raster_factory import BURN_SCARS, make_burn_scars, pack
 
 
@@ -87,7 +87,7 @@ def test_test_split_that_is_no_test_is_announced_each_time(root, load, caplog):
 @pytest.mark.parametrize("seed", range(4))
 def test_three_way_shares_no_tile_with_test(root, load, seed, caplog):
     dataset = load(data_dir=root, split_scheme="three_way", split_seed=seed)
-    tiles = {split: {find_tile(chip) for chip in chips} for split, chips in ids(dataset).items()}
+    tiles = {split: set(find_tiles(chips, "x").values()) for split, chips in ids(dataset).items()}
     assert tiles["test"]
     assert not tiles["test"] & (tiles["validation"] | tiles["train"])
     held_out = ids(dataset)["validation"] + ids(dataset)["test"]

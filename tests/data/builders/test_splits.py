@@ -9,7 +9,6 @@ from prithvi_hf.data.builders.splits import (
     check_split_options,
     divide_groups,
     find_blocks,
-    find_tile,
     find_tiles,
 )
 
@@ -34,18 +33,19 @@ def chips_of_tiles(tiles, per_tile):
         ("subsetted_512x512_HLS.S30.T10SEH.2018190.v1.4", "10SEH"),
         ("T10SFG_chip22", "10SFG"),
         ("scene_m01_T10SFG_chip22.tif", "10SFG"),
-        ("T10SFGX_chip1", None),
-        ("XT10SFG_chip1", None),
-        ("chip_328_501", None),
-        ("T10SIO.x", None),  # MGRS leaves I and O out
     ],
 )
-def test_find_tile(name, tile):
-    assert find_tile(name) == tile
+def test_tiles_in_names(name, tile):
+    assert find_tiles([name], "x") == {name: tile}
+
+
+@pytest.mark.parametrize("name", ["T10SFGX_chip1", "XT10SFG_chip1", "chip_328_501", "T10SIO.x"])  # no I, no O
+def test_names_that_look_like_tiles(name):
+    with pytest.raises(ValueError, match=name):
+        find_tiles([name], "x")
 
 
 def test_names_without_a_tile_are_refused():
-    assert find_tiles(["T10SFG_chip1"], "x") == {"T10SFG_chip1": "10SFG"}
     with pytest.raises(ValueError, match=r"x: expected an MGRS tile.*found none in 2: a, b"):
         find_tiles(["a", "T10SFG_chip1", "b"], "x")
 
