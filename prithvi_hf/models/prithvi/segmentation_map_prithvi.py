@@ -328,21 +328,27 @@ def assemble_map(
 
 
 def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Make a picture in natural colours: one range for all three colours, so that their balance stays.
+    """Make a picture in natural colours: each band from its own dark level, over one span for all three.
 
     Args:
         values: (3, H, W) red, green and blue in one unit, such as the numbers of a file or reflectance.
         valid: (H, W) bool, True = data.
 
     Returns:
-        (H, W, 4) uint8 red, green, blue and opacity: from the 2nd to the 98th percentile of the three colours
-        together, brightened by a gamma of 0.7; opacity 255, and all zeros where there is no data.
+        (H, W, 4) uint8 red, green, blue and opacity: each band starts at its 2nd percentile, and the span is the
+        largest from there to a 98th percentile; brightened by a gamma of 0.7; opacity 255, and all zeros where there
+        is no data.
     """
     picture = np.zeros((*valid.shape, 4), dtype=np.uint8)
     if valid.any():
         colors = values[:, valid]  # (3, N)
-        low, high = np.percentile(colors, _COLOR_PERCENTILES)
-        stretched = np.clip((colors - low) / max(high - low, 1e-6), 0, 1) ** _GAMMA
+        # Haze adds an amount of its own to every pixel of a band, most to blue: without the dark levels, pictures of
+        # top-of-atmosphere reflectance are cyan. With a span for each band, a scene of water would be red.
+        # A band that is 0 is missing there, as along the edge of a swath, and says nothing about its dark level.
+        is_gap = np.isclose(colors, 0, rtol=0, atol=1e-4 * np.median(np.abs(colors))).any(axis=0)
+        measured = colors if is_gap.all() else colors[:, ~is_gap]
+        low, high = np.percentile(measured, _COLOR_PERCENTILES, axis=1)
+        stretched = np.clip((colors - low[:, None]) / max((high - low).max(), 1e-6), 0, 1) ** _GAMMA
         picture[valid, :3] = (stretched * 255).T
         picture[valid, 3] = 255
     return picture
