@@ -9,11 +9,39 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import SegmentationMap, 
 from tests.scene_factory import tiny_processor
 
 
-def test_the_three_colours_share_one_range():
-    values = np.stack([np.full((10, 10), level, dtype=np.float32) for level in (300.0, 600.0, 900.0)])
-    picture = stretch_colors(values, np.ones((10, 10), dtype=bool))
+ALL_VALID = np.ones((10, 10), dtype=bool)
+
+
+def make_colors(*ranges: tuple[float, float]) -> np.ndarray:
+    """Make red, green and blue that rise together, from one value to another."""
+    return np.stack([np.linspace(*ends, 100, dtype=np.float32).reshape(10, 10) for ends in ranges])
+
+
+def test_equal_bands_are_grey():
+    picture = stretch_colors(make_colors(*[(300, 900)] * 3), ALL_VALID)
     assert picture.shape == (10, 10, 4)
-    assert picture[0, 0].tolist() == [0, int(0.5**0.7 * 255), 255, 255]
+    assert (picture[..., :1] == picture[..., 1:3]).all()
+    assert picture[0, 0].tolist() == [0, 0, 0, 255]
+    assert picture[-1, -1].tolist() == [255, 255, 255, 255]
+
+
+def test_haze_that_is_added_to_every_pixel_of_a_band_is_gone():
+    clear = make_colors((100, 900), (200, 800), (150, 500))
+    haze = np.array([100, 400, 900], np.float32)[:, None, None]
+    assert np.array_equal(stretch_colors(clear + haze, ALL_VALID), stretch_colors(clear, ALL_VALID))
+
+
+def test_a_scene_much_darker_in_red_than_in_blue_stays_blue():
+    picture = stretch_colors(make_colors((10, 60), (100, 300), (300, 900)), ALL_VALID).astype(int)
+    assert (picture[5:, :, 0] < picture[5:, :, 2]).all()
+    assert picture[..., 0].max() < 60
+
+
+def test_gaps_of_one_band_along_the_edge_of_a_swath_are_not_its_dark_level():
+    values = make_colors((500, 900), (500, 900), (500, 900))
+    values[0, 0, :5] = 0  # of red alone
+    picture = stretch_colors(values, ALL_VALID)
+    assert (picture[1:, :, 0] == picture[1:, :, 2]).all()  # not red
 
 
 def test_the_range_leaves_out_extremes_and_pixels_without_data():

@@ -14,22 +14,8 @@ from typing import NamedTuple
 
 
 CANONICAL_BANDS = (
-    "COASTAL_AEROSOL",
-    "BLUE",
-    "GREEN",
-    "RED",
-    "RED_EDGE_1",
-    "RED_EDGE_2",
-    "RED_EDGE_3",
-    "NIR_BROAD",
-    "NIR_NARROW",
-    "WATER_VAPOR",
-    "CIRRUS",
-    "SWIR_1",
-    "SWIR_2",
-    "PANCHROMATIC",
-    "THERMAL_INFRARED_1",
-    "THERMAL_INFRARED_2",
+    *("COASTAL_AEROSOL", "BLUE", "GREEN", "RED", "RED_EDGE_1", "RED_EDGE_2", "RED_EDGE_3", "NIR_BROAD", "NIR_NARROW"),
+    *("WATER_VAPOR", "CIRRUS", "SWIR_1", "SWIR_2", "PANCHROMATIC", "THERMAL_INFRARED_1", "THERMAL_INFRARED_2"),
 )
 
 _FIRST_CODES = ("b1", "b2", "b3", "b4")  # alike on both sensors; from B05 on the codes conflict
@@ -140,12 +126,10 @@ def is_undescribed(descriptions: Sequence[str | None] | None) -> bool:
 
 
 def find_band_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Find each wanted band among known ones, names of either kind understood: `"B8A"` is `"NIR_NARROW"`.
+    """Find the 0-based position of each wanted band in `known`, or None; `"B8A"` is `"NIR_NARROW"`.
 
-    Returns:
-        For each wanted band its 0-based position in `known`, None where it is not there. Codes that mean different
-        bands on different sensors, with nothing beside them to tell which, are compared as they are written. A plain
-        near infrared (`"NIR"`) stands for a narrow or a broad one, where only one of them is there.
+    Codes that mean different bands on different sensors, with nothing beside them to tell which, are compared as they
+    are written. A plain near infrared (`"NIR"`) stands for a narrow or a broad one, where only one of them is there.
     """
     meanings = _find_meanings(known)
     positions = {meaning: i for i, meaning in reversed(list(enumerate(meanings)))}
@@ -193,22 +177,10 @@ def resolve_bands(
     band_indices: Sequence[int] | None = None,
     name: str = "",
 ) -> list[int]:
-    """Find the needed bands in a file.
+    """Find the 0-based positions of the needed bands, all different, in a file of `count` bands.
 
-    Args:
-        descriptions: The file's band descriptions, one per band, or None or empty where it has none.
-        count: Number of bands in the file.
-        bands: Names of the needed bands, in the order in which the model takes them.
-        band_indices: 0-based positions of the needed bands in files without descriptions and with other than
-            `len(bands)` bands.
-        name: The file, for error messages.
-
-    Returns:
-        0-based positions of `bands` in the file, `len(bands)` of them, all different.
-
-    Raises:
-        ValueError: A needed band is missing, found twice, or the sensor cannot be told; or a file without descriptions
-            has another number of bands and no usable `band_indices`.
+    `band_indices` are these positions in files without descriptions and with other than `len(bands)` bands. A band
+    that is missing or found twice, and codes of a sensor that cannot be told, are a ValueError.
     """
     prefix, needed = f"{name}: " if name else "", ", ".join(bands)
     texts = descriptions or ()

@@ -168,8 +168,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         super().__init__()
         if service["auto_map"] is not None:
             self.auto_map = service["auto_map"]
-        only_calls = sorted(set(CALL_OPTION_NAMES) & set(given))
-        if only_calls:
+        if only_calls := sorted(set(CALL_OPTION_NAMES) & set(given)):
             raise TypeError(f"{', '.join(only_calls)}: expected in a call, found in the constructor of the processor")
         own = {name: getattr(type(self), name) for name in OPTION_NAMES}
         options = update_options(_DEFAULTS, own | self._drop_options_of_others(given))
@@ -192,15 +191,13 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     def _drop_options_of_others(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Refuse unknown options and those of photographs, unless these are off; they are left out then."""
-        unknown = sorted(set(given) - set(self.valid_kwargs.__annotations__))
-        if unknown:
+        if unknown := sorted(set(given) - set(self.valid_kwargs.__annotations__)):
             raise TypeError(
                 f"{type(self).__name__}: unknown option {', '.join(unknown)}; expected some of "
                 f"{', '.join(OPTION_NAMES)}"
             )
         others = _OPTIONS_OF_OTHERS & set(given)
-        wanted = sorted(name for name in others if given[name] not in (None, False))
-        if wanted:
+        if wanted := sorted(name for name in others if given[name] not in (None, False)):
             raise ValueError(
                 f"{type(self).__name__}: expected no resizing, cropping, padding or conversion, found "
                 f"{', '.join(wanted)}. Remedy: leave the option out, and crop or pad before the processor."
@@ -259,10 +256,10 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         if not batch:
             raise ValueError("images: expected at least one image, found an empty batch")
         maps = [None] * len(batch) if segmentation_maps is None else _as_batch_of_maps(segmentation_maps, len(batch))
-        per_image = call.band_names is not None and any(isinstance(item, list) for item in call.band_names)
-        band_names = (
-            _repeat("band_names", call.band_names, len(batch)) if per_image else [call.band_names] * len(batch)
-        )
+        band_names = call.band_names
+        if not any(isinstance(item, list) for item in band_names or ()):  # one list for all images
+            band_names = [band_names] * len(batch)
+        band_names = _repeat("band_names", band_names, len(batch))
         names = _repeat("names", call.names, len(batch))
         tags = _repeat("file_nodata", call.file_nodata, len(batch))
         data: dict[str, list[torch.Tensor]] = {}
@@ -281,19 +278,13 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return BatchFeature(data={key: _stack(key, rows, call.return_tensors) for key, rows in data.items()})
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
-        """Scale and normalise values (B, C, T, H, W) that are as in the file, on the device on which they are.
-
-        Missing values are replaced in them, as `SegmentationTransform(normalize=False)` gives them; the result is the
-        `pixel_values` that a call of the processor gives.
-        """
+        """Turn values (B, C, T, H, W) of `SegmentationTransform(normalize=False)` into `pixel_values`, on their device."""
         return normalize_file_values(file_values, self.checked_options())
 
     def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
-        """Find the processor's `bands` in a file of `count` bands; bands that are missing or ambiguous are an error.
+        """Find the 0-based positions of `bands`, in this order, in a file of `count` bands, or refuse the file.
 
-        Returns:
-            0-based positions to read, in the order of `bands`; all positions for a file that stacks `num_frames`
-            dates.
+        For a file that stacks `num_frames` dates they are all positions.
         """
         return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
 
@@ -303,8 +294,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         """Read one image, which messages call `name`, up to where values are replaced, scaled and normalised.
 
         Returns:
-            The frames with the values of `bands` as in the file; for each frame the values that are missing, bool
-            (num_channels, height, width), or None where none is; and the nodata pixels, bool (height, width).
+            The frames with the values of `bands` as in the file; for each frame its missing values, bool
+            (num_channels, height, width) or None; and the nodata pixels, bool (height, width).
         """
         options = self.checked_options()
         frames = read_frames(image, options, name or name_image(image, 0))
@@ -317,11 +308,10 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         check_units: bool = True,
         labels: np.ndarray | None = None,
     ) -> ReadImage:
-        """Read one image with its mask, and leave the scaling until it is known what for: see [`ReadImage`].
+        """Read one image with its mask; `write_pixel_values()` and `labels` are what a call of the processor gives.
 
-        Its `write_pixel_values()` and `labels` are what a call of the processor gives. Without `check_units` there is
-        no `UnitsWarning`, and nodata pixels are only looked for where that changes pixel values or labels. `labels` is
-        a contiguous array of the mask's size to write them into, int64 or, with `num_labels`, int16.
+        Without `check_units` there is no `UnitsWarning`, and nodata pixels are only looked for where that changes
+        values or labels. `labels` is an array to write them into, contiguous, int64 or, with `num_labels`, int16.
         """
         return self.examine(self.open_image(image, segmentation_map), check_units, labels)
 
@@ -359,10 +349,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         name: str,
         options: ProcessorOptions | None = None,
     ) -> None:
-        """Warn, once for each set of options, where values are plainly in other units than the statistics.
-
-        `frames` and `missing` are as `read_frames` returns them, and `name` is what the message calls the image.
-        """
+        """Warn, once for each set of options, where what `read_frames` returned is plainly in other units."""
         options = self.checked_options() if options is None else options
         key = repr(_get_units(options))
         worker = torch.utils.data.get_worker_info()
@@ -376,10 +363,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             warnings.warn(problem, UnitsWarning, stacklevel=2)
 
     def restore_frame_order(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Order the pixel values of one image, (C, T, H, W), by band and date whatever `frame_order` the model takes.
-
-        For pictures and figures: band c of date t is at [c, t]; a view where the memory allows.
-        """
+        """Put band c of date t of one image, (C, T, H, W), at [c, t] whatever `frame_order` is, for pictures."""
         if self.frame_order == "time_major":
             return pixel_values
         channels, frames = pixel_values.shape[:2]
@@ -415,9 +399,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         maps = []
         for image, size in zip(logits, sizes, strict=True):
             if tuple(image.shape[-2:]) != size:
-                image = torch.nn.functional.interpolate(
-                    image[None].float(), size=size, mode="bilinear", align_corners=False
-                )[0]
+                image = torch.nn.functional.interpolate(image[None].float(), size=size, mode="bilinear")[0]
             maps.append(image.argmax(dim=0))
         return maps
 

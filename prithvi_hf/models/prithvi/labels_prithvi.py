@@ -33,11 +33,7 @@ def name_mask(segmentation_map: Pixels, image_name: str) -> str:
 
 
 def read_mask(segmentation_map: Pixels, name: str) -> np.ndarray:
-    """Read the values of one mask as they are in the file, (height, width).
-
-    A mask is an array or tensor (height, width) or (1, height, width), or a raster of one band; of a raster in memory
-    it is a view that cannot be written to.
-    """
+    """Read a mask, (height, width) or (1, height, width), as it is in the file; in memory it is a read-only view."""
     if is_raster(segmentation_map):
         shape = tuple(segmentation_map.shape)
         values = None if len(shape) == 3 and shape[0] != 1 else as_array(read_pixels(segmentation_map), name)
@@ -66,19 +62,10 @@ def make_labels(
     limits: tuple[float, float] | None = None,
     image_name: str = "",
 ) -> np.ndarray:
-    """Turn the values of one mask into labels: class numbers (height, width), ignored pixels -100.
+    """Turn the values of one mask (height, width) into labels: class numbers, ignored pixels -100.
 
-    Args:
-        values: (height, width), as `read_mask` gives them.
-        name: What messages call the mask.
-        size: Height and width of the image.
-        nodata_mask: bool (height, width), the nodata pixels of the image; None where there are none, or where labels
-            do not go by them.
-        options: `ignore_values`, `do_reduce_labels`, `num_labels` and `mask_nodata_labels` are used.
-        out: Contiguous array of the mask's size to write into, such as one example's place in a batch: int64 or, where
-            `num_labels` is set, int16. None makes one of int64.
-        limits: Two numbers between which all values are known to be, which spares the look at each, or None.
-        image_name: What messages call the image.
+    `size` and `nodata_mask` (height, width) are those of the image; all values are known to be between the `limits`.
+    `out`, contiguous and int64 or, with `num_labels`, int16, is written into; None makes an array of int64.
     """
     if values.shape != size:
         raise ValueError(
@@ -109,10 +96,9 @@ def make_labels(
 def write_labels_between(
     values: np.ndarray, limits: tuple[float, float] | None, options: ProcessorOptions, out: np.ndarray
 ) -> np.ndarray | None:
-    """Write the labels of integers, of one mask or of several, whose limits leave only classes and ignored values.
+    """Write labels of integers, of one mask or of several, into int16 `out`, which may be the values themselves.
 
-    Returns:
-        `out`, int16 of the same shape or `values` itself; None where the limits do not say that.
+    None comes back where the limits do not leave only classes and a few ignored values.
     """
     found = find_ignored_between(limits, options)
     if found is None or out.dtype != np.int16 or values.dtype.kind not in "iu":
@@ -133,12 +119,7 @@ def write_labels_between(
 
 
 def find_ignored_between(limits: tuple[float, float] | None, options: ProcessorOptions) -> tuple[int, ...] | None:
-    """Find the ignored values between two limits.
-
-    Returns:
-        The values; None where another value between the limits is not a class, where there are too many, or without
-        limits.
-    """
+    """Find the ignored values between two limits; None if they are many, or if another value is not a class."""
     if limits is None or options.num_labels is None:
         return None
     return _find_ignored_between(

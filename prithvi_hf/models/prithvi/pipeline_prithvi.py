@@ -148,7 +148,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             results.append(predict_scene(model, image_processor, scene, path, **options))
         return results if isinstance(inputs, list) else results[0]
 
-    # The base class goes by dictionaries, which transformers would move to the accelerator as a whole.
+    # The base class goes by dictionaries, which transformers would move to the accelerator as a whole; a scene goes
+    # there tile by tile.
     def preprocess(  # type: ignore[override]
         self, input_: FrameSource | Sequence[FrameSource], band_names: Sequence[str] | None = None
     ) -> PreparedScene:

@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, TypeGuard
 
@@ -75,32 +75,25 @@ Image = Pixels | Sequence[Pixels]
 
 @dataclass
 class Frame:
-    """One date of one image.
-
-    `limits` are two numbers between which all values are known to be, all of them finite; they spare the search for
-    values that cannot occur.
-    """
+    """One date of one image."""
 
     values: np.ndarray  # (num_channels, height, width) as in the file, the bands in the model's order
     name: str  # what messages call it
     tag: float | None = None  # the file's nodata tag
     file_mask: np.ndarray | None = None  # bool (height, width), True where the file's own mask says "no data"
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None  # between which all values are known to be, all of them finite
 
 
 @dataclass
 class ImageValues:
-    """One image and its mask (height, width) as their files hold them, before anything is done to either.
-
-    `mask_limits` are as in [`Frame`]; `nothing_missing` says that no value of the frames is to be replaced.
-    """
+    """One image and its mask (height, width) as their files hold them, before anything is done to either."""
 
     frames: list[Frame]
     mask: np.ndarray | None
     mask_name: str
     mask_limits: tuple[float, float] | None
     options: ProcessorOptions
-    nothing_missing: bool = False
+    nothing_missing: bool = False  # no value of the frames is to be replaced
 
     @property
     def is_lasting(self) -> bool:
@@ -112,42 +105,30 @@ class ImageValues:
         """Take the part (row, column, height, width) of the image, without a copy."""
         row, column, height, width = window
         place = (..., slice(row, row + height), slice(column, column + width))
-        frames = [
-            Frame(
-                frame.values[place],
-                frame.name,
-                frame.tag,
-                None if frame.file_mask is None else frame.file_mask[place],
-                frame.limits,
-            )
-            for frame in self.frames
-        ]
-        mask = None if self.mask is None else self.mask[place]
-        return ImageValues(frames, mask, self.mask_name, self.mask_limits, self.options, self.nothing_missing)
+        frames = []
+        for frame in self.frames:
+            file_mask = None if frame.file_mask is None else frame.file_mask[place]
+            frames.append(replace(frame, values=frame.values[place], file_mask=file_mask))
+        return replace(self, frames=frames, mask=None if self.mask is None else self.mask[place])
 
 
 @dataclass
 class ReadImage:
     """One image, read and checked for missing values; scaling and normalisation are still to do.
 
-    It is turned as it is in the file, a fraction of the bytes of its pixel values, and these are made once, at the
-    place wanted. `missing` and `nodata_mask` (None where it was not asked for) are as from `find_nodata`; `labels` are
-    int64 or int16 (height, width), ignored pixels -100, or None without a mask.
+    It is turned as it is in the file, a fraction of the bytes of its pixel values, which are made once, in place.
     """
 
     frames: list[Frame]
-    missing: Sequence[np.ndarray | None]
+    missing: Sequence[np.ndarray | None]  # this and the mask are as from `find_nodata`
     nodata_mask: np.ndarray | None
-    labels: np.ndarray | None
+    labels: np.ndarray | None  # int64 or int16 (height, width), ignored pixels -100
     options: ProcessorOptions
 
     def turn(self, flip: bool, quarters: int) -> "ReadImage":
         """Flip left-right, then turn by quarters against the clock; what comes back has no labels and no mask."""
-        if not flip and not quarters % 4:
-            return self
         frames = [
-            Frame(turn_array(frame.values, flip, quarters), frame.name, frame.tag, limits=frame.limits)
-            for frame in self.frames
+            replace(frame, values=turn_array(frame.values, flip, quarters), file_mask=None) for frame in self.frames
         ]
         missing = [None if where is None else turn_array(where, flip, quarters) for where in self.missing]
         return ReadImage(frames, missing, None, None, self.options)
@@ -282,12 +263,7 @@ def _check_axes(array: np.ndarray, options: ProcessorOptions, name: str, has_nam
 
 
 def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[list[np.ndarray | None], np.ndarray]:
-    """Apply the nodata rule to the frames of one image.
-
-    Returns:
-        For each frame the values to replace, bool (num_channels, height, width), or None where there is none; and the
-        nodata pixels of the image, bool (height, width).
-    """
+    """Find each frame's values to replace, bool (C, H, W) or None where none is, and the image's nodata pixels (H, W)."""
     combine = np.logical_and.reduce if options.nodata_rule == "all" else np.logical_or.reduce
     singles, pixels = [], []  # of each frame: single values that are no data, (C, H, W), and nodata pixels, (H, W)
     for frame in frames:
@@ -326,10 +302,9 @@ def _list_nodata(frame: Frame, options: ProcessorOptions) -> list[float]:
 
 
 def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptions) -> bool:
-    """Whether all values that `find_nodata` could find are the replacement already, so that no search is needed.
+    """Whether all that `find_nodata` could find is known, without a search, to be the replacement already.
 
-    So it is for files whose nodata value is 0, replaced by 0, and for files in which no nodata value occurs. False
-    also where it takes the search to know.
+    So it is for files whose nodata value is 0, replaced by 0, and for files in which no nodata value occurs.
     """
     return options.nodata_rule == "all" and all(
         frame.file_mask is None
@@ -347,13 +322,11 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
 def equals_nodata(
     values: np.ndarray, nodata: Sequence[float], limits: tuple[float, float] | None = None
 ) -> np.ndarray | None:
-    """Find single values that are NaN or equal a nodata value: bool of the same shape, or None when none is.
-
-    Nodata values that the type of the pixels cannot hold occur nowhere; `limits` are as in [`Frame`].
-    """
+    """Find single values that are NaN or equal a nodata value: bool of the same shape, or None when none is."""
     is_float = values.dtype.kind == "f"
     found = np.isnan(values) if is_float and limits is None else None
     for number in nodata:
+        # What the type of the pixels cannot hold occurs nowhere.
         if math.isnan(number) or not (is_float or number.is_integer()) or _cannot_occur(values, limits, number):
             continue
         # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
@@ -371,9 +344,8 @@ def _cannot_occur(values: np.ndarray, limits: tuple[float, float] | None, number
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):
             number = values.dtype.type(number)
-    if (
-        number == smallest and values.size
-    ):  # nodata values are often the smallest of a file, and absent from most of it
+    # Nodata values are often the smallest of a file, and absent from most of it.
+    if number == smallest and values.size:
         smallest = values.min()
     return not smallest <= number <= largest
 
@@ -384,14 +356,11 @@ def scale_and_normalize(
     options: ProcessorOptions,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Replace missing values, scale and normalise, and then put bands and dates in the wanted order.
+    """Replace what `find_nodata` found missing, scale and normalise, and put bands and dates in the wanted order.
 
-    `missing` is as from `find_nodata`; `out` is a contiguous float32 array of the result's shape to write into.
-
-    Returns:
-        float32 (num_channels, num_frames, height, width), `((x * factor + offset) - mean) / std`, computed as
-        `(x - shift) * gain` with figures made in float64: two passes in place of four, with rounding errors of the
-        same size as in the original's order.
+    It is float32 (num_channels, num_frames, height, width), in `out` (contiguous) or a new array:
+    `((x * factor + offset) - mean) / std`, computed as `(x - shift) * gain` with figures made in float64, two passes
+    in place of four, with rounding errors of the same size.
     """
     channels, *size = frames[0].values.shape
     by_date = options.frame_order == "original_crop"
@@ -411,10 +380,7 @@ def scale_and_normalize(
 
 
 def normalize_file_values(values: torch.Tensor, options: ProcessorOptions) -> torch.Tensor:
-    """Scale and normalise a batch (B, C, T, H, W) of file values, missing ones replaced, on any device.
-
-    It is the second half of [`scale_and_normalize`], with the same figures, float32.
-    """
+    """Do the second half of [`scale_and_normalize`], on any device, for a batch (B, C, T, H, W) of file values."""
     shift, gain, *on_device = _find_shift_and_gain(options, values.device)
     if values.device.type == "cpu":
         # By numpy: torch would take its threads from the processes that load. One image at a time stays in the cache.
@@ -438,13 +404,11 @@ def can_stay_as_in_file(dtype: str, replacement: float) -> bool:
 
 
 def turn_array(array: np.ndarray, flip: bool, quarters: int) -> np.ndarray:
-    """Flip an array left-right, then turn it by quarters against the clock, over its last two axes.
-
-    torch's copies are several times faster than numpy's, and than work on views of negative strides. It gets the bits,
-    since it does not flip all types. The result is contiguous, or the same array where nothing is to be done.
-    """
+    """Flip an array left-right, then turn it by quarters against the clock, over its last two axes, if at all."""
     if not flip and not quarters % 4:
         return array
+    # torch's copies are several times faster than numpy's, and than work on views of negative strides. It gets the
+    # bits, since it does not flip all types.
     turned = torch.from_numpy(array.view(f"i{array.dtype.itemsize}"))
     turned = turned.flip(-1) if flip else turned
     turned = torch.rot90(turned, quarters, dims=(-2, -1)) if quarters % 4 else turned
@@ -456,10 +420,7 @@ def _replace_missing(
 ) -> None:
     """Write the values of the frames by (channel, frame), and the replacement of those that are missing."""
     for t, (frame, where) in enumerate(zip(frames, missing, strict=True)):
-        if frame.values.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                output[:, t] = frame.values
-        else:
+        with np.errstate(over="ignore"):
             output[:, t] = frame.values
         if where is not None:
             np.copyto(output[:, t], output.dtype.type(options.nodata_replacement), where=where)
@@ -475,16 +436,13 @@ def _scale(values: np.ndarray, shift: np.ndarray, gain: np.ndarray, out: np.ndar
 def _find_shift_and_gain(
     options: ProcessorOptions, device: torch.device = _CPU
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor]:
-    """Give scaling and normalisation of each channel as `(x - shift) * gain`, float32 (num_channels, 1, 1, 1).
-
-    As arrays and as tensors on a device, where they are sent once; views of tensors would cost a tenth of a crop.
-    """
+    """Give `shift` and `gain` by channel, float32 (num_channels, 1, 1, 1), as arrays and as tensors on a device."""
     factor, offset = (options.rescale_factor, options.rescale_offset) if options.do_rescale else (1.0, 0.0)
     mean, std = (options.image_mean, options.image_std) if options.do_normalize else ([0.0], [1.0])
     return _make_shift_and_gain(factor, offset, tuple(mean), tuple(std), device)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # sent to the device once; views of tensors would cost a tenth of a crop
 def _make_shift_and_gain(
     factor: float, offset: float, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor]:
@@ -496,11 +454,7 @@ def _make_shift_and_gain(
 def describe_units_problem(
     frames: Sequence[Frame], missing: Sequence[np.ndarray | None], options: ProcessorOptions, name: str
 ) -> str | None:
-    """Compare the valid values of an image, after scaling, with the statistics.
-
-    Returns:
-        The text of a warning with the measured and the expected figures, or None when nothing is plainly wrong.
-    """
+    """Warn of valid values that, after scaling, are plainly in other units than the statistics; else give None."""
     scale, offset = (options.rescale_factor, options.rescale_offset) if options.do_rescale else (1.0, 0.0)
     mean, std = np.asarray(options.image_mean), np.asarray(options.image_std)
     height, width = frames[0].values.shape[-2:]
@@ -534,24 +488,18 @@ def describe_units_problem(
     ]
     suggestion = scale * 10.0 ** -round(math.log10(factor))
     direction = f"{factor:,.0f} times larger" if factor > 1 else f"{1 / factor:,.0f} times smaller"
-    return "\n".join(
-        [
-            f"{name}: expected values in the units of image_mean, found values about {direction} after scaling "
-            "(digital numbers against reflectance?). Figures after scaling, of the valid pixels:",
-            *rows,
-            f"Remedy: set do_rescale=True, rescale_factor={suggestion:.6g} (the factor is {scale:.6g} now, the offset "
-            f"{offset:.6g}), or give image_mean and image_std in the units of the files.",
-        ]
+    return (
+        f"{name}: expected values in the units of image_mean, found values about {direction} after scaling (digital "
+        "numbers against reflectance?). Figures after scaling, of the valid pixels:\n" + "\n".join(rows) + "\n"
+        f"Remedy: set do_rescale=True, rescale_factor={suggestion:.6g} (the factor is {scale:.6g} now, the offset "
+        f"{offset:.6g}), or give image_mean and image_std in the units of the files."
     )
 
 
 def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[int, int]) -> float:
     """Give the largest distance between the same corner of two grids, in pixels of the first.
 
-    Args:
-        first: Affine transform from pixel to CRS coordinates.
-        other: Another one, in the same CRS.
-        size: Rows and columns of both grids.
+    They have one size (rows, columns); `first` and `other` are affine transforms from pixel to CRS coordinates.
     """
     # By their six numbers: releases of affine differ in the operator that places a pixel.
     one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))

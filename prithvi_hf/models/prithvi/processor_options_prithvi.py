@@ -105,19 +105,10 @@ CALL_OPTION_NAMES = tuple(CallOptions.__dataclass_fields__)
 
 
 def update_options(options: Options, values: Mapping[str, object]) -> Options:
-    """Check new values and put them in place of others, in the form in which they are saved.
+    """Give a copy of options with new values, checked, in the form in which they are saved.
 
-    Args:
-        options: Checked options, which stay as they are.
-        values: New values by name. Arrays, tensors and tuples become lists, numpy's numbers plain ones, single numbers
-            lists where a list is meant; the texts "nan", "inf" and "-inf" of JSON become numbers. None leaves an
-            option as it is where it may not be None.
-
-    Returns:
-        A copy with the new values.
-
-    Raises:
-        ValueError: A value is of another type or outside its limits, or does not fit the others.
+    Arrays, tensors and tuples become lists, numpy's numbers plain ones, single numbers lists where a list is meant,
+    the texts "nan", "inf" and "-inf" of JSON numbers. None leaves an option as it is where it may not be None.
     """
     options = copy(options)
     if isinstance(options, ProcessorOptions):
@@ -129,10 +120,8 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
         value = _to_plain(given, is_nodata=name in ("nodata_value", "file_nodata"))
         if name in ("band_indices", "ignore_values") and isinstance(value, int):
             value = [value]
-        elif (
-            isinstance(options, ProcessorOptions) and isinstance(value, Number) and name in ("image_mean", "image_std")
-        ):
-            value = [value] * len(options.bands)
+        elif name in ("image_mean", "image_std") and isinstance(value, Number):
+            value = [value] * len(cast(ProcessorOptions, options).bands)
         try:
             setattr(options, name, value)
         except StrictDataclassFieldValidationError as error:

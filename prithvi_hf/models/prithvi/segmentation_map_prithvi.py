@@ -18,19 +18,14 @@ from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, largest_shift
-from .sliding_window_prithvi import (
-    check_window_options,
-    evaluation_mode,
-    sliding_window_logits,
-    window_and_stride,
-)
+from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
 
 
 NODATA_CLASS = 255
 """Value of pixels without data in a mask; classes are 0 to 254."""
 
 COLOR_BANDS = ("RED", "GREEN", "BLUE")
-_PICTURE_SIDE = 1536  # pixels; enough for a quick look, and cheap to make whether or not one is drawn
+_PICTURE_SIDE = 1536  # pixels
 _COLOR_PERCENTILES = (2.0, 98.0)
 _GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
 
@@ -74,11 +69,7 @@ class SegmentationMap:
         return f"SegmentationMap({height} x {width} pixels, crs={crs}, classes={list(self.id2label.values())})"
 
     def class_counts(self) -> dict[str, int]:
-        """Count pixels.
-
-        Returns:
-            Class name to number of pixels, in class order, and last "no data".
-        """
+        """Count the pixels of each class by its name, in class order, and last those of "no data"."""
         counts = np.bincount(self.mask.ravel(), minlength=NODATA_CLASS + 1)
         named = {self.id2label[index]: int(counts[index]) for index in sorted(self.id2label)}
         return {**named, "no data": int(counts[NODATA_CLASS])}
@@ -164,11 +155,7 @@ class SegmentationMap:
 
 @dataclass(eq=False)
 class PreparedScene:
-    """A scene as the model takes it, with what its map needs besides.
-
-    A plain object on purpose: transformers moves dictionaries and tensors of a pipeline to the accelerator as a whole,
-    and a scene goes there tile by tile.
-    """
+    """A scene as the model takes it, with what its map needs besides; no dictionary, see the pipeline's steps."""
 
     pixel_values: torch.Tensor  # (1, C, T, H, W) float32, in host memory
     nodata_mask: np.ndarray  # (H, W) bool, True = no data
@@ -178,13 +165,7 @@ class PreparedScene:
 
 
 def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
-    """Open the frames of one scene, given in time order, and check that they are on one grid; no pixel is read.
-
-    Raises:
-        ImportError: If a file is given and prithvi_hf is not installed.
-        TypeError: If a frame is none of the things that `FrameSource` names.
-        ValueError: If there is no frame, a file is not a GeoTIFF, or the frames are on different grids.
-    """
+    """Open the frames of one scene, given in time order, and check that they are on one grid; no pixel is read."""
     frames: list[Frame] = []
     for source in scene if isinstance(scene, tuple | list) else (scene,):
         if isinstance(source, str | os.PathLike | bytes):
@@ -215,22 +196,21 @@ def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]
 
 def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
     """Refuse a frame that is elsewhere than the first; arrays are compared by size only."""
-    expected, found = first.shape[-2:], other.shape[-2:]
+    rows, columns = first.shape[-2:]
     name = getattr(other, "name", None)
     title = f"Frame {position}" if name is None else f"Frame {position} ({name})"
-    if tuple(expected) != tuple(found):
+    if tuple(other.shape[-2:]) != (rows, columns):
         raise ValueError(
-            f"{title} has {found[0]} x {found[1]} pixels, the first {expected[0]} x {expected[1]}: "
-            "bring all frames to one grid."
+            f"{title} has {other.shape[-2]} x {other.shape[-1]} pixels, the first {rows} x {columns}: bring all frames "
+            "to one grid."
         )
-    (crs, transform), (other_crs, other_transform) = (
-        (getattr(frame, "crs", None), getattr(frame, "transform", None)) for frame in (first, other)
-    )
+    transform, other_transform = getattr(first, "transform", None), getattr(other, "transform", None)
     if transform is None or other_transform is None:
         return
+    crs, other_crs = getattr(first, "crs", None), getattr(other, "crs", None)
     if crs != other_crs:
         raise ValueError(f"{title} is in {other_crs}, the first in {crs}: bring all frames to one CRS.")
-    shift = largest_shift(transform, other_transform, (expected[0], expected[1]))
+    shift = largest_shift(transform, other_transform, (rows, columns))
     if shift > GRID_TOLERANCE:
         raise ValueError(
             f"{title} is up to {shift:.2f} pixels beside the first (transforms {tuple(other_transform)[:6]} and "
@@ -239,10 +219,7 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
 
 
 def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Bring frames of files into the units that the model takes, as their scale and offset tags say.
-
-    Arrays stay as they are, and a file whose numbers are the model's already is not wrapped.
-    """
+    """Bring frames of files, not arrays, into the units that the model takes, as their scale and offset tags say."""
     if not any(hasattr(frame, "scales") for frame in frames):
         return tuple(frames)
     try:
@@ -259,10 +236,7 @@ def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Fram
 def prepare_scene(
     image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
 ) -> PreparedScene:
-    """Read the bands that the model uses and apply the model's own preprocessing, once.
-
-    `band_names` are those of frames that are arrays, where they are not the model's bands in order.
-    """
+    """Read the bands that the model uses (`band_names` are those of arrays) and apply its preprocessing, once."""
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
         band_names=None if band_names is None else list(band_names),
@@ -287,11 +261,7 @@ def predict_scene_logits(
     overlap: float = 0.5,
     batch_size: int = 8,
 ) -> torch.Tensor:
-    """Slide the model over the scene: (num_labels, H, W) float32 logits, averaged where tiles overlap.
-
-    The options are those of `check_window_options`. Values that are not finite on valid pixels are a ValueError.
-    """
-    check_window_options(window, overlap, batch_size)
+    """Slide the model over the scene: (num_labels, H, W) float32 logits, finite on valid pixels."""
     size, stride = window_and_stride(cast(PrithviConfig, model.config), window, overlap)
     with evaluation_mode(model), torch.inference_mode():
         logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size)[0]
@@ -328,21 +298,22 @@ def assemble_map(
 
 
 def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Make a picture in natural colours: one range for all three colours, so that their balance stays.
+    """Make a picture in natural colours: each band from its own dark level, over one span for all three.
 
-    Args:
-        values: (3, H, W) red, green and blue in one unit, such as the numbers of a file or reflectance.
-        valid: (H, W) bool, True = data.
-
-    Returns:
-        (H, W, 4) uint8 red, green, blue and opacity: from the 2nd to the 98th percentile of the three colours
-        together, brightened by a gamma of 0.7; opacity 255, and all zeros where there is no data.
+    Red, green and blue (3, H, W) in one unit, valid where (H, W) is True, become uint8 red, green, blue and opacity
+    (H, W, 4). Bands start at their 2nd percentiles; the span is the largest from there to a 98th percentile,
+    brightened by a gamma of 0.7. Opacity is 255; all is zero where there is no data.
     """
     picture = np.zeros((*valid.shape, 4), dtype=np.uint8)
     if valid.any():
         colors = values[:, valid]  # (3, N)
-        low, high = np.percentile(colors, _COLOR_PERCENTILES)
-        stretched = np.clip((colors - low) / max(high - low, 1e-6), 0, 1) ** _GAMMA
+        # Haze adds an amount of its own to every pixel of a band, most to blue: without the dark levels, pictures of
+        # top-of-atmosphere reflectance are cyan. With a span for each band, a scene of water would be red.
+        # A band that is 0 is missing there, as along the edge of a swath, and says nothing about its dark level.
+        is_gap = np.isclose(colors, 0, rtol=0, atol=1e-4 * np.median(np.abs(colors))).any(axis=0)
+        measured = colors if is_gap.all() else colors[:, ~is_gap]
+        low, high = np.percentile(measured, _COLOR_PERCENTILES, axis=1)
+        stretched = np.clip((colors - low[:, None]) / max((high - low).max(), 1e-6), 0, 1) ** _GAMMA
         picture[valid, :3] = (stretched * 255).T
         picture[valid, 3] = 255
     return picture
@@ -351,11 +322,10 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 def natural_colors(
     image_processor: PrithviImageProcessor, pixel_values: torch.Tensor, nodata_mask: np.ndarray
 ) -> np.ndarray | None:
-    """Make a small picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
+    """Make a picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
 
-    Returns:
-        (H / s, W / s, 4) uint8 as [`stretch_colors`] makes it, with the smallest whole step s that keeps both sides
-        within 1536 pixels; None if red, green or blue is missing among the bands.
+    It is uint8 (H / s, W / s, 4), see `stretch_colors`, with the smallest whole step s that keeps both sides within
+    1536 pixels; None if red, green or blue is missing among the bands.
     """
     found = find_band_names(COLOR_BANDS, image_processor.bands)
     colors = [index for index in found if index is not None]

@@ -13,13 +13,7 @@ from .configuration_prithvi import PrithviConfig
 
 
 def check_window_options(window: int | Sequence[int] | None, overlap: float, batch_size: int = 1) -> None:
-    """Refuse options of tiles outside their range, before anything is read.
-
-    Args:
-        window: Side of a tile in pixels, (height, width), or None for the model's own.
-        overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1.
-        batch_size: Tiles in one forward pass, at least 1.
-    """
+    """Refuse options of tiles outside their range, before anything is read; None is the model's own tile."""
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is a fraction of the window, 0 <= overlap < 1, found {overlap}.")
     if batch_size < 1:
@@ -34,8 +28,8 @@ def window_and_stride(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Give height and width of a tile, and rows and columns from one tile to the next, in pixels.
 
-    `window` and `overlap` are as in [`check_window_options`]; the default tile is `config.image_size`, which the
-    position table is made for. The original's recipes have an overlap of 0.5: tiles of 224 every 112 pixels.
+    The default tile is `config.image_size`, which the position table is made for. The original's recipes have an
+    overlap of 0.5: tiles of 224 every 112 pixels.
     """
     check_window_options(window, overlap)
     height, width = config.frame_size if window is None else (window, window) if isinstance(window, int) else window
@@ -43,10 +37,7 @@ def window_and_stride(
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """Give the first pixel of each tile along one side: every `stride`, the last one moved back to end at the border.
-
-    A side shorter than a tile gets one.
-    """
+    """Give the first pixel of each tile along one side: every `stride`, the last moved back to end at the border."""
     steps = max(size - window + stride - 1, 0) // stride + 1
     return [max(min(step * stride, size - window), 0) for step in range(steps)]
 
@@ -74,17 +65,9 @@ def sliding_window_logits(
     """Compute logits of images of any size, as the mean over all tiles that hold a pixel.
 
     This is mmsegmentation's `slide_inference`: tiles are clamped to the border, logits (not probabilities) are
-    averaged. Sums run in raster order of the tiles and in float32 or wider, whatever the batch size.
-
-    Args:
-        model: A segmentation model in evaluation mode.
-        pixel_values: (B, C, T, H, W) or (B, C, H, W) on any device; tiles are moved to the model's.
-        window: Height and width of a tile in pixels. An image smaller than it is one tile.
-        stride: Rows and columns between tiles, at most the tile.
-        batch_size: Tiles in one forward pass.
-
-    Returns:
-        (B, num_labels, H, W) on the device of the model.
+    averaged. Sums run in raster order of the tiles and in float32 or wider, whatever the batch size. Pixel values
+    (B, C, T, H, W) or (B, C, H, W) of any device give (B, num_labels, H, W) on that of the model, which is in
+    evaluation mode. An image smaller than the window (height, width) is one tile.
     """
     if batch_size < 1 or any(not 0 < step <= size for step, size in zip(stride, window, strict=True)):
         raise ValueError(
