@@ -278,7 +278,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return BatchFeature(data={key: _stack(key, rows, call.return_tensors) for key, rows in data.items()})
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
-        """Turn values (B, C, T, H, W) of `SegmentationTransform(normalize=False)` into `pixel_values`, on their device."""
+        """Turn what `SegmentationTransform(normalize=False)` gives, (B, C, T, H, W), into `pixel_values`."""
         return normalize_file_values(file_values, self.checked_options())
 
     def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:

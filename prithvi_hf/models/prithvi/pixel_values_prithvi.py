@@ -263,7 +263,7 @@ def _check_axes(array: np.ndarray, options: ProcessorOptions, name: str, has_nam
 
 
 def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[list[np.ndarray | None], np.ndarray]:
-    """Find each frame's values to replace, bool (C, H, W) or None where none is, and the image's nodata pixels (H, W)."""
+    """Find each frame's values to replace, bool (C, H, W) or None for none, and the image's nodata pixels (H, W)."""
     combine = np.logical_and.reduce if options.nodata_rule == "all" else np.logical_or.reduce
     singles, pixels = [], []  # of each frame: single values that are no data, (C, H, W), and nodata pixels, (H, W)
     for frame in frames:

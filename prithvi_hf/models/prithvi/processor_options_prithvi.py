@@ -120,8 +120,10 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
         value = _to_plain(given, is_nodata=name in ("nodata_value", "file_nodata"))
         if name in ("band_indices", "ignore_values") and isinstance(value, int):
             value = [value]
-        elif name in ("image_mean", "image_std") and isinstance(value, Number):
-            value = [value] * len(cast(ProcessorOptions, options).bands)
+        elif (
+            isinstance(options, ProcessorOptions) and name in ("image_mean", "image_std") and isinstance(value, Number)
+        ):
+            value = [value] * len(options.bands)
         try:
             setattr(options, name, value)
         except StrictDataclassFieldValidationError as error:

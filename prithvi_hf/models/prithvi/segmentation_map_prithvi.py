@@ -201,8 +201,8 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
     title = f"Frame {position}" if name is None else f"Frame {position} ({name})"
     if tuple(other.shape[-2:]) != (rows, columns):
         raise ValueError(
-            f"{title} has {other.shape[-2]} x {other.shape[-1]} pixels, the first {rows} x {columns}: bring all frames "
-            "to one grid."
+            f"{title} has {other.shape[-2]} x {other.shape[-1]} pixels, the first {rows} x {columns}: bring all "
+            "frames to one grid."
         )
     transform, other_transform = getattr(first, "transform", None), getattr(other, "transform", None)
     if transform is None or other_transform is None:
