@@ -52,12 +52,7 @@ def check_model_source(name: str) -> None:
 
 
 def load_image_processor(name: str) -> "PrithviImageProcessor":
-    """Load the image processor of a model, which is a small file.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-        OSError: If there is none.
-    """
+    """Load the image processor of a model, which is a small file."""
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     check_model_source(name)
@@ -66,12 +61,7 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
 
 
 def load_model(name: str) -> "tuple[PrithviForSemanticSegmentation, PrithviImageProcessor]":
-    """Load a segmentation model and its image processor.
-
-    Raises:
-        ValueError: If they cannot be loaded, or the model is not fine-tuned.
-        OSError: If a file is missing.
-    """
+    """Load a fine-tuned segmentation model and its image processor."""
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 
     image_processor = load_image_processor(name)

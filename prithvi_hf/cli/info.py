@@ -55,18 +55,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def describe_model(name: str) -> str:
-    """Describe a model: architecture, sizes, bands, classes, statistics.
-
-    Args:
-        name: A `save_pretrained` folder or a Hub id.
-
-    Returns:
-        Text of several lines.
-
-    Raises:
-        OSError: If there is no such model.
-        ValueError: If its configuration or weights are damaged.
-    """
+    """Describe a model, a `save_pretrained` folder or a Hub id: architecture, sizes, bands, classes, statistics."""
     from safetensors import SafetensorError, safe_open
 
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
@@ -109,17 +98,9 @@ def describe_model(name: str) -> str:
 
 
 def describe_raster(path: str | os.PathLike[str], model: str | None = None) -> str:
-    """Describe a GeoTIFF: grid, type, no data, and the figures of each band's valid pixels.
+    """Describe a GeoTIFF of any size: grid, type, no data, and the figures of each band's valid pixels.
 
-    Args:
-        path: The GeoTIFF; it is read piece by piece, so its size does not matter.
-        model: A model folder or Hub id: show which bands its processor takes, and their means beside its statistics.
-
-    Returns:
-        Text of several lines.
-
-    Raises:
-        ValueError: If the file is not a GeoTIFF, or lacks bands of the model.
+    With a `model`, a folder or Hub id, show which bands its processor takes, and their means beside its statistics.
     """
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -179,14 +160,9 @@ class BandStatistics:
 
 
 def band_statistics(raster: "GeoTiffRaster", processor: "PrithviImageProcessor | None" = None) -> list[BandStatistics]:
-    """Measure the valid pixels of every band.
+    """Measure the valid pixels of every band: finite, not the nodata tag, and not excluded by the file's own mask.
 
-    A pixel of a band is valid if it is finite, is not the no data tag, and the file's own mask does not exclude it.
-    With a processor, neither is what that takes for no data: its no data value, and pixels that its rule excludes.
-
-    Args:
-        raster: The raster.
-        processor: The image processor of a model, for as many dates as the raster holds.
+    With a processor of as many dates as the raster holds, its nodata value and rule exclude pixels too.
     """
     import numpy as np
 

@@ -74,15 +74,11 @@ def audit_split(
     """Read every chip of a split once and count its labels.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`): rows with `image` (a raster or a list of frames), `mask` and `id`; a
-            transform that is set on it is left aside.
-        image_processor (`PrithviImageProcessor`): the one of training.
-        num_labels (`int`): number of classes of the model.
-        split_name (`str`): for messages.
-        show_progress (`bool`, *optional*, defaults to `True`): draw a progress bar.
-
-    Returns:
-        `SplitAudit`: the counts.
+        dataset: rows with `image` (a raster or a list of frames), `mask` and `id`; a transform on it is left aside.
+        image_processor: the one of training.
+        num_labels: number of classes of the model.
+        split_name: for messages.
+        show_progress: draw a progress bar.
 
     Raises:
         ValueError: an empty split, a split whose every pixel is ignored or without image data, or chips that cannot be

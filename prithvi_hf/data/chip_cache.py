@@ -178,13 +178,8 @@ class CachedChips(torch.utils.data.Dataset):
     """Chips of a cache as a dataset, to be used like the `datasets.Dataset` that it was made from.
 
     Rows have the same columns; the GeoTIFFs among them are rasters that read from the cache. Fetching a row costs
-    microseconds, and a batch is transformed at once.
-
-    Args:
-        cache ([`ChipCache`]): the cache.
-        columns (`dict[str, list]`): the other columns.
-        features (`datasets.Features`): of all columns.
-        transform (`Callable`, *optional*): from a dict of columns to one of examples, as [`SegmentationTransform`].
+    microseconds, and a batch is transformed at once. A `transform` turns a dict of columns into one of examples, as
+    [`SegmentationTransform`] does.
     """
 
     def __init__(

@@ -217,13 +217,10 @@ class SegmentationTransform:
     def _write_plain_examples(
         self, examples: list[_Example], labels: np.ndarray, options: ProcessorOptions
     ) -> list[_Example]:
-        """Write a batch of plain chips with fewer steps than `_write_example`, the same figures.
+        """Write a batch of plain chips in fewer steps than `_write_example`, and give the examples still to write.
 
-        Labels are made for the whole batch at once, which saves a seventh of a crop's time.
-
-        Returns:
-            The examples that are still to be written: those whose first crop holds no valid label, or all, where
-            their chips are not plain.
+        These are the ones whose first crop holds no valid label, or all, where their chips are not plain. Labels are
+        made for the whole batch at once, which saves a seventh of a crop's time.
         """
         plain = [chip.in_memory for chip, *_ in examples if chip.is_plain and chip.in_memory is not None]
         if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or len(plain) < len(examples):
@@ -305,14 +302,11 @@ class SegmentationTransform:
 
 
 def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack examples into a batch, for a DataLoader.
-
-    Args:
-        rows (`Sequence[Mapping[str, torch.Tensor]]`): examples of [`SegmentationTransform`].
+    """Stack examples of [`SegmentationTransform`] into a batch, for a DataLoader.
 
     Returns:
-        `dict[str, torch.Tensor]`: `pixel_values` (or `file_values`) `(batch_size, num_channels, num_frames, height,
-        width)` and, where the examples have them, `labels` `(batch_size, height, width)`.
+        `pixel_values` (or `file_values`) (batch_size, num_channels, num_frames, height, width) and, where the examples
+        have them, `labels` (batch_size, height, width).
 
     Raises:
         ValueError: examples of different sizes, or of which only some have labels.

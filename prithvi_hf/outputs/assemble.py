@@ -65,9 +65,6 @@ def make_products(
     Returns:
         By name, each (h, W): `CLASSES` uint8 with 255 for nodata, and as asked for one `name_probability(i)` per
         class, `ENTROPY` and `CONFIDENCE`, with NaN (float32) or 255 (uint8) for nodata.
-
-    Raises:
-        ValueError: If there are more than 255 classes.
     """
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
@@ -145,12 +142,7 @@ def make_layer(output: Output, strips: StagedMap) -> Layer:
 
 
 def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool = True) -> None:
-    """Make one complete GeoTIFF of the staged strips; for arguments see `write_geotiff`.
-
-    Raises:
-        DamagedStripError: If a strip is missing or damaged.
-        OSError: If the file could not be written completely.
-    """
+    """Make one complete GeoTIFF of the staged strips; for arguments see `write_geotiff`."""
     if layer.name == "map":
         strips.counts[:] = 0
 
@@ -177,13 +169,10 @@ def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool 
 
 
 def publish(parts: Mapping[Path, Path]) -> None:
-    """Give finished files their names, in the order in which they are given; the last one vouches for the others.
+    """Give finished files their names, part to output, in order; the last one vouches for the others.
 
     An older file of the last name goes before any other is replaced: if this stops midway, no file has that name,
-    rather than one beside others that do not belong to it.
-
-    Args:
-        parts: Finished file to output, both on one file system.
+    rather than one beside others that do not belong to it. Part and output are on one file system.
     """
     for part in parts:
         sync_to_disk(part)
@@ -204,9 +193,6 @@ def check_space(strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]]) -
 
     At its height a run needs room for the strips, the largest plain file beside them, and the finished files at half
     their size, which classes stay well below and probabilities come near to.
-
-    Raises:
-        OSError: If there is too little.
     """
     staging, pixels = strips.staging, strips.grid.height * strips.grid.width
     if staging.index > 0:  # the first process asks for all

@@ -187,19 +187,10 @@ def write_geotiff(
     *,
     optimized: bool = True,
 ) -> None:
-    """Make one complete GeoTIFF, band by band.
+    """Make one complete GeoTIFF of a layer, band by band, in a folder of its own for the side files.
 
-    Args:
-        path: The file to make, in a folder of its own for the side files.
-        layer: What it holds.
-        shape: Height and width.
-        blocks: Band from 0, first row and (h, W) pixels, each of `BLOCK_SIZE` rows but for the last ones of a band.
-        crs: CRS, or None.
-        transform: Affine transform, or None.
-        optimized: False for a tiled file without compression and overviews, for use within the run.
-
-    Raises:
-        OSError: If the file could not be written completely.
+    `blocks` give the band from 0, the first row and (h, W) pixels, each of `BLOCK_SIZE` rows but for a band's last
+    ones. Without `optimized` the file is tiled, without compression and overviews, for use within the run.
     """
     plain = path.with_name("plain.tif") if optimized else path
     height, width = shape
@@ -272,10 +263,6 @@ def complete_or_absent(path: str | os.PathLike) -> Iterator[Path]:
 
     The name is in a hidden folder of its own beside the target: on the same file system, so the final rename is
     atomic, and whatever side files a library makes vanish with it.
-
-    Raises:
-        ValueError: If the folder of `path` does not exist or `path` is a folder.
-        OSError: If the block or the renaming fails for want of space or permission; the message names the file.
     """
     path = check_output_path(path, purpose="file")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".partial") as folder:
@@ -294,13 +281,9 @@ def complete_or_absent(path: str | os.PathLike) -> Iterator[Path]:
 def check_output_path(
     path: str | os.PathLike, inputs: Iterable[object] = (), overwrite: bool = True, purpose: str = "map"
 ) -> Path:
-    """Refuse a path that cannot or must not be written, before any work is done for it.
+    """Refuse a path that cannot or must not be written, before any work is done for it, or give it back.
 
-    Args:
-        path: The file to be written, which is given back.
-        inputs: Files that are read for it; those that are not paths are passed over.
-        overwrite: Whether an existing file may be replaced.
-        purpose: What the file is, for messages.
+    `inputs` are files that are read for it (what is not a path is passed over), `purpose` says what the file is.
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -29,14 +29,7 @@ def parse_color(color: str) -> Rgb:
 
 
 def default_colors(num_classes: int) -> list[str]:
-    """Give distinct colours for classes that have none of their own.
-
-    Args:
-        num_classes: How many colours.
-
-    Returns:
-        `"#rrggbb"` for each class; the first ones do not depend on `num_classes`.
-    """
+    """Give `"#rrggbb"` for classes without colours of their own; the first ones do not depend on their number."""
     colors = list(_FIRST_COLORS[:num_classes])
     step = 0
     while len(colors) < num_classes:  # an endless sequence follows the hand-picked ones
@@ -50,18 +43,7 @@ def default_colors(num_classes: int) -> list[str]:
 
 
 def class_palette(num_classes: int, class_colors: Sequence[str] | None = None) -> list[Rgb]:
-    """Resolve the colours of all classes.
-
-    Args:
-        num_classes: How many classes the map has.
-        class_colors: `"#rrggbb"` for each class in class order, or None for the default colours.
-
-    Returns:
-        (red, green, blue) for each class, each 0 to 255.
-
-    Raises:
-        ValueError: If the number of colours is not the number of classes, or a colour is malformed.
-    """
+    """Resolve `"#rrggbb"` per class, or None for the default colours, to (red, green, blue), each 0 to 255."""
     if class_colors is None:
         class_colors = default_colors(num_classes)
     if len(class_colors) != num_classes:

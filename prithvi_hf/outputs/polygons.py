@@ -114,14 +114,7 @@ def check_polygon_options(
     *,
     name: str = "The scene",
 ) -> list[int] | None:
-    """Refuse polygons that a map cannot have.
-
-    Returns:
-        File values of the classes, None for all.
-
-    Raises:
-        ValueError: If there is no CRS, a class is unknown, or the area is not one.
-    """
+    """Refuse polygons that a map cannot have, or give the file values of the classes, None for all."""
     if crs is None:
         raise ValueError(
             f"{name}: expected a CRS, as polygons have an area on the ground, found none. Add it to the scene, "
@@ -265,14 +258,10 @@ def label_regions(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, in
 
 
 def measure_pixels(crs: CRS, transform: Affine, window: tuple[int, int, int, int]) -> np.ndarray:
-    """Measure the pixels of a window on the WGS 84 ellipsoid.
+    """Measure the pixels of a window on the WGS 84 ellipsoid, (height, width) float64 in square metres.
 
     The area is that of the ground, not of the map projection: what the middles of a pixel's edges span on the
-    ellipsoid, at points up to 20 km apart and linear in between. Returns (height, width) float64 in square metres of
-    the window (row, column, height, width).
-
-    Raises:
-        ValueError: If the CRS has no place on Earth for pixels of the window.
+    ellipsoid, at points up to 20 km apart and linear in between. A CRS without a place on Earth is refused.
     """
     geod = import_vector_package("pyproj").Geod(ellps="WGS84")
 

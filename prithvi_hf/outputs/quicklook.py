@@ -55,21 +55,18 @@ def write_quicklook(
     transform: Affine | None = None,
     step: int = 1,
 ) -> None:
-    """Draw a map as PNG.
+    """Draw a map as PNG, beside a picture of the same scene where there is one.
 
     Args:
         path: The PNG to write; an existing one is replaced, and only by a complete one.
         mask: (H, W) class indices, 255 = no data.
         id2label: Class index to name.
         class_colors: `"#rrggbb"` for each class, or None for default colours.
-        rgb: (h, w, 4) uint8 picture of the same scene at any resolution, drawn to the left; or None.
+        rgb: (h, w, 4) uint8 picture at any resolution, drawn to the left; or None.
         present: Class indices on the map, 255 among them for no data, where `mask` is thinned; None looks there.
         crs: CRS of the map, for a scale bar; or None.
         transform: From (column, row) of the map to coordinates of the CRS, or None.
         step: The mask holds every `step`-th row and column of the map, to which `transform` belongs.
-
-    Raises:
-        ValueError: If the folder does not exist.
     """
     palette = class_palette(len(id2label), class_colors)
     classes = paint_classes(mask, palette)
@@ -89,19 +86,10 @@ def draw_pictures(
     nodata_label: str = "no data",
     panel_inches: float = 6.0,
 ) -> None:
-    """Draw rows of pictures as PNG, with one legend. What a picture leaves transparent is hatched.
+    """Draw rows of pictures with the same titles as PNG, with one legend. What is transparent is hatched.
 
-    Args:
-        path: The PNG to write; an existing one is replaced, and only by a complete one.
-        rows: The pictures; the same titles in each row.
-        id2label: Class index to name.
-        palette: Colour of each class.
-        present: Class indices on the maps, which the legend names alone where there are many classes.
-        nodata_label: What the legend calls hatched pixels.
-        panel_inches: The larger side of a picture.
-
-    Raises:
-        ValueError: If the folder does not exist.
+    `present` are class indices on the maps, which the legend names alone where there are many classes;
+    `panel_inches` is the larger side of a picture.
     """
     # A figure with a canvas of its own leaves pyplot and its global state alone: this works in threads and notebooks.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -153,15 +141,7 @@ def draw_pictures(
 
 
 def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:
-    """Paint a map.
-
-    Args:
-        mask: (H, W) class indices, 255 = no data.
-        palette: Red, green and blue of each class.
-
-    Returns:
-        (h, w, 4) uint8 red, green, blue and opacity, thinned to what can be seen; no data is transparent.
-    """
+    """Paint class indices (H, W), 255 = no data, as uint8 colours and opacity (h, w, 4), thinned to what shows."""
     table = np.zeros((256, 4), dtype=np.uint8)
     table[: len(palette)] = [(*color, 255) for color in palette]
     step = thumbnail_step(*mask.shape)
@@ -169,17 +149,7 @@ def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:
 
 
 def measure_width(crs: CRS | str | None, transform: Affine | None, height: int, width: int) -> float | None:
-    """Measure the width on the ground, in metres, of a grid in its middle.
-
-    Args:
-        crs: CRS of the grid, or None.
-        transform: From (column, row) to coordinates of the CRS, or None.
-        height: Rows of the grid.
-        width: Columns of the grid.
-
-    Returns:
-        The width, or None where the CRS does not tell.
-    """
+    """Measure the width on the ground, in metres, of a grid in its middle; None where the CRS does not tell."""
     if crs is None or transform is None:
         return None
     a, b, c, d, e, f = transform[:6]

@@ -67,19 +67,12 @@ def published_outputs(output: str | os.PathLike) -> list[str]:
 
 
 class Staging:
-    """The staging folder of one map, held by one run, which may be of several processes.
+    """The staging folder of one map, held by one run, which may be of several processes that share a file system.
 
     Use it in a `with` statement: entering makes or takes over the folder, leaving gives up the lock and removes a
-    folder without a finished strip. Strips that were finished before stay. In a run of several processes call
-    `prepare` in place of entering, `join` when all have done so, and `close` at the end.
-
-    Args:
-        output: The map to be written.
-        plan: JSON-like description of everything that decides the strips' content.
-        count: Number of strips.
-        resume: Whether strips of the same plan are used; False removes them.
-        index: Number of this process in the run, from 0.
-        processes: Processes of the run; they share a file system.
+    folder without a finished strip. Strips that were finished before under an equal `plan`, which describes everything
+    that decides their content, stay, unless `resume` is False. In a run of several processes call `prepare` in place
+    of entering, `join` when all have done so, and `close` at the end.
     """
 
     def __init__(
@@ -179,9 +172,7 @@ class Staging:
     def load(self, index: int, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Read arrays of a strip back, all where `names` is None; their checksums are verified.
 
-        Raises:
-            DamagedStripError: If the strip is missing or damaged. A damaged one is removed, so that the next run
-                computes it again.
+        A damaged strip is removed, so that the next run computes it again, and is a DamagedStripError.
         """
         path = self._path(index)
         try:

@@ -41,27 +41,16 @@ _SENTINEL_2 = (
 
 @dataclass(frozen=True)
 class LayerFile:
-    """What the name of an HLS or Sentinel-2 file says.
-
-    Attributes:
-        path: the file.
-        product: "HLS" or "Sentinel-2".
-        sensor: "L30" (Landsat 8 and 9) or "S30" (Sentinel-2) of HLS, "MSI" of Sentinel-2's own products.
-        tile: MGRS tile without the leading T, such as "10SEH".
-        date: acquisition, UTC; midnight where the name gives no time.
-        granule: what the files of one granule share.
-        layer: "B02", "Fmask", "SCL", ...; None for a file that is not a single layer.
-        resolution: side of a pixel in metres, where the name says it.
-    """
+    """What the name of an HLS or Sentinel-2 file says."""
 
     path: str
     product: Literal["HLS", "Sentinel-2"]
-    sensor: str
-    tile: str
-    date: datetime.datetime
-    granule: str
-    layer: str | None = None
-    resolution: int | None = None
+    sensor: str  # "L30" (Landsat 8 and 9) or "S30" (Sentinel-2) of HLS, "MSI" of Sentinel-2's own products
+    tile: str  # MGRS, without the leading T, such as "10SEH"
+    date: datetime.datetime  # of acquisition, UTC; midnight where the name gives no time
+    granule: str  # what the files of one granule share
+    layer: str | None = None  # "B02", "Fmask", "SCL", ...; None for a file that is not a single layer
+    resolution: int | None = None  # side of a pixel in metres, where the name says it
 
     @property
     def band(self) -> str | None:
@@ -120,21 +109,13 @@ def parse_layer(path: str | os.PathLike) -> LayerFile | None:
 
 @dataclass(frozen=True)
 class Granule:
-    """One tile at one time by one sensor: the files of its layers.
+    """One tile at one time by one sensor: the files of its layers."""
 
-    Attributes:
-        name: what its files share.
-        product: "HLS" or "Sentinel-2".
-        tile: MGRS tile such as "10SEH".
-        date: acquisition, UTC.
-        files: its files, in the order of their names.
-    """
-
-    name: str
+    name: str  # what its files share
     product: Literal["HLS", "Sentinel-2"]
     tile: str
     date: datetime.datetime
-    files: tuple[LayerFile, ...]
+    files: tuple[LayerFile, ...]  # in the order of their names
 
 
 def group_granules(paths: Iterable[str | os.PathLike]) -> list[Granule]:

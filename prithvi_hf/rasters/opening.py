@@ -108,12 +108,7 @@ def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
 
 
 def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
-    """Open a GeoTIFF, and what else the options allow: an address, a VRT.
-
-    Raises:
-        GeoTiffError: the file cannot be read, or is of a kind that the options do not allow.
-        ValueError: the file is georeferenced by ground control points.
-    """
+    """Open a GeoTIFF, and what else the options allow: an address, a VRT."""
     name = os.fspath(path)
     is_vrt = name.lower().endswith(".vrt")
     raster: GeoTiffRaster
@@ -197,11 +192,6 @@ def open_granule(
 
     Its bands are named by `bands_prithvi.CANONICAL_BANDS`, in the units of the image processor, on `grid`, or the
     finest of the files' own.
-
-    Raises:
-        ValueError: a band of the image processor has no file, the units cannot be told, `fmask` is set and there is no
-            Fmask file, or the bands' grids are refused.
-        GeoTiffError: a file cannot be read.
     """
     files = _choose_files(granule, image_processor, options)
     rasters = [open_file(file.path, options) for file in files]

@@ -201,17 +201,7 @@ class Raster(ABC):
 
 
 class ArrayRaster(Raster):
-    """Bands in memory; `select` and `read` give views.
-
-    Args:
-        values: (bands, height, width) of any integer or float type.
-        name: what messages call it.
-        descriptions: a name or None for each band; None for no names.
-        nodata: value that means "no data".
-        nodata_mask: bool (height, width), True for nodata.
-        crs: coordinate reference system.
-        transform: from (column, row) to coordinates of the CRS.
-    """
+    """Bands (bands, height, width) in memory, with a bool `nodata_mask` (height, width); reading gives views."""
 
     def __init__(
         self,

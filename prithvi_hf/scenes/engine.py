@@ -127,30 +127,20 @@ def mmap_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 @dataclass(eq=False)
 class Strip:
-    """Rows of the map that are final.
+    """Rows of the map that are final."""
 
-    Attributes:
-        index: Which strip of the plan.
-        start, stop: First row and the row after the last.
-        logits: (num_labels, h, W) float32 or wider on the CPU, the mean of the tiles that hold a pixel; NaN where
-            there is no data.
-        nodata: bool (h, W), True = no data.
-        thumbnail: (3, h', W') float32 rows of a picture in natural colours, in the units of the file, NaN where there
-            is no data; None where it was not asked for, or the model's bands have no such colours.
-        bad_windows: With `on_read_error="nodata"`, file name and (row, column, height, width) in the scene of what
-            could not be read among these rows.
-        frame_nodata: Pixels of these rows in which each frame has no value at all.
-        seconds: "reading" (in the thread), "model", and "waiting" of the model for the reader, since the strip before.
-    """
-
-    index: int
-    start: int
-    stop: int
+    index: int  # in the plan
+    start: int  # first row
+    stop: int  # the row after the last
+    # (num_labels, h, W) float32 or wider on the CPU, the mean of the tiles that hold a pixel; NaN = no data.
     logits: torch.Tensor
-    nodata: np.ndarray
+    nodata: np.ndarray  # bool (h, W), True = no data
+    # (3, h', W') float32 red, green and blue of the last date in the units of the file, NaN = no data; None where it
+    # was not asked for, or the model's bands have no such colours.
     thumbnail: np.ndarray | None = None
-    bad_windows: list[BadWindow] = field(default_factory=list)
-    frame_nodata: list[int] = field(default_factory=list)
+    bad_windows: list[BadWindow] = field(default_factory=list)  # what could not be read among these rows
+    frame_nodata: list[int] = field(default_factory=list)  # pixels in which each frame has no value at all
+    # "reading" (in the thread), "model", and "waiting" of the model for the reader, since the strip before.
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -83,14 +83,7 @@ class PredictedScene:
         return dict(counts)
 
     def to_json(self, path: str | os.PathLike) -> None:
-        """Write the report.
-
-        Args:
-            path: The JSON file; an existing one is replaced, and only by a complete one.
-
-        Raises:
-            ValueError: If the folder does not exist.
-        """
+        """Write the report; an existing file is replaced, and only by a complete one."""
         with complete_or_absent(path) as part:
             part.write_text(json.dumps(self.report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

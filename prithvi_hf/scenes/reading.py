@@ -219,12 +219,9 @@ def read_blocks_or_nodata(
     """Read a window of a frame; blocks that cannot be decoded become no data.
 
     Only damage inside a file counts. A file that has disappeared, cannot be opened or cannot be reached is an error,
-    as it would take the rest of the scene with it.
-
-    Returns:
-        The values (bands, height, width); bool (height, width) where there is no data by the frame's own mask and in
-        damaged blocks, None for nowhere; the same where the map excludes pixels or it cannot be told; and the damaged
-        parts of the window: the file that cannot be read there, and the part in pixels of the frame.
+    as it would take the rest of the scene with it. Gives the values (bands, height, width); bool (height, width) where
+    there is no data by the frame's own mask and in damaged blocks, None for nowhere; the same where the map excludes
+    pixels or it cannot be told; and the damaged parts of the window, with their files, in pixels of the frame.
     """
     row, column, height, width = window
     dtype, fill = np.dtype(frame.dtype), frame.nodata or 0
@@ -286,73 +283,43 @@ def _find_block_edge(start: int, length: int, block: int) -> int:
 
 @dataclass
 class TileBatch:
-    """Tiles of one row of tiles.
-
-    Attributes:
-        row: Row of tiles.
-        lefts: First column of each tile.
-        pixel_values: (B, C, T, h, w) float32.
-        coordinates: Further arguments of the model, `temporal_coords` (B, T, 2) and `location_coords` (B, 2) where it
-            takes them.
-    """
+    """Tiles of one row of tiles."""
 
     row: int
-    lefts: list[int]
-    pixel_values: torch.Tensor
-    coordinates: dict[str, torch.Tensor]
+    lefts: list[int]  # first column of each tile
+    pixel_values: torch.Tensor  # (B, C, T, h, w) float32
+    coordinates: dict[
+        str, torch.Tensor
+    ]  # `temporal_coords` (B, T, 2), `location_coords` (B, 2) where the model has them
 
 
 @dataclass
 class RowEnd:
-    """What is known of a strip once its row of tiles was read.
+    """What is known of a strip once its row of tiles was read."""
 
-    Attributes:
-        row: Row of tiles, the strip's index.
-        skipped: Number of tiles without any data, which are in no batch.
-        nodata: bool (h, W) of the strip, True = no data.
-        thumbnail: (3, h', W') float32 red, green and blue of the last date in the units of the file, NaN where there
-            is no data; None where the model has no such bands, or it was not asked for.
-        bad_windows: What could not be read among the strip's rows.
-        frame_nodata: Pixels of the strip in which each frame has no value at all.
-        seconds: Spent on reading and preparing.
-    """
-
-    row: int
-    skipped: int
-    nodata: np.ndarray
-    thumbnail: np.ndarray | None
+    row: int  # of tiles, the strip's index
+    skipped: int  # tiles without any data, which are in no batch
+    nodata: np.ndarray  # bool (h, W) of the strip, True = no data
+    thumbnail: np.ndarray | None  # rows of the picture, see `Strip`
     bad_windows: list[BadWindow]
-    frame_nodata: list[int]
-    seconds: float
+    frame_nodata: list[int]  # pixels of the strip in which each frame has no value at all
+    seconds: float  # spent on reading and preparing
 
 
 @dataclass
 class TileSource:
-    """Makes the batches of some strips.
-
-    Args:
-        scene: The scene.
-        image_processor: The model's image processor.
-        plan: Where the tiles are.
-        strips: Which strips to make tiles for.
-        batch_size: Tiles of a batch, at most.
-        encoded: Coordinates that the model takes, "time" and "location".
-        on_read_error: "raise" or "nodata".
-        thumbnail: Whether to keep some rows for a picture of the scene.
-        pin_memory: Whether batches are to be in pinned memory, for an accelerator.
-        workers: Threads that prepare tiles. More than one pays where the model does not need the cores.
-    """
+    """Makes the batches of some strips."""
 
     scene: Scene
     image_processor: PrithviImageProcessor
     plan: TilePlan
     strips: range
     batch_size: int
-    encoded: tuple[str, ...] = ()
+    encoded: tuple[str, ...] = ()  # coordinates that the model takes, "time" and "location"
     on_read_error: str = "raise"
-    thumbnail: bool = False
-    pin_memory: bool = False
-    workers: int = 1
+    thumbnail: bool = False  # whether to keep some rows for a picture of the scene
+    pin_memory: bool = False  # for an accelerator
+    workers: int = 1  # threads that prepare tiles; more than one pays where the model does not need the cores
     _units_checked: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[TileBatch | RowEnd]:

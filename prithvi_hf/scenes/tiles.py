@@ -51,31 +51,14 @@ class TilePlan:
 
     Strips divide the rows of the scene: strip i holds the rows that no tile after those of row i touches, so that they
     are final once row i is done. There are as many strips as rows of tiles.
-
-    Args:
-        height, width: Of the scene in pixels.
-        window: Height and width of a tile in pixels; afterwards no larger than the scene, and the stride neither.
-        stride: Rows and columns from one tile to the next, 1 to the window.
-
-    Attributes:
-        tops: First row of each row of tiles.
-        lefts: First column of each tile of a row.
-
-    Raises:
-        ValueError: If a size is not positive, or a stride would leave pixels out.
-
-    Example:
-        >>> plan = TilePlan(height=100, width=64, window=(48, 48), stride=(32, 32))
-        >>> plan.tops, plan.lefts, [plan.strip(row) for row in range(plan.num_strips)]
-        ((0, 32, 52), (0, 16), [(0, 32), (32, 52), (52, 100)])
     """
 
     height: int
     width: int
-    window: tuple[int, int]
-    stride: tuple[int, int]
-    tops: tuple[int, ...] = field(init=False)
-    lefts: tuple[int, ...] = field(init=False)
+    window: tuple[int, int]  # height and width of a tile in pixels; afterwards no larger than the scene
+    stride: tuple[int, int]  # rows and columns from one tile to the next, 1 to the window
+    tops: tuple[int, ...] = field(init=False)  # first row of each row of tiles
+    lefts: tuple[int, ...] = field(init=False)  # first column of each tile of a row
 
     def __post_init__(self) -> None:
         window, stride = tuple(self.window), tuple(self.stride)

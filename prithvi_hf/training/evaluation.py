@@ -31,21 +31,13 @@ MEAN_METRICS = {
 
 @dataclass
 class SplitResult:
-    """What one split gave.
-
-    Attributes:
-        split (`str`): Name of the split.
-        chips (`int`): Number of chips.
-        digest (`str`, *optional*): Digest of the files, None where they were not checked.
-        metrics (`dict[str, Any]`): Every metric, fractions from 0 to 1; None where a class is absent.
-        published (`dict[str, Any]`): The recipe's published figures in percent.
-    """
+    """What one split gave."""
 
     split: str
     chips: int
-    digest: str | None
-    metrics: dict[str, Any]
-    published: dict[str, Any] = field(default_factory=dict)
+    digest: str | None  # of the files, None where they were not checked
+    metrics: dict[str, Any]  # fractions from 0 to 1; None where a class is absent
+    published: dict[str, Any] = field(default_factory=dict)  # the recipe's published figures in percent
 
     def table(self, labels: Sequence[str]) -> str:
         """Format the figures for people, in percent: every mean and the IoU of each class; `-` where there is none."""

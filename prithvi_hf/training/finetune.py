@@ -45,21 +45,13 @@ _FREE_TO_CHANGE = {
 
 @dataclass
 class Run:
-    """A run that is ready to start.
-
-    Attributes:
-        recipe ([`TrainingRecipe`]): The options.
-        trainer ([`PrithviTrainer`]): The trainer.
-        splits (`dict[str, Dataset | CachedChips]`): The splits by name.
-        checkpoint (`str`, *optional*): The checkpoint to resume from, None for a fresh start.
-        audits (`dict[str, SplitAudit]`): What each split holds, in the first process.
-    """
+    """A run that is ready to start."""
 
     recipe: TrainingRecipe
     trainer: PrithviTrainer
     splits: dict[str, Dataset | CachedChips]
-    checkpoint: str | None = None
-    audits: dict[str, SplitAudit] = field(default_factory=dict)
+    checkpoint: str | None = None  # to resume from, None for a fresh start
+    audits: dict[str, SplitAudit] = field(default_factory=dict)  # what each split holds, in the first process
 
 
 def setup(recipe: TrainingRecipe) -> Run:

@@ -45,17 +45,11 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 @dataclass
 class Recipe:
-    """The options of a model and its data, in groups.
-
-    Attributes:
-        model ([`ModelArguments`]): The model.
-        data ([`DataArguments`]): The data.
-        given (`dict[str, Any]`): The options that differ from their defaults, as they were given; those of a training
-            among them.
-    """
+    """The options of a model and its data, in groups."""
 
     model: ModelArguments
     data: DataArguments
+    # The options that differ from their defaults, as they were given; those of a training among them.
     given: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod

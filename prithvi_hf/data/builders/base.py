@@ -106,10 +106,8 @@ class ChipBuilder(datasets.GeneratorBasedBuilder):
 class HubChipConfig(datasets.BuilderConfig):
     """Options of datasets on the Hugging Face Hub.
 
-    Args:
-        repository (`str`, *optional*): dataset repository, "owner/name", to download from without `data_dir`; None is
-            the official one. (`datasets` has an argument `repo_id` of its own.)
-        revision (`str`, *optional*): its branch, tag or commit; None is "main".
+    `repository`, "owner/name", and its `revision` (branch, tag or commit) are downloaded from without `data_dir`; by
+    default the official one's "main". (`datasets` has an argument `repo_id` of its own.)
     """
 
     repository: str | None = None

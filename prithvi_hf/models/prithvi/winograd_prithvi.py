@@ -164,18 +164,11 @@ def filtered_strips(
     grid: TileGrid,
     then: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor]]:
-    """Compute the large map, a strip of rows at a time.
+    """Compute the large map, a strip of rows at a time: first and last (exclusive) row, and `(B, rows, width, O)`.
 
-    Args:
-        padded: The small map with one row and column of zeros before it, and as many after it as the tiles reach,
-            `(B, *grid.padded, C)`.
-        kernels: From `tile_kernels`, `(16, 4 O, C)`.
-        borders: From `border_sums`, `(9, O)`.
-        grid: The tiles.
-        then: What to do with each strip, pixel by pixel; it may write to what it is given.
-
-    Yields:
-        First and last (exclusive) row, and `(B, rows, width, O)`, or what `then` makes of it.
+    `padded`, `(B, *grid.padded, C)`, is the small map with one row and column of zeros before it, and as many after it
+    as the tiles reach; `kernels`, `(16, 4 O, C)`, are from `tile_kernels` and `borders`, `(9, O)`, from `border_sums`.
+    `then` makes something else of each strip, pixel by pixel; it may write to what it is given.
     """
     height, width = 2 * grid.size[0], 2 * grid.size[1]
     outputs = _both_dimensions(_TILE_OUTPUTS, padded)
