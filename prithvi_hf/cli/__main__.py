@@ -20,11 +20,7 @@ _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
 def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
-    """Describe the command line; the parsed `run` is the function of the chosen command.
-
-    Args:
-        names: The commands to describe.
-    """
+    """Describe the command line, or some commands of it; the parsed `run` is the function of the chosen command."""
     description = "Prithvi geospatial foundation models: convert weights, measure models, map satellite scenes."
     parser = argparse.ArgumentParser(prog="prithvi-hf", description=description)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -34,13 +30,9 @@ def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command: the words after `prithvi-hf`, None for those of the process.
 
-    Args:
-        arguments: The words after `prithvi-hf`; None takes those of the process.
-
-    Returns:
-        Exit status: 0 for success, 1 where some of many scenes failed, 2 for an error of the user's, 130 after Ctrl-C.
+    The exit status is 0 for success, 1 where some of many scenes failed, 2 for an error of the user's, 130 for Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     # A command that is named needs no other one; help and errors list all of them.

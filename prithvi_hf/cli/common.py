@@ -18,11 +18,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def resolve_device(name: str) -> str:
-    """Choose the device: a GPU for "auto" where there is one, or the name as given.
-
-    Raises:
-        ValueError: If nothing can be computed there.
-    """
+    """Choose the device: a GPU for "auto" where there is one, or the name as given if it can be used here."""
     import torch
 
     if name == "auto":
@@ -36,11 +32,7 @@ def resolve_device(name: str) -> str:
 
 
 def check_model_source(name: str) -> None:
-    """Refuse a folder without a model, and a path that is not a folder; other names are asked from the Hub.
-
-    Raises:
-        ValueError: If it is neither the folder of a model nor of the form of a Hub id.
-    """
+    """Refuse a folder without a model, and a path that is not a folder; other names are asked from the Hub."""
     if not name:
         raise ValueError("Expected the folder of a model or a Hub id (owner/name), found no model name: give one.")
     folder = Path(name)
@@ -103,11 +95,7 @@ def _explain_loading(name: str) -> Iterator[None]:
 
 
 def user_message(error: Exception) -> str | None:
-    """Explain an error that the user can fix.
-
-    Returns:
-        The message, with what was noted about the error; None for a fault of the program, which is not hidden.
-    """
+    """Explain an error that the user can fix, with its notes; None for a fault of the program, which is not hidden."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
         message = f"out of memory ({error}): use a smaller --batch_size or a smaller scene."

@@ -18,11 +18,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fine-tune; on many GPUs by `accelerate launch -m prithvi_hf.cli finetune ...`.
-
-    Args:
-        options: `words`, those of the command line after `finetune`.
-    """
+    """Fine-tune; on many GPUs by `accelerate launch -m prithvi_hf.cli finetune ...`."""
     from prithvi_hf.training.finetune import main
 
     try:

@@ -31,11 +31,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print what a model folder or a GeoTIFF holds.
-
-    Args:
-        options: `path` and `model`.
-    """
+    """Print what a model folder or a GeoTIFF holds."""
     if Path(options.path).is_file():
         if options.model is not None:
             check_model_source(options.model)

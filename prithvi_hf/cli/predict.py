@@ -30,27 +30,12 @@ _DETAILS = ("height", "width", "nodata_fraction")  # of a scene's report that th
 
 
 def add_parser(commands: Commands) -> None:
-    """Describe `predict`.
-
-    Args:
-        commands: The subparsers of `prithvi-hf`.
-    """
+    """Describe `predict`."""
     add_options(commands).set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Map one scene, by all processes together, or many.
-
-    Args:
-        options: The options of `predict`.
-
-    Returns:
-        Exit status: 0, or 1 where one of many scenes failed.
-
-    Raises:
-        ValueError: If options do not go together, leave their range, or a single scene cannot be mapped.
-        OSError: If files cannot be read or written.
-    """
+    """Map one scene, by all processes together, or many; the exit status is 1 where one of many scenes failed."""
     check_usage(options)
     opening, keywords = read_options(options)
     import torch

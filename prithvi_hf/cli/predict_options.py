@@ -237,8 +237,7 @@ def check_usage(options: argparse.Namespace) -> None:
 def read_options(options: argparse.Namespace) -> tuple["FrameOptions", dict[str, Any]]:
     """Read and check the options that are the same for all scenes; no model is needed for that.
 
-    Returns:
-        How frames are opened, and keywords of `predict_scene` for a scene that is open.
+    Gives how frames are opened, and keywords of `predict_scene` for a scene that is open.
     """
     from prithvi_hf.scenes.predict_scene import OPTION_NAMES, sort_options
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from rasterio.crs import CRS
 from tqdm.auto import tqdm
 
 from prithvi_hf.data.chips import Chip, collect_results, read_chips, run_in_threads
+from prithvi_hf.data.shared_batches import BatchRows
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffHeader, GeoTiffRaster
 from prithvi_hf.rasters.raster import Window
@@ -215,7 +216,7 @@ class CachedChips(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         """Rows of a batch, which torch's DataLoader asks for together."""
         for index in indices:
             if not -len(self) <= index < len(self):
@@ -223,6 +224,8 @@ class CachedChips(torch.utils.data.Dataset):
         source = {**self.columns, **self.cache.columns}
         columns = {name: [source[name][i] for i in indices] for name in self.features}
         rows = columns if self.transform is None else self.transform(columns)
+        if all(isinstance(values, torch.Tensor) for values in rows.values()):
+            return BatchRows(cast("dict[str, torch.Tensor]", rows), len(indices))
         return [{name: values[i] for name, values in rows.items()} for i in range(len(indices))]
 
     def __repr__(self) -> str:

@@ -69,11 +69,8 @@ def read_chips(
 ) -> Iterator[Result | str]:
     """Call a function with every chip of a split, in threads (by default one per core, at most eight).
 
-    A transform that is set on the dataset is left aside.
-
-    Yields:
-        The results in the order of the rows, whatever the number of threads; for a chip whose files cannot be opened
-        or for which `read` raises a `ValueError`, an `IndexError` or an `OSError`, the text of the error.
+    A transform that is set on the dataset is left aside. Yields the results in the order of the rows; for a chip
+    whose files cannot be opened or for which `read` raises a `ValueError`, an `IndexError` or an `OSError`, its text.
     """
 
     def read_row(fetch_row: Callable[[], dict[str, Any]]) -> Result | str:

@@ -115,15 +115,7 @@ class GeoTiff:
     def decode_example(
         self, value: "StoredValue | str | GeoTiffRaster", token_per_repo_id: dict[str, str | bool | None] | None = None
     ) -> "GeoTiffRaster":
-        """Return the raster of a stored value; what is decoded already is returned as it is.
-
-        Args:
-            value (`dict` or `str`): the stored `{"path", "bytes"}`, or a path.
-            token_per_repo_id (`dict`, *optional*): Hub tokens by repository, for streamed private datasets.
-
-        Raises:
-            GeoTiffError: the file cannot be read as GeoTIFF.
-        """
+        """Return the raster of a stored value, a dict or a path; what is decoded already is returned as it is."""
         if isinstance(value, str):
             value = {"path": value, "bytes": None}
         if not isinstance(value, dict):

@@ -49,17 +49,16 @@ def name_probability(index: int) -> str:
 def make_products(
     logits: torch.Tensor, nodata: np.ndarray, needs: Collection[str] = (), dtype: str = "float32"
 ) -> dict[str, np.ndarray]:
-    """Turn logits into what is kept of them.
+    """Turn logits (num_labels, h, W) on the CPU, finite where there is data, into what is kept of them.
 
     This runs beside the model, so it computes with numpy: a thread that uses torch gets a pool of threads of its own,
     which would take the cores from the model.
 
     Args:
-        logits: (num_labels, h, W) float32 or wider on the CPU; any value where there is no data, finite elsewhere.
+        logits: float32 or wider.
         nodata: (h, W) bool, True = nodata.
         needs: Some of `PROBABILITIES` (softmax of the logits), `ENTROPY` (of the probabilities, as a fraction of the
-            largest possible one, ln(num_labels): 0 where one class is certain, 1 where all are equally probable) and
-            `CONFIDENCE` (the probability of the chosen class, always float32).
+            largest possible one, ln(num_labels)) and `CONFIDENCE` (the probability of the chosen class, float32).
         dtype: "float32" or "uint8" (0..254 for 0..1), for probabilities and entropy.
 
     Returns:

@@ -48,31 +48,21 @@ def write_polygons(
     min_area: float = 0.0,
     show_progress: bool = False,
 ) -> int:
-    """Write the regions of a class map as polygons.
+    """Write the regions of a class map, a GeoTIFF of uint8, as polygons, and give their number.
 
     Pixels that share an edge and a class make one region; pixels without data make none. Outlines follow the pixels.
     Columns: `class_value` (the value in the map), `class_name`, `area_m2` (on the WGS 84 ellipsoid, holes left out)
     and, where probabilities are given, `mean_probability` (that of the polygon's class, over its pixels).
 
     Args:
-        path: GeoPackage (.gpkg) or GeoParquet (.parquet) to write; an existing one is replaced, and only by a complete
-            one.
-        class_map: GeoTIFF of uint8 classes.
+        path: GeoPackage (.gpkg) or GeoParquet (.parquet), replaced only by a complete one.
+        class_map: The map.
         probabilities: GeoTIFF on the same grid with one band per class, described by its name or in the order of
             `class_names`; or with one band, the probability of the class in the map. None for none.
         class_names: File value to class name. None reads it from the tags that `predict_scene` leaves in the map.
         classes: Names or file values of the classes to write; None for all.
         min_area: Square metres on the ground; smaller regions are left out.
         show_progress: Whether to show a progress bar over the rows.
-
-    Returns:
-        The number of polygons.
-
-    Raises:
-        ImportError: If the packages of the extra `vector` are not installed.
-        ValueError: If the suffix is another, the map has no CRS or is not a GeoTIFF of uint8, the probabilities do not
-            belong to it, or a class is unknown.
-        OSError: If reading or writing fails; no incomplete file is left.
     """
     check_vector_path(path)
     raster = GeoTiffRaster(class_map)

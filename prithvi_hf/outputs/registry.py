@@ -60,10 +60,8 @@ class Output:
 def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLike | bool | None]) -> dict[str, Path]:
     """Name all files of a map.
 
-    Args:
-        output: The map.
-        asked: Names of other outputs to paths; True takes the default name beside the map, a bare suffix such as
-            "parquet" the default name with that suffix, None and False mean that it is not written.
+    `asked` gives paths by names of other outputs; True takes the default name beside the map, a bare suffix such as
+    "parquet" the default name with that suffix, None and False mean that it is not written.
     """
     paths = {"map": Path(output)}
     for record in OUTPUTS:
@@ -77,17 +75,10 @@ def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLi
 
 
 def check_outputs(paths: Mapping[str, str | os.PathLike], inputs: Iterable[object], overwrite: bool) -> None:
-    """Refuse outputs that cannot or must not be written, or that would replace each other.
+    """Refuse outputs that cannot or must not be written, or that would replace each other or an input.
 
-    Args:
-        paths: Names of outputs to paths.
-        inputs: Frames; what is not a path among them is passed over.
-        overwrite: Whether existing files may be replaced; those of an interrupted run of the same map may always be.
-
-    Raises:
-        ValueError: If one is refused; the message names it.
-        ImportError: If a package is missing that an output needs.
-        OSError: If a folder takes no files.
+    What is not a path among the inputs is passed over. With `overwrite` existing files may be replaced; those of an
+    interrupted run of the same map may always be.
     """
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.outputs.staging import published_outputs

@@ -125,14 +125,8 @@ class Raster(ABC):
     def select(self, bands: Sequence[int] | None = None, window: Window | None = None) -> Self:
         """Narrow the raster to bands and a window without reading a pixel.
 
-        Args:
-            bands (`Sequence[int]`, *optional*): 0-based indices into the bands selected so far.
-            window (`tuple[int, int, int, int]`, *optional*): (row offset, column offset, height, width) in pixels,
-                relative to the window selected so far.
-
-        Raises:
-            IndexError: a band outside the raster.
-            ValueError: an empty selection, or a window outside the raster.
+        Bands are 0-based indices into those selected so far; the window is (row offset, column offset, height, width)
+        in pixels, relative to the one selected so far. Neither may be empty or leave the raster.
         """
         chosen, place = self.bands, self.window
         if bands is not None:
@@ -159,14 +153,10 @@ class Raster(ABC):
         return narrowed
 
     def read(self, bands: Sequence[int] | None = None, window: Window | None = None) -> np.ndarray:
-        """Read pixels; arguments narrow the selection as in [`~Raster.select`].
+        """Read pixels (bands, height, width), as they are in the file; arguments narrow the selection as in `select`.
 
-        Returns:
-            `np.ndarray` of shape `(bands, height, width)`: in the raster's own data type and units. Rasters in memory
-            give views: do not write into them.
-
-        Raises:
-            GeoTiffError: the pixels cannot be decoded, or would take more than `MAX_READ_BYTES`.
+        Rasters in memory give views: do not write into them. Pixels that cannot be decoded, or would take more than
+        `MAX_READ_BYTES`, are a GeoTiffError.
         """
         target = self.select(bands, window)
         needed = math.prod(target.shape) * np.dtype(self.dtype).itemsize

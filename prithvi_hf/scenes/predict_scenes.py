@@ -185,15 +185,10 @@ def run_scenes(
     split: bool = False,
     on_outcome: Callable[[int, Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Map scenes; one that fails does not stop the others.
+    """Map scenes, the same list in every process; one that fails does not stop the others.
 
-    Args:
-        scenes: All scenes, the same in every process.
-        work: What is done with each.
-        group: The processes.
-        summary: JSON to write at the end, with every scene.
-        split: Whether all processes work at each scene together, in place of each at its own scenes.
-        on_outcome: Called after each scene of this process with its number among all and what became of it.
+    With `split` all processes work at each scene together, in place of each at its own ones. `on_outcome` is called
+    after each scene of this process with its number among all and what became of it. `summary` is a JSON to write.
     """
     begin = time.time()
     numbered = list(enumerate(scenes))

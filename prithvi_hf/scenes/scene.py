@@ -329,22 +329,12 @@ def scene_coordinates(
     encoded: Sequence[str] = tuple(COORDINATES),
     first_day_of_year: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Give the date of each frame and the place of a window.
+    """Give the date of each frame and the place of a window (None: of the whole scene), those that are wanted.
 
-    Args:
-        scene: the scene.
-        window: in pixels; None for the whole scene.
-        encoded: what is wanted: "time", "location", or both.
-        first_day_of_year: what 1 January is counted as. The datasets that the published models were tuned on with
-            dates mostly count from 0, others from 1.
-
-    Returns:
-        Of those that are wanted: `temporal_coords` float32 (num_frames, 2), year and day of the year; and
-        `location_coords` float32 (2,), latitude and longitude of the window's centre in degrees (WGS 84).
-
-    Raises:
-        ValueError: a frame has no date, the scene has no CRS, or another coordinate is wanted. A made-up date or place
-            would mislead the model, so none is.
+    Dates are `temporal_coords` float32 (num_frames, 2), year and day of the year, where 1 January counts as
+    `first_day_of_year`: the datasets that the published models were tuned on with dates mostly count from 0, others
+    from 1. Places are `location_coords` float32 (2,), latitude and longitude of the centre in degrees (WGS 84). A
+    frame without a date or a scene without CRS is a ValueError: a made-up date or place would mislead the model.
     """
     unknown = sorted(set(encoded) - set(COORDINATES))
     if unknown:

@@ -35,21 +35,13 @@ Frame = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class SceneEntry:
-    """One scene of a list.
+    """One scene of a list."""
 
-    Attributes:
-        name: Plain file name without suffix, unlike every other of the list; its outputs begin with it.
-        frames: What `open_scene` takes, in time order: a path per frame, or the paths of its band files.
-        origin: Where in the list it is, for messages.
-        dates: When each frame was acquired, as ISO text, where the list says so.
-        problem: Why it cannot be mapped, where the list alone shows that; None for no problem.
-    """
-
-    name: str
-    frames: tuple[Frame, ...]
-    origin: str
-    dates: tuple[str, ...] | None = None
-    problem: str | None = None
+    name: str  # plain file name without suffix, unlike every other of the list; its outputs begin with it
+    frames: tuple[Frame, ...]  # as `open_scene` takes them, in time order: a path each, or the paths of band files
+    origin: str  # where in the list it is, for messages
+    dates: tuple[str, ...] | None = None  # of each frame, as ISO text, where the list says so
+    problem: str | None = None  # why it cannot be mapped, where the list alone shows that
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -77,19 +69,9 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
     Paths are relative to the folder of the list. Of a model of one frame every granule and every item is a scene; of
     more frames all dates of a tile, in time order, are one.
 
-    Args:
-        source: The list.
-        num_frames: Frames that the model takes.
-        allow_remote: Whether frames may be http(s) addresses.
-
-    Returns:
-        The scenes, in the order of the list (folders and globs: by name). What is wrong with single ones, such as an
-        address that is not allowed, a file of an impossible date or a granule that is there twice, is their
-        `problem`.
-
-    Raises:
-        ValueError: If it is not such a list, holds no scene or none that names a frame, or gives a name twice.
-        OSError: If it cannot be read.
+    Scenes come in the order of the list (folders and globs: by name). What is wrong with single ones, such as an
+    address where `allow_remote` is not set, a file of an impossible date or a granule that is there twice, is their
+    `problem`; a list that is none, holds no scene, none that names a frame, or a name twice is a ValueError.
     """
     source = os.fspath(source)
     _check_path(source, "--scenes")

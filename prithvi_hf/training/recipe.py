@@ -116,15 +116,8 @@ class Recipe:
 
         The frames may be others than the starting model's (positions are computed), layers may be fewer, bands are
         taken by name (see `set_bands`), neck and heads are new where their shapes differ. What would replace
-        pretrained weights of the encoder is an error.
-
-        Args:
-            may_add_weights (`bool`, defaults to `True`): Whether weights that the starting model lacks may start at
-                random, to be trained; False for a model that is only evaluated.
-
-        Raises:
-            FileNotFoundError: There is no such starting model.
-            ValueError: It is not a converted Prithvi model, or the recipe's architecture contradicts it.
+        pretrained weights of the encoder is an error, and so are, without `may_add_weights`, weights that the starting
+        model lacks: others start at random, to be trained.
         """
         values = {**self.get_config_values(), "num_frames": self.find_num_frames()}
         if self.model.model is None:
@@ -285,17 +278,7 @@ def read_recipe(path: str | Path) -> Recipe:
 def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None, program: str | None = None
 ) -> TrainingRecipe:
-    """Read `--config FILE ...` and every other option of the command line, which wins over the files.
-
-    Args:
-        arguments (`Sequence[str]`, *optional*): The words of the command line; those of the process by default.
-        description (`str`, *optional*): Shown by `--help`.
-        program (`str`, *optional*): Name of the program in usage and errors; that of the process by default.
-
-    Raises:
-        FileNotFoundError: A file of `--config` does not exist.
-        ValueError: An option of a file is unknown or has the wrong type, or `--output_dir` is missing.
-    """
+    """Read `--config FILE ...` and every other option of the command line, which wins over the files."""
     usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists every option"
     groups: Any = _GROUPS  # typed as dataclasses of one class
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
