@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -55,12 +55,18 @@ class _SlotBatch(dict[str, torch.Tensor]):
         self.memory, self.slot, self.layout, self.own = memory, slot, layout, list(tensors.items())
 
 
-class BatchRows(list[Batch]):
+class BatchRows(Sequence[Batch]):
     """The rows of a batch that is whole: collation takes it as it is, anyone else takes the rows, without a copy."""
 
     def __init__(self, batch: Batch, count: int) -> None:
-        super().__init__({name: values[row] for name, values in batch.items()} for row in range(count))
-        self.batch = batch
+        self.batch, self._rows = batch, range(count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]  # rows are taken one by one
+        row = self._rows[index]  # an index beyond them ends a loop
+        return {name: values[row] for name, values in self.batch.items()}
 
 
 def make_batch(shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> Batch:
