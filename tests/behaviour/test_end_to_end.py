@@ -392,7 +392,7 @@ def original_map(model, image, mixed):
 
 def own_recipe():
     """The recipe of the page on one's own chips."""
-    page = (ROOT / "docs" / "your-own-chips.md").read_text()
+    page = (ROOT / "docs" / "your-own-data.md").read_text()
     return re.search(r"```yaml[^\n]*\n(.*?)```", page, flags=re.DOTALL)[1]
 
 

@@ -68,7 +68,7 @@ def make_stand_ins(root: Path) -> Path:
 
 
 def make_own_chips(root: Path) -> Path:
-    """Fire scars as `docs/your-own-chips.md` describes them: uint16, no data 0, masks of 0, 1 and 255."""
+    """Fire scars as `docs/your-own-data.md` describes them: uint16, no data 0, masks of 0, 1 and 255."""
     for seed, name in enumerate(("training/a", "training/b", "training/c", "validation/d", "validation/e")):
         image = reflectance(6, (48, 40), seed).astype(np.uint16)
         mask = class_mask([0, 1, 255], 48, seed)[:, :40]

@@ -21,7 +21,7 @@ RECIPE_OPTIONS = (ModelArguments, DataArguments, PrithviTrainingArguments)
 # Of launchers, and of tools in what CONTRIBUTING.md says.
 OTHER_OPTIONS = {"--config", "--help", "--cpu", "--num_processes", "--num_cpu_threads_per_process", "--check"}
 # Command of `prithvi-hf` -> the page whose tables list its options.
-PAGE_OF = {"predict": "predict.md", "evaluate": "fine-tune.md", "stats": "your-own-chips.md", "convert": "convert.md"}
+PAGE_OF = {"predict": "predict.md", "evaluate": "fine-tune.md", "stats": "your-own-data.md", "convert": "convert.md"}
 
 
 def options_of(command):
