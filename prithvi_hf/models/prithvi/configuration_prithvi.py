@@ -50,6 +50,16 @@ class PrithviConfig(PreTrainedConfig):
         hidden_dropout_prob (`float`, defaults to 0.0): Dropout after the embeddings and inside each layer, 0 to 1.
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of the attention weights, 0 to 1.
         initializer_range (`float`, defaults to 0.02): Standard deviation of a fresh class token.
+        coords_encoding (`list[str]`, defaults to `[]`): What the tokens say of the image besides its pixels: `"time"`
+            (`temporal_coords`), `"location"` (`location_coords`), both or nothing.
+        coords_scale_learn (`bool`, defaults to `False`): Whether the scale of these terms is learned; else it is 1.
+        decoder_hidden_size (`int`, defaults to 512): Width of the pretraining decoder, a multiple of 16 and of
+            `decoder_num_attention_heads`.
+        decoder_num_hidden_layers (`int`, defaults to 8): Transformer layers of the pretraining decoder.
+        decoder_num_attention_heads (`int`, defaults to 16): Attention heads of the pretraining decoder.
+        mask_ratio (`float`, defaults to 0.75): Fraction of the patches that pretraining hides, 0 to below 1.
+        norm_pix_loss (`bool`, defaults to `False`): Whether pretraining predicts each patch normalised by its own
+            mean and standard deviation.
         neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map and upsamples it 16 times:
             `"conv_transpose"`, two pairs of transposed convolutions of one width; or `"geospatial"`, four times a
             transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost.
@@ -118,6 +128,13 @@ class PrithviConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     initializer_range: float | int = 0.02
+    coords_encoding: list[str] | tuple[str, ...] = ()
+    coords_scale_learn: bool = False
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 8
+    decoder_num_attention_heads: int = 16
+    mask_ratio: float | int = 0.75
+    norm_pix_loss: bool = False
     neck: str = "conv_transpose"
     neck_hidden_size: int | None = None
     first_conv_channels: int | None = None
@@ -142,7 +159,7 @@ class PrithviConfig(PreTrainedConfig):
         if not CODE_KEYS.isdisjoint(kwargs):
             kwargs = without_remote_code(type(self), kwargs)
         super().__post_init__(**kwargs)
-        for name in ("image_size", "patch_size", "bands", "class_weights", "class_colors"):
+        for name in ("image_size", "patch_size", "bands", "coords_encoding", "class_weights", "class_colors"):
             if isinstance(getattr(self, name), tuple):  # lists, as a saved configuration is read back
                 setattr(self, name, list(getattr(self, name)))
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
@@ -213,6 +230,14 @@ class PrithviConfig(PreTrainedConfig):
                 f"bands must be {self.num_channels} distinct names (num_channels), got {len(self.bands)}: "
                 f"{list(self.bands)}."
             )
+        if not set(self.coords_encoding) <= {"time", "location"}:
+            raise ValueError(f"coords_encoding must be some of time, location, got {list(self.coords_encoding)}.")
+        if "time" in self.coords_encoding and self.tubelet_size[0] != 1:
+            raise ValueError(
+                f"coords_encoding with time needs tokens of one frame each, got patch_size[0] = {self.tubelet_size[0]}."
+            )
+        if not 0 <= self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
 
     def validate_segmentation(self) -> None:
         """Check neck, heads, loss and classes."""

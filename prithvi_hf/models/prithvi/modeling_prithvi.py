@@ -34,6 +34,9 @@ from .remote_code_prithvi import RemoteCodeMixin
 
 logger = logging.get_logger(__name__)
 
+COORDINATE_ARGUMENTS = {"time": "temporal_coords", "location": "location_coords"}
+"""Name in `config.coords_encoding` to the argument that it takes."""
+
 
 def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> torch.Tensor:
     """Make the fixed 3-D sine-cosine position table of Prithvi, class token (all zeros) first.
@@ -54,6 +57,85 @@ def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> 
         parts.append(waves.view(*shape, size).expand(frames, rows, columns, -1))
     table = torch.cat(parts, dim=-1)  # (T, h, w, E)
     return nn.functional.pad(table.reshape(1, -1, hidden_size), (0, 0, 1, 0)).float()
+
+
+def interpolate_position_table(
+    table: torch.Tensor, grid_size: tuple[int, int, int], new_grid_size: tuple[int, int, int]
+) -> torch.Tensor:
+    """Fit a position table `(1, 1 + frames * rows * columns, hidden_size)` of one grid of tokens to another grid.
+
+    As terratorch does for the second generation: a new number of frames is computed, new rows and columns are
+    interpolated from those of the table, bicubically with `align_corners=True`.
+    """
+    if tuple(new_grid_size) == tuple(grid_size):
+        return table
+    (frames, rows, columns), dtype = grid_size, table.dtype
+    if new_grid_size[0] != frames:
+        table = sincos_position_table(table.shape[-1], (new_grid_size[0], rows, columns)).to(table.device)
+    if tuple(new_grid_size[1:]) != (rows, columns):
+        maps = table[0, 1:].float().reshape(new_grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
+        maps = nn.functional.interpolate(maps, size=new_grid_size[1:], mode="bicubic", align_corners=True)
+        table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
+    return table.to(dtype)
+
+
+class PrithviCoordinateEmbeddings(nn.Module):
+    """What `config.coords_encoding` adds to each token: the date of its frame ("time"), its place ("location").
+
+    Both are pairs of numbers, year and day of the year, or latitude and longitude: each number is encoded by sines
+    and cosines over half of the channels, and the pair is multiplied by a scale, learned or 1.
+    """
+
+    def __init__(self, config: PrithviConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        for name in config.coords_encoding:
+            if config.coords_scale_learn:
+                self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((1,), 0.1)))
+            else:
+                self.register_buffer(f"{name}_scale", torch.ones(1), persistent=False)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        grid_size: tuple[int, int, int],
+        temporal_coords: torch.Tensor | None,
+        location_coords: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Add the terms to tokens `(B, frames * rows * columns, hidden_size)`, without the class token.
+
+        As in pretraining, the term of missing coordinates is left out: where they are None, or NaN for one image or
+        frame.
+        """
+        given = {"time": temporal_coords, "location": location_coords}
+        shapes = {"time": (tokens.shape[0], grid_size[0], 2), "location": (tokens.shape[0], 2)}
+        for name, coords in given.items():
+            scale = getattr(self, f"{name}_scale", None)
+            if scale is None:
+                continue
+            if coords is None:
+                # A scale that had no part in the loss would stop training on several processes.
+                tokens = tokens + 0 * scale if self.training and scale.requires_grad else tokens
+                continue
+            argument = COORDINATE_ARGUMENTS[name]
+            if tuple(coords.shape) != shapes[name]:
+                raise ValueError(f"Expected {argument} of shape {shapes[name]}, found {tuple(coords.shape)}.")
+            if coords.dtype in (torch.float16, torch.bfloat16):
+                raise ValueError(
+                    f"Expected {argument} in float32, found {coords.dtype}, in which the year 2021 is 2024 or so. Do "
+                    "not convert coordinates."
+                )
+            with torch.autocast(device_type=tokens.device.type, enabled=False):
+                # In float32 whatever the precision of the model, as in pretraining.
+                count = self.hidden_size // 4
+                frequencies = torch.arange(count, dtype=torch.float32, device=coords.device) / count
+                angles = coords.float().unsqueeze(-1) * (1.0 / 10000**frequencies)  # (..., 2, E / 4)
+                waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., E)
+                known = coords.isfinite().all(dim=-1, keepdim=True)
+                term = torch.where(known, waves, torch.zeros_like(waves)) * scale.float()
+            term = term.repeat_interleave(grid_size[1] * grid_size[2], dim=1) if name == "time" else term.unsqueeze(1)
+            tokens = tokens + term.to(tokens.dtype)
+        return tokens
 
 
 class PrithviPatchEmbeddings(nn.Conv3d):
@@ -78,7 +160,7 @@ class PrithviPatchEmbeddings(nn.Conv3d):
 
 
 class PrithviEmbeddings(nn.Module):
-    """Patch embedding, class token and fixed 3-D sine-cosine positions."""
+    """Patch embedding, class token, fixed 3-D sine-cosine positions and, where configured, dates and places."""
 
     position_embeddings: torch.Tensor
 
@@ -97,6 +179,7 @@ class PrithviEmbeddings(nn.Module):
         # On the device and in the dtype of the weights. from_pretrained loses it, and _init_weights sets it again.
         table = sincos_position_table(config.hidden_size, config.grid_size).to(self.cls_token)
         self.register_buffer("position_embeddings", table, persistent=False)
+        self.coordinates = PrithviCoordinateEmbeddings(config, config.hidden_size) if config.coords_encoding else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self._kept_positions: tuple[tuple, torch.Tensor] | None = None
 
@@ -104,28 +187,17 @@ class PrithviEmbeddings(nn.Module):
         """Return what a copy or a pickle holds: all but the table that is kept."""
         return {**vars(self), "_kept_positions": None}
 
-    def interpolate_positions(self, grid_size: tuple[int, int, int]) -> torch.Tensor:
-        """Give the position table `(1, 1 + frames * rows * columns, hidden_size)` for any grid of tokens.
-
-        As terratorch does for the second generation: a new number of frames is computed, new rows and columns are
-        interpolated from the configured ones, bicubically with `align_corners=True`.
-        """
-        frames, rows, columns = self.config.grid_size
-        if tuple(grid_size) == (frames, rows, columns):
-            return self.position_embeddings
-        table = self.position_embeddings.float()
-        if grid_size[0] != frames:
-            table = sincos_position_table(self.config.hidden_size, (grid_size[0], rows, columns)).to(table.device)
-        if tuple(grid_size[1:]) != (rows, columns):
-            maps = table[0, 1:].reshape(grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
-            maps = nn.functional.interpolate(maps, size=grid_size[1:], mode="bicubic", align_corners=True)
-            table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
-        return table.to(self.position_embeddings.dtype)
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        temporal_coords: torch.Tensor | None = None,
+        location_coords: torch.Tensor | None = None,
+        ids_keep: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Map `(B, C, T, H, W)` to tokens `(B, 1 + frames * rows * columns, hidden_size)`.
 
-        A border narrower than a patch is dropped, as in the original.
+        A border narrower than a patch is dropped, as in the original. Of the patches only those of `ids_keep`
+        `(B, kept)` stay, in its order.
         """
         patch = self.config.tubelet_size
         _, _, frames, height, width = pixel_values.shape
@@ -138,17 +210,21 @@ class PrithviEmbeddings(nn.Module):
         table = self.position_embeddings
         # An interpolated table is kept while images keep their size; one of inference mode has no version.
         if grid_size == self.config.grid_size or torch.compiler.is_compiling() or table.is_inference():
-            positions = self.interpolate_positions(grid_size)
+            positions = interpolate_position_table(table, self.config.grid_size, grid_size)
         else:
             version = (table.data_ptr(), table._version, table.dtype, table.device)
             key, kept = (grid_size, self.config.grid_size, *version), self._kept_positions
             if kept is None or kept[0] != key:
                 with torch.inference_mode(False):  # the next to want it may be training
-                    kept = (key, self.interpolate_positions(grid_size))
+                    kept = (key, interpolate_position_table(table, self.config.grid_size, grid_size))
                 self._kept_positions = kept
             positions = kept[1]
         patches = self.patch_embeddings(pixel_values.to(self.patch_embeddings.weight.dtype))  # (B, T h w, E)
         tokens = patches + positions[:, 1:]
+        if self.coordinates is not None:
+            tokens = self.coordinates(tokens, grid_size, temporal_coords, location_coords)
+        if ids_keep is not None:
+            tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
         return self.dropout(torch.cat([cls_token, tokens], dim=1))
 
@@ -342,6 +418,9 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.copy_(
                 module.position_embeddings, sincos_position_table(self.config.hidden_size, self.config.grid_size)
             )
+        elif isinstance(module, PrithviCoordinateEmbeddings):
+            for name, scale in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                init.constant_(scale, 0.1 if isinstance(getattr(module, name), nn.Parameter) else 1.0)
         elif isinstance(module, nn.LayerNorm):  # the base class goes by the name, which PrithviChannelNorm has not
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -373,7 +452,12 @@ class PrithviModel(PrithviPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor | None = None,
+        temporal_coords: torch.Tensor | None = None,
+        location_coords: torch.Tensor | None = None,
+        ids_keep: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         """Encode images to tokens.
 
@@ -381,13 +465,19 @@ class PrithviModel(PrithviPreTrainedModel):
             pixel_values: (batch_size, num_channels, num_frames, height, width), or without frames for one, normalised
                 bands. Any number of frames; any height and width of at least one patch. A border narrower than a
                 patch is dropped.
+            temporal_coords: float32 (batch_size, num_frames, 2), year and day of the year of each frame, for a model
+                with "time" in `config.coords_encoding`. Without them, or where they are NaN, their term is left out.
+            location_coords: float32 (batch_size, 2), latitude and longitude of the centre in degrees, for a model
+                with "location" in `config.coords_encoding`; in the same way.
+            ids_keep: (batch_size, kept), the only patches to encode, as places in the order frames, rows, columns.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and the like.
 
         Returns:
             `last_hidden_state` (batch_size, 1 + frames x rows x columns, hidden_size); the first token is the class
             token.
         """
-        hidden_states = self.embeddings(as_frames(pixel_values, self.config.num_channels))  # (B, 1 + T h w, E)
+        images = as_frames(pixel_values, self.config.num_channels)
+        hidden_states = self.embeddings(images, temporal_coords, location_coords, ids_keep)  # (B, 1 + T h w, E)
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         return BaseModelOutput(last_hidden_state=self.layernorm(hidden_states))
@@ -468,6 +558,8 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         self,
         pixel_values: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
+        temporal_coords: torch.Tensor | None = None,
+        location_coords: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SemanticSegmenterOutput:
         """Classify each pixel, and compute the loss where labels are given.
@@ -479,6 +571,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             labels: (batch_size, height, width), the class of each pixel, 0 to `num_labels - 1`, or
                 `semantic_loss_ignore_index`. In training the loss is that of the decode head plus
                 `auxiliary_loss_weight` times that of the auxiliary head; in evaluation it is the decode head's alone.
+            temporal_coords, location_coords: dates and places, as `PrithviModel` takes them.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and the like.
 
         Returns:
@@ -502,7 +595,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
-        outputs = self.prithvi(padded, **kwargs)  # last_hidden_state (B, 1 + T h w, E)
+        outputs = self.prithvi(padded, temporal_coords, location_coords, **kwargs)  # last_hidden_state (B, 1 + T h w, E)
         grid_size = (size[0] // patch_height, size[1] // patch_width)
         fused = None
         if self.config.fused_upsampling:
