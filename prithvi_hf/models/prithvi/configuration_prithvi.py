@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .decode_heads_prithvi import HEADS, NECKS
+from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS
 from .loss_prithvi import LOSSES
 from .remote_code_prithvi import CODE_KEYS, without_remote_code
 
@@ -62,7 +62,11 @@ class PrithviConfig(PreTrainedConfig):
             mean and standard deviation.
         neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map and upsamples it 16 times:
             `"conv_transpose"`, two pairs of transposed convolutions of one width; or `"geospatial"`, four times a
-            transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost.
+            transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost. Both take the last
+            layer, for the head `"fcn"`. Or maps of the layers `out_indices`, for the other heads: `"pyramid"`, four maps
+            of four sizes; `"token_map"`, one map.
+        out_indices (`list[int]`, *optional*): Encoder layers, from 0, whose tokens the necks `"pyramid"` (four) and
+            `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all.
         neck_hidden_size (`int`, *optional*): Channels inside and after the `"conv_transpose"` neck; `None` means
             `hidden_size` times the number of frames of tokens. The `"geospatial"` neck does without it.
         first_conv_channels (`int`, *optional*): Channels after the first upsampling of the `"geospatial"` neck, which
@@ -71,11 +75,16 @@ class PrithviConfig(PreTrainedConfig):
             down.
         num_convs_per_upscale (`int`, defaults to 1): 3x3 convolutions after each upsampling.
         decode_head (`str`, defaults to `"fcn"`): The decode head, a name in the registry `HEADS`: `"fcn"` is
-            convolutions and a 1x1 classifier.
+            convolutions and a 1x1 classifier; `"unet"` and `"upernet"` decode a `"pyramid"`; `"transpose_fcn"`
+            upsamples the last map of a `"pyramid"` or a `"token_map"`, twice per convolution.
+        unet_channels (`list[int]`, defaults to `[512, 256, 128, 64]`): Channels of the four blocks of `"unet"`.
+        pool_scales (`list[int]`, defaults to `[1, 2, 3, 6]`): Sizes that `"upernet"` pools the smallest map to.
+        classifier_channels (`list[int]`, defaults to `[]`): 3x3 convolutions before the classifier of the heads other
+            than `"fcn"`, by their channels.
         head_hidden_size (`int`, defaults to 256): Channels of the heads.
         head_num_convs (`int`, defaults to 1): 3x3 convolutions of the decode head.
-        use_auxiliary_head (`bool`, defaults to `True`): Whether a second head on the same features adds its loss in
-            training.
+        use_auxiliary_head (`bool`, *optional*): Whether a second head on the same features adds its loss in training.
+            `None` means yes for the necks that make one large map, which alone can have one.
         auxiliary_head_num_convs (`int`, defaults to 2): 3x3 convolutions of the auxiliary head.
         auxiliary_loss_weight (`float`, defaults to 1.0): Weight of the auxiliary loss. The original adds it in full.
         classifier_dropout (`float`, defaults to 0.1): Dropout of whole channels before the classifier, 0 to 1.
@@ -87,6 +96,9 @@ class PrithviConfig(PreTrainedConfig):
             0, which makes it the cross entropy.
         class_weights (`list[float]`, *optional*): One weight per class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
+        padding (`str`, defaults to `"right_bottom"`): Where images of other sizes are padded, by reflection:
+            `"right_bottom"`, to whole patches; or `"both_sides"`, to whole pairs of patches with the image in the
+            middle, as terratorch 1.2 does.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
         fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
@@ -140,10 +152,14 @@ class PrithviConfig(PreTrainedConfig):
     first_conv_channels: int | None = None
     channel_reduction_factor: int = 2
     num_convs_per_upscale: int = 1
+    out_indices: list[int] | tuple[int, ...] | None = None
     decode_head: str = "fcn"
     head_hidden_size: int = 256
     head_num_convs: int = 1
-    use_auxiliary_head: bool = True
+    unet_channels: list[int] | tuple[int, ...] = (512, 256, 128, 64)
+    pool_scales: list[int] | tuple[int, ...] = (1, 2, 3, 6)
+    classifier_channels: list[int] | tuple[int, ...] = ()
+    use_auxiliary_head: bool | None = None
     auxiliary_head_num_convs: int = 2
     auxiliary_loss_weight: float | int = 1.0
     classifier_dropout: float | int = 0.1
@@ -151,6 +167,7 @@ class PrithviConfig(PreTrainedConfig):
     focal_gamma: float | int = 2.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
+    padding: str = "right_bottom"
     class_colors: list[str] | tuple[str, ...] | None = None
     fused_upsampling: bool = True
 
@@ -159,9 +176,11 @@ class PrithviConfig(PreTrainedConfig):
         if not CODE_KEYS.isdisjoint(kwargs):
             kwargs = without_remote_code(type(self), kwargs)
         super().__post_init__(**kwargs)
-        for name in ("image_size", "patch_size", "bands", "coords_encoding", "class_weights", "class_colors"):
-            if isinstance(getattr(self, name), tuple):  # lists, as a saved configuration is read back
-                setattr(self, name, list(getattr(self, name)))
+        for name, value in list(vars(self).items()):
+            if isinstance(value, tuple):  # lists, as a saved configuration is read back
+                setattr(self, name, list(value))
+        if self.use_auxiliary_head is None:
+            self.use_auxiliary_head = self.neck not in MAP_NECKS
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
             self.bands = list(PRITHVI_BANDS)
 
@@ -191,6 +210,23 @@ class PrithviConfig(PreTrainedConfig):
         """Frames, rows and columns of tokens at `num_frames` and `image_size`."""
         frames, height, width = self.tubelet_size
         return self.num_frames // frames, self.frame_size[0] // height, self.frame_size[1] // width
+
+    @property
+    def feature_layers(self) -> list[int]:
+        """Encoder layers, from 0, whose tokens the neck takes."""
+        depth = self.num_hidden_layers
+        if self.neck not in MAP_NECKS:
+            return [depth - 1]
+        quarters = [max(1, depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)]
+        return list(self.out_indices or (quarters if self.neck == "pyramid" else quarters[-1:]))
+
+    @property
+    def neck_channels(self) -> list[int]:
+        """Channels of the maps that the neck hands to the head, in their order."""
+        width = self.hidden_size * self.grid_size[0]
+        if self.neck in MAP_NECKS:
+            return [width // 4, width // 2, width, width] if self.neck == "pyramid" else [width]
+        return [self.neck_output_size]
 
     @property
     def neck_output_size(self) -> int:
@@ -259,6 +295,23 @@ class PrithviConfig(PreTrainedConfig):
                 f"channel_reduction_factor ({self.channel_reduction_factor}) must leave at least one channel, got "
                 f"{self.geospatial_neck_channels}."
             )
+        heads = {"pyramid": ("unet", "upernet", "transpose_fcn"), "token_map": ("transpose_fcn",)}.get(self.neck, ("fcn",))
+        if self.decode_head not in heads:
+            raise ValueError(
+                f"decode_head must be one of {', '.join(heads)} with the neck {self.neck}, got {self.decode_head!r}."
+            )
+        layers, count = self.feature_layers, 4 if self.neck == "pyramid" else 1
+        if len(layers) != count or not all(0 <= layer < self.num_hidden_layers for layer in layers):
+            raise ValueError(
+                f"out_indices must be {count} of the {self.num_hidden_layers} layers, from 0, with the neck "
+                f"{self.neck}, got {layers}."
+            )
+        if self.use_auxiliary_head and self.neck in MAP_NECKS:
+            raise ValueError(f"use_auxiliary_head must be False with the neck {self.neck}, which gives a list of maps.")
+        if self.decode_head == "unet" and len(self.unet_channels) != count:
+            raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
+        if self.padding not in ("right_bottom", "both_sides"):
+            raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
         if not 0 <= self.focal_gamma < math.inf:
             raise ValueError(f"focal_gamma must be a finite number of at least 0, got {self.focal_gamma}.")
         for name in ("class_weights", "class_colors"):

@@ -4,7 +4,7 @@
 The configuration reads the names of both registries, so this module knows it as a type only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -125,8 +125,68 @@ class PrithviGeospatialNeck(PrithviTokenUpsampler):
         )
 
 
-NECKS: dict[str, type[PrithviTokenUpsampler]] = {"conv_transpose": PrithviNeck, "geospatial": PrithviGeospatialNeck}
-"""Class of each value of `PrithviConfig.neck`."""
+def lay_out_tokens(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+    """Lay tokens `(B, 1 + frames * rows * columns, E)` out as maps `(B, frames * E, rows, columns)`, frame-major.
+
+    This is terratorch's order of channels (`ReshapeTokensToImage`), the other way round than in the first generation.
+    """
+    batch_size, _, width = tokens.shape
+    maps = tokens[:, 1:].reshape(batch_size, -1, *grid_size, width)  # (B, T, h, w, E)
+    return maps.permute(0, 1, 4, 2, 3).reshape(batch_size, -1, *grid_size)
+
+
+class PrithviTokenMapNeck(nn.Module):
+    """The tokens of one layer as a map, at the size of the token grid."""
+
+    def __init__(self, config: "PrithviConfig") -> None:
+        super().__init__()
+
+    def forward(self, features: Sequence[torch.Tensor], grid_size: tuple[int, int]) -> list[torch.Tensor]:
+        """Map the tokens of a layer `(B, 1 + frames * rows * columns, E)` to one map `(B, frames * E, rows, columns)`."""
+        return [lay_out_tokens(features[-1], grid_size)]
+
+
+class PrithviPyramidNeck(nn.Module):
+    """The tokens of four layers as maps of four sizes: 4x, 2x, 1x and half of the token grid.
+
+    terratorch's `LearnedInterpolateToPyramidal`.
+    """
+
+    def __init__(self, config: "PrithviConfig") -> None:
+        super().__init__()
+        width = config.hidden_size * config.grid_size[0]
+        self.conv_transpose_1 = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)
+        self.normalization = nn.BatchNorm2d(width // 2)
+        self.activation = nn.GELU()
+        self.conv_transpose_2 = nn.ConvTranspose2d(width // 2, width // 4, kernel_size=2, stride=2)
+        self.conv_transpose = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)
+        self.pooling = nn.MaxPool2d(kernel_size=2, stride=2)
+
+    def forward(self, features: Sequence[torch.Tensor], grid_size: tuple[int, int]) -> list[torch.Tensor]:
+        """Map the tokens of four layers to maps of T E / 4, T E / 2, T E and T E channels, the largest first."""
+        first, second, third, fourth = (lay_out_tokens(tokens, grid_size) for tokens in features)
+        first = self.conv_transpose_1(first)  # (B, T E / 2, 2 h, 2 w)
+        return [
+            self.conv_transpose_2(self.activation(self.normalization(first))),
+            self.conv_transpose(second),
+            third,
+            self.pooling(fourth),
+        ]
+
+
+NECKS: dict[str, type[nn.Module]] = {
+    "conv_transpose": PrithviNeck,
+    "geospatial": PrithviGeospatialNeck,
+    "pyramid": PrithviPyramidNeck,
+    "token_map": PrithviTokenMapNeck,
+}
+"""Class of each value of `PrithviConfig.neck`.
+
+The first two make one large map of the last layer's tokens, for the head `"fcn"`; the others give a list of maps of the
+layers `PrithviConfig.out_indices`, for the other heads.
+"""
+MAP_NECKS = ("pyramid", "token_map")
+"""Necks that give a list of maps."""
 
 
 class PrithviFCNHead(nn.Module):
@@ -149,9 +209,150 @@ class PrithviFCNHead(nn.Module):
         return self.classifier(self.dropout(features))
 
 
-HEADS: dict[str, type[nn.Module]] = {"fcn": PrithviFCNHead}
+class PrithviClassifier(nn.Module):
+    """3x3 convolutions if there are any (`classifier_channels`), dropout, and a 1x1 convolution to the classes."""
+
+    def __init__(self, config: "PrithviConfig", in_channels: int) -> None:
+        super().__init__()
+        widths = [in_channels, *config.classifier_channels]
+        self.layers = nn.ModuleList(nn.Conv2d(*channels, kernel_size=3, padding=1) for channels in pairwise(widths))
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Conv2d(widths[-1], cast(int, config.num_labels), kernel_size=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(B, C, H, W)` to logits `(B, num_labels, H, W)`."""
+        for layer in self.layers:
+            features = nn.functional.relu(layer(features))
+        return self.classifier(self.dropout(features))
+
+
+class PrithviUNetBlock(nn.Module):
+    """Upsample a map to the next larger one, put both together, and convolve twice."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [PrithviConvLayer(in_channels + skip_channels, out_channels), PrithviConvLayer(out_channels, out_channels)]
+        )
+
+    def forward(self, features: torch.Tensor, skip: torch.Tensor | None) -> torch.Tensor:
+        """Map `(B, in_channels, H, W)` and `(B, skip_channels, 2 H, 2 W)` to `(B, out_channels, 2 H, 2 W)`.
+
+        Without a map to put beside it, the size stays.
+        """
+        if skip is not None:
+            features = nn.functional.interpolate(features, size=skip.shape[-2:], mode="nearest")
+            features = torch.cat([features, skip], dim=1)
+        for layer in self.layers:
+            features = layer(features)
+        return features
+
+
+class PrithviUNetHead(nn.Module):
+    """U-Net decoder on the maps of the neck (segmentation_models_pytorch's, as terratorch's `UNetDecoder` uses it)."""
+
+    def __init__(self, config: "PrithviConfig") -> None:
+        super().__init__()
+        smallest, *skips = reversed(config.neck_channels)
+        widths = [smallest, *config.unet_channels]
+        self.blocks = nn.ModuleList(
+            PrithviUNetBlock(in_channels, skip_channels, out_channels)
+            for (in_channels, out_channels), skip_channels in zip(pairwise(widths), [*skips, 0], strict=True)
+        )
+        self.classifier = PrithviClassifier(config, widths[-1])
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the maps of the neck, largest first, to logits `(B, num_labels, H, W)` of the largest one's size."""
+        smallest, *skips = reversed(features)
+        for block, skip in zip(self.blocks, [*skips, None], strict=True):
+            smallest = block(smallest, skip)
+        return self.classifier(smallest)
+
+
+class PrithviPointLayer(PrithviConvLayer):
+    """A 1x1 convolution without bias, batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+
+
+class PrithviUperNetHead(nn.Module):
+    """UPerNet: pooling at several scales on the smallest map, then a feature pyramid (terratorch's `UperNetDecoder`)."""
+
+    def __init__(self, config: "PrithviConfig") -> None:
+        super().__init__()
+        *larger, smallest = config.neck_channels
+        channels = config.head_hidden_size
+        self.pool_scales = tuple(config.pool_scales)
+        self.pooled_layers = nn.ModuleList(PrithviPointLayer(smallest, channels) for _ in self.pool_scales)
+        self.bottleneck = PrithviConvLayer(smallest + len(self.pool_scales) * channels, channels)
+        self.lateral_layers = nn.ModuleList(PrithviPointLayer(width, channels) for width in larger)
+        self.pyramid_layers = nn.ModuleList(PrithviConvLayer(channels, channels) for _ in larger)
+        self.pyramid_bottleneck = PrithviConvLayer((len(larger) + 1) * channels, channels)
+        self.classifier = PrithviClassifier(config, channels)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the maps of the neck, largest first, to logits `(B, num_labels, H, W)` of the largest one's size."""
+        *larger, smallest = features
+        pooled = [
+            resize(layer(nn.functional.adaptive_avg_pool2d(smallest, scale)), smallest)
+            for scale, layer in zip(self.pool_scales, self.pooled_layers, strict=True)
+        ]
+        maps = [layer(feature) for layer, feature in zip(self.lateral_layers, larger, strict=True)]
+        maps.append(self.bottleneck(torch.cat([smallest, *pooled], dim=1)))
+        for level in range(len(larger), 0, -1):
+            maps[level - 1] = maps[level - 1] + resize(maps[level], maps[level - 1])
+        outputs = [layer(feature) for layer, feature in zip(self.pyramid_layers, maps, strict=False)] + maps[-1:]
+        outputs = [outputs[0], *(resize(feature, outputs[0]) for feature in outputs[1:])]
+        return self.classifier(self.pyramid_bottleneck(torch.cat(outputs, dim=1)))
+
+
+def resize(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Interpolate a map to the size of another one, bilinearly with the corners kept, as terratorch's UPerNet does."""
+    return nn.functional.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=True)
+
+
+class PrithviTransposeFCNBlock(nn.Module):
+    """Upsample a map twice: transposed convolution, 3x3 convolution, normalisation, GELU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv_transpose = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+        self.convolution = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.normalization = PrithviChannelNorm(out_channels)
+        self.activation = nn.GELU()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(B, in_channels, H, W)` to `(B, out_channels, 2 H, 2 W)`."""
+        return self.activation(self.normalization(self.convolution(self.conv_transpose(features))))
+
+
+class PrithviTransposeFCNHead(nn.Module):
+    """Upsampling blocks on the last map of the neck (terratorch's `FCNDecoder`); it has `head_num_convs` of them."""
+
+    def __init__(self, config: "PrithviConfig") -> None:
+        super().__init__()
+        widths = [config.neck_channels[-1]] + [config.head_hidden_size] * config.head_num_convs
+        self.blocks = nn.ModuleList(PrithviTransposeFCNBlock(*channels) for channels in pairwise(widths))
+        self.classifier = PrithviClassifier(config, config.head_hidden_size)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the maps of the neck to logits `(B, num_labels, H, W)`, each block doubling the size of the last map."""
+        output = features[-1]
+        for block in self.blocks:
+            output = block(output)
+        return self.classifier(output)
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "fcn": PrithviFCNHead,
+    "unet": PrithviUNetHead,
+    "upernet": PrithviUperNetHead,
+    "transpose_fcn": PrithviTransposeFCNHead,
+}
 """Class of each value of `PrithviConfig.decode_head`.
 
-Another head is a class and a line here: it is made from a `PrithviConfig` and maps `(B, neck_output_size, H, W)` to
-logits `(B, num_labels, H, W)`.
+Another head is a class and a line here. It is made from a `PrithviConfig` and maps what the neck gives, one map
+`(B, neck_output_size, H, W)` or a list of maps of `neck_channels` channels, to logits `(B, num_labels, H, W)` of any size.
 """

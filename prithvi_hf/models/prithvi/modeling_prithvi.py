@@ -26,7 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
-from .decode_heads_prithvi import HEADS, NECKS, PrithviFCNHead
+from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
 from .fused_upsampling_prithvi import FusedUpsampling
 from .loss_prithvi import LOSSES
 from .remote_code_prithvi import RemoteCodeMixin
@@ -433,7 +433,7 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
             init.uniform_(cast(torch.Tensor, module.bias), -bound, bound)
-        elif isinstance(module, PrithviFCNHead):
+        elif isinstance(module, PrithviFCNHead | PrithviClassifier):
             init.normal_(module.classifier.weight, std=0.01)
         elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -503,20 +503,24 @@ def as_frames(pixel_values: torch.Tensor | None, num_channels: int) -> torch.Ten
     return pixel_values
 
 
-def pad_by_reflection(pixel_values: torch.Tensor, multiple: tuple[int, int]) -> torch.Tensor:
-    """Pad the last two dimensions right and bottom, by reflection, to the next multiple of rows and columns.
+def pad_by_reflection(
+    pixel_values: torch.Tensor, multiple: tuple[int, int], both_sides: bool = False
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Pad the last two dimensions by reflection to the next multiple of rows and columns: right and bottom, or around.
 
     Unlike torch's reflection padding it takes images smaller than the padding too: the reflection goes on back and
-    forth, as numpy's `"reflect"` does.
+    forth, as numpy's `"reflect"` does. Returns the padded images and the row and column where they begin.
     """
+    starts = []
     for dim, step in zip((-2, -1), multiple, strict=True):
         size = pixel_values.shape[dim]
         padding = -size % step
+        starts.append(padding // 2 if both_sides else 0)
         if padding:
             period = max(2 * (size - 1), 1)
-            index = torch.arange(size + padding, device=pixel_values.device) % period
+            index = (torch.arange(size + padding, device=pixel_values.device) - starts[-1]) % period
             pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
-    return pixel_values
+    return pixel_values, (starts[0], starts[1])
 
 
 class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
@@ -590,33 +594,48 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         _, patch_height, patch_width = self.config.tubelet_size
-        padded = pad_by_reflection(images, (patch_height, patch_width))
+        both_sides = self.config.padding == "both_sides"
+        pairs = 2 if both_sides else 1
+        padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
         size = padded.shape[-2:]
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
-        outputs = self.prithvi(padded, temporal_coords, location_coords, **kwargs)  # last_hidden_state (B, 1 + T h w, E)
+        takes_layers = self.config.neck in MAP_NECKS
+        wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
+        outputs = self.prithvi(
+            padded, temporal_coords, location_coords, output_hidden_states=wants_states or takes_layers, **kwargs
+        )  # last_hidden_state (B, 1 + T h w, E)
         grid_size = (size[0] // patch_height, size[1] // patch_width)
-        fused = None
-        if self.config.fused_upsampling:
-            fused = self._upsampling.prepare(self.neck, heads, num_pixels=batch_size * size[0] * size[1])
-        if fused is not None:
-            scores = fused(outputs.last_hidden_state, grid_size)  # each (B, num_labels, 16 h, 16 w)
+        if takes_layers:
+            # The last layer counts with its layer normalisation, as in the original.
+            states = [*outputs.hidden_states[1 : self.config.num_hidden_layers], outputs.last_hidden_state]
+            maps = self.neck([states[layer] for layer in self.config.feature_layers], grid_size)
+            scores = [head(maps) for head in heads]
         else:
-            features = self.neck(outputs.last_hidden_state, grid_size)  # (B, neck_output_size, 16 h, 16 w)
-            scores = [head(features) for head in heads]
+            fused = None
+            if self.config.fused_upsampling:
+                fused = self._upsampling.prepare(self.neck, heads, num_pixels=batch_size * size[0] * size[1])
+            if fused is not None:
+                scores = fused(outputs.last_hidden_state, grid_size)  # each (B, num_labels, 16 h, 16 w)
+            else:
+                features = self.neck(outputs.last_hidden_state, grid_size)  # (B, neck_output_size, 16 h, 16 w)
+                scores = [head(features) for head in heads]
         loss = logits = None
         for index, head_scores in enumerate(scores):
             # The neck upsamples the token grid 16 times whatever the patch, so only patches other than 16 need it.
             if head_scores.shape[-2:] != size:
                 head_scores = nn.functional.interpolate(head_scores, size=size, mode="bilinear", align_corners=False)
-            head_scores = head_scores[..., :height, :width]  # (B, num_labels, H, W)
+            head_scores = head_scores[..., top : top + height, left : left + width]  # (B, num_labels, H, W)
             logits = head_scores if index == 0 else logits
             if labels is not None:
                 head_loss = self.segmentation_loss(head_scores, labels, num_items_in_batch)
                 loss = head_loss if loss is None else loss + self.config.auxiliary_loss_weight * head_loss
         return SemanticSegmenterOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states if wants_states else None,
+            attentions=outputs.attentions,
         )
 
     def set_fused_upsampling(self, enabled: bool = True) -> None:
