@@ -8,7 +8,13 @@ Importing it registers the Auto classes, the pipeline task "geospatial-segmentat
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
+)
 from transformers.utils import is_vision_available
 
 from prithvi_hf.data.geotiff import GeoTiff
@@ -20,6 +26,7 @@ from prithvi_hf.models.prithvi.modeling_prithvi import (
     PrithviPreTrainedModel,
 )
 from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
 
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def register_auto_classes() -> None:
     """Make the Auto classes of transformers know Prithvi."""
     AutoConfig.register("prithvi", PrithviConfig, exist_ok=True)
     AutoModel.register(PrithviConfig, PrithviModel, exist_ok=True)
+    AutoModelForPreTraining.register(PrithviConfig, PrithviForPreTraining, exist_ok=True)
     AutoModelForSemanticSegmentation.register(PrithviConfig, PrithviForSemanticSegmentation, exist_ok=True)
     if is_vision_available():  # without Pillow AutoImageProcessor is a dummy that only raises
         AutoImageProcessor.register(
@@ -76,6 +84,7 @@ __all__ = [
     "GeoTiff",
     "GeospatialSegmentationPipeline",
     "PrithviConfig",
+    "PrithviForPreTraining",
     "PrithviForSemanticSegmentation",
     "PrithviImageProcessor",
     "PrithviModel",

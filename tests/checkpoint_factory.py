@@ -9,7 +9,7 @@ import torch
 
 from prithvi_hf import PrithviForSemanticSegmentation
 from prithvi_hf.cli.__main__ import main
-from prithvi_hf.models.prithvi.modeling_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 from tests.golden import read_golden
 
 

@@ -9,7 +9,7 @@ import torch
 
 from prithvi_hf.conversion.tensor_names import is_segmentation_layout
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.models.prithvi.modeling_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 
 
 POSITION_TOLERANCE = 1e-3

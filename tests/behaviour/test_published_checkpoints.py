@@ -14,7 +14,7 @@ from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviIma
 from prithvi_hf.cli.__main__ import main
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.models.prithvi.modeling_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 from prithvi_hf.training.recipe import find_recipe, read_recipe
 from tests.checkpoint_factory import (
     CROP_CLASSES,

@@ -9,7 +9,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.models.prithvi.modeling_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 from tests.checkpoint_factory import masked_autoencoder, mmcv_file
 from tests.golden import assert_matches, read_golden
 

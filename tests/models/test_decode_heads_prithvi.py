@@ -81,7 +81,7 @@ def test_the_whole_segmentor_takes_the_neck_of_the_original(golden, golden_neck)
         assert_matches(model.neck(golden["in_.tokens"], (4, 4))[..., ::4, ::4], golden["out.map"])
 
 
-@pytest.mark.parametrize("neck", NECKS)
+@pytest.mark.parametrize("neck", ["conv_transpose", "geospatial"])
 def test_frames_are_channels_in_the_original_order(neck):
     """Channel `c * T + t` of the map that enters the first transposed convolution is feature c of frame t."""
     frames, rows, columns, width = 3, 2, 4, 32
@@ -174,10 +174,10 @@ class ToyHead(nn.Module):
         return self.classifier(features)
 
 
-@pytest.mark.parametrize("neck", NECKS)
+@pytest.mark.parametrize("neck", ["conv_transpose", "geospatial"])
 def test_another_head_is_a_class_and_a_line_in_the_registry(tmp_path, monkeypatch, neck):
     """It trains, saves and loads, and the fused operator, which is of the "fcn" head, gives way."""
-    with pytest.raises(StrictDataclassError, match="decode_head must be one of fcn, got 'toy'"):
+    with pytest.raises(StrictDataclassError, match=r"decode_head must be one of fcn, .*got 'toy'"):
         geospatial_config(decode_head="toy")
     monkeypatch.setitem(HEADS, "toy", ToyHead)
     monkeypatch.setattr("prithvi_hf.models.prithvi.fused_upsampling_prithvi.SMALLEST_STEP", 0)

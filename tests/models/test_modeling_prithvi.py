@@ -17,13 +17,15 @@ from prithvi_hf import (
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
+from prithvi_hf.models.prithvi import embeddings_prithvi
+from prithvi_hf.models.prithvi.embeddings_prithvi import interpolate_position_table, sincos_position_table
 from prithvi_hf.models.prithvi.loss_prithvi import (
     cross_entropy_loss,
     dice_loss,
     focal_loss,
     masked_dice_loss,
 )
-from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection, sincos_position_table
+from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
 from tests.golden import assert_matches, read_golden
 
 
@@ -193,15 +195,20 @@ def test_positions_at_other_sizes_match_the_original(golden_dir):
     embeddings = PrithviModel(config).embeddings
     for name, pixels in golden.group("in_").items():
         frames, height, width = pixels.shape[2:]
-        positions = embeddings.interpolate_positions((frames, height // 16, width // 16))
+        table = embeddings.position_embeddings
+        positions = interpolate_position_table(table, config.grid_size, (frames, height // 16, width // 16))
         assert_matches(positions, golden[f"out.{name}.pos_embed"])
 
 
 def test_interpolated_positions_are_kept_until_something_changes(monkeypatch):
     model, pixels = PrithviModel(small_config()).eval(), torch.randn(1, 6, 1, 48, 32)
     embeddings, computed = model.embeddings, []
-    interpolate = embeddings.interpolate_positions
-    monkeypatch.setattr(embeddings, "interpolate_positions", lambda grid: computed.append(grid) or interpolate(grid))
+
+    def interpolate(table, grid_size, new_grid_size):
+        computed.append(new_grid_size)
+        return interpolate_position_table(table, grid_size, new_grid_size)
+
+    monkeypatch.setattr(embeddings_prithvi, "interpolate_position_table", interpolate)
     with torch.inference_mode():
         expected = model(pixels).last_hidden_state
     assert_matches(model(pixels).last_hidden_state, expected)
@@ -310,7 +317,12 @@ def test_auto_classes_load_the_right_models(tmp_path):
 def test_reflection_is_that_of_torch():
     pixels = torch.randn(1, 6, 20, 30)
     expected = nn.functional.pad(pixels, (0, 2, 0, 12), mode="reflect")
-    assert torch.equal(pad_by_reflection(pixels, (16, 16)), expected)
+    padded, start = pad_by_reflection(pixels, (16, 16))
+    assert torch.equal(padded, expected)
+    assert start == (0, 0)
+    padded, start = pad_by_reflection(pixels, (16, 16), both_sides=True)
+    assert torch.equal(padded, nn.functional.pad(pixels, (1, 1, 6, 6), mode="reflect"))
+    assert start == (6, 1)
 
 
 def test_encoder_drops_an_indivisible_border():

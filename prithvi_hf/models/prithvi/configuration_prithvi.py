@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS
+from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .loss_prithvi import LOSSES
 from .remote_code_prithvi import CODE_KEYS, without_remote_code
 
@@ -60,11 +60,11 @@ class PrithviConfig(PreTrainedConfig):
         mask_ratio (`float`, defaults to 0.75): Fraction of the patches that pretraining hides, 0 to below 1.
         norm_pix_loss (`bool`, defaults to `False`): Whether pretraining predicts each patch normalised by its own
             mean and standard deviation.
-        neck (`str`, defaults to `"conv_transpose"`): What turns tokens into a map and upsamples it 16 times:
+        neck (`str`, *optional*): What turns tokens into a map and upsamples it 16 times:
             `"conv_transpose"`, two pairs of transposed convolutions of one width; or `"geospatial"`, four times a
             transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost. Both take the last
-            layer, for the head `"fcn"`. Or maps of the layers `out_indices`, for the other heads: `"pyramid"`, four maps
-            of four sizes; `"token_map"`, one map.
+            layer, for the head `"fcn"`. Or maps of the layers `out_indices`, for the other heads: `"pyramid"`, four
+            maps of four sizes; `"token_map"`, one map. `None` is the one that suits the decode head.
         out_indices (`list[int]`, *optional*): Encoder layers, from 0, whose tokens the necks `"pyramid"` (four) and
             `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all.
         neck_hidden_size (`int`, *optional*): Channels inside and after the `"conv_transpose"` neck; `None` means
@@ -147,7 +147,7 @@ class PrithviConfig(PreTrainedConfig):
     decoder_num_attention_heads: int = 16
     mask_ratio: float | int = 0.75
     norm_pix_loss: bool = False
-    neck: str = "conv_transpose"
+    neck: str | None = None
     neck_hidden_size: int | None = None
     first_conv_channels: int | None = None
     channel_reduction_factor: int = 2
@@ -179,6 +179,8 @@ class PrithviConfig(PreTrainedConfig):
         for name, value in list(vars(self).items()):
             if isinstance(value, tuple):  # lists, as a saved configuration is read back
                 setattr(self, name, list(value))
+        if self.neck is None:
+            self.neck = find_necks(HEADS.get(self.decode_head))[0]
         if self.use_auxiliary_head is None:
             self.use_auxiliary_head = self.neck not in MAP_NECKS
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
@@ -270,7 +272,7 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"coords_encoding must be some of time, location, got {list(self.coords_encoding)}.")
         if "time" in self.coords_encoding and self.tubelet_size[0] != 1:
             raise ValueError(
-                f"coords_encoding with time needs tokens of one frame each, got patch_size[0] = {self.tubelet_size[0]}."
+                f"coords_encoding with time needs patch_size[0] = 1, tokens of one frame, got {self.tubelet_size[0]}."
             )
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
@@ -295,10 +297,10 @@ class PrithviConfig(PreTrainedConfig):
                 f"channel_reduction_factor ({self.channel_reduction_factor}) must leave at least one channel, got "
                 f"{self.geospatial_neck_channels}."
             )
-        heads = {"pyramid": ("unet", "upernet", "transpose_fcn"), "token_map": ("transpose_fcn",)}.get(self.neck, ("fcn",))
-        if self.decode_head not in heads:
+        necks = find_necks(HEADS[self.decode_head])
+        if self.neck not in necks:
             raise ValueError(
-                f"decode_head must be one of {', '.join(heads)} with the neck {self.neck}, got {self.decode_head!r}."
+                f"neck must be one of {', '.join(necks)} with the decode_head {self.decode_head}, got {self.neck!r}."
             )
         layers, count = self.feature_layers, 4 if self.neck == "pyramid" else 1
         if len(layers) != count or not all(0 <= layer < self.num_hidden_layers for layer in layers):
@@ -307,7 +309,7 @@ class PrithviConfig(PreTrainedConfig):
                 f"{self.neck}, got {layers}."
             )
         if self.use_auxiliary_head and self.neck in MAP_NECKS:
-            raise ValueError(f"use_auxiliary_head must be False with the neck {self.neck}, which gives a list of maps.")
+            raise ValueError(f"use_auxiliary_head must be False with the neck {self.neck}, a list of maps.")
         if self.decode_head == "unet" and len(self.unet_channels) != count:
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):

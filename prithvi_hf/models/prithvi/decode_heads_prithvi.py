@@ -142,7 +142,7 @@ class PrithviTokenMapNeck(nn.Module):
         super().__init__()
 
     def forward(self, features: Sequence[torch.Tensor], grid_size: tuple[int, int]) -> list[torch.Tensor]:
-        """Map the tokens of a layer `(B, 1 + frames * rows * columns, E)` to one map `(B, frames * E, rows, columns)`."""
+        """Map tokens of a layer `(B, 1 + frames * rows * columns, E)` to a map `(B, frames * E, rows, columns)`."""
         return [lay_out_tokens(features[-1], grid_size)]
 
 
@@ -182,8 +182,8 @@ NECKS: dict[str, type[nn.Module]] = {
 }
 """Class of each value of `PrithviConfig.neck`.
 
-The first two make one large map of the last layer's tokens, for the head `"fcn"`; the others give a list of maps of the
-layers `PrithviConfig.out_indices`, for the other heads.
+The first two make one large map of the last layer's tokens, for the head `"fcn"`; the others give a list of maps of
+the layers `PrithviConfig.out_indices`, for the other heads.
 """
 MAP_NECKS = ("pyramid", "token_map")
 """Necks that give a list of maps."""
@@ -251,6 +251,8 @@ class PrithviUNetBlock(nn.Module):
 class PrithviUNetHead(nn.Module):
     """U-Net decoder on the maps of the neck (segmentation_models_pytorch's, as terratorch's `UNetDecoder` uses it)."""
 
+    necks = ("pyramid",)
+
     def __init__(self, config: "PrithviConfig") -> None:
         super().__init__()
         smallest, *skips = reversed(config.neck_channels)
@@ -278,7 +280,9 @@ class PrithviPointLayer(PrithviConvLayer):
 
 
 class PrithviUperNetHead(nn.Module):
-    """UPerNet: pooling at several scales on the smallest map, then a feature pyramid (terratorch's `UperNetDecoder`)."""
+    """UPerNet: the smallest map pooled at several scales, then a feature pyramid (terratorch's `UperNetDecoder`)."""
+
+    necks = ("pyramid",)
 
     def __init__(self, config: "PrithviConfig") -> None:
         super().__init__()
@@ -331,6 +335,8 @@ class PrithviTransposeFCNBlock(nn.Module):
 class PrithviTransposeFCNHead(nn.Module):
     """Upsampling blocks on the last map of the neck (terratorch's `FCNDecoder`); it has `head_num_convs` of them."""
 
+    necks = ("token_map", "pyramid")
+
     def __init__(self, config: "PrithviConfig") -> None:
         super().__init__()
         widths = [config.neck_channels[-1]] + [config.head_hidden_size] * config.head_num_convs
@@ -354,5 +360,12 @@ HEADS: dict[str, type[nn.Module]] = {
 """Class of each value of `PrithviConfig.decode_head`.
 
 Another head is a class and a line here. It is made from a `PrithviConfig` and maps what the neck gives, one map
-`(B, neck_output_size, H, W)` or a list of maps of `neck_channels` channels, to logits `(B, num_labels, H, W)` of any size.
+`(B, neck_output_size, H, W)` or a list of maps of `neck_channels` channels, to logits `(B, num_labels, H, W)` of any
+size.
+Necks other than those of one large map are named in its attribute `necks`, the default first.
 """
+
+
+def find_necks(head: type[nn.Module] | None) -> tuple[str, ...]:
+    """List the necks that a head's class takes, the default first."""
+    return getattr(head, "necks", ("conv_transpose", "geospatial"))

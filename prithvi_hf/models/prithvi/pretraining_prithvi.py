@@ -16,15 +16,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_prithvi import PrithviConfig
-from .modeling_prithvi import (
-    PrithviCoordinateEmbeddings,
-    PrithviLayer,
-    PrithviModel,
-    PrithviPreTrainedModel,
-    as_frames,
-    interpolate_position_table,
-    sincos_position_table,
-)
+from .embeddings_prithvi import PrithviCoordinateEmbeddings, interpolate_position_table, sincos_position_table
+from .modeling_prithvi import PrithviLayer, PrithviModel, PrithviPreTrainedModel, as_frames
 
 
 # Keeps the variance of a patch of one value from dividing by zero, as in the original.
@@ -133,7 +126,8 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         Args:
             pixel_values: (batch_size, num_channels, num_frames, height, width), or without frames for one, normalised
                 bands; a border narrower than a patch is dropped.
-            temporal_coords, location_coords: dates and places, as `PrithviModel` takes them.
+            temporal_coords: float32 (batch_size, num_frames, 2), as `PrithviModel` takes them.
+            location_coords: float32 (batch_size, 2), as `PrithviModel` takes them.
             nodata_mask: bool (batch_size, num_frames, height, width), True where pixels say nothing. They have no part
                 in the loss, and patches that hold nothing else are the first to be hidden.
             noise: (batch_size, patches), what decides: the patches of the lowest values are seen. Random without it.
@@ -147,14 +141,18 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         images = as_frames(pixel_values, self.config.num_channels)
         patches = self.patchify(images)  # (B, L, values of a patch)
         batch_size, count, _ = patches.shape
-        grid_size = tuple(size // patch for size, patch in zip(images.shape[2:], self.config.tubelet_size, strict=True))
+        grid_size = tuple(
+            size // patch for size, patch in zip(images.shape[2:], self.config.tubelet_size, strict=True)
+        )
         ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
         if not 0 <= ratio < 1:
             raise ValueError(f"Expected a mask_ratio from 0 to below 1, found {ratio}.")
         if noise is None:
             noise = torch.rand(batch_size, count, device=images.device)
         if tuple(noise.shape) != (batch_size, count):
-            raise ValueError(f"Expected noise of shape {(batch_size, count)}, one per patch, found {tuple(noise.shape)}.")
+            raise ValueError(
+                f"Expected noise of shape {(batch_size, count)}, one per patch, found {tuple(noise.shape)}."
+            )
         weights = torch.ones_like(patches[:1, :1])
         if nodata_mask is not None:
             expected = (batch_size, *images.shape[2:])
@@ -188,7 +186,7 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         )
 
     def patchify(self, images: torch.Tensor) -> torch.Tensor:
-        """Cut images (B, C, T, H, W) into patches (B, patches, frames x rows x columns x C), as the decoder gives them.
+        """Cut images (B, C, T, H, W) into patches (B, patches, frames x rows x columns x C), as the decoder's.
 
         A border narrower than a patch is dropped.
         """

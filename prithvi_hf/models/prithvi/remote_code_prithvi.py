@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from .image_processing_prithvi import PrithviImageProcessor  # noqa: F401
     from .modeling_prithvi import PrithviForSemanticSegmentation  # noqa: F401
     from .pipeline_prithvi import GeospatialSegmentationPipeline  # noqa: F401
+    from .pretraining_prithvi import PrithviForPreTraining  # noqa: F401
 
 
 MODEL_AUTO_MAP = {
     "AutoConfig": "configuration_prithvi.PrithviConfig",
     "AutoModel": "modeling_prithvi.PrithviModel",
+    "AutoModelForPreTraining": "pretraining_prithvi.PrithviForPreTraining",
     "AutoModelForSemanticSegmentation": "modeling_prithvi.PrithviForSemanticSegmentation",
 }
 IMAGE_PROCESSOR_AUTO_MAP = {"AutoImageProcessor": "image_processing_prithvi.PrithviImageProcessor"}
