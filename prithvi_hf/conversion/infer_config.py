@@ -131,3 +131,137 @@ def _infer_neck(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "num_convs_per_upscale": _count_layers(state_dict, "neck.layers.0.") - 1,
         "token_channels": state_dict["neck.layers.0.0.weight"].shape[0],
     }
+
+
+_PRITHVI_2 = {
+    "image_size": 224,
+    "patch_size": [1, 16, 16],
+    "num_channels": 6,
+    "mlp_ratio": 4.0,
+    "num_frames": 4,
+    "decoder_hidden_size": 512,
+    "decoder_num_hidden_layers": 8,
+    "decoder_num_attention_heads": 16,
+}
+_TIME_AND_LOCATION = {"coords_encoding": ["time", "location"], "coords_scale_learn": True}
+_SIZES = {
+    "100": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "300": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "600": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "patch_size": [1, 14, 14],
+    },
+}
+PUBLISHED_ENCODERS: dict[str, dict[str, Any]] = {
+    "prithvi_eo_tiny": {
+        **_PRITHVI_2,
+        **{"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_frames": 1},
+        **{"decoder_hidden_size": 128, "decoder_num_hidden_layers": 4, "decoder_num_attention_heads": 4},
+    },
+    "prithvi_eo_v1_100": {**_PRITHVI_2, **_SIZES["100"], "num_frames": 3},
+    "prithvi_eo_v2_tiny_tl": {
+        **_PRITHVI_2,
+        **_TIME_AND_LOCATION,
+        **{"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "num_frames": 1},
+    },
+    **{f"prithvi_eo_v2_{size}": {**_PRITHVI_2, **values} for size, values in _SIZES.items()},
+    **{f"prithvi_eo_v2_{size}_tl": {**_PRITHVI_2, **values, **_TIME_AND_LOCATION} for size, values in _SIZES.items()},
+}
+"""`PrithviConfig` fields of each published encoder, by its name in terratorch."""
+
+_NECKS = ("SelectIndices", "ReshapeTokensToImage", "LearnedInterpolateToPyramidal")
+_DECODERS = {"UNetDecoder": "unet", "UperNetDecoder": "upernet", "FCNDecoder": "transpose_fcn"}
+
+
+def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
+    """Read the configuration of a model that terratorch's `EncoderDecoderFactory` makes.
+
+    Args:
+        model_args (`Mapping`): What a terratorch `config.yaml` holds under `model_args`, such as `backbone`,
+            `backbone_kwargs`, `necks`, `decoder`, `decoder_kwargs`, `head_kwargs` and `num_classes`. Arguments of a
+            part may also stand beside it, as in `backbone_num_frames` or `decoder_channels`.
+
+    Returns:
+        [`PrithviConfig`]: Of `PrithviForSemanticSegmentation`.
+
+    Raises:
+        ValueError: A backbone, neck or decoder that is not one of Prithvi's published models, or an argument that
+            changes what the model computes and has no equal here.
+    """
+    name = str(model_args.get("backbone", "")).removeprefix("terratorch_").lower()
+    if name == "prithvi_vit_100":
+        name = "prithvi_eo_v1_100"
+    if name not in PUBLISHED_ENCODERS:
+        raise ValueError(
+            f"Expected a backbone that is one of {', '.join(PUBLISHED_ENCODERS)}, found "
+            f"{model_args.get('backbone')!r}."
+        )
+    backbone, decoder, head = (_read_part(model_args, part) for part in ("backbone", "decoder", "head"))
+    values = {**PUBLISHED_ENCODERS[name]}
+    for original, field in _ORIGINAL_FIELDS.items():
+        if backbone.get(original) is not None:
+            values[field] = backbone[original]
+    if isinstance(values.get("bands"), list | tuple):
+        values["bands"] = [str(getattr(band, "value", band)).split(".")[-1] for band in values["bands"]]
+        values["num_channels"] = len(values["bands"])
+    necks = {neck["name"]: neck for neck in model_args.get("necks") or []}
+    unknown = [neck for neck in necks if neck not in _NECKS]
+    if unknown or model_args.get("decoder") not in _DECODERS:
+        raise ValueError(
+            f"Expected necks among {', '.join(_NECKS)} and a decoder among {', '.join(_DECODERS)}, found "
+            f"{', '.join(necks) or 'none'} and {model_args.get('decoder')!r}."
+        )
+    has_pyramid = "LearnedInterpolateToPyramidal" in necks or bool(decoder.get("scale_modules"))
+    values |= {
+        "decode_head": _DECODERS[model_args["decoder"]],
+        "neck": "pyramid" if has_pyramid else "token_map",
+        "num_labels": model_args["num_classes"],
+        "padding": "both_sides",
+        "classifier_channels": list(head.get("channel_list") or []),
+        "classifier_dropout": float(head.get("dropout") or 0.0),
+    }
+    if "SelectIndices" in necks:
+        depth = values["num_hidden_layers"]
+        values["out_indices"] = [index % depth for index in necks["SelectIndices"]["indices"]]
+    if values["decode_head"] == "unet":
+        values["unet_channels"] = list(decoder["channels"])
+    else:
+        values["head_hidden_size"] = decoder.get("channels", 256)
+    if values["decode_head"] == "transpose_fcn":
+        values["head_num_convs"] = decoder.get("num_convs", 4)
+    if "pool_scales" in decoder:
+        values["pool_scales"] = list(decoder["pool_scales"])
+    return PrithviConfig(**values)
+
+
+_ORIGINAL_FIELDS = {
+    "img_size": "image_size",
+    "num_frames": "num_frames",
+    "patch_size": "patch_size",
+    "in_chans": "num_channels",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_ratio": "mlp_ratio",
+    "coords_encoding": "coords_encoding",
+    "coords_scale_learn": "coords_scale_learn",
+    "decoder_embed_dim": "decoder_hidden_size",
+    "decoder_depth": "decoder_num_hidden_layers",
+    "decoder_num_heads": "decoder_num_attention_heads",
+    "mask_ratio": "mask_ratio",
+    "norm_pix_loss": "norm_pix_loss",
+    "bands": "bands",
+}
+"""Argument of the original code to the field of `PrithviConfig`."""
+
+
+def _read_part(model_args: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Collect the arguments of a part of the model: those under `{part}_kwargs` and those beside it."""
+    beside = {
+        key.removeprefix(f"{part}_"): value
+        for key, value in model_args.items()
+        if key.startswith(f"{part}_") and key != f"{part}_kwargs"
+    }
+    return {**beside, **(model_args.get(f"{part}_kwargs") or {})}
