@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from prithvi_hf.conversion.tensor_names import is_segmentation_layout
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.configuration_prithvi import ORIGINAL_FIELDS, PrithviConfig
 from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 
 
@@ -200,7 +200,7 @@ def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
         )
     backbone, decoder, head = (_read_part(model_args, part) for part in ("backbone", "decoder", "head"))
     values = {**PUBLISHED_ENCODERS[name]}
-    for original, field in _ORIGINAL_FIELDS.items():
+    for original, field in ORIGINAL_FIELDS.items():
         if backbone.get(original) is not None:
             values[field] = backbone[original]
     if isinstance(values.get("bands"), list | tuple):
@@ -234,27 +234,6 @@ def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
     if "pool_scales" in decoder:
         values["pool_scales"] = list(decoder["pool_scales"])
     return PrithviConfig(**values)
-
-
-_ORIGINAL_FIELDS = {
-    "img_size": "image_size",
-    "num_frames": "num_frames",
-    "patch_size": "patch_size",
-    "in_chans": "num_channels",
-    "embed_dim": "hidden_size",
-    "depth": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "mlp_ratio": "mlp_ratio",
-    "coords_encoding": "coords_encoding",
-    "coords_scale_learn": "coords_scale_learn",
-    "decoder_embed_dim": "decoder_hidden_size",
-    "decoder_depth": "decoder_num_hidden_layers",
-    "decoder_num_heads": "decoder_num_attention_heads",
-    "mask_ratio": "mask_ratio",
-    "norm_pix_loss": "norm_pix_loss",
-    "bands": "bands",
-}
-"""Argument of the original code to the field of `PrithviConfig`."""
 
 
 def _read_part(model_args: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of every field would be off without a word.
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -19,6 +20,26 @@ from .remote_code_prithvi import CODE_KEYS, without_remote_code
 
 PRITHVI_BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
 """The six bands of Harmonized Landsat-Sentinel imagery that Prithvi was pretrained on, in channel order."""
+
+ORIGINAL_FIELDS = {
+    "img_size": "image_size",
+    "num_frames": "num_frames",
+    "patch_size": "patch_size",
+    "in_chans": "num_channels",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_ratio": "mlp_ratio",
+    "coords_encoding": "coords_encoding",
+    "coords_scale_learn": "coords_scale_learn",
+    "decoder_embed_dim": "decoder_hidden_size",
+    "decoder_depth": "decoder_num_hidden_layers",
+    "decoder_num_heads": "decoder_num_attention_heads",
+    "mask_ratio": "mask_ratio",
+    "norm_pix_loss": "norm_pix_loss",
+    "bands": "bands",
+}
+"""Argument of the original code to the field of `PrithviConfig`."""
 
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -185,6 +206,31 @@ class PrithviConfig(PreTrainedConfig):
             self.use_auxiliary_head = self.neck not in MAP_NECKS
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
             self.bands = list(PRITHVI_BANDS)
+
+    @classmethod
+    def from_original(cls, values: Mapping[str, Any], **overrides: Any) -> "PrithviConfig":
+        """Read the `config.json` of a published Prithvi repository.
+
+        Args:
+            values (`Mapping`): Its content, or what it holds under `pretrained_cfg`. Statistics (`mean`, `std`) belong to
+                the image processor; fields of other code are left out.
+            overrides: Fields that replace what was read.
+
+        Returns:
+            [`PrithviConfig`]: Of the encoder and the pretraining decoder.
+
+        Raises:
+            ValueError: It does not describe a Prithvi encoder.
+        """
+        found = values.get("pretrained_cfg", values)
+        known = {name: found[name] for name in ORIGINAL_FIELDS if found.get(name) is not None}
+        missing = [name for name in ("embed_dim", "depth", "num_heads") if name not in known]
+        if missing:
+            raise ValueError(
+                f"Expected the config.json of a published Prithvi model, found one without {', '.join(missing)}. Give "
+                "what it holds under pretrained_cfg."
+            )
+        return cls(**{ORIGINAL_FIELDS[name]: value for name, value in known.items()} | overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as they are saved; an installed class saves nothing about code on the Hub."""
