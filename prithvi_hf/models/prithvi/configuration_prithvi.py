@@ -212,7 +212,7 @@ class PrithviConfig(PreTrainedConfig):
         """Read the `config.json` of a published Prithvi repository.
 
         Args:
-            values (`Mapping`): Its content, or what it holds under `pretrained_cfg`. Statistics (`mean`, `std`) belong to
+            values (`Mapping`): Its content, or what it holds under `pretrained_cfg`. Statistics (`mean`, `std`) are for
                 the image processor; fields of other code are left out.
             overrides: Fields that replace what was read.
 
