@@ -305,8 +305,8 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
             while stream.read(_CHUNK):
                 pass
     except BaseException as error:
-        for path in unpacking.written:
-            path.unlink(missing_ok=True)
+        for target in unpacking.written:
+            target.unlink(missing_ok=True)
         if isinstance(error, ArchiveError):
             raise
         if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
@@ -328,7 +328,9 @@ class _Member(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tar)
-        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":
+                raise
             raise tarfile.ReadError(f"no header or end at byte {tar.offset:,}: {error}") from error
 
 
