@@ -30,7 +30,8 @@ _LONGEST_NAME = 120  # bytes; outputs add a suffix, and file systems end at 255
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
 _NO_DATA_ROLES = {"thumbnail", "overview", "visual", "metadata", "date"}
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BESIDE_MAPS = tuple({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES})
+_SIDE_SUFFIXES = (".xml", ".ovr", ".msk", ".tfw", ".prj")
+_BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES}))
 _WORD = re.compile(r"""#.*|(?:"[^"]*"|'[^']*'|[^\s"'])+|["']""")  # of a line; a quote alone is one that is not closed
 
 Frame = str | tuple[str, ...]

@@ -205,7 +205,15 @@ def test_words_of_a_line_are_taken_as_they_are(tmp_path):
 
 def test_maps_are_not_scenes(tmp_path):
     """Maps inside the folder, copies elsewhere, probabilities, and what else is beside them."""
-    for name in ("a.tif", "sub/b.tif", "maps/notes.tif", "maps/.a.tif.partial/strip.tif", "a.png", "a.json"):
+    for name in (
+        "a.tif",
+        "sub/b.tif",
+        "maps/notes.tif",
+        "maps/.a.tif.partial/strip.tif",
+        "a.png",
+        "a.json",
+        "a.tif.aux.xml",
+    ):
         touch(tmp_path / name)
     (tmp_path / "elsewhere").mkdir()
     write_class_map(tmp_path / "maps" / "a.tif", np.zeros((4, 4), np.uint8), id2label={0: "land"})
