@@ -44,6 +44,7 @@ class Campaign:
 
     def run(self, numbers: Iterable[int], processes: int) -> None:
         """Open all mutants; returns when each has its verdict."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for number in numbers:
             self._todo.put(number)
         threads = [threading.Thread(target=self._work) for _ in range(processes)]
@@ -83,6 +84,8 @@ class Campaign:
             verdict = "hang" if child.poll() is None else "crash"
             answer = {"number": number, "verdicts": {(scratch / "target").read_text(): verdict}}
         self.results.append(answer)
+        with open(self.folder / "results.jsonl", "a") as file:  # one write: whole lines, whatever thread they are of
+            file.write(json.dumps(answer) + "\n")
         if set(answer["verdicts"].values()) - set(SOUND):
             self._write_finding(answer, scratch / "log")
         return not {"crash", "hang"} & set(answer["verdicts"].values())
@@ -142,8 +145,6 @@ def main() -> int:
     options = parser.parse_args()
     campaign, begin = Campaign(options.output_dir, options.seed), time.monotonic()
     campaign.run(options.only or range(options.mutants), options.processes)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    (options.output_dir / "results.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in campaign.results))
     findings = [one for one in campaign.results if set(one["verdicts"].values()) - set(SOUND)]
     print(campaign.format_counts())
     print(f"\n{len(campaign.results):,} mutants in {time.monotonic() - begin:,.0f} s, {len(findings)} findings")

@@ -26,14 +26,14 @@ def test_a_child_that_dies_or_sleeps_is_a_finding(tmp_path, monkeypatch, program
     monkeypatch.setattr(campaigns, "MUTANT_SECONDS", 1)
     (tmp_path / "target").write_text("audit")
     (tmp_path / "log").write_text("what it said at last")
-    campaign = Campaign(tmp_path / "findings")
+    campaign = Campaign(tmp_path)
     campaign._todo.put(7)
     command = [sys.executable, "-c", f"input(); {program}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert not campaign._ask(child, tmp_path)
         child.kill()
     assert campaign.results == [{"number": 7, "verdicts": {"audit": verdict}}]
-    assert sorted(os.listdir(tmp_path / "findings" / "000007")) == ["log.txt", "mutant.tif", "verdict.json"]
+    assert sorted(os.listdir(tmp_path / "000007")) == ["log.txt", "mutant.tif", "verdict.json"]
 
 
 @pytest.mark.slow

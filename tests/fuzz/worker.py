@@ -52,8 +52,15 @@ class Judge:
         for side in {seed.side for seed in self.seeds}:
             write_raster(folder / f"mask_{side}.tif", np.abs(labels(side)).astype(np.uint8), crs=None)
         self.model, self.processor = tiny_model(), tiny_processor()
-        self.sound = {}
+        self.sound, self.chips = {}, {}
         for number, seed in enumerate(self.seeds):
+            image, mask = (
+                str(folder / f"seed_{0 if seed.is_mask else number:02d}.tif"),
+                str(folder / f"mask_{seed.side}.tif"),
+            )
+            mutant = [image, str(self.path)] if seed.is_mask else [str(self.path), mask]
+            rows = {"id": ["mutant", "sound"], "image": [mutant[0], image], "mask": [mutant[1], mask]}
+            self.chips[seed.name] = Dataset.from_dict(rows, features=_FEATURES)
             self.path.write_bytes(seed.content)
             self.sound[number] = {target: self.open(seed, target) for target in seed_targets(seed)}
 
@@ -80,16 +87,7 @@ class Judge:
 
     def _audit(self, seed: Seed) -> list[object]:
         """As the image or the mask of a chip, beside a sound one: not all of a split may be without data."""
-        number = self.seeds.index(seed)
-        image = str(self.folder / f"seed_{0 if seed.is_mask else number:02d}.tif")
-        mask = str(self.folder / f"mask_{seed.side}.tif")
-        rows = {
-            "id": ["mutant", "sound"],
-            "image": [image if seed.is_mask else str(self.path), image],
-            "mask": [str(self.path) if seed.is_mask else mask, mask],
-        }
-        dataset = Dataset.from_dict(rows, features=_FEATURES)
-        audit = audit_split(dataset, self.processor, 2, "fuzz", show_progress=False)
+        audit = audit_split(self.chips[seed.name], self.processor, 2, "fuzz", show_progress=False)
         return [audit.class_pixels, audit.ignored_pixels, audit.nodata_pixels, sorted(audit.sizes.items())]
 
     def _predict(self) -> list[object]:
