@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 from prithvi_hf.data.builders import DATASETS
 
 
@@ -30,8 +30,8 @@ leaves them out and lists them in the recipe. Labels outside the classes are rep
 """
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
-    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "num_frames", "rescale_factor"),
-    *("rescale_offset", "nodata_value", "ignore_values", "do_reduce_labels"),
+    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names"),
+    *("num_frames", "rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "do_reduce_labels"),
 )
 
 
@@ -66,13 +66,8 @@ def add_parser(commands: Commands) -> None:
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
-    add(
-        "--band_indices",
-        nargs="+",
-        type=int,
-        metavar="PLACE",
-        help="their 0-based positions in undescribed files",
-    )
+    for flag, settings in BAND_OPTIONS.items():
+        add(flag, **settings)
     add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
     add("--rescale_offset", type=float, metavar="X", help="added after that")

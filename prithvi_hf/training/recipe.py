@@ -284,6 +284,8 @@ def parse_arguments(
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
     defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
     for action in parser._actions:
+        if action.dest == "band_map":
+            action.nargs = "+"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
         optional = type(None) in get_args(_OPTION_TYPES.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):

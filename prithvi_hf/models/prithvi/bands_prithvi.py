@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 CANONICAL_BANDS = (
@@ -476,6 +476,23 @@ def _find_positions(
         alike = _NIRS if wanted == _ANY_NIR else (_ANY_NIR,)
         found = [i for i, meaning in enumerate(meanings) if meaning in alike]
     return found
+
+
+def parse_band_map(value: Any) -> Any:
+    """Read `band_map` as a command line has it, `["NIR_NARROW=B08", "SWIR_1=4"]`; anything else is left as it is."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        return value
+    pairs = [text.partition("=") for text in texts]
+    doubles = {band for band, _, _ in pairs if [pair[0] for pair in pairs].count(band) > 1}
+    if wrong := [
+        text for text, (band, _, place) in zip(texts, pairs, strict=True) if not (band and place) or band in doubles
+    ]:
+        raise ValueError(
+            f"band_map: expected BAND=DESCRIPTION or BAND=POSITION for different bands, such as NIR_NARROW=B08, found "
+            f"{', '.join(wrong)}. Remedy: write the model's name of the band, =, and what the file calls it."
+        )
+    return {band: int(place) if place.isdecimal() else place for band, _, place in pairs}
 
 
 def _find_given(place: str | int, labels: Sequence[BandLabel]) -> list[int]:
