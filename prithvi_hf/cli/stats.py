@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,7 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
                 if index == len(main) - 1:
                     raise
                 continue
-            data.bands = name_bands(image[0] if isinstance(image, list) else image)
+            data.bands = name_bands(image[0] if isinstance(image, list) else image, data.band_names)
             break
         else:
             raise ValueError("Expected at least one chip, found none.")
@@ -185,15 +186,25 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
     return StatisticsReport(statistics, options.split, processor, source, data.class_names, recipe.model.loss)
 
 
-def name_bands(raster: "GeoTiffRaster") -> list[str]:
-    """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described."""
+def name_bands(raster: "GeoTiffRaster", descriptions: Sequence[str] | None = None) -> list[str]:
+    """Name the bands of a file by its descriptions, or others in their place.
+
+    They are the model's names where these can be told, else as described.
+    """
     from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
 
-    texts, remedy = raster.descriptions, "Name the bands with --bands, or give a recipe that does with --config."
+    texts = tuple(descriptions or raster.descriptions)
+    remedy = "Name the bands with --bands, or give a recipe that does with --config."
+    if len(texts) != raster.count:
+        raise ValueError(
+            f"{raster.name}: expected band_names for {raster.count} bands, found {', '.join(map(str, texts))}. Name "
+            "all bands of a file, in its order."
+        )
     if is_undescribed(texts):
         raise ValueError(
             f"{raster.name}: expected descriptions that name its bands, found {raster.count} bands without. {remedy} "
-            "Of a file that stacks dates, name those of one date and add --num_frames."
+            "Or name all bands of a file with --band_names. Of a file that stacks dates, name those of one date and "
+            "add --num_frames."
         )
     unnamed = [str(number) for number, text in enumerate(texts, start=1) if not text]
     doubles = sorted({text for text in texts if text and texts.count(text) > 1})

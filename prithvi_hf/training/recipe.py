@@ -89,6 +89,14 @@ class Recipe:
         if source is None or not cached_file(
             source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         ):
+            known = PrithviImageProcessor.bands
+            bands = given.get("bands", known)
+            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, known) != list(range(len(known))):
+                raise ValueError(
+                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found neither in the recipe; "
+                    f"the defaults are of {', '.join(known)}. `prithvi-hf stats DIR --bands {' '.join(bands)}` "
+                    "measures them: give what it writes to --config too."
+                )
             return PrithviImageProcessor(**given)
         start = PrithviImageProcessor.from_pretrained(source)
         options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}

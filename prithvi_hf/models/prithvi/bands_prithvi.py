@@ -172,7 +172,7 @@ def parse_band_description(description: str | None) -> BandLabel:
     """
     text = (description or "").strip().lower()
     key = band_key(text)
-    if key in _PLAIN_NAMES:
+    if key in _PLAIN_NAMES and _count_numbers(re.findall(r"[a-z0-9]+", text)) < 2:
         return BandLabel(key, plain=_PLAIN_NAMES[key])
     by_wavelength = None
     if found := _WAVELENGTH.search(text):
@@ -208,12 +208,11 @@ def parse_band_description(description: str | None) -> BandLabel:
 
     meanings, unknown, numbers, letters = set(), False, [], []
     while rest:
-        # The longest run of words that is a name: `near infrared`, `swir 1`.
-        size = next(
-            (size for size in range(min(4, len(rest)), 0, -1) if band_key(" ".join(rest[:size])) in _PLAIN_NAMES), 0
-        )
-        if size:
-            meanings.add(_PLAIN_NAMES[band_key(" ".join(rest[:size]))])
+        # The longest run of words that is a name: `near infrared`, `swir 1`. In `swir 2 2` the second 2 is a date.
+        runs = [rest[:size] for size in range(min(4, len(rest)), 0, -1)]
+        run = next((run for run in runs if band_key(" ".join(run)) in _PLAIN_NAMES and _count_numbers(run) < 2), [])
+        if run:
+            meanings.add(_PLAIN_NAMES[band_key(" ".join(run))])
         elif match := _NUMBER.fullmatch(rest[0]):
             numbers.append(int(match[1]))
         elif rest[0] in _MONTHS or rest[0] in [month[:3] for month in _MONTHS]:
@@ -222,7 +221,7 @@ def parse_band_description(description: str | None) -> BandLabel:
             letters.append(rest[0])
         elif not _NOISE.fullmatch(rest[0]):
             unknown = True
-        del rest[: size or 1]
+        del rest[: len(run) or 1]
     if any(map(_OTHER_QUANTITIES.fullmatch, words)):
         return BandLabel(key)
     if len(meanings) > 1 and meanings <= {_ANY_NIR, *_NIRS}:
@@ -246,6 +245,10 @@ def parse_band_description(description: str | None) -> BandLabel:
         dates[0] if dates else None,
         tuple(numbers),
     )
+
+
+def _count_numbers(words: Sequence[str]) -> int:
+    return sum(word.isdigit() for word in words)
 
 
 def _read_labels(descriptions: Sequence[str | None]) -> list[BandLabel]:
