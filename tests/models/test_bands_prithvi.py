@@ -73,6 +73,7 @@ S2_CODES = ("B02", "B03", "B04", "B8A", "B11", "B12")
         # Landsat 8 and 9
         (tuple(f"LO08_L1TP_B{i}" for i in range(1, 10)), [1, 2, 3, 4, 5, 6]),
         (tuple(f"B{i}" for i in range(1, 12)), [1, 2, 3, 4, 5, 6]),
+        (("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11", "Fmask"), [1, 2, 3, 4, 5, 6]),
         (tuple(f"SR_B{i}_p25" for i in range(1, 8)), [1, 2, 3, 4, 5, 6]),
         (tuple(f"HLSL30.020_B0{i}_doy2023007_aid0001_32N" for i in range(2, 8)), [0, 1, 2, 3, 4, 5]),
         # Sentinel-2
@@ -308,6 +309,7 @@ def test_band_indices_win_over_descriptions_and_say_so():
         assert resolve(PRITHVI, band_indices=[2, 1, 0, 3, 4, 5]) == [2, 1, 0, 3, 4, 5]
     assert resolve((None,) * 6, band_indices=[2, 1, 0, 3, 4, 5]) == [2, 1, 0, 3, 4, 5]
     assert resolve((None,) * 12, band_indices=[2, 1, 0, 3, 4, 5], num_frames=2)[6:] == [8, 7, 6, 9, 10, 11]
+    assert resolve((None,) * 18, band_indices=[1, 2, 3, 8, 11, 12], num_frames=3) == list(range(18))
     assert resolve(PRITHVI, band_indices=[1, 2, 3, 8, 11, 12]) == [0, 1, 2, 3, 4, 5]  # those of larger files
 
 

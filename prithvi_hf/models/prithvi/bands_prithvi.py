@@ -8,6 +8,7 @@ so the sensor is chosen from all descriptions of a file together, and a file tha
 """
 
 import re
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,7 @@ _COMMON_SENSORS = (SENTINEL_2, LANDSAT, LANDSAT_TM)  # those that codes without 
 # two speak for Sentinel-2 without deciding it. Bands of Landsat 4 to 7 without B6, which is thermal, decide it.
 _LIKELY_SENTINEL_2_CODES = frozenset({"b8", "b11"})
 _TM_CODES = frozenset({"b1", "b2", "b3", "b4", "b5", "b7"})
+_OLI_CODES = frozenset({*_TM_CODES, "b6", "b10"})
 
 # Words of a description that name a sensor, and the sensors that they leave open.
 _SENSOR_WORDS = tuple(
@@ -315,8 +317,8 @@ def _find_sensors(labels: Sequence[BandLabel]) -> list[str]:
     fitting = [sensor for sensor, count in counts.items() if count == min(counts.values())]
     if LANDSAT_TM in fitting and codes >= _TM_CODES and "b6" not in codes:
         return [LANDSAT_TM]
-    # All bands of Landsat 8/9, where Sentinel-2 would have a B8A and a B12 too.
-    return [LANDSAT] if LANDSAT in fitting and codes == set(SENSOR_BANDS[LANDSAT]) else fitting
+    # With B10 and neither B8A nor B12, which all come with it in products of Sentinel-2.
+    return [LANDSAT] if LANDSAT in fitting and codes >= _OLI_CODES else fitting
 
 
 def _find_meaning(label: BandLabel, sensor: str) -> str | None:
@@ -365,7 +367,9 @@ def resolve_bands(
         )
     if len(mapped) == len(bands) and all(isinstance(place, int) for place in mapped.values()):
         band_indices = [int(mapped[i]) for i in range(len(bands))]
-    if band_indices is not None and max(band_indices) < count:
+    # A stack of dates without descriptions has no other bands; the positions are those of larger files.
+    is_for_others = is_stack and is_undescribed(descriptions) and max(band_indices or [0]) >= len(bands)
+    if band_indices is not None and max(band_indices) < count and not is_for_others:
         positions = [
             int(mapped[i]) if isinstance(mapped.get(i), int) else place for i, place in enumerate(band_indices)
         ]
@@ -415,7 +419,7 @@ def resolve_bands(
         raise ValueError(
             f"{prefix}expected the {len(bands)} bands {needed}, found {len(labels)} bands described as {listing}: no "
             f"band for {', '.join(missing)} (codes read as {' or '.join(readings)})."
-            f"{_explain_nir(missing, labels, best)} Remedy: correct the band descriptions of the file, pass "
+            f"{_explain_nir(missing, labels, texts, best)} Remedy: correct the band descriptions of the file, pass "
             f"band_names, say by band_map what stands for a band (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
             "position), or set the processor's bands to what the file holds."
         )
@@ -471,8 +475,8 @@ def _find_positions(
     """Find the positions that carry a band, given what it and each label mean by one sensor's table."""
     key = band_key(band)
     free = [i for i in range(len(labels)) if i not in taken]
+    found = [i for i in free if key == labels[i].key or wanted == meanings[i]]
     # What a code of the model means is not known where no sensor is named: it is the band of this code.
-    found = [i for i in free if key == labels[i].key or wanted == (meanings[i] or labels[i].code)]
     if not found and wanted == key:
         found = [i for i in free if key == labels[i].code]
     if not found and wanted in (*_NIRS, _ANY_NIR):
@@ -513,18 +517,19 @@ def _find_given(place: str | int, labels: Sequence[BandLabel]) -> list[int]:
     return []
 
 
-def _explain_nir(missing: Sequence[str], labels: Sequence[BandLabel], sensor: str) -> str:
+def _explain_nir(missing: Sequence[str], labels: Sequence[BandLabel], texts: Sequence[str | None], sensor: str) -> str:
     """Say that the other near infrared is there, where one is missing."""
     for band in missing:
         other = {"NIR_NARROW": "NIR_BROAD", "NIR_BROAD": "NIR_NARROW"}.get(_find_meanings([band])[0])
-        there = next((label for label in labels if other and _find_meaning(label, sensor) == other), None)
-        if there is not None:
+        there = [
+            text for text, label in zip(texts, labels, strict=True) if other and _find_meaning(label, sensor) == other
+        ]
+        if there:
             kind = "broad" if other == "NIR_BROAD" else "narrow"
-            code = (there.code or there.key).upper()
-            code = f"B0{code[1:]}" if re.fullmatch(r"B\d", code) else code
             return (
-                f" {code} is the {kind} near infrared ({other}), which is another band. A model that was trained with "
-                f"{band} sees it a little differently: where that is fine, give --band_map {band}={code}."
+                f" {there[0]} is the {kind} near infrared ({other}), which is another band. A model that was trained "
+                f"with {band} sees it a little differently: where that is fine, give --band_map "
+                f"{shlex.quote(f'{band}={there[0]}')}."
             )
     return ""
 
