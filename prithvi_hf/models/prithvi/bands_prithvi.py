@@ -53,6 +53,7 @@ After the user guides of Sentinel-2, HLS 2.0 and Landsat Collection 2. The near 
 `NIR`, neither the broad nor the narrow one. MSS has no blue and no short-wave infrared.
 """
 SENTINEL_2, LANDSAT, LANDSAT_TM, *_MSS, _OTHER = SENSOR_BANDS
+_AS_NAMED = "the sensor that each description names"  # a file of several, such as dates of HLS S30 and L30
 _COMMON_SENSORS = (SENTINEL_2, LANDSAT, LANDSAT_TM)  # those that codes without a sensor beside them may be of
 # Landsat has a B8 and a B11 too (panchromatic, thermal), but a stack for segmentation seldom carries them, so these
 # two speak for Sentinel-2 without deciding it. Bands of Landsat 4 to 7 without B6, which is thermal, decide it.
@@ -76,7 +77,7 @@ _SENSOR_WORDS = tuple(
             r"(?:mod|myd|mcd|vnp|vj\d)\d\w*|modis|viirs|avhrr|aster|ast\d\w*|olci|slstr|sentinel[135]\w*|spot\d?",
             (_OTHER,),
         ),
-        (r"planet\w*|psscene|skysat|rapideye|worldview\d?|wv\d+|cbers\w*|gf\d|pleiades|naip|s[13][ab]?", (_OTHER,)),
+        (r"planet\w*|psscene|skysat|rapideye|worldview\d?|wv\d+|cbers\w*|gf\d|pleiades|naip", (_OTHER,)),
     )
 )
 _THERMAL_WORDS, _REFLECTIVE_WORDS = ("st", "bt"), ("sr",)  # of Landsat's products where nothing else names a sensor
@@ -124,7 +125,7 @@ _MONTHS = (
     "december",
 )
 # Of a moment in a series, such as `t1`, `date2` or `month 06`.
-_NUMBER = re.compile(r"(?:t|date|time|timestep|step|frame|month|scene|image|epoch|season|year|d|m)?(\d+)")
+_NUMBER = re.compile(r"(?:t|date|time|timestep|step|frame|month|scene|image|epoch|season|year|d|m|s)?(\d+)")
 # Words that say nothing of which band it is: of products, tiles, resolutions, composites and grammar.
 _NOISE = re.compile(
     r"\d+|v\d+|aid\d+|\d{1,2}[ns]|n\d{4}|r\d{3}|t\d\d[a-z]{3}|r?\d+m|p\d{1,3}|pct\d+|percentile\d*|c\d\d|l[12]|l1[a-z]{2}"
@@ -250,7 +251,7 @@ def parse_band_description(description: str | None) -> BandLabel:
 
 
 def _count_numbers(words: Sequence[str]) -> int:
-    return sum(word.isdigit() for word in words)
+    return sum(word[-1].isdigit() for word in words)
 
 
 def _read_labels(descriptions: Sequence[str | None]) -> list[BandLabel]:
@@ -301,6 +302,8 @@ def _find_meanings(names: Sequence[str]) -> list[str]:
 def _find_sensors(labels: Sequence[BandLabel]) -> list[str]:
     """Find the sensors that a file may be of: of those that it names, or of the common ones, those that fit best."""
     named = [set(label.sensors) for label in labels if label.sensors]
+    if named and not set.intersection(*named) and all(len(label.sensors) == 1 for label in labels if label.code):
+        return [_AS_NAMED]
     sensors = (set.intersection(*named) or set.union(*named)) if named else set(_COMMON_SENSORS)
     codes = {label.code for label in labels if label.code and not label.is_thermal}
 
@@ -323,9 +326,11 @@ def _find_sensors(labels: Sequence[BandLabel]) -> list[str]:
 
 def _find_meaning(label: BandLabel, sensor: str) -> str | None:
     """Give a label's meaning, a canonical name or `NIR`, when codes are read with one sensor's table."""
+    if sensor == _AS_NAMED and label.sensors:
+        sensor = label.sensors[0]
     if label.sensors and sensor not in label.sensors:
         return label.plain
-    by_code = SENSOR_BANDS[sensor].get(label.code or "")
+    by_code = SENSOR_BANDS.get(sensor, {}).get(label.code or "")
     if label.plain is None:
         return by_code
     # "B8 (NIR)": the code says which near infrared it is, the word does not.
