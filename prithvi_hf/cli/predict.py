@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         device = resolve_device(options.device if group is None else group.choose_device(options.device))
         with nullcontext() if group is None else group.together():
             image_processor = load_image_processor(options.model)
+            image_processor = image_processor.with_rescaling(options.rescale_factor, options.rescale_offset)
             scene = open_scene(options.frames, image_processor, opening)
             model, _ = load_model(options.model)
             result = predict_scene(
@@ -94,6 +95,7 @@ def _predict_many(
     device = resolve_device(group.choose_device(options.device))
     check_writable_folder(folder, "--output_dir")
     image_processor = load_image_processor(options.model)
+    image_processor = image_processor.with_rescaling(options.rescale_factor, options.rescale_offset)
     scenes = list_scenes(options.scenes, num_frames=image_processor.num_frames, allow_remote=options.allow_remote)
 
     # No output may replace an input or another output.

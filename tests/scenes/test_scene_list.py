@@ -160,12 +160,11 @@ def stac(folder, *items):
 
 
 def test_stac_items(tmp_path):
-    inside = {"B02": "one/B02.tif", "B03": "./one/B03.tif", "Fmask": f"file://{tmp_path}/one/with%20blank.tif"}
+    inside = {"B02": "one/B02.tif", "B03": "./one/B03.tif", "B04": f"file://{tmp_path}/one/with%20blank.tif", "a": "a"}
     scenes = list_scenes(stac(tmp_path, stac_item("S2/one", inside), stac_item("two", {"data": "/data/two.tif"})))
     assert [scene.name for scene in scenes] == ["S2_one", "two"]
-    assert scenes[0].frames == (
-        tuple(str(tmp_path / "one" / name) for name in ("B02.tif", "B03.tif", "with blank.tif")),
-    )
+    assert scenes[0].files == tuple(str(tmp_path / "one" / name) for name in ("B02.tif", "B03.tif", "with blank.tif"))
+    assert len(scenes[0].frames) == 1
     assert scenes[1].frames == ("/data/two.tif",)
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -176,6 +176,22 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             setattr(self, name, getattr(options, name))
         self._units_warned: dict[str, object] = {}
         self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
+
+    def with_rescaling(self, rescale_factor: float | None = None, rescale_offset: float | None = None) -> Self:
+        """Give a copy that scales by another factor or offset; the processor itself where both are None.
+
+        Raises:
+            ValueError: a number is not finite, or the factor is not greater than 0.
+        """
+        if rescale_factor is None and rescale_offset is None:
+            return self
+        factor, offset = (self.rescale_factor, self.rescale_offset) if self.do_rescale else (1.0, 0.0)
+        values = self.to_dict() | {
+            "do_rescale": True,
+            "rescale_factor": factor if rescale_factor is None else rescale_factor,
+            "rescale_offset": offset if rescale_offset is None else rescale_offset,
+        }
+        return type(self)(**values)
 
     @classmethod
     def option_names(cls) -> list[str]:

@@ -62,6 +62,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
         return_probabilities: Whether results hold the probability of every class; False by default.
         band_names: Names of an array's bands, where they are not the model's bands in order.
+        rescale_factor, rescale_offset: What the image processor multiplies the numbers of files by, and adds then, in
+            place of its own; scale and offset of files and products are left alone then.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -72,12 +74,17 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
-        steps = ({"band_names"}, {"window", "overlap", "windows_per_batch"}, {"return_probabilities"})
+        steps = (
+            {"band_names", "rescale_factor", "rescale_offset"},
+            {"window", "overlap", "windows_per_batch"},
+            {"return_probabilities"},
+        )
         unknown = sorted(set(parameters) - set().union(*steps))
         if unknown:
             raise TypeError(
                 f"Unknown option(s) {unknown} of the {TASK} pipeline: it takes batch_size, window, overlap, "
-                "return_probabilities and band_names, and with output= the options of predict_scene."
+                "return_probabilities, band_names, rescale_factor and rescale_offset, and with output= the options of "
+                "predict_scene."
             )
         forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | parameters
         check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
@@ -96,7 +103,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             batch_size: Tiles in one forward pass.
             output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
                 rows only; for a list of scenes a list of as many. None makes the map in memory.
-            kwargs: `window`, `overlap`, `return_probabilities`, `band_names` for this call, and `num_workers`,
+            kwargs: `window`, `overlap`, `return_probabilities`, `band_names`, `rescale_factor` and `rescale_offset`
+                for this call, and `num_workers`,
                 processes that read and prepare the scenes of a list ahead. With `output`: `window`, `overlap`, and
                 every other option of `predict_scene`, such as `probabilities="p.tif"`.
 
@@ -151,11 +159,17 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     # The base class goes by dictionaries, which transformers would move to the accelerator as a whole; a scene goes
     # there tile by tile.
     def preprocess(  # type: ignore[override]
-        self, input_: FrameSource | Sequence[FrameSource], band_names: Sequence[str] | None = None
+        self,
+        input_: FrameSource | Sequence[FrameSource],
+        band_names: Sequence[str] | None = None,
+        rescale_factor: float | None = None,
+        rescale_offset: float | None = None,
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
-        image_processor = cast(PrithviImageProcessor, self.image_processor)
-        frames = in_model_units(image_processor, open_frames(input_))
+        own = cast(PrithviImageProcessor, self.image_processor)
+        image_processor = own.with_rescaling(rescale_factor, rescale_offset)
+        scale = "auto" if image_processor is own else "ignore"  # the factor is for numbers as in the files
+        frames = in_model_units(image_processor, open_frames(input_), scale)
         return prepare_scene(image_processor, frames, band_names)
 
     def _forward(  # type: ignore[override]
