@@ -8,7 +8,7 @@ and usage errors cost nothing.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 from prithvi_hf.outputs.registry import OUTPUTS
 
 
@@ -149,6 +149,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "pixels masked by --fmask in any date are nodata in the map (default); all: masked dates are "
             "filled, and the map is nodata where all dates are",
         },
+        **BAND_OPTIONS,
         "--dates": {
             "nargs": "+",
             "metavar": "DATE",

@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prithvi_hf.models.prithvi.bands_prithvi import SENSOR_BANDS, band_key, parse_band_description
+from prithvi_hf.models.prithvi.bands_prithvi import (
+    LANDSAT,
+    LANDSAT_TM,
+    SENSOR_BANDS,
+    SENTINEL_2,
+    band_key,
+    parse_band_description,
+)
 
 
 SUFFIXES = (".tif", ".tiff")
 
 Product = Literal["HLS", "Sentinel-2", "Landsat"]
 
-_SENTINEL_2_BANDS, _OLI_BANDS = "Sentinel-2 / HLS S30", "Landsat 8/9 / HLS L30"
 SENSORS = {
-    **dict.fromkeys(("S30", "MSI"), _SENTINEL_2_BANDS),
-    **dict.fromkeys(("L30", "LC08", "LC09", "LO08", "LO09"), _OLI_BANDS),
-    "LE07": "Landsat 7 ETM+",
-    **dict.fromkeys(("LT04", "LT05"), "Landsat 4/5 TM"),
+    **dict.fromkeys(("S30", "MSI"), SENTINEL_2),
+    **dict.fromkeys(("L30", "LC08", "LC09", "LO08", "LO09"), LANDSAT),
+    **dict.fromkeys(("LT04", "LT05", "LE07"), LANDSAT_TM),
 }
 """Sensor to the key of `SENSOR_BANDS` that its codes are read with."""
 
@@ -153,7 +158,7 @@ class LayerFile:
         """The layer's name among `bands_prithvi.CANONICAL_BANDS`; None for a layer that is not a band."""
         layer = (self.layer or "").lower().replace("band", "b")  # sr_band4 was SR_B4 once
         code = re.fullmatch(r"(?:[sb][rt]_)?(b\d{1,2}a?)(?:_vcid_\d)?", layer)
-        return None if code is None else SENSOR_BANDS.get(SENSORS[self.sensor], {}).get(band_key(code[1]))
+        return None if code is None else SENSOR_BANDS[SENSORS[self.sensor]].get(band_key(code[1]))
 
 
 def parse_name(path: str | os.PathLike) -> LayerFile | None:

@@ -5,13 +5,15 @@ import datetime
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from prithvi_hf.models.prithvi.bands_prithvi import (
     SENSOR_BANDS,
+    SelectedBand,
+    band_key,
     find_band_names,
     is_undescribed,
     parse_band_description,
@@ -71,6 +73,11 @@ class FrameOptions:
         fmask_rule: "any": a pixel that Fmask masks in any date is nodata in the map; "all": masked dates are filled
             like other missing values, and the map is nodata where the image processor's `nodata_rule` says so, by
             default where every date is missing. Pixels that were not observed are filled by both.
+        band_indices: 0-based positions of the model's bands in a file; this and the next two win over what files say,
+            and over the image processor's own options of the same names.
+        band_map: what stands for single bands of the model, `{"NIR_NARROW": "B08"}`: a description, a code or a
+            0-based position.
+        band_names: names of all bands of a file, in its order.
         dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
             per frame, or one for each date that a single file stacks.
         allow_remote: whether Cloud-Optimized GeoTIFFs are read from http and https addresses.
@@ -91,6 +98,9 @@ class FrameOptions:
     rescale_offset: float | None = None
     fmask: Sequence[str] = ()
     fmask_rule: Literal["any", "all"] = "any"
+    band_indices: Sequence[int] | None = None
+    band_map: Mapping[str, str | int] | Sequence[str] | None = None
+    band_names: Sequence[str] | None = None
     dates: Sequence[Date] | None = None
     allow_remote: bool = False
     allow_vrt: bool = False
@@ -121,6 +131,11 @@ class FrameOptions:
                     "as in the files. Leave one out."
                 )
             object.__setattr__(self, "scale", "ignore" if self.scale == "auto" else self.scale)
+
+    def adapt(self, image_processor: "PrithviImageProcessor") -> "PrithviImageProcessor":
+        """Give an image processor with those of its options that are given here."""
+        names = ("band_indices", "band_map", "band_names", "rescale_factor", "rescale_offset")
+        return image_processor.with_options(**{name: getattr(self, name) for name in names})
 
 
 def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
@@ -241,9 +256,9 @@ def open_granule(
     """
     files = _choose_files(granule, image_processor, options)
     rasters = [open_file(file.path, options) for file in files]
-    stack = _stack(
-        rasters, [str(file.band) for file in files], granule.name, find_nodata(files), image_processor, options, grid
-    )
+    kind = str if image_processor is None else SelectedBand
+    names = [kind(file.band) for file in files]
+    stack = _stack(rasters, names, granule.name, find_nodata(files), image_processor, options, grid)
     radiometry = _find_radiometry(stack, rasters, files, options)
     frame = apply_radiometry(stack, radiometry, options.scale, image_processor, nodata_values(image_processor))
     if not options.fmask:
@@ -380,8 +395,11 @@ def _choose_files(granule: Granule, image_processor: ImageProcessor, options: Fr
         if not files:
             raise ValueError(f"{granule.name}: expected files of bands, found none. Give the files of the granule.")
         return files
-    bands = image_processor.bands
-    positions = find_band_names(bands, list(available))
+    bands, given = image_processor.bands, image_processor.band_map or {}
+    # What stands for a band may be named by the layer, `B08`.
+    layers = {band_key(file.layer or ""): band for band, file in available.items()}
+    wanted = [str(given.get(band, band)) for band in bands]
+    positions = find_band_names([layers.get(band_key(band), band) for band in wanted], list(available))
     missing = [band for band, position in zip(bands, positions, strict=True) if position is None]
     if missing:
         codes = {band: code.upper() for code, band in SENSOR_BANDS[SENSORS[granule.files[0].sensor]].items()}

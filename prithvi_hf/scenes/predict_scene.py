@@ -103,7 +103,7 @@ def predict_scene(
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
             - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
-              `dates`, `on_read_error` and others, see [`~rasters.opening.FrameOptions`]. With "nodata" for
+              `band_map`, `dates`, `on_read_error` and others, see [`~rasters.opening.FrameOptions`]. With "nodata" for
               `on_read_error`, blocks that cannot be read are nodata in the map and listed in the report.
 
     Returns:
@@ -129,8 +129,8 @@ def predict_scene(
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
+    image_processor = opening.adapt(image_processor)
     if not isinstance(frames, Scene):
-        image_processor = image_processor.with_rescaling(opening.rescale_factor, opening.rescale_offset)
         scene = open_scene(frames, image_processor, opening, name=name)
     elif closed := sorted(set(OPTION_NAMES[FrameOptions]) & set(options) - {"on_read_error"}):
         raise TypeError(f"A scene that is open takes no options, found {closed}: pass them to `open_scene`.")

@@ -124,17 +124,18 @@ def open_scene(
     sources = list(_find_sources(frames, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
+    if image_processor is not None:
+        image_processor = options.adapt(image_processor)
     grid, rasters = _open_on_grid(sources, image_processor, options)
     first, counts = rasters[0], {len(rasters)}  # of dates that may be given: one per frame, or per date in a stack
-    if len(rasters) == 1 and is_undescribed(first.descriptions):
-        if image_processor is None:
-            counts |= {count for count in range(2, first.count + 1) if first.count % count == 0}
-        else:
-            counts |= {first.count // len(image_processor.bands)}
+    if len(rasters) == 1 and image_processor is not None:
+        used = image_processor.find_bands(first.descriptions, first.count, first.name)
+        counts |= {len(used) // len(image_processor.bands)}
+    elif len(rasters) == 1 and is_undescribed(first.descriptions):
+        counts |= {count for count in range(2, first.count + 1) if first.count % count == 0}
     if image_processor is not None and len(rasters) != image_processor.num_frames:
         expected = image_processor.num_frames
-        is_stack = len(rasters) == 1 and is_undescribed(first.descriptions)
-        if not is_stack or first.count != expected * len(image_processor.bands):
+        if expected not in counts:
             titles = [one.name if one.date is None else f"{one.name} of {one.date:%Y-%m-%d}" for one in sources]
             raise ValueError(
                 f"{sources[0].name}: expected {expected} frames (num_frames), found {len(rasters)}: "

@@ -9,6 +9,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, TypeGuard
@@ -16,7 +17,7 @@ from typing import Protocol, TypeGuard
 import numpy as np
 import torch
 
-from .bands_prithvi import is_undescribed, resolve_bands, resolve_bands_once
+from .bands_prithvi import resolve_bands, resolve_bands_once
 from .processor_options_prithvi import ProcessorOptions
 
 
@@ -183,17 +184,22 @@ def name_image(image: Image, position: int) -> str:
 def find_used_bands(
     descriptions: Sequence[str | None] | None, count: int, options: ProcessorOptions, num_frames: int, name: str
 ) -> tuple[list[int], bool]:
-    """Find the 0-based positions of the bands to read, and whether they stack all of `num_frames` dates."""
-    bands, indices = options.bands, options.band_indices
-    if num_frames > 1 and count == len(bands) * num_frames and is_undescribed(descriptions):
-        return list(range(count)), True
+    """Find the 0-based positions of the bands to read, and whether they stack all of `num_frames` dates.
+
+    Names among the options win over descriptions, but for those of bands that were selected for a model before.
+    """
+    bands, indices, band_map = options.bands, options.band_indices, options.band_map
+    if descriptions and getattr(descriptions[0], "is_selected", False) and count % len(bands) == 0:
+        return list(range(count)), count > len(bands)
+    if options.band_names is not None:
+        descriptions = options.band_names
     described = None if descriptions is None else tuple(descriptions)
+    settings = (None if indices is None else tuple(indices), num_frames, tuple((band_map or {}).items()))
     try:
-        return list(
-            resolve_bands_once(described, count, tuple(bands), None if indices is None else tuple(indices))
-        ), False
+        found = list(resolve_bands_once(described, count, tuple(bands), *settings))
     except ValueError:  # once more for the message, which names the file
-        return resolve_bands(descriptions, count, bands, indices, name), False
+        found = resolve_bands(descriptions, count, bands, indices, name, num_frames, band_map)
+    return found, len(found) > len(bands)
 
 
 def read_frames(
@@ -209,6 +215,9 @@ def read_frames(
     the files' own.
     """
     parts = list(image) if isinstance(image, list | tuple) else [image]
+    if band_names is not None:
+        options = copy(options)
+        options.band_names = list(band_names)
     # Several files or arrays hold one frame each; a single one may hold them all.
     num_frames = 1 if len(parts) > 1 else options.num_frames
     frames = []
@@ -218,8 +227,7 @@ def read_frames(
         if is_raster(part):
             part_name = getattr(part, "name", None) or name
             tag = file_nodata if part.nodata is None else part.nodata
-            descriptions = part.descriptions if band_names is None else band_names
-            indices, is_stack = find_used_bands(descriptions, part.count, options, num_frames, part_name)
+            indices, is_stack = find_used_bands(part.descriptions, part.count, options, num_frames, part_name)
             # What a raster says of its mask and its limits is meant of the bands in use: GDAL takes the fourth of
             # four bands without a description for an alpha band.
             narrowed = part.select(indices) if hasattr(part, "select") else part
@@ -227,10 +235,10 @@ def read_frames(
             mask, limits = narrowed.read_nodata_mask(), getattr(narrowed, "limits", None)
         else:
             array = as_array(part, name)
-            _check_axes(array, options, name, has_names=band_names is not None)
+            _check_axes(array, options, name, has_names=options.band_names is not None)
             stacked = num_frames if array.ndim == 3 else 1
-            indices, is_stack = find_used_bands(band_names, array.shape[0], options, stacked, name)
-            values = array if is_stack else array[indices]
+            indices, is_stack = find_used_bands(None, array.shape[0], options, stacked, name)
+            values = array if is_stack and indices == list(range(len(array))) else array[indices]
         if is_stack:  # all bands of the first date, then all bands of the second
             dates = list(values.reshape(num_frames, -1, *values.shape[-2:]))
         else:

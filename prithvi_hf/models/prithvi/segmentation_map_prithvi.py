@@ -235,13 +235,10 @@ def in_model_units(
     )
 
 
-def prepare_scene(
-    image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
-) -> PreparedScene:
-    """Read the bands that the model uses (`band_names` are those of arrays) and apply its preprocessing, once."""
+def prepare_scene(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> PreparedScene:
+    """Read the bands that the model uses and apply its preprocessing, once."""
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
-        band_names=None if band_names is None else list(band_names),
         return_nodata_mask=True,
         return_tensors="pt",
     )
