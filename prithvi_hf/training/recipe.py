@@ -89,13 +89,13 @@ class Recipe:
         if source is None or not cached_file(
             source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         ):
-            known = PrithviImageProcessor.bands
-            bands = given.get("bands", known)
-            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, known) != list(range(len(known))):
+            own = PrithviImageProcessor.bands
+            bands = given.get("bands", own)
+            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
                 raise ValueError(
-                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found neither in the recipe; "
-                    f"the defaults are of {', '.join(known)}. `prithvi-hf stats DIR --bands {' '.join(bands)}` "
-                    "measures them: give what it writes to --config too."
+                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
+                    f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
+                    f"{' '.join(bands)}`, and give what it writes to --config too."
                 )
             return PrithviImageProcessor(**given)
         start = PrithviImageProcessor.from_pretrained(source)
