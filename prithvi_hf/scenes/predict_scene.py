@@ -102,10 +102,9 @@ def predict_scene(
               [`~outputs.registry.OutputOptions`];
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
-            - how the frames are read: `scale`, `grid`, `grid_mismatch`, `fmask`, `band_map`, `dates`, `on_read_error`
-              and others,
-              see [`~rasters.opening.FrameOptions`]. With "nodata" for `on_read_error`, blocks that cannot be read are
-              nodata in the map and listed in the report.
+            - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
+              `band_map`, `dates`, `on_read_error` and others, see [`~rasters.opening.FrameOptions`]. With "nodata" for
+              `on_read_error`, blocks that cannot be read are nodata in the map and listed in the report.
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
@@ -171,7 +170,12 @@ def predict_scene(
         "height": grid.height,
         "width": grid.width,
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
-        "options": {**content, "batch_size": windows.batch_size},
+        "options": {
+            **content,
+            "batch_size": windows.batch_size,
+            "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
+            "rescale_offset": image_processor.rescale_offset if image_processor.do_rescale else 0.0,
+        },
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
         **(notes or {}),
         "seconds": {},

@@ -301,8 +301,13 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         return find_used_bands(descriptions, count, own, own.num_frames, name)[0]
 
     def with_options(self, **options: Any) -> "PrithviImageProcessor":
-        """Return a processor with other options of the class; None leaves one as it is."""
+        """Return a processor with other options of the class; None leaves one as it is.
+
+        A `rescale_factor` or `rescale_offset` that is given is applied: `do_rescale` becomes True.
+        """
         given = {name: value for name, value in options.items() if value is not None}
+        if {"rescale_factor", "rescale_offset"} & set(given) and not self.do_rescale:
+            given = {"do_rescale": True, "rescale_factor": 1.0, "rescale_offset": 0.0, **given}
         if not given:
             return self
         changed = copy(self)

@@ -64,6 +64,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         band_names: Names of an array's or a file's bands, in its order, where they are not the model's bands in order.
         band_map: What stands for single bands of the model, `{"NIR_NARROW": "B08"}`.
         band_indices: 0-based positions of the model's bands; see [`PrithviImageProcessor`] for the three of them.
+        rescale_factor, rescale_offset: What the image processor multiplies the numbers of files by, and adds then, in
+            place of its own; scale and offset of files and products are left alone then.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -75,7 +77,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
         steps = (
-            {"band_names", "band_map", "band_indices"},
+            {"band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset"},
             {"window", "overlap", "windows_per_batch"},
             {"return_probabilities"},
         )
@@ -83,8 +85,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         if unknown:
             raise TypeError(
                 f"Unknown option(s) {unknown} of the {TASK} pipeline: it takes batch_size, window, overlap, "
-                "return_probabilities, band_names, band_map and band_indices, and with output= the options of "
-                "predict_scene."
+                "return_probabilities, band_names, band_map, band_indices, rescale_factor and rescale_offset, and "
+                "with output= the options of predict_scene."
             )
         forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | parameters
         check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
@@ -103,9 +105,10 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             batch_size: Tiles in one forward pass.
             output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
                 rows only; for a list of scenes a list of as many. None makes the map in memory.
-            kwargs: `window`, `overlap`, `return_probabilities`, `band_names`, `band_map`, `band_indices` for this
-                call, and `num_workers`, processes that read and prepare the scenes of a list ahead. With `output`:
-                `window`, `overlap`, and every other option of `predict_scene`, such as `probabilities="p.tif"`.
+            kwargs: `window`, `overlap`, `return_probabilities`, `band_names`, `band_map`, `band_indices`,
+                `rescale_factor`, `rescale_offset` for this call, and `num_workers`, processes that read and prepare
+                the scenes of a list ahead. With `output`: `window`, `overlap`, and every other option of
+                `predict_scene`, such as `probabilities="p.tif"`.
 
         Returns:
             `SegmentationMap` with `.mask` (H, W) uint8, `.crs`, `.transform`, `.probabilities` and
@@ -162,7 +165,9 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
         image_processor = cast(PrithviImageProcessor, self.image_processor).with_options(**options)
-        return prepare_scene(image_processor, in_model_units(image_processor, open_frames(input_)))
+        # A factor that is given is for numbers as in the files.
+        scale = "ignore" if {"rescale_factor", "rescale_offset"} & set(options) else "auto"
+        return prepare_scene(image_processor, in_model_units(image_processor, open_frames(input_), scale))
 
     def _forward(  # type: ignore[override]
         self,
