@@ -31,6 +31,8 @@ def add_parser(commands: Commands) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
+    add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it (default: the model's)")
+    add("--rescale_offset", type=float, metavar="X", help="added after that")
     for flag, settings in BAND_OPTIONS.items():
         add(flag, **settings)
     parser.set_defaults(run=run)
@@ -70,6 +72,9 @@ def run(options: argparse.Namespace) -> None:
         if recipe.data.bands in (None, image_processor.bands):
             given = {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
             image_processor = image_processor.with_options(**given)
+        image_processor = image_processor.with_options(
+            rescale_factor=options.rescale_factor, rescale_offset=options.rescale_offset
+        )
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:

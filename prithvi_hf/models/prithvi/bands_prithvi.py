@@ -424,7 +424,7 @@ def resolve_bands(
         raise ValueError(
             f"{prefix}expected the {len(bands)} bands {needed}, found {len(labels)} bands described as {listing}: no "
             f"band for {', '.join(missing)} (codes read as {' or '.join(readings)})."
-            f"{_explain_nir(missing, labels, texts, best)} Remedy: correct the band descriptions of the file, pass "
+            f"{explain_other_nir(missing, texts, best)} Remedy: correct the band descriptions of the file, pass "
             f"band_names, say by band_map what stands for a band (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
             "position), or set the processor's bands to what the file holds."
         )
@@ -522,14 +522,13 @@ def _find_given(place: str | int, labels: Sequence[BandLabel]) -> list[int]:
     return []
 
 
-def _explain_nir(missing: Sequence[str], labels: Sequence[BandLabel], texts: Sequence[str | None], sensor: str) -> str:
-    """Say that the other near infrared is there, where one is missing."""
+def explain_other_nir(missing: Sequence[str], texts: Sequence[str | None], sensor: str) -> str:
+    """Say that the other near infrared is there, where one is missing; empty otherwise."""
+    labels = _read_labels(texts)
     for band in missing:
         other = {"NIR_NARROW": "NIR_BROAD", "NIR_BROAD": "NIR_NARROW"}.get(_find_meanings([band])[0])
-        there = [
-            text for text, label in zip(texts, labels, strict=True) if other and _find_meaning(label, sensor) == other
-        ]
-        if there:
+        there = [text for text, label in zip(texts, labels, strict=True) if _find_meaning(label, sensor) == other]
+        if other and there:
             kind = "broad" if other == "NIR_BROAD" else "narrow"
             return (
                 f" {there[0]} is the {kind} near infrared ({other}), which is another band. A model that was trained "
