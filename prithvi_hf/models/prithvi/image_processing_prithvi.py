@@ -7,10 +7,12 @@ saved in `preprocessor_config.json`, so that inference applies what training app
 torchvision is needed.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -46,7 +48,7 @@ from .processor_options_prithvi import (
     to_json_number,
     update_options,
 )
-from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, read_json, without_remote_code
 
 
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
@@ -176,6 +178,16 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             setattr(self, name, getattr(options, name))
         self._units_warned: dict[str, object] = {}
         self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `preprocessor_config.json`, for `from_pretrained`; one of a folder that is ambiguous is refused."""
+        file = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", IMAGE_PROCESSOR_FILE)
+        if file.is_file():
+            read_json(file)
+        return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def option_names(cls) -> list[str]:

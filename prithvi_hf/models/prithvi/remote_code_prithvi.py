@@ -8,6 +8,7 @@ folder with `custom_pipelines` needs `trust_remote_code=True` even where prithvi
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,25 @@ def without_remote_code(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     if from_hub or getattr(cls, "_auto_class", None) is not None:
         return dict(values)
     return {key: value for key, value in values.items() if key not in CODE_KEYS}
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read the JSON object of a configuration file; of two values for one key, neither is chosen."""
+
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+            raise ValueError(f"Expected {path} to give each key once, found {twice[:80]!r} twice. Delete one of them.")
+        return values
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=make_object)
+    except RecursionError as error:
+        raise ValueError(f"Expected {path} to be a configuration, found values nested too deep in it.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"Expected {path} to hold a JSON object, found {type(content).__name__}.")
+    return content
 
 
 def list_files(folder: Path, names: list[str] | None = None) -> dict[str, Path]:
