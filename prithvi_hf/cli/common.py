@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 
 if TYPE_CHECKING:
@@ -54,17 +54,12 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
 
 def load_model(name: str) -> "tuple[PrithviForSemanticSegmentation, PrithviImageProcessor]":
     """Load a fine-tuned segmentation model and its image processor."""
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
 
     image_processor = load_image_processor(name)
     with _explain_loading(name):
-        loaded = PrithviForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
-    model, report = cast("tuple[PrithviForSemanticSegmentation, dict[str, list[str]]]", loaded)
-    if missing := report["missing_keys"]:
-        raise ValueError(
-            f"{name} is not a fine-tuned segmentation model: {len(missing)} of its tensors are missing, e.g. "
-            f"{min(missing)}. Fine-tune it first; a converted backbone cannot map by itself."
-        )
+        model = unwrap_model(PrithviForSemanticSegmentation.from_pretrained(name))
+    image_processor.check_config(model.config)
     return model, image_processor
 
 

@@ -44,6 +44,11 @@ class PrithviTrainer(Trainer):
     model: PrithviForSemanticSegmentation
     processing_class: PrithviImageProcessor
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if isinstance(self.processing_class, PrithviImageProcessor):
+            self.processing_class.check_config(self.model.config)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the original's poly schedule, or the named one of transformers."""
         warmup_steps = self.args.get_warmup_steps(num_training_steps)

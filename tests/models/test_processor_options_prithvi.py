@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Options of the image processor: what is refused, and the form in which they are kept."""
 
+import json
 import math
 
 import numpy as np
@@ -89,3 +90,22 @@ def test_options_of_a_call_may_have_one_entry_per_image():
     assert math.isnan(options.file_nodata[1])
     with pytest.raises(ValueError, match="return_nodata_mask: expected true or false, found 'yes'"):
         update_options(CallOptions(), {"return_nodata_mask": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nodata_value", list(range(100_000))),
+        ("ignore_values", list(range(100_000))),
+        ("bands", [f"band {index}" for index in range(100_000)]),
+        ("num_frames", 10**9),
+        ("num_labels", 10**9),
+        ("rescale_factor", "0.0001"),
+        ("image_mean", [float("nan")] * 6),
+    ],
+)
+def test_options_of_a_faulty_folder_are_refused_in_one_short_message(tmp_path, name, value):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ValueError, match=f"^{name}: expected ") as refusal:
+        PrithviImageProcessor.from_pretrained(tmp_path)
+    assert len(str(refusal.value)) < 600

@@ -443,7 +443,34 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
         self._upsampling = FusedUpsampling()
+        self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a model as transformers does, and remember which of its weights the folder did not hold."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model._untrained = {
+            name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
+        }
+        return (model, info) if output_loading_info else model
+
+    def check_trained(self) -> None:
+        """Refuse to make maps with a neck and heads that are as random as they were when a backbone was loaded.
+
+        Raises:
+            ValueError: `from_pretrained` found no weights for them, and neither training nor loading changed them.
+        """
+        names = [
+            name for name, parameter in self.named_parameters() if self._untrained.get(name) == parameter._version
+        ]
+        names = [name for name in names if not name.startswith("auxiliary_head.")]  # only training uses it
+        if names:
+            raise ValueError(
+                f"Expected a fine-tuned segmentation model, found a backbone: {len(names)} of the tensors of neck and "
+                f"head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
+                "`prithvi-hf finetune --model FOLDER ...`."
+            )
 
     @property
     def accepts_loss_kwargs(self) -> bool:
@@ -560,4 +587,28 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel"]
+def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
+    """Take a model that is to make maps out of a data-parallel wrapper, and refuse one that cannot make them.
+
+    Raises:
+        ValueError: The model is a backbone, or some of its weights are not in memory.
+    """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    if isinstance(model, PrithviModel):
+        raise ValueError(
+            "Expected a fine-tuned segmentation model, found a PrithviModel, the backbone without neck and head. "
+            "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+        )
+    elsewhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if elsewhere:
+        raise ValueError(
+            f"Expected a model whose weights are in memory, found {len(elsewhere)} tensors offloaded or never loaded, "
+            f"e.g. {elsewhere[0]}. Load it without device_map and offload_folder, and give the device to use."
+        )
+    if isinstance(model, PrithviForSemanticSegmentation):
+        model.check_trained()
+    return cast(PrithviForSemanticSegmentation, model)
+
+
+__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel", "unwrap_model"]
