@@ -111,12 +111,14 @@ class PrithviEmbeddings(nn.Module):
         interpolated from the configured ones, bicubically with `align_corners=True`.
         """
         frames, rows, columns = self.config.grid_size
-        if tuple(grid_size) == (frames, rows, columns):
+        # A size that an export leaves open is never compared: it would be fixed to that of the example.
+        is_open = [isinstance(size, torch.SymInt) for size in grid_size]
+        if not any(is_open) and tuple(grid_size) == (frames, rows, columns):
             return self.position_embeddings
         table = self.position_embeddings.float()
-        if grid_size[0] != frames:
+        if is_open[0] or grid_size[0] != frames:
             table = sincos_position_table(self.config.hidden_size, (grid_size[0], rows, columns)).to(table.device)
-        if tuple(grid_size[1:]) != (rows, columns):
+        if any(is_open[1:]) or tuple(grid_size[1:]) != (rows, columns):
             maps = table[0, 1:].reshape(grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
             maps = nn.functional.interpolate(maps, size=grid_size[1:], mode="bicubic", align_corners=True)
             table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
@@ -137,7 +139,7 @@ class PrithviEmbeddings(nn.Module):
             )
         table = self.position_embeddings
         # An interpolated table is kept while images keep their size; one of inference mode has no version.
-        if grid_size == self.config.grid_size or torch.compiler.is_compiling() or table.is_inference():
+        if torch.compiler.is_compiling() or grid_size == self.config.grid_size or table.is_inference():
             positions = self.interpolate_positions(grid_size)
         else:
             version = (table.data_ptr(), table._version, table.dtype, table.device)
@@ -422,7 +424,7 @@ def pad_by_reflection(pixel_values: torch.Tensor, multiple: tuple[int, int]) -> 
     for dim, step in zip((-2, -1), multiple, strict=True):
         size = pixel_values.shape[dim]
         padding = -size % step
-        if padding:
+        if isinstance(padding, torch.SymInt) or padding:  # a size that an export leaves open is not asked
             period = max(2 * (size - 1), 1)
             index = torch.arange(size + padding, device=pixel_values.device) % period
             pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
@@ -525,12 +527,13 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         _, patch_height, patch_width = self.config.tubelet_size
         padded = pad_by_reflection(images, (patch_height, patch_width))
-        size = padded.shape[-2:]
+        # As multiples, which an export that leaves the size open can compare with the neck's.
+        grid_size = (padded.shape[-2] // patch_height, padded.shape[-1] // patch_width)
+        size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
         outputs = self.prithvi(padded, **kwargs)  # last_hidden_state (B, 1 + T h w, E)
-        grid_size = (size[0] // patch_height, size[1] // patch_width)
         fused = None
         if self.config.fused_upsampling:
             fused = self._upsampling.prepare(self.neck, heads, num_pixels=batch_size * size[0] * size[1])
@@ -542,7 +545,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         loss = logits = None
         for index, head_scores in enumerate(scores):
             # The neck upsamples the token grid 16 times whatever the patch, so only patches other than 16 need it.
-            if head_scores.shape[-2:] != size:
+            if tuple(head_scores.shape[-2:]) != size:
                 head_scores = nn.functional.interpolate(head_scores, size=size, mode="bilinear", align_corners=False)
             head_scores = head_scores[..., :height, :width]  # (B, num_labels, H, W)
             logits = head_scores if index == 0 else logits
