@@ -127,8 +127,8 @@ def _find_tensors(content: object, path: Path, levels: int = _MAX_LEVELS) -> dic
     if not set(_PARTS).isdisjoint(parts):  # what else a trainer saves, such as its optimizer, is not of tensors alone
         for key in parts:
             if key in _PARTS or all(isinstance(value, torch.Tensor) for value in content[key].values()):
-                found = _find_tensors(content[key], path, levels - 1)
-                tensors |= {f"{key}.{name}": value for name, value in found.items()}
+                inner = _find_tensors(content[key], path, levels - 1)
+                tensors |= {f"{key}.{name}": value for name, value in inner.items()}
         return tensors
     others = [_abbreviate(name) for name in content if name not in tensors]
     if others:
