@@ -44,10 +44,11 @@ class PrithviTrainer(Trainer):
     model: PrithviForSemanticSegmentation
     processing_class: PrithviImageProcessor
 
-    def __init__(self, model: Any = None, *args: Any, processing_class: Any = None, **kwargs: Any) -> None:
-        if isinstance(processing_class, PrithviImageProcessor) and isinstance(model, PreTrainedModel):
-            processing_class.check_config(model.config)
-        super().__init__(model, *args, processing_class=processing_class, **kwargs)
+    def __init__(self, model: Any = None, *args: Any, **kwargs: Any) -> None:
+        processor = kwargs.get("processing_class")
+        if isinstance(processor, PrithviImageProcessor) and isinstance(model, PreTrainedModel):
+            processor.check_config(model.config)
+        super().__init__(model, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the original's poly schedule, or the named one of transformers."""

@@ -451,7 +451,8 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a model as transformers does, and remember which of its weights the folder did not hold."""
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
         model._untrained = {
             name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
         }
