@@ -25,7 +25,7 @@ _NUMBER_FORMATS = {"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": 
 _NUMBER_FORMATS |= {"f2": "e", "f4": "f", "f8": "d"}
 # Where weights are: a dictionary under one of these keys stands for the whole file, one of these parts for a prefix.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PARTS = ("module", "encoder", "decoder", "backbone", "neck", "decode_head", "auxiliary_head")
+_PARTS = ("module", "net", "network", "encoder", "decoder", "backbone", "neck", "decode_head", "auxiliary_head")
 _MAX_LEVELS = 8
 _MAX_NAME_LENGTH = 200
 _MAX_TUPLES = 50_000

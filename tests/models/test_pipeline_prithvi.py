@@ -394,14 +394,14 @@ def test_a_model_that_cannot_make_maps_is_refused_before_anything_is_read(tmp_pa
     untrained = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "backbone", id2label=model.config.id2label)
     for given, message in (
         (model.prithvi, "found a PrithviModel.*finetune --model"),
-        (untrained, "found a backbone.*finetune --model"),
+        (untrained, f"found the backbone {tmp_path}/backbone: .*finetune --model {tmp_path}/backbone"),
         (offloaded, "weights are in memory.*offload_folder"),
     ):
         with pytest.raises(ValueError, match=message):
             predict_scene(given, processor, tmp_path / "none.tif", tmp_path / "map.tif")
         with pytest.raises(ValueError, match=message):
             pipeline("geospatial-segmentation", model=given, image_processor=processor)
-    with pytest.raises(ValueError, match="found a backbone"):
+    with pytest.raises(ValueError, match="found the backbone"):
         pipeline("geospatial-segmentation", model=str(tmp_path / "backbone"))
 
 

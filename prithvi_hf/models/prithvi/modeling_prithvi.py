@@ -464,15 +464,15 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         Raises:
             ValueError: `from_pretrained` found no weights for them, and neither training nor loading changed them.
         """
-        names = [
-            name for name, parameter in self.named_parameters() if self._untrained.get(name) == parameter._version
-        ]
-        names = [name for name in names if not name.startswith("auxiliary_head.")]  # only training uses it
+        weights = dict(self.named_parameters())
+        heads = [name for name in self._untrained if not name.startswith("auxiliary_head.")]  # only training uses that
+        names = [name for name in heads if name in weights and weights[name]._version == self._untrained[name]]
         if names:
+            source = self.config._name_or_path or "FOLDER"
             raise ValueError(
-                f"Expected a fine-tuned segmentation model, found a backbone: {len(names)} of the tensors of neck and "
-                f"head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
-                "`prithvi-hf finetune --model FOLDER ...`."
+                f"Expected a fine-tuned segmentation model, found the backbone {source}: {len(names)} tensors of neck "
+                f"and head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
+                f"`prithvi-hf finetune --model {source} ...`."
             )
 
     @property
