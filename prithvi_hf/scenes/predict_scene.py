@@ -26,6 +26,7 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.modeling_prithvi import unwrap_model
 from prithvi_hf.outputs.assemble import (
     DETAILS,
     THUMBNAIL,
@@ -123,6 +124,7 @@ def predict_scene(
             finished parts are kept for the next run.
     """
     begin = time.perf_counter()
+    model = unwrap_model(model)
     config = model.config
     id2label = {int(index): str(label) for index, label in (config.id2label or {}).items()}
     asked, windows, opening, writing = sort_options(options)
@@ -130,6 +132,7 @@ def predict_scene(
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
     image_processor = opening.adapt(image_processor)
+    image_processor.check_config(config)
     if not isinstance(frames, Scene):
         scene = open_scene(frames, image_processor, opening, name=name)
     elif closed := sorted(set(OPTION_NAMES[FrameOptions]) & set(options) - {"on_read_error"}):

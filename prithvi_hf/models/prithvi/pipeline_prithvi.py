@@ -15,7 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
-from .modeling_prithvi import PrithviForSemanticSegmentation
+from .modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
 from .remote_code_prithvi import RemoteCodeMixin
 from .segmentation_map_prithvi import (
     FrameSource,
@@ -74,6 +74,9 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_tokenizer = False  # type: ignore[assignment]
 
+    def __init__(self, model: torch.nn.Module, **kwargs: Any) -> None:
+        super().__init__(unwrap_model(model), **kwargs)
+
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
         steps = (
@@ -121,6 +124,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         """
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("Expected at least one scene, found an empty list.")
+        cast(PrithviImageProcessor, self.image_processor).check_config(self.model.config)
         batch_size = self._batch_size if batch_size is None else batch_size
         if output is not None:
             return self._stream(inputs, output, batch_size, kwargs)
