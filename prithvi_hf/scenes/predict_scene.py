@@ -26,6 +26,7 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.assemble import (
     DETAILS,
     THUMBNAIL,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 OPTION_NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in (WindowOptions, FrameOptions, OutputOptions)}
 _PASSING = ("_name_or_path", "transformers_version")  # of a configuration: where it came from, not what it does
 
@@ -161,7 +162,9 @@ def predict_scene(
     index, count = (0, 1) if group is None else (group.index, group.count)
     staging = Staging(paths["map"], run_plan, plan.num_strips, resume=resume, index=index, processes=count)
     colors = getattr(config, "class_colors", None)
-    strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing)
+    strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing, show_progress=show_progress)
+    strips.bands, num_frames = tuple(image_processor.bands), image_processor.num_frames
+    strips.rgb_title = title_picture(strips.bands, num_frames, scene.dates[-1] if scene.dates else None)
     strips.report = {
         "scene": scene.name,
         "files": [os.fspath(file) for file in scene.files],
@@ -281,7 +284,6 @@ def compute_strips(
         details = {
             "bad_windows": strip.bad_windows,
             "frame_nodata": strip.frame_nodata,
-            "thumbnail": strip.thumbnail is not None,
         }
         arrays[DETAILS] = np.frombuffer(json.dumps(details).encode(), dtype=np.uint8)
         staging.commit(strip.index, arrays)

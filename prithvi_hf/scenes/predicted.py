@@ -16,7 +16,8 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
-from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values, name_counts
+from prithvi_hf.models.prithvi.labels_prithvi import name_counts
+from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values
 
 
 @dataclass(eq=False, repr=False)
@@ -72,7 +73,8 @@ class PredictedScene:
         """Count pixels; the map is read block by block where the report does not hold the counts.
 
         Returns:
-            Class name to number of pixels, in class order, and last "no data".
+            Class name to number of pixels, in class order, and last "no data". Names that several classes share, or
+            that are "no data", are followed by the index of the class, as in "crop (3)".
         """
         counts = self.report.get("class_pixels")
         if counts is None:

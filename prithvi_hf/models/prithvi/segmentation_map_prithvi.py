@@ -5,6 +5,8 @@ The pipeline and the sample pictures of a model card go this way. This file trav
 it works on arrays by itself and reaches for GeoTIFF reading and writing only where prithvi_hf is installed.
 """
 
+import datetime
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from transformers import PreTrainedModel
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
+from .labels_prithvi import name_counts
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, largest_shift
 from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
 
@@ -24,10 +27,16 @@ from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, wind
 NODATA_CLASS = 255
 """Value of pixels without data in a mask; classes are 0 to 254."""
 
-COLOR_BANDS = ("RED", "GREEN", "BLUE")
+# Bands that a picture shows as red, green and blue: natural colours, or else the usual false ones.
+_COLOR_CHOICES = (
+    ("RED", "GREEN", "BLUE"),
+    *(("NIR", "RED", "GREEN"), ("NIR_NARROW", "RED", "GREEN")),
+    *(("SWIR_2", "NIR_NARROW", "RED"), ("SWIR_1", "NIR_NARROW", "RED"), ("SWIR_2", "SWIR_1", "NIR_NARROW")),
+)
 _PICTURE_SIDE = 1536  # pixels
 _COLOR_PERCENTILES = (2.0, 98.0)
-_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
+_GAMMAS = (0.4, 0.7)  # lift dark land, which clouds would otherwise push into black
+_MIDDLE = 0.42  # brightness of half the pixels, if one of these gammas can give it
 
 Affine = Any  # affine.Affine, of a package that this file may not name
 Frame = Raster | np.ndarray | torch.Tensor
@@ -46,8 +55,9 @@ class SegmentationMap:
         id2label: Class index to name.
         class_colors: `"#rrggbb"` per class, or None for default colours.
         probabilities: (num_labels, H, W) float32, NaN = no data; None where they were not asked for.
-        rgb: (H / s, W / s, 4) uint8 picture of the scene in natural colours, as `stretch_colors` makes it (red, green,
-            blue, opacity), thinned by a whole step s where the scene is large; None where the model's bands have none.
+        rgb: (H / s, W / s, 4) uint8 picture of the scene's last date, as `stretch_colors` makes it (red, green, blue,
+            opacity), thinned by a whole step s where the scene is large; None where there is none.
+        rgb_title: What it shows, as `title_picture` says it.
     """
 
     mask: np.ndarray
@@ -57,6 +67,7 @@ class SegmentationMap:
     class_colors: Sequence[str] | None = None
     probabilities: np.ndarray | None = None
     rgb: np.ndarray | None = None
+    rgb_title: str = "scene"
 
     def __post_init__(self) -> None:
         if not self.id2label:
@@ -69,10 +80,11 @@ class SegmentationMap:
         return f"SegmentationMap({height} x {width} pixels, crs={crs}, classes={list(self.id2label.values())})"
 
     def class_counts(self) -> dict[str, int]:
-        """Count the pixels of each class by its name, in class order, and last those of "no data"."""
-        counts = np.bincount(self.mask.ravel(), minlength=NODATA_CLASS + 1)
-        named = {self.id2label[index]: int(counts[index]) for index in sorted(self.id2label)}
-        return {**named, "no data": int(counts[NODATA_CLASS])}
+        """Count the pixels of each class by its name, in class order, and last those of "no data".
+
+        Names that several classes share, or that are "no data", are followed by the index of the class: "crop (3)".
+        """
+        return name_counts(np.bincount(self.mask.ravel(), minlength=NODATA_CLASS + 1), self.id2label)
 
     def to_geotiff(
         self,
@@ -129,7 +141,7 @@ class SegmentationMap:
         )
 
     def to_png(self, path: str | os.PathLike) -> None:
-        """Draw the map with a legend, beside the scene in natural colours where there is such a picture.
+        """Draw the map with a legend, beside a picture of the scene, in natural colours if its bands have them.
 
         Args:
             path: The PNG to write; an existing one is replaced.
@@ -148,6 +160,7 @@ class SegmentationMap:
             id2label=self.id2label,
             class_colors=self.class_colors,
             rgb=self.rgb,
+            rgb_title=self.rgb_title,
             crs=self.crs,
             transform=self.transform,
         )
@@ -162,6 +175,7 @@ class PreparedScene:
     crs: object | None = None
     transform: Affine | None = None
     rgb: np.ndarray | None = None
+    rgb_title: str = "scene"
 
 
 def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
@@ -249,7 +263,8 @@ def prepare_scene(
         nodata_mask=nodata_mask,
         crs=getattr(frames[0], "crs", None),
         transform=getattr(frames[0], "transform", None),
-        rgb=natural_colors(image_processor, inputs["pixel_values"][0], nodata_mask),
+        rgb=draw_scene(image_processor, inputs["pixel_values"][0], nodata_mask),
+        rgb_title=title_picture(image_processor.bands, image_processor.num_frames, getattr(frames[-1], "date", None)),
     )
 
 
@@ -294,15 +309,39 @@ def assemble_map(
         class_colors=getattr(config, "class_colors", None),
         probabilities=probabilities,
         rgb=scene.rgb,
+        rgb_title=scene.rgb_title,
     )
 
 
-def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Make a picture in natural colours: each band from its own dark level, over one span for all three.
+def choose_color_bands(bands: Sequence[str]) -> tuple[list[int], bool]:
+    """Choose the three bands that a picture shows as red, green and blue, and say whether its colours are natural.
 
-    Red, green and blue (3, H, W) in one unit, valid where (H, W) is True, become uint8 red, green, blue and opacity
-    (H, W, 4). Bands start at their 2nd percentiles; the span is the largest from there to a 98th percentile,
-    brightened by a gamma of 0.7. Opacity is 255; all is zero where there is no data.
+    They are false colours where one of red, green and blue is missing, and the first bands where the near or
+    short-wave infrared is missing too.
+    """
+    for wanted in _COLOR_CHOICES:
+        found = [index for index in find_band_names(wanted, bands) if index is not None]
+        if len(found) == len(wanted):
+            return found, wanted == _COLOR_CHOICES[0]
+    return [min(channel, len(bands) - 1) for channel in range(3)], False
+
+
+def title_picture(bands: Sequence[str], num_frames: int = 1, date: datetime.datetime | None = None) -> str:
+    """Say what a picture of a scene shows: which of several dates, and which bands where its colours are false."""
+    colors, is_natural = choose_color_bands(bands)
+    title = "scene" if date is None else f"scene, {date:%Y-%m-%d}"
+    title += f", date {num_frames} of {num_frames}" if num_frames > 1 else ""
+    shown = ", ".join(bands[index] for index in dict.fromkeys(colors))
+    return title if is_natural else f"{title}\n{shown} in false colours"
+
+
+def stretch_colors(values: np.ndarray, valid: np.ndarray, is_natural: bool = True) -> np.ndarray:
+    """Make a picture of three bands: each from its own dark level, in natural colours over one span for all three.
+
+    Red, green and blue (3, H, W), in one unit if `is_natural`, valid where (H, W) is True, become uint8 red, green,
+    blue and opacity (H, W, 4). Bands start at their 2nd percentiles; the span is the largest from there to a 98th
+    percentile, or each band's own where colours are false. A gamma from 0.4 to 0.7 brightens it, the smaller the
+    darker half of the pixels are. Opacity is 255; all is zero where there is no data.
     """
     picture = np.zeros((*valid.shape, 4), dtype=np.uint8)
     if valid.any():
@@ -313,24 +352,24 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         is_gap = np.isclose(colors, 0, rtol=0, atol=1e-4 * np.median(np.abs(colors))).any(axis=0)
         measured = colors if is_gap.all() else colors[:, ~is_gap]
         low, high = np.percentile(measured, _COLOR_PERCENTILES, axis=1)
-        stretched = np.clip((colors - low[:, None]) / max((high - low).max(), 1e-6), 0, 1) ** _GAMMA
-        picture[valid, :3] = (stretched * 255).T
+        span = (high - low).max() if is_natural else (high - low)[:, None]
+        stretched = np.clip((colors - low[:, None]) / np.maximum(span, 1e-6), 0, 1)
+        middle = float(np.clip(np.median(stretched.max(axis=0)), 1e-6, 1 - 1e-6))
+        gamma = np.clip(math.log(_MIDDLE) / math.log(middle), *_GAMMAS)
+        picture[valid, :3] = (stretched**gamma * 255).T
         picture[valid, 3] = 255
     return picture
 
 
-def natural_colors(
+def draw_scene(
     image_processor: PrithviImageProcessor, pixel_values: torch.Tensor, nodata_mask: np.ndarray
-) -> np.ndarray | None:
+) -> np.ndarray:
     """Make a picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
 
-    It is uint8 (H / s, W / s, 4), see `stretch_colors`, with the smallest whole step s that keeps both sides within
-    1536 pixels; None if red, green or blue is missing among the bands.
+    It is uint8 (H / s, W / s, 4), see `choose_color_bands` and `stretch_colors`, with the smallest whole step s that
+    keeps both sides within 1536 pixels.
     """
-    found = find_band_names(COLOR_BANDS, image_processor.bands)
-    colors = [index for index in found if index is not None]
-    if len(colors) < len(found):
-        return None
+    colors, is_natural = choose_color_bands(image_processor.bands)
     step = -(-max(nodata_mask.shape) // _PICTURE_SIDE)
     last = image_processor.restore_frame_order(pixel_values)[:, -1, ::step, ::step]
     values = last[colors].float().cpu().numpy()  # (3, H / s, W / s)
@@ -340,7 +379,7 @@ def natural_colors(
             for figures in (image_processor.image_mean, image_processor.image_std)
         )
         values = values * std + mean
-    return stretch_colors(values, ~nodata_mask[::step, ::step])
+    return stretch_colors(values, ~nodata_mask[::step, ::step], is_natural)
 
 
 def missing_package(action: str, alternative: str) -> ImportError:
