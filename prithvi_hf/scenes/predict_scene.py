@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
@@ -67,6 +67,8 @@ def predict_scene(
     output: str | os.PathLike,
     *,
     name: str | None = None,
+    crs: Any = None,
+    transform: Sequence[float] | None = None,
     device: str | torch.device | None = None,
     overwrite: bool = True,
     resume: bool = True,
@@ -89,6 +91,8 @@ def predict_scene(
         frames: What `open_scene` takes: one GeoTIFF, or those of all dates in time order, and more; or a `Scene`.
         output: The Cloud-Optimized GeoTIFF of classes to write.
         name: What to call the scene; None for the name of its first file.
+        crs: CRS of frames that are arrays, such as "EPSG:32633".
+        transform: Their affine transform, from (column, row) to coordinates of the CRS.
         device: Where to run, for example "cuda" or "cpu"; the model is moved there and stays. None is where it is.
         overwrite: Whether existing outputs may be replaced.
         resume: Whether finished parts of an interrupted run are used; False computes all of them again.
@@ -130,9 +134,10 @@ def predict_scene(
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
+    place = {name: value for name, value in (("crs", crs), ("transform", transform)) if value is not None}
     if not isinstance(frames, Scene):
-        scene = open_scene(frames, image_processor, opening, name=name)
-    elif closed := sorted(set(OPTION_NAMES[FrameOptions]) & set(options) - {"on_read_error"}):
+        scene = open_scene(frames, image_processor, opening, name=name, **place)
+    elif closed := sorted({*options} & {*OPTION_NAMES[FrameOptions]} - {"on_read_error"} | {*place}):
         raise TypeError(f"A scene that is open takes no options, found {closed}: pass them to `open_scene`.")
     else:
         scene = frames

@@ -8,8 +8,11 @@ it works on arrays by itself and reaches for GeoTIFF reading and writing only wh
 import datetime
 import math
 import os
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +23,7 @@ from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
 from .labels_prithvi import name_counts
-from .pixel_values_prithvi import GRID_TOLERANCE, Raster, largest_shift
+from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, largest_shift, missing_package
 from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
 
 
@@ -40,8 +43,9 @@ _MIDDLE = 0.42  # brightness of half the pixels, if one of these gammas can give
 
 Affine = Any  # affine.Affine, of a package that this file may not name
 Frame = Raster | np.ndarray | torch.Tensor
-FrameSource = Frame | str | os.PathLike | bytes
-"""One frame as a caller gives it: a GeoTIFF (path, its bytes, or a raster), or an array (C, H, W) or (C, T, H, W)."""
+FrameSource = Frame | str | os.PathLike | bytes | Any
+"""One frame as a caller gives it, or several dates in one object: see `as_frames`; arrays are (C, H, W) or
+(C, T, H, W)."""
 
 
 @dataclass(eq=False, repr=False)
@@ -95,6 +99,8 @@ class SegmentationMap:
     ) -> None:
         """Write the classes as a Cloud-Optimized GeoTIFF with class names and a colour table.
 
+        A map without a CRS, of a bare array, warns: nothing in the file says where it is.
+
         Args:
             path: The file to write; an existing one is replaced, and only by a complete one.
             nodata: File value of pixels without data, 0 to 255.
@@ -108,6 +114,12 @@ class SegmentationMap:
             from prithvi_hf.outputs.cog import write_class_map
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.mask`, `.crs` and `.transform`") from error
+        if self.crs is None or self.transform is None:
+            warnings.warn(
+                f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other "
+                "program can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
+                stacklevel=2,
+            )
         write_class_map(
             path,
             self.mask,
@@ -130,15 +142,71 @@ class SegmentationMap:
             ImportError: If prithvi_hf is not installed.
             ValueError: If the map holds no probabilities, the folder does not exist or `dtype` is another.
         """
-        if self.probabilities is None:
-            raise ValueError("This map holds no probabilities: ask for them with `return_probabilities=True`.")
+        pixels = self._take_probabilities()
         try:
             from prithvi_hf.outputs.cog import write_probabilities
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.probabilities`, `.crs` and `.transform`") from error
-        write_probabilities(
-            path, self.probabilities, id2label=self.id2label, crs=self.crs, transform=self.transform, dtype=dtype
-        )
+        write_probabilities(path, pixels, id2label=self.id2label, crs=self.crs, transform=self.transform, dtype=dtype)
+
+    def to_xarray(self, *, probabilities: bool = False) -> Any:
+        """Give the map as an `xarray.DataArray` that rioxarray reads, see `prithvi_hf.outputs.objects`.
+
+        Args:
+            probabilities: False for the classes (y, x), uint8 with 255 for no data; True for the probabilities
+                (class, y, x).
+
+        Raises:
+            ImportError: If xarray or prithvi_hf is not installed.
+            ValueError: If the map holds no probabilities.
+        """
+        pixels = self._take_probabilities() if probabilities else self.mask
+        try:
+            from prithvi_hf.outputs.objects import make_data_array
+        except ImportError as error:
+            raise missing_package("Making a DataArray", "take `.mask`, `.crs` and `.transform`") from error
+        return make_data_array(pixels, self.id2label, cast(Any, self.crs), self.transform)
+
+    def to_polygons(self, *, polygon_classes: Sequence[int | str] | None = None, min_area: float = 0.0) -> Any:
+        """Give the regions of each class as a `geopandas.GeoDataFrame` in the CRS of the map.
+
+        Pixels that share an edge and a class make one region. Columns are `class_value`, `class_name`, `area_m2` (on
+        the WGS 84 ellipsoid, holes left out), `geometry` and, where the map holds probabilities, `mean_probability`.
+
+        Args:
+            polygon_classes: Names or indices of the classes; None for all.
+            min_area: Square metres on the ground; smaller regions are left out.
+
+        Raises:
+            ImportError: If prithvi_hf or a package of its extra `vector` is not installed.
+            ValueError: If the map has no CRS, or not these classes.
+        """
+        try:
+            from prithvi_hf.outputs.cog import write_class_map
+            from prithvi_hf.outputs.objects import make_geodataframe
+        except ImportError as error:
+            raise missing_package("Making polygons", "take `.mask`, `.crs` and `.transform`") from error
+        with tempfile.TemporaryDirectory() as folder:
+            path, probabilities = Path(folder) / "map.tif", None
+            place = {"id2label": self.id2label, "crs": cast(Any, self.crs), "transform": self.transform}
+            write_class_map(path, self.mask, **place)
+            if self.probabilities is not None:
+                probabilities = Path(folder) / "probabilities.tif"
+                self.probabilities_to_geotiff(probabilities)
+            return make_geodataframe(
+                path,
+                self.id2label,
+                place["crs"],
+                probabilities=probabilities,
+                classes=polygon_classes,
+                min_area=min_area,
+            )
+
+    def _take_probabilities(self) -> np.ndarray:
+        """Give the probabilities, or say how to get them."""
+        if self.probabilities is None:
+            raise ValueError("This map holds no probabilities: ask for them with `probabilities=True`.")
+        return self.probabilities
 
     def to_png(self, path: str | os.PathLike) -> None:
         """Draw the map with a legend, beside a picture of the scene, in natural colours if its bands have them.
@@ -182,19 +250,7 @@ def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]
     """Open the frames of one scene, given in time order, and check that they are on one grid; no pixel is read."""
     frames: list[Frame] = []
     for source in scene if isinstance(scene, tuple | list) else (scene,):
-        if isinstance(source, str | os.PathLike | bytes):
-            try:
-                from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-            except ImportError as error:
-                raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-            frames.append(GeoTiffRaster(content=source) if isinstance(source, bytes) else GeoTiffRaster(source))
-        elif hasattr(source, "shape"):
-            frames.append(source)
-        else:
-            raise TypeError(
-                "A frame is the path or the bytes of a GeoTIFF, an opened raster, or an array (bands, height, width), "
-                f"found {type(source).__name__}. A tuple holds the frames of one scene, a list several scenes."
-            )
+        frames += as_frames(source)
     if not frames:
         raise ValueError("A scene has at least one frame, found none.")
     for position, frame in enumerate(frames, start=1):
@@ -248,9 +304,25 @@ def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Fram
 
 
 def prepare_scene(
-    image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
+    image_processor: PrithviImageProcessor,
+    frames: Sequence[Frame],
+    band_names: Sequence[str] | None = None,
+    crs: Any = None,
+    transform: Sequence[float] | None = None,
 ) -> PreparedScene:
-    """Read the bands that the model uses (`band_names` are those of arrays) and apply its preprocessing, once."""
+    """Read the bands that the model uses and apply its preprocessing, once; the last three arguments are of arrays."""
+    place = (getattr(frames[0], "crs", None), getattr(frames[0], "transform", None))
+    if crs is not None or transform is not None:
+        if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
+            raise ValueError(
+                "Expected crs and transform with arrays, found them with frames that say themselves where they are. "
+                "Leave them out."
+            )
+        try:
+            from prithvi_hf.rasters.objects import read_place
+        except ImportError as error:
+            raise missing_package("Placing an array", "leave `crs` and `transform` out") from error
+        place = read_place(crs, transform)
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
         band_names=None if band_names is None else list(band_names),
@@ -261,8 +333,8 @@ def prepare_scene(
     return PreparedScene(
         pixel_values=inputs["pixel_values"],
         nodata_mask=nodata_mask,
-        crs=getattr(frames[0], "crs", None),
-        transform=getattr(frames[0], "transform", None),
+        crs=place[0],
+        transform=place[1],
         rgb=draw_scene(image_processor, inputs["pixel_values"][0], nodata_mask),
         rgb_title=title_picture(image_processor.bands, image_processor.num_frames, getattr(frames[-1], "date", None)),
     )
@@ -290,24 +362,24 @@ def predict_scene_logits(
 
 
 def assemble_map(
-    config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, return_probabilities: bool = False
+    config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, probabilities: bool = False
 ) -> SegmentationMap:
     """Turn logits (num_labels, H, W) into the scene's map: the most probable class of each pixel."""
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
     mask = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
     mask[scene.nodata_mask] = NODATA_CLASS
-    probabilities = None
-    if return_probabilities:
-        probabilities = logits.float().softmax(dim=0).cpu().numpy()
-        probabilities[:, scene.nodata_mask] = np.nan
+    values = None
+    if probabilities:
+        values = logits.float().softmax(dim=0).cpu().numpy()
+        values[:, scene.nodata_mask] = np.nan
     return SegmentationMap(
         mask=mask,
         crs=scene.crs,
         transform=scene.transform,
         id2label=dict(cast(dict[int, str], config.id2label)),
         class_colors=getattr(config, "class_colors", None),
-        probabilities=probabilities,
+        probabilities=values,
         rgb=scene.rgb,
         rgb_title=scene.rgb_title,
     )
@@ -380,10 +452,3 @@ def draw_scene(
         )
         values = values * std + mean
     return stretch_colors(values, ~nodata_mask[::step, ::step], is_natural)
-
-
-def missing_package(action: str, alternative: str) -> ImportError:
-    """Build the error of a step that needs the installed package; `alternative` is what can be done without it."""
-    return ImportError(
-        f"{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
-    )
