@@ -21,7 +21,7 @@ from rasterio.io import DatasetReader
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array, largest_shift
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import MAX_READ_BYTES, ArrayRaster, GeoTiffError, Raster
+from prithvi_hf.rasters.raster import ArrayRaster, Raster
 
 
 _ROWS = ("y", "lat", "latitude", "northing", "row", "rows", "height")
@@ -73,7 +73,7 @@ def as_rasters(value: Any) -> list[Raster]:
     if isinstance(value, Raster):
         return [value]
     if hasattr(value, "dims") and (hasattr(value, "data_vars") or hasattr(value, "to_numpy")):
-        return list(_take_xarray(value))
+        return list(_take_xarray(_join_variables(value) if hasattr(value, "data_vars") else value))
     if isinstance(value, str | os.PathLike):
         return [GeoTiffRaster(value)]
     if isinstance(value, bytes | bytearray | memoryview):
@@ -129,98 +129,70 @@ def _take_dataset(dataset: DatasetReader) -> Raster:
             f"{name}: expected a dataset on a regular grid, found ground control points or RPCs instead of a "
             "transform. Warp it first, for example with `rasterio.vrt.WarpedVRT`."
         )
-    needed = math.prod((dataset.count, *dataset.shape)) * np.dtype(dataset.dtypes[0]).itemsize
-    if needed > MAX_READ_BYTES:
-        raise GeoTiffError(
-            f"{name}: reading it into memory would take {needed:,} bytes, more than the {MAX_READ_BYTES:,} allowed. "
-            "Write it to a GeoTIFF, and give its path."
-        )
     # A warped dataset has an alpha band behind its own; the fourth of four bands may be called so without being one.
-    last, flags, mask = dataset.count, dataset.mask_flag_enums[0], None
-    is_alpha = dataset.colorinterp[-1] == ColorInterp.alpha and not dataset.descriptions[-1] and last > 4
-    bands = list(range(1, last + (not is_alpha)))
-    if is_alpha:
-        mask = dataset.read(last) == 0
+    count, flags, mask = dataset.count, dataset.mask_flag_enums[0], None
+    if dataset.colorinterp[-1] == ColorInterp.alpha and not dataset.descriptions[-1] and count > 4:
+        mask, count = dataset.read(count) == 0, count - 1
     elif MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
         mask = dataset.read_masks(1) == 0
     return ArrayRaster(
-        dataset.read(bands),
+        dataset.read(list(range(1, count + 1))),
         name=name,
-        descriptions=[dataset.descriptions[band - 1] for band in bands],
+        descriptions=dataset.descriptions[:count],
         nodata=dataset.nodata,
         nodata_mask=mask,
         crs=dataset.crs,
         transform=dataset.transform,
-        tags=([dataset.scales[band - 1] for band in bands], [dataset.offsets[band - 1] for band in bands]),
+        tags=(dataset.scales[:count], dataset.offsets[:count]),
     )
 
 
-def _take_xarray(value: Any) -> Iterator[Raster]:
-    """Take a DataArray, or the variables of a Dataset as bands, date by date."""
-    if not hasattr(value, "data_vars"):
-        yield from _take_data_array(value, _describe_bands(value))
-        return
-    notes = {name: one for name, one in value.data_vars.items() if one.ndim == 0}  # the CRS of a netCDF file
-    layers = {str(name): one.assign_coords(notes) for name, one in value.data_vars.items() if _find_dim(one, _ROWS)}
-    if not layers:
+def _join_variables(dataset: Any) -> Any:
+    """Make one DataArray of a Dataset of xarray, whose variables are the bands."""
+    notes = {name: one for name, one in dataset.data_vars.items() if one.ndim == 0}  # the CRS of a netCDF file
+    dataset = dataset.assign_coords(notes)
+    layers = {name: one for name, one in dataset.data_vars.items() if _find_dim(one, _ROWS)}
+    tags = {name: _find_nodata(one, one.dtype) for name, one in layers.items()}
+    if len({repr(tag) for tag in tags.values()}) != 1:
         raise ValueError(
-            f"Expected a Dataset with variables of rows and columns, found {list(map(str, value.data_vars))}."
+            "Expected a Dataset with one variable of rows and columns for each band, of one nodata value, found "
+            f"{tags or list(dataset.data_vars)}. Give only variables that are bands, as in `dataset[['red', 'nir']]`."
         )
-    if len(layers) == 1:
-        yield from _take_data_array(*layers.values(), _describe_bands(*layers.values()) or list(layers))
-        return
-    stacks = {}
-    for name, one in layers.items():  # rioxarray's "band_1" has the name of the band beside it
-        title = one.attrs.get("long_name") if is_undescribed([name]) else name
-        stacks[title if isinstance(title, str) else name] = list(_take_data_array(one, [name]))
-    first = next(iter(stacks.values()))
-    for name, rasters in stacks.items():
-        expected, found = ([(one.shape, repr(one.nodata)) for one in some] for some in (first, rasters))
-        if expected != found:
-            raise ValueError(
-                f"{name}: expected one band with the dates, the size and the nodata value of {next(iter(stacks))} "
-                f"({expected[0]} on {len(first)} dates), found {found[0]} on {len(rasters)}. Give only the variables "
-                "that are bands, as in `dataset[['red', 'nir']]`."
-            )
-    for date, parts in enumerate(zip(*stacks.values(), strict=True)):
-        raster = ArrayRaster(
-            np.concatenate([part.read() for part in parts]),
-            name="dataset",
-            descriptions=list(stacks),
-            nodata=first[0].nodata,
-            crs=first[0].crs,
-            transform=first[0].transform,
-            tags=([part.scales[0] for part in parts], [part.offsets[0] for part in parts]),
-        )
-        raster.date = first[date].date
-        yield raster
+    first, *others = layers.values()
+    if not others:
+        return first if "long_name" in first.attrs else first.assign_attrs(long_name=first.name)
+    titles = []  # rioxarray's "band_1" has the name of the band beside it
+    for name, one in layers.items():
+        title = one.attrs.get("long_name") if is_undescribed([str(name)]) else name
+        titles.append(title if isinstance(title, str) else str(name))
+    joined = dataset[list(layers)].to_dataarray("variable").assign_coords(variable=titles)
+    joined.encoding, joined.attrs = dict(first.encoding), dict(first.attrs)
+    joined.attrs["scales"] = [_per_band(one, ("scale_factor",), 1, 1.0)[0] for one in layers.values()]
+    joined.attrs["offsets"] = [_per_band(one, ("add_offset",), 1, 0.0)[0] for one in layers.values()]
+    return joined
 
 
-def _take_data_array(array: Any, names: Sequence[str | None] | None) -> Iterator[Raster]:
-    """Take a DataArray of rows and columns, with or without bands and dates, in any order."""
+def _take_xarray(array: Any) -> Iterator[Raster]:
+    """Take a DataArray of rows and columns, with or without bands and dates, in any order, date by date."""
     rows, columns, times = (_find_dim(array, known) for known in (_ROWS, _COLUMNS, _TIMES))
     title = array.name if isinstance(array.name, str) else "array"
     rest = [dim for dim in array.dims if dim not in (rows, columns, times)]
-    if times is None:  # a coordinate of dates under another name
-        times = next((dim for dim in rest if dim in array.coords and array[dim].dtype.kind == "M"), None)
-        rest = [dim for dim in rest if dim != times]
-    band_dims = [dim for dim in rest if array.sizes[dim] > 1] or rest[:1]
-    if rows is None or columns is None or len(band_dims) > 1:
+    bands = [dim for dim in rest if array.sizes[dim] > 1] or rest[:1]
+    if rows is None or columns is None or len(bands) > 1:
         raise ValueError(
             f"{title}: expected the dimensions of rows and columns (y and x, or latitude and longitude), one of bands "
             f"and perhaps one of time, found {tuple(map(str, array.dims))}. Rename them: `array.rename(...)`."
         )
-    array = array.isel({dim: 0 for dim in rest if dim not in band_dims})
-    values = as_array(array.transpose(*filter(None, (times, *band_dims, rows, columns))).to_numpy(), title)
+    array = array.isel({dim: 0 for dim in rest if dim not in bands})
+    values = as_array(array.transpose(*filter(None, (times, *bands, rows, columns))).to_numpy(), title)
     values = values.reshape(array.sizes[times] if times else 1, -1, *values.shape[-2:])  # (time, band, row, column)
-    count = values.shape[1]
-    # What stands in the encoding instead has been applied.
+    count, names = values.shape[1], _describe_bands(array, *bands)
+    # What stands in the encoding instead of the attributes has been applied.
     scales = _per_band(array, ("scales", "scale_factor"), count, 1.0)
     offsets = _per_band(array, ("offsets", "add_offset"), count, 0.0)
     crs, transform = _find_place(array, rows, columns)
-    dates = np.atleast_1d(array[times].values) if times in array.coords else [None] * len(values)
-    if times is None and "time" in array.coords and array["time"].ndim == 0:
-        dates = [array["time"].values[()]]
+    known = times or "time"
+    dates = np.atleast_1d(array.coords[known].values) if known in array.coords else [None] * len(values)
     for pixels, date in zip(values, dates, strict=True):
         raster = ArrayRaster(
             pixels,
@@ -247,10 +219,8 @@ def _per_band(array: Any, keys: Sequence[str], count: int, default: float) -> li
     return numbers * count if len(numbers) == 1 else numbers if len(numbers) == count else [default] * count
 
 
-def _describe_bands(array: Any) -> list[str | None] | None:
-    """Find the names of a DataArray's bands: the texts along its bands, or else those of the file it came from."""
-    known = (*_ROWS, *_COLUMNS, *_TIMES)
-    bands = next((dim for dim in array.dims if str(dim).lower() not in known), None)
+def _describe_bands(array: Any, bands: Any = None) -> list[str | None] | None:
+    """Find the names of a DataArray's bands: the texts along them, or else those of the file that it came from."""
     along = [] if bands is None else [array[name] for name in array.coords if array[name].dims == (bands,)]
     along.sort(key=lambda one: (one.name != bands, one.name != "common_name"))
     for texts in along:

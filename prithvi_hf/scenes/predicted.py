@@ -90,11 +90,9 @@ class PredictedScene:
         return dict(counts)
 
     def to_xarray(self, *, probabilities: bool = False) -> "DataArray":
-        """Give the map, read into memory, as an `xarray.DataArray` that rioxarray reads.
+        """Give the map, or the probabilities that were written, as an `xarray.DataArray`, read into memory.
 
-        Args:
-            probabilities: False for the classes (y, x), uint8 indices with 255 for nodata; True for the probabilities
-                (class, y, x), which must have been written.
+        Arguments and errors are those of `SegmentationMap.to_xarray`.
         """
         from prithvi_hf.outputs.objects import make_data_array
 
@@ -108,12 +106,7 @@ class PredictedScene:
     ) -> "GeoDataFrame":
         """Give the regions of each class as a `geopandas.GeoDataFrame`, made of the files.
 
-        Columns are those of the output `polygons`: `class_value` (in the file), `class_name`, `area_m2`, `geometry`
-        and, where probabilities were written, `mean_probability`.
-
-        Args:
-            polygon_classes: Names or file values of the classes; None for all.
-            min_area: Square metres on the ground; smaller regions are left out.
+        Columns, arguments and errors are those of `SegmentationMap.to_polygons`; classes have their values in the file.
         """
         from prithvi_hf.outputs.objects import make_geodataframe
 

@@ -271,7 +271,7 @@ def test_arrays_that_nothing_explains_are_refused(pixels):
         (cube.expand_dims(member=2), "one of bands"),
         (cube.assign_coords(x=np.geomspace(1, 9, cube.sizes["x"])), "equal distances"),
         (bands_as_variables(cube).assign(QA=cube.isel(band=0, drop=True).assign_attrs(_FillValue=1)), "nodata value"),
-        (cube.to_dataset(name="a").isel(x=0, y=0), "variables of rows and columns"),
+        (cube.to_dataset(name="a").isel(x=0, y=0), "one variable of rows and columns"),
     ):
         with pytest.raises(ValueError, match=message):
             as_rasters(bad)

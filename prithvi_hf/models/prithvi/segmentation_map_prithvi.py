@@ -150,7 +150,7 @@ class SegmentationMap:
         write_probabilities(path, pixels, id2label=self.id2label, crs=self.crs, transform=self.transform, dtype=dtype)
 
     def to_xarray(self, *, probabilities: bool = False) -> Any:
-        """Give the map as an `xarray.DataArray` that rioxarray reads, see `prithvi_hf.outputs.objects`.
+        """Give the map as an `xarray.DataArray` that rioxarray reads.
 
         Args:
             probabilities: False for the classes (y, x), uint8 with 255 for no data; True for the probabilities
