@@ -106,7 +106,7 @@ class PredictedScene:
     ) -> "GeoDataFrame":
         """Give the regions of each class as a `geopandas.GeoDataFrame`, made of the files.
 
-        Columns, arguments and errors are those of `SegmentationMap.to_polygons`; classes have their values in the file.
+        Columns, arguments and errors are those of `SegmentationMap.to_polygons`; `polygon_classes` may be file values.
         """
         from prithvi_hf.outputs.objects import make_geodataframe
 

@@ -93,7 +93,7 @@ def test_the_alpha_band_of_a_warped_dataset_is_its_mask(file):
 def test_datasets_that_are_closed_or_written_are_refused(pipe, file, tmp_path):
     with rasterio.open(file) as dataset:
         profile = dataset.profile
-    with pytest.raises(ValueError, match="found one that is closed. Open it again"):
+    with pytest.raises(ValueError, match=r"found one that is closed\. Open it again"):
         pipe(dataset)
     with (
         rasterio.open(tmp_path / "new.tif", "w", **profile) as writer,
