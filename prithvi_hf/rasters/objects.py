@@ -9,6 +9,7 @@ import datetime
 import math
 import os
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def _join_variables(dataset: Any) -> Any:
             "Expected a Dataset with one variable of rows and columns for each band, of one nodata value, found "
             f"{tags or list(dataset.data_vars)}. Give only variables that are bands, as in `dataset[['red', 'nir']]`."
         )
-    first, *others = layers.values()
+    first, *others = (one.assign_attrs({**dataset.attrs, **one.attrs}) for one in layers.values())
     if not others:
         return first if "long_name" in first.attrs else first.assign_attrs(long_name=first.name)
     titles = []  # rioxarray's "band_1" has the name of the band beside it
@@ -176,6 +177,8 @@ def _take_xarray(array: Any) -> Iterator[Raster]:
     """Take a DataArray of rows and columns, with or without bands and dates, in any order, date by date."""
     rows, columns, times = (_find_dim(array, known) for known in (_ROWS, _COLUMNS, _TIMES))
     title = array.name if isinstance(array.name, str) else "array"
+    is_date = (dim for dim in array.dims if dim in array.coords and array[dim].dtype.kind == "M")
+    times = next(is_date, None) if times is None else times
     rest = [dim for dim in array.dims if dim not in (rows, columns, times)]
     bands = [dim for dim in rest if array.sizes[dim] > 1] or rest[:1]
     if rows is None or columns is None or len(bands) > 1:
@@ -247,6 +250,8 @@ def _find_place(array: Any, rows: Any, columns: Any) -> tuple[CRS | None, Affine
     mapping = array.encoding.get("grid_mapping") or array.attrs.get("grid_mapping") or "spatial_ref"
     notes = dict(array.coords[mapping].attrs) if mapping in array.coords else {}
     crs = next((notes[key] for key in ("crs_wkt", "spatial_ref") if notes.get(key)), None)
+    if crs is None and "grid_mapping_name" in notes:  # of the CF conventions alone
+        crs = import_module("pyproj").CRS.from_cf(notes)
     crs = crs or array.attrs.get("crs") or (array.coords["epsg"].values[()] if "epsg" in array.coords else None)
     numbers, transform = notes.get("GeoTransform"), None
     if numbers is not None:

@@ -187,6 +187,8 @@ FORMS = {
     "a Dataset of one array": lambda cube: cube.to_dataset(name="reflectance"),
     "a Dataset of netCDF": lambda cube: cube.to_dataset(name="reflectance").reset_coords("spatial_ref"),
     "stackstac": lambda cube: as_stackstac(cube),
+    "CF": lambda cube: as_cf(cube),
+    "another name of time": lambda cube: cube.expand_dims(acquired=[np.datetime64("2022-08-06", "ns")], axis=2),
 }
 
 
@@ -212,6 +214,17 @@ def as_stackstac(cube):
     attributes = {"crs": "epsg:32720", "transform": TRANSFORM, "_FillValue": -9999}
     cube = cube.drop_vars("spatial_ref").assign_coords(epsg=32720, band=["B2", "B3", "B4", "B8A", "B11", "B12"])
     return cube.expand_dims(time=1).drop_attrs(deep=False).assign_attrs(attributes)
+
+
+def as_cf(cube):
+    """A Dataset whose CRS stands in CF's own words, in a variable."""
+    pyproj = pytest.importorskip("pyproj")
+    cube.spatial_ref.attrs = pyproj.CRS.from_epsg(32720).to_cf() | {
+        "GeoTransform": cube.spatial_ref.attrs["GeoTransform"]
+    }
+    del cube.spatial_ref.attrs["crs_wkt"]
+    cube = cube.rename(spatial_ref="crs").assign_attrs(grid_mapping="crs")
+    return cube.to_dataset(name="reflectance").reset_coords("crs")
 
 
 @pytest.mark.parametrize("form", FORMS)

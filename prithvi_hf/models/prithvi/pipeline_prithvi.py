@@ -169,8 +169,20 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
         image_processor = cast(PrithviImageProcessor, self.image_processor)
-        frames = in_model_units(image_processor, open_frames(input_))
-        return prepare_scene(image_processor, frames, band_names, crs, transform)
+        frames = open_frames(input_)
+        scene = prepare_scene(image_processor, in_model_units(image_processor, frames), band_names)
+        if crs is not None or transform is not None:
+            if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
+                raise ValueError(
+                    "Expected crs and transform with arrays, found them with frames that say themselves where they "
+                    "are. Leave them out."
+                )
+            try:
+                from prithvi_hf.rasters.objects import read_place
+            except ImportError as error:
+                raise missing_package("Placing an array", "leave `crs` and `transform` out") from error
+            scene.crs, scene.transform = read_place(crs, transform)
+        return scene
 
     def _forward(  # type: ignore[override]
         self,

@@ -304,25 +304,9 @@ def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Fram
 
 
 def prepare_scene(
-    image_processor: PrithviImageProcessor,
-    frames: Sequence[Frame],
-    band_names: Sequence[str] | None = None,
-    crs: Any = None,
-    transform: Sequence[float] | None = None,
+    image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
 ) -> PreparedScene:
-    """Read the bands that the model uses and apply its preprocessing, once; the last three arguments are of arrays."""
-    place = (getattr(frames[0], "crs", None), getattr(frames[0], "transform", None))
-    if crs is not None or transform is not None:
-        if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
-            raise ValueError(
-                "Expected crs and transform with arrays, found them with frames that say themselves where they are. "
-                "Leave them out."
-            )
-        try:
-            from prithvi_hf.rasters.objects import read_place
-        except ImportError as error:
-            raise missing_package("Placing an array", "leave `crs` and `transform` out") from error
-        place = read_place(crs, transform)
+    """Read the bands that the model uses (`band_names` are those of arrays) and apply its preprocessing, once."""
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
         band_names=None if band_names is None else list(band_names),
@@ -333,8 +317,8 @@ def prepare_scene(
     return PreparedScene(
         pixel_values=inputs["pixel_values"],
         nodata_mask=nodata_mask,
-        crs=place[0],
-        transform=place[1],
+        crs=getattr(frames[0], "crs", None),
+        transform=getattr(frames[0], "transform", None),
         rgb=draw_scene(image_processor, inputs["pixel_values"][0], nodata_mask),
         rgb_title=title_picture(image_processor.bands, image_processor.num_frames, getattr(frames[-1], "date", None)),
     )
