@@ -31,10 +31,10 @@ from .pixel_values_prithvi import (
     Pixels,
     ReadImage,
     UnitsWarning,
+    as_frames,
     describe_units_problem,
     find_nodata,
     find_used_bands,
-    is_raster,
     name_image,
     normalize_file_values,
     read_frames,
@@ -88,9 +88,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     One image is an array or tensor (num_channels, height, width) or (num_channels, num_frames, height, width),
     or a raster (an object with `read`, `read_nodata_mask`, `shape`, `count`, `descriptions`, `nodata` and `name`, such
-    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or a tuple or inner list of frames, each an array
-    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the
-    needed bands are read.
+    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or the path of a GeoTIFF, an open rasterio dataset, or a
+    DataArray or Dataset of xarray, with bands and dates in any order; or a tuple or inner list of frames, each of one
+    of these forms. A list, or an array of five dimensions, is a batch. Of rasters only the needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
     Landsat 4 to 9; `band_names`, `band_indices` and `band_map` win over descriptions. A file without descriptions is
@@ -472,8 +472,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 def _as_batch_of_maps(maps: Pixels | Sequence[Pixels], batch_size: int) -> list[Pixels]:
     """Give one mask per image."""
     dimensions = maps.ndim if isinstance(maps, np.ndarray | torch.Tensor) else None
-    is_single = is_raster(maps) or dimensions == 2 or (dimensions == 3 and batch_size == 1)
-    batch = [cast(Pixels, maps)] if is_single else list(cast(Sequence[Pixels], maps))
+    is_single = dimensions == 2 or (dimensions == 3 and batch_size == 1)
+    is_single |= dimensions is None and not isinstance(maps, list | tuple)
+    batch = [as_frames(one)[0] for one in ([maps] if is_single else cast(Sequence[Any], maps))]
     if len(batch) != batch_size:
         raise ValueError(
             f"segmentation_maps: expected one mask for each of {batch_size} images, found {len(batch)}. Remedy: pass "
