@@ -29,6 +29,13 @@ def add_parser(commands: Commands) -> None:
     add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    add(
+        "--rescale_factor",
+        type=float,
+        metavar="X",
+        help="multiply the numbers of chips by X, not by the model's factor",
+    )
+    add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
     for flag, settings in BAND_OPTIONS.items():
@@ -70,6 +77,9 @@ def run(options: argparse.Namespace) -> None:
         if recipe.data.bands in (None, image_processor.bands):
             given = {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
             image_processor = image_processor.with_options(**given)
+        image_processor = image_processor.with_options(
+            rescale_factor=options.rescale_factor, rescale_offset=options.rescale_offset
+        )
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:
