@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         check_outputs(paths, options.frames, options.overwrite)
         device = resolve_device(options.device if group is None else group.choose_device(options.device))
         with nullcontext() if group is None else group.together():
-            image_processor = load_image_processor(options.model)
+            image_processor = opening.adapt(load_image_processor(options.model))
             scene = open_scene(options.frames, image_processor, opening)
             model, _ = load_model(options.model)
             result = predict_scene(
@@ -93,7 +93,7 @@ def _predict_many(
     folder, keywords = Path(options.output_dir), {**keywords, "report": keywords["report"] or True}
     device = resolve_device(group.choose_device(options.device))
     check_writable_folder(folder, "--output_dir")
-    image_processor = load_image_processor(options.model)
+    image_processor = opening.adapt(load_image_processor(options.model))
     scenes = list_scenes(
         options.scenes,
         num_frames=image_processor.num_frames,

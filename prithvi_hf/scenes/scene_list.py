@@ -11,18 +11,29 @@ import csv
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from prithvi_hf.models.prithvi.bands_prithvi import parse_band_description
 from prithvi_hf.outputs.cog import is_own_map
 from prithvi_hf.outputs.registry import OUTPUTS
-from prithvi_hf.rasters.granules import SUFFIXES, group_granules, list_geotiffs, parse_layer, parse_name
+from prithvi_hf.rasters.granules import (
+    SUFFIXES,
+    StatedFile,
+    group_bands,
+    group_granules,
+    list_geotiffs,
+    parse_layer,
+    parse_name,
+)
+from prithvi_hf.rasters.products import BASELINE_OFFSET, REFLECTANCE_SCALE, offset_of_baseline
 
 
 MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
@@ -30,11 +41,15 @@ _LONGEST_NAME = 120  # bytes; outputs add a suffix, and file systems end at 255
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
 _NO_DATA_ROLES = {"thumbnail", "overview", "visual", "metadata", "date"}
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UNSPECIFIC_MEDIA = ("", "application/octet-stream", "binary/octet-stream")
+# Of bands, by STAC 1.0 and 1.1.
+_BAND_MEMBERS = ("scale", "offset", "nodata", "name", "common_name", "raster:scale", "raster:offset", "eo:common_name")
 _SIDE_SUFFIXES = (".xml", ".ovr", ".msk", ".tfw", ".prj")
 _BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES}))
 _WORD = re.compile(r"""#.*|(?:"[^"]*"|'[^']*'|[^\s"'])+|["']""")  # of a line; a quote alone is one that is not closed
 
-Frame = str | tuple[str, ...]
+FramePath = str | StatedFile
+Frame = FramePath | tuple[FramePath, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ class SceneEntry:
     """One scene of a list."""
 
     name: str  # plain file name without suffix, unlike every other of the list; its outputs begin with it
-    frames: tuple[Frame, ...]  # as `open_scene` takes them, in time order: a path each, or the paths of band files
+    frames: tuple[Frame, ...]  # as `open_scene` takes them, in time order: a file each, or the files of its bands
     origin: str  # where in the list it is, for messages
     dates: tuple[str, ...] | None = None  # of each frame, as ISO text, where the list says so
     problem: str | None = None  # why it cannot be mapped, where the list alone shows that
@@ -50,7 +65,8 @@ class SceneEntry:
     @property
     def files(self) -> tuple[str, ...]:
         """Every path of the scene."""
-        return tuple(path for frame in self.frames for path in ([frame] if isinstance(frame, str) else frame))
+        frames = (frame if isinstance(frame, tuple) else (frame,) for frame in self.frames)
+        return tuple(os.fspath(path) for frame in frames for path in frame)
 
 
 _UNNAMED = ""  # the name of a scene that is called after its first file in the end
@@ -311,7 +327,14 @@ def _list_files(
         )
     others = kept
     if not granules:
-        return broken + [SceneEntry(_UNNAMED, (file,), origin) for file in others]
+        # Folders with a file for each band are scenes, called as their folder is; what else is there are masks.
+        stacks, scenes = group_bands(others), []
+        for folder, files in stacks.items():
+            parts = [part for part in Path(os.path.relpath(folder, base)).parts if part != ".."]
+            name = "_".join(parts) or os.path.basename(os.path.abspath(folder))
+            scenes.append(SceneEntry(name, (tuple(files),), origin))
+        scenes += [SceneEntry(_UNNAMED, (file,), origin) for file in others if os.path.dirname(file) not in stacks]
+        return broken + scenes
     if others:
         warnings.warn(
             f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(min(others))}: their names are "
@@ -325,13 +348,13 @@ def _list_files(
             layers = group_granules(files)[0].files
         except ValueError as error:
             problem, layers = str(error), tuple(filter(None, map(parse_layer, files)))
-        frame = _to_frame([layer.path for layer in layers])
+        frame = _to_frame([os.fspath(layer.path) for layer in layers])
         entry = SceneEntry(name, frame, origin, (layers[0].date.isoformat(),), problem)
         dates.append((f"T{layers[0].tile}", entry))
     return _group_dates(dates, num_frames) + broken
 
 
-def _to_frame(files: Sequence[str]) -> tuple[Frame, ...]:
+def _to_frame(files: Sequence[FramePath]) -> tuple[Frame, ...]:
     """Give the frame of one date as `open_scene` takes it: its only file, or its band files; none without files."""
     return tuple(files) if len(files) < 2 else (tuple(files),)
 
@@ -388,25 +411,93 @@ def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Dated:
     origin = f"{origin} ({name[:60]})"
     moment = properties.get("datetime") or properties.get("start_datetime")
     dates = (_escape(moment),) if isinstance(moment, str) else None
-    hrefs = []
-    for asset in assets.values():
-        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-            continue
-        roles, media = asset.get("roles"), asset.get("type")
-        is_tiff = re.split("[?#]", asset["href"])[0].lower().endswith(SUFFIXES)
-        if isinstance(media, str):
-            is_tiff = media.lower().startswith("image/tiff")
-        if is_tiff and not (isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles))):
-            hrefs.append(asset["href"])
     try:
-        files = [_resolve(href, origin, base, allow_remote) for href in hrefs]
+        files = [
+            _state_asset(key, asset, properties, _resolve(asset["href"], origin, base, allow_remote), origin)
+            for key, asset in assets.items()
+            if _is_imagery(asset)
+        ]
         known = parse_name(name)
+        # Of a product's layers, and of assets that are called like bands, the others are masks, angles and pictures.
+        layers = [file for file in files if parse_layer(file) is not None]
     except ValueError as error:
         return name, SceneEntry(name, (), origin, dates, str(error))
+    bands = [file for file in files if any(map(_is_band, (Path(file).stem, *getattr(file, "names", ()))))]
+    files = layers or bands or files
     tiles = [properties[key] for key in _TILE_PROPERTIES if isinstance(properties.get(key), str)]
     tile = f"T{known.tile}" if known is not None else next(iter(tiles), name)
     problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
     return tile, SceneEntry(name, _to_frame(files), origin, dates, problem)
+
+
+def _is_band(text: str | None) -> bool:
+    """Whether a text is understood as a band's name."""
+    label = parse_band_description(text)
+    return bool(label.code or label.plain)
+
+
+def _is_imagery(asset: Any) -> bool:
+    """Whether an asset of an item is a GeoTIFF of data, by its media type and roles."""
+    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+        return False
+    roles, media = asset.get("roles"), asset.get("type")
+    if isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles)):
+        return False
+    if isinstance(media, str) and media.split(";")[0].strip().lower() not in _UNSPECIFIC_MEDIA:
+        return re.match(r"image/(?:[\w.+-]*geo)?tiff?\b", media.strip().lower()) is not None
+    return re.split("[?#]", asset["href"])[0].lower().endswith(SUFFIXES)
+
+
+def _state_asset(
+    key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], path: str, origin: str
+) -> FramePath:
+    """Take from an asset what it states of its bands, by STAC 1.0 or 1.1: names, scale and offset, nodata."""
+    lists = [asset[name] for name in ("eo:bands", "raster:bands", "bands") if isinstance(asset.get(name), list)]
+    bands: list[dict[str, Any]] = [{} for _ in range(max(map(len, lists), default=1))]
+    for index, band in enumerate(bands):
+        parts = (members[index] for members in lists if index < len(members) and isinstance(members[index], dict))
+        for part in (asset, *parts):
+            band |= {name.rpartition(":")[2]: part[name] for name in _BAND_MEMBERS if part.get(name) is not None}
+    numbers = []  # of each band: scale, offset, nodata
+    for band in bands:
+        try:
+            row = [None if band.get(name) is None else float(band[name]) for name in ("scale", "offset", "nodata")]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{origin}: expected numbers for scale, offset and nodata of {key} ({error}).") from error
+        numbers.append(row)
+    platform = f"{properties.get('platform')} {properties.get('constellation')}".lower()
+    applied, offset = properties.get("earthsearch:boa_offset_applied"), None
+    if "sentinel-2" in platform or "s2:processing_baseline" in properties or applied is not None:
+        baseline = properties.get("s2:processing_baseline") or properties.get("processing:version")
+        offset = 0 if applied is True else offset_of_baseline(baseline if isinstance(baseline, str) else None)
+    scales, offsets = [1.0 if row[0] is None else row[0] for row in numbers], [row[1] or 0.0 for row in numbers]
+    for index, (scale, stated, _) in enumerate(numbers):
+        if offset is None or scale not in (None, REFLECTANCE_SCALE):
+            continue  # other layers have other scales
+        # The offset stands in raster:bands of Earth Search although it was applied to the pixels.
+        expected = offset * REFLECTANCE_SCALE
+        if applied is not True and stated is not None and not math.isclose(stated, expected, abs_tol=1e-9):
+            raise ValueError(
+                f"{origin}: expected the offset {expected:g} of its processing baseline, found {stated:g} in {key}, "
+                "which may have been applied to the pixels. Correct the item, or give its files with boa_add_offset: "
+                f"{BASELINE_OFFSET} if not."
+            )
+        scales[index], offsets[index] = REFLECTANCE_SCALE, expected
+    if not all(map(math.isfinite, (*scales, *offsets))) or 0 in scales:
+        raise ValueError(f"{origin}: expected finite scales and offsets, found others in {key}. Correct the item.")
+    names: list[str | None] = []
+    for band in bands:
+        texts = (key if len(bands) == 1 else None, band.get("name"), band.get("common_name"))
+        known = [text for text in texts if isinstance(text, str) and text != "rededge" and _is_band(text)]
+        # A word such as red says more than a code, which means other bands on other sensors.
+        names.append(min(known, key=lambda text: parse_band_description(text).plain is None, default=None))
+    is_stated = set(scales) != {1.0} or any(offsets)
+    nodata = numbers[0][2]
+    if not is_stated and nodata is None and (not any(names) or _is_band(Path(path).stem)):
+        return path
+    if not is_stated:
+        scales, offsets = [], []
+    return StatedFile(path, tuple(names), tuple(scales), tuple(offsets), nodata, origin)
 
 
 def plain_name(text: str) -> str:
