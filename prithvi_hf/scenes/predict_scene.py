@@ -26,6 +26,7 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.modeling_prithvi import unwrap_model
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.assemble import (
     DETAILS,
@@ -107,9 +108,9 @@ def predict_scene(
               [`~outputs.registry.OutputOptions`];
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
-            - how the frames are read: `scale`, `grid`, `grid_mismatch`, `fmask`, `dates`, `on_read_error` and others,
-              see [`~rasters.opening.FrameOptions`]. With "nodata" for `on_read_error`, blocks that cannot be read are
-              nodata in the map and listed in the report.
+            - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
+              `band_map`, `dates`, `on_read_error` and others, see [`~rasters.opening.FrameOptions`]. With "nodata" for
+              `on_read_error`, blocks that cannot be read are nodata in the map and listed in the report.
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
@@ -128,6 +129,7 @@ def predict_scene(
             finished parts are kept for the next run.
     """
     begin = time.perf_counter()
+    model = unwrap_model(model)
     config = model.config
     id2label = {int(index): str(label) for index, label in (config.id2label or {}).items()}
     asked, windows, opening, writing = sort_options(options)
@@ -135,6 +137,8 @@ def predict_scene(
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
     place = {name: value for name, value in (("crs", crs), ("transform", transform)) if value is not None}
+    image_processor = opening.adapt(image_processor)
+    image_processor.check_config(config)
     if not isinstance(frames, Scene):
         scene = open_scene(frames, image_processor, opening, name=name, **place)
     elif closed := sorted({*options} & {*OPTION_NAMES[FrameOptions]} - {"on_read_error"} | {*place}):
@@ -177,7 +181,12 @@ def predict_scene(
         "height": grid.height,
         "width": grid.width,
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
-        "options": {**content, "batch_size": windows.batch_size},
+        "options": {
+            **content,
+            "batch_size": windows.batch_size,
+            "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
+            "rescale_offset": image_processor.rescale_offset if image_processor.do_rescale else 0.0,
+        },
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
         **(notes or {}),
         "seconds": {},

@@ -112,6 +112,24 @@ def test_options_win_over_the_recipe(model, recipe, capsys):
     assert "test" not in output
 
 
+@pytest.mark.filterwarnings("ignore:the bands")
+def test_bands_given_on_the_command_line_or_in_the_recipe_win(model, recipe, tmp_path):
+    """The model's processor has positions; both ways give other ones, or one other band."""
+    words, figures = ["--model", model, "--splits", "bolivia", "--no_check", "--quiet"], []
+    other = tmp_path / "other.yaml"
+    other.write_text(f"{recipe.read_text()}band_indices: [1, 2, 3, 7, 11, 12]\n")
+    for config, more in (
+        (recipe, []),
+        (recipe, ["--band_indices", 1, 2, 3, 7, 11, 12]),
+        (other, []),
+        (recipe, ["--band_map", "BLUE=1", "GREEN=2", "RED=3", "NIR_NARROW=7", "SWIR_1=11", "SWIR_2=12"]),
+    ):
+        assert evaluate(*words, "--config", config, "--output", tmp_path / "all.json", *more) == 0
+        metrics = json.loads((tmp_path / "all.json").read_text())["splits"]["bolivia"]["metrics"]
+        figures.append(metrics["per_category_iou"])
+    assert figures[0] != figures[1] == figures[2] == figures[3]
+
+
 def test_the_recipe_of_the_model_is_the_default(model, recipe, tmp_path, capsys):
     folder = tmp_path / "copy"
     PrithviForSemanticSegmentation.from_pretrained(model).save_pretrained(folder)

@@ -503,6 +503,8 @@ def test_nodata_pixels_keep_their_labels_unless_asked():
 EVERY_OPTION = {
     "bands": ["BLUE", "NIR_NARROW"],
     "band_indices": [3, 1],
+    "band_map": {"NIR_NARROW": "B08", "BLUE": 0},
+    "band_names": ["B02", None, "B08"],
     "num_frames": 3,
     "frame_order": "original_crop",
     "do_rescale": False,
