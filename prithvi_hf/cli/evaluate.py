@@ -29,6 +29,13 @@ def add_parser(commands: Commands) -> None:
     add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    add(
+        "--rescale_factor",
+        type=float,
+        metavar="X",
+        help="multiply the numbers of chips by X, not by the model's factor",
+    )
+    add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it (default: the model's)")

@@ -136,9 +136,9 @@ def predict_scene(
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
-    place = {name: value for name, value in (("crs", crs), ("transform", transform)) if value is not None}
     image_processor = opening.adapt(image_processor)
     image_processor.check_config(config)
+    place = {name: value for name, value in (("crs", crs), ("transform", transform)) if value is not None}
     if not isinstance(frames, Scene):
         scene = open_scene(frames, image_processor, opening, name=name, **place)
     elif closed := sorted({*options} & {*OPTION_NAMES[FrameOptions]} - {"on_read_error"} | {*place}):

@@ -104,6 +104,15 @@ def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, t
     assert not list(tmp_path.rglob(".all.json*"))
 
 
+def test_other_units_than_the_models_are_given_as_factor_and_offset(model, recipe, data, tmp_path):
+    figures = {}
+    for name, words in {"own": (), "same": ("--rescale_factor", 1), "other": ("--rescale_offset", 2000)}.items():
+        output = tmp_path / f"{name}.json"
+        assert evaluate("--model", model, "--config", recipe, "--splits", "bolivia", "--output", output, *words) == 0
+        figures[name] = json.loads(output.read_text())["splits"]["bolivia"]["metrics"]["per_category_iou"]
+    assert figures["own"] == figures["same"] != figures["other"]
+
+
 def test_options_win_over_the_recipe(model, recipe, capsys):
     assert evaluate("--model", model, "--config", recipe, "--splits", "validation", "--overlap", 0, "--quiet") == 0
     output = capsys.readouterr().out

@@ -256,7 +256,7 @@ def test_output_of_several_scenes_and_options_of_the_pipeline(scene, tmp_path):
     assert results[0].report["options"]["batch_size"] == 2
     for inputs, options, error, message in (
         ([scene, scene], {}, ValueError, "one output for each of 2 scenes, found 1"),
-        (scene, {"num_workers": 1}, TypeError, "num_workers is an option of maps in memory"),
+        (scene, {"num_workers": 2}, TypeError, "num_workers is an option of maps in memory"),
         (scene, {"overlap": 1}, ValueError, "0 <= overlap < 1"),
     ):
         with pytest.raises(error, match=message):

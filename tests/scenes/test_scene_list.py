@@ -3,13 +3,18 @@
 
 import json
 import os
+import warnings
 
 import numpy as np
 import pytest
 
+from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities
 from prithvi_hf.scenes import scene_list
+from prithvi_hf.scenes.scene import open_scene
 from prithvi_hf.scenes.scene_list import list_scenes, plain_name
+from tests.granule_factory import LANDSAT_8, REFLECTANCE, SENTINEL_2_ORDER, read_reflectance, write_bands
+from tests.scene_factory import tiny_processor
 
 
 BANDS = ("B02", "B03", "B04", "B8A", "B11", "B12", "Fmask")
@@ -398,3 +403,121 @@ def test_names_are_plain_and_unlike_each_other(tmp_path):
         list_scenes(write(tmp_path / "list.jsonl", "\n".join(map(json.dumps, rows))))
     with pytest.raises(ValueError, match="more than once"):
         list_scenes(write(tmp_path / "list.txt", "a.tif\na.tif\n"))
+
+
+SHORT = dict(zip(PRITHVI_BANDS, SENTINEL_2_ORDER, strict=True))
+COMMON_NAMES = dict(zip(PRITHVI_BANDS, ("blue", "green", "red", "nir08", "swir16", "swir22"), strict=True))
+COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+S2 = {"scale": 0.0001, "offset": -0.1, "nodata": 0}
+LANDSAT = {"scale": 0.0000275, "offset": -0.2, "nodata": 0}
+
+
+def map_item(tmp_path, files, members, properties, media=COG, key="{}"):
+    """Writes bands and an item whose assets have these members, and opens the one scene of it."""
+    assets = {
+        key.format(COMMON_NAMES[band]): {"href": f"./{file}", "type": media, "roles": ["data"], **members(band)}
+        for band, file in files.items()
+    }
+    assets["qa"] = {"href": "./qa.tif", "type": COG, "roles": ["data"], "raster:bands": [{"nodata": 1}]}
+    item = {"type": "Feature", "id": "item", "properties": {"datetime": "2023-06-01T05:35:49Z", **properties}}
+    (scene,) = list_scenes(stac(tmp_path, {**item, "assets": assets}))
+    assert scene.problem is None, scene.problem
+    frames = [list(frame) if isinstance(frame, tuple) else frame for frame in scene.frames]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return read_reflectance(open_scene(frames, tiny_processor(), dates=scene.dates), tiny_processor())
+
+
+@pytest.mark.parametrize(
+    ("names", "formula", "members", "properties"),
+    [
+        # Earth Search, collection 1: the item says it, under STAC 1.0 and 1.1.
+        ("S2B_T43QDB_20230601T053549_L2A/{0}.tif", S2, {"raster:bands": [S2]}, {"s2:processing_baseline": "05.09"}),
+        (
+            "S2B_T43QDB_20230601T053549_L2A/{0}.tif",
+            S2,
+            {"bands": [{}], "raster:scale": 0.0001, "raster:offset": -0.1, "nodata": 0},
+            {"processing:version": "05.11", "platform": "sentinel-2b"},
+        ),
+        # Earth Search before: the offset stands in the item although it was applied to the pixels.
+        (
+            "S2B_43QDB_20230601_0_L2A/{0}.tif",
+            {"scale": 0.0001, "offset": 0.0},
+            {"raster:bands": [S2]},
+            {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": True},
+        ),
+        (
+            "S2B_43QDB_20230601_0_L2A/{0}.tif",
+            S2,
+            {"raster:bands": [{"nodata": 0}]},
+            {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False},
+        ),
+        ("S2B_43QDB_20200601_0_L2A/{0}.tif", {**S2, "offset": 0.0}, {}, {"s2:processing_baseline": "02.14"}),
+        # Names that say nothing: bands are called as the assets are.
+        ("tiles/{1}-1.tif", S2, {"bands": [{"raster:scale": 0.0001, "raster:offset": -0.1, "nodata": 0}]}, {}),
+        ("LC08_L2SP_044034_20210508_20210518_02_T1_{2}.TIF", LANDSAT, {"raster:bands": [LANDSAT]}, {}),
+        ("LC08_L2SP_044034_20210508_20210518_02_T1_{2}.TIF", LANDSAT, {}, {"platform": "landsat-8"}),
+        ("a/{1}-sr.tif", LANDSAT, {"raster:bands": [LANDSAT], "eo:bands": [{"name": "OLI"}]}, {}),
+    ],
+)
+def test_what_an_item_states_is_applied_once(tmp_path, names, formula, members, properties):
+    files = {band: names.format(SHORT[band], COMMON_NAMES[band][:3], LANDSAT_8[band]) for band in PRITHVI_BANDS}
+    files = {band: name.replace("swi-", f"swi{band[-1]}-") for band, name in files.items()}
+    for file in files.values():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+    write_bands(tmp_path, files, formula["scale"], formula["offset"])
+    found = map_item(tmp_path, files, lambda band: members, properties)
+    assert found == {band: pytest.approx(value, abs=2e-5) for band, value in REFLECTANCE.items()}
+
+
+@pytest.mark.parametrize(
+    ("media", "href", "is_read"),
+    [
+        (COG, "a", True),
+        ("image/tiff", "a.tif", True),
+        ("image/TIFF;application=geotiff", "a", True),
+        ("image/vnd.stac.geotiff; cloud-optimized=true", "a.TIF", True),
+        ("image/vnd.stac.geotiff", "a", True),
+        ("image/geotiff", "a", True),
+        ("image/x-geotiff", "a", True),
+        (None, "a.tiff?key=1", True),
+        ("application/octet-stream", "a.tif", True),
+        ("image/jp2", "a.jp2", False),
+        ("application/x-hdf5", "a.h5", False),
+        ("application/json", "a.tif", False),
+        (None, "a.png", False),
+    ],
+)
+def test_media_types_of_geotiffs(tmp_path, media, href, is_read):
+    asset = {"href": href} if media is None else {"href": href, "type": media}
+    item = {"type": "Feature", "id": "item", "properties": {}, "assets": {"data": asset, "b": {"href": "b.tif"}}}
+    (scene,) = list_scenes(stac(tmp_path, item))
+    assert len(scene.files) == 1 + is_read
+
+
+@pytest.mark.parametrize(
+    ("members", "properties", "message"),
+    [
+        ({"raster:bands": [{"scale": "small"}]}, {}, "expected numbers for scale"),
+        ({"raster:bands": [{"scale": 0}]}, {}, "expected finite scales"),
+        ({"bands": [{"raster:offset": 1e400}]}, {}, "expected finite scales"),
+        ({"raster:bands": [{**S2, "offset": 0}]}, {"s2:processing_baseline": "05.09"}, "may have been applied"),
+    ],
+)
+def test_items_that_contradict_themselves_are_problems(tmp_path, members, properties, message):
+    item = stac_item("a", {"red": "a.tif"}, **properties)
+    item["assets"]["red"] |= members
+    scenes = list_scenes(stac(tmp_path, item, stac_item("b", {"red": "b.tif"})))
+    assert message in scenes[0].problem
+    assert scenes[1].problem is None
+
+
+def test_folders_with_a_file_for_each_band_are_scenes(tmp_path):
+    for name in ("june/B02.tif", "june/B03.tif", "june/B04.tif", "june/SCL.tif", "july/a/red.tif", "july/a/green.tif"):
+        touch(tmp_path / name)
+    touch(tmp_path / "july" / "a" / "nir.tif")
+    touch(tmp_path / "whole.tif")
+    scenes = {scene.name: scene.files for scene in list_scenes(tmp_path)}
+    assert sorted(scenes) == ["july_a", "june", "whole"]
+    assert scenes["june"] == tuple(str(tmp_path / "june" / f"B0{number}.tif") for number in (2, 3, 4))
+    assert list_scenes(tmp_path / "june")[0].name == "june"

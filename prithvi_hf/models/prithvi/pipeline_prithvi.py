@@ -177,9 +177,9 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
         image_processor = cast(PrithviImageProcessor, self.image_processor).with_options(**options)
+        frames = open_frames(input_)
         # A factor that is given is for numbers as in the files.
         scale = "ignore" if {"rescale_factor", "rescale_offset"} & set(options) else "auto"
-        frames = open_frames(input_)
         scene = prepare_scene(image_processor, in_model_units(image_processor, frames, scale))
         if crs is not None or transform is not None:
             if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
