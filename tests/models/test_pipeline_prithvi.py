@@ -157,7 +157,7 @@ def test_batch_size_counts_windows(pipe, monkeypatch):
 
 
 def test_options_are_taken_at_construction_and_in_the_call(monkeypatch):
-    options = {"batch_size": 2, "overlap": 0.0, "return_probabilities": True}
+    options = {"batch_size": 2, "overlap": 0.0, "probabilities": True}
     pipe = GeospatialSegmentationPipeline(
         model=tiny_model(), image_processor=tiny_processor(), device="cpu", **options
     )
@@ -166,12 +166,12 @@ def test_options_are_taken_at_construction_and_in_the_call(monkeypatch):
     assert pipe(pixels).probabilities.shape == (3, WINDOW, 3 * WINDOW)
     assert sizes == [2, 1]
     sizes.clear()
-    assert pipe(pixels, window=(WINDOW, 2 * WINDOW), return_probabilities=False).probabilities is None
+    assert pipe(pixels, window=(WINDOW, 2 * WINDOW), probabilities=False).probabilities is None
     assert sizes == [2]
 
 
 def test_probabilities_are_written(pipe, scene, tmp_path):
-    result = pipe(scene, return_probabilities=True)
+    result = pipe(scene, probabilities=True)
     result.probabilities_to_geotiff(tmp_path / "p.tif", dtype="uint8")
     with rasterio.open(tmp_path / "p.tif") as dataset:
         np.testing.assert_allclose(dataset.read() / 254, result.probabilities, atol=0.5 / 254 + 1e-6)
@@ -181,7 +181,7 @@ def test_probabilities_are_written(pipe, scene, tmp_path):
 def test_nodata_becomes_255(pipe, tmp_path):
     pixels = scene_pixels()
     pixels[:, :, :11] = -9999
-    result = pipe(write_scene(tmp_path / "scene.tif", pixels), return_probabilities=True)
+    result = pipe(write_scene(tmp_path / "scene.tif", pixels), probabilities=True)
     np.testing.assert_array_equal(result.mask == 255, (pixels == -9999).all(0))
     assert np.isnan(result.probabilities[:, :, :11]).all()
 
@@ -238,7 +238,7 @@ def test_real_chip(flood_chips, pipe):
 def test_output_streams_the_map_to_a_file(pipe, scene, tmp_path):
     options = {"overlap": 0.25, "batch_size": 3}
     result = pipe(str(scene), output=tmp_path / "map.tif", probabilities=tmp_path / "p.tif", **options)
-    in_memory = pipe(str(scene), return_probabilities=True, **options)
+    in_memory = pipe(str(scene), probabilities=True, **options)
     np.testing.assert_array_equal(result.mask, in_memory.mask)
     np.testing.assert_allclose(result.probabilities, in_memory.probabilities, atol=1e-6)
     assert (result.crs, tuple(result.transform)) == (CRS_UTM, tuple(TRANSFORM))
@@ -256,7 +256,7 @@ def test_output_of_several_scenes_and_options_of_the_pipeline(scene, tmp_path):
     assert results[0].report["options"]["batch_size"] == 2
     for inputs, options, error, message in (
         ([scene, scene], {}, ValueError, "one output for each of 2 scenes, found 1"),
-        (scene, {"return_probabilities": True}, TypeError, "return_probabilities is an option of maps in memory"),
+        (scene, {"num_workers": 2}, TypeError, "num_workers is an option of maps in memory"),
         (scene, {"overlap": 1}, ValueError, "0 <= overlap < 1"),
     ):
         with pytest.raises(error, match=message):
