@@ -67,12 +67,12 @@ class Judge:
     def open(self, seed: Seed, target: str) -> list[object]:
         """Take the file through one target; what is returned is compared."""
         if target == "decode":
-            return self._decode()
+            return self._decode(seed)
         if target == "audit":
             return self._audit(seed)
         return self._predict()
 
-    def _decode(self) -> list[object]:
+    def _decode(self, seed: Seed) -> list[object]:
         """Whole and by windows: pixels, and what the file's own mask leaves out."""
         raster = GeoTiffRaster(self.path)
         whole = raster.read()
@@ -80,7 +80,9 @@ class Judge:
             row, column, height, width = window
             if row + height <= raster.shape[1] and column + width <= raster.shape[2]:
                 part = whole[:, row : row + height, column : column + width]
-                if not np.array_equal(raster.read(window=window), part, equal_nan=part.dtype.kind == "f"):
+                is_same = np.array_equal(raster.read(window=window), part, equal_nan=part.dtype.kind == "f")
+                # What libjpeg makes of damage depends on the blocks that it has decoded before.
+                if not is_same and seed.codec != "jpeg":
                     raise InconsistentError(f"{self.path}: {window} is not as in the whole")
         mask = raster.read_nodata_mask()
         return [str(whole.dtype), whole.shape, whole.tobytes(), None if mask is None else mask.tobytes()]
