@@ -213,17 +213,20 @@ class CachedChips(torch.utils.data.Dataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, index: int | Sequence[int]) -> Any:
+        """A row, or of several the columns, as of a `datasets.Dataset`."""
+        if isinstance(index, int):
+            return self.__getitems__([index])[0]
+        for place in index:
+            if not -len(self) <= place < len(self):
+                raise IndexError(f"Expected a chip of {len(self)}, found {place}.")
+        source = {**self.columns, **self.cache.columns}
+        columns = {name: [source[name][i] for i in index] for name in self.features}
+        return columns if self.transform is None else self.transform(columns)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         """Rows of a batch, which torch's DataLoader asks for together."""
-        for index in indices:
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"Expected a chip of {len(self)}, found {index}.")
-        source = {**self.columns, **self.cache.columns}
-        columns = {name: [source[name][i] for i in indices] for name in self.features}
-        rows = columns if self.transform is None else self.transform(columns)
+        rows = self[indices]
         if all(isinstance(values, torch.Tensor) for values in rows.values()):
             return BatchRows(cast("dict[str, torch.Tensor]", rows), len(indices))
         return [{name: values[i] for name, values in rows.items()} for i in range(len(indices))]

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips
-from prithvi_hf.data.transforms import SegmentationTransform, collate_chips
+from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
@@ -84,7 +84,10 @@ def setup(recipe: TrainingRecipe) -> Run:
         processor, crop_size, data.augmentation, train=True, normalize=not data.normalize_on_device
     )
     whole = SegmentationTransform(processor, None, "none", train=False)
-    train_dataset = splits[data.train_split].with_transform(crops) if training.do_train else None
+    train_dataset = None
+    if training.do_train:
+        seed = training.seed if training.data_seed is None else training.data_seed
+        train_dataset = TrainingCrops(splits[data.train_split], crops, seed)
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     trainer = PrithviTrainer(
         model=model,

@@ -11,7 +11,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -24,6 +31,7 @@ from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProce
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits, window_and_stride
+from prithvi_hf.training.process_group import synchronize_batch_norm
 from prithvi_hf.training.schedule import MMSEG_POLY, get_poly_schedule_with_warmup
 from prithvi_hf.training.training_args import PLAIN_ADAM, PrithviTrainingArguments
 
@@ -43,6 +51,12 @@ class PrithviTrainer(Trainer):
     args: PrithviTrainingArguments
     model: PrithviForSemanticSegmentation
     processing_class: PrithviImageProcessor
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
+        self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
+        self.add_callback(_SetEpoch())
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the original's poly schedule, or the named one of transformers."""
@@ -85,6 +99,25 @@ class PrithviTrainer(Trainer):
             inputs["pixel_values"] = self.processing_class.normalize_file_values(file_values)
             inputs["labels"] = self._prepare_input(inputs["labels"]).long()
         return super()._prepare_inputs(inputs)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Count what the loss of a whole optimisation step is divided by, over its batches and all processes."""
+        if self.args.n_gpu > 1:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
+        if not labels:
+            return None
+        config = self.model.config
+        count_items, ignore_index = LOSSES[config.loss].count_items, config.semantic_loss_ignore_index
+        count = torch.stack([count_items(part, ignore_index) for part in labels]).sum(dim=0).to(device)
+        return self.accelerator.reduce(count, "sum") if self.args.average_tokens_across_devices else count
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Make one step forward and back; the parameters are those of `Trainer.training_step`."""
+        with synchronize_batch_norm(self.model, self.args.sync_batch_norm):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Load this process's whole chips: chip `i` goes to process `i` modulo their number."""
@@ -184,6 +217,18 @@ class PrithviTrainer(Trainer):
     def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
         """Print the single figures of a split; the lists are in the saved results."""
         super().log_metrics(split, _keep_single_figures(metrics))
+
+
+class _SetEpoch(TrainerCallback):
+    """Tell a dataset such as `TrainingCrops` which epoch begins; accelerate does so in single processes only."""
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called before the first chip of the epoch is fetched."""
+        dataset: Any = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
 
 
 def _keep_single_figures(metrics: dict[str, Any]) -> dict[str, Any]:

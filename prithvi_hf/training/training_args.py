@@ -39,6 +39,13 @@ class PrithviTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Decay every parameter, as the original recipes do: biases, norms, the class token too."},
     )
+    sync_batch_norm: bool = field(
+        default=True,
+        metadata={
+            "help": "On several processes, batch normalisation takes its statistics over the chips of all, so that a "
+            "step is that of one process; False: over each process's own, as in the original."
+        },
+    )
     optim: str = field(
         default=str(TrainingArguments.__dataclass_fields__["optim"].default),
         metadata={
