@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedConfig, set_seed
 from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit
@@ -66,11 +66,11 @@ def setup(recipe: TrainingRecipe) -> Run:
     set_seed(training.seed)
     model = recipe.build_model(may_add_weights=training.do_train)
     processor = recipe.build_image_processor()
-    if recipe.model.model is None and training.process_index == 0:
-        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
     checkpoint = find_checkpoint_to_resume(recipe)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
+    elif recipe.model.model is None and training.process_index == 0:
+        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
 
     wanted = [data.train_split] * training.do_train
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
@@ -145,6 +145,7 @@ def train(run: Run) -> None:
     if run.checkpoint is None and trainer.args.should_save:
         put_aside_earlier_run(folder)
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
+    trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing
     trainer.save_model()
     trainer.save_state()
     trainer.log_metrics("train", outcome.metrics)

@@ -2,7 +2,9 @@
 """Recipes: the options of a fine-tuning run, from a YAML file and the command line, and what is built from them."""
 
 import argparse
+import itertools
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -20,7 +22,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
+from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
@@ -246,7 +248,7 @@ def _read_yaml(name_or_path: str | Path) -> dict[str, Any]:
     if unknown:
         near = {name: get_close_matches(name, _OPTION_TYPES, n=1) for name in unknown}
         hints = [f"{name} (did you mean {match[0]}?)" if match else name for name, match in near.items()]
-        raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help for all of them.")
+        raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help_all for all of them.")
     for name, value in content.items():
         _check_value(name, value, path)
     return content
@@ -279,7 +281,7 @@ def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None, program: str | None = None
 ) -> TrainingRecipe:
     """Read `--config FILE ...` and every other option of the command line, which wins over the files."""
-    usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists every option"
+    usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists the main ones"
     groups: Any = _GROUPS  # typed as dataclasses of one class
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
     defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
@@ -295,6 +297,10 @@ def parse_arguments(
         default=[],
         help="YAML recipes or their names, later ones win; every option of them can be given here as well.",
     )
+    parser.add_argument("--help_all", action="help", help="show every option, also those of transformers' Trainer")
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help", "--help_all"} & {*words}:
+        arrange_help(parser, everything="--help_all" in words)
     files, _ = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
     for name in files.config:
@@ -314,6 +320,26 @@ def parse_arguments(
     return TrainingRecipe(
         ModelArguments(**model), DataArguments(**data), given, training=PrithviTrainingArguments(**training)
     )
+
+
+def arrange_help(parser: argparse.ArgumentParser, everything: bool) -> None:
+    """Show the options that matter first under headings, and the others below them or not at all."""
+    actions = {action.dest: action for action in reversed(parser._actions)}  # --do_train, not --no_do_train
+    for action in parser._actions:  # one spelling of each option is enough, and no "(default: None)"
+        action.option_strings = [text for text in action.option_strings if "-" not in text.lstrip("-")]
+        action.default = argparse.SUPPRESS if action.default is None else action.default
+    groups = {title: names.split() for title, names in MAIN_OPTIONS.items()}
+    shown = {"help", "help_all", *itertools.chain.from_iterable(groups.values())}
+    if everything:
+        groups |= {
+            f"other options: {title}": [option.name for option in fields(group) if option.name not in shown]
+            for title, group in zip(("the model", "the data", "the training"), _GROUPS, strict=True)
+        }
+    general = parser._optionals
+    general._group_actions = [action for action in parser._actions if action.dest in ("help", "help_all")]
+    parser._action_groups = [general]
+    for title, names in groups.items():
+        parser.add_argument_group(title)._group_actions = [actions[name] for name in names if name in actions]
 
 
 def _accept_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:

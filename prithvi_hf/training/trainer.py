@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -57,6 +58,15 @@ class PrithviTrainer(Trainer):
         # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
         self.add_callback(_SetEpoch())
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
+        """Find the steps of the run, the last of the values, and log a short one more often."""
+        values = super().set_initial_training_values(args, dataloader)
+        if self.args.adapts_logging_steps:
+            args.logging_steps = max(1, min(args.logging_steps, values[-1] // 10))
+        return values
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the original's poly schedule, or the named one of transformers."""

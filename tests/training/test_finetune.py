@@ -155,6 +155,30 @@ def test_workers_read_the_chips_too(data, tmp_path):
     assert "test_mean_iou" not in found
 
 
+@pytest.mark.parametrize(("given", "logged"), [(None, list(range(1, 13))), (5, [5, 10])])
+def test_a_short_run_has_a_curve_unless_the_user_chose_otherwise(data, tmp_path, given, logged):
+    options = {"max_steps": 12, "num_sample_predictions": 0, "do_eval": "false", "do_predict": "false"}
+    options |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    run(data, tmp_path / "OUT", logging_steps=given, bf16=True, activation_checkpointing=True, use_cpu=None, **options)
+    state = json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == logged
+
+
+def test_a_run_that_no_longer_improves_ends(data, tmp_path, caplog):
+    """At a rate of zero only the first evaluation is the best so far; resuming does not start to count again."""
+    options = {"max_steps": 12, "eval_steps": 1, "save_steps": 1, "learning_rate": 0, "early_stopping_patience": 3}
+    options |= {"classifier_dropout": 0, "metric_for_best_model": "loss", "num_sample_predictions": 0}
+    with pytest.MonkeyPatch.context() as patch:  # batch normalisation alone would change the loss
+        patch.setattr(torch.nn.BatchNorm2d, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+        run(data, tmp_path / "OUT", **options)
+        assert json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())["global_step"] == 4
+        shutil.rmtree(tmp_path / "OUT" / "checkpoint-4")
+        caplog.clear()
+        run(data, tmp_path / "OUT", **options, resume_from_checkpoint=True)
+    assert json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())["global_step"] == 4
+    assert "weights are random" not in caplog.text
+
+
 # ---------------------------------------------------------------- starting from a model
 
 
