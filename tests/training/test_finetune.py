@@ -376,6 +376,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data, output, finished):
     run(data, output, resume_from_checkpoint=output / "checkpoint-2")
     resumed, whole = (load_file(folder / "checkpoint-4" / "model.safetensors") for folder in (output, finished))
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    loss, expected = (json.loads((f / "train_results.json").read_text())["train_loss"] for f in (output, finished))
+    assert loss == pytest.approx(expected, rel=1e-6)  # of all steps, not of those since
     states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (output, finished)]
     logged = [
         [(entry["step"], entry["learning_rate"]) for entry in s["log_history"] if "loss" in entry] for s in states
