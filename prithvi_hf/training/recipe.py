@@ -42,6 +42,9 @@ _OPTION_TYPES = {
     for option in fields(group)
     if option.init
 }
+_MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
+# Control characters but tab and line feed, and halves of surrogate pairs, which no file can hold.
+_STRANGE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -214,6 +217,38 @@ def _read_starting_config(source: str) -> PrithviConfig:
     return PrithviConfig.from_pretrained(source)
 
 
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML without keys that stand twice, strange characters, NaN, and nesting or aliases that no recipe needs."""
+
+    def construct_document(self, node: Any) -> Any:
+        """Check the nodes before anything is made of them."""
+        self._measure(node, {}, [])
+        return super().construct_document(node)
+
+    def _measure(self, node: Any, sizes: dict[int, int], above: list[int]) -> int:
+        """Count the values in a node; those of an alias count wherever it stands."""
+        problem = None
+        if len(above) > _MAX_DEPTH or id(node) in above:
+            problem = f"more than {_MAX_DEPTH} levels of lists and options in each other"
+        elif id(node) not in sizes and isinstance(node, yaml.ScalarNode):
+            if _STRANGE.search(node.value):
+                problem = "a control character or half of a surrogate pair"
+            sizes[id(node)] = 1
+        elif id(node) not in sizes:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+            double = next((key for key in keys if keys.count(key) > 1), None)
+            parts = itertools.chain.from_iterable(pairs) if pairs else node.value
+            sizes[id(node)] = 1 + sum(self._measure(part, sizes, [*above, id(node)]) for part in parts)
+            if double is not None:
+                problem = f"{double} twice"
+            elif sizes[id(node)] > _MAX_VALUES:
+                problem = f"more than {_MAX_VALUES:,} values"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return sizes[id(node)]
+
+
 def _check_value(name: str, value: Any, path: Path) -> None:
     """Raise unless a YAML value has its option's type; an integer will do for a float."""
     candidates = [value]
@@ -230,18 +265,20 @@ def _check_value(name: str, value: Any, path: Path) -> None:
             return
     texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
     note = " YAML reads 1e-4 as text: write 1.0e-4." if any(map(_NUMBER.fullmatch, texts)) else ""
-    if isinstance(value, bool):
+    if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
         note = " YAML reads yes, no, true and false as switches: write such a text in quotes."
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
 
-def _read_yaml(name_or_path: str | Path) -> dict[str, Any]:
+def read_options(name_or_path: str | Path) -> dict[str, Any]:
     """Read the options in a recipe, with known names and values of the right types."""
     path = find_recipe(name_or_path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected {path} to be a YAML file, found: {error}") from error
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        content = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)  # noqa: S506  # it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
+        raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
     if not isinstance(content, dict):
         raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
     unknown = sorted(str(name) for name in content if name not in _OPTION_TYPES)
@@ -251,6 +288,9 @@ def _read_yaml(name_or_path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help_all for all of them.")
     for name, value in content.items():
         _check_value(name, value, path)
+        # A file value of NaN is no data anyway; anywhere else NaN would spread without a word.
+        if name != "nodata_value" and any(item != item for item in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{path}: expected numbers for {name}, found NaN. Correct or leave it out.")
     return content
 
 
@@ -274,7 +314,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 def read_recipe(path: str | Path) -> Recipe:
     """Read the model and data options of a YAML recipe, a file or a name (see [`find_recipe`])."""
-    return Recipe.from_values(_read_yaml(path))
+    return Recipe.from_values(read_options(path))
 
 
 def parse_arguments(
@@ -304,7 +344,7 @@ def parse_arguments(
     files, _ = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
     for name in files.config:
-        values |= _read_yaml(name)
+        values |= read_options(name)
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))

@@ -159,7 +159,7 @@ class DataArguments:
             if isinstance(text, str):
                 try:
                     content = json.loads(text)
-                except json.JSONDecodeError:
+                except (json.JSONDecodeError, RecursionError):
                     content = None
                 if not isinstance(content, dict):
                     example = '{"name": "value"}'
