@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from prithvi_hf.data.chips import hash_file
+from prithvi_hf.outputs.cog import complete_or_absent
 
 
 logger = logging.get_logger(__name__)
@@ -57,7 +58,8 @@ def write_digests(checkpoint: str | Path) -> None:
     """Write the SHA-256 of each file of a complete checkpoint into it."""
     files = [path for path in sorted(Path(checkpoint).rglob("*")) if path.is_file() and path.name != DIGESTS]
     digests = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in files}
-    (Path(checkpoint) / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
+    with complete_or_absent(Path(checkpoint) / DIGESTS) as part:
+        part.write_text(json.dumps(digests, indent=1), encoding="utf-8")
 
 
 def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None:

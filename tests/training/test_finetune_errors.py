@@ -2,12 +2,12 @@
 """Bad input of examples/finetune.py: exit status 2, one message with file and remedy, and nothing written."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import shutil
 import socket
-import subprocess
-import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -392,12 +392,20 @@ def test_two_runs_do_not_write_to_one_folder(data, tmp_path, capsys, monkeypatch
 
 
 def test_a_killed_run_releases_its_folder(tmp_path):
-    hold = "import sys; from prithvi_hf.training.checkpoints import lock_output_folder as lock; "
-    hold += "held = lock(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "OUT")], **streams) as process:
-        assert process.stdout.readline() == b"held\n"
-        process.kill()
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold():
+        lock = lock_output_folder(tmp_path / "OUT")
+        held.set()
+        time.sleep(60)
+        lock.release()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert held.wait(30)
+    process.kill()
+    process.join()
     lock_output_folder(tmp_path / "OUT").release()
 
 
