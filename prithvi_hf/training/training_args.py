@@ -154,7 +154,7 @@ class PrithviTrainingArguments(TrainingArguments):
                 raise ValueError(
                     "Expected early_stopping_patience of at least 1 with load_best_model_at_end and an eval_strategy, "
                     f"found {self.early_stopping_patience} with load_best_model_at_end {self.load_best_model_at_end} "
-                    f"and eval_strategy {IntervalStrategy(self.eval_strategy).value}. Set them, or leave early_stopping_patience out."
+                    f"and eval_strategy {IntervalStrategy(self.eval_strategy).value}. Set them, or leave it out."
                 )
             self.restore_callback_states_from_checkpoint = True  # a resumed run goes on counting
         best = (self.metric_for_best_model or "loss").removeprefix("eval_")
