@@ -3,11 +3,12 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 from prithvi_hf.data.builders import DATASETS
 
 
@@ -30,8 +31,8 @@ leaves them out and lists them in the recipe. Labels outside the classes are rep
 """
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
-    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "num_frames", "rescale_factor"),
-    *("rescale_offset", "nodata_value", "ignore_values", "do_reduce_labels"),
+    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names"),
+    *("num_frames", "rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "do_reduce_labels"),
 )
 
 
@@ -66,13 +67,8 @@ def add_parser(commands: Commands) -> None:
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
-    add(
-        "--band_indices",
-        nargs="+",
-        type=int,
-        metavar="PLACE",
-        help="their 0-based positions in undescribed files",
-    )
+    for flag, settings in BAND_OPTIONS.items():
+        add(flag, **settings)
     add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
     add("--rescale_offset", type=float, metavar="X", help="added after that")
@@ -169,7 +165,7 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
                 if index == len(main) - 1:
                     raise
                 continue
-            data.bands = name_bands(image[0] if isinstance(image, list) else image)
+            data.bands = name_bands(image[0] if isinstance(image, list) else image, data.band_names)
             break
         else:
             raise ValueError("Expected at least one chip, found none.")
@@ -190,15 +186,25 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
     return StatisticsReport(statistics, options.split, processor, source, data.class_names, recipe.model.loss)
 
 
-def name_bands(raster: "GeoTiffRaster") -> list[str]:
-    """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described."""
+def name_bands(raster: "GeoTiffRaster", descriptions: Sequence[str] | None = None) -> list[str]:
+    """Name the bands of a file by its descriptions, or others in their place.
+
+    They are the model's names where these can be told, else as described.
+    """
     from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
 
-    texts, remedy = raster.descriptions, "Name the bands with --bands, or give a recipe that does with --config."
+    texts = tuple(descriptions or raster.descriptions)
+    remedy = "Name the bands with --bands, or give a recipe that does with --config."
+    if len(texts) != raster.count:
+        raise ValueError(
+            f"{raster.name}: expected band_names for {raster.count} bands, found {', '.join(map(str, texts))}. Name "
+            "all bands of a file, in its order."
+        )
     if is_undescribed(texts):
         raise ValueError(
             f"{raster.name}: expected descriptions that name its bands, found {raster.count} bands without. {remedy} "
-            "Of a file that stacks dates, name those of one date and add --num_frames."
+            "Or name all bands of a file with --band_names. Of a file that stacks dates, name those of one date and "
+            "add --num_frames."
         )
     unnamed = [str(number) for number, text in enumerate(texts, start=1) if not text]
     doubles = sorted({text for text in texts if text and texts.count(text) > 1})

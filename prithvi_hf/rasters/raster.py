@@ -2,6 +2,7 @@
 """Rasters: bands and a window that are narrowed step by step and read on demand. The common part, and arrays."""
 
 import copy
+import datetime
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -15,6 +16,9 @@ from rasterio.crs import CRS
 
 Window = tuple[int, int, int, int]
 """(row offset, column offset, height, width) in pixels."""
+
+TAGS = "the scale and offset tags"
+"""Where scales and offsets of a raster are from, unless a catalogue says more than its file."""
 
 # The pixels that one read may put into memory, in bytes of the raster's own data type.
 MAX_READ_BYTES = 4 * 2**30
@@ -44,6 +48,7 @@ class Raster(ABC):
         name (`str`): what messages call it.
         path, content (`str`, `bytes`, *optional*): absolute path, or bytes, of the one file behind it.
         files (`tuple[str, ...]`): absolute paths of the files that it reads itself, where they are several.
+        date (`datetime.datetime`, *optional*): when it was acquired (UTC), where it says so itself.
         dtype, nodata, crs: pixel type (numpy's name), value that means "no data", coordinate reference system.
         block_shape (`tuple[int, int]`): (height, width) that reads are cheapest in.
         bands, window: what is selected of the whole raster: 0-based indices, and rows and columns as a `Window`.
@@ -61,7 +66,9 @@ class Raster(ABC):
     content: bytes | None = None
     files: tuple[str, ...] = ()
     block_shape: tuple[int, int]
+    date: datetime.datetime | None = None
     has_ground_control_points = False
+    tags_origin = TAGS
     excludes = False
     _chosen: tuple[int, ...] = ()  # the bands, once some were selected by their indices
 
@@ -98,6 +105,16 @@ class Raster(ABC):
         self.scales: tuple[float, ...] = tuple(map(scales.__getitem__, bands))
         self.offsets: tuple[float, ...] = tuple(map(offsets.__getitem__, bands))
         self.transform = shift_transform(self._whole_transform, window[0], window[1])
+
+    def set_tags(self, scales: Sequence[float], offsets: Sequence[float], origin: str) -> None:
+        """Take scale and offset of each band from elsewhere than the file; `origin` says where, for messages."""
+        self._all_bands, self.tags_origin = (self._all_bands[0], tuple(scales), tuple(offsets)), origin
+        self._set_selection(self.bands, self.window)
+
+    def set_descriptions(self, descriptions: Sequence[str | None]) -> None:
+        """Call each band of the file by another name."""
+        self._all_bands = (tuple(descriptions), *self._all_bands[1:])
+        self._set_selection(self.bands, self.window)
 
     @property
     def sources(self) -> "tuple[Raster, ...]":
@@ -203,6 +220,7 @@ class ArrayRaster(Raster):
         nodata_mask: np.ndarray | None = None,
         crs: CRS | None = None,
         transform: Affine | None = None,
+        tags: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         values = np.asarray(values)
         if values.dtype.kind not in "iuf":
@@ -232,6 +250,7 @@ class ArrayRaster(Raster):
             nodata=nodata,
             crs=crs,
             transform=transform,
+            tags=tags,
         )
         self._values = values
         self._mask = None if nodata_mask is None else np.asarray(nodata_mask, dtype=bool)

@@ -22,6 +22,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
@@ -94,6 +95,14 @@ class Recipe:
         if source is None or not cached_file(
             source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         ):
+            own = PrithviImageProcessor.bands
+            bands = given.get("bands", own)
+            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
+                raise ValueError(
+                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
+                    f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
+                    f"{' '.join(bands)}`, and give what it writes to --config too."
+                )
             return PrithviImageProcessor(**given)
         start = PrithviImageProcessor.from_pretrained(source)
         options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}
@@ -206,8 +215,7 @@ def _read_starting_config(source: str) -> PrithviConfig:
             f"Expected --model as a folder or Hub id, found the file {source}. Make a folder of it by "
             f"`prithvi-hf convert {source} FOLDER`."
         )
-    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
-        raise FileNotFoundError(f"Expected a folder or a Hub id for --model, found no folder {source}.")
+    check_model_source(source)
     found = PrithviConfig.get_config_dict(source)[0].get("model_type")
     if found != PrithviConfig.model_type:
         raise ValueError(
@@ -326,6 +334,8 @@ def parse_arguments(
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
     defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
     for action in parser._actions:
+        if action.dest == "band_map":
+            action.nargs = "+"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
         optional = type(None) in get_args(_OPTION_TYPES.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):

@@ -15,7 +15,13 @@ from rasterio.features import shapes
 
 from prithvi_hf.outputs import polygons
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities
-from prithvi_hf.outputs.polygons import label_regions, measure_pixels, read_class_names, write_polygons
+from prithvi_hf.outputs.polygons import (
+    check_polygon_options,
+    label_regions,
+    measure_pixels,
+    read_class_names,
+    write_polygons,
+)
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
@@ -263,3 +269,9 @@ def test_regions_are_those_of_a_flood_fill(shape, classes):
     for step in range(0, 10, 2):  # walls of a spiral: a region that turns back on itself often
         spiral[step + 1, step : 20 - step] = spiral[20 - step - 1, step + 1 : 20 - step] = 0
     np.testing.assert_array_equal(label_regions(spiral, spiral > 0)[0], flood_fill(spiral, spiral > 0)[0])
+
+
+def test_a_name_of_several_classes_means_all_of_them():
+    names = {0: "soil", 3: "crop", 7: "crop"}
+    assert check_polygon_options(CRS.from_epsg(32633), names, ["crop"]) == [3, 7]
+    assert check_polygon_options(CRS.from_epsg(32633), names, [7, "soil"]) == [7, 0]

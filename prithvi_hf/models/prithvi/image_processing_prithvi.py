@@ -7,18 +7,22 @@ saved in `preprocessor_config.json`, so that inference applies what training app
 torchvision is needed.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .bands_prithvi import find_band_names
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -27,10 +31,10 @@ from .pixel_values_prithvi import (
     Pixels,
     ReadImage,
     UnitsWarning,
+    as_frames,
     describe_units_problem,
     find_nodata,
     find_used_bands,
-    is_raster,
     name_image,
     normalize_file_values,
     read_frames,
@@ -46,7 +50,7 @@ from .processor_options_prithvi import (
     to_json_number,
     update_options,
 )
-from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, read_json, without_remote_code
 
 
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
@@ -58,10 +62,12 @@ _NO_CALL_OPTIONS = CallOptions()
 
 
 class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
-    """Options of `PrithviImageProcessor` and, the last five, of a single call; the class documents them."""
+    """Options of `PrithviImageProcessor` and, the last four, of a single call; the class documents them."""
 
     bands: list[str]
     band_indices: list[int] | None
+    band_map: dict[str, str | int] | None
+    band_names: list | tuple | None
     num_frames: int
     frame_order: str
     rescale_offset: float
@@ -72,7 +78,6 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
     num_labels: int | None
     mask_nodata_labels: bool
-    band_names: list | tuple | None
     file_nodata: float | list | None
     return_nodata_mask: bool | None
     names: str | list | tuple | None
@@ -83,14 +88,15 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     One image is an array or tensor (num_channels, height, width) or (num_channels, num_frames, height, width),
     or a raster (an object with `read`, `read_nodata_mask`, `shape`, `count`, `descriptions`, `nodata` and `name`, such
-    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or a tuple or inner list of frames, each an array
-    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the
-    needed bands are read.
+    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or the path of a GeoTIFF, an open rasterio dataset, or a
+    DataArray or Dataset of xarray, with bands and dates in any order; or a tuple or inner list of frames, each of one
+    of these forms. A list, or an array of five dimensions, is a batch. Of rasters only the needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
-    Landsat 8/9. A file without descriptions is taken in order when it has `len(bands)` bands, and by `band_indices`
-    otherwise. A single file or array without descriptions that has `len(bands) * num_frames` bands is a stack of
-    dates: all bands of the first date, then all bands of the second.
+    Landsat 4 to 9; `band_names`, `band_indices` and `band_map` win over descriptions. A file without descriptions is
+    taken in order when it has `len(bands)` bands. A single file or array that has each band `num_frames` times is a
+    stack of dates: described, its dates are told by the descriptions or by their order in the file; without
+    descriptions, all bands of the first date come first, then all bands of the second.
 
     No data: a pixel is nodata when every used band equals the file's tag or `nodata_value`, or is NaN, or when the
     file's own mask says so (rule `"any"`: when one band does). With several frames a pixel is nodata when it is so in
@@ -110,8 +116,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     Args:
         bands (`list[str]`): names of the bands that the model takes, in its order.
-        band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files without descriptions that have
-            another number of bands.
+        band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files that have so many bands,
+            whatever these are called there; a warning says where descriptions disagree.
+        band_map (`dict[str, str or int]`, *optional*): what stands for single ones of `bands`: a description or code
+            in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Other bands are found as always.
+        band_names (`list[str]`, *optional*): names of all bands of a file, in its order, in place of descriptions.
         num_frames (`int`): number of dates of an image.
         frame_order (`str`): `"time_major"`, or `"original_crop"` for the published crop checkpoint, see above.
         do_rescale (`bool`): whether to compute `value * rescale_factor + rescale_offset`.
@@ -146,6 +155,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     # As attributes of the class too, as in every image processor of transformers, so that a subclass may set its own.
     bands: list[str] = _DEFAULTS.bands
     band_indices: list[int] | None = _DEFAULTS.band_indices
+    band_map: dict[str, str | int] | None = _DEFAULTS.band_map
+    band_names: list[str | None] | None = _DEFAULTS.band_names
     num_frames: int = _DEFAULTS.num_frames
     frame_order: str = _DEFAULTS.frame_order
     do_rescale: bool = _DEFAULTS.do_rescale
@@ -168,7 +179,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         super().__init__()
         if service["auto_map"] is not None:
             self.auto_map = service["auto_map"]
-        if only_calls := sorted(set(CALL_OPTION_NAMES) & set(given)):
+        if only_calls := sorted(set(CALL_OPTION_NAMES) - set(OPTION_NAMES) & set(given)):
             raise TypeError(f"{', '.join(only_calls)}: expected in a call, found in the constructor of the processor")
         own = {name: getattr(type(self), name) for name in OPTION_NAMES}
         options = update_options(_DEFAULTS, own | self._drop_options_of_others(given))
@@ -176,6 +187,16 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             setattr(self, name, getattr(options, name))
         self._units_warned: dict[str, object] = {}
         self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `preprocessor_config.json`, for `from_pretrained`; one of a folder that is ambiguous is refused."""
+        file = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", IMAGE_PROCESSOR_FILE)
+        if file.is_file():
+            read_json(file)
+        return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -281,12 +302,56 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         """Turn what `SegmentationTransform(normalize=False)` gives, (B, C, T, H, W), into `pixel_values`."""
         return normalize_file_values(file_values, self.checked_options())
 
-    def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
+    def check_config(self, config: PreTrainedConfig) -> None:
+        """Refuse a model that takes other bands or frames than this processor prepares, or bands in another order.
+
+        Args:
+            config: the model's `PrithviConfig`. Bands are compared by meaning: `"B8A"` is `"NIR_NARROW"`.
+
+        Raises:
+            ValueError: they do not fit; the message says what was expected and found.
+        """
+        expected, found = config.bands or self.bands, self.bands
+        matches = find_band_names(found, expected) == list(range(len(found)))
+        if len(found) != config.num_channels or not matches:
+            names = ", ".join(config.bands or [f"{config.num_channels} without names"])
+            raise ValueError(
+                f"bands: expected those of the model, in its order, {names} (config.bands), found an image processor "
+                f"of {', '.join(found)}. Remedy: use the image processor that was saved with the model, or fit the "
+                "model to these bands with model.set_bands and fine-tune it."
+            )
+        if self.num_frames != config.num_frames:
+            raise ValueError(
+                f"num_frames: expected {config.num_frames}, as the model takes (config.num_frames), found an image "
+                f"processor of {self.num_frames}. Remedy: use the image processor that was saved with the model."
+            )
+
+    def find_bands(
+        self, descriptions: Sequence[str | None] | None, count: int, name: str = "", **options: Any
+    ) -> list[int]:
         """Find the 0-based positions of `bands`, in this order, in a file of `count` bands, or refuse the file.
 
-        For a file that stacks `num_frames` dates they are all positions.
+        For a file that stacks `num_frames` dates they are those of the first date, then of the second. Options, such
+        as `band_map`, are those of the class, for this call.
         """
-        return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
+        own = self.checked_options()
+        own = update_options(own, options) if options else own
+        return find_used_bands(descriptions, count, own, own.num_frames, name)[0]
+
+    def with_options(self, **options: Any) -> "PrithviImageProcessor":
+        """Return a processor with other options of the class; None leaves one as it is.
+
+        A `rescale_factor` or `rescale_offset` that is given is applied: `do_rescale` becomes True.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if {"rescale_factor", "rescale_offset"} & set(given) and not self.do_rescale:
+            given = {"do_rescale": True, "rescale_factor": 1.0, "rescale_offset": 0.0, **given}
+        if not given:
+            return self
+        changed = copy(self)
+        for name, value in vars(update_options(self.checked_options(), given)).items():
+            setattr(changed, name, value)
+        return changed
 
     def read_frames(
         self, image: Image, name: str | None = None
@@ -407,8 +472,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 def _as_batch_of_maps(maps: Pixels | Sequence[Pixels], batch_size: int) -> list[Pixels]:
     """Give one mask per image."""
     dimensions = maps.ndim if isinstance(maps, np.ndarray | torch.Tensor) else None
-    is_single = is_raster(maps) or dimensions == 2 or (dimensions == 3 and batch_size == 1)
-    batch = [cast(Pixels, maps)] if is_single else list(cast(Sequence[Pixels], maps))
+    is_single = dimensions == 2 or (dimensions == 3 and batch_size == 1)
+    is_single |= dimensions is None and not isinstance(maps, list | tuple)
+    batch = [as_frames(one)[0] for one in ([maps] if is_single else cast(Sequence[Any], maps))]
     if len(batch) != batch_size:
         raise ValueError(
             f"segmentation_maps: expected one mask for each of {batch_size} images, found {len(batch)}. Remedy: pass "
