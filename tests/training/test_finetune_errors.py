@@ -171,10 +171,12 @@ def test_bad_options_are_refused(data, tmp_path, capsys, options, parts):
     [
         ("learning_rate: 1e-4", ["recipe.yaml", "learning_rate", "write 1.0e-4"]),
         ("learnig_rate: 1.0e-4", ["recipe.yaml", "learnig_rate (did you mean learning_rate?)"]),
+        ("crop_size: 64", ["recipe.yaml", "crop_size twice"]),
     ],
 )
 def test_bad_recipes_are_refused(data, tmp_path, capsys, line, parts):
-    (tmp_path / "recipe.yaml").write_text(RECIPE.read_text() + f"\n{line}\n")
+    lines = [other for other in RECIPE.read_text().splitlines() if not other.startswith("learning_rate:")]
+    (tmp_path / "recipe.yaml").write_text("\n".join([*lines, line]))
     words = command_line(data, tmp_path / "OUT", config=tmp_path / "recipe.yaml", learning_rate=None)
     assert_refused(capsys, words, tmp_path / "OUT", *parts)
 
