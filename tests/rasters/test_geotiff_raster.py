@@ -191,10 +191,19 @@ def test_sparse_file(tmp_path):
     path = tmp_path / "sparse.tif"
     options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "SPARSE_OK": True}
     with rasterio.open(
-        path, "w", driver="GTiff", count=1, height=4096, width=4096, dtype="uint8", transform=transform_at(), **options
+        path,
+        "w",
+        driver="GTiff",
+        count=1,
+        height=4096,
+        width=4096,
+        dtype="uint8",
+        nodata=7,
+        transform=transform_at(),
+        **options,
     ):
         pass
-    assert not GeoTiffRaster(path).read().any()
+    assert (GeoTiffRaster(path).read() == 7).all()
 
 
 def test_text_file_named_tif(tmp_path):

@@ -8,7 +8,7 @@ One image is a list of [`Frame`], one per date. It goes through [`read_frames`],
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, TypeGuard
@@ -494,15 +494,3 @@ def describe_units_problem(
         f"Remedy: set do_rescale=True, rescale_factor={suggestion:.6g} (the factor is {scale:.6g} now, the offset "
         f"{offset:.6g}), or give image_mean and image_std in the units of the files."
     )
-
-
-def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[int, int]) -> float:
-    """Give the largest distance between the same corner of two grids, in pixels of the first.
-
-    They have one size (rows, columns); `first` and `other` are affine transforms from pixel to CRS coordinates.
-    """
-    # By their six numbers: releases of affine differ in the operator that places a pixel.
-    one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))
-    corners = np.array([[0, 0, size[1], size[1]], [0, size[0], 0, size[0]], [1, 1, 1, 1]])  # columns, rows
-    distances = np.linalg.norm((one - two) @ corners, axis=0)
-    return float(distances.max()) / max(abs(np.linalg.det(one[:, :2])) ** 0.5, 1e-300)
