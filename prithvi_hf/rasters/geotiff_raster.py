@@ -203,23 +203,20 @@ class GeoTiffRaster(Raster):
             logger.warning(f"{self.name}: found blocks of pixels beyond its end; these count as unreadable.")
         if header.pages > 1:
             self.name = f"{self.name} (the first of {header.pages} pages)"
-        # Holes of a sparse file are nodata where the file says what is; anywhere else they read as 0.
-        if header.nodata is None and not header.has_mask and header.alpha_band is None:
-            with self._open_bytes() as file:
-                blocks = read_blocks(file)
-            absent = None if blocks is None else blocks.find_absent()
-            if blocks is not None and absent is not None and absent.any():
-                self._faults = ((absent, blocks.shape, _ABSENT),)
-        elif header.nodata is not None and header.dtype in ("int64", "uint64"):
-            # rasterio takes it for a float64, which above 2**53 is another number, and GDAL reads -9.2e18 as -9.
+        if header.dtype in ("int64", "uint64"):
+            # rasterio takes nodata for a float64, which above 2**53 is another number, and GDAL reads -9.2e18 as -9.
             with self._open_bytes() as file:
                 text = read_tags(file, [GDAL_NODATA]).get(GDAL_NODATA, np.zeros(0, "S1")).tobytes().strip(b"\0 ")
             with suppress(ValueError, OverflowError):  # what is not a whole number of the type stays as it is read
                 value = int(text) if text.lstrip(b"-").isdigit() else int(float(text))
                 exact = np.dtype(header.dtype).type(value)
-                header = replace(
-                    header, nodata=float(value) if float(value) == value and abs(value) < 2**53 else exact
-                )
+                header = replace(header, nodata=exact if abs(value) > 2**53 else float(value))
+        # Holes of a sparse file are nodata where the file says what is; anywhere else they read as 0.
+        if header.nodata is None and not header.has_mask and header.alpha_band is None:
+            with self._open_bytes() as file:
+                blocks = read_blocks(file)
+            if blocks is not None and (absent := blocks.find_absent()).any():
+                self._faults = ((absent, blocks.shape, _ABSENT),)
         self._set_header(header)
 
     def _set_header(self, header: GeoTiffHeader) -> None:

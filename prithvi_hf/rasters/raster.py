@@ -348,8 +348,8 @@ def find_degrees(crs: CRS | str, xs: Any, ys: Any, name: str) -> np.ndarray:
     except GDAL_ERRORS as error:
         raise ValueError(
             f"{name}: expected places on Earth, found a CRS from which they cannot be told in degrees, "
-            f"{str(crs)[:_SHOWN_CRS]} ({str(error)[:_SHOWN_CRS]}). Warp the file to another CRS with gdalwarp, or, if its own is wrong, "
-            "correct it with `gdal_edit.py -a_srs`."
+            f"{str(crs)[:_SHOWN_CRS]} ({str(error)[:_SHOWN_CRS]}). Warp the file to another CRS with gdalwarp, or, if "
+            "its own is wrong, correct it with `gdal_edit.py -a_srs`."
         ) from error
     with np.errstate(invalid="ignore"):
         degrees[0] = np.where(np.abs(degrees[0]) > 180, np.remainder(degrees[0] + 180, 360) - 180, degrees[0])

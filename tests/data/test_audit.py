@@ -15,7 +15,18 @@ from prithvi_hf.data import SegmentationTransform, audit_split
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from tests.raster_factory import BANDS, PIXEL, cut_off, labels, reflectance, transform_at, write_chip, write_mask
+from tests.raster_factory import (
+    BANDS,
+    PIXEL,
+    cut_off,
+    flip_unnoticed,
+    labels,
+    reflectance,
+    transform_at,
+    write_chip,
+    write_mask,
+    write_part,
+)
 from tests.raster_factory import write_raster as write
 
 
@@ -256,6 +267,20 @@ def test_place_of_image_and_mask(split, processor, tmp_path, shift, fits):
 def test_crs_of_image_and_mask(split, processor, tmp_path):
     write_mask(tmp_path / "a_mask.tif", crs="EPSG:32630")
     with pytest.raises(ValueError, match=r"a_mask\.tif: expected the CRS of .*EPSG:4326.*EPSG:32630"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("name", ["b.tif", "b_mask.tif"])
+def test_files_that_a_killed_writer_left_are_named(split, processor, tmp_path, name):
+    write_part(tmp_path / name, reflectance(1 if "mask" in name else 6), slice(0, 16), blockysize=8)
+    with pytest.raises(ValueError, match=rf"1 of 4 chips cannot be used:\n.*{name}: \d+ of \d+ blocks are absent"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("name", ["c.tif", "c_mask.tif"])
+def test_damage_that_decodes_is_found_by_its_checksum(split, processor, tmp_path, name):
+    flip_unnoticed(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: 1 of \d blocks do not fit their own checksums"):
         audit(split, processor)
 
 
