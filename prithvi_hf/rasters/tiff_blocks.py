@@ -8,7 +8,7 @@ or BigTIFF is left to GDAL, which refuses or repairs it.
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -69,7 +69,7 @@ class TiffBlocks:
         return corrupt
 
 
-def read_tags(file: BinaryIO, wanted: Iterable[int]) -> dict[int, np.ndarray]:
+def read_tags(file: BinaryIO, wanted: Container[int]) -> dict[int, np.ndarray]:
     """Read tags of the first directory of a TIFF or BigTIFF; those that are not there or not sound are left out."""
     file_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -78,25 +78,24 @@ def read_tags(file: BinaryIO, wanted: Iterable[int]) -> dict[int, np.ndarray]:
     if order is None or len(head) < 16:
         return {}
     is_big = struct.unpack_from(order + "H", head, 2)[0] == 43
-    size, word, start = (8, "u8", 8) if is_big else (4, "u4", 4)
-    file.seek(min(int(np.frombuffer(head, order + word, 1, start)[0]), file_bytes))
-    number = np.frombuffer(file.read(8 if is_big else 2).ljust(8, b"\0"), order + ("u8" if is_big else "u2"), 1)[0]
-    layout = np.dtype([("tag", order + "u2"), ("type", order + "u2"), ("count", order + word), ("value", f"V{size}")])
-    content = file.read(min(int(number), 2**16) * layout.itemsize)
-    entries = np.frombuffer(content, layout, len(content) // layout.itemsize)
+    size, word, number = (8, "Q", "Q") if is_big else (4, "I", "H")
+    file.seek(min(struct.unpack_from(order + word, head, size)[0], file_bytes))
+    length = struct.calcsize(order + number)
+    entries = struct.unpack(order + number, file.read(length).ljust(length, b"\0"))[0]
+    layout = struct.Struct(f"{order}HH{word}{size}s")  # tag, type, number of values, and the values or their place
+    content = file.read(min(entries, 2**16) * layout.size)
     found: dict[int, np.ndarray] = {}
-    for entry in entries[np.isin(entries["tag"], list(wanted))]:
-        code = _TYPES.get(int(entry["type"]))
-        if code is None:
+    for tag, code, count, value in layout.iter_unpack(content[: len(content) // layout.size * layout.size]):
+        if tag not in wanted or code not in _TYPES:
             continue
-        kind, count, value = np.dtype(order + code), int(entry["count"]), entry["value"].tobytes()
+        kind = np.dtype(order + _TYPES[code])
         if count * kind.itemsize > size:
             if count * kind.itemsize > file_bytes:
                 continue
-            file.seek(min(int(np.frombuffer(value, order + word)[0]), file_bytes))
+            file.seek(min(struct.unpack(order + word, value)[0], file_bytes))
             value = file.read(count * kind.itemsize)
         if len(value) >= count * kind.itemsize:
-            found[int(entry["tag"])] = np.frombuffer(value, kind, count)
+            found[tag] = np.frombuffer(value, kind, count)
     return found
 
 
