@@ -270,6 +270,15 @@ def test_crs_of_image_and_mask(split, processor, tmp_path):
         audit(split, processor)
 
 
+@pytest.mark.parametrize("crs", ["OGC:CRS84", "+proj=longlat +ellps=WGS84", "EPSG:4979", "EPSG:4326+5773"])
+def test_crs_of_image_and_mask_may_be_written_in_two_ways(split, processor, tmp_path, crs):
+    write_mask(tmp_path / "a_mask.tif", crs=crs)
+    assert audit(split, processor).chips == 4
+    write_mask(tmp_path / "a_mask.tif", crs=crs, transform=transform_at(latitude=38.12 + 2 * PIXEL))
+    with pytest.raises(ValueError, match=r"a_mask\.tif: expected the grid of .* shifted by up to 2 pixels"):
+        audit(split, processor)
+
+
 @pytest.mark.parametrize("name", ["b.tif", "b_mask.tif"])
 def test_files_that_a_killed_writer_left_are_named(split, processor, tmp_path, name):
     write_part(tmp_path / name, reflectance(1 if "mask" in name else 6), slice(0, 16), blockysize=8)
