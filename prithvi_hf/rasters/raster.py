@@ -282,7 +282,7 @@ def shift_transform(transform: Affine, row: float, column: float, scale: tuple[f
 
 
 def is_same_crs(crs: CRS | None, other: CRS | None, transform: Affine, size: tuple[int, int]) -> bool:
-    """Whether two CRSs put a grid of (height, width) pixels to one place, to a hundredth of a pixel.
+    """Whether coordinates in two CRSs are the same for a grid of (height, width) pixels, to a hundredth of a pixel.
 
     Names and texts do not matter: HLS states UTM without a code, others EPSG:32610. What counts is where the corners,
     the middles of the edges and the centre are. CRSs that cannot be converted into each other are equal to none.
@@ -290,22 +290,32 @@ def is_same_crs(crs: CRS | None, other: CRS | None, transform: Affine, size: tup
     if crs is None or other is None or crs == other:
         return (crs is None) == (other is None)
     places = _find_places(transform, size)
-    try:
-        converted = np.array(transform_points(crs, other, *places)[:2])
-    except GDAL_ERRORS:
-        return False
-    return _measure_in_pixels(places, converted, transform, other) <= _SAME_CRS_TOLERANCE
+    return _measure_in_pixels(places, _convert(crs, other, places), transform, other) <= _SAME_CRS_TOLERANCE
 
 
 def measure_shift(first: tuple[CRS | None, Affine], other: tuple[CRS | None, Affine], size: tuple[int, int]) -> float:
     """Give the largest distance between the same points of two grids of (height, width) pixels, in pixels.
 
-    Grids are given as CRS and transform. They are infinitely far apart where their CRSs are not the same, see
-    `is_same_crs`; longitudes 360 degrees apart are the same place.
+    Grids are given as CRS and transform. With CRSs that are not the same, see `is_same_crs`, they are infinitely far
+    apart, unless other numbers mean the very places: south of the equator, UTM is counted from there in Landsat and
+    HLS files, and from 10,000 km below in others. Longitudes 360 degrees apart are the same place.
     """
-    if not is_same_crs(first[0], other[0], first[1], size):
+    (crs, transform), (other_crs, other_transform) = first, other
+    places, others = _find_places(transform, size), _find_places(other_transform, size)
+    if is_same_crs(crs, other_crs, transform, size):
+        return _measure_in_pixels(places, others, transform, crs)
+    if crs is None or other_crs is None:
         return math.inf
-    return _measure_in_pixels(_find_places(first[1], size), _find_places(other[1], size), first[1], first[0])
+    shift = _measure_in_pixels(places, _convert(other_crs, crs, others), transform, crs)
+    return shift if shift <= _SAME_CRS_TOLERANCE else math.inf
+
+
+def _convert(crs: CRS, other: CRS, places: np.ndarray) -> np.ndarray:
+    """Convert points (2, n) to another CRS; infinite where that cannot be."""
+    try:
+        return np.array(transform_points(crs, other, *places)[:2])
+    except GDAL_ERRORS:
+        return np.full_like(places, math.inf)
 
 
 def _find_places(transform: Affine, size: tuple[int, int]) -> np.ndarray:
@@ -318,7 +328,7 @@ def _find_places(transform: Affine, size: tuple[int, int]) -> np.ndarray:
 def _measure_in_pixels(places: np.ndarray, others: np.ndarray, transform: Affine, crs: CRS | None) -> float:
     """Give the largest distance between points (2, n) in pixels of a transform."""
     away = others - places
-    if crs is not None and crs.is_geographic:
+    if crs is not None and crs.is_geographic and np.isfinite(away).all():
         away[0] -= 360 * np.round(away[0] / 360)
     a, b, _, d, e, _ = tuple(transform)[:6]
     return float(np.linalg.norm(away, axis=0).max()) / max(abs(a * e - b * d) ** 0.5, 1e-300)

@@ -431,11 +431,13 @@ def _locate(points: Sequence[tuple[float, float]], grid: Grid, other: Grid) -> n
 
 def _find_shift(grid: Grid, source: Grid) -> tuple[int, int] | None:
     """Find by how many rows and columns a grid begins after a source of the same pixels; None for other pixels."""
-    if not is_same_crs(grid.crs, source.crs, grid.transform, grid.size):
-        return None
-    grid = replace(grid, crs=source.crs)
+    if is_same_crs(grid.crs, source.crs, grid.transform, grid.size):
+        grid = replace(grid, crs=source.crs)  # no rounding by a conversion
     corners = [(0, 0), (0, grid.width), (grid.height, grid.width)]
-    shifts = _locate(corners, grid, source) - corners
+    try:
+        shifts = _locate(corners, grid, source) - corners
+    except GDAL_ERRORS:
+        return None
     whole = np.rint(shifts[0])
     return (int(whole[0]), int(whole[1])) if np.abs(shifts - whole).max() < _WHOLE else None
 

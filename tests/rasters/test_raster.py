@@ -184,6 +184,7 @@ METRES, DEGREES = Affine(30, 0, 500_000, 0, -30, 4_000_000), Affine(3e-4, 0, -85
         ("EPSG:26910", "EPSG:32610", METRES),  # NAD83: no shift is known
         ("EPSG:25833", "EPSG:32633", METRES),  # ETRS89
         ("EPSG:32610+5773", "EPSG:32610", METRES),  # with heights
+        ("+proj=utm +zone=10 +ellps=WGS84 +towgs84=0,0,0,0,0,0,0", "EPSG:32610", METRES),
         ("EPSG:5070", "ESRI:102039", METRES),
         ("EPSG:4326", "OGC:CRS84", DEGREES),
         ("+proj=longlat +ellps=WGS84", "EPSG:4326", DEGREES),
