@@ -180,7 +180,7 @@ class StatisticsReport:
         return [
             f"Bands of split {self.split}, valid values in file units",
             *_table(rows),
-            *([f"  Infinite values, which count as missing: {note}"] if note else []),
+            *([f"  Infinite values, or of 1e30 and more, which count as missing: {note}"] if note else []),
         ]
 
     def _list_mask_values(self, limit: int) -> list[str]:

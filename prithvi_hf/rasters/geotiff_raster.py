@@ -26,6 +26,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.pixel_values_prithvi import has_alpha
 from prithvi_hf.rasters import raster as rasters
 from prithvi_hf.rasters.raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, Raster, Window
 
@@ -290,6 +291,11 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         )
     flags, interpretations = dataset.mask_flag_enums[0], dataset.colorinterp
     alpha = interpretations.index(ColorInterp.alpha) if ColorInterp.alpha in interpretations else None
+    descriptions = list(dataset.descriptions)
+    if alpha is not None and descriptions[alpha]:
+        alpha = alpha if has_alpha(descriptions[: alpha + 1]) else None
+    elif alpha is not None:
+        descriptions[alpha] = "alpha"
     return GeoTiffHeader(
         count=count,
         height=dataset.height,
@@ -298,11 +304,11 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         crs=dataset.crs,
         transform=dataset.transform,
         nodata=dataset.nodata,
-        descriptions=tuple(dataset.descriptions),
+        descriptions=tuple(descriptions),
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
         has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-        alpha_band=None if alpha is None or dataset.descriptions[alpha] else alpha,
+        alpha_band=alpha,
         has_ground_control_points=bool(dataset.gcps[0]),
         block_shape=block_shape,
     )
