@@ -23,6 +23,7 @@ def add_parser(commands: Commands) -> None:
     )
     add("--data_dir", metavar="DIR", help="folder of the dataset (default: the recipe's, or download)")
     add("--dataset_options", metavar="JSON", help="options of the dataset in place of the recipe's")
+    add("--label_map", metavar="JSON", help="class number of mask values, in place of the recipe's and the model's")
     add("--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)")
     add("--output", metavar="JSON", help="also write every figure, including those of each class")
     add("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
             folder,
             data_dir=options.data_dir,
             dataset_options=options.dataset_options,
+            label_map=options.label_map,
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
@@ -64,6 +66,9 @@ def run(options: argparse.Namespace) -> None:
         )
         first = recipe.training.process_index == 0
         model, image_processor = load_model(options.model)
+        if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
+            image_processor.label_map = recipe.data.label_map
+            image_processor.do_reduce_labels = recipe.data.do_reduce_labels
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:

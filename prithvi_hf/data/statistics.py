@@ -14,7 +14,15 @@ from functools import partial
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, digest_split, find_grid_problem, read_chips
+from prithvi_hf.data.chips import (
+    Chip,
+    ChipDigest,
+    check_grid,
+    digest_pixels,
+    digest_split,
+    find_grid_problem,
+    read_chips,
+)
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import (
     IGNORED_LABEL,
@@ -163,7 +171,7 @@ class DatasetStatistics:
         ignored_pixels (`int`): pixels of masks whose label is ignored.
         label_problems (`tuple[LabelProblem, ...]`): every mask that training would refuse.
         unreadable (`tuple[str, ...]`): for every chip that could not be read, and counts nowhere, why, with its file.
-        digest (`str`): sha256 over ids and content of the chips, as in [`SplitAudit`].
+        digest, image_digests (`str`, `dict[str, str]`): of the content of the chips, as in [`SplitAudit`].
     """
 
     split_name: str
@@ -185,6 +193,7 @@ class DatasetStatistics:
     label_problems: tuple[LabelProblem, ...]
     unreadable: tuple[str, ...]
     digest: str
+    image_digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def image_mean(self) -> list[float]:
@@ -292,6 +301,7 @@ def compute_statistics(
         label_problems=tuple(sums.label_problems),
         unreadable=tuple(unreadable),
         digest=digest_split(sums.digests),
+        image_digests=sums.image_digests,
     )
 
 
@@ -305,6 +315,7 @@ class _Sums:
     infinite_values: np.ndarray
     nodata_pixels: int
     digests: list[ChipDigest]
+    image_digests: dict[str, str] = field(default_factory=dict)
     chips_without_mask: int = 0
     mask_values: Counter[int] = field(default_factory=Counter)
     class_pixels: Counter[int] = field(default_factory=Counter)
@@ -315,7 +326,7 @@ class _Sums:
     def add(self, other: "_Sums") -> None:
         """Take in a chip."""
         for name, value in vars(other).items():
-            setattr(self, name, operator.iadd(getattr(self, name), value))
+            setattr(self, name, (operator.ior if type(value) is dict else operator.iadd)(getattr(self, name), value))
         for counts in (self.mask_values, self.class_pixels):
             if len(counts) > _MAX_COUNTED_VALUES:
                 for value, _ in counts.most_common()[_MAX_COUNTED_VALUES // 2 :]:
@@ -355,6 +366,8 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
     else:
         _measure_mask(chip, chip.mask, nodata, processor, num_labels, sums)
     sums.digests.append(chip.digest())
+    pixels = digest_pixels(frame.values for frame in frames)
+    sums.image_digests = {} if pixels is None else {pixels: chip.id}
     return sums
 
 

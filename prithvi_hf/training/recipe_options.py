@@ -113,6 +113,10 @@ class DataArguments:
         "Whether all bands of a pixel (the default) or any must be no data for it to be no data."
     )
     ignore_values: list[int] | None = _option("Mask values that are not a class.")
+    label_map: dict | str | None = _option(
+        "Class number of mask values that are not class numbers, as JSON on the command line: {255: 1} for masks of 0 "
+        "and 255."
+    )
     do_reduce_labels: bool = _option("Masks hold 1..n for the classes 0..n-1, and 0 is not a class.", default=False)
     mask_nodata_labels: bool = _option("Ignore the labels of pixels without data.", default=False)
     crop_size: int | None = _option("Side of a training crop in pixels; the model's image size by default.")
@@ -141,7 +145,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         """Read options that came as JSON, and check class names and published figures."""
-        for name in ("dataset_options", "published"):
+        for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):
                 try:
@@ -149,7 +153,7 @@ class DataArguments:
                 except json.JSONDecodeError:
                     content = None
                 if not isinstance(content, dict):
-                    example = '{"name": "value"}'
+                    example = '{"255": 1}' if name == "label_map" else '{"name": "value"}'
                     raise ValueError(f"Expected --{name} as a JSON object such as '{example}', found {text!r}.")
                 setattr(self, name, content)
         names = self.class_names or []

@@ -271,8 +271,10 @@ def _find_ignored(values: np.ndarray, rule: _Rule) -> np.ndarray:
 
 def describe_expected_values(options: ProcessorOptions) -> str:
     """Write `expected mask values 0 to 1 (2 classes)`."""
+    if options.num_labels is None:
+        return "expected class numbers from 0 on"
     first, named = (1 if options.do_reduce_labels else 0), sorted(options.label_map or {})
-    last = first + (options.num_labels or 1) - 1
+    last = first + options.num_labels - 1
     keys = f", or {', '.join(map(str, named))} of label_map" if named else ""
     return f"expected mask values {first} to {last} ({options.num_labels} classes){keys}"
 
@@ -285,8 +287,10 @@ def advise_label_options(values: Collection[int], options: ProcessorOptions) -> 
         options ([`ProcessorOptions`]): how they were read; without `num_labels` every value is taken for a class.
     """
     found = sorted(values)
-    # Without a number: all of them, or all but the last of 0, 1, 2, 255.
-    count = options.num_labels or (len(found) - 1 if len(found) > 2 and found[-2] == len(found) - 2 else len(found))
+    # Without a number: all from 0 on, but not the last of 0, 1, 2, 255.
+    known = [value for value in found if value >= 0]
+    gap = len(known) > 2 and known[-2] == len(known) - 2 and known[-1] > len(known)
+    count = options.num_labels or len(known) - gap
     if options.label_map or options.do_reduce_labels or not found:
         option = "label_map" if options.label_map else "do_reduce_labels"
         return (
