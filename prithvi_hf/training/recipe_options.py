@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 
 PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "chips", "iou")
 """What `published` may hold of a split: means in percent, the number of chips, and the IoU of each class."""
+
+
+_NOT_CLASSES = ("nodata", "ignore", "ignored")  # whatever is between the words
 
 
 def _option(text: str, default: Any = None) -> Any:
@@ -157,9 +161,20 @@ class DataArguments:
                     raise ValueError(f"Expected --{name} as a JSON object such as '{example}', found {text!r}.")
                 setattr(self, name, content)
         names = self.class_names or []
-        doubles = sorted({name for name in names if names.count(name) > 1})
+        keys = [" ".join(name.split()).casefold() for name in names]
+        doubles = sorted({name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1 or not key})
         if doubles:
-            raise ValueError(f"Expected class_names that differ, found {', '.join(doubles)} more than once.")
+            raise ValueError(
+                f"Expected class_names that differ, found {', '.join(map(repr, doubles))} more than once or empty. "
+                "Remedy: give each class a name of its own; mask values of one class become one by label_map."
+            )
+        unclear = [name for name, key in zip(names, keys, strict=True) if re.sub(r"[\W_]", "", key) in _NOT_CLASSES]
+        if unclear:
+            raise ValueError(
+                f"Expected names of classes, found {', '.join(map(repr, unclear))}, which maps and figures use for "
+                "pixels without a class. Remedy: leave it out and add its mask value to ignore_values, or give it "
+                "another name if it is to be learned."
+            )
         for split, figures in self.published.items() if isinstance(self.published, dict) else ():
             classes = figures.get("iou", {}) if isinstance(figures, dict) else None
             if not isinstance(classes, dict):
