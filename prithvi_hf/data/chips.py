@@ -17,7 +17,7 @@ from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from prithvi_hf.models.prithvi.labels_prithvi import advise_label_options, describe_expected_values, list_counts
-from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, largest_shift
+from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, has_alpha, largest_shift
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
@@ -82,7 +82,15 @@ def read_chips(
         try:
             row = fetch_row()
             image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
-            return read(Chip(str(row.get("id")), image, row.get("mask")))
+            chip = Chip(str(row.get("id")), image, row.get("mask"))
+            bands = 1 if chip.mask is None else chip.mask.count - has_alpha(chip.mask.descriptions)
+            if bands > 1 and all(frame.count == 1 for frame in chip.frames):
+                raise ValueError(
+                    f"{chip.frames[0].name}: expected an image of several bands and a mask of one, found 1 band in "
+                    f"the image and {bands} in its mask: they look swapped. Exchange image_dir and mask_dir, or "
+                    "image_suffix and mask_suffix."
+                )
+            return read(chip)
         except (ValueError, IndexError, OSError) as error:
             if not isinstance(error, OSError) or error.filename is None:
                 return str(error)

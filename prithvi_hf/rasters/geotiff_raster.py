@@ -42,6 +42,8 @@ MAX_BANDS = 4_096
 
 # A folder of a thousand chips is not listed at each open; side files (.aux.xml, .msk) are still found by name.
 _GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+# How GeoPackages, shapefiles and FlatGeobufs start; GeoJSON starts with a brace.
+_POLYGON_FILES = (b"SQLite f", b"\x00\x00\x27\x0a", b"fgb\x03")
 # What GDAL says, and no more than that, where the end of a file is missing: tags behind it are lost.
 _TRUNCATED = ("IO error", "Failed to read directory")
 
@@ -235,10 +237,12 @@ class GeoTiffRaster(Raster):
                 found = f"a TIFF that cannot be opened ({_find_cause(error)}): it is truncated or damaged"
                 if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
-                raise GeoTiffError(
-                    f"{self.name}: expected a GeoTIFF, found {found}. Convert it with `gdal_translate -of GTiff`, or "
-                    "copy or download it again."
-                ) from error
+                remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
+                if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
+                    remedy = (
+                        "Burn its polygons into a mask on the grid of the image, e.g. by `gdal_rasterize -a CLASS`."
+                    )
+                raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
 
     def _decode(self, window: Window, indexes: list[int] | int | None) -> np.ndarray:

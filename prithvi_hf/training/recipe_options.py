@@ -17,7 +17,7 @@ PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1",
 """What `published` may hold of a split: means in percent, the number of chips, and the IoU of each class."""
 
 
-_NOT_CLASSES = ("nodata", "ignore", "ignored")  # whatever is between the words
+_NOT_CLASSES = ("", "nodata", "ignore", "ignored")  # whatever is between the letters
 
 
 def _option(text: str, default: Any = None) -> Any:
@@ -162,10 +162,10 @@ class DataArguments:
                 setattr(self, name, content)
         names = self.class_names or []
         keys = [" ".join(name.split()).casefold() for name in names]
-        doubles = sorted({name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1 or not key})
+        doubles = sorted({name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1})
         if doubles:
             raise ValueError(
-                f"Expected class_names that differ, found {', '.join(map(repr, doubles))} more than once or empty. "
+                f"Expected class_names that differ, found {', '.join(doubles)} more than once. "
                 "Remedy: give each class a name of its own; mask values of one class become one by label_map."
             )
         unclear = [name for name, key in zip(names, keys, strict=True) if re.sub(r"[\W_]", "", key) in _NOT_CLASSES]
