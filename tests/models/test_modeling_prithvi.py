@@ -141,6 +141,12 @@ def test_segmentor_matches_the_original(golden_dir, name):
 def test_segmentor_training_matches_the_original(golden_dir, name, checkpointing):
     golden = read_golden(golden_dir, name)
     model, labels = golden_segmentor(golden).train(), golden_labels(golden)
+    # The flood model has a ReLU input that is -2.5e-7 in exact arithmetic and was positive in the original's: which
+    # side of zero it is on here depends on the CPU, and the gradients show it by 0.3 %. So it is put on that side.
+    if name == "v1_segmentor_flood":
+        model.auxiliary_head.layers[-1].normalization.register_forward_hook(
+            lambda module, inputs, output: output + 2e-6 * (output.abs() < 1e-6)
+        )
     if checkpointing:
         model.activation_checkpointing_enable()
     outputs, found = run_with_heads(model, golden["in_.x"], labels)

@@ -122,7 +122,8 @@ def test_a_saved_model_agrees_with_its_configuration(tmp_path, model_class, pixe
     model.save_pretrained(tmp_path)
     loaded = model_class.from_pretrained(tmp_path, dtype=torch.float64).eval()
     assert (loaded.config.bands, loaded.config.num_channels) == (["SWIR_1", "VV", "B04"], 3)
-    assert torch.equal(output(loaded, pixels[:, :3]), expected)
+    # Not to the bit: some CPUs' products depend on where a weight is in memory.
+    assert torch.allclose(output(loaded, pixels[:, :3]), expected, rtol=1e-12, atol=1e-12)
     assert loaded.set_bands(["RED", "SWIR_1"]) == []
 
 
