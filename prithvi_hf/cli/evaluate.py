@@ -4,7 +4,7 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import Commands, check_model_source, load_model, resolve_device
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, check_model_source, load_model, resolve_device
 
 
 def add_parser(commands: Commands) -> None:
@@ -30,8 +30,17 @@ def add_parser(commands: Commands) -> None:
     add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    add(
+        "--rescale_factor",
+        type=float,
+        metavar="X",
+        help="multiply the numbers of chips by X, not by the model's factor",
+    )
+    add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
+    for flag, settings in BAND_OPTIONS.items():
+        add(flag, **settings)
     parser.set_defaults(run=run)
 
 
@@ -63,12 +72,20 @@ def run(options: argparse.Namespace) -> None:
             use_cpu="true" if resolve_device(options.device) == "cpu" else "false",
             check_data="false" if options.no_check else None,
             disable_tqdm="true" if options.quiet else None,
+            **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )
         first = recipe.training.process_index == 0
         model, image_processor = load_model(options.model)
+        if recipe.data.bands in (None, image_processor.bands):
+            given = {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
+            image_processor = image_processor.with_options(**given)
+        image_processor = image_processor.with_options(
+            rescale_factor=options.rescale_factor, rescale_offset=options.rescale_offset
+        )
         if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
-            image_processor.label_map = recipe.data.label_map
-            image_processor.do_reduce_labels = recipe.data.do_reduce_labels
+            image_processor = image_processor.with_options(
+                label_map=recipe.data.label_map, do_reduce_labels=recipe.data.do_reduce_labels
+            )
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:

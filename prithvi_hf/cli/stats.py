@@ -3,11 +3,12 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 from prithvi_hf.data.builders import DATASETS
 
 
@@ -31,8 +32,8 @@ the exit status is 1.
 """
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
-    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "num_frames", "rescale_factor"),
-    *("rescale_offset", "nodata_value", "ignore_values", "label_map", "do_reduce_labels"),
+    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names", "num_frames"),
+    *("rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "label_map", "do_reduce_labels"),
 )
 
 
@@ -67,13 +68,8 @@ def add_parser(commands: Commands) -> None:
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
-    add(
-        "--band_indices",
-        nargs="+",
-        type=int,
-        metavar="PLACE",
-        help="their 0-based positions in undescribed files",
-    )
+    for flag, settings in BAND_OPTIONS.items():
+        add(flag, **settings)
     add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
     add("--rescale_offset", type=float, metavar="X", help="added after that")
@@ -175,7 +171,7 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
                 if index == len(main) - 1:
                     raise
                 continue
-            data.bands = name_bands(image[0] if isinstance(image, list) else image)
+            data.bands = name_bands(image[0] if isinstance(image, list) else image, data.band_names)
             break
         else:
             raise ValueError("Expected at least one chip, found none.")
@@ -196,17 +192,27 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
     return StatisticsReport(statistics, options.split, processor, source, data.class_names, recipe.model.loss)
 
 
-def name_bands(raster: "GeoTiffRaster") -> list[str]:
-    """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described."""
+def name_bands(raster: "GeoTiffRaster", descriptions: Sequence[str] | None = None) -> list[str]:
+    """Name the bands of a file by its descriptions, or others in their place.
+
+    They are the model's names where these can be told, else as described.
+    """
     from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
     from prithvi_hf.models.prithvi.pixel_values_prithvi import has_alpha
 
-    texts = raster.descriptions[:-1] if has_alpha(raster.descriptions) else raster.descriptions
+    texts = tuple(raster.descriptions[:-1] if has_alpha(raster.descriptions) else raster.descriptions)
+    count, texts = len(texts), tuple(descriptions or texts)
     remedy = "Name the bands with --bands, or give a recipe that does with --config."
+    if len(texts) not in (count, raster.count):
+        raise ValueError(
+            f"{raster.name}: expected band_names for {count} bands, found {', '.join(map(str, texts))}. Name all "
+            "bands of a file, in its order."
+        )
     if is_undescribed(texts):
         raise ValueError(
-            f"{raster.name}: expected descriptions that name its bands, found {len(texts)} bands without. {remedy} "
-            "Of a file that stacks dates, name those of one date and add --num_frames."
+            f"{raster.name}: expected descriptions that name its bands, found {count} bands without. {remedy} "
+            "Or name all bands of a file with --band_names. Of a file that stacks dates, name those of one date and "
+            "add --num_frames."
         )
     unnamed = [str(number) for number, text in enumerate(texts, start=1) if not text]
     doubles = sorted({text for text in texts if text and texts.count(text) > 1})

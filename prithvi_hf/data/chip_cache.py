@@ -305,7 +305,8 @@ def _make_keys(dataset: Dataset, processor: PrithviImageProcessor) -> tuple[str,
         )
     paths = [None if cell is None else cell["path"] for cell in cells]
     narrowed = [getattr(dataset.features[name], "bands", None) for name in columns]
-    options = [_FORMAT, processor.bands, processor.band_indices, processor.num_frames, narrowed]
+    names = ("bands", "band_indices", "band_map", "band_names", "num_frames")
+    options = [_FORMAT, *(getattr(processor, name) for name in names), narrowed]
 
     def read_state(path: str) -> list[int] | None:
         try:

@@ -76,6 +76,8 @@ class StatisticsReport:
         nodata = processor.nodata_value if isinstance(processor.nodata_value, list) else [processor.nodata_value]
         where_set = {
             "band_indices": processor.band_indices,
+            "band_map": processor.band_map,
+            "band_names": processor.band_names,
             "num_frames": processor.num_frames if processor.num_frames > 1 else None,
             # A recipe takes one value; several exist in Python only.
             "nodata_value": None if nodata[0] is None or len(nodata) > 1 else float(nodata[0]),

@@ -89,6 +89,14 @@ class Recipe:
         if source is None or not cached_file(
             source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         ):
+            own = PrithviImageProcessor.bands
+            bands = given.get("bands", own)
+            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
+                raise ValueError(
+                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
+                    f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
+                    f"{' '.join(bands)}`, and give what it writes to --config too."
+                )
             return PrithviImageProcessor(**given)
         start = PrithviImageProcessor.from_pretrained(source)
         options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}
@@ -292,6 +300,8 @@ def parse_arguments(
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
     defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
     for action in parser._actions:
+        if action.dest == "band_map":
+            action.nargs = "+"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
         optional = type(None) in get_args(_OPTION_TYPES.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):

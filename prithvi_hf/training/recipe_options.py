@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prithvi_hf.data.builders import DATASETS
+from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 
@@ -102,7 +103,14 @@ class DataArguments:
         "Names of the bands that the model takes. A starting model's weights follow by name; a band that "
         "it lacks starts from the mean of its bands."
     )
-    band_indices: list[int] | None = _option("0-based positions of the bands in files without band descriptions.")
+    band_indices: list[int] | None = _option(
+        "0-based positions of the bands in a file; like band_map and band_names they win over its descriptions."
+    )
+    band_map: dict | str | None = _option(
+        "What stands for a band: a description or code in the file, or a 0-based position; NIR_NARROW=B08 ... on the "
+        "command line, {NIR_NARROW: B08} in a file."
+    )
+    band_names: list[str] | None = _option("Names of all bands of a file, in its order.")
     rescale_factor: float | None = _option(
         "File values are multiplied by it; 1 by default. 0.0001 makes reflectance of most products."
     )
@@ -148,7 +156,8 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read options that came as JSON, and check class names and published figures."""
+        """Read options that came as JSON or pairs, and check class names and published figures."""
+        self.band_map = parse_band_map(self.band_map)
         for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):

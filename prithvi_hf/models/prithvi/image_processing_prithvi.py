@@ -9,7 +9,7 @@ torchvision is needed.
 
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from operator import attrgetter
 from typing import Any, cast
 
@@ -58,10 +58,12 @@ _NO_CALL_OPTIONS = CallOptions()
 
 
 class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
-    """Options of `PrithviImageProcessor` and, the last five, of a single call; the class documents them."""
+    """Options of `PrithviImageProcessor` and, the last four, of a single call; the class documents them."""
 
     bands: list[str]
     band_indices: list[int] | None
+    band_map: dict[str, str | int] | None
+    band_names: list | tuple | None
     num_frames: int
     frame_order: str
     rescale_offset: float
@@ -73,7 +75,6 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
     num_labels: int | None
     mask_nodata_labels: bool
-    band_names: list | tuple | None
     file_nodata: float | list | None
     return_nodata_mask: bool | None
     names: str | list | tuple | None
@@ -89,9 +90,10 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
-    Landsat 8/9. A file without descriptions is taken in order when it has `len(bands)` bands, and by `band_indices`
-    otherwise. A single file or array without descriptions that has `len(bands) * num_frames` bands is a stack of
-    dates: all bands of the first date, then all bands of the second.
+    Landsat 4 to 9; `band_names`, `band_indices` and `band_map` win over descriptions. A file without descriptions is
+    taken in order when it has `len(bands)` bands. A single file or array that has each band `num_frames` times is a
+    stack of dates: described, its dates are told by the descriptions or by their order in the file; without
+    descriptions, all bands of the first date come first, then all bands of the second.
 
     No data: a value is nodata when it is NaN, infinite or of 1e30 and more, or when it equals the file's tag or
     `nodata_value` (floats to a relative 1e-6, as tags are written with fewer digits than pixels). A pixel is nodata
@@ -112,8 +114,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     Args:
         bands (`list[str]`): names of the bands that the model takes, in its order.
-        band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files without descriptions that have
-            another number of bands.
+        band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files that have so many bands,
+            whatever these are called there; a warning says where descriptions disagree.
+        band_map (`dict[str, str or int]`, *optional*): what stands for single ones of `bands`: a description or code
+            in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Other bands are found as always.
+        band_names (`list[str]`, *optional*): names of all bands of a file, in its order, in place of descriptions.
         num_frames (`int`): number of dates of an image.
         frame_order (`str`): `"time_major"`, or `"original_crop"` for the published crop checkpoint, see above.
         do_rescale (`bool`): whether to compute `value * rescale_factor + rescale_offset`.
@@ -153,6 +158,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     # As attributes of the class too, as in every image processor of transformers, so that a subclass may set its own.
     bands: list[str] = _DEFAULTS.bands
     band_indices: list[int] | None = _DEFAULTS.band_indices
+    band_map: dict[str, str | int] | None = _DEFAULTS.band_map
+    band_names: list[str | None] | None = _DEFAULTS.band_names
     num_frames: int = _DEFAULTS.num_frames
     frame_order: str = _DEFAULTS.frame_order
     do_rescale: bool = _DEFAULTS.do_rescale
@@ -176,7 +183,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         super().__init__()
         if service["auto_map"] is not None:
             self.auto_map = service["auto_map"]
-        if only_calls := sorted(set(CALL_OPTION_NAMES) & set(given)):
+        if only_calls := sorted(set(CALL_OPTION_NAMES) - set(OPTION_NAMES) & set(given)):
             raise TypeError(f"{', '.join(only_calls)}: expected in a call, found in the constructor of the processor")
         own = {name: getattr(type(self), name) for name in OPTION_NAMES}
         options = update_options(_DEFAULTS, own | self._drop_options_of_others(given))
@@ -289,12 +296,32 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         """Turn what `SegmentationTransform(normalize=False)` gives, (B, C, T, H, W), into `pixel_values`."""
         return normalize_file_values(file_values, self.checked_options())
 
-    def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
+    def find_bands(
+        self, descriptions: Sequence[str | None] | None, count: int, name: str = "", **options: Any
+    ) -> list[int]:
         """Find the 0-based positions of `bands`, in this order, in a file of `count` bands, or refuse the file.
 
-        For a file that stacks `num_frames` dates they are all positions.
+        For a file that stacks `num_frames` dates they are those of the first date, then of the second. Options, such
+        as `band_map`, are those of the class, for this call.
         """
-        return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
+        own = self.checked_options()
+        own = update_options(own, options) if options else own
+        return find_used_bands(descriptions, count, own, own.num_frames, name)[0]
+
+    def with_options(self, **options: Any) -> "PrithviImageProcessor":
+        """Return a processor with other options of the class; None leaves one as it is.
+
+        A `rescale_factor` or `rescale_offset` that is given is applied: `do_rescale` becomes True.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if {"rescale_factor", "rescale_offset"} & set(given) and not self.do_rescale:
+            given = {"do_rescale": True, "rescale_factor": 1.0, "rescale_offset": 0.0, **given}
+        if not given:
+            return self
+        changed = copy(self)
+        for name, value in vars(update_options(self.checked_options(), given)).items():
+            setattr(changed, name, value)
+        return changed
 
     def read_frames(
         self, image: Image, name: str | None = None

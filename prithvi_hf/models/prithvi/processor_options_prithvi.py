@@ -17,7 +17,7 @@ import torch
 from huggingface_hub.dataclasses import strict, validated_field
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
-from .bands_prithvi import band_key
+from .bands_prithvi import band_key, parse_band_map
 
 
 IGNORED_LABEL = -100
@@ -54,6 +54,15 @@ class ProcessorOptions:
     band_indices: list[int] | None = _option(
         None, "different 0-based positions", lambda value: min(value) >= 0 and len(set(value)) == len(value)
     )
+    band_map: dict[str, str | int] | None = _option(
+        None,
+        "what stands for a band, as {band: description, code or 0-based position}",
+        lambda value: all(
+            place.strip() if isinstance(place, str) else place >= 0 and not isinstance(place, bool)
+            for place in value.values()
+        ),
+    )
+    band_names: list[str | None] | None = _option(None, "a list of band names")
     num_frames: int = _option(1, "an integer of at least 1", lambda value: value >= 1)
     frame_order: Literal["time_major", "original_crop"] = _option("time_major", "'time_major' or 'original_crop'")
     do_rescale: bool = _option(True, "true or false")
@@ -84,13 +93,22 @@ class ProcessorOptions:
     def validate_lists(self) -> None:
         """Check that there is one entry per band, and that the statistics can serve where they are used."""
         per_band: dict[str, Sequence[Number] | None] = {"band_indices": self.band_indices}
+        known = [band_key(band) for band in self.bands]
+        if unknown := [band for band in self.band_map or () if band_key(band) not in known]:
+            raise ValueError(
+                f"band_map: expected some of the bands {', '.join(self.bands)}, found {', '.join(unknown)}. Remedy: "
+                "write BAND=DESCRIPTION with the model's name of the band first."
+            )
         if self.do_normalize:
             per_band |= {"image_mean": self.image_mean, "image_std": self.image_std}
         for name, values in per_band.items():
             if values is not None and len(values) != len(self.bands):
+                remedy = f"give {name} and bands the same length."
+                if name != "band_indices":
+                    remedy = "measure the bands by `prithvi-hf stats`, whose image_mean and image_std a recipe takes."
                 raise ValueError(
                     f"{name}: expected {len(self.bands)} values, one for each of {', '.join(self.bands)}, found "
-                    f"{len(values)}. Remedy: give {name} and bands the same length."
+                    f"{len(values)}. Remedy: {remedy}"
                 )
         label_map = self.label_map or {}
         if label_map and self.do_reduce_labels:
@@ -147,6 +165,8 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
             value = {int(k) if isinstance(k, str) and _INTEGER.fullmatch(k) else k: v for k, v in value.items()}
         if name in ("band_indices", "ignore_values") and isinstance(value, int):
             value = [value]
+        elif name == "band_map":
+            value = parse_band_map(value)
         elif (
             isinstance(options, ProcessorOptions) and name in ("image_mean", "image_std") and isinstance(value, Number)
         ):
@@ -173,7 +193,7 @@ def _to_plain(value: Any, is_nodata: bool) -> Any:
         return [_to_plain(item, is_nodata) for item in value]
     if is_nodata and isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
         return float(value)
-    return value
+    return {key: _to_plain(item, is_nodata) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def to_json_number(value: Any) -> Any:
