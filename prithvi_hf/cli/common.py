@@ -6,12 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+
+BAND_OPTIONS: dict[str, dict[str, Any]] = {
+    "--band_indices": {
+        "nargs": "+",
+        "type": int,
+        "metavar": "POSITION",
+        "help": "0-based positions of the model's bands in a file; like the next two options it wins over the "
+        "descriptions in files",
+    },
+    "--band_map": {
+        "nargs": "+",
+        "metavar": "BAND=NAME",
+        "help": "what stands for a band: a description or code in the file, or a 0-based position, e.g. "
+        "NIR_NARROW=B08",
+    },
+    "--band_names": {"nargs": "+", "metavar": "NAME", "help": "names of all bands of a file, in its order"},
+}
+"""Options of every command that reads images: where the bands are."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives: commands add their parsers to it."""

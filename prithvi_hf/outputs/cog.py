@@ -36,6 +36,7 @@ BLOCK_SIZE = 512
 GDAL_CACHE_BYTES = 64 * 2**20  # GDAL's own default is a fraction of the machine's memory
 PROBABILITY_DTYPES = ("float32", "uint8")
 _QUANTA = 254  # fractions in uint8 are 0..254, so that 255 stays free for nodata
+_SOFTWARE = "prithvi_hf"  # of every file written here, by which it is known again
 _MOST_THREADS = 8  # each holds a block of all bands
 
 # A map made from a bare array has no georeference, and its user knows that. Once for all and only for the modules that
@@ -207,7 +208,7 @@ def write_geotiff(
             with DatasetWriter(
                 os.fspath(plain), "w", driver="GTiff", BIGTIFF="IF_SAFER", **tiling, **profile, **place
             ) as dataset:
-                dataset.update_tags(TIFFTAG_SOFTWARE="prithvi_hf")
+                dataset.update_tags(TIFFTAG_SOFTWARE=_SOFTWARE)
                 layer.describe(dataset)
                 for band, start, rows in blocks:
                     pixels = rows if layer.values is None else layer.values[rows]
@@ -246,6 +247,20 @@ def _check_pixels(path: Path, checksums: Mapping[tuple[int, int, int], int]) -> 
         with DatasetReader(os.fspath(path), driver="GTiff", overview_level=level) as overview:
             for _, window in overview.block_windows(1):
                 overview.read(window=window)
+
+
+def is_own_map(path: str | os.PathLike) -> bool:
+    """Tell whether a file is a map, or probabilities or the like, that this package wrote, or a copy of one."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with (
+            rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            DatasetReader(os.fspath(path), driver="GTiff") as dataset,
+        ):
+            return dataset.get_tag_item("TIFFTAG_SOFTWARE") == _SOFTWARE
+    except (ValueError, *GDAL_ERRORS):  # whoever reads its pixels will say what is wrong with it
+        return False
 
 
 def sync_to_disk(path: Path) -> None:

@@ -27,6 +27,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.pixel_values_prithvi import has_alpha
 from prithvi_hf.rasters import raster as rasters
 from prithvi_hf.rasters.raster import (
     GDAL_ERRORS,
@@ -51,6 +52,8 @@ MAX_BANDS = 4_096
 
 # A folder of a thousand chips is not listed at each open; side files (.aux.xml, .msk) are still found by name.
 _GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+# How GeoPackages, shapefiles and FlatGeobufs start; GeoJSON starts with a brace.
+_POLYGON_FILES = (b"SQLite f", b"\x00\x00\x27\x0a", b"fgb\x03")
 # What GDAL says, and no more than that, where the end of a file is missing: tags behind it are lost.
 _TRUNCATED = ("IO error", "Failed to read directory")
 # What it says of a sound file in a compression that it was built without.
@@ -292,10 +295,12 @@ class GeoTiffRaster(Raster):
                 found = f"a TIFF that cannot be opened ({_find_cause(error)}): it is truncated or damaged"
                 if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
-                raise GeoTiffError(
-                    f"{self.name}: expected a GeoTIFF, found {found}. Convert it with `gdal_translate -of GTiff`, or "
-                    "copy or download it again."
-                ) from error
+                remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
+                if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
+                    remedy = (
+                        "Burn its polygons into a mask on the grid of the image, e.g. by `gdal_rasterize -a CLASS`."
+                    )
+                raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
 
     def _open_bytes(self) -> BinaryIO:
@@ -394,6 +399,11 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         irregular = "geolocation arrays instead of a transform. Warp it first: `gdalwarp -geoloc IN OUT`."
     flags, interpretations = dataset.mask_flag_enums[0], dataset.colorinterp
     alpha = interpretations.index(ColorInterp.alpha) if ColorInterp.alpha in interpretations else None
+    descriptions = list(dataset.descriptions)
+    if alpha is not None and descriptions[alpha]:
+        alpha = alpha if has_alpha(descriptions[: alpha + 1]) else None
+    elif alpha is not None:
+        descriptions[alpha] = "alpha"
     return GeoTiffHeader(
         count=count,
         height=dataset.height,
@@ -402,11 +412,11 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         crs=dataset.crs,
         transform=dataset.transform,
         nodata=dataset.nodata,
-        descriptions=tuple(dataset.descriptions),
+        descriptions=tuple(descriptions),
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
         has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-        alpha_band=None if alpha is None or dataset.descriptions[alpha] else alpha,
+        alpha_band=alpha,
         irregular=irregular,
         pages=max(1, len(dataset.subdatasets)),
         block_shape=block_shape,

@@ -21,6 +21,9 @@ from rasterio.warp import transform as transform_points
 Window = tuple[int, int, int, int]
 """(row offset, column offset, height, width) in pixels."""
 
+TAGS = "the scale and offset tags"
+"""Where scales and offsets of a raster are from, unless a catalogue says more than its file."""
+
 # The pixels that one read may put into memory, in bytes of the raster's own data type.
 MAX_READ_BYTES = 4 * 2**30
 # All that GDAL and PROJ raise: rasterio gives many of their failures no public class.
@@ -73,6 +76,7 @@ class Raster(ABC):
     files: tuple[str, ...] = ()
     block_shape: tuple[int, int]
     irregular: str | None = None
+    tags_origin = TAGS
     excludes = False
     _chosen: tuple[int, ...] = ()  # the bands, once some were selected by their indices
 
@@ -109,6 +113,16 @@ class Raster(ABC):
         self.scales: tuple[float, ...] = tuple(map(scales.__getitem__, bands))
         self.offsets: tuple[float, ...] = tuple(map(offsets.__getitem__, bands))
         self.transform = shift_transform(self._whole_transform, window[0], window[1])
+
+    def set_tags(self, scales: Sequence[float], offsets: Sequence[float], origin: str) -> None:
+        """Take scale and offset of each band from elsewhere than the file; `origin` says where, for messages."""
+        self._all_bands, self.tags_origin = (self._all_bands[0], tuple(scales), tuple(offsets)), origin
+        self._set_selection(self.bands, self.window)
+
+    def set_descriptions(self, descriptions: Sequence[str | None]) -> None:
+        """Call each band of the file by another name."""
+        self._all_bands = (tuple(descriptions), *self._all_bands[1:])
+        self._set_selection(self.bands, self.window)
 
     @property
     def sources(self) -> "tuple[Raster, ...]":

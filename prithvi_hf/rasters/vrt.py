@@ -40,7 +40,10 @@ _ELEMENTS = {
 
 
 class VirtualRaster(GeoTiffRaster):
-    """A VRT of local GeoTIFFs, see `GeoTiffRaster`; its `files` are the VRT and every file that it reads."""
+    """A VRT of local GeoTIFFs, see `GeoTiffRaster`; its `files` are the VRT and every file that it reads.
+
+    `changes_numbers` says whether pixels are scaled between the files and the raster.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self._stats: dict[str, tuple[int, int]] = {}
@@ -48,6 +51,7 @@ class VirtualRaster(GeoTiffRaster):
 
     def _load_header(self, file_bytes: int, allow_missing_blocks: bool = False) -> None:
         sources = _list_sources(self.name, Path(self.name).absolute())
+        self.changes_numbers = re.search(rb"<Scale(?:Ratio|Offset)", Path(self.name).read_bytes()) is not None
         for source in sources:
             GeoTiffRaster(source).check_blocks()  # whether it is one, and complete
         self.files = (str(self.path), *sources)

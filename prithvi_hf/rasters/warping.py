@@ -209,9 +209,6 @@ class WarpedRaster(Raster):
             if self._resampling == "nearest" or self._shift is not None:
                 return source, None
             missing = equals_nodata(source, self._missing)
-            if source.dtype.kind == "f":
-                infinite = np.isinf(source)
-                missing = infinite if missing is None else missing | infinite
             mask = self._source.select(bands, place).read_nodata_mask()
             if mask is not None:
                 missing = np.broadcast_to(mask, source.shape) if missing is None else missing | mask
@@ -327,7 +324,10 @@ class WarpedRaster(Raster):
             if clash is None:
                 break
             step = np.where(pixels == largest, -1, 1).astype(dtype)
-            pixels = np.where(clash, np.nextafter(pixels, np.inf) if dtype.kind == "f" else pixels + step, pixels)
+            if dtype.kind == "f":  # past all numbers that are taken for the value
+                step = np.abs(pixels) * dtype.type(4e-6)
+            moved = pixels + step
+            pixels = np.where(clash, np.nextafter(moved, np.inf) if dtype.kind == "f" else moved, pixels)
         pixels[absent] = self._fill
         return pixels
 

@@ -286,7 +286,8 @@ def _finish_strip(
         raise ValueError(
             f"{tiles.scene.name}: the model gives values that are not finite at {int(broken.sum())} pixels with data, "
             f"in rows {start + bad_rows[0]} to {start + bad_rows[-1]} and columns {bad_columns[0]} to "
-            f"{bad_columns[-1]}: check its weights, and the dtype it runs in (float32 or bfloat16 instead of float16)."
+            f"{bad_columns[-1]}: check its weights, the dtype it runs in (float32 or bfloat16 instead of float16), "
+            f"and the values of {', '.join(tiles.scene.files) or 'the frames'}."
         )
     logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
     seconds = {**seconds, "reading": end.seconds, "model": seconds["model"] + time.perf_counter() - clock}

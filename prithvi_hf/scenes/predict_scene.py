@@ -102,9 +102,9 @@ def predict_scene(
               [`~outputs.registry.OutputOptions`];
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
-            - how the frames are read: `scale`, `grid`, `grid_mismatch`, `fmask`, `dates`, `on_read_error` and others,
-              see [`~rasters.opening.FrameOptions`]. With "nodata" for `on_read_error`, blocks that cannot be read are
-              nodata in the map and listed in the report.
+            - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
+              `band_map`, `dates`, `on_read_error` and others, see [`~rasters.opening.FrameOptions`]. With "nodata" for
+              `on_read_error`, blocks that cannot be read are nodata in the map and listed in the report.
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
@@ -129,6 +129,7 @@ def predict_scene(
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
+    image_processor = opening.adapt(image_processor)
     if not isinstance(frames, Scene):
         scene = open_scene(frames, image_processor, opening, name=name)
     elif closed := sorted(set(OPTION_NAMES[FrameOptions]) & set(options) - {"on_read_error"}):
@@ -169,7 +170,12 @@ def predict_scene(
         "height": grid.height,
         "width": grid.width,
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
-        "options": {**content, "batch_size": windows.batch_size},
+        "options": {
+            **content,
+            "batch_size": windows.batch_size,
+            "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
+            "rescale_offset": image_processor.rescale_offset if image_processor.do_rescale else 0.0,
+        },
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
         **(notes or {}),
         "seconds": {},

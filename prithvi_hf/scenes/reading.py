@@ -23,7 +23,7 @@ import torch
 from rasterio.session import DummySession
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
+from prithvi_hf.models.prithvi.bands_prithvi import SelectedBand, find_band_names
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
@@ -103,8 +103,8 @@ class FrameRows:
         self, frame: Raster, image_processor: PrithviImageProcessor, window_height: int, on_read_error: str
     ) -> None:
         used = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
-        # A stack of dates has no names: each band is there several times.
-        self._band_names = list(image_processor.bands) if len(used) == len(image_processor.bands) else None
+        self._band_names = [SelectedBand(band) for band in image_processor.bands]
+        self._band_names *= len(used) // len(self._band_names)  # a stack of dates
         self.frame, self._on_read_error = frame.select(bands=used), on_read_error
         count, self._height, self._width = self.frame.shape
         self._offset = self.frame.window[:2]
@@ -377,8 +377,6 @@ class TileSource:
             for flags, where in zip(absent, missing, strict=True):
                 if where is not None:
                     where.all(axis=0, out=flags)
-            # Infinite values are not nodata by the processor's rule, but of nothing else no class can be told.
-            nodata = nodata | absent.all(axis=0)
         if lost is not None:
             nodata = nodata | lost
         if nodata.all():

@@ -17,7 +17,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.granules import Granule, LayerFile, group_granules, list_geotiffs, parse_name
+from prithvi_hf.rasters.granules import Granule, LayerFile, group_bands, group_granules, list_geotiffs, parse_name
 from prithvi_hf.rasters.opening import (
     Date,
     FrameOptions,
@@ -41,8 +41,8 @@ Frame: TypeAlias = "str | os.PathLike | bytes | np.ndarray | Raster | Sequence[s
 
 # A frame that covers less of the scene than this is likely another place's.
 _SMALL_OVERLAP = 0.5
-# Names of HLS and Sentinel-2 files have one of these in them; others need not be looked at closer.
-_GRANULE_FORM = re.compile(r"HLS\.[LS]30\.T|S2[A-D]_|T\d\d[A-Z]{3}_\d{8}T")
+# Paths of products have one of these in them; others need not be looked at closer.
+_GRANULE_FORM = re.compile(r"HLS|S2[A-D]_|T\d\d[A-Z]{3}|L[COTE]0\d_|Sentinel-2")
 
 
 class FrameWarning(UserWarning):
@@ -96,11 +96,12 @@ def open_scene(
         frames: one frame, or a list or tuple of frames in time order. A frame is
             - a GeoTIFF of all bands: a path, its bytes, or an opened raster;
             - an array (bands, height, width);
-            - a folder with the files of one granule of HLS or Sentinel-2, one file per band; with several granules of
-              one tile it stands for as many frames, ordered by time;
+            - a folder with the files of one granule of HLS, Sentinel-2 or Landsat, one file per band; with several
+              granules of one tile it stands for as many frames, ordered by time. Without granules, files named as
+              bands (`B02.tif`, `red.tif`) are one frame;
             - a list or tuple of the files of one granule, or of files of one band each with any name, which then are
               the bands' names.
-            Files of one band each of HLS and Sentinel-2 granules may also stand among the frames themselves: they are
+            Files of one band each of granules may also stand among the frames themselves: they are
             grouped by their names and ordered by time, and have to be of one tile.
         image_processor: the model's image processor. It says which bands are needed, which values are nodata and in
             which units the model takes its numbers.
@@ -122,17 +123,18 @@ def open_scene(
     sources = list(_find_sources(frames, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
+    if image_processor is not None:
+        image_processor = options.adapt(image_processor)
     grid, rasters = _open_on_grid(sources, image_processor, options)
     first, counts = rasters[0], {len(rasters)}  # of dates that may be given: one per frame, or per date in a stack
-    if len(rasters) == 1 and is_undescribed(first.descriptions):
-        if image_processor is None:
-            counts |= {count for count in range(2, first.count + 1) if first.count % count == 0}
-        else:
-            counts |= {first.count // len(image_processor.bands)}
+    if len(rasters) == 1 and image_processor is not None:
+        used = image_processor.find_bands(first.descriptions, first.count, first.name)
+        counts |= {len(used) // len(image_processor.bands)}
+    elif len(rasters) == 1 and is_undescribed(first.descriptions):
+        counts |= {count for count in range(2, first.count + 1) if first.count % count == 0}
     if image_processor is not None and len(rasters) != image_processor.num_frames:
         expected = image_processor.num_frames
-        is_stack = len(rasters) == 1 and is_undescribed(first.descriptions)
-        if not is_stack or first.count != expected * len(image_processor.bands):
+        if expected not in counts:
             titles = [one.name if one.date is None else f"{one.name} of {one.date:%Y-%m-%d}" for one in sources]
             raise ValueError(
                 f"{sources[0].name}: expected {expected} frames (num_frames), found {len(rasters)}: "
@@ -176,17 +178,22 @@ def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
         elif isinstance(part, list | tuple):
             yield _take_files(part)
         elif isinstance(part, str | os.PathLike) and os.path.isdir(part):
-            files = [file for file in list_geotiffs(part) if _is_layer(file)]
-            if not files:
-                found = "none"
+            files = list_geotiffs(part)
+            layers = [file for file in files if _is_layer(file)]
+            stacks = list(group_bands(files).values())
+            if layers:
+                yield from _take_granules(layers)
+            elif len(stacks) == 1:
+                yield _take_files(stacks[0])
+            else:
+                found = "none" if not stacks else f"bands in {len(stacks)} folders, which are {len(stacks)} frames"
                 if next(Path(part).rglob("*.jp2"), None) is not None:  # products as ESA packs them
                     found = "JPEG 2000 files: convert them first, e.g. `gdal_translate -of COG B02.jp2 B02.tif`"
                 raise ValueError(
-                    f"{os.fspath(part)}: expected a folder of GeoTIFFs named as layers of HLS or Sentinel-2 granules, "
-                    f"found {found}. Give the files themselves; one file of all bands is a frame, a list of files of "
-                    "one band each too."
+                    f"{os.fspath(part)}: expected a folder of GeoTIFFs named as layers of HLS, Sentinel-2 or Landsat "
+                    f"granules, or as bands, found {found}. Give the files themselves; one file of all bands is a "
+                    "frame, a list of files of one band each too."
                 )
-            yield from _take_granules(files)
         elif isinstance(part, str | os.PathLike):
             file = _parse_granule_name(part)
             yield _Source(Path(part).stem, None if file is None else file.date, open_file(part, options))

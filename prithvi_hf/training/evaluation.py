@@ -115,7 +115,8 @@ def evaluate_recipe(
     if data.class_names != labels:
         raise ValueError(
             f"Expected a model with the recipe's classes {data.class_names}, found one with {labels}. Evaluate with "
-            "the recipe that it was trained with, or convert it with --recipe, which names its classes."
+            "the recipe that it was trained with, or convert it by `prithvi-hf convert --recipe`, which names its "
+            "classes."
         )
     chips = load_splits(recipe, splits, "Name them with --splits.")
     audits = check_splits(chips, image_processor, recipe, show_progress)

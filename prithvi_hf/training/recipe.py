@@ -89,6 +89,14 @@ class Recipe:
         if source is None or not cached_file(
             source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         ):
+            own = PrithviImageProcessor.bands
+            bands = given.get("bands", own)
+            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
+                raise ValueError(
+                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
+                    f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
+                    f"{' '.join(bands)}`, and give what it writes to --config too."
+                )
             return PrithviImageProcessor(**given)
         start = PrithviImageProcessor.from_pretrained(source)
         options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}
@@ -228,7 +236,15 @@ def _check_value(name: str, value: Any, path: Path) -> None:
             return
     texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
     note = " YAML reads 1e-4 as text: write 1.0e-4." if any(map(_NUMBER.fullmatch, texts)) else ""
-    if isinstance(value, bool):
+    if "list[str]" in str(_OPTION_TYPES[name]) and not isinstance(value, str):
+        items = enumerate(value if isinstance(value, list) else [value], start=1)
+        odd = [f"number {place} is {item!r}" for place, item in items if not isinstance(item, str)]
+        words = "yes, no, on, off, true, false, null, ~ and numbers"
+        note = f' {", ".join(odd)}: YAML reads {words} otherwise; write them in quotes, as in {name}: ["no", "yes"].'
+    elif "list[str]" in str(_OPTION_TYPES[name]):
+        note = f" Write a list in brackets, each text in quotes where YAML reads it otherwise: {name}: ["
+        note += ", ".join(f'"{item.strip()}"' for item in value.split(",")) + "]."
+    elif isinstance(value, bool):
         note = " YAML reads yes, no, true and false as switches: write such a text in quotes."
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
@@ -284,6 +300,8 @@ def parse_arguments(
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
     defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
     for action in parser._actions:
+        if action.dest == "band_map":
+            action.nargs = "+"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
         optional = type(None) in get_args(_OPTION_TYPES.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):
@@ -302,8 +320,10 @@ def parse_arguments(
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))
-    # Of an option that is a list, `none` is read as [None].
+    # Of an option that is a list, `none` is read as [None]; beside others it is one of the texts.
     options: dict[str, Any] = {name: None if value == [None] else value for name, value in found.items()}
+    if options["class_names"] is not None:
+        options["class_names"] = ["none" if name is None else name for name in options["class_names"]]
     model, data, training = (
         {option.name: options[option.name] for option in fields(group) if option.init} for group in _GROUPS
     )

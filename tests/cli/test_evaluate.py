@@ -104,12 +104,39 @@ def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, t
     assert not list(tmp_path.rglob(".all.json*"))
 
 
+def test_other_units_than_the_models_are_given_as_factor_and_offset(model, recipe, data, tmp_path):
+    figures = {}
+    for name, words in {"own": (), "same": ("--rescale_factor", 1), "other": ("--rescale_offset", 2000)}.items():
+        output = tmp_path / f"{name}.json"
+        assert evaluate("--model", model, "--config", recipe, "--splits", "bolivia", "--output", output, *words) == 0
+        figures[name] = json.loads(output.read_text())["splits"]["bolivia"]["metrics"]["per_category_iou"]
+    assert figures["own"] == figures["same"] != figures["other"]
+
+
 def test_options_win_over_the_recipe(model, recipe, capsys):
     assert evaluate("--model", model, "--config", recipe, "--splits", "validation", "--overlap", 0, "--quiet") == 0
     output = capsys.readouterr().out
     assert output.startswith("validation: 3 chips\n")
     assert "published" in output.splitlines()[1]
     assert "test" not in output
+
+
+@pytest.mark.filterwarnings("ignore:the bands")
+def test_bands_given_on_the_command_line_or_in_the_recipe_win(model, recipe, tmp_path):
+    """The model's processor has positions; both ways give other ones, or one other band."""
+    words, figures = ["--model", model, "--splits", "bolivia", "--no_check", "--quiet"], []
+    other = tmp_path / "other.yaml"
+    other.write_text(f"{recipe.read_text()}band_indices: [1, 2, 3, 7, 11, 12]\n")
+    for config, more in (
+        (recipe, []),
+        (recipe, ["--band_indices", 1, 2, 3, 7, 11, 12]),
+        (other, []),
+        (recipe, ["--band_map", "BLUE=1", "GREEN=2", "RED=3", "NIR_NARROW=7", "SWIR_1=11", "SWIR_2=12"]),
+    ):
+        assert evaluate(*words, "--config", config, "--output", tmp_path / "all.json", *more) == 0
+        metrics = json.loads((tmp_path / "all.json").read_text())["splits"]["bolivia"]["metrics"]
+        figures.append(metrics["per_category_iou"])
+    assert figures[0] != figures[1] == figures[2] == figures[3]
 
 
 def test_the_recipe_of_the_model_is_the_default(model, recipe, tmp_path, capsys):

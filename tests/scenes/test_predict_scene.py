@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Whole scenes from GeoTIFF to map."""
 
+import json
 import os
 import pickle
 
@@ -12,6 +13,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
+from transformers import pipeline
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
@@ -26,6 +28,7 @@ from prithvi_hf.outputs.quicklook import write_quicklook
 from prithvi_hf.scenes import predict_scene
 from prithvi_hf.scenes.predict_scene import join_windows, sort_options
 from prithvi_hf.scenes.scene import open_scene
+from tests.granule_factory import set_scale
 from tests.raster_factory import flip_unnoticed, write_part
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
 
@@ -211,6 +214,24 @@ def test_model_in_bfloat16_predicts(tmp_path):
     result = predict_scene(tiny_model().bfloat16(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
     reference = predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
     assert (result.mask == reference.mask).mean() > 0.9
+
+
+def test_factor_and_offset_of_a_run_take_the_place_of_the_processors_and_of_tags(tmp_path, model):
+    pixels = scene_pixels().astype(np.float32)
+    reference = predict_scene(model, tiny_processor(), write_scene(tmp_path / "a.tif", pixels), tmp_path / "map.tif")
+    other = write_scene(tmp_path / "b.tif", pixels / 4 + 100)
+    set_scale(other, 0.5, 3.0)  # of which nothing is applied then
+    options = {"rescale_factor": 4, "rescale_offset": -400, "report": True}
+    result = predict_scene(model, tiny_processor(), other, tmp_path / "map_b.tif", **QUIET, **options)
+    assert (result.mask == reference.mask).mean() > 0.999
+    assert json.loads((tmp_path / "map_b.json").read_text())["options"]["rescale_factor"] == 4
+    assert result.report["options"]["rescale_offset"] == -400
+    pipe = pipeline("geospatial-segmentation", model=model, image_processor=tiny_processor())
+    assert (pipe(str(other), rescale_factor=4, rescale_offset=-400).mask == result.mask).all()
+    with pytest.raises(ValueError, match="rescale_factor"):
+        predict_scene(model, tiny_processor(), other, tmp_path / "map_b.tif", **QUIET, rescale_factor=0)
+    with pytest.raises(ValueError, match="expected no rescale_factor and rescale_offset beside it"):
+        predict_scene(model, tiny_processor(), other, tmp_path / "c.tif", rescale_factor=2, boa_add_offset=0)
 
 
 @pytest.mark.parametrize(

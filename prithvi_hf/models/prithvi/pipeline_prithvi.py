@@ -61,7 +61,11 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         window: Side of the tiles in pixels, or (height, width); the model's `image_size` by default.
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
         return_probabilities: Whether results hold the probability of every class; False by default.
-        band_names: Names of an array's bands, where they are not the model's bands in order.
+        band_names: Names of an array's or a file's bands, in its order, where they are not the model's bands in order.
+        band_map: What stands for single bands of the model, `{"NIR_NARROW": "B08"}`.
+        band_indices: 0-based positions of the model's bands; see [`PrithviImageProcessor`] for the three of them.
+        rescale_factor, rescale_offset: What the image processor multiplies the numbers of files by, and adds then, in
+            place of its own; scale and offset of files and products are left alone then.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -72,12 +76,17 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
-        steps = ({"band_names"}, {"window", "overlap", "windows_per_batch"}, {"return_probabilities"})
+        steps = (
+            {"band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset"},
+            {"window", "overlap", "windows_per_batch"},
+            {"return_probabilities"},
+        )
         unknown = sorted(set(parameters) - set().union(*steps))
         if unknown:
             raise TypeError(
                 f"Unknown option(s) {unknown} of the {TASK} pipeline: it takes batch_size, window, overlap, "
-                "return_probabilities and band_names, and with output= the options of predict_scene."
+                "return_probabilities, band_names, band_map, band_indices, rescale_factor and rescale_offset, and "
+                "with output= the options of predict_scene."
             )
         forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | parameters
         check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
@@ -96,9 +105,10 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             batch_size: Tiles in one forward pass.
             output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
                 rows only; for a list of scenes a list of as many. None makes the map in memory.
-            kwargs: `window`, `overlap`, `return_probabilities`, `band_names` for this call, and `num_workers`,
-                processes that read and prepare the scenes of a list ahead. With `output`: `window`, `overlap`, and
-                every other option of `predict_scene`, such as `probabilities="p.tif"`.
+            kwargs: `window`, `overlap`, `return_probabilities`, `band_names`, `band_map`, `band_indices`,
+                `rescale_factor`, `rescale_offset` for this call, and `num_workers`, processes that read and prepare
+                the scenes of a list ahead. With `output`: `window`, `overlap`, and every other option of
+                `predict_scene`, such as `probabilities="p.tif"`.
 
         Returns:
             `SegmentationMap` with `.mask` (H, W) uint8, `.crs`, `.transform`, `.probabilities` and
@@ -122,11 +132,11 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     def _stream(self, inputs: Any, output: Any, batch_size: int | None, options: dict[str, Any]) -> Any:
         """Map one scene or several to files, row by row."""
         given = {**self._preprocess_params, **self._postprocess_params, **options}
-        in_memory = [name for name in ("return_probabilities", "band_names", "num_workers") if given.get(name)]
+        in_memory = [name for name in ("return_probabilities", "num_workers") if given.get(name)]
         if in_memory:
             raise TypeError(
                 f"{in_memory[0]} is an option of maps in memory, not of output=: leave one of the two out. Write "
-                'probabilities by probabilities="p.tif"; bands of files are found by their descriptions.'
+                'probabilities by probabilities="p.tif".'
             )
         try:
             from prithvi_hf.scenes.predict_scene import predict_scene
@@ -134,7 +144,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             raise missing_package("Writing maps to files", "leave `output` out and take `.mask`") from error
         defaults = {name: self._forward_params[name] for name in ("window", "overlap") if name in self._forward_params}
         size = batch_size or self._forward_params.get("windows_per_batch", _DEFAULT_BATCH_SIZE)
-        options = {"show_progress": False, "batch_size": size, **defaults, **options}
+        options = {"show_progress": False, "batch_size": size, **self._preprocess_params, **defaults, **options}
         scenes = inputs if isinstance(inputs, list) else [inputs]
         outputs = list(output) if isinstance(inputs, list) and isinstance(output, list | tuple) else [output]
         if len(outputs) != len(scenes):
@@ -151,12 +161,13 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     # The base class goes by dictionaries, which transformers would move to the accelerator as a whole; a scene goes
     # there tile by tile.
     def preprocess(  # type: ignore[override]
-        self, input_: FrameSource | Sequence[FrameSource], band_names: Sequence[str] | None = None
+        self, input_: FrameSource | Sequence[FrameSource], **options: Any
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
-        image_processor = cast(PrithviImageProcessor, self.image_processor)
-        frames = in_model_units(image_processor, open_frames(input_))
-        return prepare_scene(image_processor, frames, band_names)
+        image_processor = cast(PrithviImageProcessor, self.image_processor).with_options(**options)
+        # A factor that is given is for numbers as in the files.
+        scale = "ignore" if {"rescale_factor", "rescale_offset"} & set(options) else "auto"
+        return prepare_scene(image_processor, in_model_units(image_processor, open_frames(input_), scale))
 
     def _forward(  # type: ignore[override]
         self,

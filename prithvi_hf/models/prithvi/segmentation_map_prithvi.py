@@ -221,28 +221,27 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
         )
 
 
-def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Bring frames of files, not arrays, into the units that the model takes, as their scale and offset tags say."""
+def in_model_units(
+    image_processor: PrithviImageProcessor, frames: Sequence[Frame], scale: str = "auto"
+) -> tuple[Frame, ...]:
+    """Bring frames of files, not arrays, into the units that the model takes, see `rasters.opening.FrameOptions`."""
     if not any(hasattr(frame, "scales") for frame in frames):
         return tuple(frames)
     try:
         from prithvi_hf.rasters.opening import FrameOptions, open_whole
     except ImportError as error:
         raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-    options = FrameOptions()
+    options = FrameOptions(scale=cast(Any, scale))
     return tuple(
         open_whole(cast(Any, frame), image_processor, options) if hasattr(frame, "scales") else frame
         for frame in frames
     )
 
 
-def prepare_scene(
-    image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
-) -> PreparedScene:
-    """Read the bands that the model uses (`band_names` are those of arrays) and apply its preprocessing, once."""
+def prepare_scene(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> PreparedScene:
+    """Read the bands that the model uses and apply its preprocessing, once."""
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
-        band_names=None if band_names is None else list(band_names),
         return_nodata_mask=True,
         return_tensors="pt",
     )
