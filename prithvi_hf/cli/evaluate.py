@@ -4,7 +4,7 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, check_model_source, load_model, resolve_device
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, load_model, resolve_device
 
 
 def add_parser(commands: Commands) -> None:
@@ -39,6 +39,8 @@ def add_parser(commands: Commands) -> None:
     add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
+    add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it (default: the model's)")
+    add("--rescale_offset", type=float, metavar="X", help="added after that")
     for flag, settings in BAND_OPTIONS.items():
         add(flag, **settings)
     parser.set_defaults(run=run)
@@ -46,6 +48,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
+    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,

@@ -66,6 +66,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     set_seed(training.seed)
     model = recipe.build_model(may_add_weights=training.do_train)
     processor = recipe.build_image_processor()
+    processor.check_config(model.config)
     if recipe.model.model is None and training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
     checkpoint = find_checkpoint_to_resume(recipe)

@@ -44,6 +44,12 @@ class PrithviTrainer(Trainer):
     model: PrithviForSemanticSegmentation
     processing_class: PrithviImageProcessor
 
+    def __init__(self, model: Any = None, *args: Any, **kwargs: Any) -> None:
+        processor = kwargs.get("processing_class")
+        if isinstance(processor, PrithviImageProcessor) and isinstance(model, PreTrainedModel):
+            processor.check_config(model.config)
+        super().__init__(model, *args, **kwargs)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the original's poly schedule, or the named one of transformers."""
         warmup_steps = self.args.get_warmup_steps(num_training_steps)
