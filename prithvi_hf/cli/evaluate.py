@@ -38,8 +38,6 @@ def add_parser(commands: Commands) -> None:
     add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
-    add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it (default: the model's)")
-    add("--rescale_offset", type=float, metavar="X", help="added after that")
     for flag, settings in BAND_OPTIONS.items():
         add(flag, **settings)
     parser.set_defaults(run=run)
