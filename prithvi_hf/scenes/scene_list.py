@@ -40,10 +40,10 @@ MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
 _LONGEST_NAME = 120  # bytes; outputs add a suffix, and file systems end at 255
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
 _NO_DATA_ROLES = {"thumbnail", "overview", "visual", "metadata", "date"}
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UNSPECIFIC_MEDIA = ("", "application/octet-stream", "binary/octet-stream")
 # Of bands, by STAC 1.0 and 1.1.
 _BAND_MEMBERS = ("scale", "offset", "nodata", "name", "common_name", "raster:scale", "raster:offset", "eo:common_name")
-TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIDE_SUFFIXES = (".xml", ".ovr", ".msk", ".tfw", ".prj")
 _BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES}))
 _WORD = re.compile(r"""#.*|(?:"[^"]*"|'[^']*'|[^\s"'])+|["']""")  # of a line; a quote alone is one that is not closed
@@ -140,7 +140,7 @@ def check_imagery(entry: SceneEntry) -> None:
             continue
         with open(path, "rb") as file:
             start = file.read(4)
-        if start not in TIFF_SIGNATURES:
+        if start not in _TIFF_SIGNATURES:
             raise ValueError(
                 f"{entry.origin}: expected a GeoTIFF, found {path}, a file of another format. Convert it with "
                 "`gdal_translate -of GTiff`, or download it again."

@@ -102,6 +102,10 @@ HOSTILE = {
     "many classes": ({"num_labels": 10**9}, "num_labels must be an integer from 1 to 65,536"),
     "no class": ({"id2label": {}}, "num_labels must be an integer from 1"),
     "numbers of classes with gaps": ({"id2label": {"0": "a", "7": "b"}}, "id2label must name the classes 0, 1, 2"),
+    "names of no number": ({"id2label": {"land": "0"}}, "id2label must name classes by their numbers"),
+    "a surrogate in a name": ({"id2label": {"0": "\ud800", "1": "a"}}, "without control characters, got '.ud800'"),
+    "NUL in a name": ({"id2label": {"0": "a", "1": "b\0"}}, "without control characters"),
+    "a function as type": ({"dtype": "load"}, "dtype must be a type of torch such as float32, got 'load'"),
     "a negative number of heads": ({"num_attention_heads": -12}, "num_attention_heads must be an integer from 1"),
     "a size as text": ({"num_channels": "6"}, "num_channels"),
     "a size with a fraction": ({"hidden_size": 768.5}, "hidden_size"),
@@ -139,6 +143,7 @@ def test_sizes_of_a_faulty_folder_are_refused_before_anything_is_built(tmp_path,
     [
         ('{"num_frames": 1, "num_frames": 3}', "each key once, found 'num_frames' twice"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deep"),
+        ('{"nodata_value": ' + "[" * 900 + "]" * 900 + "}", "nested too deep"),
         ("[1, 2]", "JSON object, found list"),
     ],
 )

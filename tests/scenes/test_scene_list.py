@@ -316,6 +316,12 @@ def test_other_machines_only_where_allowed(tmp_path, kind):
     assert (scene.name, scene.frames) == ("scene", (address,))
 
 
+def test_addresses_of_ipv6_and_in_capitals(tmp_path):
+    lines = "http://[::1]:8000/a.tif\nHTTPS://Example.org/b.tif\n"
+    scenes = list_scenes(write(tmp_path / "list.txt", lines), allow_remote=True)
+    assert [scene.frames for scene in scenes] == [("http://[::1]:8000/a.tif",), ("https://Example.org/b.tif",)]
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -10,6 +10,7 @@ import os
 import re
 from typing import Any, cast
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -30,6 +31,7 @@ _MAX_SIZES = {
     **dict.fromkeys(("num_labels", "channel_reduction_factor"), 2**16),
 }
 _MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -151,7 +153,15 @@ class PrithviConfig(PreTrainedConfig):
         """Set labels and the original's names (the base class does), then derive what was left open."""
         if not CODE_KEYS.isdisjoint(kwargs):
             kwargs = without_remote_code(type(self), kwargs)
-        _check_size("num_labels", kwargs.get("num_labels"))  # before the base class names as many classes
+        # What the base class trusts: it names as many classes, and takes whatever torch has under a name for a type.
+        _check_size("num_labels", kwargs.get("num_labels"))
+        if not all(isinstance(key, int) or key.isdecimal() for key in self.id2label or ()):
+            raise ValueError(
+                f"id2label must name classes by their numbers, got names of {list(self.id2label or ())[:5]}."
+            )
+        for name, dtype in (("dtype", self.dtype), ("torch_dtype", kwargs.get("torch_dtype"))):
+            if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+                raise ValueError(f"{name} must be a type of torch such as float32, got {dtype[:80]!r}.")
         super().__post_init__(**kwargs)
         for name in ("image_size", "patch_size", "bands", "class_weights", "class_colors"):
             if isinstance(getattr(self, name), tuple):  # lists, as a saved configuration is read back
@@ -239,7 +249,7 @@ class PrithviConfig(PreTrainedConfig):
         if self.bands is not None and not len(self.bands) == len(set(self.bands)) == self.num_channels:
             raise ValueError(
                 f"bands must be {self.num_channels} distinct names (num_channels), got {len(self.bands)}: "
-                f"{list(self.bands)}."
+                f"{list(self.bands)[:20]}."
             )
 
     def validate_segmentation(self) -> None:
@@ -256,7 +266,10 @@ class PrithviConfig(PreTrainedConfig):
         for name in ("focal_gamma", "auxiliary_loss_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
-        numbers = sorted(cast("dict[int, str]", self.id2label))
+        labels = cast("dict[int, str]", self.id2label)
+        if broken := [label for label in labels.values() if _NOT_TEXT.search(label)]:
+            raise ValueError(f"id2label must hold names without control characters, got {ascii(broken[0])[:80]}.")
+        numbers = sorted(labels)
         if numbers != list(range(len(numbers))):
             raise ValueError(f"id2label must name the classes 0, 1, 2 and so on, got names of {numbers[:20]}.")
         for name in ("class_weights", "class_colors"):

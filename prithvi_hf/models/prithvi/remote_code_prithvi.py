@@ -8,8 +8,10 @@ folder with `custom_pipelines` needs `trust_remote_code=True` even where prithvi
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,7 @@ CUSTOM_PIPELINES = {
 }
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 _HUB_TIMEOUT = 5  # seconds
+_MAX_NESTING = 32  # a configuration of ours has 3 levels
 CONFIG_FILE, IMAGE_PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
 
@@ -73,10 +76,11 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
             raise ValueError(f"Expected {path} to give each key once, found {twice[:80]!r} twice. Delete one of them.")
         return values
 
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=make_object)
-    except RecursionError as error:
-        raise ValueError(f"Expected {path} to be a configuration, found values nested too deep in it.") from error
+    text = Path(path).read_text(encoding="utf-8")
+    brackets = re.findall(r"[\[\]{}]", re.sub(r'"(\\.|[^"\\])*"', "", text))
+    if max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > _MAX_NESTING:
+        raise ValueError(f"Expected {path} to be a configuration, found values nested too deep in it.")
+    content = json.loads(text, object_pairs_hook=make_object)
     if not isinstance(content, dict):
         raise ValueError(f"Expected {path} to hold a JSON object, found {type(content).__name__}.")
     return content
