@@ -1,14 +1,15 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A check of every chip of a split before training: what it holds, and everything that is wrong with it at once."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from datasets import Dataset, IterableDataset
 
-from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, collect_results, digest_split, read_chips
+from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, collect_results, digest_split, hash_file, read_chips
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
 
@@ -27,6 +28,7 @@ class SplitAudit:
         sizes (`dict[tuple[int, int], int]`): number of chips of each (height, width).
         digest (`str`): sha256 over the ids of the chips and the content of their image and mask files, independent of
             folder and order.
+        files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
     """
 
     split_name: str
@@ -37,6 +39,7 @@ class SplitAudit:
     nodata_pixels: int
     sizes: dict[tuple[int, int], int]
     digest: str
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     @property
     def labelled_pixels(self) -> int:
@@ -47,6 +50,20 @@ class SplitAudit:
     def total_pixels(self) -> int:
         """All pixels."""
         return self.labelled_pixels + self.ignored_pixels
+
+    def find_changed_files(self) -> list[str]:
+        """Find the files that are not as they were when they were read, or gone; one that was only touched is not."""
+
+        def is_as_it_was(path: str, size: int, time: int, digest: str) -> bool:
+            try:
+                status = os.stat(path)
+                if (status.st_size, status.st_mtime_ns) == (size, time):
+                    return True
+                return status.st_size == size and hash_file(path) == digest
+            except OSError:
+                return False
+
+        return [path for path, state in self.files.items() if not is_as_it_was(path, *state)]
 
     def summary(self, class_names: Sequence[str]) -> str:
         """Describe in one line how much of the labels each class has, and what is ignored or without data.
@@ -85,12 +102,15 @@ def audit_split(
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
             of different size or place, mask values outside the classes.
     """
+    files: dict[str, tuple[int, int, str]] = {}
 
     def count(chip: Chip) -> tuple[torch.Tensor, int, int, tuple[int, ...], ChipDigest]:
         """Class pixels, ignored pixels, nodata pixels, size and digest of one chip; raise what is wrong with it."""
         if chip.mask is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
         check_grid((*chip.frames, chip.mask))
+        paths = [raster.path for raster in (*chip.frames, chip.mask) if raster.path is not None]
+        states = [os.stat(path) for path in paths]  # before they are read
         inputs = image_processor.preprocess(
             [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
         )
@@ -98,7 +118,11 @@ def audit_split(
         valid = labels[labels != IGNORED_LABEL]
         class_pixels, ignored = torch.bincount(valid, minlength=num_labels), labels.numel() - valid.numel()
         # The files have just been read, so the system holds them in memory for the digest.
-        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), tuple(labels.shape), chip.digest()
+        digest = chip.digest()
+        if len(paths) == len(chip.frames) + 1:
+            for path, state, sha256 in zip(paths, states, [*digest[1], digest[2] or ""], strict=True):
+                files[path] = (state.st_size, state.st_mtime_ns, sha256)
+        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), tuple(labels.shape), digest
 
     counts = collect_results(read_chips(dataset, count, f"Checking {split_name}", show_progress), split_name)
     class_pixels, ignored_pixels, nodata_pixels, sizes, digests = zip(*counts, strict=True)
@@ -112,6 +136,7 @@ def audit_split(
         nodata_pixels=sum(nodata_pixels),
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
+        files=files,
     )
     # No data comes first, for labels of pixels without data may be ignored as well.
     if audit.nodata_pixels == audit.total_pixels:
