@@ -39,8 +39,6 @@ def add_parser(commands: Commands) -> None:
     add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
-    add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it (default: the model's)")
-    add("--rescale_offset", type=float, metavar="X", help="added after that")
     for flag, settings in BAND_OPTIONS.items():
         add(flag, **settings)
     parser.set_defaults(run=run)
@@ -52,8 +50,8 @@ def run(options: argparse.Namespace) -> None:
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,
-        find_model_recipe,
         make_evaluation_recipe,
+        take_model_recipe,
         write_results,
     )
     from prithvi_hf.training.process_group import leave_process_group
@@ -61,10 +59,9 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")
     check_model_source(options.model)
-    configs = options.config or [find_model_recipe(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
         recipe = make_evaluation_recipe(
-            configs,
+            options.config or [take_model_recipe(options.model, folder)],
             folder,
             data_dir=options.data_dir,
             dataset_options=options.dataset_options,

@@ -219,7 +219,12 @@ def _per_band(array: Any, keys: Sequence[str], count: int, default: float) -> li
     """Read an attribute that holds one number, or one for each band."""
     found = next((array.attrs[key] for key in keys if key in array.attrs), default)
     numbers = np.atleast_1d(found).astype(float).tolist()
-    return numbers * count if len(numbers) == 1 else numbers if len(numbers) == count else [default] * count
+    if len(numbers) not in (1, count):
+        raise ValueError(
+            f"{array.name}: expected one of {' or '.join(keys)} for each of {count} bands in the attributes, found "
+            f"{len(numbers)}. Correct them with the bands that were selected, `array.assign_attrs(...)`."
+        )
+    return numbers * count if len(numbers) == 1 else numbers
 
 
 def _describe_bands(array: Any, bands: Any = None) -> list[str | None] | None:
@@ -227,8 +232,9 @@ def _describe_bands(array: Any, bands: Any = None) -> list[str | None] | None:
     along = [] if bands is None else [array[name] for name in array.coords if array[name].dims == (bands,)]
     along.sort(key=lambda one: (one.name != bands, one.name != "common_name"))
     for texts in along:
-        if texts.dtype.kind in "UOT" and all(isinstance(text, str) for text in texts.values.tolist()):
-            return [str(text) for text in texts.values.tolist()]
+        found = texts.values.tolist()
+        if all(isinstance(text, str) for text in found) and not is_undescribed(found):
+            return found
     names = next((array.attrs[key] for key in ("long_name", "descriptions", "band_names") if key in array.attrs), None)
     names = [names] if isinstance(names, str) else None if names is None else list(names)
     numbers = array[bands].values if bands in array.coords else np.atleast_1d(array.coords.get("band", 0))

@@ -181,6 +181,7 @@ FORMS = {
     "named along the bands": lambda cube: (
         cube.assign_coords(band=list(BANDS)).drop_attrs(deep=False).assign_attrs(_FillValue=-9999)
     ),
+    "numbered": lambda cube: cube.assign_coords(band=list("123456")),
     "common names": lambda cube: name_bands(cube),
     "one date": lambda cube: cube.expand_dims(time=[np.datetime64("2022-08-06")]),
     "a Dataset of bands": lambda cube: bands_as_variables(cube),
@@ -284,6 +285,7 @@ def test_arrays_that_nothing_explains_are_refused(pixels):
         (cube.expand_dims(member=2), "one of bands"),
         (cube.assign_coords(x=np.geomspace(1, 9, cube.sizes["x"])), "equal distances"),
         (bands_as_variables(cube).assign(QA=cube.isel(band=0, drop=True).assign_attrs(_FillValue=1)), "nodata value"),
+        (cube.assign_attrs(scales=(1e-4, 1e-4)), "for each of 6 bands"),
         (cube.to_dataset(name="a").isel(x=0, y=0), "one variable of rows and columns"),
     ):
         with pytest.raises(ValueError, match=message):
