@@ -105,6 +105,7 @@ def audit_split(
         if chip.mask is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
         check_grid((*chip.frames, chip.mask))
+        chip.verify()
         try:
             inputs = image_processor.preprocess(
                 [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="np"

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,10 @@ from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from prithvi_hf.models.prithvi.labels_prithvi import advise_label_options, describe_expected_values, list_counts
-from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, has_alpha, largest_shift
+from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, has_alpha
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import measure_shift, name_crs_pair
 
 
 _MAX_THREADS = 8
@@ -46,6 +48,11 @@ class Chip:
     def frames(self) -> tuple[GeoTiffRaster, ...]:
         """The image as a tuple of its files."""
         return self.image if isinstance(self.image, tuple) else (self.image,)
+
+    def verify(self) -> None:
+        """Check the files by the checksums of their blocks; damaged ones are errors when they are read."""
+        for raster in (*self.frames, *([] if self.mask is None else [self.mask])):
+            raster.verify()
 
     def digest(self) -> ChipDigest:
         """Hash the content of the files, or of the bytes that stand for them."""
@@ -217,12 +224,13 @@ def find_grid_problem(first: GeoTiffRaster, other: GeoTiffRaster) -> str | None:
     """
     if first.crs is None or other.crs is None or first.shape[-2:] != other.shape[-2:]:
         return None
-    if first.crs != other.crs:
+    shift = measure_shift((first.crs, first.transform), (other.crs, other.transform), first.shape[-2:])
+    if math.isinf(shift):
+        expected, found = name_crs_pair(first.crs, other.crs)
         return (
-            f"expected the CRS of {first.name} ({first.crs.to_string()}), found {other.crs.to_string()}. Check that "
-            "the files belong together, or reproject one (`gdalwarp`)."
+            f"expected the CRS of {first.name} ({expected}), found {found}. Check that the files belong together, or "
+            "reproject one (`gdalwarp`)."
         )
-    shift = largest_shift(first.transform, other.transform, first.shape[-2:])
     if shift > GRID_TOLERANCE:
         return (
             f"expected the grid of {first.name}, found one shifted by up to {shift:.3g} pixels. Check that the files "

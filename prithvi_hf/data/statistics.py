@@ -336,6 +336,7 @@ class _Sums:
 def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | None, with_histograms: bool) -> _Sums:
     """Measure a chip; raise why it cannot be read."""
     check_grid(chip.frames)
+    chip.verify()
     frames, missing, nodata = processor.read_frames(chip.image)
     bands, histograms, infinite_values = [], [], []
     for channel in range(len(processor.bands)):

@@ -24,11 +24,13 @@ from tests.raster_factory import (
     PIXEL,
     class_mask,
     cut_off,
+    flip_unnoticed,
     labels,
     reflectance,
     transform_at,
     write_chip,
     write_mask,
+    write_part,
 )
 from tests.raster_factory import write_raster as write
 
@@ -270,6 +272,29 @@ def test_place_of_image_and_mask(split, processor, tmp_path, shift, fits):
 def test_crs_of_image_and_mask(split, processor, tmp_path):
     write_mask(tmp_path / "a_mask.tif", crs="EPSG:32630")
     with pytest.raises(ValueError, match=r"a_mask\.tif: expected the CRS of .*EPSG:4326.*EPSG:32630"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("crs", ["OGC:CRS84", "+proj=longlat +ellps=WGS84", "EPSG:4979", "EPSG:4326+5773"])
+def test_crs_of_image_and_mask_may_be_written_in_two_ways(split, processor, tmp_path, crs):
+    write_mask(tmp_path / "a_mask.tif", crs=crs)
+    assert audit(split, processor).chips == 4
+    write_mask(tmp_path / "a_mask.tif", crs=crs, transform=transform_at(latitude=38.12 + 2 * PIXEL))
+    with pytest.raises(ValueError, match=r"a_mask\.tif: expected the grid of .* shifted by up to 2 pixels"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("name", ["b.tif", "b_mask.tif"])
+def test_files_that_a_killed_writer_left_are_named(split, processor, tmp_path, name):
+    write_part(tmp_path / name, reflectance(1 if "mask" in name else 6), slice(0, 16), blockysize=8)
+    with pytest.raises(ValueError, match=rf"1 of 4 chips cannot be used:\n.*{name}: \d+ of \d+ blocks are absent"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("name", ["c.tif", "c_mask.tif"])
+def test_damage_that_decodes_is_found_by_its_checksum(split, processor, tmp_path, name):
+    flip_unnoticed(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: 1 of \d blocks do not fit their own checksums"):
         audit(split, processor)
 
 

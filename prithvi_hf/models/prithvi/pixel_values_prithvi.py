@@ -8,7 +8,7 @@ One image is a list of [`Frame`], one per date. It goes through [`read_frames`],
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -581,15 +581,3 @@ def _find_units_problem(
     direction = f"{10.0 ** abs(power):,.0f} times {'larger' if is_large else 'smaller'}"
     hint = " (digital numbers against reflectance?)" if abs(power) > 1 else ""
     return f"values about {direction} after scaling{hint}", scale * 10.0**-power, offset * 10.0**-power
-
-
-def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[int, int]) -> float:
-    """Give the largest distance between the same corner of two grids, in pixels of the first.
-
-    They have one size (rows, columns); `first` and `other` are affine transforms from pixel to CRS coordinates.
-    """
-    # By their six numbers: releases of affine differ in the operator that places a pixel.
-    one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))
-    corners = np.array([[0, 0, size[1], size[1]], [0, size[0], 0, size[0]], [1, 1, 1, 1]])  # columns, rows
-    distances = np.linalg.norm((one - two) @ corners, axis=0)
-    return float(distances.max()) / max(abs(np.linalg.det(one[:, :2])) ** 0.5, 1e-300)
