@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> None:
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,
-        find_model_recipe,
         make_evaluation_recipe,
+        take_model_recipe,
         write_results,
     )
     from prithvi_hf.training.process_group import leave_process_group
@@ -58,10 +58,9 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")
     check_model_source(options.model)
-    configs = options.config or [find_model_recipe(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
         recipe = make_evaluation_recipe(
-            configs,
+            options.config or [take_model_recipe(options.model, folder)],
             folder,
             data_dir=options.data_dir,
             dataset_options=options.dataset_options,

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A check of every chip of a split before training: what it holds, and everything that is wrong with it at once."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from prithvi_hf.data.chips import (
     describe_wrong_masks,
     digest_pixels,
     digest_split,
+    hash_file,
     read_chips,
 )
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -39,6 +41,7 @@ class SplitAudit:
             folder and order.
         image_digests (`dict[str, str]`): id of a chip by the digest of its pixels in the bands in use; images whose
             bands are constant are left out.
+        files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
     """
 
     split_name: str
@@ -50,6 +53,7 @@ class SplitAudit:
     sizes: dict[tuple[int, int], int]
     digest: str
     image_digests: dict[str, str] = field(default_factory=dict)
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     @property
     def labelled_pixels(self) -> int:
@@ -60,6 +64,20 @@ class SplitAudit:
     def total_pixels(self) -> int:
         """All pixels."""
         return self.labelled_pixels + self.ignored_pixels
+
+    def find_changed_files(self) -> list[str]:
+        """Find the files that are not as they were when they were read, or gone; one that was only touched is not."""
+
+        def is_as_it_was(path: str, size: int, time: int, digest: str) -> bool:
+            try:
+                status = os.stat(path)
+                if (status.st_size, status.st_mtime_ns) == (size, time):
+                    return True
+                return status.st_size == size and hash_file(path) == digest
+            except OSError:
+                return False
+
+        return [path for path, state in self.files.items() if not is_as_it_was(path, *state)]
 
     def summary(self, class_names: Sequence[str]) -> str:
         """Describe in one line how much of the labels each class has, and what is ignored or without data.
@@ -99,12 +117,15 @@ def audit_split(
             of different size or place, mask values outside the classes.
     """
     options = update_options(image_processor.checked_options(), {"num_labels": num_labels})
+    files: dict[str, tuple[int, int, str]] = {}
 
     def count(chip: Chip) -> tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None] | MaskValuesError:
         """Class, ignored and nodata pixels, size and digests of one chip; raise what is wrong with it."""
         if chip.mask is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
         check_grid((*chip.frames, chip.mask))
+        paths = [raster.path for raster in (*chip.frames, chip.mask) if raster.path is not None]
+        states = [os.stat(path) for path in paths]  # before they are read
         chip.verify()
         try:
             inputs = image_processor.preprocess(
@@ -116,7 +137,11 @@ def audit_split(
         valid = labels[labels != IGNORED_LABEL]
         class_pixels, ignored = np.bincount(valid, minlength=num_labels), labels.size - valid.size
         # The files have just been read, so the system holds them in memory for the digest.
-        digests = chip.digest(), digest_pixels(inputs["pixel_values"])
+        digest = chip.digest()
+        if len(paths) == len(chip.frames) + 1:
+            for path, state, sha256 in zip(paths, states, [*digest[1], digest[2] or ""], strict=True):
+                files[path] = (state.st_size, state.st_mtime_ns, sha256)
+        digests = digest, digest_pixels(inputs["pixel_values"])
         return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), labels.shape, *digests
 
     results = list(read_chips(dataset, count, f"Checking {split_name}", show_progress))
@@ -144,6 +169,7 @@ def audit_split(
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
         image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
+        files=files,
     )
     # No data comes first, for labels of pixels without data may be ignored as well.
     if audit.nodata_pixels == audit.total_pixels:

@@ -62,7 +62,12 @@ class Chip:
 def _sha256(raster: GeoTiffRaster) -> str:
     if raster.path is None:
         return hashlib.sha256(raster.content or b"").hexdigest()
-    with open(raster.path, "rb") as file:
+    return hash_file(raster.path)
+
+
+def hash_file(path: str | os.PathLike) -> str:
+    """Give the sha256 of a file's content."""
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

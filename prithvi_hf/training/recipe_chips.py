@@ -76,7 +76,7 @@ def check_splits(
         for text in find_shared_images({name: audit.image_digests for name, audit in audits.items()}):
             logger.warning(text)
 
-    _run_in_first_process(recipe, audit)
+    run_in_first_process(recipe, audit)
     return audits
 
 
@@ -100,13 +100,13 @@ def cache_splits(
         for name in names:
             cached[name] = cache_chips(splits[name], processor, name, cache_dir, show_progress)
 
-    _run_in_first_process(recipe, partial(cache, show_progress=True))
+    run_in_first_process(recipe, partial(cache, show_progress=True))
     if not cached:  # another process: the cache is there, or is made by one process of each machine
         cache(show_progress=False)
     return {**splits, **cached}
 
 
-def _run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:
+def run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:
     """Do work in the first process while the others wait; what is wrong is raised in all of them."""
     outcome: list[str | None] = [None]
     if recipe.training.process_index == 0:

@@ -17,6 +17,19 @@ from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "chips", "iou")
 """What `published` may hold of a split: means in percent, the number of chips, and the IoU of each class."""
 
+MAIN_OPTIONS = {
+    "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed use_cpu",
+    "the data": "dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
+    "the files": "bands band_indices rescale_factor rescale_offset image_mean image_std nodata_value ignore_values "
+    "label_map do_reduce_labels crop_size augmentation",
+    "the model and its loss": "freeze_backbone neck loss class_weights",
+    "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
+    "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
+    "dataloader_num_workers",
+    "evaluation and results": "eval_steps save_steps save_total_limit eval_window logging_steps push_to_hub",
+}
+"""Options that `--help` shows, by heading; `--help_all` shows every other one too."""
+
 
 _NOT_CLASSES = ("", "nodata", "ignore", "ignored")  # whatever is between the letters
 
@@ -163,7 +176,7 @@ class DataArguments:
             if isinstance(text, str):
                 try:
                     content = json.loads(text)
-                except json.JSONDecodeError:
+                except (json.JSONDecodeError, RecursionError):
                     content = None
                 if not isinstance(content, dict):
                     example = '{"255": 1}' if name == "label_map" else '{"name": "value"}'

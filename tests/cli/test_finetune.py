@@ -28,14 +28,20 @@ def test_bad_options_end_with_one_message(tmp_path, capsys):
     assert not (tmp_path / "OUT").exists()
 
 
-def test_help_lists_every_option(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["finetune", "--help"])
-    assert caught.value.code == 0
-    printed = capsys.readouterr().out
-    assert printed.startswith("usage: prithvi-hf finetune [--config FILE ...]")
-    for option in ("--dataset", "--neck", "--eval_window", "--lr_scheduler_type", "--resume_from_checkpoint"):
-        assert option in printed
+def test_help_shows_what_matters_first_and_help_all_the_rest(capsys):
+    pages = []
+    for word in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as caught:
+            main(["finetune", word])
+        assert caught.value.code == 0
+        pages.append(capsys.readouterr().out)
+        assert pages[-1].startswith("usage: prithvi-hf finetune [--config FILE ...]")
+    options, every = ({word for word in page.split() if word.startswith("--")} for page in pages)
+    assert options >= {"--dataset", "--neck", "--eval_window", "--lr_scheduler_type", "--early_stopping_patience"}
+    assert 40 <= len(options) <= 65
+    assert options < every
+    assert {"--deepspeed", "--focal_gamma", "--adam_beta1", "--published", "--num_hidden_layers"} <= every - options
+    assert pages[0].index("the data:") < pages[0].index("the training:") < pages[0].index("evaluation and results:")
 
 
 def test_a_fault_of_the_training_keeps_its_traceback(tmp_path, capsys, monkeypatch):
