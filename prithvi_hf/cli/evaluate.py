@@ -4,7 +4,7 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, check_model_source, load_model, resolve_device
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, load_model, resolve_device
 
 
 def add_parser(commands: Commands) -> None:
@@ -46,6 +46,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
+    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,

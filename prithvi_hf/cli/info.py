@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, check_model_source
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print what a model folder or a GeoTIFF holds."""
+    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
+
     if Path(options.path).is_file():
         if options.model is not None:
             check_model_source(options.model)

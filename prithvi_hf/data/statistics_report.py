@@ -18,10 +18,12 @@ from matplotlib.figure import Figure
 
 from prithvi_hf.data.chips import describe_wrong_masks, find_shared_images
 from prithvi_hf.data.statistics import DatasetStatistics
+from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, advise_label_options, make_labels
 from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions, update_options
+from prithvi_hf.outputs.palette import BAND_COLORS, default_colors
 
 
 _SHOWN_ON_SCREEN = 10
@@ -342,11 +344,13 @@ def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> 
     canvas = FigureCanvasAgg(figure)
     bands, classes = figure.subplots(1, 2)
     main, ends = report.main, []
-    for name, histogram in zip(main.band_names, main.histograms, strict=True):
+    colors = dict(zip(find_band_names(list(BAND_COLORS), main.band_names), BAND_COLORS.values(), strict=True))
+    for place, (name, histogram) in enumerate(zip(main.band_names, main.histograms, strict=True)):
         if not histogram.counts.size:
             continue
         edges = histogram.edges * main.scale + main.offset
-        bands.stairs(histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges))), edges, label=_plain(name))
+        density = histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges)))
+        bands.stairs(density, edges, label=_plain(name), color=colors.get(place, f"C{place}"), linewidth=1.5)
         # Nearly all values are between these; a few outliers would press the rest into one line.
         below = histogram.counts.cumsum() / histogram.counts.sum()
         first, last = np.searchsorted(below, [_TAIL, 1 - _TAIL])
@@ -359,9 +363,10 @@ def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> 
     pixels = main.class_pixels
     labels = (sorted(pixels) if report.num_labels is None else list(range(report.num_labels)))[:_MAX_BARS]
     fractions = [pixels.get(label, 0) / max(sum(pixels.values()), 1) for label in labels]
-    bars = classes.barh(range(len(labels)), fractions)
+    names = [report._name_class(label) for label in labels]
+    bars = classes.barh(range(len(labels)), fractions, color=default_colors(len(labels), names), edgecolor="#888888")
     classes.bar_label(bars, [f"{fraction:.2%}" for fraction in fractions], padding=3)
-    classes.set_yticks(range(len(labels)), [_plain(report._name_class(label)) for label in labels])
+    classes.set_yticks(range(len(labels)), [_plain(name) for name in names])
     classes.invert_yaxis()
     classes.margins(x=0.15)
     classes.set(title="classes", xlabel="fraction of the labelled pixels")

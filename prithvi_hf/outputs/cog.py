@@ -66,7 +66,7 @@ def class_layer(
 ) -> Layer:
     """Describe a map of classes; for arguments and errors see [`write_class_map`]."""
     values = file_values(id2label, class_values, nodata)
-    colors = class_palette(len(values), class_colors)
+    colors = class_palette(len(values), class_colors, [id2label[index] for index in values])
 
     def describe(dataset: DatasetWriter) -> None:
         dataset.set_band_description(1, "class")
@@ -360,9 +360,3 @@ def quantize(fractions: np.ndarray) -> np.ndarray:
     """Round values from 0 to 1 to 0..254 of uint8, NaN to 255."""
     steps = np.where(np.isnan(fractions), NODATA_CLASS, np.rint(fractions * _QUANTA))
     return np.clip(steps, 0, 255).astype(np.uint8)
-
-
-def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
-    """Name (256,) pixel counts by class index: class name to number, in class order, and last "no data"."""
-    named = {str(id2label[index]): int(counts[index]) for index in sorted(id2label)}
-    return {**named, "no data": int(counts[NODATA_CLASS])}

@@ -129,12 +129,15 @@ def check_polygon_options(
         raise ValueError(f"min_area is an area in square metres, at least 0, found {min_area}.")
     if classes is None:
         return None
-    by_text = {str(value): value for value in class_names} | {text: value for value, text in class_names.items()}
+    names = set(class_names.values())  # several classes may have one of them
+    by_text = {str(value): [value] for value in class_names} | {
+        text: [value for value, name in class_names.items() if name == text] for text in names
+    }
     unknown = [choice for choice in classes if str(choice) not in by_text]
     if unknown or not len(classes):
         known = ", ".join(f"{value} ({text})" for value, text in class_names.items())
         raise ValueError(f"Expected classes of the map for the polygons, {known}; found {unknown or 'none'}.")
-    return [by_text[str(choice)] for choice in classes]
+    return [value for choice in classes for value in by_text[str(choice)]]
 
 
 def read_class_names(path: str | os.PathLike) -> dict[int, str]:

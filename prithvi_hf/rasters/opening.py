@@ -14,6 +14,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import (
     SENSOR_BANDS,
     SelectedBand,
     band_key,
+    explain_other_nir,
     find_band_names,
     is_undescribed,
     parse_band_description,
@@ -403,10 +404,11 @@ def _choose_files(granule: Granule, image_processor: ImageProcessor, options: Fr
         if not files:
             raise ValueError(f"{granule.name}: expected files of bands, found none. Give the files of the granule.")
         return files
-    bands, given = image_processor.bands, image_processor.band_map or {}
+    bands = image_processor.bands
+    given = {band_key(band): place for band, place in (image_processor.band_map or {}).items()}
     # What stands for a band may be named by the layer, `B08`.
     layers = {band_key(file.layer or ""): band for band, file in available.items()}
-    wanted = [str(given.get(band, band)) for band in bands]
+    wanted = [str(given.get(band_key(band), band)) for band in bands]
     positions = find_band_names([layers.get(band_key(band), band) for band in wanted], list(available))
     missing = [band for band, position in zip(bands, positions, strict=True) if position is None]
     if missing:
@@ -417,7 +419,8 @@ def _choose_files(granule: Granule, image_processor: ImageProcessor, options: Fr
             named.append(f"{band} (B{code if code == '8A' else code.zfill(2)})" if code else band)
         raise ValueError(
             f"{granule.name}: expected a file of each of the bands {', '.join(bands)}, found files of "
-            f"{', '.join(available) or 'no band'}: none for {', '.join(named)}. Restore the missing files, or leave "
-            "the granule out."
+            f"{', '.join(available) or 'no band'}: none for {', '.join(named)}."
+            f"{explain_other_nir(missing, list(available), SENSORS[granule.files[0].sensor])} Restore the missing "
+            "files, or leave the granule out."
         )
     return [files[position] for position in positions if position is not None]

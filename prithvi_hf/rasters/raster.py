@@ -2,6 +2,7 @@
 """Rasters: bands and a window that are narrowed step by step and read on demand. The common part, and arrays."""
 
 import copy
+import datetime
 import functools
 import hashlib
 import math
@@ -57,6 +58,7 @@ class Raster(ABC):
         name (`str`): what messages call it.
         path, content (`str`, `bytes`, *optional*): absolute path, or bytes, of the one file behind it.
         files (`tuple[str, ...]`): absolute paths of the files that it reads itself, where they are several.
+        date (`datetime.datetime`, *optional*): when it was acquired (UTC), where it says so itself.
         dtype, nodata, crs: pixel type (numpy's name), value that means "no data", coordinate reference system.
         block_shape (`tuple[int, int]`): (height, width) that reads are cheapest in.
         bands, window: what is selected of the whole raster: 0-based indices, and rows and columns as a `Window`.
@@ -76,6 +78,7 @@ class Raster(ABC):
     files: tuple[str, ...] = ()
     block_shape: tuple[int, int]
     irregular: str | None = None
+    date: datetime.datetime | None = None
     tags_origin = TAGS
     excludes = False
     _chosen: tuple[int, ...] = ()  # the bands, once some were selected by their indices
@@ -233,6 +236,7 @@ class ArrayRaster(Raster):
         nodata_mask: np.ndarray | None = None,
         crs: CRS | None = None,
         transform: Affine | None = None,
+        tags: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         values = np.asarray(values)
         if values.dtype.kind not in "iuf":
@@ -262,6 +266,7 @@ class ArrayRaster(Raster):
             nodata=nodata,
             crs=crs,
             transform=transform,
+            tags=tags,
         )
         self._values = values
         self._mask = None if nodata_mask is None else np.asarray(nodata_mask, dtype=bool)

@@ -135,8 +135,8 @@ class Strip:
     # (num_labels, h, W) float32 or wider on the CPU, the mean of the tiles that hold a pixel; NaN = no data.
     logits: torch.Tensor
     nodata: np.ndarray  # bool (h, W), True = no data
-    # (3, h', W') float32 red, green and blue of the last date in the units of the file, NaN = no data; None where it
-    # was not asked for, or the model's bands have no such colours.
+    # (3, h', W') float32, what is shown as red, green and blue of the last date, in the units of the file, NaN = no
+    # data; None where it was not asked for.
     thumbnail: np.ndarray | None = None
     bad_windows: list[BadWindow] = field(default_factory=list)  # what could not be read among these rows
     frame_nodata: list[int] = field(default_factory=list)  # pixels in which each frame has no value at all

@@ -23,10 +23,10 @@ import torch
 from rasterio.session import DummySession
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.bands_prithvi import SelectedBand, find_band_names
+from prithvi_hf.models.prithvi.bands_prithvi import SelectedBand
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands
 from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffDecodeError, GeoTiffError, Raster, Window
 from prithvi_hf.scenes.scene import Scene, scene_coordinates
@@ -404,12 +404,9 @@ class TileSource:
                 coordinates[name] = torch.from_numpy(values)
         return TileBatch(row, lefts, pixel_values, coordinates)
 
-    def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray | None:
+    def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray:
         """Read the rows and columns of a strip that are part of the small picture of the scene."""
-        found = find_band_names(COLOR_BANDS, self.image_processor.bands)
-        colors = [index for index in found if index is not None]
-        if len(colors) < len(found):
-            return None
+        colors, _ = choose_color_bands(self.image_processor.bands)
         step = thumbnail_step(self.plan.height, self.plan.width)
         chosen = range(-(-start // step) * step, stop, step)
         if not chosen:

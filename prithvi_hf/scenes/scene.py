@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
@@ -88,6 +89,8 @@ def open_scene(
     options: FrameOptions | None = None,
     *,
     name: str | None = None,
+    crs: Any = None,
+    transform: Sequence[float] | None = None,
     **keywords: Any,
 ) -> Scene:
     """Open the frames of one scene; no pixel is read.
@@ -96,6 +99,8 @@ def open_scene(
         frames: one frame, or a list or tuple of frames in time order. A frame is
             - a GeoTIFF of all bands: a path, its bytes, or an opened raster;
             - an array (bands, height, width);
+            - an open rasterio dataset, or a DataArray or Dataset of xarray, which stands for as many frames as it has
+              dates;
             - a folder with the files of one granule of HLS, Sentinel-2 or Landsat, one file per band; with several
               granules of one tile it stands for as many frames, ordered by time. Without granules, files named as
               bands (`B02.tif`, `red.tif`) are one frame;
@@ -107,6 +112,8 @@ def open_scene(
             which units the model takes its numbers.
         options: how the frames are read; None for the defaults.
         name: what to call the scene; None for the name of its first file.
+        crs: CRS of frames that are arrays, in any form that rasterio reads, such as "EPSG:32633".
+        transform: their affine transform, see [`~rasters.objects.as_raster`].
         keywords: single options by their names, such as `scale="apply"`, see [`FrameOptions`]; they win over
             `options`.
 
@@ -120,6 +127,11 @@ def open_scene(
         TypeError: an object that is not a frame, or an option that does not exist.
     """
     options = replace(options or FrameOptions(), **keywords)
+    if crs is not None or transform is not None:
+        from prithvi_hf.rasters.objects import as_raster
+
+        arrays = frames if isinstance(frames, list | tuple) else [frames]
+        frames = [as_raster(array, crs=crs, transform=transform) for array in arrays]
     sources = list(_find_sources(frames, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
@@ -201,15 +213,16 @@ def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
             file = _parse_granule_name(part.path) if part.path else None
             name = Path(part.path).stem if part.path else "scene"
             yield _Source(name, None if file is None else file.date, check_frame(part, options))
-        elif isinstance(part, bytes) or hasattr(part, "shape"):
-            is_file = isinstance(part, bytes)
-            content = check_frame(GeoTiffRaster(content=part), options) if is_file else as_array(part, "<array>")
-            yield _Source("scene", None, content)
+        elif isinstance(part, np.ndarray | torch.Tensor):
+            yield _Source("scene", None, as_array(part, "<array>"))
         else:
-            raise TypeError(
-                "A frame is the path or the bytes of a GeoTIFF, a folder or list of files of one band each, an opened "
-                f"raster, or an array (bands, height, width), found {type(part).__name__}."
-            )
+            from prithvi_hf.rasters.objects import as_rasters
+
+            for raster in as_rasters(part):
+                if raster.path:  # an open dataset of a file
+                    yield from _find_sources(raster, options)
+                else:
+                    yield _Source("scene", raster.date, check_frame(raster, options))
 
 
 def _take_granules(files: Sequence[str | os.PathLike]) -> Iterator[_Source]:

@@ -73,6 +73,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     set_seed(training.seed)
     model = recipe.build_model(may_add_weights=training.do_train)
     processor = recipe.build_image_processor()
+    processor.check_config(model.config)
     checkpoint = find_checkpoint_to_resume(recipe)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)

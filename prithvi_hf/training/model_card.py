@@ -74,12 +74,12 @@ def plot_sample_predictions(
     window: int | None = None,
     overlap: float = 0.5,
 ) -> None:
-    """Draw chips in natural colours beside their labels and predictions, made as `prithvi-hf predict` makes a map.
+    """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map.
 
     The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
     """
     rows, names = dataset.with_format(None), get_class_names(model.config)
-    palette = class_palette(len(names), model.config.class_colors)
+    palette = class_palette(len(names), model.config.class_colors, names)
     indices = np.unique(np.linspace(0, len(rows) - 1, min(num_samples, len(rows))).round().astype(int))
     pictures, present = [], set()
     for row in (rows[index] for index in indices.tolist()):
@@ -93,7 +93,7 @@ def plot_sample_predictions(
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
         width_metres = measure_width(scene.crs, scene.transform, *labels.shape)
-        pictures.append(PictureRow({"scene": scene.rgb, **painted}, width_metres))
+        pictures.append(PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres))
         present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
     draw_pictures(
         path,

@@ -22,6 +22,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
@@ -214,8 +215,7 @@ def _read_starting_config(source: str) -> PrithviConfig:
             f"Expected --model as a folder or Hub id, found the file {source}. Make a folder of it by "
             f"`prithvi-hf convert {source} FOLDER`."
         )
-    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
-        raise FileNotFoundError(f"Expected a folder or a Hub id for --model, found no folder {source}.")
+    check_model_source(source)
     found = PrithviConfig.get_config_dict(source)[0].get("model_type")
     if found != PrithviConfig.model_type:
         raise ValueError(

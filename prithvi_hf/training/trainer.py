@@ -54,8 +54,11 @@ class PrithviTrainer(Trainer):
     model: PrithviForSemanticSegmentation
     processing_class: PrithviImageProcessor
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, model: Any = None, *args: Any, **kwargs: Any) -> None:
+        processor = kwargs.get("processing_class")
+        if isinstance(processor, PrithviImageProcessor) and isinstance(model, PreTrainedModel):
+            processor.check_config(model.config)
+        super().__init__(model, *args, **kwargs)
         # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
         self.add_callback(_FollowRun())

@@ -11,8 +11,10 @@ from prithvi_hf import PrithviImageProcessor, predict_scene
 from prithvi_hf.cli.info import describe_raster
 from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.scenes import open_scene
 from prithvi_hf.training.recipe import parse_arguments
 from tests.command_line import assert_refused, run
+from tests.granule_factory import product_folder, same_size_bands, write_sentinel2
 from tests.raster_factory import reflectance, write_mask, write_raster
 from tests.scene_factory import save_model, scene_pixels, tiny_model, tiny_processor, write_scene
 
@@ -148,3 +150,16 @@ def test_bands_without_statistics_are_sent_to_stats(tmp_path):
         recipe.build_image_processor()
     with pytest.raises(ValueError, match=r"image_mean: expected 3 values.*`prithvi-hf stats`"):
         PrithviImageProcessor(bands=["R", "G", "B"])
+
+
+@pytest.mark.parametrize("keywords", [{"band_map": {"NIR_NARROW": "b8"}}, {"band_map": ["nir_narrow=NIR_BROAD"]}])
+def test_a_granule_without_the_narrow_near_infrared_is_mapped_by_a_band_map(tmp_path, keywords):
+    bands = same_size_bands()
+    bands["B08"] = bands.pop("B8A")
+    folder = product_folder(tmp_path, "0301")
+    write_sentinel2(folder, bands)
+    with pytest.raises(ValueError, match=r"none for NIR_NARROW \(B8A\).*--band_map NIR_NARROW=NIR_BROAD"):
+        open_scene(folder, tiny_processor())
+    [frame] = open_scene(folder, tiny_processor(), **keywords).frames
+    expected = [bands[code] for code in ("B02", "B03", "B04", "B08", "B11", "B12")]
+    np.testing.assert_array_equal(frame.read(), expected)

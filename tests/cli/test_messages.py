@@ -18,7 +18,7 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("convert", "finetune", "predict", "evaluate", "stats", "info")
 # Options that say how files are read: messages call them as Python and recipes do, without dashes.
-READING = ("band_indices", "band_map", "band_names", "boa_add_offset")
+READING = ("band_indices", "band_map", "band_names", "rescale_factor", "rescale_offset", "boa_add_offset")
 READERS = {"finetune", "predict", "evaluate", "stats"}
 # Messages of modules that more commands import than can say them: which do. Scenes are opened by `predict` alone,
 # models to train are built by `finetune`, files are read by all but `convert`.

@@ -73,6 +73,7 @@ S2_CODES = ("B02", "B03", "B04", "B8A", "B11", "B12")
         # Landsat 8 and 9
         (tuple(f"LO08_L1TP_B{i}" for i in range(1, 10)), [1, 2, 3, 4, 5, 6]),
         (tuple(f"B{i}" for i in range(1, 12)), [1, 2, 3, 4, 5, 6]),
+        (("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11", "Fmask"), [1, 2, 3, 4, 5, 6]),
         (tuple(f"SR_B{i}_p25" for i in range(1, 8)), [1, 2, 3, 4, 5, 6]),
         (tuple(f"HLSL30.020_B0{i}_doy2023007_aid0001_32N" for i in range(2, 8)), [0, 1, 2, 3, 4, 5]),
         # Sentinel-2
@@ -220,11 +221,21 @@ def test_dates_of_a_described_stack_are_put_in_order(dates, form, names):
 
 
 def test_dates_described_alike_are_in_the_order_of_the_file():
-    assert resolve(S2_CODES * 2, num_frames=2) == list(range(12))
+    assert resolve(S2_CODES * 2, num_frames=2) == resolve(PRITHVI * 2, num_frames=2) == list(range(12))
+    short = ("BLUE", "GREEN", "RED", "NIR", "SWIR1", "SWIR2")
+    assert resolve([f"{name}_{date}" for date in (2, 1) for name in short], num_frames=2) == [*range(6, 12), *range(6)]
     assert resolve([code for code in S2_CODES for _ in range(2)], num_frames=2) == [*range(0, 12, 2), *range(1, 12, 2)]
     assert resolve([f"{i} {code}" for i, code in enumerate(S2_CODES * 2)], num_frames=2) == list(range(12))
     assert resolve(S30 * 2, num_frames=2) == [1, 2, 3, 8, 11, 12, 14, 15, 16, 21, 24, 25]
     assert resolve(S2_CODES, num_frames=3) == [0, 1, 2, 3, 4, 5]  # one of several files
+
+
+def test_dates_of_two_sensors_are_read_each_by_its_own_codes():
+    first = [f"HLS.L30.T10SEH.2021195T184921.v2.0.B0{number}" for number in range(2, 8)]
+    second = [f"HLS.S30.T10SEH.2021190T184921.v2.0.{code}" for code in S2_CODES]
+    assert resolve([*first, *second], num_frames=2) == [*range(6, 12), *range(6)]
+    with pytest.raises(ValueError, match=r"clash.*num_frames=2"):
+        resolve([*first, *second])
 
 
 @pytest.mark.parametrize(
@@ -235,6 +246,7 @@ def test_dates_described_alike_are_in_the_order_of_the_file():
         ("november", "december", "january"),
         ("20210601", "20210601", "20210701"),
         ("1_1", "1_2", "2_1"),
+        ("s1", "s2", "s3"),  # seasons, or Sentinel-2
     ],
 )
 def test_dates_whose_order_cannot_be_told_are_refused(dates):
@@ -308,6 +320,7 @@ def test_band_indices_win_over_descriptions_and_say_so():
         assert resolve(PRITHVI, band_indices=[2, 1, 0, 3, 4, 5]) == [2, 1, 0, 3, 4, 5]
     assert resolve((None,) * 6, band_indices=[2, 1, 0, 3, 4, 5]) == [2, 1, 0, 3, 4, 5]
     assert resolve((None,) * 12, band_indices=[2, 1, 0, 3, 4, 5], num_frames=2)[6:] == [8, 7, 6, 9, 10, 11]
+    assert resolve((None,) * 18, band_indices=[1, 2, 3, 8, 11, 12], num_frames=3) == list(range(18))
     assert resolve(PRITHVI, band_indices=[1, 2, 3, 8, 11, 12]) == [0, 1, 2, 3, 4, 5]  # those of larger files
 
 

@@ -533,3 +533,20 @@ def test_gpu_agrees_with_cpu(dtype):
     expected = model(pixels).logits
     logits = model.to("cuda", dtype)(pixels.to("cuda", dtype)).logits.float().cpu()
     assert (logits - expected).abs().max() < (1e-4 if dtype == torch.float32 else 0.05) * expected.abs().max()
+
+
+@pytest.mark.parametrize(("neck", "example"), [("conv_transpose", 1), ("geospatial", 2)])
+def test_an_export_leaves_batch_height_and_width_open(neck, example):
+    """Torch fixes every size of the example that is 1, whatever the model, unless `backed_size_oblivious` is set."""
+    options = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "num_frames": 2}
+    model = PrithviForSemanticSegmentation(PrithviConfig(neck=neck, **options)).eval()
+    batch, rows, columns = (
+        torch.export.Dim(name, min=least, max=64) for name, least in zip("brc", (1, 2, 2), strict=True)
+    )
+    sizes = {"pixel_values": {0: batch, 3: 16 * rows, 4: 16 * columns}}
+    pixels = {"pixel_values": torch.randn(example, 6, 2, 64, 64)}
+    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=example == 1):
+        program = torch.export.export(model, (), pixels, dynamic_shapes=sizes)
+        for shape in ((3, 6, 2, 96, 32), (1, 6, 2, 64, 64)):
+            pixels = torch.randn(shape)
+            assert_matches(program.module()(pixel_values=pixels).logits, model(pixels).logits)

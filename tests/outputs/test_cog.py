@@ -108,7 +108,7 @@ def test_names_and_colors_are_in_the_file(tmp_path):
 def test_default_colors_serve_where_the_model_has_none(tmp_path):
     write_class_map(tmp_path / "map.tif", random_mask(), id2label=LABELS)
     with rasterio.open(tmp_path / "map.tif") as dataset:
-        assert [dataset.colormap(1)[index][:3] for index in range(3)] == class_palette(3)
+        assert [dataset.colormap(1)[index][:3] for index in range(3)] == class_palette(3, None, list(LABELS.values()))
 
 
 def test_overviews_hold_the_most_frequent_class_and_never_count_no_data(tmp_path):
@@ -132,7 +132,7 @@ def test_file_values_by_option(tmp_path):
         np.testing.assert_array_equal(dataset.read(1), expected)
         assert dataset.nodata == 0
         assert dataset.tags(1)["class_200"] == "cloud"
-        assert dataset.colormap(1)[200][:3] == class_palette(3)[2]
+        assert dataset.colormap(1)[200][:3] == class_palette(3, None, list(LABELS.values()))[2]
         assert "class_0" not in dataset.tags(1)
 
 

@@ -311,3 +311,9 @@ def test_a_region_across_180_degrees_is_one_polygon(tmp_path):
     class_map = write_map(tmp_path / "map.tif", mask, CRS.from_epsg(4326), Affine(0.5, 0, 170, 0, -0.5, 60))
     assert write_polygons(tmp_path / "p.gpkg", class_map) == 1
     assert read(tmp_path / "p.gpkg").total_bounds.tolist() == [170, 50, 190, 60]
+
+
+def test_a_name_of_several_classes_means_all_of_them():
+    names, grid = {0: "soil", 3: "crop", 7: "crop"}, Grid(CRS.from_epsg(32633), TRANSFORM, 100, 100)
+    assert check_polygon_options(grid, names, ["crop"]) == [3, 7]
+    assert check_polygon_options(grid, names, [7, "soil"]) == [7, 0]

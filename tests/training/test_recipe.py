@@ -616,7 +616,7 @@ def test_what_fits_may_be_repeated(backbone):
 def test_a_missing_model_is_refused(tmp_path, name):
     source = name.format(tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=f"found no folder {Path(source).expanduser() if source[0] == '~' else source}"
+        ValueError, match=f"no model folder {Path(source).expanduser() if source[0] == '~' else source}"
     ):
         make_recipe(source).build_model()
 

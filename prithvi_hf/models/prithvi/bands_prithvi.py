@@ -8,6 +8,7 @@ so the sensor is chosen from all descriptions of a file together, and a file tha
 """
 
 import re
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,11 +53,13 @@ After the user guides of Sentinel-2, HLS 2.0 and Landsat Collection 2. The near 
 `NIR`, neither the broad nor the narrow one. MSS has no blue and no short-wave infrared.
 """
 SENTINEL_2, LANDSAT, LANDSAT_TM, *_MSS, _OTHER = SENSOR_BANDS
+_AS_NAMED = "the sensor that each description names"  # a file of several, such as dates of HLS S30 and L30
 _COMMON_SENSORS = (SENTINEL_2, LANDSAT, LANDSAT_TM)  # those that codes without a sensor beside them may be of
 # Landsat has a B8 and a B11 too (panchromatic, thermal), but a stack for segmentation seldom carries them, so these
 # two speak for Sentinel-2 without deciding it. Bands of Landsat 4 to 7 without B6, which is thermal, decide it.
 _LIKELY_SENTINEL_2_CODES = frozenset({"b8", "b11"})
 _TM_CODES = frozenset({"b1", "b2", "b3", "b4", "b5", "b7"})
+_OLI_CODES = frozenset({*_TM_CODES, "b6", "b10"})
 
 # Words of a description that name a sensor, and the sensors that they leave open.
 _SENSOR_WORDS = tuple(
@@ -74,7 +77,7 @@ _SENSOR_WORDS = tuple(
             r"(?:mod|myd|mcd|vnp|vj\d)\d\w*|modis|viirs|avhrr|aster|ast\d\w*|olci|slstr|sentinel[135]\w*|spot\d?",
             (_OTHER,),
         ),
-        (r"planet\w*|psscene|skysat|rapideye|worldview\d?|wv\d+|cbers\w*|gf\d|pleiades|naip|s[13][ab]?", (_OTHER,)),
+        (r"planet\w*|psscene|skysat|rapideye|worldview\d?|wv\d+|cbers\w*|gf\d|pleiades|naip", (_OTHER,)),
     )
 )
 _THERMAL_WORDS, _REFLECTIVE_WORDS = ("st", "bt"), ("sr",)  # of Landsat's products where nothing else names a sensor
@@ -122,7 +125,7 @@ _MONTHS = (
     "december",
 )
 # Of a moment in a series, such as `t1`, `date2` or `month 06`.
-_NUMBER = re.compile(r"(?:t|date|time|timestep|step|frame|month|scene|image|epoch|season|year|d|m)?(\d+)")
+_NUMBER = re.compile(r"(?:t|date|time|timestep|step|frame|month|scene|image|epoch|season|year|d|m|s)?(\d+)")
 # Words that say nothing of which band it is: of products, tiles, resolutions, composites and grammar.
 _NOISE = re.compile(
     r"\d+|v\d+|aid\d+|\d{1,2}[ns]|n\d{4}|r\d{3}|t\d\d[a-z]{3}|r?\d+m|p\d{1,3}|pct\d+|percentile\d*|c\d\d|l[12]|l1[a-z]{2}"
@@ -248,7 +251,7 @@ def parse_band_description(description: str | None) -> BandLabel:
 
 
 def _count_numbers(words: Sequence[str]) -> int:
-    return sum(word.isdigit() for word in words)
+    return sum(word[-1].isdigit() for word in words)
 
 
 def _read_labels(descriptions: Sequence[str | None]) -> list[BandLabel]:
@@ -299,6 +302,8 @@ def _find_meanings(names: Sequence[str]) -> list[str]:
 def _find_sensors(labels: Sequence[BandLabel]) -> list[str]:
     """Find the sensors that a file may be of: of those that it names, or of the common ones, those that fit best."""
     named = [set(label.sensors) for label in labels if label.sensors]
+    if named and not set.intersection(*named) and all(len(label.sensors) == 1 for label in labels if label.code):
+        return [_AS_NAMED]
     sensors = (set.intersection(*named) or set.union(*named)) if named else set(_COMMON_SENSORS)
     codes = {label.code for label in labels if label.code and not label.is_thermal}
 
@@ -315,15 +320,17 @@ def _find_sensors(labels: Sequence[BandLabel]) -> list[str]:
     fitting = [sensor for sensor, count in counts.items() if count == min(counts.values())]
     if LANDSAT_TM in fitting and codes >= _TM_CODES and "b6" not in codes:
         return [LANDSAT_TM]
-    # All bands of Landsat 8/9, where Sentinel-2 would have a B8A and a B12 too.
-    return [LANDSAT] if LANDSAT in fitting and codes == set(SENSOR_BANDS[LANDSAT]) else fitting
+    # With B10 and neither B8A nor B12, which all come with it in products of Sentinel-2.
+    return [LANDSAT] if LANDSAT in fitting and codes >= _OLI_CODES else fitting
 
 
 def _find_meaning(label: BandLabel, sensor: str) -> str | None:
     """Give a label's meaning, a canonical name or `NIR`, when codes are read with one sensor's table."""
+    if sensor == _AS_NAMED and label.sensors:
+        sensor = label.sensors[0]
     if label.sensors and sensor not in label.sensors:
         return label.plain
-    by_code = SENSOR_BANDS[sensor].get(label.code or "")
+    by_code = SENSOR_BANDS.get(sensor, {}).get(label.code or "")
     if label.plain is None:
         return by_code
     # "B8 (NIR)": the code says which near infrared it is, the word does not.
@@ -365,7 +372,9 @@ def resolve_bands(
         )
     if len(mapped) == len(bands) and all(isinstance(place, int) for place in mapped.values()):
         band_indices = [int(mapped[i]) for i in range(len(bands))]
-    if band_indices is not None and max(band_indices) < count:
+    # A stack of dates without descriptions has no other bands; the positions are those of larger files.
+    is_for_others = is_stack and is_undescribed(descriptions) and max(band_indices or [0]) >= len(bands)
+    if band_indices is not None and max(band_indices) < count and not is_for_others:
         positions = [
             int(mapped[i]) if isinstance(mapped.get(i), int) else place for i, place in enumerate(band_indices)
         ]
@@ -415,7 +424,7 @@ def resolve_bands(
         raise ValueError(
             f"{prefix}expected the {len(bands)} bands {needed}, found {len(labels)} bands described as {listing}: no "
             f"band for {', '.join(missing)} (codes read as {' or '.join(readings)})."
-            f"{_explain_nir(missing, labels, best)} Remedy: correct the band descriptions of the file, pass "
+            f"{explain_other_nir(missing, texts, best)} Remedy: correct the band descriptions of the file, pass "
             f"band_names, say by band_map what stands for a band (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
             "position), or set the processor's bands to what the file holds."
         )
@@ -471,8 +480,8 @@ def _find_positions(
     """Find the positions that carry a band, given what it and each label mean by one sensor's table."""
     key = band_key(band)
     free = [i for i in range(len(labels)) if i not in taken]
+    found = [i for i in free if key == labels[i].key or wanted == meanings[i]]
     # What a code of the model means is not known where no sensor is named: it is the band of this code.
-    found = [i for i in free if key == labels[i].key or wanted == (meanings[i] or labels[i].code)]
     if not found and wanted == key:
         found = [i for i in free if key == labels[i].code]
     if not found and wanted in (*_NIRS, _ANY_NIR):
@@ -513,18 +522,18 @@ def _find_given(place: str | int, labels: Sequence[BandLabel]) -> list[int]:
     return []
 
 
-def _explain_nir(missing: Sequence[str], labels: Sequence[BandLabel], sensor: str) -> str:
-    """Say that the other near infrared is there, where one is missing."""
+def explain_other_nir(missing: Sequence[str], texts: Sequence[str | None], sensor: str) -> str:
+    """Say that the other near infrared is there, where one is missing; empty otherwise."""
+    labels = _read_labels(texts)
     for band in missing:
         other = {"NIR_NARROW": "NIR_BROAD", "NIR_BROAD": "NIR_NARROW"}.get(_find_meanings([band])[0])
-        there = next((label for label in labels if other and _find_meaning(label, sensor) == other), None)
-        if there is not None:
+        there = [text for text, label in zip(texts, labels, strict=True) if _find_meaning(label, sensor) == other]
+        if other and there:
             kind = "broad" if other == "NIR_BROAD" else "narrow"
-            code = (there.code or there.key).upper()
-            code = f"B0{code[1:]}" if re.fullmatch(r"B\d", code) else code
             return (
-                f" {code} is the {kind} near infrared ({other}), which is another band. A model that was trained with "
-                f"{band} sees it a little differently: where that is fine, give --band_map {band}={code}."
+                f" {there[0]} is the {kind} near infrared ({other}), which is another band. A model that was trained "
+                f"with {band} sees it a little differently: where that is fine, give --band_map "
+                f"{shlex.quote(f'{band}={there[0]}')}."
             )
     return ""
 

@@ -7,18 +7,22 @@ saved in `preprocessor_config.json`, so that inference applies what training app
 torchvision is needed.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .bands_prithvi import find_band_names
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -27,10 +31,10 @@ from .pixel_values_prithvi import (
     Pixels,
     ReadImage,
     UnitsWarning,
+    as_frames,
     describe_units_problem,
     find_nodata,
     find_used_bands,
-    is_raster,
     name_image,
     normalize_file_values,
     read_frames,
@@ -46,7 +50,7 @@ from .processor_options_prithvi import (
     to_json_number,
     update_options,
 )
-from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, read_json, without_remote_code
 
 
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
@@ -85,9 +89,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     One image is an array or tensor (num_channels, height, width) or (num_channels, num_frames, height, width),
     or a raster (an object with `read`, `read_nodata_mask`, `shape`, `count`, `descriptions`, `nodata` and `name`, such
-    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or a tuple or inner list of frames, each an array
-    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the
-    needed bands are read.
+    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or the path of a GeoTIFF, an open rasterio dataset, or a
+    DataArray or Dataset of xarray, with bands and dates in any order; or a tuple or inner list of frames, each of one
+    of these forms. A list, or an array of five dimensions, is a batch. Of rasters only the needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
     Landsat 4 to 9; `band_names`, `band_indices` and `band_map` win over descriptions. A file without descriptions is
@@ -193,6 +197,16 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
 
     @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `preprocessor_config.json`, for `from_pretrained`; one of a folder that is ambiguous is refused."""
+        file = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", IMAGE_PROCESSOR_FILE)
+        if file.is_file():
+            read_json(file)
+        return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
     def option_names(cls) -> list[str]:
         """Names of the options that are attributes and are saved in `preprocessor_config.json`."""
         return list(OPTION_NAMES)
@@ -295,6 +309,30 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
         """Turn what `SegmentationTransform(normalize=False)` gives, (B, C, T, H, W), into `pixel_values`."""
         return normalize_file_values(file_values, self.checked_options())
+
+    def check_config(self, config: PreTrainedConfig) -> None:
+        """Refuse a model that takes other bands or frames than this processor prepares, or bands in another order.
+
+        Args:
+            config: the model's `PrithviConfig`. Bands are compared by meaning: `"B8A"` is `"NIR_NARROW"`.
+
+        Raises:
+            ValueError: they do not fit; the message says what was expected and found.
+        """
+        expected, found = config.bands or self.bands, self.bands
+        matches = find_band_names(found, expected) == list(range(len(found)))
+        if len(found) != config.num_channels or not matches:
+            names = ", ".join(config.bands or [f"{config.num_channels} without names"])
+            raise ValueError(
+                f"bands: expected those of the model, in its order, {names} (config.bands), found an image processor "
+                f"of {', '.join(found)}. Remedy: use the image processor that was saved with the model, or fit the "
+                "model to these bands with model.set_bands and fine-tune it."
+            )
+        if self.num_frames != config.num_frames:
+            raise ValueError(
+                f"num_frames: expected {config.num_frames}, as the model takes (config.num_frames), found an image "
+                f"processor of {self.num_frames}. Remedy: use the image processor that was saved with the model."
+            )
 
     def find_bands(
         self, descriptions: Sequence[str | None] | None, count: int, name: str = "", **options: Any
@@ -438,8 +476,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 def _as_batch_of_maps(maps: Pixels | Sequence[Pixels], batch_size: int) -> list[Pixels]:
     """Give one mask per image."""
     dimensions = maps.ndim if isinstance(maps, np.ndarray | torch.Tensor) else None
-    is_single = is_raster(maps) or dimensions == 2 or (dimensions == 3 and batch_size == 1)
-    batch = [cast(Pixels, maps)] if is_single else list(cast(Sequence[Pixels], maps))
+    is_single = dimensions == 2 or (dimensions == 3 and batch_size == 1)
+    is_single |= dimensions is None and not isinstance(maps, list | tuple)
+    batch = [as_frames(one)[0] for one in ([maps] if is_single else cast(Sequence[Any], maps))]
     if len(batch) != batch_size:
         raise ValueError(
             f"segmentation_maps: expected one mask for each of {batch_size} images, found {len(batch)}. Remedy: pass "

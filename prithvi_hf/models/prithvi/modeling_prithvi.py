@@ -111,12 +111,14 @@ class PrithviEmbeddings(nn.Module):
         interpolated from the configured ones, bicubically with `align_corners=True`.
         """
         frames, rows, columns = self.config.grid_size
-        if tuple(grid_size) == (frames, rows, columns):
+        # A size that an export leaves open is never compared: it would be fixed to that of the example.
+        is_open = [isinstance(size, torch.SymInt) for size in grid_size]
+        if not any(is_open) and tuple(grid_size) == (frames, rows, columns):
             return self.position_embeddings
         table = self.position_embeddings.float()
-        if grid_size[0] != frames:
+        if is_open[0] or grid_size[0] != frames:
             table = sincos_position_table(self.config.hidden_size, (grid_size[0], rows, columns)).to(table.device)
-        if tuple(grid_size[1:]) != (rows, columns):
+        if any(is_open[1:]) or tuple(grid_size[1:]) != (rows, columns):
             maps = table[0, 1:].reshape(grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
             maps = nn.functional.interpolate(maps, size=grid_size[1:], mode="bicubic", align_corners=True)
             table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
@@ -137,7 +139,7 @@ class PrithviEmbeddings(nn.Module):
             )
         table = self.position_embeddings
         # An interpolated table is kept while images keep their size; one of inference mode has no version.
-        if grid_size == self.config.grid_size or torch.compiler.is_compiling() or table.is_inference():
+        if torch.compiler.is_compiling() or grid_size == self.config.grid_size or table.is_inference():
             positions = self.interpolate_positions(grid_size)
         else:
             version = (table.data_ptr(), table._version, table.dtype, table.device)
@@ -422,7 +424,7 @@ def pad_by_reflection(pixel_values: torch.Tensor, multiple: tuple[int, int]) -> 
     for dim, step in zip((-2, -1), multiple, strict=True):
         size = pixel_values.shape[dim]
         padding = -size % step
-        if padding:
+        if isinstance(padding, torch.SymInt) or padding:  # a size that an export leaves open is not asked
             period = max(2 * (size - 1), 1)
             index = torch.arange(size + padding, device=pixel_values.device) % period
             pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
@@ -443,7 +445,35 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
         self._upsampling = FusedUpsampling()
+        self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a model as transformers does, and remember which of its weights the folder did not hold."""
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        model._untrained = {
+            name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
+        }
+        return (model, info) if output_loading_info else model
+
+    def check_trained(self) -> None:
+        """Refuse to make maps with a neck and heads that are as random as they were when a backbone was loaded.
+
+        Raises:
+            ValueError: `from_pretrained` found no weights for them, and neither training nor loading changed them.
+        """
+        weights = dict(self.named_parameters())
+        heads = [name for name in self._untrained if not name.startswith("auxiliary_head.")]  # only training uses that
+        names = [name for name in heads if name in weights and weights[name]._version == self._untrained[name]]
+        if names:
+            source = self.config._name_or_path or "FOLDER"
+            raise ValueError(
+                f"Expected a fine-tuned segmentation model, found the backbone {source}: {len(names)} tensors of neck "
+                f"and head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
+                f"`prithvi-hf finetune --model {source} ...`."
+            )
 
     @property
     def accepts_loss_kwargs(self) -> bool:
@@ -498,12 +528,13 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         _, patch_height, patch_width = self.config.tubelet_size
         padded = pad_by_reflection(images, (patch_height, patch_width))
-        size = padded.shape[-2:]
+        # As multiples, which an export that leaves the size open can compare with the neck's.
+        grid_size = (padded.shape[-2] // patch_height, padded.shape[-1] // patch_width)
+        size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
         outputs = self.prithvi(padded, **kwargs)  # last_hidden_state (B, 1 + T h w, E)
-        grid_size = (size[0] // patch_height, size[1] // patch_width)
         fused = None
         if self.config.fused_upsampling:
             fused = self._upsampling.prepare(self.neck, heads, num_pixels=batch_size * size[0] * size[1])
@@ -515,7 +546,7 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         loss = logits = None
         for index, head_scores in enumerate(scores):
             # The neck upsamples the token grid 16 times whatever the patch, so only patches other than 16 need it.
-            if head_scores.shape[-2:] != size:
+            if tuple(head_scores.shape[-2:]) != size:
                 head_scores = nn.functional.interpolate(head_scores, size=size, mode="bilinear", align_corners=False)
             head_scores = head_scores[..., :height, :width]  # (B, num_labels, H, W)
             logits = head_scores if index == 0 else logits
@@ -559,4 +590,28 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel"]
+def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
+    """Take a model that is to make maps out of a data-parallel wrapper, and refuse one that cannot make them.
+
+    Raises:
+        ValueError: The model is a backbone, or some of its weights are not in memory.
+    """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    if isinstance(model, PrithviModel):
+        raise ValueError(
+            "Expected a fine-tuned segmentation model, found a PrithviModel, the backbone without neck and head. "
+            "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+        )
+    elsewhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if elsewhere:
+        raise ValueError(
+            f"Expected a model whose weights are in memory, found {len(elsewhere)} tensors offloaded or never loaded, "
+            f"e.g. {elsewhere[0]}. Load it without device_map and offload_folder, and give the device to use."
+        )
+    if isinstance(model, PrithviForSemanticSegmentation):
+        model.check_trained()
+    return cast(PrithviForSemanticSegmentation, model)
+
+
+__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel", "unwrap_model"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -83,8 +83,8 @@ class Raster(Protocol):
 
 
 Pixels = np.ndarray | torch.Tensor | Raster
-Image = Pixels | Sequence[Pixels]
-"""One image: an array, a raster, or the frames of one image."""
+Image = Pixels | Sequence[Pixels] | Any
+"""One image: an array, a raster, or what else [`as_frames`] takes; or the frames of one image."""
 
 
 @dataclass
@@ -160,6 +160,27 @@ def is_raster(value: object) -> TypeGuard[Raster]:
     return all(hasattr(type(value), name) or hasattr(value, name) for name in _RASTER_ATTRIBUTES)
 
 
+def as_frames(value: Any) -> list[np.ndarray | torch.Tensor | Raster]:
+    """Give what holds pixels as arrays and rasters, one for each of its dates.
+
+    Beside those this takes paths and bytes of GeoTIFFs, open rasterio datasets, and DataArrays and Datasets of xarray.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor) or is_raster(value):
+        return [value]
+    try:
+        from prithvi_hf.rasters.objects import as_rasters
+    except ImportError as error:
+        raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
+    return list(as_rasters(value))
+
+
+def missing_package(action: str, alternative: str) -> ImportError:
+    """Build the error of a step that needs the installed package; `alternative` is what can be done without it."""
+    return ImportError(
+        f"{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
+    )
+
+
 def read_pixels(raster: Raster) -> np.ndarray:
     """Read all pixels, (bands, height, width); those in memory may come without a copy, not to be written to."""
     return getattr(raster, "read_shared", raster.read)()
@@ -183,7 +204,8 @@ def as_array(value: object, name: str) -> np.ndarray:
 def name_image(image: Image, position: int) -> str:
     """Name an image for messages: its first raster's name, or its place in the batch."""
     first = image[0] if isinstance(image, list | tuple) and image else image
-    return getattr(first, "name", None) or f"image {position}"
+    name = first if isinstance(first, str) else getattr(first, "name", None)
+    return name if isinstance(name, str) and name else f"image {position}"
 
 
 def has_alpha(descriptions: Sequence[str | None] | None) -> bool:
@@ -229,7 +251,8 @@ def read_frames(
     `file_nodata` is the nodata tag of what carries none, `band_names` are band descriptions of arrays, or in place of
     the files' own.
     """
-    parts = list(image) if isinstance(image, list | tuple) else [image]
+    given = image if isinstance(image, list | tuple) else [image]
+    parts = [frame for part in given for frame in as_frames(part)]
     if band_names is not None:
         options = copy(options)
         options.band_names = list(band_names)
@@ -239,7 +262,7 @@ def read_frames(
     for part in parts:
         mask = limits = None
         part_name, tag = name, file_nodata
-        if is_raster(part):
+        if not isinstance(part, np.ndarray | torch.Tensor):
             part_name = getattr(part, "name", None) or name
             tag = file_nodata if part.nodata is None else part.nodata
             indices, is_stack = find_used_bands(part.descriptions, part.count, options, num_frames, part_name)

@@ -23,6 +23,7 @@ from .bands_prithvi import band_key, parse_band_map
 IGNORED_LABEL = -100
 Number = float | int
 _INTEGER = re.compile(r"\s*-?\d+\s*")
+_MAX_BANDS, _MAX_VALUES = 4096, 256  # far above what files have, and little enough to be looked through for each image
 Options = TypeVar("Options", "ProcessorOptions", "CallOptions")
 
 
@@ -48,8 +49,12 @@ class ProcessorOptions:
 
     bands: list[str] = _option(
         ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"],
-        "a list of different band names",
-        lambda names: all(map(str.strip, names)) and 0 < len(set(map(band_key, names))) == len(names),
+        f"a list of different band names, {_MAX_BANDS} at most",
+        lambda names: (
+            0 < len(names) <= _MAX_BANDS
+            and all(map(str.strip, names))
+            and len(set(map(band_key, names))) == len(names)
+        ),
     )
     band_indices: list[int] | None = _option(
         None, "different 0-based positions", lambda value: min(value) >= 0 and len(set(value)) == len(value)
@@ -62,8 +67,10 @@ class ProcessorOptions:
             for place in value.values()
         ),
     )
-    band_names: list[str | None] | None = _option(None, "a list of band names")
-    num_frames: int = _option(1, "an integer of at least 1", lambda value: value >= 1)
+    band_names: list[str | None] | None = _option(
+        None, f"a list of at most {_MAX_BANDS} band names", lambda names: len(names) <= _MAX_BANDS
+    )
+    num_frames: int = _option(1, "an integer from 1 to 4096", lambda value: 1 <= value <= 4096)
     frame_order: Literal["time_major", "original_crop"] = _option("time_major", "'time_major' or 'original_crop'")
     do_rescale: bool = _option(True, "true or false")
     rescale_factor: Number = _option(
@@ -77,17 +84,21 @@ class ProcessorOptions:
     image_std: list[Number] = _option(
         [1282.0, 1270.0, 1399.0, 1368.0, 1292.0, 1155.0], "a finite number, or one per band", _is_finite
     )
-    nodata_value: Number | list[Number] | None = _option(None, "a number or a list of numbers")
+    nodata_value: Number | list[Number] | None = _option(
+        None, f"a number or a list of at most {_MAX_VALUES} numbers", lambda value: np.size(value) <= _MAX_VALUES
+    )
     nodata_replacement: Number = _option(0.0, "a finite number", _is_finite)
     nodata_rule: Literal["all", "any"] = _option("all", "'all' or 'any'")
-    ignore_values: list[int] | None = _option(None, "an integer or a list of integers")
+    ignore_values: list[int] | None = _option(
+        None, "an integer or a list of at most 65536 integers", lambda values: len(values) <= 2**16
+    )
     label_map: dict[int, int] | None = _option(
         None,
         "a mapping from mask values to class numbers from 0 on, such as {255: 1}",
-        lambda value: len(value) > 0 and min(value.values()) >= 0,
+        lambda value: 0 < len(value) <= 2**16 and min(value.values()) >= 0,
     )
     do_reduce_labels: bool = _option(False, "true or false")
-    num_labels: int | None = _option(None, "an integer of at least 1", lambda value: value >= 1)
+    num_labels: int | None = _option(None, "an integer from 1 to 65536", lambda value: 1 <= value <= 2**16)
     mask_nodata_labels: bool = _option(False, "true or false")
 
     def validate_lists(self) -> None:
@@ -177,7 +188,8 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
             expected, hint = field.metadata["expected"], ""
             if isinstance(value, str) and "number" in expected:
                 hint = ", not text (YAML reads 1e-4 as text: write 1.0e-4)"
-            raise ValueError(f"{name}: expected {expected}{hint}, found {value!r} ({type(value).__name__})") from error
+            found = repr(value)[:300]
+            raise ValueError(f"{name}: expected {expected}{hint}, found {found} ({type(value).__name__})") from error
     try:
         cast(Any, options).validate()  # `strict` adds it
     except StrictDataclassClassValidationError as error:
