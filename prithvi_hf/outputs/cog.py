@@ -259,7 +259,7 @@ def is_own_map(path: str | os.PathLike) -> bool:
             DatasetReader(os.fspath(path), driver="GTiff") as dataset,
         ):
             return dataset.get_tag_item("TIFFTAG_SOFTWARE") == _SOFTWARE
-    except (ValueError, *GDAL_ERRORS):  # whoever reads its pixels will say what is wrong with it
+    except (*GDAL_ERRORS, ValueError):  # whoever reads its pixels will say what is wrong with it
         return False
 
 

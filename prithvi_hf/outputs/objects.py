@@ -4,6 +4,7 @@
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def make_geodataframe(
     """Read the regions of a map file as a GeoDataFrame; columns and options are those of `write_polygons`."""
     geopandas = import_vector_package("geopandas")
     raster = GeoTiffRaster(class_map)
-    grid = Grid(None if crs is None else CRS.from_user_input(crs), raster.transform, raster.height, raster.width)
+    grid = replace(Grid.of(raster), crs=None if crs is None else CRS.from_user_input(crs))
     check_polygon_options(grid, id2label, classes, min_area, name="The map")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "polygons.parquet"

@@ -170,9 +170,9 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
         raster = VirtualRaster(name)
     else:
         raster = GeoTiffRaster(name, allow_missing_blocks=options.on_read_error == "nodata")
+    check_frame(raster, options)
     if isinstance(path, StatedFile):
         _take_statement(raster, path)
-    check_frame(raster, options)
     return raster
 
 

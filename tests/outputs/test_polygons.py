@@ -314,7 +314,6 @@ def test_a_region_across_180_degrees_is_one_polygon(tmp_path):
 
 
 def test_a_name_of_several_classes_means_all_of_them():
-    grid = Grid(CRS.from_epsg(32633), TRANSFORM, 100, 100)
-    names = {0: "soil", 3: "crop", 7: "crop"}
+    names, grid = {0: "soil", 3: "crop", 7: "crop"}, Grid(CRS.from_epsg(32633), TRANSFORM, 100, 100)
     assert check_polygon_options(grid, names, ["crop"]) == [3, 7]
     assert check_polygon_options(grid, names, [7, "soil"]) == [7, 0]

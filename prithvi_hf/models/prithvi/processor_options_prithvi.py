@@ -95,7 +95,7 @@ class ProcessorOptions:
     label_map: dict[int, int] | None = _option(
         None,
         "a mapping from mask values to class numbers from 0 on, such as {255: 1}",
-        lambda value: len(value) > 0 and min(value.values()) >= 0,
+        lambda value: 0 < len(value) <= 2**16 and min(value.values()) >= 0,
     )
     do_reduce_labels: bool = _option(False, "true or false")
     num_labels: int | None = _option(None, "an integer from 1 to 65536", lambda value: 1 <= value <= 2**16)
