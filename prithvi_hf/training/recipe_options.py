@@ -20,8 +20,8 @@ PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1",
 MAIN_OPTIONS = {
     "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed use_cpu",
     "the data": "dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
-    "the files": "bands band_indices rescale_factor rescale_offset image_mean image_std nodata_value ignore_values "
-    "label_map do_reduce_labels crop_size augmentation",
+    "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
+    "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
     "the model and its loss": "freeze_backbone neck loss class_weights",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "

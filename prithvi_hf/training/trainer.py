@@ -116,7 +116,7 @@ class PrithviTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Count what the loss of a whole optimisation step is divided by, over its batches and all processes."""
-        if self.args.n_gpu > 1:
+        if self.args.n_gpu > 1 or self.compute_loss_func is not None:
             return super()._get_num_items_in_batch(batch_samples, device)
         labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
         if not labels:

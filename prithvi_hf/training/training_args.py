@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import SchedulerType
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from prithvi_hf.training.schedule import MMSEG_POLY, POLY_OPTIONS
@@ -149,17 +149,12 @@ class PrithviTrainingArguments(TrainingArguments):
         if self.dataloader_num_workers < 0:
             raise ValueError(f"dataloader_num_workers must be at least 0, found {self.dataloader_num_workers}.")
         if self.early_stopping_patience is not None:
-            needed = {
-                "early_stopping_patience of at least 1": self.early_stopping_patience >= 1,
-                "load_best_model_at_end: true": self.load_best_model_at_end or not self.do_train,
-                "eval_strategy: steps or epoch": self.eval_strategy != "no" or not self.do_train,
-            }
-            missing = [name for name, there in needed.items() if not there]
-            if missing:
+            evaluates = self.load_best_model_at_end and self.eval_strategy != "no"
+            if self.early_stopping_patience < 1 or (self.do_train and not evaluates):
                 raise ValueError(
-                    f"Expected {', '.join(needed)} to stop early, found early_stopping_patience "
-                    f"{self.early_stopping_patience} without {', '.join(missing)}. Set it, or leave "
-                    "early_stopping_patience out."
+                    "Expected early_stopping_patience of at least 1 with load_best_model_at_end and an eval_strategy, "
+                    f"found {self.early_stopping_patience} with load_best_model_at_end {self.load_best_model_at_end} "
+                    f"and eval_strategy {IntervalStrategy(self.eval_strategy).value}. Set them, or leave it out."
                 )
             self.restore_callback_states_from_checkpoint = True  # a resumed run goes on counting
         best = (self.metric_for_best_model or "loss").removeprefix("eval_")

@@ -8,9 +8,8 @@ import torch
 from datasets import Dataset, Features, List
 from torch.utils.data import DataLoader
 
-from prithvi_hf.data import SegmentationTransform, cache_chips, collate_chips, transforms
+from prithvi_hf.data import SegmentationTransform, TrainingCrops, cache_chips, collate_chips, transforms
 from prithvi_hf.data.geotiff import GeoTiff
-from prithvi_hf.data.transforms import TrainingCrops
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.data.test_chip_cache import KINDS, as_dataset

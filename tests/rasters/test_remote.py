@@ -152,7 +152,7 @@ def test_servers_without_parts_and_ways_off_the_web_are_refused(server, tmp_path
 
 @pytest.mark.parametrize("where", ["status", "header", "body"])
 def test_a_server_that_drips_ends_its_scene(server, tmp_path, monkeypatch, where):
-    monkeypatch.setattr(remote, "_DEADLINE_SECONDS", 0.3)
+    monkeypatch.setattr(remote, "_DEADLINE_SECONDS", 0.6)
     monkeypatch.setattr(remote, "_SLOWEST_BYTES_PER_SECOND", 2**30)
     server.drip, begin = where, time.monotonic()
     with pytest.raises(GeoTiffError, match=r"/scene\.tif: cannot be reached \(the server sends too slowly\)"):

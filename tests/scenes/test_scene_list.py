@@ -316,6 +316,12 @@ def test_other_machines_only_where_allowed(tmp_path, kind):
     assert (scene.name, scene.frames) == ("scene", (address,))
 
 
+def test_addresses_of_ipv6_and_in_capitals(tmp_path):
+    lines = "http://[::1]:8000/a.tif\nHTTPS://Example.org/b.tif\n"
+    scenes = list_scenes(write(tmp_path / "list.txt", lines), allow_remote=True)
+    assert [scene.frames for scene in scenes] == [("http://[::1]:8000/a.tif",), ("https://Example.org/b.tif",)]
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -498,9 +504,9 @@ def test_media_types_of_geotiffs(tmp_path, media, href, is_read):
 @pytest.mark.parametrize(
     ("members", "properties", "message"),
     [
-        ({"raster:bands": [{"scale": "small"}]}, {}, "expected numbers for scale"),
-        ({"raster:bands": [{"scale": 0}]}, {}, "expected finite scales"),
-        ({"bands": [{"raster:offset": 1e400}]}, {}, "expected finite scales"),
+        ({"raster:bands": [{"scale": "small"}]}, {}, "asset red: expected numbers for scale"),
+        ({"raster:bands": [{"scale": 0}]}, {}, "expected a finite scale"),
+        ({"bands": [{"raster:offset": 1e400}]}, {}, "expected a finite scale"),
         ({"raster:bands": [{**S2, "offset": 0}]}, {"s2:processing_baseline": "05.09"}, "may have been applied"),
     ],
 )

@@ -25,8 +25,8 @@ def make_arguments(folder, **options):
         ({"greater_is_better": False}, "greater_is_better must be True where metric_for_best_model is mean_iou"),
         ({"metric_for_best_model": "loss", "greater_is_better": True}, "must be False where .* is loss, found True"),
         ({"lr_scheduler_type": "poly"}, "one of mmseg_poly, linear, .*found 'poly'"),
-        ({"early_stopping_patience": 0, **STOPPING}, "found early_stopping_patience 0 without .*at least 1"),
-        ({"early_stopping_patience": 2}, "2 without load_best_model_at_end: true, eval_strategy: steps or epoch"),
+        ({"early_stopping_patience": 0, **STOPPING}, "early_stopping_patience of at least 1 .*, found 0 with"),
+        ({"early_stopping_patience": 2}, "2 with load_best_model_at_end False and eval_strategy no"),
         ({"lr_scheduler_kwargs": {"pwer": 0.9}}, "power, lr_end, warmup_ratio, found pwer"),
     ],
 )
