@@ -80,6 +80,8 @@ class FrameOptions:
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
         on_read_error: "raise", or "nodata" to take blocks that cannot be decoded for nodata; local files whose end is
             missing are then opened as long as their directories are sound.
+        verify: whether each block is checked against its own checksum first, which deflate alone has: it finds damage
+            that GDAL decodes unnoticed. Files are read twice; blocks that do not fit count as unreadable.
 
     Raises:
         ValueError: an option is out of its range.
@@ -101,6 +103,7 @@ class FrameOptions:
     allow_remote: bool = False
     allow_vrt: bool = False
     on_read_error: Literal["raise", "nodata"] = "raise"
+    verify: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -167,13 +170,18 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
         raster = VirtualRaster(name)
     else:
         raster = GeoTiffRaster(name, allow_missing_blocks=options.on_read_error == "nodata")
-    if raster.has_ground_control_points:
-        raise ValueError(
-            f"Expected {name} to be on a regular grid, found ground control points instead of a transform. "
-            "Warp it first, for example `gdalwarp -tps IN OUT`."
-        )
+    check_frame(raster, options)
     if isinstance(path, StatedFile):
         _take_statement(raster, path)
+    return raster
+
+
+def check_frame(raster: Raster, options: FrameOptions) -> Raster:
+    """Refuse a raster that is not on a regular grid, and check its blocks where the options ask for that."""
+    if raster.irregular:
+        raise ValueError(f"Expected {raster.name} to be on a regular grid, found {raster.irregular}")
+    if options.verify:
+        raster.verify()
     return raster
 
 
