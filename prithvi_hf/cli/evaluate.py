@@ -23,6 +23,7 @@ def add_parser(commands: Commands) -> None:
     )
     add("--data_dir", metavar="DIR", help="folder of the dataset (default: the recipe's, or download)")
     add("--dataset_options", metavar="JSON", help="options of the dataset in place of the recipe's")
+    add("--label_map", metavar="JSON", help="class number of mask values, in place of the recipe's and the model's")
     add("--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)")
     add("--output", metavar="JSON", help="also write every figure, including those of each class")
     add("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
             folder,
             data_dir=options.data_dir,
             dataset_options=options.dataset_options,
+            label_map=options.label_map,
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
@@ -80,6 +82,10 @@ def run(options: argparse.Namespace) -> None:
         image_processor = image_processor.with_options(
             rescale_factor=options.rescale_factor, rescale_offset=options.rescale_offset
         )
+        if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
+            image_processor = image_processor.with_options(
+                label_map=recipe.data.label_map, do_reduce_labels=recipe.data.do_reduce_labels
+            )
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:

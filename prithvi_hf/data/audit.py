@@ -6,12 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
+import numpy as np
 from datasets import Dataset, IterableDataset
 
-from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, collect_results, digest_split, hash_file, read_chips
+from prithvi_hf.data.chips import (
+    Chip,
+    ChipDigest,
+    check_grid,
+    collect_results,
+    describe_wrong_masks,
+    digest_pixels,
+    digest_split,
+    hash_file,
+    read_chips,
+)
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, MaskValuesError
+from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class SplitAudit:
         sizes (`dict[tuple[int, int], int]`): number of chips of each (height, width).
         digest (`str`): sha256 over the ids of the chips and the content of their image and mask files, independent of
             folder and order.
+        image_digests (`dict[str, str]`): id of a chip by the digest of its pixels in the bands in use; images whose
+            bands are constant are left out.
         files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
     """
 
@@ -39,6 +52,7 @@ class SplitAudit:
     nodata_pixels: int
     sizes: dict[tuple[int, int], int]
     digest: str
+    image_digests: dict[str, str] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     @property
@@ -102,31 +116,49 @@ def audit_split(
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
             of different size or place, mask values outside the classes.
     """
+    options = update_options(image_processor.checked_options(), {"num_labels": num_labels})
     files: dict[str, tuple[int, int, str]] = {}
 
-    def count(chip: Chip) -> tuple[torch.Tensor, int, int, tuple[int, ...], ChipDigest]:
-        """Class pixels, ignored pixels, nodata pixels, size and digest of one chip; raise what is wrong with it."""
+    def count(chip: Chip) -> tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None] | MaskValuesError:
+        """Class, ignored and nodata pixels, size and digests of one chip; raise what is wrong with it."""
         if chip.mask is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
         check_grid((*chip.frames, chip.mask))
         paths = [raster.path for raster in (*chip.frames, chip.mask) if raster.path is not None]
         states = [os.stat(path) for path in paths]  # before they are read
-        inputs = image_processor.preprocess(
-            [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
-        )
+        chip.verify()
+        try:
+            inputs = image_processor.preprocess(
+                [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="np"
+            )
+        except MaskValuesError as error:  # said of all masks together
+            return error
         labels = inputs["labels"][0]
         valid = labels[labels != IGNORED_LABEL]
-        class_pixels, ignored = torch.bincount(valid, minlength=num_labels), labels.numel() - valid.numel()
+        class_pixels, ignored = np.bincount(valid, minlength=num_labels), labels.size - valid.size
         # The files have just been read, so the system holds them in memory for the digest.
         digest = chip.digest()
         if len(paths) == len(chip.frames) + 1:
             for path, state, sha256 in zip(paths, states, [*digest[1], digest[2] or ""], strict=True):
                 files[path] = (state.st_size, state.st_mtime_ns, sha256)
-        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), tuple(labels.shape), digest
+        digests = digest, digest_pixels(inputs["pixel_values"])
+        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), labels.shape, *digests
 
-    counts = collect_results(read_chips(dataset, count, f"Checking {split_name}", show_progress), split_name)
-    class_pixels, ignored_pixels, nodata_pixels, sizes, digests = zip(*counts, strict=True)
-    pixels = torch.stack(class_pixels)  # (chips, classes)
+    results = list(read_chips(dataset, count, f"Checking {split_name}", show_progress))
+    wrong = [result for result in results if isinstance(result, MaskValuesError)]
+    counts = [result for result in results if not isinstance(result, MaskValuesError)]
+    message = None
+    if wrong:
+        values = {value for error in wrong for value in error.values}
+        if not options.label_map:
+            first = 1 if options.do_reduce_labels else 0
+            good = [result[0] for result in counts if not isinstance(result, str)]
+            values |= {int(label) + first for pixels in good for label in np.flatnonzero(pixels)}
+        totals = sum((Counter(error.wrong) for error in wrong), Counter[float]())
+        message = describe_wrong_masks([error.name for error in wrong], len(results), totals, values, options)
+    counts = collect_results(counts, split_name, wrong_masks=message)
+    class_pixels, ignored_pixels, nodata_pixels, sizes, digests, image_digests = zip(*counts, strict=True)
+    pixels = np.stack(class_pixels)  # (chips, classes)
     audit = SplitAudit(
         split_name=split_name,
         chips=len(counts),
@@ -136,6 +168,7 @@ def audit_split(
         nodata_pixels=sum(nodata_pixels),
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
+        image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
         files=files,
     )
     # No data comes first, for labels of pixels without data may be ignored as well.
@@ -147,6 +180,6 @@ def audit_split(
     if audit.labelled_pixels == 0:
         raise ValueError(
             f"Split {split_name}: expected labelled pixels, found all {audit.total_pixels:,} pixels of {audit.chips} "
-            "chips ignored. Check ignore_values and do_reduce_labels against the masks."
+            "chips ignored. Check ignore_values, label_map and do_reduce_labels against the masks."
         )
     return audit

@@ -36,6 +36,7 @@ from tqdm.auto import tqdm
 from prithvi_hf.data.chips import Chip, collect_results, read_chips, run_in_threads
 from prithvi_hf.data.shared_batches import BatchRows
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.pixel_values_prithvi import LARGEST_VALUE
 from prithvi_hf.rasters.geotiff_raster import GeoTiffHeader, GeoTiffRaster
 from prithvi_hf.rasters.raster import Window
 
@@ -412,17 +413,15 @@ def _build(dataset: Dataset, processor: PrithviImageProcessor, folder: Path, nam
 def _plan_chip(chip: Chip, processor: PrithviImageProcessor) -> tuple[list[_Plan] | _Plan, _Plan | None]:
     """Find what is to be decoded of a chip: the needed bands of its image or frames, and its mask."""
 
-    def plan(raster: GeoTiffRaster, bands: Iterable[int], with_nodata_mask: bool) -> _Plan:
+    def plan(raster: GeoTiffRaster, bands: Iterable[int]) -> _Plan:
         header, stored = raster._header, tuple(raster.bands[band] for band in bands)
         has_mask = header.has_mask or (header.alpha_band is not None and header.alpha_band not in stored)
-        nodata_mask = 0 if with_nodata_mask and has_mask else None  # the place comes later
+        nodata_mask = 0 if has_mask else None  # the place comes later
         entry = StoredRaster(raster.path, raster.name, raster._chosen or None, stored, header, nodata_mask=nodata_mask)
         return raster, entry
 
-    frames = [
-        plan(frame, processor.find_bands(frame.descriptions, frame.count, frame.name), True) for frame in chip.frames
-    ]
-    mask = None if chip.mask is None else plan(chip.mask, range(chip.mask.count), False)
+    frames = [plan(frame, processor.find_bands(frame.descriptions, frame.count, frame.name)) for frame in chip.frames]
+    mask = None if chip.mask is None else plan(chip.mask, [0])
     return frames if isinstance(chip.image, tuple) else frames[0], mask
 
 
@@ -469,11 +468,10 @@ def _decode(raster: GeoTiffRaster, entry: StoredRaster, handle: int) -> StoredRa
         while content:
             written = os.pwrite(handle, content, offset)
             content, offset = content[written:], offset + written
-    # Limits are known unless a value is not finite, also as the float32 that models take.
-    with np.errstate(over="ignore"):
-        smallest, largest = pixels.min().item(), pixels.max().item()
-        is_finite = np.isfinite(np.float32(smallest)) and np.isfinite(np.float32(largest))
-    return replace(entry, limits=(smallest, largest) if is_finite else None, checksum=checksum)
+    # Limits are known unless a value is no data by itself.
+    smallest, largest = pixels.min().item(), pixels.max().item()
+    is_ordinary = max(-smallest, largest) < LARGEST_VALUE  # not of NaN
+    return replace(entry, limits=(smallest, largest) if is_ordinary else None, checksum=checksum)
 
 
 def clear_decoded_cache(cache_dir: str | os.PathLike | None = None) -> int:

@@ -214,9 +214,10 @@ class SegmentationTransform:
         whole.nothing_missing = replacement_changes_nothing(whole.frames, whole.options)
         if whole.is_lasting:
             chip.in_memory = whole
-            if whole.mask is not None and whole.mask.dtype.kind in "iu" and whole.mask_limits is not None:
+            mask_values = whole.mask
+            if mask_values is not None and mask_values.values.dtype.kind in "iu" and mask_values.limits is not None:
                 needs_no_look = whole.nothing_missing and not whole.options.mask_nodata_labels
-                chip.is_plain = chip.is_large and needs_no_look
+                chip.is_plain = chip.is_large and needs_no_look and mask_values.file_mask is None
             self._chips[key] = chip
         return chip
 
@@ -231,7 +232,8 @@ class SegmentationTransform:
         plain = [chip.in_memory for chip, *_ in examples if chip.is_plain and chip.in_memory is not None]
         if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or len(plain) < len(examples):
             return examples
-        smallest, largest = zip(*[whole.mask_limits for whole in plain if whole.mask_limits is not None], strict=True)
+        masks = [whole.mask for whole in plain if whole.mask is not None]
+        smallest, largest = zip(*[mask.limits for mask in masks if mask.limits is not None], strict=True)
         limits = (min(smallest), max(largest))
         if find_ignored_between(limits, options) is None:
             return examples
@@ -240,7 +242,8 @@ class SegmentationTransform:
             numbers = iter(row)
             turn = self._draw_turn(mask.shape, numbers)
             crop = whole.crop(_draw_window(chip, numbers))
-            mask[...] = crop.mask  # as it is in the file
+            if crop.mask is not None:
+                mask[...] = crop.mask.values  # as it is in the file
             read = ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options)
             self._write_values(read.turn(*turn), values)
             turns.append(turn)

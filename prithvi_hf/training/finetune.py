@@ -84,10 +84,10 @@ def setup(recipe: TrainingRecipe) -> Run:
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
     splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
-    audits = check_splits(splits, processor, recipe)
+    crop_size = model.config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
+    audits = check_splits(splits, processor, recipe, crop_size=crop_size)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
-    crop_size = model.config.frame_size if data.crop_size is None else data.crop_size
     crops = SegmentationTransform(
         processor, crop_size, data.augmentation, train=True, normalize=not data.normalize_on_device
     )

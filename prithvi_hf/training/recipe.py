@@ -273,7 +273,15 @@ def _check_value(name: str, value: Any, path: Path) -> None:
             return
     texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
     note = " YAML reads 1e-4 as text: write 1.0e-4." if any(map(_NUMBER.fullmatch, texts)) else ""
-    if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+    if "list[str]" in str(_OPTION_TYPES[name]) and not isinstance(value, str):
+        items = enumerate(value if isinstance(value, list) else [value], start=1)
+        odd = [f"number {place} is {item!r}" for place, item in items if not isinstance(item, str)]
+        words = "yes, no, on, off, true, false, null, ~ and numbers"
+        note = f' {", ".join(odd)}: YAML reads {words} otherwise; write them in quotes, as in {name}: ["no", "yes"].'
+    elif "list[str]" in str(_OPTION_TYPES[name]):
+        note = f" Write a list in brackets, each text in quotes where YAML reads it otherwise: {name}: ["
+        note += ", ".join(f'"{item.strip()}"' for item in value.split(",")) + "]."
+    elif isinstance(value, bool):
         note = " YAML reads yes, no, true and false as switches: write such a text in quotes."
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
@@ -358,8 +366,10 @@ def parse_arguments(
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))
-    # Of an option that is a list, `none` is read as [None].
+    # Of an option that is a list, `none` is read as [None]; beside others it is one of the texts.
     options: dict[str, Any] = {name: None if value == [None] else value for name, value in found.items()}
+    if options["class_names"] is not None:
+        options["class_names"] = ["none" if name is None else name for name in options["class_names"]]
     model, data, training = (
         {option.name: options[option.name] for option in fields(group) if option.init} for group in _GROUPS
     )

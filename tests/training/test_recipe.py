@@ -144,6 +144,18 @@ def test_a_learning_rate_that_yaml_reads_as_text(write, text):
         ("do_train: 'yes'", "do_train", "expected bool, got str"),
         ("test_splits: test", "test_splits", "expected a list, got str"),
         ("class_names: [1, 2]", "class_names", "list[str]"),
+        ("class_names: [forest, 2]", "class_names", "number 2 is 2: YAML reads"),
+        ("class_names: [no, yes]", "class_names", "number 1 is False, number 2 is True: YAML reads yes, no"),
+        ("class_names: [off, 'on']", "class_names", 'in quotes, as in class_names: ["no", "yes"]'),
+        ("class_names: [~, crop]", "class_names", "number 1 is None"),
+        (
+            "class_names: no, yes",
+            "class_names",
+            "brackets, each text in quotes where YAML reads it otherwise: class_na",
+        ),
+        ("class_names: yes", "class_names", "number 1 is True"),
+        ("bands: [2, 3]", "bands", "number 1 is 2"),
+        ("label_map: [255]", "label_map", "expected dict"),
         ("image_mean: [0.1, 1e-4]", "image_mean", "write 1.0e-4"),
         ("augmentation: rot", "augmentation", "'none', 'hflip', 'd4'"),
         ("learning_rate: null", "learning_rate", "expected float, got NoneType"),
@@ -661,6 +673,12 @@ def test_image_options_left_open_come_from_the_starting_model(fine_tuned, tmp_pa
 def test_launch_settings_are_known_to_accelerate(path):
     settings = load_config_from_file(str(path))  # an unknown key is an error
     assert settings.num_processes >= 1
+
+
+def test_a_class_may_be_called_none_on_the_command_line():
+    recipe = parse_arguments(["--output_dir", "x", "--class_names", "none", "crop"])
+    assert recipe.data.class_names == ["none", "crop"]
+    assert parse_arguments(["--output_dir", "x", "--class_names", "none"]).data.class_names is None
 
 
 BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(f"a{i + 1}: &a{i + 1} [{f'*a{i}, ' * 9}]\n" for i in range(9))
