@@ -163,26 +163,26 @@ class BandStatistics:
 
 
 def band_statistics(raster: "GeoTiffRaster", processor: "PrithviImageProcessor | None" = None) -> list[BandStatistics]:
-    """Measure the valid pixels of every band: finite, not the nodata tag, and not excluded by the file's own mask.
+    """Measure the valid pixels of every band: not nodata by value or tag, and not excluded by the file's own mask.
 
     With a processor of as many dates as the raster holds, its nodata value and rule exclude pixels too.
     """
     import numpy as np
 
+    from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
+
     own = None if processor is None else processor.nodata_value
-    tags = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
+    given = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
+    tags = [float(value) for value in given if value is not None]
     bands = [BandStatistics() for _ in range(raster.count)]
     rows = max(1, _VALUES_IN_MEMORY // (raster.count * raster.width))
     for top in range(0, raster.height, rows):
         strip = raster.select(window=(top, 0, min(rows, raster.height - top), raster.width))
         masked = strip.read_nodata_mask() if processor is None else processor.read_frames(strip)[2]
         for band, pixels in zip(bands, strip.read(), strict=True):
-            valid = np.isfinite(pixels) if masked is None else np.isfinite(pixels) & ~masked
-            with np.errstate(over="ignore"):
-                for tag in tags:
-                    if tag is not None:
-                        valid &= pixels != float(tag)  # a Python number: compared in the band's own precision
-            values = pixels[valid]
+            missing = equals_nodata(pixels, tags)
+            valid = np.ones(pixels.shape, dtype=bool) if missing is None else ~missing
+            values = pixels[valid if masked is None else valid & ~masked]
             if values.size:
                 band.minimum = float(np.fmin(band.minimum, values.min()))  # fmin passes over the NaN at the start
                 band.maximum = float(np.fmax(band.maximum, values.max()))

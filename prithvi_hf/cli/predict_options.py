@@ -160,6 +160,11 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "a block that cannot be read ends the scene (default), or is nodata in the map and listed in the "
             "report",
         },
+        "--verify": {
+            "action": "store_true",
+            "help": "check deflate blocks against their checksums first: finds damage that decodes unnoticed, and "
+            "reads every file twice",
+        },
         "--allow_remote": {
             "action": "store_true",
             "help": "read http(s) addresses; anyone who writes a list can name any address",

@@ -27,12 +27,13 @@ then train with
   accelerate launch examples/finetune.py --config my.yaml stats.yaml ...
 
 Chips that cannot be read are named after the pass, nothing is written, and the exit status is 2; --skip_unreadable
-leaves them out and lists them in the recipe. Labels outside the classes are reported and do not stop the command.
+leaves them out and lists them in the recipe. Where training would refuse masks, class weights are left out and
+the exit status is 1.
 """
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
-    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names"),
-    *("num_frames", "rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "do_reduce_labels"),
+    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names", "num_frames"),
+    *("rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "label_map", "do_reduce_labels"),
 )
 
 
@@ -74,11 +75,12 @@ def add_parser(commands: Commands) -> None:
     add("--rescale_offset", type=float, metavar="X", help="added after that")
     add("--nodata_value", type=float, metavar="X", help="file value that means no data, besides tag and NaN")
     add("--ignore_values", nargs="+", type=int, metavar="VALUE", help="mask values that are not classes")
+    add("--label_map", metavar="JSON", help="class number of mask values, e.g. '{\"255\": 1}' for masks of 0 and 255")
     add("--do_reduce_labels", action="store_true", default=None, help="masks hold 1..n for classes 0..n-1")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure a dataset and write what was found, or nothing where chips cannot be read."""
+def run(options: argparse.Namespace) -> int:
+    """Measure a dataset and write what was found, or nothing where chips cannot be read; 1 for masks to correct."""
     import datasets
 
     from prithvi_hf.data.load import load_dataset
@@ -126,6 +128,10 @@ def run(options: argparse.Namespace) -> None:
         print(report.summary(), file=screen)
         for purpose, path in written:
             print(f"{purpose} written to {path}", file=screen)
+    wrong = report.describe_wrong_labels()
+    if wrong is not None:
+        print(f"prithvi-hf stats: error: {wrong}", file=sys.stderr)
+    return 0 if wrong is None else 1
 
 
 def read_stats_recipe(options: argparse.Namespace) -> "Recipe":
@@ -192,24 +198,26 @@ def name_bands(raster: "GeoTiffRaster", descriptions: Sequence[str] | None = Non
     They are the model's names where these can be told, else as described.
     """
     from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
+    from prithvi_hf.models.prithvi.pixel_values_prithvi import has_alpha
 
-    texts = tuple(descriptions or raster.descriptions)
+    texts = tuple(raster.descriptions[:-1] if has_alpha(raster.descriptions) else raster.descriptions)
+    count, texts = len(texts), tuple(descriptions or texts)
     remedy = "Name the bands with --bands, or give a recipe that does with --config."
-    if len(texts) != raster.count:
+    if len(texts) not in (count, raster.count):
         raise ValueError(
-            f"{raster.name}: expected band_names for {raster.count} bands, found {', '.join(map(str, texts))}. Name "
-            "all bands of a file, in its order."
+            f"{raster.name}: expected band_names for {count} bands, found {', '.join(map(str, texts))}. Name all "
+            "bands of a file, in its order."
         )
     if is_undescribed(texts):
         raise ValueError(
-            f"{raster.name}: expected descriptions that name its bands, found {raster.count} bands without. {remedy} "
+            f"{raster.name}: expected descriptions that name its bands, found {count} bands without. {remedy} "
             "Or name all bands of a file with --band_names. Of a file that stacks dates, name those of one date and "
             "add --num_frames."
         )
     unnamed = [str(number) for number, text in enumerate(texts, start=1) if not text]
     doubles = sorted({text for text in texts if text and texts.count(text) > 1})
     if unnamed or doubles:
-        found = f"bands {', '.join(unnamed)} of {raster.count} without" if unnamed else f"{', '.join(doubles)} twice"
+        found = f"bands {', '.join(unnamed)} of {len(texts)} without" if unnamed else f"{', '.join(doubles)} twice"
         raise ValueError(f"{raster.name}: expected a description of its own for each band, found {found}. {remedy}")
     names: list[list[str]] = [[] for _ in texts]
     for band in CANONICAL_BANDS:

@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # what copying raises has no public name
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
 from rasterio.windows import Window
 
 from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.rasters.raster import GDAL_ERRORS
 
 
 NODATA_CLASS = 255  # in masks in memory; files may use another value
@@ -224,7 +224,7 @@ def write_geotiff(
                 plain.unlink()
                 sync_to_disk(path)
             _check_pixels(path, checksums)
-    except (RasterioError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             f"Expected to write the {layer.name} in {path.parent}, found that it cannot be written "
@@ -259,7 +259,7 @@ def is_own_map(path: str | os.PathLike) -> bool:
             DatasetReader(os.fspath(path), driver="GTiff") as dataset,
         ):
             return dataset.get_tag_item("TIFFTAG_SOFTWARE") == _SOFTWARE
-    except (RasterioError, CPLE_BaseError, ValueError):  # whoever reads its pixels will say what is wrong with it
+    except (*GDAL_ERRORS, ValueError):  # whoever reads its pixels will say what is wrong with it
         return False
 
 

@@ -4,6 +4,7 @@
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from rasterio.crs import CRS
 from prithvi_hf.outputs.cog import NODATA_CLASS
 from prithvi_hf.outputs.polygons import check_polygon_options, write_polygons
 from prithvi_hf.outputs.vector_files import import_vector_package
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.warping import Grid
 
 
 if TYPE_CHECKING:
@@ -74,9 +77,9 @@ def make_geodataframe(
 ) -> "GeoDataFrame":
     """Read the regions of a map file as a GeoDataFrame; columns and options are those of `write_polygons`."""
     geopandas = import_vector_package("geopandas")
-    check_polygon_options(
-        None if crs is None else CRS.from_user_input(crs), id2label, classes, min_area, name="The map"
-    )
+    raster = GeoTiffRaster(class_map)
+    grid = replace(Grid.of(raster), crs=None if crs is None else CRS.from_user_input(crs))
+    check_polygon_options(grid, id2label, classes, min_area, name="The map")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "polygons.parquet"
         write_polygons(

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # PROJ's failures come in no public class
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.warp import transform as transform_points
 
 from prithvi_hf.models.prithvi.labels_prithvi import NODATA_NAME, make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
 from prithvi_hf.outputs.palette import Rgb, class_palette
+from prithvi_hf.rasters.raster import find_degrees
 
 
 _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
@@ -163,8 +161,8 @@ def measure_width(crs: CRS | str | None, transform: Affine | None, height: int, 
     columns, row = np.array([width / 2 - 0.5, width / 2 + 0.5]), height / 2  # the ends of one pixel
     xs, ys = a * columns + b * row + c, d * columns + e * row + f
     try:
-        longitudes, latitudes = transform_points(crs, "EPSG:4326", xs, ys)
-    except (RasterioError, CPLE_BaseError):
+        longitudes, latitudes = find_degrees(crs, xs, ys, "scale bar")
+    except ValueError:
         return None
     # On a sphere, which is right to half a percent, whatever the units and the distortion of the CRS.
     east = math.radians(math.remainder(longitudes[1] - longitudes[0], 360))  # also across 180 degrees

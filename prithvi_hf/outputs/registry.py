@@ -118,7 +118,7 @@ def _check_polygons(strips: "StagedMap") -> None:
 
     values, options = file_values(strips.id2label, strips.options.class_values), strips.options
     names = {value: str(strips.id2label[index]) for index, value in values.items()}
-    check_polygon_options(strips.grid.crs, names, options.polygon_classes, options.min_area)
+    check_polygon_options(strips.grid, names, options.polygon_classes, options.min_area)
 
 
 def _write_polygons(path: Path, strips: "StagedMap") -> None:

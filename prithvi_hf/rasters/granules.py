@@ -61,61 +61,49 @@ _HLS_LAYER = rf"{_BAND}|Fmask|[SV][AZ]A"
 _BEFORE_LAYER = r"(?:[._-]|[^/]*/)"
 _END = r"(?=[._-]|$)"
 # Product, where the numbers come from if not from its own files, and the form of a name.
-_NAMES: tuple[tuple[Product, str, re.Pattern], ...] = (
+_NAMES: tuple[tuple[Product, str, str], ...] = (
     (
         "HLS",
         "",
-        re.compile(
-            r"HLS\.(?P<sensor>[LS]30)\.T(?P<tile>\d{2}[A-Z]{3})\.(?P<time>\d{7}(?:T\d{6})?)\.v(?P<version>\d+\.\d+)"
-            rf"(?:(?:\.|[^/]*/)(?P<layer>{_HLS_LAYER}))?{_END}"
-        ),
+        r"HLS\.(?P<sensor>[LS]30)\.T(?P<tile>\d{2}[A-Z]{3})\.(?P<time>\d{7}(?:T\d{6})?)\.v(?P<version>\d+\.\d+)"
+        rf"(?:(?:\.|[^/]*/)(?P<layer>{_HLS_LAYER}))?{_END}",
     ),
     (  # as AppEEARS names them: an area takes the place of the tile
         "HLS",
         "",
-        re.compile(
-            rf"HLS(?P<sensor>[LS]30)\.(?P<version>\d{{3}})_(?P<layer>{_HLS_LAYER})_doy(?P<time>\d{{7}})(?:\d{{6}})?_"
-            rf"(?P<tile>aid\d+){_END}"
-        ),
+        rf"HLS(?P<sensor>[LS]30)\.(?P<version>\d{{3}})_(?P<layer>{_HLS_LAYER})_doy(?P<time>\d{{7}})(?:\d{{6}})?_"
+        rf"(?P<tile>aid\d+){_END}",
     ),
     (  # L2SP and the like, or the region of analysis ready data; Earth Engine's names have neither
         "Landsat",
         "",
-        re.compile(
-            r"(?P<sensor>L[CO]0[89]|LE07|LT0[45])(?:_(?P<level>L[12][A-Z]{2}|CU|AK|HI))?_(?P<tile>\d{6})_"
-            r"(?P<time>\d{8})(?:(?:_\d{8})?_(?P<version>0[12])(?:_(?:T1|T2|RT))?)?"
-            rf"(?:{_BEFORE_LAYER}(?P<layer>{_LANDSAT_LAYER}))?{_END}"
-        ),
+        r"(?P<sensor>L[CO]0[89]|LE07|LT0[45])(?:_(?P<level>L[12][A-Z]{2}|CU|AK|HI))?_(?P<tile>\d{6})_"
+        r"(?P<time>\d{8})(?:(?:_\d{8})?_(?P<version>0[12])(?:_(?:T1|T2|RT))?)?"
+        rf"(?:{_BEFORE_LAYER}(?P<layer>{_LANDSAT_LAYER}))?{_END}",
     ),
     (
         "Sentinel-2",
         "",
-        re.compile(rf"^(?:L2A_)?T(?P<tile>\d{{2}}[A-Z]{{3}})_(?P<time>\d{{8}}T\d{{6}})_{_SENTINEL_2_LAYER}$"),
+        rf"^(?:L2A_)?T(?P<tile>\d{{2}}[A-Z]{{3}})_(?P<time>\d{{8}}T\d{{6}})_{_SENTINEL_2_LAYER}$",
     ),
-    ("Sentinel-2", "", re.compile(rf"^{PRODUCT_NAME}(?:\.SAFE)?{_BEFORE_LAYER}{_SENTINEL_2_LAYER}$")),
+    ("Sentinel-2", "", rf"^{PRODUCT_NAME}(?:\.SAFE)?{_BEFORE_LAYER}{_SENTINEL_2_LAYER}$"),
     (
         "Sentinel-2",
         "",
-        re.compile(
-            r"^S2[A-D]_T?(?P<tile>\d{1,2}[A-Z]{3})_(?P<time>\d{8}(?:T\d{6})?)(?:_\d+)?_(?:L1C|L2A)"
-            rf"{_BEFORE_LAYER}{_SENTINEL_2_LAYER}$"
-        ),
+        r"^S2[A-D]_T?(?P<tile>\d{1,2}[A-Z]{3})_(?P<time>\d{8}(?:T\d{6})?)(?:_\d+)?_(?:L1C|L2A)"
+        rf"{_BEFORE_LAYER}{_SENTINEL_2_LAYER}$",
     ),
     (
         "Sentinel-2",
         EARTH_ENGINE,
-        re.compile(
-            r"(?P<time>\d{8}T\d{6})_\d{8}T\d{6}_T(?P<tile>\d{2}[A-Z]{3})"
-            rf"(?:{_BEFORE_LAYER}{_SENTINEL_2_LAYER})?{_END}"
-        ),
+        r"(?P<time>\d{8}T\d{6})_\d{8}T\d{6}_T(?P<tile>\d{2}[A-Z]{3})"
+        rf"(?:{_BEFORE_LAYER}{_SENTINEL_2_LAYER})?{_END}",
     ),
     (  # colons do not survive in every file system
         "Sentinel-2",
         COPERNICUS_BROWSER,
-        re.compile(
-            r"(?P<time>\d{4}-\d\d-\d\d)-\d\d[:_-]\d\d_\d{4}-\d\d-\d\d-\d\d[:_-]\d\d_Sentinel-2_L(?:1C|2A)_"
-            rf"{_SENTINEL_2_LAYER}_\(Raw\){_END}"
-        ),
+        r"(?P<time>\d{4}-\d\d-\d\d)-\d\d[:_-]\d\d_\d{4}-\d\d-\d\d-\d\d[:_-]\d\d_Sentinel-2_L(?:1C|2A)_"
+        rf"{_SENTINEL_2_LAYER}_\(Raw\){_END}",
     ),
 )
 _SHORT_NAME = re.compile(rf"(?:{_BAND}|{_SENTINEL_2_OTHERS})(?:_(?:10|20|60)m)?|{_HLS_LAYER}|{_LANDSAT_LAYER}")
@@ -179,7 +167,7 @@ def parse_name(path: str | os.PathLike) -> LayerFile | None:
         names += [f"{folder}/{stem}" for folder in folders[: -FOLDERS_ABOVE - 1 : -1]]
     for name in names:
         for product, level, pattern in _NAMES:
-            found = pattern.search(name)
+            found = re.search(pattern, name)
             if found is None:
                 continue
             parts = found.groupdict()

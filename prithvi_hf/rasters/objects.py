@@ -20,9 +20,9 @@ from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
-from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array, largest_shift
+from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import ArrayRaster, Raster
+from prithvi_hf.rasters.raster import ArrayRaster, Raster, measure_shift
 
 
 _ROWS = ("y", "lat", "latitude", "northing", "row", "rows", "height")
@@ -279,7 +279,7 @@ def _find_place(array: Any, rows: Any, columns: Any) -> tuple[CRS | None, Affine
                 )
         measured = Affine(right, 0.0, first_column - right / 2, 0.0, down, first_row - down / 2)
         size = (len(centres[0]), len(centres[1]))
-        if transform is None or largest_shift(measured, transform, size) > _SAME_PLACE:
+        if transform is None or measure_shift((None, measured), (None, transform), size) > _SAME_PLACE:
             transform = measured
     return None if crs is None else _read_crs(crs), transform
 

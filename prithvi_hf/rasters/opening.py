@@ -21,7 +21,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import (
 )
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.granules import SENSORS, Granule, LayerFile, StatedFile, parse_name
+from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, SENSORS, Granule, LayerFile, StatedFile, parse_name
 from prithvi_hf.rasters.products import (
     BASELINE_ITEM,
     BASELINE_OFFSET,
@@ -42,11 +42,6 @@ from prithvi_hf.rasters.warping import Grid, warp_to
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
-_ORIGINS = {
-    "HLS": "the definition of HLS products",
-    "Sentinel-2": "Sentinel-2 products of this processing baseline",
-    "Landsat": "Landsat products of this level",
-}
 ImageProcessor: TypeAlias = "PrithviImageProcessor | None"
 Date = datetime.datetime | datetime.date | str | None
 
@@ -85,6 +80,8 @@ class FrameOptions:
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
         on_read_error: "raise", or "nodata" to take blocks that cannot be decoded for nodata; local files whose end is
             missing are then opened as long as their directories are sound.
+        verify: whether each block is checked against its own checksum first, which deflate alone has: it finds damage
+            that GDAL decodes unnoticed. Files are read twice; blocks that do not fit count as unreadable.
 
     Raises:
         ValueError: an option is out of its range.
@@ -106,6 +103,7 @@ class FrameOptions:
     allow_remote: bool = False
     allow_vrt: bool = False
     on_read_error: Literal["raise", "nodata"] = "raise"
+    verify: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -172,13 +170,18 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
         raster = VirtualRaster(name)
     else:
         raster = GeoTiffRaster(name, allow_missing_blocks=options.on_read_error == "nodata")
-    if raster.has_ground_control_points:
-        raise ValueError(
-            f"Expected {name} to be on a regular grid, found ground control points instead of a transform. "
-            "Warp it first, for example `gdalwarp -tps IN OUT`."
-        )
+    check_frame(raster, options)
     if isinstance(path, StatedFile):
         _take_statement(raster, path)
+    return raster
+
+
+def check_frame(raster: Raster, options: FrameOptions) -> Raster:
+    """Refuse a raster that is not on a regular grid, and check its blocks where the options ask for that."""
+    if raster.irregular:
+        raise ValueError(f"Expected {raster.name} to be on a regular grid, found {raster.irregular}")
+    if options.verify:
+        raster.verify()
     return raster
 
 
@@ -318,24 +321,18 @@ def _find_radiometry(
     if options.scale == "ignore":
         return tagged
     if options.boa_add_offset is not None:
-        origin = f"the option boa_add_offset and the {REFLECTANCE_SCALE:g} of Sentinel-2 numbers, which it stands for,"
+        origin = f"the option boa_add_offset and the {REFLECTANCE_SCALE:g} of Sentinel-2 numbers"
         return Radiometry.same_for_all(frame.count, REFLECTANCE_SCALE, options.boa_add_offset, origin)
-    remedy = (
-        f"Give boa_add_offset: {BASELINE_OFFSET} for digital numbers since baseline 04.00 (January 2022), 0 for older "
-        "ones and for those that were corrected"
-        if product == "Sentinel-2"
-        else "Give rescale_factor and rescale_offset, which bring numbers to the units of image_mean"
-    )
+    remedy = "Give rescale_factor and rescale_offset, which bring numbers to the units of image_mean"
+    if product == "Sentinel-2" and not any(file and file.level == COPERNICUS_BROWSER for file in files):
+        remedy = (
+            f"Give boa_add_offset: {BASELINE_OFFSET} for digital numbers since baseline 04.00 (January 2022), 0 for "
+            "older ones and for those that were corrected"
+        )
     remedy += "; or choose scale 'ignore' for a model of such numbers as they are."
     used = range(frame.count) if needed is None else needed
-    formulas: dict[int, tuple[float, float] | None] = {}
     try:
-        for band in used:
-            file, raster = files[band], rasters[band]
-            item = None
-            if file is not None and file.product == "Sentinel-2" and isinstance(raster, GeoTiffRaster):
-                item = raster.read_tag(BASELINE_ITEM)
-            formulas[band] = None if file is None else find_formula(file, raster.dtype, item)
+        known = _take_formulas(rasters, files, used)
     except UnknownUnitsError as error:
         if any(tagged.offsets) or tagged.is_stated:
             return tagged
@@ -343,23 +340,32 @@ def _find_radiometry(
             f"{frame.name}: expected to know how the numbers of a {product} product become reflectance, found "
             f"{error}. {remedy}"
         ) from error
-    if None in formulas.values():
-        return tagged
-    if product == "Sentinel-2" and len(set(formulas.values())) > 1:
-        raise ValueError(
-            f"{frame.name}: expected one processing baseline for all bands, found files with and without the "
-            f"radiometric offset. Give the files of one product. {remedy}"
-        )
-    pairs = [formulas.get(band) or (1.0, 0.0) for band in range(frame.count)]
-    scales, offsets = zip(*pairs, strict=True)
-    origin = _ORIGINS[product]
-    if any(file is not None and not file.path for file in files):
-        origin = "band names SR_B... in uint16, which are those of Landsat Collection 2 Level 2,"
-    known = Radiometry(scales, offsets, origin, is_tagged=False, nodata=find_nodata(files))
-    if tagged.is_identity:
-        return known
+    if known is None or tagged.is_identity:
+        return known or tagged
     tagged.check_agreement(known, frame.name, used, remedy)
     return replace(tagged, nodata=known.nodata)
+
+
+def _take_formulas(
+    rasters: Sequence[Raster], files: Sequence[LayerFile | None], used: Sequence[int]
+) -> Radiometry | None:
+    """Take the formula of each used band from its product; None where one has none, an error where it is not told."""
+    formulas: dict[int, tuple[float, float]] = {}
+    for band in used:
+        file, raster, item = files[band], rasters[band], None
+        if file is not None and file.product == "Sentinel-2" and isinstance(raster, GeoTiffRaster):
+            item = raster.read_tag(BASELINE_ITEM)
+        formula = None if file is None else find_formula(file, raster.dtype, item)
+        if file is None or formula is None:
+            return None
+        formulas[band] = formula
+        if file.product == "Sentinel-2" and len(set(formulas.values())) > 1:
+            raise UnknownUnitsError("files with and without the radiometric offset, of several products")
+    scales, offsets = zip(*(formulas.get(band, (1.0, 0.0)) for band in range(len(files))), strict=True)
+    origin = f"the definition of {file.product} products" if file else ""
+    if file and not file.path:
+        origin = "band names SR_B... in uint16, those of Landsat Collection 2 Level 2,"
+    return Radiometry(scales, offsets, origin, is_tagged=False, nodata=find_nodata(files))
 
 
 def _stack(

@@ -132,7 +132,7 @@ def apply_radiometry(
             return raster  # what a product says without an offset is common knowledge of its users; all else is not
         unknown = "the units that the model takes" if units is None else "the quantity that these scales lead to"
         raise ValueError(
-            f"{raster.name}: expected numbers in known units; {radiometry.origin} say value = number * "
+            f"{raster.name}: expected numbers in known units; by {radiometry.origin} a value is number * "
             f"{scales[0]:g} + {offsets[0]:g}, and nothing tells {unknown}. Give the image processor of the model, or "
             "choose scale 'apply' (values by this formula) or scale 'ignore' (numbers as in the file)."
         )
@@ -152,7 +152,7 @@ def apply_radiometry(
         logger.info(f"{raster.name}: the statistics of the model are those of such numbers, which stay as they are.")
         return raster
     message = (
-        f"{raster.name}: {radiometry.origin} say reflectance = number * {scales[0]:g} + {offsets[0]:g}. In the units "
+        f"{raster.name}: by {radiometry.origin} reflectance is number * {scales[0]:g} + {offsets[0]:g}. In the units "
         f"of the model that is number * {factors[needed[0]]:g} + {added[needed[0]]:g}."
     )
     if scale == "refuse":

@@ -19,12 +19,11 @@ from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
 import rasterio
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import GeoTiffDecodeError, GeoTiffError
+from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffDecodeError, GeoTiffError
 
 
 # GDAL reads a block at a time, of some hundred kilobytes; directories are together at the start of a COG.
@@ -69,7 +68,7 @@ class RemoteRaster(GeoTiffRaster):
         with rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             try:
                 dataset = rasterio.open(_NAME, driver="GTiff", opener=open_part)
-            except RasterioError as error:
+            except GDAL_ERRORS as error:
                 raise next(iter(failures), None) or GeoTiffError(
                     f"{self.name}: expected a GeoTIFF, found a file that cannot be opened as one ({error}). Check the "
                     "address."

@@ -377,8 +377,6 @@ class TileSource:
             for flags, where in zip(absent, missing, strict=True):
                 if where is not None:
                     where.all(axis=0, out=flags)
-            # Infinite values are not nodata by the processor's rule, but of nothing else no class can be told.
-            nodata = nodata | absent.all(axis=0)
         if lost is not None:
             nodata = nodata | lost
         if nodata.all():

@@ -13,8 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from rasterio.errors import RasterioError
-from rasterio.warp import transform as transform_points
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
@@ -25,13 +23,14 @@ from prithvi_hf.rasters.opening import (
     Date,
     FrameOptions,
     ImageProcessor,
+    check_frame,
     nodata_values,
     open_file,
     open_granule,
     open_stack,
     open_whole,
 )
-from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_files
+from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_degrees, find_files
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
 
 
@@ -213,7 +212,7 @@ def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
         elif isinstance(part, Raster):
             file = _parse_granule_name(part.path) if part.path else None
             name = Path(part.path).stem if part.path else "scene"
-            yield _Source(name, None if file is None else file.date, part)
+            yield _Source(name, None if file is None else file.date, check_frame(part, options))
         elif isinstance(part, np.ndarray | torch.Tensor):
             yield _Source("scene", None, as_array(part, "<array>"))
         else:
@@ -223,7 +222,7 @@ def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
                 if raster.path:  # an open dataset of a file
                     yield from _find_sources(raster, options)
                 else:
-                    yield _Source("scene", raster.date, raster)
+                    yield _Source("scene", raster.date, check_frame(raster, options))
 
 
 def _take_granules(files: Sequence[str | os.PathLike]) -> Iterator[_Source]:
@@ -382,11 +381,6 @@ def scene_coordinates(
         row, column, height, width = window or (0, 0, grid.height, grid.width)
         y, x = row + height / 2, column + width / 2
         a, b, c, d, e, f = grid.transform[:6]
-        try:
-            longitudes, latitudes = transform_points(grid.crs, "EPSG:4326", [a * x + b * y + c], [d * x + e * y + f])[
-                :2
-            ]
-        except RasterioError as error:
-            raise ValueError(f"{scene.name}: its place cannot be told in degrees ({error}). Check its CRS.") from error
-        found[COORDINATES["location"]] = np.asarray([latitudes[0], longitudes[0]], dtype=np.float32)
+        longitude, latitude = find_degrees(grid.crs, a * x + b * y + c, d * x + e * y + f, scene.name)
+        found[COORDINATES["location"]] = np.asarray([latitude[0], longitude[0]], dtype=np.float32)
     return found

@@ -448,56 +448,55 @@ def _is_imagery(asset: Any) -> bool:
     return re.split("[?#]", asset["href"])[0].lower().endswith(SUFFIXES)
 
 
-def _state_asset(
-    key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], path: str, origin: str
-) -> FramePath:
-    """Take from an asset what it states of its bands, by STAC 1.0 or 1.1: names, scale and offset, nodata."""
+def _list_bands(asset: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """List what an asset says of each of its bands, by STAC 1.0 or 1.1; scale, offset and nodata are numbers."""
     lists = [asset[name] for name in ("eo:bands", "raster:bands", "bands") if isinstance(asset.get(name), list)]
     bands: list[dict[str, Any]] = [{} for _ in range(max(map(len, lists), default=1))]
     for index, band in enumerate(bands):
         parts = (members[index] for members in lists if index < len(members) and isinstance(members[index], dict))
         for part in (asset, *parts):
             band |= {name.rpartition(":")[2]: part[name] for name in _BAND_MEMBERS if part.get(name) is not None}
-    numbers = []  # of each band: scale, offset, nodata
-    for band in bands:
         try:
-            row = [None if band.get(name) is None else float(band[name]) for name in ("scale", "offset", "nodata")]
+            band |= {name: float(band[name]) for name in ("scale", "offset", "nodata") if name in band}
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{origin}: expected numbers for scale, offset and nodata of {key} ({error}).") from error
-        numbers.append(row)
+            raise ValueError(f"{where}: expected numbers for scale, offset and nodata ({error}).") from error
+        if not math.isfinite(band.get("scale", 1) + band.get("offset", 0)) or band.get("scale") == 0:
+            raise ValueError(f"{where}: expected a finite scale and offset, found others. Correct the item.")
+    return bands
+
+
+def _state_asset(
+    key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], path: str, origin: str
+) -> FramePath:
+    """Take from an asset what it states of its bands: names, scale and offset, nodata."""
+    bands, names = _list_bands(asset, f"{origin}, asset {key}"), list[str | None]()
     platform = f"{properties.get('platform')} {properties.get('constellation')}".lower()
-    applied, offset = properties.get("earthsearch:boa_offset_applied"), None
-    if "sentinel-2" in platform or "s2:processing_baseline" in properties or applied is not None:
-        baseline = properties.get("s2:processing_baseline") or properties.get("processing:version")
-        offset = 0 if applied is True else offset_of_baseline(baseline if isinstance(baseline, str) else None)
-    scales, offsets = [1.0 if row[0] is None else row[0] for row in numbers], [row[1] or 0.0 for row in numbers]
-    for index, (scale, stated, _) in enumerate(numbers):
-        if offset is None or scale not in (None, REFLECTANCE_SCALE):
-            continue  # other layers have other scales
-        # The offset stands in raster:bands of Earth Search although it was applied to the pixels.
-        expected = offset * REFLECTANCE_SCALE
-        if applied is not True and stated is not None and not math.isclose(stated, expected, abs_tol=1e-9):
-            raise ValueError(
-                f"{origin}: expected the offset {expected:g} of its processing baseline, found {stated:g} in {key}, "
-                "which may have been applied to the pixels. Correct the item, or give its files with boa_add_offset: "
-                f"{BASELINE_OFFSET} if not."
-            )
-        scales[index], offsets[index] = REFLECTANCE_SCALE, expected
-    if not all(map(math.isfinite, (*scales, *offsets))) or 0 in scales:
-        raise ValueError(f"{origin}: expected finite scales and offsets, found others in {key}. Correct the item.")
-    names: list[str | None] = []
+    baseline, applied = properties.get("s2:processing_baseline"), properties.get("earthsearch:boa_offset_applied")
+    if "sentinel-2" in platform:
+        baseline = baseline or properties.get("processing:version")
+    offset = 0 if applied is True else offset_of_baseline(baseline if isinstance(baseline, str) else None)
     for band in bands:
         texts = (key if len(bands) == 1 else None, band.get("name"), band.get("common_name"))
         known = [text for text in texts if isinstance(text, str) and text != "rededge" and _is_band(text)]
         # A word such as red says more than a code, which means other bands on other sensors.
         names.append(min(known, key=lambda text: parse_band_description(text).plain is None, default=None))
-    is_stated = set(scales) != {1.0} or any(offsets)
-    nodata = numbers[0][2]
+        if offset is None or band.get("scale", REFLECTANCE_SCALE) != REFLECTANCE_SCALE:
+            continue  # other layers have other scales
+        # The offset stands in items of Earth Search although it was applied to the pixels.
+        expected = offset * REFLECTANCE_SCALE
+        if applied is not True and not math.isclose(band.get("offset", expected), expected, abs_tol=1e-9):
+            raise ValueError(
+                f"{origin}: expected the offset {expected:g} of its processing baseline, found {band['offset']:g} in "
+                f"{key}, which may have been applied to the pixels. Correct the item, or give its files with "
+                f"boa_add_offset: {BASELINE_OFFSET} if not."
+            )
+        band |= {"scale": REFLECTANCE_SCALE, "offset": expected}
+    nodata, is_stated = bands[0].get("nodata"), any("scale" in band or "offset" in band for band in bands)
     if not is_stated and nodata is None and (not any(names) or _is_band(Path(path).stem)):
         return path
-    if not is_stated:
-        scales, offsets = [], []
-    return StatedFile(path, tuple(names), tuple(scales), tuple(offsets), nodata, origin)
+    scales = tuple(band.get("scale", 1.0) for band in bands) if is_stated else ()
+    offsets = tuple(band.get("offset", 0.0) for band in bands) if is_stated else ()
+    return StatedFile(path, tuple(name and _escape(name) for name in names), scales, offsets, nodata, _escape(origin))
 
 
 def plain_name(text: str) -> str:

@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -196,3 +197,37 @@ def test_two_processes_give_the_figures_of_one(model, recipe, tmp_path):
         assert second[split]["digest"] == first[split]["digest"]
         for name in ("mean_iou", "overall_accuracy", "per_category_iou", "per_category_f1"):
             assert second[split]["metrics"][name] == first[split]["metrics"][name]
+
+
+HARMFUL = """
+decoded_cache_dir: {place}/decoded
+output_dir: {place}/out
+hub_token: secret
+push_to_hub: true
+deepspeed: {place}/plugin.json
+fsdp: full_shard
+report_to: [tensorboard]
+resume_from_checkpoint: {place}/checkpoint
+logging_steps: 1
+"""
+
+
+def test_a_recipe_that_comes_with_a_model_chooses_no_place_and_loads_nothing(model, recipe, tmp_path, capsys):
+    folder, place = shutil.copytree(model, tmp_path / "stranger"), tmp_path / "place"
+    options = json.dumps({"cache_dir": str(place / "cache"), "base_url": "http://localhost:9"})
+    text = re.sub("dataset_options: .*", lambda _: f"dataset_options: {options}", recipe.read_text())
+    (folder / "recipe.yaml").write_text(text + HARMFUL.format(place=place))
+    assert evaluate("--model", folder, "--splits", "bolivia", "--no_check") == 0
+    assert "bolivia: 1 chip\n" in capsys.readouterr().out
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("value", ["/etc", "../other", "masks/../../x", "~/masks", "C:\\masks", "file:///etc"])
+def test_a_recipe_that_comes_with_a_model_names_no_file_outside_the_data(model, data, tmp_path, capsys, value):
+    folder = shutil.copytree(model, tmp_path / "stranger")
+    options = json.dumps({"splits": {"test": ["a", value]}})
+    (folder / "recipe.yaml").write_text(f"dataset: geotiff_folder\ndata_dir: {data}\ndataset_options: {options}\n")
+    assert evaluate("--model", folder, "--splits", "test") == 2
+    message = capsys.readouterr().err
+    assert f"found {value!r}" in message
+    assert f"--config {folder / 'recipe.yaml'}" in message

@@ -168,6 +168,7 @@ def test_the_other_near_infrared_is_offered_and_not_taken():
         (("blue", "green", "red", "nir", "x", "swir2"), {"SWIR_1": "X"}, [0, 1, 2, 3, 4, 5]),
         ((None,) * 7, dict(zip(PRITHVI, range(6, 0, -1), strict=True)), [6, 5, 4, 3, 2, 1]),
         (tuple(f"B{i}" for i in range(1, 8)), dict(zip(PRITHVI, (0, 1, 2, 3, 4, 6), strict=True)), [0, 1, 2, 3, 4, 6]),
+        ((None,) * 6, {"BLUE": 2, "RED": 0}, [2, 1, 0, 3, 4, 5]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the bands")
@@ -186,6 +187,12 @@ def test_a_band_map_wins_and_the_rest_is_found_as_always(descriptions, band_map,
 def test_a_band_map_that_cannot_be_is_refused(band_map, message):
     with pytest.raises(ValueError, match=message):
         resolve(S30, band_map=band_map)
+
+
+@pytest.mark.filterwarnings("ignore:the bands")
+def test_a_band_map_wins_over_band_indices():
+    assert resolve(S30, band_indices=[1, 2, 3, 8, 11, 12], band_map={"NIR_NARROW": "B08"}) == [1, 2, 3, 7, 11, 12]
+    assert resolve((None,) * 13, band_indices=[1, 2, 3, 8, 11, 12], band_map={"RED": 9}) == [1, 2, 9, 8, 11, 12]
 
 
 def test_a_band_map_of_the_command_line_is_read():

@@ -4,6 +4,7 @@
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -212,17 +213,17 @@ def reference_nodata(frames, tag, values, rule, masks):
         for j in range(width):
             own = []
             for frame, mask in zip(frames, masks, strict=True):
-                bands = [math.isnan(x) or x in (tag, *values) for x in frame[:, i, j].tolist()]
+                bands = [not abs(x) < 1e30 or x in (tag, *values) for x in frame[:, i, j].tolist()]
                 own.append(combine(bands) or bool(mask[i, j]))
             pixels[i, j] = combine(own)
             for t, frame in enumerate(frames):
                 for c, x in enumerate(frame[:, i, j].tolist()):
-                    bad = not math.isfinite(x) or x in (tag, *values)
+                    bad = not abs(x) < 1e30 or x in (tag, *values)
                     missing[t][c, i, j] = bad or own[t] or pixels[i, j]
     return missing, pixels
 
 
-VALUES = st.sampled_from([0.0, 5.0, 7.0, -9999.0, math.nan, math.inf, -math.inf])
+VALUES = st.sampled_from([0.0, 5.0, 7.0, -9999.0, math.nan, math.inf, -math.inf, 9.96921e36, -3.4028235e38])
 
 
 @settings(max_examples=80, deadline=None)
@@ -509,11 +510,11 @@ def test_labels_counted_from_one_are_reduced_once_after_ignoring():
     assert output.tolist() == [[[-100, 0, 1], [12, -100, 0]]]
 
 
-def test_float_masks_of_whole_numbers_are_taken_and_nan_is_ignored():
-    mask = np.array([[0.0, 1.0, np.nan], [1.0, 1.0, 0.0]], dtype=np.float32)
-    assert labels(torch.from_numpy(mask)).tolist() == [[[0, 1, -100], [1, 1, 0]]]
-    for wrong in (0.5, np.inf):
-        with pytest.raises(ValueError, match=rf"whole class numbers, found {wrong} \(2 pixels\)"):
+def test_float_masks_of_whole_numbers_are_taken_and_nodata_is_ignored():
+    mask = np.array([[0.0, 1.0, np.nan], [np.inf, -3.4e38, 0.0]], dtype=np.float32)
+    assert labels(torch.from_numpy(mask)).tolist() == [[[0, 1, -100], [-100, -100, 0]]]
+    for wrong in (0.5, 1e18):
+        with pytest.raises(ValueError, match=rf"whole class numbers, found {re.escape(str(wrong))} \(2 pixels\)"):
             labels(np.array([[0, 1, wrong], [1, wrong, 1]]))
 
 
@@ -579,7 +580,8 @@ EVERY_OPTION = {
     "nodata_replacement": 1e-4,
     "nodata_rule": "any",
     "ignore_values": [-1, 255],
-    "do_reduce_labels": True,
+    "label_map": {10: 0, 20: 12, -3: 1},
+    "do_reduce_labels": False,
     "num_labels": 13,
     "mask_nodata_labels": True,
 }

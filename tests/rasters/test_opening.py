@@ -97,7 +97,7 @@ def test_a_stack_of_a_product_with_an_offset_is_refused_until_somebody_says_what
     old = write_scene(tmp_path / f"{PRODUCT.format(baseline='0301')}.tif", pixels, nodata=0)
     np.testing.assert_array_equal(open_scene(old, image_processor=processor).frames[0].read(), pixels)
     plain = write_scene(tmp_path / "scene.tif", pixels, nodata=0)
-    with pytest.warns(RadiometryWarning, match=r"scene\.tif: the option boa_add_offset and the 0\.0001 of"):
+    with pytest.warns(RadiometryWarning, match=r"scene\.tif: by the option boa_add_offset and the 0\.0001 of"):
         scene = open_scene(plain, image_processor=processor, boa_add_offset=-1000)
     np.testing.assert_array_equal(scene.frames[0].read(), pixels.astype(float) - 1000)
     np.testing.assert_array_equal(open_scene(plain, image_processor=processor).frames[0].read(), pixels)

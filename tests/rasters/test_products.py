@@ -218,7 +218,7 @@ def test_sources_that_disagree_are_refused_and_those_that_agree_count_once(tmp_p
     for path in files:
         set_scale(path, 0.0001, 0.0)
     with pytest.raises(
-        ValueError, match=r"0.0001 and 0 by the scale .* 2.75e-05 and -0.2 by Landsat products .* Give resc"
+        ValueError, match=r"0.0001 and 0 by the scale .* 2.75e-05 and -0.2 by the definition of Landsat .* Give resc"
     ):
         open_scene([files], image_processor=tiny_processor())
 
@@ -245,7 +245,7 @@ def test_short_names_belong_to_the_product_around_them(tmp_path, folder, name, m
         text = f"<PROCESSING_BASELINE>{metadata}</PROCESSING_BASELINE>"
         (tmp_path / Path(folder).parts[0] / "MTD_MSIL2A.xml").write_text(text)
     for frames in ([files], tmp_path):
-        with pytest.warns(RadiometryWarning, match="Sentinel-2 products of this processing baseline"):
+        with pytest.warns(RadiometryWarning, match="the definition of Sentinel-2 products"):
             scene = open_scene(frames, image_processor=tiny_processor())
         assert read_reflectance(scene, tiny_processor()) == pytest.approx(REFLECTANCE)
     assert open_scene([files], image_processor=tiny_processor(), boa_add_offset=0).frames[0].dtype == "uint16"

@@ -29,6 +29,7 @@ from prithvi_hf.scenes import predict_scene
 from prithvi_hf.scenes.predict_scene import join_windows, sort_options
 from prithvi_hf.scenes.scene import open_scene
 from tests.granule_factory import set_scale
+from tests.raster_factory import flip_unnoticed, write_part
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
 
 
@@ -139,7 +140,7 @@ def moved(pixels_right=0.0, degrees_of_freedom=TRANSFORM):
     [
         ({"pixels": scene_pixels(70, 90)}, r"Frame 2 \(.*b\.tif\) has 70 x 90 pixels, the first 72 x 90"),
         ({"crs": CRS.from_epsg(32719)}, r"Frame 2 \(.*b\.tif\) is in EPSG:32719, the first in EPSG:32720"),
-        ({"crs": None}, r"Frame 2 \(.*b\.tif\) is in None, the first in EPSG:32720"),
+        ({"crs": None}, r"Frame 2 \(.*b\.tif\) is in no CRS, the first in EPSG:32720"),
         ({"transform": moved(3)}, "up to 3.00 pixels beside the first"),
         ({"transform": Affine(10.1, 0, TRANSFORM.c, 0, TRANSFORM.e, TRANSFORM.f)}, "up to 0.90 pixels"),
     ],
@@ -332,6 +333,35 @@ def test_ground_control_points_are_refused_and_not_lost(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tif.*ground control points.*gdalwarp"):
         predict_scene(tiny_model(), tiny_processor(), path, tmp_path / "map.tif", **QUIET)
     assert not (tmp_path / "map.tif").exists()
+
+
+@pytest.mark.parametrize("damage", ["absent", "flipped"])
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_absent_and_corrupt_blocks_count_as_unreadable(tmp_path, model, damage, interleave):
+    path, tiles = tmp_path / "scene.tif", {"tiled": True, "blockxsize": 32, "blockysize": 32, "interleave": interleave}
+    if damage == "absent":
+        write_part(path, scene_pixels(64, 64), slice(32, 64), compress="deflate", **tiles)
+        hole = np.s_[:32]
+    else:
+        flip_unnoticed(write_scene(path, scene_pixels(64, 64), **tiles))
+        hole = np.s_[:32, :32]
+        predict_scene(model, tiny_processor(), path, tmp_path / "unnoticed.tif", **QUIET)
+    options = {"verify": damage == "flipped", **QUIET}
+    message = {"absent": "blocks are absent", "flipped": "do not fit their own checksums"}[damage]
+    with pytest.raises(ValueError, match=rf"scene\.tif: \d+ of \d+ .*{message}"):
+        predict_scene(model, tiny_processor(), path, tmp_path / "map.tif", **options)
+    result = predict_scene(model, tiny_processor(), path, tmp_path / "map.tif", on_read_error="nodata", **options)
+    expected = np.zeros((64, 64), dtype=bool)
+    expected[hole] = True
+    np.testing.assert_array_equal(result.mask == 255, expected)
+    assert {bad["file"] for bad in result.report["bad_windows"]} == {str(path)}
+
+
+def test_a_local_crs_ends_polygons_before_the_model_runs(tmp_path):
+    scene = write_scene(tmp_path / "a.tif", crs=CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]'))
+    with pytest.raises(ValueError, match="expected places on Earth"):
+        predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "m.tif", polygons=True, **QUIET)
+    assert os.listdir(tmp_path) == ["a.tif"]
 
 
 def smooth_scene(height=160, width=160):

@@ -504,9 +504,9 @@ def test_media_types_of_geotiffs(tmp_path, media, href, is_read):
 @pytest.mark.parametrize(
     ("members", "properties", "message"),
     [
-        ({"raster:bands": [{"scale": "small"}]}, {}, "expected numbers for scale"),
-        ({"raster:bands": [{"scale": 0}]}, {}, "expected finite scales"),
-        ({"bands": [{"raster:offset": 1e400}]}, {}, "expected finite scales"),
+        ({"raster:bands": [{"scale": "small"}]}, {}, "asset red: expected numbers for scale"),
+        ({"raster:bands": [{"scale": 0}]}, {}, "expected a finite scale"),
+        ({"bands": [{"raster:offset": 1e400}]}, {}, "expected a finite scale"),
         ({"raster:bands": [{**S2, "offset": 0}]}, {"s2:processing_baseline": "05.09"}, "may have been applied"),
     ],
 )

@@ -354,67 +354,108 @@ def resolve_bands(
     their order in the file. A band that is missing or found twice, codes of a sensor that cannot be told, and dates
     whose order cannot be told are a ValueError.
     """
-    prefix, needed = f"{name}: " if name else "", ", ".join(bands)
-    texts, band_map = descriptions or (), {band_key(band): place for band, place in (band_map or {}).items()}
-    listing = _list_descriptions(texts)
+    prefix, texts = f"{name}: " if name else "", tuple(descriptions or ())
     if texts and len(texts) != count:
         raise ValueError(
-            f"{prefix}expected one description for each of {count} bands, found {len(texts)}: {listing}. "
-            "Remedy: name every band, or none."
+            f"{prefix}expected one description for each of {count} bands, found {len(texts)}: "
+            f"{_list_descriptions(texts)}. Remedy: name every band, or none."
         )
-    is_stack = num_frames > 1 and count == len(bands) * num_frames
-    mapped = {i: band_map[band_key(band)] for i, band in enumerate(bands) if band_key(band) in band_map}
-    outside = sorted(place for place in mapped.values() if isinstance(place, int) and place >= count)
+    places = {band_key(band): place for band, place in (band_map or {}).items()}
+    outside = sorted(place for place in places.values() if isinstance(place, int) and place >= count)
     if outside:
         raise ValueError(
             f"{prefix}expected 0-based positions below {count} in band_map, found {', '.join(map(str, outside))}. "
             "Remedy: give positions that the file has, or what it describes the bands as."
         )
-    if len(mapped) == len(bands) and all(isinstance(place, int) for place in mapped.values()):
-        band_indices = [int(mapped[i]) for i in range(len(bands))]
-    # A stack of dates without descriptions has no other bands; the positions are those of larger files.
-    is_for_others = is_stack and is_undescribed(descriptions) and max(band_indices or [0]) >= len(bands)
-    if band_indices is not None and max(band_indices) < count and not is_for_others:
-        positions = [
-            int(mapped[i]) if isinstance(mapped.get(i), int) else place for i, place in enumerate(band_indices)
-        ]
-        if is_stack and max(positions) < len(bands):
-            return [date * len(bands) + place for date in range(num_frames) for place in positions]
-        if not any(isinstance(place, str) for place in mapped.values()):
-            if not is_undescribed(descriptions):
-                with suppress(ValueError):
-                    described = resolve_bands(descriptions, count, bands)
-                    if described != positions:
-                        warnings.warn(
-                            f"{prefix}the bands {needed} are taken from the positions {positions}, as band_indices or "
-                            f"band_map say; by the descriptions {listing} they would be {described}. Leave the option "
-                            "out where the descriptions are right.",
-                            stacklevel=2,
-                        )
-            return _check_distinct(positions, bands, texts, prefix)
-    if is_undescribed(descriptions):
-        if is_stack and not mapped:
-            return list(range(count))
-        if count == len(bands) and not any(isinstance(place, str) for place in mapped.values()):
-            return _check_distinct([int(mapped.get(i, i)) for i in range(count)], bands, texts, prefix)
-        given = "" if band_indices is None else f", and band_indices {list(band_indices)} reach beyond them"
-        given += ", so that band_map can only give 0-based positions" if mapped else ""
+    labels = [] if is_undescribed(texts) else _read_labels(texts)
+    given = {
+        i: _find_given(places[band_key(band)], labels) for i, band in enumerate(bands) if band_key(band) in places
+    }
+    positions = _take_by_position(count, bands, band_indices, num_frames, given, described=bool(labels))
+    if positions is not None:
+        with suppress(ValueError):
+            by_name = resolve_bands(texts, count, bands, None, "", num_frames) if labels else positions
+            if by_name != positions:
+                warnings.warn(
+                    f"{prefix}the bands {', '.join(bands)} are taken from the positions {positions}, as band_indices "
+                    f"or band_map say; by the descriptions {_list_descriptions(texts)} they would be {by_name}. Leave "
+                    "the option out where the descriptions are right.",
+                    stacklevel=2,
+                )
+        return _check_distinct(positions, bands, texts, prefix)
+    if not labels:
+        reach = "" if band_indices is None else f", and band_indices {list(band_indices)} reach beyond them"
+        reach += ", so that band_map can only give 0-based positions" if given else ""
         dates = count // len(bands) if bands and count > len(bands) and count % len(bands) == 0 else 0
         raise ValueError(
-            f"{prefix}expected {len(bands)} bands ({needed}), found {count} bands without descriptions{given}. "
-            f"Remedy: set band_indices to the 0-based positions of these {len(bands)} bands, or write band "
+            f"{prefix}expected {len(bands)} bands ({', '.join(bands)}), found {count} bands without descriptions"
+            f"{reach}. Remedy: set band_indices to the 0-based positions of these {len(bands)} bands, or write band "
             "descriptions into the file, or pass band_names."
             + (f" If the file stacks {dates} dates, set num_frames={dates}." if dates else "")
         )
-    labels = _read_labels(texts)
-    given_places = {i: _find_given(place, labels) for i, place in mapped.items()}
-    taken = {place for places in given_places.values() for place in places}
+    matches = _choose_reading(labels, bands, given, texts, prefix)
+    counts = {len(found) for found in matches}
+    if num_frames > 1 and counts == {num_frames}:
+        return _order_dates(matches, labels, f"{prefix}{_list_descriptions(texts)}")
+    if counts == {1}:
+        return _check_distinct([found[0] for found in matches], bands, texts, prefix)
+    [dates] = counts if len(counts) == 1 else [0]
+    if num_frames > 1 and dates:
+        raise ValueError(
+            f"{prefix}expected {num_frames} dates of each band (num_frames), found {dates}: "
+            f"{_list_descriptions(texts)}. Remedy: set num_frames={dates} for a model of so many dates."
+        )
+    raise ValueError(
+        f"{prefix}expected exactly one band of its own for each of {', '.join(bands)}, found a clash: "
+        f"{_list_clashes(matches, bands, texts)} (all descriptions: {_list_descriptions(texts)}). Remedy: give the "
+        "bands distinct descriptions, choose by band_map or band_indices, or select the bands of one date first; "
+        "several dates are given as a tuple of frames."
+        + (f" If the file stacks {dates} dates, set num_frames={dates}." if dates else "")
+    )
+
+
+def _take_by_position(
+    count: int,
+    bands: Sequence[str],
+    band_indices: Sequence[int] | None,
+    num_frames: int,
+    given: Mapping[int, Sequence[int]],
+    described: bool,
+) -> list[int] | None:
+    """Take bands by position, `given` ones first: by `band_indices`, or of a file without descriptions in order."""
+    is_stack = num_frames > 1 and count == len(bands) * num_frames
+    if any(len(places) != 1 for places in given.values()):
+        return None
+    if len(given) == len(bands):
+        band_indices = [given[i][0] for i in range(len(bands))]
+    # A stack of dates without descriptions has no other bands; the positions are those of larger files.
+    limit = len(bands) if is_stack and not described else count
+    if band_indices is None or max(band_indices) >= limit:
+        if described or count not in (len(bands), len(bands) * num_frames):
+            return None
+        band_indices = range(len(bands))
+    positions = [given[i][0] if i in given else place for i, place in enumerate(band_indices)]
+    if is_stack and max(positions) < len(bands):
+        return [date * len(bands) + place for date in range(num_frames) for place in positions]
+    return positions
+
+
+def _choose_reading(
+    labels: Sequence[BandLabel],
+    bands: Sequence[str],
+    given: Mapping[int, list[int]],
+    texts: Sequence[str | None],
+    prefix: str,
+) -> list[list[int]]:
+    """Find the positions that carry each band, by the codes of the one sensor that the file can be of."""
+    needed, listing = ", ".join(bands), _list_descriptions(texts)
+    taken = {place for places in given.values() for place in places}
     wanted, sensors = _find_meanings(bands), _find_sensors(labels)
-    readings = {}  # by sensor, for each needed band the positions that carry it
+    readings = {}  # by sensor
     for sensor in sensors:
         meanings = [None if i in taken else _find_meaning(label, sensor) for i, label in enumerate(labels)]
         readings[sensor] = [
-            given_places[i] if i in given_places else _find_positions(band, meaning, labels, meanings, taken)
+            given[i] if i in given else _find_positions(band, meaning, labels, meanings, taken)
             for i, (band, meaning) in enumerate(zip(bands, wanted, strict=True))
         ]
     complete = {sensor: matches for sensor, matches in readings.items() if all(matches)}
@@ -444,21 +485,7 @@ def resolve_bands(
             "holds them all. Remedy: describe the bands by name (BLUE, NIR_NARROW, ...) or with the sensor (S30_B05, "
             "L30_B05, LT05_B5), or pass band_names, band_indices or band_map."
         )
-    counts = {len(found) for found in matches}
-    if num_frames > 1 and counts == {num_frames}:
-        return _order_dates(matches, labels, f"{prefix}{listing}")
-    if counts == {1}:
-        return _check_distinct([found[0] for found in matches], bands, texts, prefix)
-    [dates] = counts if len(counts) == 1 else [0]
-    if num_frames > 1 and dates:
-        raise ValueError(f"{prefix}expected {num_frames} dates of each band (num_frames), found {dates}: {listing}.")
-    raise ValueError(
-        f"{prefix}expected exactly one band of its own for each of {needed}, found a clash: "
-        f"{_list_clashes(matches, bands, texts)} (all descriptions: {listing}). Remedy: give the bands distinct "
-        "descriptions, choose by band_map or band_indices, or select the bands of one date first; several dates are "
-        "given as a tuple of frames."
-        + (f" If the file stacks {dates} dates, set num_frames={dates}." if dates else "")
-    )
+    return matches
 
 
 @lru_cache(maxsize=256)

@@ -75,6 +75,7 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     nodata_replacement: float
     nodata_rule: str
     ignore_values: list[int] | None
+    label_map: dict[int, int] | None
     do_reduce_labels: bool
     num_labels: int | None
     mask_nodata_labels: bool
@@ -98,10 +99,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     stack of dates: described, its dates are told by the descriptions or by their order in the file; without
     descriptions, all bands of the first date come first, then all bands of the second.
 
-    No data: a pixel is nodata when every used band equals the file's tag or `nodata_value`, or is NaN, or when the
-    file's own mask says so (rule `"any"`: when one band does). With several frames a pixel is nodata when it is so in
-    every frame (rule `"any"`: in one frame). Beside this rule for pixels, each single value that is NaN, infinite or
-    equal to the tag or `nodata_value`, and every band of a nodata pixel, is replaced by `nodata_replacement` before
+    No data: a value is nodata when it is NaN, infinite or of 1e30 and more, or when it equals the file's tag or
+    `nodata_value` (floats to a relative 1e-6, as tags are written with fewer digits than pixels). A pixel is nodata
+    when every used band is (rule `"any"`: when one band is), or when the file's own mask or alpha band says so. With
+    several frames a pixel is nodata when it is so in every frame (rule `"any"`: in one frame). Beside this rule for
+    pixels, each single nodata value, and every band of a nodata pixel, is replaced by `nodata_replacement` before
     scaling: a fill value of -9999 in one band alone would otherwise reach the model tens of standard deviations away.
 
     Values that are plainly in other units than the statistics (digital numbers against reflectance) raise a
@@ -131,12 +133,17 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             bands. Mean and standard deviation default to those of the V1 pretraining, in digital numbers (reflectance
             times 10,000).
         image_std (`list[float]`): standard deviation of each of `bands`, greater than 0.
-        nodata_value (`float` or `list[float]`, *optional*): values that mean "no data", beside the file's tag and NaN.
+        nodata_value (`float` or `list[float]`, *optional*): values that mean "no data", beside the file's tag, NaN and
+            values of 1e30 and more.
         nodata_replacement (`float`): what stands for missing values, in the units of the file.
         nodata_rule (`str`): `"all"` or `"any"`, see above.
         ignore_values (`list[int]`, *optional*): mask values that become -100, such as -1 or 255. NaN and -100 always
-            do.
-        do_reduce_labels (`bool`): whether, after that, 0 becomes -100 and 1..n become 0..n-1.
+            do, and so do pixels that the mask's file marks as nodata: by a mask or alpha band, or by a nodata tag that
+            is not the value of a class.
+        label_map (`dict[int, int]`, *optional*): class number of mask values, for masks of other values than class
+            numbers, such as `{255: 1}` of a mask of 0 and 255, or `{10: 0, 20: 1, 30: 2}`. Values that it does not
+            name stay as they are. It names no value of `ignore_values`.
+        do_reduce_labels (`bool`): whether 0 becomes -100 and 1..n become 0..n-1; not beside `label_map`.
         num_labels (`int`, *optional*): number of classes; any other value in a mask is then an error.
         mask_nodata_labels (`bool`): whether labels of nodata pixels become -100. The published metrics count them.
 
@@ -169,6 +176,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     nodata_replacement: Number = _DEFAULTS.nodata_replacement
     nodata_rule: str = _DEFAULTS.nodata_rule
     ignore_values: list[int] | None = _DEFAULTS.ignore_values
+    label_map: dict[int, int] | None = _DEFAULTS.label_map
     do_reduce_labels: bool = _DEFAULTS.do_reduce_labels
     num_labels: int | None = _DEFAULTS.num_labels
     mask_nodata_labels: bool = _DEFAULTS.mask_nodata_labels
@@ -385,10 +393,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         options, name = self.checked_options(), name_image(image, 0)
         frames = read_frames(image, options, name)
         if segmentation_map is None:
-            return ImageValues(frames, None, "", None, options)
-        mask_name = name_mask(segmentation_map, name)
-        limits = getattr(segmentation_map, "limits", None)
-        return ImageValues(frames, read_mask(segmentation_map, mask_name), mask_name, limits, options)
+            return ImageValues(frames, None, options)
+        return ImageValues(frames, read_mask(segmentation_map, name_mask(segmentation_map, name)), options)
 
     def examine(self, image: ImageValues, check_units: bool = True, labels: np.ndarray | None = None) -> ReadImage:
         """Find what is missing in an image, or a part of one, and make the labels: the second half of `read_image`."""
@@ -402,9 +408,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             self.check_units(frames, missing, name, options)
         if image.mask is not None:
             size = frames[0].values.shape[-2:]
-            labels = make_labels(
-                image.mask, image.mask_name, size, nodata_mask, options, labels, image.mask_limits, name
-            )
+            labels = make_labels(image.mask, size, nodata_mask, options, labels, name)
         return ReadImage(frames, missing, nodata_mask, None if image.mask is None else labels, options)
 
     def check_units(

@@ -477,11 +477,11 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """Whether the loss is a sum over pixels that the Trainer's count of a whole optimisation step may divide.
+        """Whether the loss is a sum over pixels that transformers' count of a whole optimisation step may divide.
 
-        The Trainer asks for it. Where it is false, as for the Dice losses, which are means over images, the Trainer
+        `transformers.Trainer` asks for it. Where it is false, as for the Dice losses, which are means over images, it
         averages the losses of accumulated batches instead. It counts the labels other than -100, so an ignore index
-        of another value makes it false as well.
+        of another value makes it false as well. `PrithviTrainer` counts for every loss what that is divided by.
         """
         return LOSSES[self.config.loss].is_sum_over_pixels and self.config.semantic_loss_ignore_index == -100
 
@@ -580,13 +580,12 @@ class PrithviForSemanticSegmentation(PrithviPreTrainedModel):
     ) -> torch.Tensor:
         """Compute the configured loss of one head's logits (B, num_labels, H, W), given labels (B, H, W).
 
-        `num_items_in_batch` is the Trainer's count of labels other than -100 in a whole optimisation step; it serves
-        only where `accepts_loss_kwargs` is true.
+        `num_items_in_batch` is what the loss's `count_items` (see `LOSSES`) gives of a whole optimisation step; by
+        default it is that of these labels.
         """
         loss = LOSSES[self.config.loss]
         options = {parameter: getattr(self.config, name) for parameter, name in loss.options.items()}
-        if self.accepts_loss_kwargs:
-            options["num_items_in_batch"] = num_items_in_batch
+        options["num_items_in_batch"] = num_items_in_batch
         weights, ignore_index = self.config.class_weights, self.config.semantic_loss_ignore_index
         return loss.function(logits, labels, weights, ignore_index, **options)
 

@@ -8,7 +8,7 @@ One image is a list of [`Frame`], one per date. It goes through [`read_frames`],
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 import torch
 
-from .bands_prithvi import resolve_bands, resolve_bands_once
+from .bands_prithvi import is_undescribed, resolve_bands, resolve_bands_once
 from .processor_options_prithvi import ProcessorOptions
 
 
@@ -26,6 +26,12 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 GRID_TOLERANCE = 0.5
 """Pixels: beyond half of one a value belongs to a neighbour. Two programs write one grid with other last bits."""
+
+LARGEST_VALUE = 1e30
+"""From here on a float is no data, whatever the file's tag says: no quantity of remote sensing is so large, and the
+usual fill values are (9.969e36 of netCDF, -3.4028e38 of GDAL and Esri)."""
+# A tag is text, or went through another type: as a float it is met to a few units in the last place of float32.
+_TAG_TOLERANCE = 1e-6
 
 # Digital numbers and reflectance differ by a factor of 10,000. The brightest cloud and the darkest water stay well
 # within a factor of 100 of usual means, in the bands that decide.
@@ -83,41 +89,40 @@ Image = Pixels | Sequence[Pixels] | Any
 
 @dataclass
 class Frame:
-    """One date of one image."""
+    """One date of one image; or its mask, whose values are (height, width)."""
 
     values: np.ndarray  # (num_channels, height, width) as in the file, the bands in the model's order
     name: str  # what messages call it
     tag: float | None = None  # the file's nodata tag
     file_mask: np.ndarray | None = None  # bool (height, width), True where the file's own mask says "no data"
-    limits: tuple[float, float] | None = None  # between which all values are known to be, all of them finite
+    limits: tuple[float, float] | None = None  # between which all values are known to be, within LARGEST_VALUE
 
 
 @dataclass
 class ImageValues:
-    """One image and its mask (height, width) as their files hold them, before anything is done to either."""
+    """One image and its mask as their files hold them, before anything is done to either."""
 
     frames: list[Frame]
-    mask: np.ndarray | None
-    mask_name: str
-    mask_limits: tuple[float, float] | None
+    mask: Frame | None  # its values are (height, width)
     options: ProcessorOptions
     nothing_missing: bool = False  # no value of the frames is to be replaced
 
     @property
     def is_lasting(self) -> bool:
         """Whether all values are in memory that others keep, so that holding on to them costs nothing."""
-        arrays = [array for frame in self.frames for array in (frame.values, frame.file_mask)]
-        return not any(array.flags.writeable for array in [*arrays, self.mask] if array is not None)
+        parts = self.frames if self.mask is None else [*self.frames, self.mask]
+        arrays = [array for part in parts for array in (part.values, part.file_mask)]
+        return not any(array.flags.writeable for array in arrays if array is not None)
 
     def crop(self, window: tuple[int, int, int, int]) -> "ImageValues":
         """Take the part (row, column, height, width) of the image, without a copy."""
         row, column, height, width = window
         place = (..., slice(row, row + height), slice(column, column + width))
-        frames = []
-        for frame in self.frames:
-            file_mask = None if frame.file_mask is None else frame.file_mask[place]
-            frames.append(replace(frame, values=frame.values[place], file_mask=file_mask))
-        return replace(self, frames=frames, mask=None if self.mask is None else self.mask[place])
+        parts = []
+        for part in [*self.frames, *([] if self.mask is None else [self.mask])]:
+            file_mask = None if part.file_mask is None else part.file_mask[place]
+            parts.append(replace(part, values=part.values[place], file_mask=file_mask))
+        return replace(self, frames=parts[: len(self.frames)], mask=None if self.mask is None else parts[-1])
 
 
 @dataclass
@@ -203,6 +208,11 @@ def name_image(image: Image, position: int) -> str:
     return name if isinstance(name, str) and name else f"image {position}"
 
 
+def has_alpha(descriptions: Sequence[str | None] | None) -> bool:
+    """Whether the last of the bands is called alpha, as rasters call an alpha band that has no description."""
+    return bool(descriptions) and (list(descriptions or ())[-1] or "").strip().lower() == "alpha"
+
+
 def find_used_bands(
     descriptions: Sequence[str | None] | None, count: int, options: ProcessorOptions, num_frames: int, name: str
 ) -> tuple[list[int], bool]:
@@ -213,8 +223,13 @@ def find_used_bands(
     bands, indices, band_map = options.bands, options.band_indices, options.band_map
     if descriptions and getattr(descriptions[0], "is_selected", False) and count % len(bands) == 0:
         return list(range(count)), count > len(bands)
-    if options.band_names is not None:
-        descriptions = options.band_names
+    names = options.band_names
+    if has_alpha(descriptions) and is_undescribed(list(descriptions or ())[:-1]):
+        # It is the file's mask, unless the model needs as many bands as there are: writers take the fourth of four.
+        fits = (len(bands), len(bands) * num_frames) if names is None else (len(names),)
+        count, descriptions = count - (count not in fits and count - 1 in fits), None
+    if names is not None:
+        descriptions = names
     described = None if descriptions is None else tuple(descriptions)
     settings = (None if indices is None else tuple(indices), num_frames, tuple((band_map or {}).items()))
     try:
@@ -320,12 +335,6 @@ def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[lis
     scene = pixels[0] if len(pixels) == 1 else combine(np.stack(pixels), axis=0)
     missing = []
     for frame, where, own in zip(frames, singles, pixels, strict=True):
-        if frame.values.dtype.kind == "f" and frame.limits is None:
-            # Infinite values are not nodata, but no model can take them.
-            with np.errstate(over="ignore"):
-                infinite = np.isinf(frame.values.astype(np.float32, copy=False))
-            if infinite.any():
-                where = infinite if where is None else where | infinite
         whole = own if own is scene else own | scene
         if whole.any():
             where = np.broadcast_to(whole, frame.values.shape) if where is None else where | whole
@@ -348,9 +357,7 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
         frame.file_mask is None
         and (frame.limits is not None or frame.values.dtype.kind != "f")
         and all(
-            number == options.nodata_replacement
-            or math.isnan(number)
-            or _cannot_occur(frame.values, frame.limits, number)
+            number == options.nodata_replacement or not _may_occur(frame.values, frame.limits, number)
             for number in _list_nodata(frame, options)
         )
         for frame in frames
@@ -360,32 +367,53 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
 def equals_nodata(
     values: np.ndarray, nodata: Sequence[float], limits: tuple[float, float] | None = None
 ) -> np.ndarray | None:
-    """Find single values that are NaN or equal a nodata value: bool of the same shape, or None when none is."""
+    """Find single values that are no data: bool of the same shape, or None when none is. The one rule for all files.
+
+    A float is no data if it is NaN, infinite or of `LARGEST_VALUE` and more, or meets a nodata value to a relative
+    1e-6; an integer if it equals one.
+    """
     is_float = values.dtype.kind == "f"
-    found = np.isnan(values) if is_float and limits is None else None
-    for number in nodata:
-        # What the type of the pixels cannot hold occurs nowhere.
-        if math.isnan(number) or not (is_float or number.is_integer()) or _cannot_occur(values, limits, number):
-            continue
-        # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
-        with np.errstate(over="ignore"):
-            equal = values == (number if is_float else int(number))
-        found = equal if found is None else found | equal
+    found = None
+    with np.errstate(over="ignore"):  # of numbers that the type of the pixels cannot hold
+        if is_float and limits is None and values.size:
+            # Two passes that only read tell most files to be whole, and which nodata values are not among them.
+            limits = float(values.min()), float(values.max())
+            if not max(map(abs, limits)) < LARGEST_VALUE:
+                found, limits = np.abs(values) < LARGEST_VALUE, None  # NaN is not
+                np.logical_not(found, out=found)
+        for number in nodata:
+            if not _may_occur(values, limits, number):
+                continue
+            # Python scalars are compared in the array's own precision.
+            low, high = _spread(number) if is_float else (int(number), int(number))
+            equal = values == low if low == high else (values >= low) & (values <= high)
+            found = equal if found is None else np.logical_or(found, equal, out=found)
     return found if found is not None and found.any() else None
 
 
-def _cannot_occur(values: np.ndarray, limits: tuple[float, float] | None, number: float) -> bool:
-    """Whether the limits of values say that a number is not among them."""
-    if limits is None:
-        return False
-    smallest, largest = limits
+def _spread(number: float) -> tuple[float, float]:
+    """Give the smallest and the largest float that is taken for a nodata value."""
+    tolerance = abs(number) * _TAG_TOLERANCE
+    return number - tolerance, number + tolerance
+
+
+def _may_occur(values: np.ndarray, limits: tuple[float, float] | None, number: float) -> bool:
+    """Whether a nodata value is to be looked for: not where its type, its size or the limits of values rule it out."""
     if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            number = values.dtype.type(number)
+        if not abs(number) < LARGEST_VALUE:
+            return False
+        low, high = _spread(number)
+    elif number.is_integer():
+        low = high = number
+    else:
+        return False
+    if limits is None:
+        return True
+    smallest, largest = limits
     # Nodata values are often the smallest of a file, and absent from most of it.
-    if number == smallest and values.size:
+    if low <= smallest <= high and values.size:
         smallest = values.min()
-    return not smallest <= number <= largest
+    return low <= largest and high >= smallest
 
 
 def scale_and_normalize(
@@ -576,15 +604,3 @@ def _find_units_problem(
     direction = f"{10.0 ** abs(power):,.0f} times {'larger' if is_large else 'smaller'}"
     hint = " (digital numbers against reflectance?)" if abs(power) > 1 else ""
     return f"values about {direction} after scaling{hint}", scale * 10.0**-power, offset * 10.0**-power
-
-
-def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[int, int]) -> float:
-    """Give the largest distance between the same corner of two grids, in pixels of the first.
-
-    They have one size (rows, columns); `first` and `other` are affine transforms from pixel to CRS coordinates.
-    """
-    # By their six numbers: releases of affine differ in the operator that places a pixel.
-    one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))
-    corners = np.array([[0, 0, size[1], size[1]], [0, size[0], 0, size[0]], [1, 1, 1, 1]])  # columns, rows
-    distances = np.linalg.norm((one - two) @ corners, axis=0)
-    return float(distances.max()) / max(abs(np.linalg.det(one[:, :2])) ** 0.5, 1e-300)

@@ -6,6 +6,7 @@ This file must not postpone the evaluation of its annotations: `@strict` skips s
 # ruff: noqa: RUF009 - `_option` declares a field
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDa
 from .bands_prithvi import band_key, parse_band_map
 
 
+IGNORED_LABEL = -100
 Number = float | int
+_INTEGER = re.compile(r"\s*-?\d+\s*")
 _MAX_BANDS, _MAX_VALUES = 4096, 256  # far above what files have, and little enough to be looked through for each image
 Options = TypeVar("Options", "ProcessorOptions", "CallOptions")
 
@@ -89,6 +92,11 @@ class ProcessorOptions:
     ignore_values: list[int] | None = _option(
         None, "an integer or a list of at most 65536 integers", lambda values: len(values) <= 2**16
     )
+    label_map: dict[int, int] | None = _option(
+        None,
+        "a mapping from mask values to class numbers from 0 on, such as {255: 1}",
+        lambda value: 0 < len(value) <= 2**16 and min(value.values()) >= 0,
+    )
     do_reduce_labels: bool = _option(False, "true or false")
     num_labels: int | None = _option(None, "an integer from 1 to 65536", lambda value: 1 <= value <= 2**16)
     mask_nodata_labels: bool = _option(False, "true or false")
@@ -113,6 +121,22 @@ class ProcessorOptions:
                     f"{name}: expected {len(self.bands)} values, one for each of {', '.join(self.bands)}, found "
                     f"{len(values)}. Remedy: {remedy}"
                 )
+        label_map = self.label_map or {}
+        if label_map and self.do_reduce_labels:
+            raise ValueError(
+                "label_map: expected without do_reduce_labels, found both, which number the classes in two ways. "
+                "Remedy: for masks that hold 1 to n give do_reduce_labels alone, for other values label_map alone."
+            )
+        if both := sorted(label_map.keys() & {IGNORED_LABEL, *(self.ignore_values or ())}):
+            raise ValueError(
+                f"label_map: expected other values than those that are ignored, found {both} in both. Remedy: take "
+                "them out of ignore_values or out of label_map."
+            )
+        if self.num_labels is not None and max(label_map.values(), default=0) >= self.num_labels:
+            raise ValueError(
+                f"label_map: expected class numbers 0 to {self.num_labels - 1} ({self.num_labels} classes), found "
+                f"{max(label_map.values())}. Remedy: correct it, or name all classes."
+            )
         if self.do_normalize and min(self.image_std) <= 0:
             raise ValueError(f"image_std: expected values greater than 0, found {self.image_std}")
 
@@ -147,6 +171,9 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
         if given is None and field.default is not None:
             continue
         value = _to_plain(given, is_nodata=name in ("nodata_value", "file_nodata"))
+        if name == "label_map" and isinstance(value, Mapping):
+            # JSON has no keys but texts.
+            value = {int(k) if isinstance(k, str) and _INTEGER.fullmatch(k) else k: v for k, v in value.items()}
         if name in ("band_indices", "ignore_values") and isinstance(value, int):
             value = [value]
         elif name == "band_map":

@@ -23,7 +23,7 @@ from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
 from .labels_prithvi import name_counts
-from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, largest_shift, missing_package
+from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
 from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
 
 
@@ -254,11 +254,9 @@ def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]
     if not frames:
         raise ValueError("A scene has at least one frame, found none.")
     for position, frame in enumerate(frames, start=1):
-        # A map of the pixel grid would lose a place that is given by ground control points.
-        if getattr(frame, "has_ground_control_points", False):
+        if irregular := getattr(frame, "irregular", None):  # the map would lose the place
             raise ValueError(
-                f"Expected {getattr(frame, 'name', 'a frame')} to be on a regular grid, found ground control points "
-                "instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
+                f"Expected {getattr(frame, 'name', 'a frame')} to be on a regular grid, found {irregular}"
             )
         _check_same_grid(frames[0], frame, position)
     return tuple(frames)
@@ -277,10 +275,15 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
     transform, other_transform = getattr(first, "transform", None), getattr(other, "transform", None)
     if transform is None or other_transform is None:
         return
+    try:
+        from prithvi_hf.rasters.raster import measure_shift, name_crs_pair
+    except ImportError as error:
+        raise missing_package("Comparing the places of frames", "pass arrays") from error
     crs, other_crs = getattr(first, "crs", None), getattr(other, "crs", None)
-    if crs != other_crs:
-        raise ValueError(f"{title} is in {other_crs}, the first in {crs}: bring all frames to one CRS.")
-    shift = largest_shift(transform, other_transform, (rows, columns))
+    shift = measure_shift((crs, transform), (other_crs, other_transform), (rows, columns))
+    if shift == float("inf"):
+        expected, found = name_crs_pair(crs, other_crs)
+        raise ValueError(f"{title} is in {found}, the first in {expected}: bring all frames to one CRS.")
     if shift > GRID_TOLERANCE:
         raise ValueError(
             f"{title} is up to {shift:.2f} pixels beside the first (transforms {tuple(other_transform)[:6]} and "
