@@ -86,7 +86,7 @@ def read_tags(file: BinaryIO, wanted: Container[int]) -> dict[int, np.ndarray]:
     content = file.read(min(entries, 2**16) * layout.size)
     found: dict[int, np.ndarray] = {}
     for tag, code, count, value in layout.iter_unpack(content[: len(content) // layout.size * layout.size]):
-        if tag not in wanted or code not in _TYPES:
+        if tag not in wanted or code not in _TYPES or (_TYPES[code] == "S1") != (tag == GDAL_NODATA):
             continue
         kind = np.dtype(order + _TYPES[code])
         if count * kind.itemsize > size:

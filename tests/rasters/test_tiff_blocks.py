@@ -2,11 +2,15 @@
 """Where blocks are, against what GDAL says; checksums; and directories that are not sound."""
 
 import io
+import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import rasterio
 
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import GeoTiffError
 from prithvi_hf.rasters.tiff_blocks import COMPRESSION, GDAL_NODATA, read_blocks, read_tags
 from tests.raster_factory import flip_unnoticed, reflectance, write_part, write_raster
 
@@ -71,3 +75,21 @@ def test_a_block_that_expands_beyond_its_size_is_not_kept_in_memory(tmp_path):
 def test_directories_that_are_not_sound_say_nothing(content):
     assert read_blocks(io.BytesIO(content)) is None
     assert COMPRESSION not in read_tags(io.BytesIO(content), [COMPRESSION])
+
+
+@pytest.mark.parametrize("tag", [256, 257, 259, 277, 284, 322, 324, 325])
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 16, 12])
+def test_a_tag_of_another_type_says_nothing(tmp_path, tag, code):
+    """A width that is written as text, say: GDAL has the word, with the file's name."""
+    path = write_raster(tmp_path / "a.tif", np.ones((1, 32, 32), np.int16), **TILES)
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    places = [start + 2 + 12 * entry for entry in range(count)]
+    place = next(place for place in places if struct.unpack_from("<H", content, place) == (tag,))
+    struct.pack_into("<H", content, place + 2, code)
+    path.write_bytes(content)
+    with suppress(GeoTiffError):
+        raster = GeoTiffRaster(path)
+        raster.verify()
+        raster.read()
