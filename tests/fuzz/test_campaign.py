@@ -39,7 +39,9 @@ def test_a_child_that_dies_or_sleeps_is_a_finding(tmp_path, monkeypatch, program
 @pytest.mark.slow
 def test_a_small_campaign_has_no_findings(tmp_path):
     campaign = Campaign(tmp_path / "findings", seed=1)
-    campaign.run(range(240), processes=2)
-    assert len(campaign.results) == 240
+    campaign.run(range(180), processes=2)
+    assert len(campaign.results) == 180
     assert [one for one in campaign.results if set(one["verdicts"].values()) - set(SOUND)] == []
-    print(campaign.format_counts())
+    deflate = [one for one in campaign.results if (one["place"], one["codec"]) == ("pixels", "deflate")]
+    assert [one for one in deflate if one["verdicts"]["audit"] == "different"] == [], "their checksums show it"
+    assert [one for one in deflate if one["verdicts"]["decode"] == "different"]
