@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 QUICKSTART_DIR ?= quickstart
+FUZZ_DIR ?= fuzz_findings
 
-.PHONY: help install quickstart test coverage quality style docs docs-serve benchmark contract clean
+.PHONY: help install quickstart test coverage quality style docs docs-serve benchmark contract fuzz clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -50,5 +51,8 @@ benchmark: install  ## Print the benchmark table.
 contract: install  ## Run transformers' own model tests against this package.
 	$(BIN)/python tests/transformers_contract.py
 
+fuzz: install  ## Open 10,000 damaged GeoTIFFs in child processes; what goes wrong is written to FUZZ_DIR.
+	$(BIN)/python -m tests.fuzz.campaign --mutants 10000 --processes $(WORKERS) --output_dir $(FUZZ_DIR)
+
 clean:  ## Remove what the other targets made.
-	rm -rf $(VENV) $(QUICKSTART_DIR) build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(QUICKSTART_DIR) $(FUZZ_DIR) build site *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -59,7 +59,9 @@ def register_auto_classes() -> None:
     AutoModelForSemanticSegmentation.register(PrithviConfig, PrithviForSemanticSegmentation, exist_ok=True)
     if is_vision_available():  # without Pillow AutoImageProcessor is a dummy that only raises
         AutoImageProcessor.register(
-            PrithviConfig, image_processor_classes={"torch": PrithviImageProcessor}, exist_ok=True
+            PrithviConfig,
+            image_processor_classes=dict.fromkeys(("torchvision", "pil"), PrithviImageProcessor),
+            exist_ok=True,
         )
 
 

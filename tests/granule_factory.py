@@ -178,3 +178,45 @@ def set_scale(path: Path, scale: float, offset: float = 0.0) -> None:
     with rasterio.open(path, "r+") as dataset:
         dataset.scales = [scale] * dataset.count
         dataset.offsets = [offset] * dataset.count
+
+
+LANDSAT_8 = dict(zip(PRITHVI_BANDS, ("SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B6", "SR_B7"), strict=True))
+LANDSAT_5 = dict(zip(PRITHVI_BANDS, ("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B7"), strict=True))
+REFLECTANCE = dict(zip(PRITHVI_BANDS, (0.05, 0.08, 0.07, 0.30, 0.20, 0.12), strict=True))
+
+
+def write_bands(
+    folder: Path,
+    names: Mapping[str, str],
+    scale: float = 0.0000275,
+    offset: float = -0.2,
+    dtype: str = "uint16",
+    **options,
+) -> list[Path]:
+    """Writes one file per band, each of one `REFLECTANCE` by a formula, with a column of nodata 0.
+
+    Args:
+        folder: where to.
+        names: band to the name of its file.
+        scale: of number * scale + offset.
+        offset: see there.
+        dtype: of the files.
+        **options: of `write_geotiff`.
+
+    Returns:
+        The files, in the order of the names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for band, name in names.items():
+        number = (REFLECTANCE[band] - offset) / scale
+        values = np.full((24, 24), number if dtype.startswith("float") else round(number)).astype(dtype)
+        values[:, 0] = 0
+        write_geotiff(folder / name, values, **{"crs": ZONE_10, "transform": HLS_TRANSFORM, **options})
+    return [folder / name for name in names.values()]
+
+
+def read_reflectance(scene: Scene, image_processor, counts: float = 10_000) -> dict[str, float]:
+    """Reflectance of each band of a scene's first frame as the image processor takes it, of what is not nodata."""
+    frame = scene.frames[0]
+    values = frame.read(image_processor.find_bands(frame.descriptions, frame.count))[:, 5, 5]
+    return dict(zip(PRITHVI_BANDS, np.round(values.astype(float) / counts, 4).tolist(), strict=True))

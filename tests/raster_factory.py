@@ -4,10 +4,14 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from affine import Affine
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 
@@ -84,6 +88,40 @@ def cut_off(path: Path, keep: float | int) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
     return path
+
+
+def write_part(path: Path, array: np.ndarray, rows: slice, **options) -> Path:
+    """Writes some rows of an array; the other blocks are absent, as in a file whose writer was killed."""
+    count, height, width = array.shape
+    layout = {"crs": "EPSG:4326", "transform": transform_at(), "SPARSE_OK": True, **options}
+    size = {"count": count, "height": height, "width": width, "dtype": array.dtype.name}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", driver="GTiff", **size, **layout) as dataset:
+        part = array[:, rows]
+        dataset.write(part, window=Window(0, rows.start, width, part.shape[1]))
+    return path
+
+
+def flip_bit(path: Path, place: int, bit: int = 0) -> Path:
+    """Flips one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+    return path
+
+
+def flip_unnoticed(path: Path) -> Path:
+    """Flips a bit of the first deflate block that GDAL decodes to other pixels without an error."""
+    with rasterio.open(path) as dataset:
+        offset, size = (int(dataset.get_tag_item(f"BLOCK_{kind}_0_0", "TIFF", bidx=1)) for kind in ("OFFSET", "SIZE"))
+        expected = dataset.read()
+    for place in range(offset + 2, offset + size - 4):
+        flip_bit(path, place)
+        with suppress(RasterioError), rasterio.open(path) as dataset:
+            if (dataset.read() != expected).any():
+                return path
+        flip_bit(path, place)
+    raise AssertionError("every flip is noticed")
 
 
 def make_sen1floods11(

@@ -32,7 +32,8 @@ def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: the words after `prithvi-hf`, None for those of the process.
 
-    The exit status is 0 for success, 1 where some of many scenes failed, 2 for an error of the user's, 130 for Ctrl-C.
+    The exit status is 0 for success, 1 where some of many scenes failed or masks need correction, 2 for an error of a
+    user's, 130 for Ctrl-C.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     # A command that is named needs no other one; help and errors list all of them.

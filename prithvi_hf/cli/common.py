@@ -4,14 +4,31 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+
+BAND_OPTIONS: dict[str, dict[str, Any]] = {
+    "--band_indices": {
+        "nargs": "+",
+        "type": int,
+        "metavar": "POSITION",
+        "help": "0-based positions of the model's bands in a file; like the next two options it wins over the "
+        "descriptions in files",
+    },
+    "--band_map": {
+        "nargs": "+",
+        "metavar": "BAND=NAME",
+        "help": "what stands for a band: a description or code in the file, or a 0-based position, e.g. "
+        "NIR_NARROW=B08",
+    },
+    "--band_names": {"nargs": "+", "metavar": "NAME", "help": "names of all bands of a file, in its order"},
+}
+"""Options of every command that reads images: where the bands are."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives: commands add their parsers to it."""
@@ -31,21 +48,10 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def check_model_source(name: str) -> None:
-    """Refuse a folder without a model, and a path that is not a folder; other names are asked from the Hub."""
-    if not name:
-        raise ValueError("Expected the folder of a model or a Hub id (owner/name), found no model name: give one.")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{name} holds no model (no config.json): name a folder written by save_pretrained.")
-    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name:
-        raise ValueError(f"There is no model folder {name}, nor is that the form of a Hub id (owner/name).")
-
-
 def load_image_processor(name: str) -> "PrithviImageProcessor":
     """Load the image processor of a model, which is a small file."""
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 
     check_model_source(name)
     with _explain_loading(name):
@@ -54,17 +60,12 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
 
 def load_model(name: str) -> "tuple[PrithviForSemanticSegmentation, PrithviImageProcessor]":
     """Load a fine-tuned segmentation model and its image processor."""
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
 
     image_processor = load_image_processor(name)
     with _explain_loading(name):
-        loaded = PrithviForSemanticSegmentation.from_pretrained(name, output_loading_info=True)
-    model, report = cast("tuple[PrithviForSemanticSegmentation, dict[str, list[str]]]", loaded)
-    if missing := report["missing_keys"]:
-        raise ValueError(
-            f"{name} is not a fine-tuned segmentation model: {len(missing)} of its tensors are missing, e.g. "
-            f"{min(missing)}. Fine-tune it first; a converted backbone cannot map by itself."
-        )
+        model = unwrap_model(PrithviForSemanticSegmentation.from_pretrained(name))
+    image_processor.check_config(model.config)
     return model, image_processor
 
 

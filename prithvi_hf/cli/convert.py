@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError(f"--set takes NAME=VALUE with the name of a configuration field, found {setting!r}.")
         try:
             overrides[name] = json.loads(value)
-        except json.JSONDecodeError:  # a value that is not JSON is plain text
+        except (json.JSONDecodeError, RecursionError):  # a value that is not JSON is plain text
             overrides[name] = value
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
 

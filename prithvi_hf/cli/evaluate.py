@@ -4,7 +4,7 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import Commands, check_model_source, load_model, resolve_device
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, load_model, resolve_device
 
 
 def add_parser(commands: Commands) -> None:
@@ -23,24 +23,35 @@ def add_parser(commands: Commands) -> None:
     )
     add("--data_dir", metavar="DIR", help="folder of the dataset (default: the recipe's, or download)")
     add("--dataset_options", metavar="JSON", help="options of the dataset in place of the recipe's")
+    add("--label_map", metavar="JSON", help="class number of mask values, in place of the recipe's and the model's")
     add("--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)")
     add("--output", metavar="JSON", help="also write every figure, including those of each class")
     add("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
     add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    add(
+        "--rescale_factor",
+        type=float,
+        metavar="X",
+        help="multiply the numbers of chips by X, not by the model's factor",
+    )
+    add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
     add("--quiet", action="store_true", help="print only the figures")
+    for flag, settings in BAND_OPTIONS.items():
+        add(flag, **settings)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
+    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,
-        find_model_recipe,
         make_evaluation_recipe,
+        take_model_recipe,
         write_results,
     )
     from prithvi_hf.training.process_group import leave_process_group
@@ -48,22 +59,33 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")
     check_model_source(options.model)
-    configs = options.config or [find_model_recipe(options.model)]
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
         recipe = make_evaluation_recipe(
-            configs,
+            options.config or [take_model_recipe(options.model, folder)],
             folder,
             data_dir=options.data_dir,
             dataset_options=options.dataset_options,
+            label_map=options.label_map,
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
             use_cpu="true" if resolve_device(options.device) == "cpu" else "false",
             check_data="false" if options.no_check else None,
             disable_tqdm="true" if options.quiet else None,
+            **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )
         first = recipe.training.process_index == 0
         model, image_processor = load_model(options.model)
+        if recipe.data.bands in (None, image_processor.bands):
+            given = {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
+            image_processor = image_processor.with_options(**given)
+        image_processor = image_processor.with_options(
+            rescale_factor=options.rescale_factor, rescale_offset=options.rescale_offset
+        )
+        if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
+            image_processor = image_processor.with_options(
+                label_map=recipe.data.label_map, do_reduce_labels=recipe.data.do_reduce_labels
+            )
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:

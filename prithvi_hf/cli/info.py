@@ -6,9 +6,9 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from prithvi_hf.cli.common import Commands, check_model_source
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 
 
 if TYPE_CHECKING:
@@ -27,15 +27,21 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--model", help="with a GeoTIFF: show how this model's processor maps its bands and what units it expects"
     )
+    group = parser.add_argument_group("with --model: where the bands are")
+    for flag, settings in BAND_OPTIONS.items():
+        group.add_argument(flag, **settings)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print what a model folder or a GeoTIFF holds."""
+    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
+
     if Path(options.path).is_file():
         if options.model is not None:
             check_model_source(options.model)
-        print(describe_raster(options.path, options.model))
+        given = {flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS}
+        print(describe_raster(options.path, options.model, **given))
         return
     if options.model is not None:
         raise ValueError(f"--model goes with a GeoTIFF, but there is no file {options.path}.")
@@ -93,17 +99,18 @@ def describe_model(name: str) -> str:
     return "\n".join(lines)
 
 
-def describe_raster(path: str | os.PathLike[str], model: str | None = None) -> str:
+def describe_raster(path: str | os.PathLike[str], model: str | None = None, **options: Any) -> str:
     """Describe a GeoTIFF of any size: grid, type, no data, and the figures of each band's valid pixels.
 
-    With a `model`, a folder or Hub id, show which bands its processor takes, and their means beside its statistics.
+    With a `model`, a folder or Hub id, show which bands its processor takes, and their means beside its statistics;
+    `options` are some of the processor's own, such as `band_map`.
     """
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
     raster, processor, found = GeoTiffRaster(path), None, []
     if model is not None:
-        processor = PrithviImageProcessor.from_pretrained(model)
+        processor = PrithviImageProcessor.from_pretrained(model).with_options(**options)
         found = processor.find_bands(raster.descriptions, raster.count, raster.name)
         if len(found) == len(processor.bands):
             processor.num_frames = 1  # the file holds one date; otherwise all that the model takes, stacked
@@ -156,26 +163,26 @@ class BandStatistics:
 
 
 def band_statistics(raster: "GeoTiffRaster", processor: "PrithviImageProcessor | None" = None) -> list[BandStatistics]:
-    """Measure the valid pixels of every band: finite, not the nodata tag, and not excluded by the file's own mask.
+    """Measure the valid pixels of every band: not nodata by value or tag, and not excluded by the file's own mask.
 
     With a processor of as many dates as the raster holds, its nodata value and rule exclude pixels too.
     """
     import numpy as np
 
+    from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
+
     own = None if processor is None else processor.nodata_value
-    tags = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
+    given = [raster.nodata, *(own if isinstance(own, list | tuple) else [own])]
+    tags = [float(value) for value in given if value is not None]
     bands = [BandStatistics() for _ in range(raster.count)]
     rows = max(1, _VALUES_IN_MEMORY // (raster.count * raster.width))
     for top in range(0, raster.height, rows):
         strip = raster.select(window=(top, 0, min(rows, raster.height - top), raster.width))
         masked = strip.read_nodata_mask() if processor is None else processor.read_frames(strip)[2]
         for band, pixels in zip(bands, strip.read(), strict=True):
-            valid = np.isfinite(pixels) if masked is None else np.isfinite(pixels) & ~masked
-            with np.errstate(over="ignore"):
-                for tag in tags:
-                    if tag is not None:
-                        valid &= pixels != float(tag)  # a Python number: compared in the band's own precision
-            values = pixels[valid]
+            missing = equals_nodata(pixels, tags)
+            valid = np.ones(pixels.shape, dtype=bool) if missing is None else ~missing
+            values = pixels[valid if masked is None else valid & ~masked]
             if values.size:
                 band.minimum = float(np.fmin(band.minimum, values.min()))  # fmin passes over the NaN at the start
                 band.maximum = float(np.fmax(band.maximum, values.max()))

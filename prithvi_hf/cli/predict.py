@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         check_outputs(paths, options.frames, options.overwrite)
         device = resolve_device(options.device if group is None else group.choose_device(options.device))
         with nullcontext() if group is None else group.together():
-            image_processor = load_image_processor(options.model)
+            image_processor = opening.adapt(load_image_processor(options.model))
             scene = open_scene(options.frames, image_processor, opening)
             model, _ = load_model(options.model)
             result = predict_scene(
@@ -93,11 +93,16 @@ def _predict_many(
     folder, keywords = Path(options.output_dir), {**keywords, "report": keywords["report"] or True}
     device = resolve_device(group.choose_device(options.device))
     check_writable_folder(folder, "--output_dir")
-    image_processor = load_image_processor(options.model)
-    scenes = list_scenes(options.scenes, num_frames=image_processor.num_frames, allow_remote=options.allow_remote)
+    image_processor = opening.adapt(load_image_processor(options.model))
+    scenes = list_scenes(
+        options.scenes,
+        num_frames=image_processor.num_frames,
+        allow_remote=options.allow_remote,
+        output_dir=folder,
+    )
 
     # No output may replace an input or another output.
-    inputs = {str(Path(file).resolve()) for scene in scenes for file in scene.files if "://" not in file}
+    inputs = {os.path.realpath(file) for scene in scenes for file in scene.files if "://" not in file}
     inputs.add(str(Path(options.scenes).resolve()))
     seen = {str((folder / SUMMARY).resolve()): "the summary"}
     for scene in scenes:
@@ -191,7 +196,9 @@ class _MapMaker:
     def _open(self, entry: "SceneEntry") -> tuple["Scene", str]:
         """Open a scene, whose pixels are not read yet, and digest all that decides its outputs."""
         from prithvi_hf.scenes.scene import open_scene
+        from prithvi_hf.scenes.scene_list import check_imagery
 
+        check_imagery(entry)
         frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
         scene = open_scene(frames, self.image_processor, replace(self.opening, dates=entry.dates), name=entry.name)
         text = self.content + json.dumps(scene.fingerprint(), sort_keys=True, default=str)

@@ -8,7 +8,7 @@ and usage errors cost nothing.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 from prithvi_hf.outputs.registry import OUTPUTS
 
 
@@ -22,9 +22,10 @@ _EPILOG = """examples:
   prithvi-hf predict --model OUT --scenes "tiles/*.tif" --output_dir maps
   torchrun --nproc_per_node 8 -m prithvi_hf.cli predict --model OUT --scenes granules/ --output_dir maps
 
-A frame is a GeoTIFF of all bands, or the folder of one granule of HLS or Sentinel-2 with a file for each band; several
-frames are the dates of one scene in time order. A run that was interrupted continues where it was when the same
-command is given again. With --scenes the exit status is 1 when a scene failed, and summary.json says why.
+A frame is a GeoTIFF of all bands, or a folder with a file for each band, such as a granule of HLS, Sentinel-2 or
+Landsat; several frames are the dates of one scene in time order. A run that was interrupted continues where it was
+when the same command is given again. With --scenes the exit status is 1 when a scene failed, and summary.json says
+why.
 """
 # The first of the choices is the default.
 _OUTPUTS_TITLE = "what is written beside each map"
@@ -40,7 +41,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--scenes": {
             "metavar": "LIST",
             "help": "many scenes: a text list (frames of a scene in one line), .csv, .jsonl, a quoted glob, a folder "
-            "of GeoTIFFs or of HLS or Sentinel-2 granules (grouped by tile and date), or a STAC item collection "
+            "of GeoTIFFs, of granules (grouped by tile and date) or of folders of bands, or a STAC item collection "
             "(.json)",
         },
         "--output_dir": {
@@ -128,6 +129,13 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "X",
             "help": "offset of Sentinel-2 values, where the product does not say it",
         },
+        "--rescale_factor": {
+            "type": float,
+            "metavar": "X",
+            "help": "multiply the numbers of the files by X in this run, in place of the model's own factor; scale "
+            "and offset of files and products are left alone then",
+        },
+        "--rescale_offset": {"type": float, "metavar": "X", "help": "add X after that, in place of the model's own"},
         "--fmask": {
             "nargs": "+",
             "default": [],
@@ -141,6 +149,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "pixels masked by --fmask in any date are nodata in the map (default); all: masked dates are "
             "filled, and the map is nodata where all dates are",
         },
+        **BAND_OPTIONS,
         "--dates": {
             "nargs": "+",
             "metavar": "DATE",
@@ -150,6 +159,11 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "choices": ("raise", "nodata"),
             "help": "a block that cannot be read ends the scene (default), or is nodata in the map and listed in the "
             "report",
+        },
+        "--verify": {
+            "action": "store_true",
+            "help": "check deflate blocks against their checksums first: finds damage that decodes unnoticed, and "
+            "reads every file twice",
         },
         "--allow_remote": {
             "action": "store_true",

@@ -3,11 +3,12 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands
 from prithvi_hf.data.builders import DATASETS
 
 
@@ -26,12 +27,13 @@ then train with
   accelerate launch examples/finetune.py --config my.yaml stats.yaml ...
 
 Chips that cannot be read are named after the pass, nothing is written, and the exit status is 2; --skip_unreadable
-leaves them out and lists them in the recipe. Labels outside the classes are reported and do not stop the command.
+leaves them out and lists them in the recipe. Where training would refuse masks, class weights are left out and
+the exit status is 1.
 """
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
-    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "num_frames", "rescale_factor"),
-    *("rescale_offset", "nodata_value", "ignore_values", "do_reduce_labels"),
+    *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names", "num_frames"),
+    *("rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "label_map", "do_reduce_labels"),
 )
 
 
@@ -66,23 +68,19 @@ def add_parser(commands: Commands) -> None:
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
-    add(
-        "--band_indices",
-        nargs="+",
-        type=int,
-        metavar="PLACE",
-        help="their 0-based positions in undescribed files",
-    )
+    for flag, settings in BAND_OPTIONS.items():
+        add(flag, **settings)
     add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
     add("--rescale_offset", type=float, metavar="X", help="added after that")
     add("--nodata_value", type=float, metavar="X", help="file value that means no data, besides tag and NaN")
     add("--ignore_values", nargs="+", type=int, metavar="VALUE", help="mask values that are not classes")
+    add("--label_map", metavar="JSON", help="class number of mask values, e.g. '{\"255\": 1}' for masks of 0 and 255")
     add("--do_reduce_labels", action="store_true", default=None, help="masks hold 1..n for classes 0..n-1")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measure a dataset and write what was found, or nothing where chips cannot be read."""
+def run(options: argparse.Namespace) -> int:
+    """Measure a dataset and write what was found, or nothing where chips cannot be read; 1 for masks to correct."""
     import datasets
 
     from prithvi_hf.data.load import load_dataset
@@ -130,6 +128,10 @@ def run(options: argparse.Namespace) -> None:
         print(report.summary(), file=screen)
         for purpose, path in written:
             print(f"{purpose} written to {path}", file=screen)
+    wrong = report.describe_wrong_labels()
+    if wrong is not None:
+        print(f"prithvi-hf stats: error: {wrong}", file=sys.stderr)
+    return 0 if wrong is None else 1
 
 
 def read_stats_recipe(options: argparse.Namespace) -> "Recipe":
@@ -169,7 +171,7 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
                 if index == len(main) - 1:
                     raise
                 continue
-            data.bands = name_bands(image[0] if isinstance(image, list) else image)
+            data.bands = name_bands(image[0] if isinstance(image, list) else image, data.band_names)
             break
         else:
             raise ValueError("Expected at least one chip, found none.")
@@ -190,20 +192,32 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
     return StatisticsReport(statistics, options.split, processor, source, data.class_names, recipe.model.loss)
 
 
-def name_bands(raster: "GeoTiffRaster") -> list[str]:
-    """Name the bands of a file by its descriptions: by the model's names where they can be told, else as described."""
-    from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
+def name_bands(raster: "GeoTiffRaster", descriptions: Sequence[str] | None = None) -> list[str]:
+    """Name the bands of a file by its descriptions, or others in their place.
 
-    texts, remedy = raster.descriptions, "Name the bands with --bands, or give a recipe that does with --config."
+    They are the model's names where these can be told, else as described.
+    """
+    from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS, is_undescribed, resolve_bands
+    from prithvi_hf.models.prithvi.pixel_values_prithvi import has_alpha
+
+    texts = tuple(raster.descriptions[:-1] if has_alpha(raster.descriptions) else raster.descriptions)
+    count, texts = len(texts), tuple(descriptions or texts)
+    remedy = "Name the bands with --bands, or give a recipe that does with --config."
+    if len(texts) not in (count, raster.count):
+        raise ValueError(
+            f"{raster.name}: expected band_names for {count} bands, found {', '.join(map(str, texts))}. Name all "
+            "bands of a file, in its order."
+        )
     if is_undescribed(texts):
         raise ValueError(
-            f"{raster.name}: expected descriptions that name its bands, found {raster.count} bands without. {remedy} "
-            "Of a file that stacks dates, name those of one date and add --num_frames."
+            f"{raster.name}: expected descriptions that name its bands, found {count} bands without. {remedy} "
+            "Or name all bands of a file with --band_names. Of a file that stacks dates, name those of one date and "
+            "add --num_frames."
         )
     unnamed = [str(number) for number, text in enumerate(texts, start=1) if not text]
     doubles = sorted({text for text in texts if text and texts.count(text) > 1})
     if unnamed or doubles:
-        found = f"bands {', '.join(unnamed)} of {raster.count} without" if unnamed else f"{', '.join(doubles)} twice"
+        found = f"bands {', '.join(unnamed)} of {len(texts)} without" if unnamed else f"{', '.join(doubles)} twice"
         raise ValueError(f"{raster.name}: expected a description of its own for each band, found {found}. {remedy}")
     names: list[list[str]] = [[] for _ in texts]
     for band in CANONICAL_BANDS:

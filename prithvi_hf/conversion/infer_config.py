@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from prithvi_hf.conversion.tensor_names import is_segmentation_layout
+from prithvi_hf.conversion.tensor_names import is_segmentation_layout, shorten_names
 from prithvi_hf.models.prithvi.configuration_prithvi import ORIGINAL_FIELDS, PrithviConfig
 from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 
@@ -31,10 +31,10 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], **overrides: Any) -> Pr
 
 def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Read every `PrithviConfig` field that the shapes of an original state dict show."""
+    state_dict = {short: state_dict[name] for short, name in shorten_names(state_dict).items()}
     segmentation = is_segmentation_layout(state_dict)
-    prefix = "backbone." if segmentation else ""
     # (hidden_size, num_channels, frames, rows, columns)
-    hidden_size, num_channels, *patch_size = _find_tensor(state_dict, f"{prefix}patch_embed.proj.weight", 5).shape
+    hidden_size, num_channels, *patch_size = _find_tensor(state_dict, "patch_embed.proj.weight", 5).shape
     head_values: dict[str, Any] = {}
     token_frames = None
     if segmentation:
@@ -48,7 +48,7 @@ def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         if auxiliary_convs:
             head_values["auxiliary_head_num_convs"] = auxiliary_convs
     (frames, rows, columns), _ = infer_grid(find_positions(state_dict), token_frames)
-    fc1 = state_dict.get(f"{prefix}blocks.0.mlp.fc1.weight")
+    fc1 = state_dict.get("blocks.0.mlp.fc1.weight")
     image_size = [rows * patch_size[1], columns * patch_size[2]]
     return {
         "hidden_size": hidden_size,
@@ -56,16 +56,17 @@ def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "patch_size": patch_size,
         "num_frames": frames * patch_size[0],
         "image_size": image_size[0] if image_size[0] == image_size[1] else image_size,
-        "num_hidden_layers": _count_layers(state_dict, f"{prefix}blocks."),
+        "num_hidden_layers": _count_layers(state_dict, "blocks."),
         "mlp_ratio": 4.0 if fc1 is None else fc1.shape[0] / hidden_size,
-        "qkv_bias": f"{prefix}blocks.0.attn.qkv.bias" in state_dict,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state_dict,
         **head_values,
     }
 
 
 def find_positions(state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Find the encoder's position table, where the checkpoint holds one."""
-    return state_dict.get("backbone.pos_embed" if is_segmentation_layout(state_dict) else "pos_embed")
+    name = shorten_names(state_dict).get("pos_embed")
+    return None if name is None else state_dict[name]
 
 
 def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tuple[tuple[int, int, int], float]:

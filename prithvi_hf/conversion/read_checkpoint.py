@@ -4,6 +4,7 @@
 import io
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -11,26 +12,56 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from prithvi_hf.conversion.tensor_names import shorten_names
 
-_NUMBER_TYPES = ["bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))]
-_NUMBER_TYPES += ["float16", "float32", "float64"]
-_RECONSTRUCT_SCALAR: Any = np.float64(0).__reduce__()[0]
-# What torch does not unpickle by itself and mmcv's `meta` holds all the same: numpy's numbers, such as a best score.
-# They are made by one function, under its names of numpy 1 and numpy 2, of data types that hold nothing but numbers.
-_SAFE_GLOBALS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
-    (_RECONSTRUCT_SCALAR, "numpy.core.multiarray.scalar"),
-    (_RECONSTRUCT_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(name)) for name in _NUMBER_TYPES),
-]
+
+_NUMBER_FORMATS = {"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
+_NUMBER_FORMATS |= {"f2": "e", "f4": "f", "f8": "d"}
+# Where weights are: a dictionary under one of these keys stands for the whole file, one of these parts for a prefix.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PARTS = ("module", "net", "network", "encoder", "decoder", "backbone", "neck", "decode_head", "auxiliary_head")
+_MAX_LEVELS = 8
+_MAX_NAME_LENGTH = 200
+_MAX_TUPLES = 50_000
+"""Of a pickle: a checkpoint has some per tensor, and to hash 200,000 of them inside each other overflows the stack."""
+_ROOM = 2**26
+"""Bytes that a file may claim whatever its size; otherwise four times its size, as archives may be compressed."""
+# What makes tensors of numbers that the file itself holds; torch knows more, such as quantized and sparse ones.
+_REBUILDS = {f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter")}
+_OTHER_TENSORS = re.compile(r"torch\._(utils|tensor)\..*|torch\..*Tensor|torch\..*sparse.*")
 _HUB_FORM = "hf://owner/name/file, hf://owner/name@revision/file, or without a file where there is only one"
+
+
+class _NumberType:
+    """Stands for `numpy.dtype` in a pickle: the code and the byte order of a plain number, and nothing of numpy."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code not in _NUMBER_FORMATS:
+            raise ValueError(f"a number of numpy's type {ascii(code)[:40]}")
+        self.format = "<" + _NUMBER_FORMATS[code]
+
+    def __setstate__(self, state: tuple) -> None:
+        self.format = (">" if state[1] == ">" else "<") + self.format[1:]
+
+
+def _read_number(kind: _NumberType, data: bytes) -> bool | int | float:
+    """Stand for numpy's `scalar` in a pickle: read a plain number."""
+    return struct.unpack(kind.format, data)[0]
+
+
+# What torch does not unpickle by itself and mmcv's `meta` holds all the same: numpy's numbers, such as a best score.
+# They are read without numpy, whose types trust the state that a pickle gives them; names are of numpy 1 and numpy 2.
+_SAFE_GLOBALS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+    (_read_number, "numpy.core.multiarray.scalar"),
+    (_read_number, "numpy._core.multiarray.scalar"),
+    (_NumberType, "numpy.dtype"),
+]
 
 
 @dataclass
@@ -47,35 +78,67 @@ class Checkpoint:
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """Read an original checkpoint.
 
-    A leading `module.` of every name, which data-parallel training leaves, is taken off. mmcv's `EMAHook` keeps a
-    second copy of every weight as `ema_<name with underscores>`. When it saves, the averaged weights, those that were
-    evaluated, stand under the plain names and the others in the copies; so the copies are left out.
+    mmcv's `EMAHook` keeps a second copy of every weight as `ema_<name with underscores>`. When it saves, the averaged
+    weights, those that were evaluated, stand under the plain names and the others in the copies; so the copies are
+    left out.
     """
     source, path = _find_file(str(source))
     content = _load(path)
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"Expected {path} to hold a state dict, found {type(content).__name__}.")
-    others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
-    if others:
-        raise ValueError(f"Expected {path} to hold tensors by name, found other values under {others[:5]}.")
-    state_dict = {str(name).removeprefix("module."): value for name, value in content.items()}
-    if len(state_dict) < len(content):
+    tensors = _find_tensors(content, path)
+    for name in tensors:
+        if isinstance(name, str) and name.isprintable() and len(name) <= _MAX_NAME_LENGTH:
+            continue
         raise ValueError(
-            f"Expected {path} to hold each tensor once, found some both with and without a leading 'module.'."
+            f"Expected tensors in {path} with printable names of at most {_MAX_NAME_LENGTH} characters, found "
+            f"{_abbreviate(name)}. The file is damaged or not a checkpoint of weights: download it again."
         )
-    copies = {f"ema_{name.replace('.', '_')}" for name in state_dict}
-    class_names, class_colors = _read_classes(meta)
+    # By the shape: a tensor without strides repeats one stored number as often as it likes.
+    claimed, size = sum(value.numel() * value.element_size() for value in tensors.values()), path.stat().st_size
+    if claimed > max(_ROOM, 4 * size):
+        raise ValueError(
+            f"Expected {path} to hold its tensors, found shapes of {claimed:,} bytes in a file of {size:,}. Save a "
+            "contiguous copy of each tensor."
+        )
+    copies = set()
+    for short, name in shorten_names(tensors).items():
+        around = name.removesuffix(short).split(".")  # the hook may be inside some of the modules around
+        copies |= {f"ema_{'.'.join([*around[level:-1], short])}".replace(".", "_") for level in range(len(around))}
+    averaging = [name for short, name in shorten_names(tensors).items() if short in copies]
+    class_names, class_colors = _read_classes(content.get("meta") if isinstance(content, Mapping) else None)
     return Checkpoint(
         source=source,
-        state_dict={name: value for name, value in state_dict.items() if name not in copies},
-        averaging=[name for name in state_dict if name in copies],
+        state_dict={name: value for name, value in tensors.items() if name not in averaging},
+        averaging=averaging,
         class_names=class_names,
         class_colors=class_colors,
     )
+
+
+def _find_tensors(content: object, path: Path, levels: int = _MAX_LEVELS) -> dict[str, torch.Tensor]:
+    """Find the weights in what a file holds; keys of parts become the beginning of names."""
+    if not isinstance(content, Mapping) or not content or levels == 0:
+        found = f"dictionaries in more than {_MAX_LEVELS} levels" if levels == 0 else type(content).__name__
+        raise ValueError(f"Expected {path} to hold a state dict, found {found}.")
+    for key in _WRAPPERS:
+        if isinstance(content.get(key), Mapping):
+            return _find_tensors(content[key], path, levels - 1)
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    parts = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Mapping)]
+    if not set(_PARTS).isdisjoint(parts):  # what else a trainer saves, such as its optimizer, is not of tensors alone
+        for key in parts:
+            if key in _PARTS or all(isinstance(value, torch.Tensor) for value in content[key].values()):
+                inner = _find_tensors(content[key], path, levels - 1)
+                tensors |= {f"{key}.{name}": value for name, value in inner.items()}
+        return tensors
+    others = [_abbreviate(name) for name in content if name not in tensors]
+    if others:
+        raise ValueError(f"Expected {path} to hold tensors by name, found other values under {', '.join(others[:5])}.")
+    return tensors
+
+
+def _abbreviate(key: object) -> str:
+    """Write the key of a dictionary of a file, which may be of any length and hold any character, or any object."""
+    return ascii(key)[:80] if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
 def _find_file(source: str) -> tuple[str, Path]:
@@ -128,39 +191,48 @@ def _find_file(source: str) -> tuple[str, Path]:
 
 def _load(path: Path) -> object:
     """Load what a checkpoint file holds, if that is nothing but tensors, texts and numbers."""
-    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch stores checksums and does not look at them
-        if damaged is not None:
-            raise ValueError(
-                f"Expected {path} to be whole, found another checksum than the stored one in its part {damaged}. "
-                "Download or copy the file again; one that was written without checksums must be re-saved with "
-                "torch.save."
-            )
+    damaged = None
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # advice to torch's developers
-            return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                claimed = sum(item.file_size for item in archive.infolist())
+                if claimed > max(_ROOM, 4 * path.stat().st_size):
+                    raise ValueError(f"an archive that claims to hold {claimed:,} bytes")
+                damaged = archive.testzip()  # torch stores checksums and does not look at them
+        if damaged is None:
+            names, num_tuples = _scan_pickles(path)
+            if refused := [name for name in names if name not in _REBUILDS and _OTHER_TENSORS.fullmatch(name)]:
+                raise ValueError(f"its pickle asks for {', '.join(refused[:4])}")
+            if num_tuples > _MAX_TUPLES:
+                raise ValueError(f"more than {_MAX_TUPLES:,} tuples in its pickle")
+            with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # advice to torch's developers
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on bytes that are not a checkpoint the loaders raise almost anything, a KeyError too
         # In one sentence, without torch's advice on how to load such a file all the same.
-        if not isinstance(error, UnpicklingError):
-            reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
-        else:
+        if isinstance(error, UnpicklingError):
             named = re.search(r"GLOBAL (\S+)", str(error))
-            names = [named[1]] if named else _find_pickled_names(path)
+            names = [named[1]] if named else _scan_pickles(path)[0]
             asks = f"asks for {', '.join(names[:4])}" if names else ""
             reason = f"its pickle {asks or 'holds other instructions than those that make tensors'}"
+        else:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+            reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
         raise ValueError(
             f"Expected {path} to be a checkpoint of plain tensors, found a file that cannot be loaded safely "
             f"({reason}). Download a damaged file again. A pickle with other objects could run code and is refused: "
             "re-save its state dict with torch.save, or as safetensors, where you trust it."
         ) from error
+    raise ValueError(
+        f"Expected {path} to be whole, found another checksum than the stored one in its part {damaged}. Download or "
+        "copy the file again; one that was written without checksums must be re-saved with torch.save."
+    )
 
 
-def _find_pickled_names(path: Path) -> list[str]:
-    """Find the Python objects that a pickle of a protocol that torch does not know asks for; nothing of it is run."""
+def _scan_pickles(path: Path) -> tuple[list[str], int]:
+    """List the Python objects that the pickles of a file ask for, and count their tuples; nothing of them is run."""
     files: list[IO[bytes]] = []
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -169,16 +241,19 @@ def _find_pickled_names(path: Path) -> list[str]:
         files = [path.open("rb")]
     found: list[str] = []
     texts: list[str] = []
+    num_tuples = 0
     for file in files:
         with file, suppress(Exception):  # a damaged pickle breaks off with almost anything; what was found counts
-            for instruction, argument, _ in pickletools.genops(file):
-                if instruction.name == "GLOBAL":
-                    found.append(str(argument).replace(" ", "."))
-                elif instruction.name == "STACK_GLOBAL":  # takes the two texts before it
-                    found.append(".".join(texts[-2:]))
-                elif isinstance(argument, str):
-                    texts.append(argument)
-    return list(dict.fromkeys(found))
+            for _ in range(5):  # torch's older format has so many, one after the other, before the tensors
+                for instruction, argument, _ in pickletools.genops(file):
+                    num_tuples += instruction.name.startswith("TUPLE")
+                    if instruction.name == "GLOBAL":
+                        found.append(str(argument).replace(" ", "."))
+                    elif instruction.name == "STACK_GLOBAL":  # takes the two texts before it
+                        found.append(".".join(texts[-2:]))
+                    elif isinstance(argument, str):
+                        texts.append(argument)
+    return list(dict.fromkeys(found)), num_tuples
 
 
 def _read_classes(meta: object) -> tuple[list[str] | None, list[str] | None]:
@@ -193,7 +268,9 @@ def _read_classes(meta: object) -> tuple[list[str] | None, list[str] | None]:
         )
 
     names, palette = (meta.get("CLASSES"), meta.get("PALETTE")) if isinstance(meta, Mapping) else (None, None)
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list | tuple) or not names:
+        return None, None
+    if not all(isinstance(name, str) and name and name.isprintable() for name in names):
         return None, None
     if len(set(names)) < len(names):
         return None, None

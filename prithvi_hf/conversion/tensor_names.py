@@ -2,7 +2,7 @@
 """Original tensor names: what each becomes, and what is left out and why."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -32,14 +32,43 @@ _GEOSPATIAL_CONV = re.compile(r"neck\.layers\.(\d+)\.([1-9]\d*)\.([01])\.(\w+)")
 _QKV = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
 _DROPPED = [
     (r"pos_embed", "fixed sine-cosine positions are computed, not stored"),
-    (r"decoder_pos_embed", "belongs to the pretraining decoder"),
-    (r"mask_token|decoder_(embed|blocks|norm|pred)(\..*)?", "belongs to the pretraining decoder"),
+    (
+        r"(decoder\.)?(mask_token|decoder_pos_embed|decoder_(embed|blocks|norm|pred)(\..*)?)",
+        "belongs to the pretraining decoder",
+    ),
 ]
+_AROUND_MODULES = re.compile(
+    r"^((module|model|net|network|encoder|backbone|state_dict|_timm_module|_orig_mod|_forward_module"
+    r"|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
+)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def is_segmentation_layout(state_dict: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the names are those of an mmsegmentation segmentor."""
-    return any(name.startswith("backbone.") for name in state_dict)
+def shorten_names(names: Iterable[str]) -> dict[str, str]:
+    """Find each tensor's original name by its short one: that of the encoder or a head, without what is around them.
+
+    The encoder is `encoder.`, `backbone.` or nothing in the module that was saved, and wrappers for data-parallel
+    training, compilation, timm or Lightning go before that; several of them are stacked as in
+    `model.encoder._timm_module.`. Heads keep the name of their part (`neck.`, `decode_head.`, `auxiliary_head.`).
+
+    Raises:
+        ValueError: Two names have the same short one.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        short = _AROUND_MODULES.sub("", name)
+        if short in found:
+            raise ValueError(
+                f"Expected each tensor once, found both {found[short]} and {name}, which are {short} of two models. "
+                "Save the state dict of the one to convert."
+            )
+        found[short] = name
+    return found
+
+
+def is_segmentation_layout(names: Iterable[str]) -> bool:
+    """Whether the names are those of an mmsegmentation segmentor, which has heads beside its encoder."""
+    return any(short.startswith(("neck.", "decode_head.", "auxiliary_head.")) for short in shorten_names(names))
 
 
 def convert_names(
@@ -48,37 +77,44 @@ def convert_names(
     """Give by original name its tensors under their new names, or the reason it is dropped; unknown is an error."""
     converted: dict[str, dict[str, torch.Tensor]] = {}
     dropped: dict[str, str] = {}
-    unknown = []
-    segmentation = is_segmentation_layout(state_dict)
-    for name, tensor in state_dict.items():
-        short = name.removeprefix("backbone.") if segmentation else name
-        is_encoder = not segmentation or name != short
-        prefix = "prithvi." if name != short else ""
+    unknown, not_float = [], []
+    prefix = "prithvi." if is_segmentation_layout(state_dict) else ""
+    for short, name in shorten_names(state_dict).items():
+        tensor = state_dict[name]
         reason = next((why for pattern, why in _DROPPED if re.fullmatch(pattern, short)), None)
-        if segmentation and not use_auxiliary_head and name.startswith("auxiliary_head."):
+        if not use_auxiliary_head and short.startswith("auxiliary_head."):
             reason = "use_auxiliary_head is false; only training uses this head"
         if reason is not None:
             dropped[name] = reason
-        elif is_encoder and (match := _QKV.fullmatch(short)):  # the fused projection becomes three
+            continue
+        if tensor.dtype not in _FLOATS and not short.endswith("num_batches_tracked"):  # a count of batch normalisation
+            not_float.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
+        if match := _QKV.fullmatch(short):  # the fused projection becomes three
             if tensor.ndim == 0 or tensor.shape[0] % 3:
-                raise ValueError(f"Expected {short} to hold three projections, found shape {tuple(tensor.shape)}.")
+                raise ValueError(f"Expected {name} to hold three projections, found shape {tuple(tensor.shape)}.")
             target = f"{prefix}layers.{match[1]}.attention.{{}}_proj.{match[2]}"
             parts = zip("qkv", tensor.chunk(3), strict=True)
             converted[name] = {target.format(part): chunk.clone() for part, chunk in parts}
-        elif not is_encoder and (match := _GEOSPATIAL_CONV.fullmatch(name)):  # they follow a transposed one, from 1 on
+        elif match := _GEOSPATIAL_CONV.fullmatch(short):  # they follow a transposed one, from 1 on
             layer, part = int(match[2]) - 1, "normalization" if match[3] == "1" else "convolution"
             converted[name] = {f"neck.upsample_blocks.{match[1]}.layers.{layer}.{part}.{match[4]}": tensor}
         else:
-            names = _ENCODER_NAMES if is_encoder else _HEAD_NAMES
+            names = [(pattern, prefix + replacement) for pattern, replacement in _ENCODER_NAMES] + _HEAD_NAMES
             found = ((re.fullmatch(pattern, short), replacement) for pattern, replacement in names)
             renamed = next((match.expand(replacement) for match, replacement in found if match), None)
             if renamed is None:
                 unknown.append(name)
             else:
-                converted[name] = {prefix + renamed: tensor}
+                converted[name] = {renamed: tensor}
     if unknown or not converted:
         raise ValueError(
-            "Expected the flat layout of Prithvi_100M.pt or an mmsegmentation checkpoint of hls-foundation-os, found "
-            f"{len(unknown)} unknown name(s) of {len(state_dict)}: {unknown[:5]}. Pass the original file."
+            "Expected the layout of Prithvi_100M.pt, with or without prefixes such as encoder., or an mmsegmentation "
+            f"checkpoint of hls-foundation-os, found {len(unknown)} unknown name(s) of {len(state_dict)}: "
+            f"{unknown[:5]}. Pass the original file."
+        )
+    if not_float:
+        raise ValueError(
+            f"Expected weights in floating point, found {len(not_float)} tensor(s) of another type: "
+            f"{', '.join(not_float[:5])}. Save them as float32 first, dequantized where they are quantized."
         )
     return converted, dropped

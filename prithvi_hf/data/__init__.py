@@ -17,6 +17,7 @@ _MODULES = {
     "GeoTiffRaster": "prithvi_hf.rasters.geotiff_raster",
     "SegmentationTransform": "prithvi_hf.data.transforms",
     "SplitAudit": "prithvi_hf.data.audit",
+    "TrainingCrops": "prithvi_hf.data.transforms",
     "audit_split": "prithvi_hf.data.audit",
     "cache_chips": "prithvi_hf.data.chip_cache",
     "clear_decoded_cache": "prithvi_hf.data.chip_cache",

@@ -1,16 +1,28 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A check of every chip of a split before training: what it holds, and everything that is wrong with it at once."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
+import numpy as np
 from datasets import Dataset, IterableDataset
 
-from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, collect_results, digest_split, read_chips
+from prithvi_hf.data.chips import (
+    Chip,
+    ChipDigest,
+    check_grid,
+    collect_results,
+    describe_wrong_masks,
+    digest_pixels,
+    digest_split,
+    hash_file,
+    read_chips,
+)
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, MaskValuesError
+from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,9 @@ class SplitAudit:
         sizes (`dict[tuple[int, int], int]`): number of chips of each (height, width).
         digest (`str`): sha256 over the ids of the chips and the content of their image and mask files, independent of
             folder and order.
+        image_digests (`dict[str, str]`): id of a chip by the digest of its pixels in the bands in use; images whose
+            bands are constant are left out.
+        files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
     """
 
     split_name: str
@@ -37,6 +52,8 @@ class SplitAudit:
     nodata_pixels: int
     sizes: dict[tuple[int, int], int]
     digest: str
+    image_digests: dict[str, str] = field(default_factory=dict)
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     @property
     def labelled_pixels(self) -> int:
@@ -47,6 +64,20 @@ class SplitAudit:
     def total_pixels(self) -> int:
         """All pixels."""
         return self.labelled_pixels + self.ignored_pixels
+
+    def find_changed_files(self) -> list[str]:
+        """Find the files that are not as they were when they were read, or gone; one that was only touched is not."""
+
+        def is_as_it_was(path: str, size: int, time: int, digest: str) -> bool:
+            try:
+                status = os.stat(path)
+                if (status.st_size, status.st_mtime_ns) == (size, time):
+                    return True
+                return status.st_size == size and hash_file(path) == digest
+            except OSError:
+                return False
+
+        return [path for path, state in self.files.items() if not is_as_it_was(path, *state)]
 
     def summary(self, class_names: Sequence[str]) -> str:
         """Describe in one line how much of the labels each class has, and what is ignored or without data.
@@ -85,24 +116,49 @@ def audit_split(
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
             of different size or place, mask values outside the classes.
     """
+    options = update_options(image_processor.checked_options(), {"num_labels": num_labels})
+    files: dict[str, tuple[int, int, str]] = {}
 
-    def count(chip: Chip) -> tuple[torch.Tensor, int, int, tuple[int, ...], ChipDigest]:
-        """Class pixels, ignored pixels, nodata pixels, size and digest of one chip; raise what is wrong with it."""
+    def count(chip: Chip) -> tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None] | MaskValuesError:
+        """Class, ignored and nodata pixels, size and digests of one chip; raise what is wrong with it."""
         if chip.mask is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
         check_grid((*chip.frames, chip.mask))
-        inputs = image_processor.preprocess(
-            [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="pt"
-        )
+        paths = [raster.path for raster in (*chip.frames, chip.mask) if raster.path is not None]
+        states = [os.stat(path) for path in paths]  # before they are read
+        chip.verify()
+        try:
+            inputs = image_processor.preprocess(
+                [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="np"
+            )
+        except MaskValuesError as error:  # said of all masks together
+            return error
         labels = inputs["labels"][0]
         valid = labels[labels != IGNORED_LABEL]
-        class_pixels, ignored = torch.bincount(valid, minlength=num_labels), labels.numel() - valid.numel()
+        class_pixels, ignored = np.bincount(valid, minlength=num_labels), labels.size - valid.size
         # The files have just been read, so the system holds them in memory for the digest.
-        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), tuple(labels.shape), chip.digest()
+        digest = chip.digest()
+        if len(paths) == len(chip.frames) + 1:
+            for path, state, sha256 in zip(paths, states, [*digest[1], digest[2] or ""], strict=True):
+                files[path] = (state.st_size, state.st_mtime_ns, sha256)
+        digests = digest, digest_pixels(inputs["pixel_values"])
+        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), labels.shape, *digests
 
-    counts = collect_results(read_chips(dataset, count, f"Checking {split_name}", show_progress), split_name)
-    class_pixels, ignored_pixels, nodata_pixels, sizes, digests = zip(*counts, strict=True)
-    pixels = torch.stack(class_pixels)  # (chips, classes)
+    results = list(read_chips(dataset, count, f"Checking {split_name}", show_progress))
+    wrong = [result for result in results if isinstance(result, MaskValuesError)]
+    counts = [result for result in results if not isinstance(result, MaskValuesError)]
+    message = None
+    if wrong:
+        values = {value for error in wrong for value in error.values}
+        if not options.label_map:
+            first = 1 if options.do_reduce_labels else 0
+            good = [result[0] for result in counts if not isinstance(result, str)]
+            values |= {int(label) + first for pixels in good for label in np.flatnonzero(pixels)}
+        totals = sum((Counter(error.wrong) for error in wrong), Counter[float]())
+        message = describe_wrong_masks([error.name for error in wrong], len(results), totals, values, options)
+    counts = collect_results(counts, split_name, wrong_masks=message)
+    class_pixels, ignored_pixels, nodata_pixels, sizes, digests, image_digests = zip(*counts, strict=True)
+    pixels = np.stack(class_pixels)  # (chips, classes)
     audit = SplitAudit(
         split_name=split_name,
         chips=len(counts),
@@ -112,6 +168,8 @@ def audit_split(
         nodata_pixels=sum(nodata_pixels),
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
+        image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
+        files=files,
     )
     # No data comes first, for labels of pixels without data may be ignored as well.
     if audit.nodata_pixels == audit.total_pixels:
@@ -122,6 +180,6 @@ def audit_split(
     if audit.labelled_pixels == 0:
         raise ValueError(
             f"Split {split_name}: expected labelled pixels, found all {audit.total_pixels:,} pixels of {audit.chips} "
-            "chips ignored. Check ignore_values and do_reduce_labels against the masks."
+            "chips ignored. Check ignore_values, label_map and do_reduce_labels against the masks."
         )
     return audit

@@ -15,6 +15,7 @@ import mmap
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,11 +30,13 @@ from datasets import Dataset, Features, config
 from filelock import FileLock, Timeout
 from huggingface_hub.utils import WeakFileLock
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from tqdm.auto import tqdm
 
 from prithvi_hf.data.chips import Chip, collect_results, read_chips, run_in_threads
 from prithvi_hf.data.shared_batches import BatchRows
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.pixel_values_prithvi import LARGEST_VALUE
 from prithvi_hf.rasters.geotiff_raster import GeoTiffHeader, GeoTiffRaster
 from prithvi_hf.rasters.raster import Window
 
@@ -46,7 +49,7 @@ except ImportError:  # not on Windows, where a file that is mapped cannot be del
 
 INDEX, PIXELS = "index.json", "pixels.bin"
 # Part of every key: raise it when caches of the same files come out differently.
-_FORMAT = 2
+_FORMAT = 3
 _FOLDER = "prithvi_hf_decoded"
 _ALIGNMENT = 64
 # GDAL takes georeference, tags and masks from them.
@@ -59,7 +62,7 @@ _read_crs = lru_cache(maxsize=256)(CRS.from_wkt)
 
 
 class ChipCacheError(OSError):
-    """A cache that cannot be written; the message says what was expected, what was found and the remedy."""
+    """A cache that cannot be written or is damaged; the message says what was expected and found, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class StoredRaster:
     pixels: int = 0  # offset in bytes of (len(stored), height, width) in the file's own data type
     nodata_mask: int | None = None  # offset of the file's mask, if it has one: one byte per pixel, 1 for no data
     limits: tuple[float, float] | None = None  # smallest and largest value, None where one is not finite
+    checksum: int = 0  # CRC-32 of the pixels and the mask
 
     def to_json(self) -> dict[str, Any]:
         """The entry in types that JSON can hold."""
@@ -103,18 +107,22 @@ class ChipCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        with open(folder / PIXELS, "rb") as file:
-            if fcntl is not None:  # this lock lasts as long as the mapping
-                fcntl.flock(file, fcntl.LOCK_SH)
-            self._pixels = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+        try:
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            rasters = [
+                CachedRaster(self, StoredRaster.from_json(content), number)
+                for number, content in enumerate(index["rasters"])
+            ]
+        except (ValueError, KeyError, TypeError, CRSError) as error:
+            raise self._damage("an index of its chips", f"{INDEX} damaged") from error
         self.num_bytes: int = index["bytes"]
-        if self._pixels.size != self.num_bytes:
-            raise ValueError(
-                f"{folder}: expected {self.num_bytes:,} bytes of decoded chips, found {self._pixels.size:,}. "
-                "Remove the folder; it is made again."
-            )
-        rasters = [CachedRaster(self, StoredRaster.from_json(content)) for content in index["rasters"]]
+        self._file = open(folder / PIXELS, "rb")  # noqa: SIM115  # as long as the mapping, whose lock it holds
+        if fcntl is not None:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+        self.check_size()
+        self._pixels = np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+        # A byte for each raster, in memory that is shared with workers: whether it was compared with its checksum.
+        self._verified = np.frombuffer(mmap.mmap(-1, len(rasters)), dtype=np.uint8)
         self.columns: dict[str, list[Any]] = {
             "image": [
                 [rasters[one] for one in place] if isinstance(place, list) else rasters[place]
@@ -126,6 +134,33 @@ class ChipCache:
     def __reduce__(self) -> tuple[type["ChipCache"], tuple[Path]]:
         return ChipCache, (self.folder,)  # neither handle nor mapping travels: each process makes its own
 
+    def check_size(self) -> None:
+        """Raise where the file of pixels is not as long as it was made; beyond its end a read would be a SIGBUS."""
+        found = os.fstat(self._file.fileno()).st_size
+        if found != self.num_bytes:
+            raise self._damage(f"{self.num_bytes:,} bytes of decoded chips", f"{found:,}")
+
+    def verify(self, stored: StoredRaster, number: int) -> None:
+        """Compare a raster's pixels with their checksum, where no process of this run did so before."""
+        if self._verified[number]:
+            return
+        self.check_size()
+        size = stored.header.height * stored.header.width
+        parts = [(stored.pixels, len(stored.stored) * size * np.dtype(stored.header.dtype).itemsize)]
+        parts += [] if stored.nodata_mask is None else [(stored.nodata_mask, size)]
+        checksum = 0
+        for offset, length in parts:
+            checksum = zlib.crc32(self._pixels[offset : offset + length].data, checksum)
+        if checksum != stored.checksum:
+            raise self._damage(f"the decoded pixels of {stored.name} as they were written", "others")
+        self._verified[number] = 1
+
+    def _damage(self, expected: str, found: str) -> ChipCacheError:
+        return ChipCacheError(
+            f"{self.folder}: expected {expected}, found {found}: the cache of decoded chips is damaged. Remove this "
+            "folder; it is made again."
+        )
+
     def view(self, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Pixels from an offset on: a view of the mapped file, not to be written to."""
         return np.ndarray(shape, dtype, self._pixels, offset)
@@ -134,13 +169,13 @@ class ChipCache:
 class CachedRaster(GeoTiffRaster):
     """A [`GeoTiffRaster`] whose needed bands are read from a cache of decoded pixels; all else from its file."""
 
-    def __init__(self, cache: ChipCache, stored: StoredRaster) -> None:
+    def __init__(self, cache: ChipCache, stored: StoredRaster, number: int) -> None:
         self.content, self.name, self.path = None, stored.name, stored.path
         self._set_header(stored.header)
         if stored.bands is not None:
             self._chosen = stored.bands
             self._set_selection(stored.bands, self.window)
-        self._cache, self._stored = cache, stored
+        self._cache, self._stored, self._number = cache, stored, number
 
     @property
     def limits(self) -> tuple[float, float] | None:
@@ -158,6 +193,7 @@ class CachedRaster(GeoTiffRaster):
         stored, header = self._stored, self._header
         if not set(target.bands) <= set(stored.stored):
             return super().read(bands, window)
+        self._cache.verify(stored, self._number)
         row, column, height, width = target.window
         whole = self._cache.view(stored.pixels, (len(stored.stored), header.height, header.width), header.dtype)
         pixels = whole[:, row : row + height, column : column + width]
@@ -170,6 +206,7 @@ class CachedRaster(GeoTiffRaster):
         header, offset = self._header, self._stored.nodata_mask
         if offset is None or (not header.has_mask and header.alpha_band in self._chosen):
             return super().read_nodata_mask(window)  # which knows from the header where there is none
+        self._cache.verify(self._stored, self._number)
         row, column, height, width = self.select(window=window).window
         whole = self._cache.view(offset, (header.height, header.width), "bool")
         return whole[row : row + height, column : column + width]
@@ -213,17 +250,21 @@ class CachedChips(torch.utils.data.Dataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, index: int | Sequence[int]) -> Any:
+        """A row, or of several the columns, as of a `datasets.Dataset`."""
+        if isinstance(index, int):
+            return self.__getitems__([index])[0]
+        for place in index:
+            if not -len(self) <= place < len(self):
+                raise IndexError(f"Expected a chip of {len(self)}, found {place}.")
+        self.cache.check_size()
+        source = {**self.columns, **self.cache.columns}
+        columns = {name: [source[name][i] for i in index] for name in self.features}
+        return columns if self.transform is None else self.transform(columns)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
         """Rows of a batch, which torch's DataLoader asks for together."""
-        for index in indices:
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"Expected a chip of {len(self)}, found {index}.")
-        source = {**self.columns, **self.cache.columns}
-        columns = {name: [source[name][i] for i in indices] for name in self.features}
-        rows = columns if self.transform is None else self.transform(columns)
+        rows = self[indices]
         if all(isinstance(values, torch.Tensor) for values in rows.values()):
             return BatchRows(cast("dict[str, torch.Tensor]", rows), len(indices))
         return [{name: values[i] for name, values in rows.items()} for i in range(len(indices))]
@@ -304,7 +345,8 @@ def _make_keys(dataset: Dataset, processor: PrithviImageProcessor) -> tuple[str,
         )
     paths = [None if cell is None else cell["path"] for cell in cells]
     narrowed = [getattr(dataset.features[name], "bands", None) for name in columns]
-    options = [_FORMAT, processor.bands, processor.band_indices, processor.num_frames, narrowed]
+    names = ("bands", "band_indices", "band_map", "band_names", "num_frames")
+    options = [_FORMAT, *(getattr(processor, name) for name in names), narrowed]
 
     def read_state(path: str) -> list[int] | None:
         try:
@@ -371,17 +413,15 @@ def _build(dataset: Dataset, processor: PrithviImageProcessor, folder: Path, nam
 def _plan_chip(chip: Chip, processor: PrithviImageProcessor) -> tuple[list[_Plan] | _Plan, _Plan | None]:
     """Find what is to be decoded of a chip: the needed bands of its image or frames, and its mask."""
 
-    def plan(raster: GeoTiffRaster, bands: Iterable[int], with_nodata_mask: bool) -> _Plan:
+    def plan(raster: GeoTiffRaster, bands: Iterable[int]) -> _Plan:
         header, stored = raster._header, tuple(raster.bands[band] for band in bands)
         has_mask = header.has_mask or (header.alpha_band is not None and header.alpha_band not in stored)
-        nodata_mask = 0 if with_nodata_mask and has_mask else None  # the place comes later
+        nodata_mask = 0 if has_mask else None  # the place comes later
         entry = StoredRaster(raster.path, raster.name, raster._chosen or None, stored, header, nodata_mask=nodata_mask)
         return raster, entry
 
-    frames = [
-        plan(frame, processor.find_bands(frame.descriptions, frame.count, frame.name), True) for frame in chip.frames
-    ]
-    mask = None if chip.mask is None else plan(chip.mask, range(chip.mask.count), False)
+    frames = [plan(frame, processor.find_bands(frame.descriptions, frame.count, frame.name)) for frame in chip.frames]
+    mask = None if chip.mask is None else plan(chip.mask, [0])
     return frames if isinstance(chip.image, tuple) else frames[0], mask
 
 
@@ -419,19 +459,19 @@ def _decode(raster: GeoTiffRaster, entry: StoredRaster, handle: int) -> StoredRa
         nodata_mask = None if entry.nodata_mask is None else narrowed.read_nodata_mask()
     except (ValueError, IndexError, OSError) as error:
         return str(error)
-    arrays = [(pixels, entry.pixels)]
-    if entry.nodata_mask is not None and nodata_mask is not None:
-        arrays.append((nodata_mask, entry.nodata_mask))
+    arrays, checksum = [(pixels, entry.pixels)], 0
+    if entry.nodata_mask is not None:
+        arrays.append((np.zeros(pixels.shape[1:], bool) if nodata_mask is None else nodata_mask, entry.nodata_mask))
     for array, offset in arrays:
         content = np.ascontiguousarray(array).data.cast("B")
+        checksum = zlib.crc32(content, checksum)
         while content:
             written = os.pwrite(handle, content, offset)
             content, offset = content[written:], offset + written
-    # Limits are known unless a value is not finite, also as the float32 that models take.
-    with np.errstate(over="ignore"):
-        smallest, largest = pixels.min().item(), pixels.max().item()
-        is_finite = np.isfinite(np.float32(smallest)) and np.isfinite(np.float32(largest))
-    return replace(entry, limits=(smallest, largest) if is_finite else None)
+    # Limits are known unless a value is no data by itself.
+    smallest, largest = pixels.min().item(), pixels.max().item()
+    is_ordinary = max(-smallest, largest) < LARGEST_VALUE  # not of NaN
+    return replace(entry, limits=(smallest, largest) if is_ordinary else None, checksum=checksum)
 
 
 def clear_decoded_cache(cache_dir: str | os.PathLike | None = None) -> int:

@@ -3,25 +3,32 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any, TypeVar
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, largest_shift
+from prithvi_hf.models.prithvi.labels_prithvi import advise_label_options, describe_expected_values, list_counts
+from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, has_alpha
+from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import measure_shift, name_crs_pair
 
 
 _MAX_THREADS = 8
 # Enough submitted chips to keep each thread busy, few enough that rows and results do not pile up.
 _SUBMITTED_PER_THREAD = 4
 _MAX_PROBLEMS_SHOWN = 10
+_MAX_NAMES_SHOWN = 3
 
 Result = TypeVar("Result")
 Image = GeoTiffRaster | tuple[GeoTiffRaster, ...]
@@ -42,6 +49,11 @@ class Chip:
         """The image as a tuple of its files."""
         return self.image if isinstance(self.image, tuple) else (self.image,)
 
+    def verify(self) -> None:
+        """Check the files by the checksums of their blocks; damaged ones are errors when they are read."""
+        for raster in (*self.frames, *([] if self.mask is None else [self.mask])):
+            raster.verify()
+
     def digest(self) -> ChipDigest:
         """Hash the content of the files, or of the bytes that stand for them."""
         return self.id, [_sha256(frame) for frame in self.frames], None if self.mask is None else _sha256(self.mask)
@@ -50,7 +62,12 @@ class Chip:
 def _sha256(raster: GeoTiffRaster) -> str:
     if raster.path is None:
         return hashlib.sha256(raster.content or b"").hexdigest()
-    with open(raster.path, "rb") as file:
+    return hash_file(raster.path)
+
+
+def hash_file(path: str | os.PathLike) -> str:
+    """Give the sha256 of a file's content."""
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -77,7 +94,15 @@ def read_chips(
         try:
             row = fetch_row()
             image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
-            return read(Chip(str(row.get("id")), image, row.get("mask")))
+            chip = Chip(str(row.get("id")), image, row.get("mask"))
+            bands = 1 if chip.mask is None else chip.mask.count - has_alpha(chip.mask.descriptions)
+            if bands > 1 and all(frame.count == 1 for frame in chip.frames):
+                raise ValueError(
+                    f"{chip.frames[0].name}: expected an image of several bands and a mask of one, found 1 band in "
+                    f"the image and {bands} in its mask: they look swapped. Exchange image_dir and mask_dir, or "
+                    "image_suffix and mask_suffix."
+                )
+            return read(chip)
         except (ValueError, IndexError, OSError) as error:
             if not isinstance(error, OSError) or error.filename is None:
                 return str(error)
@@ -116,8 +141,13 @@ def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | Non
                 future.cancel()
 
 
-def collect_results(results: Iterable[Result | str], split_name: str, kind: str = "chips") -> list[Result]:
-    """Collect the results of a pass; raise the first of its errors, which are texts, together."""
+def collect_results(
+    results: Iterable[Result | str], split_name: str, kind: str = "chips", wrong_masks: str | None = None
+) -> list[Result]:
+    """Collect the results of a pass; raise the first of its errors, which are texts, together.
+
+    `wrong_masks` is said of masks beside them, as in [`describe_wrong_masks`].
+    """
     found, problems = [], []
     for result in results:
         if isinstance(result, str):
@@ -130,10 +160,56 @@ def collect_results(results: Iterable[Result | str], split_name: str, kind: str 
         raise ValueError(
             f"Split {split_name}: {len(problems)} of {len(found) + len(problems)} {kind} cannot be used:{shown}"
             + (f"\n- and {more} more" if more > 0 else "")
+            + (f"\n{wrong_masks}" if wrong_masks else "")
         )
+    if wrong_masks:
+        raise ValueError(f"Split {split_name}: {wrong_masks}")
     if not found:
         raise ValueError(f"Split {split_name}: expected at least one chip, found none.")
     return found
+
+
+def describe_wrong_masks(
+    names: Sequence[str], total: int, wrong: Mapping[float, int], values: Collection[int], options: ProcessorOptions
+) -> str:
+    """Say in one message how many masks of `total` hold values that are not a class, and which options fit them.
+
+    `names` are these masks, `wrong` the pixels of each such value, `values` those of all masks that are not ignored.
+    """
+    more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
+    shown = ", ".join(names[:_MAX_NAMES_SHOWN]) + more
+    return (
+        f"{len(names)} of {total} masks hold values that are not a class ({shown}): "
+        f"{describe_expected_values(options)}, found {list_counts(dict(sorted(wrong.items())))}. Remedy: "
+        f"{advise_label_options(values, options)}"
+    )
+
+
+def find_shared_images(splits: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Say which images are in two splits, by the id of a chip by the digest of its pixels; empty where none is."""
+    texts = []
+    for first, other in combinations(splits, 2):
+        shared = [(splits[first][one], splits[other][one]) for one in splits[first] if one in splits[other]]
+        if shared:
+            pairs = [own if own == its else f"{own} as {its}" for own, its in shared]
+            more = f" and {len(pairs) - _MAX_NAMES_SHOWN} more" if len(pairs) > _MAX_NAMES_SHOWN else ""
+            texts.append(
+                f"Splits {first} and {other} share {len(pairs)} image{'s' if len(pairs) > 1 else ''} with equal "
+                f"pixels: {', '.join(pairs[:_MAX_NAMES_SHOWN])}{more}. Figures of {other} are too good where the "
+                "model has learned its chips: leave them out of one split."
+            )
+    return texts
+
+
+def digest_pixels(frames: Iterable[np.ndarray]) -> str | None:
+    """Hash the pixels of the frames of an image; None where all bands are constant, as in images without data."""
+    digest, is_constant = hashlib.sha256(), True
+    for values in frames:
+        digest.update(repr(values.shape).encode())
+        digest.update(np.ascontiguousarray(values).data)
+        first = values[..., :1, :1]
+        is_constant = is_constant and bool(((values == first) | ((values != values) & (first != first))).all())
+    return None if is_constant else digest.hexdigest()
 
 
 def check_grid(rasters: Iterable[GeoTiffRaster]) -> None:
@@ -153,12 +229,13 @@ def find_grid_problem(first: GeoTiffRaster, other: GeoTiffRaster) -> str | None:
     """
     if first.crs is None or other.crs is None or first.shape[-2:] != other.shape[-2:]:
         return None
-    if first.crs != other.crs:
+    shift = measure_shift((first.crs, first.transform), (other.crs, other.transform), first.shape[-2:])
+    if math.isinf(shift):
+        expected, found = name_crs_pair(first.crs, other.crs)
         return (
-            f"expected the CRS of {first.name} ({first.crs.to_string()}), found {other.crs.to_string()}. Check that "
-            "the files belong together, or reproject one (`gdalwarp`)."
+            f"expected the CRS of {first.name} ({expected}), found {found}. Check that the files belong together, or "
+            "reproject one (`gdalwarp`)."
         )
-    shift = largest_shift(first.transform, other.transform, first.shape[-2:])
     if shift > GRID_TOLERANCE:
         return (
             f"expected the grid of {first.name}, found one shifted by up to {shift:.3g} pixels. Check that the files "

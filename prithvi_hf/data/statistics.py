@@ -14,10 +14,25 @@ from functools import partial
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from prithvi_hf.data.chips import Chip, ChipDigest, check_grid, digest_split, find_grid_problem, read_chips
+from prithvi_hf.data.chips import (
+    Chip,
+    ChipDigest,
+    check_grid,
+    digest_pixels,
+    digest_split,
+    find_grid_problem,
+    read_chips,
+)
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, read_labels
-from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
+from prithvi_hf.models.prithvi.labels_prithvi import (
+    IGNORED_LABEL,
+    check_mask_shape,
+    count_values,
+    find_unlabelled,
+    make_labels,
+    read_mask,
+)
+from prithvi_hf.models.prithvi.pixel_values_prithvi import LARGEST_VALUE, Frame
 from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
@@ -147,7 +162,8 @@ class DatasetStatistics:
         scale, offset (`float`): the processor's scaling, `value * scale + offset`.
         total_pixels (`int`): pixels of all chips, a pixel of several frames counted once.
         nodata_pixels (`int`): those without data by the processor's rule.
-        infinite_values (`tuple[int, ...]`): infinite values of each band in pixels with data; they count as missing.
+        infinite_values (`tuple[int, ...]`): values of each band that are infinite, or of 1e30 and more, in pixels with
+            data; they count as missing.
         mask_values (`dict[int, int]`): pixels of each whole mask value, as in the files; of more than 65,536 values
             the most frequent ones.
         class_pixels (`dict[int, int]`): labelled pixels of each class that occurs, after the processor's rules.
@@ -155,7 +171,7 @@ class DatasetStatistics:
         ignored_pixels (`int`): pixels of masks whose label is ignored.
         label_problems (`tuple[LabelProblem, ...]`): every mask that training would refuse.
         unreadable (`tuple[str, ...]`): for every chip that could not be read, and counts nowhere, why, with its file.
-        digest (`str`): sha256 over ids and content of the chips, as in [`SplitAudit`].
+        digest, image_digests (`str`, `dict[str, str]`): of the content of the chips, as in [`SplitAudit`].
     """
 
     split_name: str
@@ -177,6 +193,7 @@ class DatasetStatistics:
     label_problems: tuple[LabelProblem, ...]
     unreadable: tuple[str, ...]
     digest: str
+    image_digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def image_mean(self) -> list[float]:
@@ -219,8 +236,8 @@ def compute_statistics(
     """Measure a split in one pass, each file read once.
 
     Bands, frames, nodata and labels are read by the rules of the processor; its statistics are not used. A value
-    counts unless it is missing: NaN, infinite, equal to the nodata tag or value, or in a nodata pixel. The frames of a
-    band are pooled.
+    counts unless it is missing: nodata by itself (NaN, infinite, 1e30 and more, the nodata tag or value), or in a
+    nodata pixel. The frames of a band are pooled.
 
     Args:
         dataset (`Dataset` or `IterableDataset`): rows with `image` (a raster or a list of frames), `mask` (or None)
@@ -284,6 +301,7 @@ def compute_statistics(
         label_problems=tuple(sums.label_problems),
         unreadable=tuple(unreadable),
         digest=digest_split(sums.digests),
+        image_digests=sums.image_digests,
     )
 
 
@@ -297,6 +315,7 @@ class _Sums:
     infinite_values: np.ndarray
     nodata_pixels: int
     digests: list[ChipDigest]
+    image_digests: dict[str, str] = field(default_factory=dict)
     chips_without_mask: int = 0
     mask_values: Counter[int] = field(default_factory=Counter)
     class_pixels: Counter[int] = field(default_factory=Counter)
@@ -307,7 +326,7 @@ class _Sums:
     def add(self, other: "_Sums") -> None:
         """Take in a chip."""
         for name, value in vars(other).items():
-            setattr(self, name, operator.iadd(getattr(self, name), value))
+            setattr(self, name, (operator.ior if type(value) is dict else operator.iadd)(getattr(self, name), value))
         for counts in (self.mask_values, self.class_pixels):
             if len(counts) > _MAX_COUNTED_VALUES:
                 for value, _ in counts.most_common()[_MAX_COUNTED_VALUES // 2 :]:
@@ -317,6 +336,7 @@ class _Sums:
 def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | None, with_histograms: bool) -> _Sums:
     """Measure a chip; raise why it cannot be read."""
     check_grid(chip.frames)
+    chip.verify()
     frames, missing, nodata = processor.read_frames(chip.image)
     bands, histograms, infinite_values = [], [], []
     for channel in range(len(processor.bands)):
@@ -324,10 +344,8 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
         for frame, where in zip(frames, missing, strict=True):
             values = frame.values[channel]
             if where is not None:
-                if values.dtype.kind == "f":
-                    # Infinite in the float32 that models compute in, where there is data otherwise.
-                    with np.errstate(over="ignore"):
-                        infinite += int(np.isinf(values[where[channel] & ~nodata].astype(np.float32)).sum())
+                if values.dtype.kind == "f":  # where there is data otherwise
+                    infinite += int((np.abs(values[where[channel] & ~nodata]) >= LARGEST_VALUE).sum())
                 values = values[~where[channel]]
             moments += BandMoments.of(values)
             if with_histograms:
@@ -349,6 +367,8 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
     else:
         _measure_mask(chip, chip.mask, nodata, processor, num_labels, sums)
     sums.digests.append(chip.digest())
+    pixels = digest_pixels(frame.values for frame in frames)
+    sums.image_digests = {} if pixels is None else {pixels: chip.id}
     return sums
 
 
@@ -362,15 +382,19 @@ def _measure_mask(
 ) -> None:
     """Count the labels of a mask that fits its image, and say what is wrong with one that does not."""
     problem = find_grid_problem(chip.frames[0], mask)
-    if mask.count != 1:
-        problem = f"expected one band, found {mask.count}"
-    elif mask.shape[-2:] != nodata.shape:
+    if mask.shape[-2:] != nodata.shape:
         expected, found = (" x ".join(map(str, size)) for size in (nodata.shape, mask.shape[-2:]))
         problem = f"expected the image's size {expected}, found {found}"
+    try:
+        check_mask_shape(mask, mask.name)
+    except ValueError as error:
+        problem = str(error).removeprefix(f"{mask.name}: ")
     counts: dict[float, int] = {}
+    options = update_options(processor.checked_options(), {"num_labels": num_labels, "mask_nodata_labels": False})
     if problem is None:
-        values = as_array(mask.read(), mask.name)[0]
-        counts = _count_values(values)
+        frame = read_mask(mask, mask.name)
+        values, unlabelled = frame.values, find_unlabelled(frame, options)
+        counts = count_values(values if unlabelled is None else values[~unlabelled])
         if len(counts) > MAX_MASK_VALUES:
             problem = f"expected a mask of classes, found {len(counts):,} different values"
     if problem is not None:
@@ -381,11 +405,13 @@ def _measure_mask(
         int(value): count for value, count in counts.items() if abs(value) < _LARGEST_CLASS_NUMBER and not value % 1
     }
     others = {value: count for value, count in counts.items() if value not in whole}
-    options = update_options(processor.checked_options(), {"num_labels": None, "mask_nodata_labels": False})
-    row = np.array([list(whole)], dtype=np.int64)
-    labels = dict(zip(whole, read_labels(row, np.zeros(row.shape, dtype=bool), options)[0].tolist(), strict=True))
+    row = Frame(np.array([list(whole)], dtype=np.int64), mask.name, frame.tag)
+    unlimited = update_options(options, {"num_labels": None})
+    labels = dict(zip(whole, make_labels(row, row.values.shape, None, unlimited)[0].tolist(), strict=True))
     # Training checks the range of all labels, before those of nodata pixels are put aside.
-    labelled = _count_values(values[~nodata]) if processor.mask_nodata_labels else counts
+    labelled = counts
+    if processor.mask_nodata_labels:
+        labelled = count_values(values[~nodata if unlabelled is None else ~(nodata | unlabelled)])
     strangers: dict[float, int] = {}
     for value, label in labels.items():
         if 0 <= label < (math.inf if num_labels is None else num_labels):
@@ -399,11 +425,3 @@ def _measure_mask(
     for text, wrong in (("values that are not class numbers", others), ("values outside the classes", strangers)):
         if wrong:
             sums.label_problems.append(LabelProblem(mask.name, text, wrong))
-
-
-def _count_values(values: np.ndarray) -> dict[float, int]:
-    """Pixels of each value but NaN, which is ignored."""
-    found, counts = np.unique(values, return_counts=True)
-    return {
-        value: count for value, count in zip(found.tolist(), counts.tolist(), strict=True) if not math.isnan(value)
-    }

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,18 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from prithvi_hf.data.chips import describe_wrong_masks, find_shared_images
 from prithvi_hf.data.statistics import DatasetStatistics
+from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL
+from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, advise_label_options, make_labels
+from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame
+from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions, update_options
+from prithvi_hf.outputs.palette import BAND_COLORS, default_colors
 
 
 _SHOWN_ON_SCREEN = 10
+_NAMES_ON_SCREEN = 3
 _MASK_VALUES_ON_SCREEN = 20
 _MASK_VALUES_SHOWN = 100
 _MANY_TIMES = 100.0
@@ -71,10 +78,13 @@ class StatisticsReport:
         nodata = processor.nodata_value if isinstance(processor.nodata_value, list) else [processor.nodata_value]
         where_set = {
             "band_indices": processor.band_indices,
+            "band_map": processor.band_map,
+            "band_names": processor.band_names,
             "num_frames": processor.num_frames if processor.num_frames > 1 else None,
             # A recipe takes one value; several exist in Python only.
             "nodata_value": None if nodata[0] is None or len(nodata) > 1 else float(nodata[0]),
             "ignore_values": processor.ignore_values,
+            "label_map": processor.label_map,
             "do_reduce_labels": processor.do_reduce_labels or None,
             "mask_nodata_labels": processor.mask_nodata_labels or None,
             "class_names": self.class_names and list(self.class_names),
@@ -106,7 +116,39 @@ class StatisticsReport:
     def warnings(self) -> list[str]:
         """Say what the user should know about the statistics and the weights."""
         useless = self._explain_useless_bands()
-        return ([useless] if useless else []) + self._warn_of_weights(self._class_weights())
+        shared = find_shared_images({name: split.image_digests for name, split in self.splits.items()})
+        return [*([useless] if useless else []), *self._warn_of_weights(self._class_weights()), *shared]
+
+    def describe_wrong_labels(self) -> str | None:
+        """Say in one message which masks training would refuse, with the remedy; None where classes have no names."""
+        problems = [problem for split in self.splits.values() for problem in split.label_problems]
+        if not problems or self.class_names is None:
+            return None
+        wrong = [problem for problem in problems if problem.values]
+        if not wrong:
+            first = _make_printable(f"{problems[0].name}: {problems[0].text}")
+            return f"{len(problems)} masks cannot be trained on. The first: {first}"
+        totals = sum((Counter(problem.values) for problem in wrong), Counter[float]())
+        masks = sum(split.chips - split.chips_without_mask for split in self.splits.values())
+        names = [_make_printable(name) for name in dict.fromkeys(problem.name for problem in wrong)]
+        return describe_wrong_masks(names, masks, totals, self._list_used_values(), self._options)
+
+    @property
+    def _options(self) -> ProcessorOptions:
+        """The options of the labels, with the number of the named classes."""
+        number = self.class_names and len(self.class_names)
+        return update_options(self.image_processor.checked_options(), {"num_labels": number or None})
+
+    def _list_used_values(self) -> list[int]:
+        """List the mask values that are not ignored."""
+        values = sorted({value for split in self.splits.values() for value in split.mask_values})
+        return [value for value, label in self._find_labels(values).items() if label != IGNORED_LABEL]
+
+    def _find_labels(self, values: Sequence[int]) -> dict[int, int]:
+        """Find the label of each mask value, whether or not there is such a class."""
+        mask = Frame(np.array([values], dtype=np.int64), "masks")
+        options = update_options(self._options, {"num_labels": None})
+        return dict(zip(values, make_labels(mask, mask.values.shape, None, options)[0].tolist(), strict=True))
 
     def _explain_useless_bands(self) -> str | None:
         """Say why the bands give no statistics to normalise with; None when they do."""
@@ -124,7 +166,10 @@ class StatisticsReport:
         )
 
     def _class_weights(self) -> list[float] | None:
-        return self.main.class_weights(self.num_labels) if self.num_labels and self.main.class_pixels else None
+        refused = self.class_names is not None and self.main.label_problems
+        if not self.num_labels or not self.main.class_pixels or refused:
+            return None
+        return self.main.class_weights(self.num_labels)
 
     def _warn_of_weights(self, weights: list[float] | None) -> list[str]:
         if weights is None:
@@ -150,11 +195,14 @@ class StatisticsReport:
             return _comment(notes) + _to_yaml({"class_weights": [float(f"{weight:.6g}") for weight in weights]})
         if not self.main.class_pixels:
             reason = f"split {self.split} has no labelled pixel"
+        elif self.class_names is not None:
+            reason = f"training would refuse masks of split {self.split}, as listed below"
         else:
             found = sorted({label for split in self.splits.values() for label in split.class_pixels})
             labels = ", ".join(map(str, found[:_SHOWN_ON_SCREEN])) + (", ..." if len(found) > _SHOWN_ON_SCREEN else "")
-            reason = f"the labels ({labels}) are not 0, 1, ... n; say which are classes by class_names, ignore_values"
-        return _comment([f"class_weights are left out: {reason}."])
+            advice = advise_label_options(self._list_used_values(), self._options)
+            reason = f"the labels ({labels}) are not 0, 1, ... n. Name the classes by class_names; {advice}"
+        return _comment(textwrap.wrap(f"class_weights are left out: {reason.rstrip('.')}.", 110))
 
     def _list_chips(self) -> list[str]:
         rows = [["split", "chips", "without mask", "no data", "ignored", "height x width: chips", "sha256"]]
@@ -184,13 +232,10 @@ class StatisticsReport:
         ]
 
     def _list_mask_values(self, limit: int) -> list[str]:
-        processor, splits = self.image_processor, self.splits.values()
+        splits = self.splits.values()
         values, meanings = sorted({value for split in splits for value in split.mask_values}), {}
-        for value in values:
-            label = value - 1 if processor.do_reduce_labels else value
-            if value in (IGNORED_LABEL, *(processor.ignore_values or ())) or (
-                processor.do_reduce_labels and value == 0
-            ):
+        for value, label in self._find_labels(values).items():
+            if label == IGNORED_LABEL:
                 meanings[value] = _IGNORED
             elif label < 0 or (self.class_names is not None and label >= len(self.class_names)):
                 meanings[value] = _NOT_A_CLASS
@@ -212,14 +257,20 @@ class StatisticsReport:
         return f"class {label}" if self.class_names is None else self.class_names[label]
 
     def _list_label_problems(self, limit: int | None) -> list[str]:
-        lines = []
+        lines, alike = [], Counter[str]()
         problems = [(name, problem) for name, split in self.splits.items() for problem in split.label_problems]
         for name, problem in problems:
+            if limit is not None and problem.values:
+                alike[f"{name}: {problem.text}"] += 1
+                if alike[f"{name}: {problem.text}"] > _NAMES_ON_SCREEN:
+                    continue  # of one fault in many masks the first do on a screen; the recipe lists all
             pairs = [f"{value:g} ({count} pixel{'s' if count > 1 else ''})" for value, count in problem.values.items()]
             more = 0 if limit is None else len(pairs) - limit
             found = f": {', '.join(pairs[:limit])}" + (f" and {more} more values" if more > 0 else "") if pairs else ""
             lines.append(f"{name}: {problem.name}: {problem.text}{found}")
-        return _list_first(f"Masks that training would refuse: {len(lines)}", lines, limit)
+        for text, count in alike.items():
+            lines += [f"{text} in {count - _NAMES_ON_SCREEN} more masks"] if count > _NAMES_ON_SCREEN else []
+        return _list_first(f"Masks that training would refuse: {len(problems)}", lines, limit)
 
 
 def list_unreadable(splits: Mapping[str, DatasetStatistics], limit: int | None) -> list[str]:
@@ -293,11 +344,13 @@ def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> 
     canvas = FigureCanvasAgg(figure)
     bands, classes = figure.subplots(1, 2)
     main, ends = report.main, []
-    for name, histogram in zip(main.band_names, main.histograms, strict=True):
+    colors = dict(zip(find_band_names(list(BAND_COLORS), main.band_names), BAND_COLORS.values(), strict=True))
+    for place, (name, histogram) in enumerate(zip(main.band_names, main.histograms, strict=True)):
         if not histogram.counts.size:
             continue
         edges = histogram.edges * main.scale + main.offset
-        bands.stairs(histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges))), edges, label=_plain(name))
+        density = histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges)))
+        bands.stairs(density, edges, label=_plain(name), color=colors.get(place, f"C{place}"), linewidth=1.5)
         # Nearly all values are between these; a few outliers would press the rest into one line.
         below = histogram.counts.cumsum() / histogram.counts.sum()
         first, last = np.searchsorted(below, [_TAIL, 1 - _TAIL])
@@ -310,9 +363,10 @@ def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> 
     pixels = main.class_pixels
     labels = (sorted(pixels) if report.num_labels is None else list(range(report.num_labels)))[:_MAX_BARS]
     fractions = [pixels.get(label, 0) / max(sum(pixels.values()), 1) for label in labels]
-    bars = classes.barh(range(len(labels)), fractions)
+    names = [report._name_class(label) for label in labels]
+    bars = classes.barh(range(len(labels)), fractions, color=default_colors(len(labels), names), edgecolor="#888888")
     classes.bar_label(bars, [f"{fraction:.2%}" for fraction in fractions], padding=3)
-    classes.set_yticks(range(len(labels)), [_plain(report._name_class(label)) for label in labels])
+    classes.set_yticks(range(len(labels)), [_plain(name) for name in names])
     classes.invert_yaxis()
     classes.margins(x=0.15)
     classes.set(title="classes", xlabel="fraction of the labelled pixels")

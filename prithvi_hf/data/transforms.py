@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,8 @@ class SegmentationTransform:
     Values in other units than the statistics are looked for in the first crops of each process only; a check of the
     data (`audit_split`) and evaluation look at every chip.
 
-    Random numbers come from torch's global generator, which differs in each worker of a DataLoader.
+    Random numbers come from torch's global generator, which differs in each worker of a DataLoader, or with the rows,
+    as [`TrainingCrops`] gives them.
 
     Args:
         image_processor (`PrithviImageProcessor`): bands, nodata, scale, statistics and labels.
@@ -137,7 +138,7 @@ class SegmentationTransform:
 
         Args:
             rows (`Mapping[str, list]`): columns `image` (a raster or a list of frames) and `mask` (a raster; None, or
-                no such column, for evaluation without labels).
+                no such column, for evaluation without labels); `numbers`, if given, the random numbers of each row.
 
         Returns:
             `dict`: one tensor per row, in a list or, of training crops, along the first axis of one tensor:
@@ -148,7 +149,7 @@ class SegmentationTransform:
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
         if self.train and self.crop_size is not None:
-            return self._draw_batch(images, masks, self.crop_size)
+            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"))
         has_labels = self.train or any(mask is not None for mask in masks)
         batch: dict[str, list[torch.Tensor]] = {"pixel_values": [], **({"labels": []} if has_labels else {})}
         for image, mask in zip(images, masks, strict=True):
@@ -165,7 +166,11 @@ class SegmentationTransform:
         return batch
 
     def _draw_batch(
-        self, images: Sequence[Image], masks: Sequence[GeoTiffRaster], size: tuple[int, int]
+        self,
+        images: Sequence[Image],
+        masks: Sequence[GeoTiffRaster],
+        size: tuple[int, int],
+        numbers: Sequence[list[int]] | None,
     ) -> dict[str, torch.Tensor]:
         """Draw crops of several chips, each written to its place in one batch."""
         processor, options = self.image_processor, self.image_processor.checked_options()
@@ -183,8 +188,8 @@ class SegmentationTransform:
         shape = (len(chips), len(processor.bands), processor.num_frames, *size)
         batch = make_batch({name: (shape, dtype), "labels": ((len(chips), *size), label_dtype)})
         values, labels = (tensor.numpy() for tensor in batch.values())
-        # Drawn for the whole batch at once: one by one they take longer than a crop.
-        numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
+        if numbers is None:  # drawn for the whole batch at once: one by one they take longer than a crop
+            numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
         examples: list[_Example] = list(zip(chips, numbers, values, labels, strict=True))
         for example in self._write_plain_examples(examples, labels, options):
             self._write_example(*example)
@@ -209,9 +214,10 @@ class SegmentationTransform:
         whole.nothing_missing = replacement_changes_nothing(whole.frames, whole.options)
         if whole.is_lasting:
             chip.in_memory = whole
-            if whole.mask is not None and whole.mask.dtype.kind in "iu" and whole.mask_limits is not None:
+            mask_values = whole.mask
+            if mask_values is not None and mask_values.values.dtype.kind in "iu" and mask_values.limits is not None:
                 needs_no_look = whole.nothing_missing and not whole.options.mask_nodata_labels
-                chip.is_plain = chip.is_large and needs_no_look
+                chip.is_plain = chip.is_large and needs_no_look and mask_values.file_mask is None
             self._chips[key] = chip
         return chip
 
@@ -226,7 +232,8 @@ class SegmentationTransform:
         plain = [chip.in_memory for chip, *_ in examples if chip.is_plain and chip.in_memory is not None]
         if self._crops_checked < _CROPS_CHECKED_FOR_UNITS or len(plain) < len(examples):
             return examples
-        smallest, largest = zip(*[whole.mask_limits for whole in plain if whole.mask_limits is not None], strict=True)
+        masks = [whole.mask for whole in plain if whole.mask is not None]
+        smallest, largest = zip(*[mask.limits for mask in masks if mask.limits is not None], strict=True)
         limits = (min(smallest), max(largest))
         if find_ignored_between(limits, options) is None:
             return examples
@@ -235,7 +242,8 @@ class SegmentationTransform:
             numbers = iter(row)
             turn = self._draw_turn(mask.shape, numbers)
             crop = whole.crop(_draw_window(chip, numbers))
-            mask[...] = crop.mask  # as it is in the file
+            if crop.mask is not None:
+                mask[...] = crop.mask.values  # as it is in the file
             read = ReadImage(crop.frames, [None] * len(crop.frames), None, None, crop.options)
             self._write_values(read.turn(*turn), values)
             turns.append(turn)
@@ -300,6 +308,45 @@ class SegmentationTransform:
         if self.augmentation == "hflip":
             return flip, 0
         return flip, next(numbers) % 4 if size[0] == size[1] else 2 * (next(numbers) % 2)
+
+
+class TrainingCrops(torch.utils.data.Dataset):
+    """Training crops whose place and turn follow from a seed, the epoch and the chip's index in its split alone.
+
+    So a crop is the same whichever process or worker of a DataLoader draws it, in whatever batch, and again in a run
+    that is resumed.
+
+    Args:
+        chips (`datasets.Dataset` or `CachedChips`): the chips; a transform that is set on them is left aside.
+        transform (`SegmentationTransform`): one that draws crops.
+        seed (`int`): at least 0.
+    """
+
+    def __init__(self, chips: Any, transform: SegmentationTransform, seed: int) -> None:
+        self.chips, self.transform, self.seed = chips.with_format(None), transform, seed
+        # Shared, so that workers which outlive an epoch learn of the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other crops from now on."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.chips)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> BatchRows:
+        """Examples of a batch, which torch's DataLoader asks for together."""
+        bits = np.random.PCG64((self.seed, int(self._epoch)))
+        start, numbers = bits.state, []
+        for index in indices:  # each chip has its own part of the epoch's numbers
+            bits.state = start
+            own = bits.advance(index * _NUMBERS_PER_CROP).random_raw(_NUMBERS_PER_CROP)
+            numbers.append((own % _NUMBERS_BELOW).tolist())
+        rows = {**self.chips[list(indices)], "numbers": numbers}
+        return BatchRows(cast("dict[str, torch.Tensor]", self.transform(rows)), len(indices))
 
 
 def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

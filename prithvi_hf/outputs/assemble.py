@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from prithvi_hf.disk import explain_disk_full
+from prithvi_hf.models.prithvi.labels_prithvi import name_counts
 from prithvi_hf.outputs.cog import (
     BLOCK_SIZE,
     NODATA_CLASS,
     Layer,
     class_layer,
     fraction_layer,
-    name_counts,
     quantize,
     sync_to_disk,
     write_geotiff,
@@ -115,6 +115,9 @@ class StagedMap:
     id2label: Mapping[int, str]
     class_colors: Sequence[str] | None = None  # `"#rrggbb"` per class, or None for default colours
     options: OutputOptions = field(default_factory=OutputOptions)
+    show_progress: bool = False
+    bands: tuple[str, ...] = ()  # of the model, and what the picture of the scene is called
+    rgb_title: str = "scene"
     parts: dict[str, Path] = field(default_factory=dict)  # by name, what is being made; the map is made first
     report: dict[str, Any] = field(default_factory=dict)  # for JSON; complete when the report is written
     counts: np.ndarray = field(default_factory=partial(np.zeros, 256, np.int64))  # of class indices in the map

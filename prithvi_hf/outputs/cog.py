@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # what copying raises has no public name
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
 from rasterio.windows import Window
 
 from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.rasters.raster import GDAL_ERRORS
 
 
 NODATA_CLASS = 255  # in masks in memory; files may use another value
@@ -36,6 +36,7 @@ BLOCK_SIZE = 512
 GDAL_CACHE_BYTES = 64 * 2**20  # GDAL's own default is a fraction of the machine's memory
 PROBABILITY_DTYPES = ("float32", "uint8")
 _QUANTA = 254  # fractions in uint8 are 0..254, so that 255 stays free for nodata
+_SOFTWARE = "prithvi_hf"  # of every file written here, by which it is known again
 _MOST_THREADS = 8  # each holds a block of all bands
 
 # A map made from a bare array has no georeference, and its user knows that. Once for all and only for the modules that
@@ -65,7 +66,7 @@ def class_layer(
 ) -> Layer:
     """Describe a map of classes; for arguments and errors see [`write_class_map`]."""
     values = file_values(id2label, class_values, nodata)
-    colors = class_palette(len(values), class_colors)
+    colors = class_palette(len(values), class_colors, [id2label[index] for index in values])
 
     def describe(dataset: DatasetWriter) -> None:
         dataset.set_band_description(1, "class")
@@ -207,7 +208,7 @@ def write_geotiff(
             with DatasetWriter(
                 os.fspath(plain), "w", driver="GTiff", BIGTIFF="IF_SAFER", **tiling, **profile, **place
             ) as dataset:
-                dataset.update_tags(TIFFTAG_SOFTWARE="prithvi_hf")
+                dataset.update_tags(TIFFTAG_SOFTWARE=_SOFTWARE)
                 layer.describe(dataset)
                 for band, start, rows in blocks:
                     pixels = rows if layer.values is None else layer.values[rows]
@@ -223,7 +224,7 @@ def write_geotiff(
                 plain.unlink()
                 sync_to_disk(path)
             _check_pixels(path, checksums)
-    except (RasterioError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             f"Expected to write the {layer.name} in {path.parent}, found that it cannot be written "
@@ -246,6 +247,20 @@ def _check_pixels(path: Path, checksums: Mapping[tuple[int, int, int], int]) -> 
         with DatasetReader(os.fspath(path), driver="GTiff", overview_level=level) as overview:
             for _, window in overview.block_windows(1):
                 overview.read(window=window)
+
+
+def is_own_map(path: str | os.PathLike) -> bool:
+    """Tell whether a file is a map, or probabilities or the like, that this package wrote, or a copy of one."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with (
+            rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            DatasetReader(os.fspath(path), driver="GTiff") as dataset,
+        ):
+            return dataset.get_tag_item("TIFFTAG_SOFTWARE") == _SOFTWARE
+    except (*GDAL_ERRORS, ValueError):  # whoever reads its pixels will say what is wrong with it
+        return False
 
 
 def sync_to_disk(path: Path) -> None:
@@ -345,9 +360,3 @@ def quantize(fractions: np.ndarray) -> np.ndarray:
     """Round values from 0 to 1 to 0..254 of uint8, NaN to 255."""
     steps = np.where(np.isnan(fractions), NODATA_CLASS, np.rint(fractions * _QUANTA))
     return np.clip(steps, 0, 255).astype(np.uint8)
-
-
-def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
-    """Name (256,) pixel counts by class index: class name to number, in class order, and last "no data"."""
-    named = {str(id2label[index]): int(counts[index]) for index in sorted(id2label)}
-    return {**named, "no data": int(counts[NODATA_CLASS])}

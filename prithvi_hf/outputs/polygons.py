@@ -8,6 +8,7 @@ so memory grows with the width of the map and with the outlines that are open, n
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,21 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import shapes
 from rasterio.session import DummySession
-from rasterio.warp import transform as transform_points
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, largest_shift
+from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE
 from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.outputs.vector_files import check_vector_path, import_vector_package, open_vector_file
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import (
+    GDAL_ERRORS,
+    GeoTiffError,
+    find_degrees,
+    measure_shift,
+    name_crs_pair,
+    shift_transform,
+)
+from prithvi_hf.rasters.warping import Grid
 
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ _STRIP_PIXELS = 2**22
 _STRIP_ROWS = (64, 512)
 _READ_COLUMNS = 512  # probabilities are read in pieces of this width: all classes of a strip could be too much
 _BATCH = 20_000  # polygons
+_MESH = 64  # points along each side that are checked before any work
 _TAG = "class_"
 
 
@@ -50,7 +60,8 @@ def write_polygons(
 ) -> int:
     """Write the regions of a class map, a GeoTIFF of uint8, as polygons, and give their number.
 
-    Pixels that share an edge and a class make one region; pixels without data make none. Outlines follow the pixels.
+    Pixels that share an edge and a class make one region; pixels without data make none. Outlines follow the pixels,
+    in the CRS of the map; in degrees, those beyond 180 are given as -180 to 180, and one that crosses 180 goes on.
     Columns: `class_value` (the value in the map), `class_name`, `area_m2` (on the WGS 84 ellipsoid, holes left out)
     and, where probabilities are given, `mean_probability` (that of the polygon's class, over its pixels).
 
@@ -67,7 +78,7 @@ def write_polygons(
     check_vector_path(path)
     raster = GeoTiffRaster(class_map)
     names = read_class_names(class_map) if class_names is None else dict(class_names)
-    chosen = check_polygon_options(raster.crs, names, classes, min_area, name=raster.name)
+    chosen = check_polygon_options(Grid.of(raster), names, classes, min_area, name=raster.name)
     if raster.dtype != "uint8" or raster.count != 1:
         raise ValueError(f"{raster.name}: expected a map of one uint8 band, found {raster.count} of {raster.dtype}.")
     wanted = np.full(256, chosen is None)
@@ -91,13 +102,13 @@ def write_polygons(
                     means = np.full(len(sums), np.nan)
                     np.divide(sums[:, 1], sums[:, 2], out=means, where=sums[:, 2] > 0)
                     columns["mean_probability"] = means
-                file.write(_make_outlines(batch, raster.transform), columns)
+                file.write(_make_outlines(batch, raster.transform, raster.crs), columns)
             if len(batch) < _BATCH:
                 return file.count
 
 
 def check_polygon_options(
-    crs: CRS | None,
+    grid: Grid,
     class_names: Mapping[int, str],
     classes: Sequence[int | str] | None = None,
     min_area: float = 0.0,
@@ -105,27 +116,38 @@ def check_polygon_options(
     name: str = "The scene",
 ) -> list[int] | None:
     """Refuse polygons that a map cannot have, or give the file values of the classes, None for all."""
-    if crs is None:
+    if grid.crs is None:
         raise ValueError(
             f"{name}: expected a CRS, as polygons have an area on the ground, found none. Add it to the scene, "
             "for example `gdal_edit.py -a_srs EPSG:32633 FILE`, or do without polygons."
         )
+    # The CRS and a mesh of the pixels; others outside its domain are found as they are measured.
+    down, right = (max(1, side // _MESH) for side in grid.size)
+    mesh = shift_transform(grid.transform, 0, 0, (down, right))
+    measure_pixels(grid.crs, mesh, (0, 0, grid.height // down, grid.width // right), name=name)
     if not (min_area >= 0 and np.isfinite(min_area)):
         raise ValueError(f"min_area is an area in square metres, at least 0, found {min_area}.")
     if classes is None:
         return None
-    by_text = {str(value): value for value in class_names} | {text: value for value, text in class_names.items()}
+    names = set(class_names.values())  # several classes may have one of them
+    by_text = {str(value): [value] for value in class_names} | {
+        text: [value for value, name in class_names.items() if name == text] for text in names
+    }
     unknown = [choice for choice in classes if str(choice) not in by_text]
     if unknown or not len(classes):
         known = ", ".join(f"{value} ({text})" for value, text in class_names.items())
         raise ValueError(f"Expected classes of the map for the polygons, {known}; found {unknown or 'none'}.")
-    return [by_text[str(choice)] for choice in classes]
+    return [value for choice in classes for value in by_text[str(choice)]]
 
 
 def read_class_names(path: str | os.PathLike) -> dict[int, str]:
     """Read what the values of a map that `predict_scene` wrote mean; empty where the file names none."""
-    with rasterio.Env(session=DummySession()), rasterio.open(path, driver="GTiff") as dataset:
-        tags = dataset.tags(1)
+    with rasterio.Env(session=DummySession()):
+        try:
+            with rasterio.open(path, driver="GTiff") as dataset:
+                tags = dataset.tags(1)
+        except GDAL_ERRORS as error:
+            raise GeoTiffError(f"{path}: expected a map, found a file that cannot be opened ({error}).") from error
     named = {key.removeprefix(_TAG): name for key, name in tags.items() if key.startswith(_TAG)}
     return {int(value): named[value] for value in sorted(filter(str.isdecimal, named), key=int)}
 
@@ -247,7 +269,9 @@ def label_regions(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, in
     return of_run[runs].astype(np.int32), int(numbers[-1])
 
 
-def measure_pixels(crs: CRS, transform: Affine, window: tuple[int, int, int, int]) -> np.ndarray:
+def measure_pixels(
+    crs: CRS, transform: Affine, window: tuple[int, int, int, int], *, name: str = "The map"
+) -> np.ndarray:
     """Measure the pixels of a window on the WGS 84 ellipsoid, (height, width) float64 in square metres.
 
     The area is that of the ground, not of the map projection: what the middles of a pixel's edges span on the
@@ -258,13 +282,13 @@ def measure_pixels(crs: CRS, transform: Affine, window: tuple[int, int, int, int
     def to_degrees(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         x = transform.a * columns + transform.b * rows + transform.c
         y = transform.d * columns + transform.e * rows + transform.f
-        degrees = np.array(transform_points(crs, "EPSG:4326", x.ravel(), y.ravel())[:2]).reshape(2, *x.shape)
+        degrees = find_degrees(crs, x, y, name)
         if not np.isfinite(degrees).all():
             raise ValueError(
-                f"Expected every pixel of the map to be on Earth, found some outside the domain of {crs}: polygons "
-                "have areas on the ground, so write them without those pixels, or from a map in another CRS."
+                f"{name}: expected every pixel to be on Earth, found some outside the domain of {crs}. Polygons have "
+                "areas on the ground: write them without those pixels, or from a map in another CRS."
             )
-        return degrees
+        return degrees.reshape(2, *x.shape)
 
     def measure(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Measure the pixels around all pairs of these places: across times down times the sine between them."""
@@ -322,11 +346,13 @@ def _find_bands(raster: GeoTiffRaster, class_map: GeoTiffRaster, names: Mapping[
     Raises:
         ValueError: If the raster is on another grid than the map, or its bands are not the classes.
     """
-    same = raster.shape[1:] == class_map.shape[1:] and raster.crs == class_map.crs
-    if not same or largest_shift(class_map.transform, raster.transform, class_map.shape[1:]) > GRID_TOLERANCE:
+    size = class_map.shape[1:]
+    place, own = (class_map.crs, class_map.transform), (raster.crs, raster.transform)
+    if raster.shape[1:] != size or measure_shift(place, own, size) > GRID_TOLERANCE:
+        expected, found = name_crs_pair(class_map.crs, raster.crs)
         raise ValueError(
-            f"{raster.name}: expected the grid of {class_map.name} ({class_map.shape[1:]} pixels, {class_map.crs}), "
-            f"found another ({raster.shape[1:]} pixels, {raster.crs}). Give the probabilities of the same prediction."
+            f"{raster.name}: expected the grid of {class_map.name} ({size} pixels, {expected}), found another "
+            f"({raster.shape[1:]} pixels, {found}). Give the probabilities of the same prediction."
         )
     bands = np.zeros(256, dtype=np.intp)
     if raster.count == 1:
@@ -342,8 +368,8 @@ def _find_bands(raster: GeoTiffRaster, class_map: GeoTiffRaster, names: Mapping[
     return bands
 
 
-def _make_outlines(regions: Sequence[Region], transform: Affine) -> np.ndarray:
-    """Make (N,) polygons in the CRS of the map."""
+def _make_outlines(regions: Sequence[Region], transform: Affine, crs: CRS | None) -> np.ndarray:
+    """Make (N,) polygons in the CRS of the map; those wholly beyond 180 degrees, in a map of 0 to 360, go round."""
     shapely = import_vector_package("shapely")
     polygons = []
     for region in regions:
@@ -364,4 +390,9 @@ def _make_outlines(regions: Sequence[Region], transform: Affine) -> np.ndarray:
         x = transform.a * column + transform.b * row + transform.c
         return np.stack([x, transform.d * column + transform.e * row + transform.f], axis=1)
 
-    return shapely.transform(np.array(polygons, dtype=object), place)
+    outlines = shapely.transform(np.array(polygons, dtype=object), place)
+    if crs is not None and crs.is_geographic and len(outlines):
+        west, _, east, _ = shapely.bounds(outlines).T
+        for beyond, turn in ((west >= 180, -360), (east <= -180, 360)):
+            outlines[beyond] = shapely.transform(outlines[beyond], partial(np.add, (turn, 0)))
+    return outlines

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # PROJ's failures come in no public class
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
-from rasterio.warp import transform as transform_points
 
+from prithvi_hf.models.prithvi.labels_prithvi import NODATA_NAME, make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
 from prithvi_hf.outputs.palette import Rgb, class_palette
+from prithvi_hf.rasters.raster import find_degrees
 
 
 _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
 _DPI = 150
 _LEGEND_ENTRIES = 20
 _EARTH_RADIUS = 6_371_000.0  # metres
-_HATCH_COLOR = "#a8a8a8"
+_HATCH_COLOR, _GAP_COLOR = "#a8a8a8", "#606060"
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ def write_quicklook(
     id2label: Mapping[int, str],
     class_colors: Sequence[str] | None = None,
     rgb: np.ndarray | None = None,
+    rgb_title: str = "scene",
     present: Collection[int] | None = None,
     crs: CRS | str | None = None,
     transform: Affine | None = None,
@@ -63,15 +63,16 @@ def write_quicklook(
         id2label: Class index to name.
         class_colors: `"#rrggbb"` for each class, or None for default colours.
         rgb: (h, w, 4) uint8 picture at any resolution, drawn to the left; or None.
+        rgb_title: What stands above it.
         present: Class indices on the map, 255 among them for no data, where `mask` is thinned; None looks there.
         crs: CRS of the map, for a scale bar; or None.
         transform: From (column, row) of the map to coordinates of the CRS, or None.
         step: The mask holds every `step`-th row and column of the map, to which `transform` belongs.
     """
-    palette = class_palette(len(id2label), class_colors)
+    palette = class_palette(len(id2label), class_colors, [id2label[index] for index in sorted(id2label)])
     classes = paint_classes(mask, palette)
     width_metres = measure_width(crs, transform, mask.shape[0] * step, mask.shape[1] * step)
-    pictures = {"classes": classes} if rgb is None else {"scene": rgb, "classes": classes}
+    pictures = {"classes": classes} if rgb is None else {rgb_title: rgb, "classes": classes}
     present = set(np.unique(mask).tolist()) if present is None else set(present)
     draw_pictures(path, [PictureRow(pictures, width_metres)], id2label=id2label, palette=palette, present=present)
 
@@ -83,7 +84,7 @@ def draw_pictures(
     id2label: Mapping[int, str],
     palette: Sequence[Rgb],
     present: Collection[int],
-    nodata_label: str = "no data",
+    nodata_label: str = NODATA_NAME,
     panel_inches: float = 6.0,
 ) -> None:
     """Draw rows of pictures with the same titles as PNG, with one legend. What is transparent is hatched.
@@ -111,8 +112,11 @@ def draw_pictures(
             axes.set_axis_off()
             if picture is None:
                 continue
-            if (picture[..., 3] == 0).any():
+            is_gap = np.pad(picture[..., 3] == 0, 1)
+            if is_gap.any():
                 hatched = True
+                places = (np.arange(-1, side - 1) for side in is_gap.shape[::-1])  # the border of the picture too
+                axes.contour(*places, is_gap.astype(np.uint8), [0.5], colors=_GAP_COLOR, linewidths=0.8)
                 hatch = Rectangle((0, 0), 1, 1, facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", linewidth=0)
                 hatch.set(transform=axes.transAxes, zorder=-1)
                 axes.add_patch(hatch)
@@ -129,12 +133,13 @@ def draw_pictures(
 
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
     entries = []
+    labels = make_unique_names(id2label)
     for index in names[:_LEGEND_ENTRIES]:  # underscores in front would hide an entry
         red, green, blue = palette[index]
-        label = str(id2label[index]).lstrip("_")
+        label = labels[index].replace("$", r"\$").lstrip("_")
         entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
     if hatched or NODATA_CLASS in present:
-        entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", linewidth=0, label=nodata_label))
+        entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
     figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
         canvas.print_figure(part, dpi=_DPI, format="png")
@@ -156,8 +161,8 @@ def measure_width(crs: CRS | str | None, transform: Affine | None, height: int, 
     columns, row = np.array([width / 2 - 0.5, width / 2 + 0.5]), height / 2  # the ends of one pixel
     xs, ys = a * columns + b * row + c, d * columns + e * row + f
     try:
-        longitudes, latitudes = transform_points(crs, "EPSG:4326", xs, ys)
-    except (RasterioError, CPLE_BaseError):
+        longitudes, latitudes = find_degrees(crs, xs, ys, "scale bar")
+    except ValueError:
         return None
     # On a sphere, which is right to half a percent, whatever the units and the distortion of the CRS.
     east = math.radians(math.remainder(longitudes[1] - longitudes[0], 360))  # also across 180 degrees

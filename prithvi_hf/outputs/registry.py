@@ -118,7 +118,7 @@ def _check_polygons(strips: "StagedMap") -> None:
 
     values, options = file_values(strips.id2label, strips.options.class_values), strips.options
     names = {value: str(strips.id2label[index]) for index, value in values.items()}
-    check_polygon_options(strips.grid.crs, names, options.polygon_classes, options.min_area)
+    check_polygon_options(strips.grid, names, options.polygon_classes, options.min_area)
 
 
 def _write_polygons(path: Path, strips: "StagedMap") -> None:
@@ -136,6 +136,7 @@ def _write_polygons(path: Path, strips: "StagedMap") -> None:
         probabilities=confidence,
         classes=options.polygon_classes,
         min_area=options.min_area,
+        show_progress=strips.show_progress,
     )
     confidence.unlink()
 
@@ -144,7 +145,7 @@ def _write_quicklook(path: Path, strips: "StagedMap") -> None:
     """Draw scene and map from what is left of them when they are thinned."""
     import numpy as np
 
-    from prithvi_hf.models.prithvi.segmentation_map_prithvi import stretch_colors
+    from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands, stretch_colors
     from prithvi_hf.outputs.quicklook import thumbnail_step, write_quicklook
 
     grid = strips.grid
@@ -152,16 +153,15 @@ def _write_quicklook(path: Path, strips: "StagedMap") -> None:
     parts = [
         rows[-start % step :: step, ::step] for start, rows in zip(strips.starts, strips.load("classes"), strict=True)
     ]
-    rgb = None
-    if all(details["thumbnail"] for details in strips.load_details()):  # else the model's bands have no such colours
-        colors = np.concatenate(list(strips.load("thumbnail")), axis=1)
-        rgb = stretch_colors(colors, np.isfinite(colors).all(axis=0))
+    colors = np.concatenate(list(strips.load("thumbnail")), axis=1)
+    _, is_natural = choose_color_bands(strips.bands)
     write_quicklook(
         path,
         np.concatenate(parts),
         id2label=strips.id2label,
         class_colors=strips.class_colors,
-        rgb=rgb,
+        rgb=stretch_colors(colors, np.isfinite(colors).all(axis=0), is_natural),
+        rgb_title=strips.rgb_title,
         present=np.flatnonzero(strips.counts).tolist(),
         crs=grid.crs,
         transform=grid.transform,

@@ -17,6 +17,12 @@ def take_header(raster: Raster) -> dict[str, Any]:
     return {"size": raster.shape[-2:], **{name: getattr(raster, name) for name in names}}
 
 
+def list_nodata(raster: Raster, values: Sequence[float]) -> tuple[float, ...]:
+    """List the numbers that mean nodata, a raster's own first; integers too large for a float64 stay exact."""
+    found = [value for value in (raster.nodata, *values) if value is not None]
+    return tuple(value if isinstance(value, np.integer) else float(value) for value in found)
+
+
 class BandStack(Raster):
     """One file per band, put together to the bands of one frame; only the files of selected bands are read.
 
@@ -153,7 +159,7 @@ class ScaledRaster(Raster):
             )
         super().__init__(**{**take_header(raster), "dtype": "float32", "nodata": math.nan})
         self._source, self._factors, self._added = raster, tuple(map(float, factors)), tuple(map(float, offsets))
-        self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
+        self._missing = list_nodata(raster, nodata_values)
         self.excludes = raster.excludes
 
     @property

@@ -5,29 +5,40 @@ Every pixel that enters the package comes through [`GeoTiffRaster`]. It knows a 
 for each read, so it holds no GDAL handle, pickles, and is safe in threads and in worker processes of any start method.
 """
 
+import io
 import logging as python_logging
 import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
 
 import numpy as np
 import rasterio
 import rasterio.windows
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # GDAL's failures that rasterio does not translate
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.pixel_values_prithvi import has_alpha
 from prithvi_hf.rasters import raster as rasters
-from prithvi_hf.rasters.raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, Raster, Window
+from prithvi_hf.rasters.raster import (
+    GDAL_ERRORS,
+    GeoTiffDecodeError,
+    GeoTiffError,
+    GeoTiffNotFoundError,
+    Raster,
+    Window,
+    find_proj_problem,
+)
+from prithvi_hf.rasters.tiff_blocks import COMPRESSION, COMPRESSION_NAMES, GDAL_NODATA, read_blocks, read_tags
 
 
 logger = logging.get_logger(__name__)
@@ -41,8 +52,17 @@ MAX_BANDS = 4_096
 
 # A folder of a thousand chips is not listed at each open; side files (.aux.xml, .msk) are still found by name.
 _GDAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+# How GeoPackages, shapefiles and FlatGeobufs start; GeoJSON starts with a brace.
+_POLYGON_FILES = (b"SQLite f", b"\x00\x00\x27\x0a", b"fgb\x03")
 # What GDAL says, and no more than that, where the end of a file is missing: tags behind it are lost.
 _TRUNCATED = ("IO error", "Failed to read directory")
+# What it says of a sound file in a compression that it was built without.
+_NO_CODEC = ("missing codec", "Old-JPEG compression")
+_ABSENT = (
+    "are absent, as where a program was ended before it had written all, and the file declares no nodata value that "
+    "they could stand for. Write or copy it again; if it is sparse on purpose, say so: `gdal_edit.py -a_nodata 0`."
+)
+_CORRUPT = "do not fit their own checksums: the file is damaged. Copy or download it again."
 
 # Labels and arrays without georeference are ordinary input. Only warnings raised from here are silenced, and once for
 # all: `warnings.catch_warnings` around each open would not be safe in threads.
@@ -86,7 +106,8 @@ class GeoTiffHeader:
     offsets: tuple[float, ...]
     has_mask: bool
     alpha_band: int | None
-    has_ground_control_points: bool
+    irregular: str | None
+    pages: int
     block_shape: tuple[int, int]
 
 
@@ -122,6 +143,10 @@ class GeoTiffRaster(Raster):
     (3, 224, 224)
     ```
     """
+
+    # Blocks known to be unreadable, bool (planes, rows, columns), with their size in pixels and what is wrong.
+    _faults: tuple[tuple[np.ndarray, tuple[int, int], str], ...] = ()
+    _verified = False
 
     def __init__(
         self,
@@ -160,7 +185,7 @@ class GeoTiffRaster(Raster):
                 header = _read_header(dataset, self.name, file_bytes)
                 lost = [text for text in _GdalLog.header.messages if any(words in text for words in _TRUNCATED)]
                 beyond = not lost and _ends_beyond(dataset, file_bytes)
-        except (RasterioError, CPLE_BaseError) as error:  # of a directory that is read only now, the mask's
+        except GDAL_ERRORS as error:  # of a directory that is read only now, the mask's
             raise GeoTiffError(
                 f"{self.name}: expected a complete GeoTIFF, found one that cannot be read ({_find_cause(error)}): it "
                 "is truncated or damaged. Copy or download it again."
@@ -179,12 +204,28 @@ class GeoTiffRaster(Raster):
             )
         if beyond:
             logger.warning(f"{self.name}: found blocks of pixels beyond its end; these count as unreadable.")
+        if header.pages > 1:
+            self.name = f"{self.name} (the first of {header.pages} pages)"
+        if header.dtype in ("int64", "uint64"):
+            # rasterio takes nodata for a float64, which above 2**53 is another number, and GDAL reads -9.2e18 as -9.
+            with self._open_bytes() as file:
+                text = read_tags(file, [GDAL_NODATA]).get(GDAL_NODATA, np.zeros(0, "S1")).tobytes().strip(b"\0 ")
+            with suppress(ValueError, OverflowError):  # what is not a whole number of the type stays as it is read
+                value = int(text) if text.lstrip(b"-").isdigit() else int(float(text))
+                exact = np.dtype(header.dtype).type(value)
+                header = replace(header, nodata=exact if abs(value) > 2**53 else float(value))
+        # Holes of a sparse file are nodata where the file says what is; anywhere else they read as 0.
+        if header.nodata is None and not header.has_mask and header.alpha_band is None:
+            with self._open_bytes() as file:
+                blocks = read_blocks(file)
+            if blocks is not None and (absent := blocks.find_absent()).any():
+                self._faults = ((absent, blocks.shape, _ABSENT),)
         self._set_header(header)
 
     def _set_header(self, header: GeoTiffHeader) -> None:
         """Take over what a header says; `name`, `path` and `content` are set before."""
         self._header = header
-        self.has_ground_control_points = header.has_ground_control_points
+        self.irregular = header.irregular
         super().__init__(
             name=self.name,
             dtype=header.dtype,
@@ -199,6 +240,7 @@ class GeoTiffRaster(Raster):
         )
 
     def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
+        self.check_blocks(bands, window)
         return self._decode(window, [band + 1 for band in bands])
 
     def _read_mask(self, bands: tuple[int, ...], window: Window) -> np.ndarray | None:
@@ -215,7 +257,18 @@ class GeoTiffRaster(Raster):
     def read_tag(self, name: str) -> str | None:
         """Read one metadata item of the file as a whole, such as "PROCESSING_BASELINE"; None where there is none."""
         with self._open() as dataset:
-            return dataset.get_tag_item(name)
+            try:
+                return dataset.get_tag_item(name)
+            except (UnicodeDecodeError, *GDAL_ERRORS) as error:
+                raise GeoTiffError(
+                    f"{self.name}: expected metadata {name} as text, found what cannot be read ({error}): the file is "
+                    "damaged. Copy or download it again."
+                ) from error
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Whether blocks that fail their checksums are errors."""
+        return {"verified": True} if self._verified else {}
 
     @contextmanager
     def _open(self) -> Iterator[DatasetReader]:
@@ -224,21 +277,64 @@ class GeoTiffRaster(Raster):
             try:
                 target = self.path if self.content is None else stack.enter_context(MemoryFile(self.content)).name
                 dataset = stack.enter_context(DatasetReader(target, driver="GTiff"))
-            except RasterioError as error:
+            except GDAL_ERRORS as error:
                 path, start = self.path, (self.content or b"")[:8]
                 if path is not None and self.content is None:
                     if not os.path.exists(path):  # it was there when its header was read
                         raise _make_not_found_error(self.name, path) from error
                     with open(path, "rb") as file:
                         start = file.read(8)
+                if any(words in _find_cause(error) for words in _NO_CODEC):
+                    with self._open_bytes() as file:
+                        code = int(read_tags(file, [COMPRESSION]).get(COMPRESSION, [0])[0])
+                    raise GeoTiffError(
+                        f"{self.name}: expected a compression that GDAL can decode here, found "
+                        f"{COMPRESSION_NAMES.get(code, 'one without a name')} (TIFF's number {code}). The file may be "
+                        "sound: rewrite it where GDAL has this codec, `gdal_translate -co COMPRESS=DEFLATE IN OUT`."
+                    ) from error
                 found = f"a TIFF that cannot be opened ({_find_cause(error)}): it is truncated or damaged"
                 if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
-                raise GeoTiffError(
-                    f"{self.name}: expected a GeoTIFF, found {found}. Convert it with `gdal_translate -of GTiff`, or "
-                    "copy or download it again."
-                ) from error
+                remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
+                if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
+                    remedy = (
+                        "Burn its polygons into a mask on the grid of the image, e.g. by `gdal_rasterize -a CLASS`."
+                    )
+                raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
+
+    def _open_bytes(self) -> BinaryIO:
+        """Open the file as bytes; of a raster that is not a local file there are none."""
+        return open(self.path, "rb") if self.path is not None else io.BytesIO(self.content or b"")
+
+    def verify(self) -> None:
+        """Check the blocks of pixels against their own checksums; those that do not fit are then errors when read.
+
+        GDAL decodes some damage without noticing it. Only deflate has checksums: of other compressions, of remote
+        files and of masks and overviews inside the file nothing can be told. The whole file is read.
+        """
+        with self._open_bytes() as file:
+            blocks = read_blocks(file)
+            if blocks is not None:
+                values = math.prod(blocks.shape) * self._header.count // len(blocks.offsets)
+                corrupt = blocks.find_corrupt(file, values * np.dtype(self.dtype).itemsize)
+                self._faults = (*self._faults, (corrupt, blocks.shape, _CORRUPT))
+        self._verified = True
+
+    def check_blocks(self, bands: Sequence[int] | None = None, window: Window | None = None) -> None:
+        """Raise a GeoTiffDecodeError where blocks are known to be absent or, once verified, to fail their checksums.
+
+        Bands (0-based) and window are those of the whole file; None is all of it.
+        """
+        row, column, height, width = window or (0, 0, self._header.height, self._header.width)
+        for faulty, (down, right), text in self._faults:
+            parts = faulty[
+                :, row // down : -(-(row + height) // down), column // right : -(-(column + width) // right)
+            ]
+            if (parts if bands is None or len(parts) == 1 else parts[list(bands)]).any():
+                damage = GeoTiffDecodeError(f"{self.name}: {faulty.sum():,} of {faulty.size:,} blocks {text}")
+                damage.file = self.name
+                raise damage
 
     def _decode(self, window: Window, indexes: list[int] | int | None) -> np.ndarray:
         """Open the file and read a window of bands, counted from 1, or of its mask for None."""
@@ -255,7 +351,7 @@ class GeoTiffRaster(Raster):
             try:
                 place = rasterio.windows.Window(column, row, width, height)
                 return dataset.read_masks(1, window=place) if indexes is None else dataset.read(indexes, window=place)
-            except (RasterioError, CPLE_BaseError) as error:
+            except GDAL_ERRORS as error:
                 damage = GeoTiffDecodeError(
                     f"{self.name}: its header promises {header.count} bands of {header.height} x {header.width} "
                     f"pixels, but they cannot be decoded ({_find_cause(error)}): the file is damaged. Copy or "
@@ -267,6 +363,8 @@ class GeoTiffRaster(Raster):
 
 def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffHeader:
     """Read and check what is needed later, so that the file need not stay open."""
+    if problem := find_proj_problem():
+        raise GeoTiffError(f"{name}: {problem}")
     dtype, count = dataset.dtypes[0], dataset.count
     if dtype.startswith("complex"):
         raise GeoTiffError(
@@ -288,8 +386,24 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
             f"({block_bytes:,} bytes each) in a file of {file_bytes:,} bytes, which is not credible. Rewrite it with "
             "small blocks, e.g. `gdal_translate -co TILED=YES`."
         )
+    # What else than a transform may place pixels; orthorectified products keep the RPCs of their raw images.
+    is_placed = dataset.crs is not None and tuple(dataset.transform)[:6] != (1, 0, 0, 0, 1, 0)
+    irregular = None
+    if not is_placed and dataset.tags(ns="RPC"):
+        irregular = (
+            "rational polynomial coefficients (RPC) instead of a transform. Warp it first: `gdalwarp -rpc IN OUT`."
+        )
+    elif dataset.gcps[0]:
+        irregular = "ground control points instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
+    elif not is_placed and dataset.tags(ns="GEOLOCATION"):
+        irregular = "geolocation arrays instead of a transform. Warp it first: `gdalwarp -geoloc IN OUT`."
     flags, interpretations = dataset.mask_flag_enums[0], dataset.colorinterp
     alpha = interpretations.index(ColorInterp.alpha) if ColorInterp.alpha in interpretations else None
+    descriptions = list(dataset.descriptions)
+    if alpha is not None and descriptions[alpha]:
+        alpha = alpha if has_alpha(descriptions[: alpha + 1]) else None
+    elif alpha is not None:
+        descriptions[alpha] = "alpha"
     return GeoTiffHeader(
         count=count,
         height=dataset.height,
@@ -298,12 +412,13 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         crs=dataset.crs,
         transform=dataset.transform,
         nodata=dataset.nodata,
-        descriptions=tuple(dataset.descriptions),
+        descriptions=tuple(descriptions),
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
         has_mask=MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags,
-        alpha_band=None if alpha is None or dataset.descriptions[alpha] else alpha,
-        has_ground_control_points=bool(dataset.gcps[0]),
+        alpha_band=alpha,
+        irregular=irregular,
+        pages=max(1, len(dataset.subdatasets)),
         block_shape=block_shape,
     )
 

@@ -5,27 +5,37 @@ import datetime
 import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import numpy as np
-
-from prithvi_hf.models.prithvi.bands_prithvi import SENSOR_BANDS, find_band_names
+from prithvi_hf.models.prithvi.bands_prithvi import (
+    SENSOR_BANDS,
+    SelectedBand,
+    band_key,
+    explain_other_nir,
+    find_band_names,
+    is_undescribed,
+    parse_band_description,
+)
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.granules import PRODUCT_NAME, SENSORS, Granule, LayerFile
-from prithvi_hf.rasters.hls import FMASK_BITS, FMASK_FILL, HLS_NODATA, HLS_SCALE, fmask_bits
-from prithvi_hf.rasters.radiometry import SCALE_OPTIONS, Radiometry, ScaleOption, apply_radiometry
-from prithvi_hf.rasters.raster import GeoTiffError, Raster
-from prithvi_hf.rasters.sentinel2 import (
+from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, SENSORS, Granule, LayerFile, StatedFile, parse_name
+from prithvi_hf.rasters.products import (
     BASELINE_ITEM,
     BASELINE_OFFSET,
-    SENTINEL_2_NODATA,
-    SENTINEL_2_SCALE,
+    FMASK_BITS,
+    FMASK_FILL,
+    REFLECTANCE_SCALE,
+    UnknownUnitsError,
+    find_formula,
+    find_nodata,
     find_offset,
+    fmask_bits,
 )
+from prithvi_hf.rasters.radiometry import SCALE_OPTIONS, Radiometry, ScaleOption, apply_radiometry
+from prithvi_hf.rasters.raster import GeoTiffError, Raster
 from prithvi_hf.rasters.warping import Grid, warp_to
 
 
@@ -45,23 +55,33 @@ class FrameOptions:
         resolution: side of a pixel in units of the CRS; the grid then covers the same area in such pixels.
         grid_mismatch: "warp" brings frames on other grids to that of the scene, imagery bilinearly and masks by the
             nearest pixel; "refuse" makes them an error.
-        scale: what happens to scale and offset, of GeoTIFF tags and of Sentinel-2 products. "auto": numbers are
-            brought to the units that the image processor takes, which mostly means that they stay as they are, and
-            what cannot be told is refused; "apply": reflectance, whatever the processor takes; "ignore": numbers as in
-            the files; "refuse": numbers that would have to be changed are an error.
+        scale: what happens to scale and offset, of GeoTIFF tags, STAC items and products (HLS, Sentinel-2, Landsat).
+            "auto": numbers are brought to the units that the image processor takes, which mostly means that they stay
+            as they are, and what cannot be told is refused; "apply": reflectance, whatever the processor takes;
+            "ignore": numbers as in the files; "refuse": numbers that would have to be changed are an error.
         boa_add_offset: what has to be added to Sentinel-2 numbers before they are reflectance times 10,000; None
             for what the product's processing baseline says (-1000 since 04.00). Where nothing tells, it has to be
             given: 0 for products before 04.00 and for numbers that were corrected.
+        rescale_factor: what the image processor multiplies numbers by, in place of its own factor. It is meant for
+            numbers as in the files, so "auto" becomes "ignore" then.
+        rescale_offset: what the image processor adds after that, in place of its own offset.
         fmask: kinds of pixels that are masked by HLS's Fmask layer: some of `hls.FMASK_BITS`.
         fmask_rule: "any": a pixel that Fmask masks in any date is nodata in the map; "all": masked dates are filled
             like other missing values, and the map is nodata where the image processor's `nodata_rule` says so, by
             default where every date is missing. Pixels that were not observed are filled by both.
+        band_indices: 0-based positions of the model's bands in a file; this and the next two win over what files say,
+            and over the image processor's own options of the same names.
+        band_map: what stands for single bands of the model, `{"NIR_NARROW": "B08"}`: a description, a code or a
+            0-based position.
+        band_names: names of all bands of a file, in its order.
         dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
             per frame, or one for each date that a single file stacks.
         allow_remote: whether Cloud-Optimized GeoTIFFs are read from http and https addresses.
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
         on_read_error: "raise", or "nodata" to take blocks that cannot be decoded for nodata; local files whose end is
             missing are then opened as long as their directories are sound.
+        verify: whether each block is checked against its own checksum first, which deflate alone has: it finds damage
+            that GDAL decodes unnoticed. Files are read twice; blocks that do not fit count as unreadable.
 
     Raises:
         ValueError: an option is out of its range.
@@ -72,12 +92,18 @@ class FrameOptions:
     grid_mismatch: Literal["warp", "refuse"] = "warp"
     scale: ScaleOption = "auto"
     boa_add_offset: float | None = None
+    rescale_factor: float | None = None
+    rescale_offset: float | None = None
     fmask: Sequence[str] = ()
     fmask_rule: Literal["any", "all"] = "any"
+    band_indices: Sequence[int] | None = None
+    band_map: Mapping[str, str | int] | Sequence[str] | None = None
+    band_names: Sequence[str] | None = None
     dates: Sequence[Date] | None = None
     allow_remote: bool = False
     allow_vrt: bool = False
     on_read_error: Literal["raise", "nodata"] = "raise"
+    verify: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -97,6 +123,18 @@ class FrameOptions:
                 f"boa_add_offset: expected a finite number, such as {BASELINE_OFFSET} or 0, found "
                 f"{self.boa_add_offset}."
             )
+        if self.rescale_factor is not None or self.rescale_offset is not None:
+            if self.boa_add_offset is not None:
+                raise ValueError(
+                    "boa_add_offset: expected no rescale_factor and rescale_offset beside it, which are for numbers "
+                    "as in the files. Leave one out."
+                )
+            object.__setattr__(self, "scale", "ignore" if self.scale == "auto" else self.scale)
+
+    def adapt(self, image_processor: "PrithviImageProcessor") -> "PrithviImageProcessor":
+        """Give an image processor with those of its options that are given here."""
+        names = ("band_indices", "band_map", "band_names", "rescale_factor", "rescale_offset")
+        return image_processor.with_options(**{name: getattr(self, name) for name in names})
 
 
 def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
@@ -132,12 +170,36 @@ def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
         raster = VirtualRaster(name)
     else:
         raster = GeoTiffRaster(name, allow_missing_blocks=options.on_read_error == "nodata")
-    if raster.has_ground_control_points:
-        raise ValueError(
-            f"Expected {name} to be on a regular grid, found ground control points instead of a transform. "
-            "Warp it first, for example `gdalwarp -tps IN OUT`."
-        )
+    check_frame(raster, options)
+    if isinstance(path, StatedFile):
+        _take_statement(raster, path)
     return raster
+
+
+def check_frame(raster: Raster, options: FrameOptions) -> Raster:
+    """Refuse a raster that is not on a regular grid, and check its blocks where the options ask for that."""
+    if raster.irregular:
+        raise ValueError(f"Expected {raster.name} to be on a regular grid, found {raster.irregular}")
+    if options.verify:
+        raster.verify()
+    return raster
+
+
+def _take_statement(raster: Raster, file: StatedFile) -> None:
+    """Add what a catalogue states of a file to its tags, which have to agree."""
+    count = len(file.scales)
+    if count not in (0, raster.count):
+        raise ValueError(
+            f"{file}: expected {count} bands, as {file.origin} states, found {raster.count}. Correct the item."
+        )
+    tagged, stated = Radiometry.from_tags(raster), Radiometry(file.scales, file.offsets, file.origin, is_tagged=True)
+    if count and not stated.is_identity:
+        if not tagged.is_identity:
+            tagged.check_agreement(stated, file.path)
+        raster.set_tags(stated.scales, stated.offsets, file.origin)
+    if len(file.names) == raster.count and is_undescribed(raster.descriptions):
+        raster.set_descriptions(file.names)
+    raster.nodata = file.nodata if raster.nodata is None else raster.nodata
 
 
 def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOptions) -> Raster:
@@ -146,23 +208,19 @@ def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOp
     Raises:
         ValueError: the image processor's bands are not in it, its units cannot be told, or `fmask` is set.
     """
-    radiometry = None
-    if options.boa_add_offset is not None:
-        radiometry = _use_given_offset(raster.count, options.boa_add_offset)
-    elif any(raster.offsets) or {*raster.scales} != {1.0}:
-        radiometry = Radiometry.from_tags(raster)
-    elif options.scale != "ignore" and isinstance(raster, GeoTiffRaster) and raster.path:
-        # Of a Sentinel-2 product without tags nothing tells what was done to its numbers.
+    sources, files = raster.files[1:], [parse_name(raster.path) if raster.path else None] * raster.count
+    if len(sources) == raster.count > 1 and not getattr(raster, "changes_numbers", True):
+        files = [parse_name(path) for path in sources]  # a VRT of one file per band
+    elif not any(files) and isinstance(raster, GeoTiffRaster) and raster.path and options.scale != "ignore":
         item = raster.read_tag(BASELINE_ITEM)
-        is_product = item or re.search(PRODUCT_NAME, os.path.basename(raster.path))
-        if is_product and find_offset(raster.path, item) != 0:
-            raise ValueError(
-                f"{raster.name}: expected to know whether the radiometric offset of this Sentinel-2 product has been "
-                f"applied to its bands, found no scale and offset tags that tell. Give boa_add_offset: "
-                f"{BASELINE_OFFSET} for digital numbers since baseline 04.00, 0 where they were corrected; or choose "
-                "scale 'ignore' for a model of such numbers as they are."
-            )
-    return _bring_to_units(raster, radiometry, image_processor, options)
+        if item or (raster.dtype == "uint16" and find_offset(raster.path) is not None):
+            files = [LayerFile(raster.path, "Sentinel-2", "MSI")] * raster.count
+    for band, text in enumerate(raster.descriptions):
+        # Only Landsat's Level 2 is called so, in Earth Engine too; floats of that name may be anything.
+        if raster.dtype == "uint16" and re.fullmatch(r"S[RT]_B\d{1,2}", text or ""):
+            file = files[band] or LayerFile("", "Landsat", "LC08")
+            files[band] = replace(file, layer=text) if file.product == "Landsat" else file
+    return _bring_to_units(raster, [raster] * raster.count, files, image_processor, options)
 
 
 def open_stack(
@@ -173,16 +231,23 @@ def open_stack(
 ) -> Raster:
     """Put files of one band each, which no product name explains, together to a frame; see `open_granule`.
 
-    Bands are called what the files describe them as, or else by the files' names.
+    Bands are called what the files describe them as, or else by the files' names. Codes that only Sentinel-2 has, in
+    the type of its numbers or beside its metadata, are taken for such a product.
     """
     rasters = [open_file(path, options) for path in paths]
     names = [raster.descriptions[0] or Path(raster.name).stem for raster in rasters]
     name = Path(rasters[0].name).parent.name or rasters[0].name
-    stack = _stack(rasters, names, name, None, image_processor, options, grid)
-    radiometry = Radiometry.from_tags(*rasters)
-    if options.boa_add_offset is not None:
-        radiometry = _use_given_offset(len(rasters), options.boa_add_offset)
-    return _bring_to_units(stack, radiometry, image_processor, options)
+    labels = [parse_band_description(text) for text in names]
+    is_sentinel2 = all(label.code for label in labels) and (
+        any(find_offset(path) is not None for path in paths)
+        or ({"b8a", "b12"} & {label.code for label in labels} and {raster.dtype for raster in rasters} == {"uint16"})
+    )
+    files = [
+        parse_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
+        for path, label in zip(paths, labels, strict=True)
+    ]
+    stack = _stack(rasters, names, name, find_nodata(files), image_processor, options, grid)
+    return _bring_to_units(stack, rasters, files, image_processor, options)
 
 
 def open_granule(
@@ -195,21 +260,11 @@ def open_granule(
     """
     files = _choose_files(granule, image_processor, options)
     rasters = [open_file(file.path, options) for file in files]
-    names = [str(file.band) for file in files]
-    if granule.product == "Sentinel-2":
-        nodata, radiometry = SENTINEL_2_NODATA, _find_sentinel2_radiometry(granule, files, rasters, options)
-    else:
-        nodata, radiometry = HLS_NODATA, Radiometry.from_tags(*rasters)
-        if options.boa_add_offset is not None:
-            raise ValueError(
-                f"{granule.name}: expected Sentinel-2 products, for the option boa_add_offset, found an HLS granule, "
-                "whose numbers have no offset. Leave the option out."
-            )
-        if radiometry.is_identity and not _has_floats(rasters):
-            radiometry = Radiometry.same_for_all(len(rasters), HLS_SCALE, 0.0, "the definition of HLS products")
-    stack = _stack(rasters, names, granule.name, nodata, image_processor, options, grid)
-    values = (*nodata_values(image_processor), *(() if stack.nodata is not None else (nodata,)))
-    frame = apply_radiometry(stack, radiometry, options.scale, image_processor, values)
+    kind = str if image_processor is None else SelectedBand
+    names = [kind(file.band) for file in files]
+    stack = _stack(rasters, names, granule.name, find_nodata(files), image_processor, options, grid)
+    radiometry = _find_radiometry(stack, rasters, files, options)
+    frame = apply_radiometry(stack, radiometry, options.scale, image_processor, nodata_values(image_processor))
     if not options.fmask:
         return frame
     fmask = next((file for file in granule.files if file.layer == "Fmask"), None)
@@ -223,32 +278,94 @@ def open_granule(
     return MaskedRaster(frame, flags, fmask_bits(options.fmask), options.fmask_rule, FMASK_FILL)
 
 
-def _use_given_offset(count: int, offset: float) -> Radiometry:
-    """Make reflectance by the offset that the user gives, of files that nothing shows to be those of a product."""
-    origin = f"the option boa_add_offset and the {SENTINEL_2_SCALE:g} of Sentinel-2 numbers, which it stands for,"
-    return Radiometry.same_for_all(count, SENTINEL_2_SCALE, offset, origin)
-
-
-def _has_floats(rasters: Sequence[Raster]) -> bool:
-    return any(np.dtype(raster.dtype).kind == "f" for raster in rasters)
-
-
 def _bring_to_units(
-    raster: Raster, radiometry: Radiometry | None, image_processor: ImageProcessor, options: FrameOptions
+    frame: Raster,
+    rasters: Sequence[Raster],
+    files: Sequence[LayerFile | None],
+    image_processor: ImageProcessor,
+    options: FrameOptions,
 ) -> Raster:
     """Bring a frame that is not a granule to the units of the image processor, whose bands it has to have."""
     if options.fmask:
         raise ValueError(
-            f"{raster.name}: expected an HLS granule with its Fmask file, for the option fmask, found other files. "
+            f"{frame.name}: expected an HLS granule with its Fmask file, for the option fmask, found other files. "
             "Give the files of the granule as they were published, or leave fmask out."
         )
     needed = None
     if image_processor is not None:
-        needed = image_processor.find_bands(raster.descriptions, raster.count, raster.name)
-    if radiometry is None:
-        return raster
-    values = nodata_values(image_processor)
-    return apply_radiometry(raster, radiometry, options.scale, image_processor, values, needed)
+        needed = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
+    radiometry = _find_radiometry(frame, rasters, files, options, needed)
+    return apply_radiometry(frame, radiometry, options.scale, image_processor, nodata_values(image_processor), needed)
+
+
+def _find_radiometry(
+    frame: Raster,
+    rasters: Sequence[Raster],
+    files: Sequence[LayerFile | None],
+    options: FrameOptions,
+    needed: Sequence[int] | None = None,
+) -> Radiometry:
+    """Find how numbers become reflectance: by the offset given, or by products and tags, which have to agree.
+
+    `rasters` and `files` are the file of each band of the frame, and what its name says; `needed` are the bands that
+    are used, None for all.
+    """
+    tagged = Radiometry.from_tags(*dict.fromkeys(rasters))
+    products = sorted({file.product for file in files if file is not None})
+    product = products[0] if products else ""
+    if options.boa_add_offset is not None and product not in ("", "Sentinel-2"):
+        raise ValueError(
+            f"{frame.name}: expected Sentinel-2 products, for the option boa_add_offset, found {product} files, whose "
+            "numbers have no such offset. Leave the option out."
+        )
+    if options.scale == "ignore":
+        return tagged
+    if options.boa_add_offset is not None:
+        origin = f"the option boa_add_offset and the {REFLECTANCE_SCALE:g} of Sentinel-2 numbers"
+        return Radiometry.same_for_all(frame.count, REFLECTANCE_SCALE, options.boa_add_offset, origin)
+    remedy = "Give rescale_factor and rescale_offset, which bring numbers to the units of image_mean"
+    if product == "Sentinel-2" and not any(file and file.level == COPERNICUS_BROWSER for file in files):
+        remedy = (
+            f"Give boa_add_offset: {BASELINE_OFFSET} for digital numbers since baseline 04.00 (January 2022), 0 for "
+            "older ones and for those that were corrected"
+        )
+    remedy += "; or choose scale 'ignore' for a model of such numbers as they are."
+    used = range(frame.count) if needed is None else needed
+    try:
+        known = _take_formulas(rasters, files, used)
+    except UnknownUnitsError as error:
+        if any(tagged.offsets) or tagged.is_stated:
+            return tagged
+        raise ValueError(
+            f"{frame.name}: expected to know how the numbers of a {product} product become reflectance, found "
+            f"{error}. {remedy}"
+        ) from error
+    if known is None or tagged.is_identity:
+        return known or tagged
+    tagged.check_agreement(known, frame.name, used, remedy)
+    return replace(tagged, nodata=known.nodata)
+
+
+def _take_formulas(
+    rasters: Sequence[Raster], files: Sequence[LayerFile | None], used: Sequence[int]
+) -> Radiometry | None:
+    """Take the formula of each used band from its product; None where one has none, an error where it is not told."""
+    formulas: dict[int, tuple[float, float]] = {}
+    for band in used:
+        file, raster, item = files[band], rasters[band], None
+        if file is not None and file.product == "Sentinel-2" and isinstance(raster, GeoTiffRaster):
+            item = raster.read_tag(BASELINE_ITEM)
+        formula = None if file is None else find_formula(file, raster.dtype, item)
+        if file is None or formula is None:
+            return None
+        formulas[band] = formula
+        if file.product == "Sentinel-2" and len(set(formulas.values())) > 1:
+            raise UnknownUnitsError("files with and without the radiometric offset, of several products")
+    scales, offsets = zip(*(formulas.get(band, (1.0, 0.0)) for band in range(len(files))), strict=True)
+    origin = f"the definition of {file.product} products" if file else ""
+    if file and not file.path:
+        origin = "band names SR_B... in uint16, those of Landsat Collection 2 Level 2,"
+    return Radiometry(scales, offsets, origin, is_tagged=False, nodata=find_nodata(files))
 
 
 def _stack(
@@ -286,7 +403,11 @@ def _choose_files(granule: Granule, image_processor: ImageProcessor, options: Fr
             raise ValueError(f"{granule.name}: expected files of bands, found none. Give the files of the granule.")
         return files
     bands = image_processor.bands
-    positions = find_band_names(bands, list(available))
+    given = {band_key(band): place for band, place in (image_processor.band_map or {}).items()}
+    # What stands for a band may be named by the layer, `B08`.
+    layers = {band_key(file.layer or ""): band for band, file in available.items()}
+    wanted = [str(given.get(band_key(band), band)) for band in bands]
+    positions = find_band_names([layers.get(band_key(band), band) for band in wanted], list(available))
     missing = [band for band, position in zip(bands, positions, strict=True) if position is None]
     if missing:
         codes = {band: code.upper() for code, band in SENSOR_BANDS[SENSORS[granule.files[0].sensor]].items()}
@@ -296,45 +417,8 @@ def _choose_files(granule: Granule, image_processor: ImageProcessor, options: Fr
             named.append(f"{band} (B{code if code == '8A' else code.zfill(2)})" if code else band)
         raise ValueError(
             f"{granule.name}: expected a file of each of the bands {', '.join(bands)}, found files of "
-            f"{', '.join(available) or 'no band'}: none for {', '.join(named)}. Restore the missing files, or leave "
-            "the granule out."
+            f"{', '.join(available) or 'no band'}: none for {', '.join(named)}."
+            f"{explain_other_nir(missing, list(available), SENSORS[granule.files[0].sensor])} Restore the missing "
+            "files, or leave the granule out."
         )
     return [files[position] for position in positions if position is not None]
-
-
-def _find_sentinel2_radiometry(
-    granule: Granule, files: Sequence[LayerFile], rasters: Sequence[GeoTiffRaster], options: FrameOptions
-) -> Radiometry:
-    """Find how the numbers of a product become reflectance: by its tags, its baseline, or the offset given."""
-    tagged, count, given = Radiometry.from_tags(*rasters), len(rasters), options.boa_add_offset
-    if options.scale == "ignore":
-        return tagged
-    if given is not None:
-        return Radiometry.same_for_all(count, SENTINEL_2_SCALE, given, "Sentinel-2 and boa_add_offset")
-    pairs = zip(files, rasters, strict=True)
-    offsets = {find_offset(file.path, raster.read_tag(BASELINE_ITEM)) for file, raster in pairs}
-    if len(offsets) > 1:
-        raise ValueError(
-            f"{granule.name}: expected one processing baseline for all bands, found files with and without the "
-            "radiometric offset. Give the files of one product, or boa_add_offset."
-        )
-    offset = offsets.pop()
-    if not tagged.is_identity and (any(tagged.offsets) or offset == 0):
-        return tagged
-    if _has_floats(rasters):
-        found = f"pixels of {rasters[0].dtype}, which are not digital numbers"
-    elif offset is None:
-        found = "none in the names of files and folders, in a metadata file, or in the files' tags"
-    elif not tagged.is_identity:
-        found = (
-            f"scale and offset tags {tagged.scales[0]:g} and 0 in files of a baseline with an offset: it may or may "
-            "not have been applied"
-        )
-    else:
-        origin = "Sentinel-2 products of this processing baseline"
-        return Radiometry.same_for_all(count, SENTINEL_2_SCALE, offset, origin)
-    raise ValueError(
-        f"{granule.name}: expected to find the processing baseline of a Sentinel-2 product, found {found}. Give "
-        f"boa_add_offset: {BASELINE_OFFSET} for digital numbers since baseline 04.00 (January 2022), 0 for older ones "
-        "and for those that were corrected; or choose scale 'ignore' for a model of such numbers as they are."
-    )

@@ -2,22 +2,36 @@
 """Rasters: bands and a window that are narrowed step by step and read on demand. The common part, and arrays."""
 
 import copy
+import datetime
+import functools
 import hashlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform as transform_points
 
 
 Window = tuple[int, int, int, int]
 """(row offset, column offset, height, width) in pixels."""
 
+TAGS = "the scale and offset tags"
+"""Where scales and offsets of a raster are from, unless a catalogue says more than its file."""
+
 # The pixels that one read may put into memory, in bytes of the raster's own data type.
 MAX_READ_BYTES = 4 * 2**30
+# All that GDAL and PROJ raise: rasterio gives many of their failures no public class.
+GDAL_ERRORS = (RasterioError, CRSError, CPLE_BaseError)
+# Two texts of one CRS put a place to within rounding, other datums mostly metres apart.
+_SAME_CRS_TOLERANCE = 0.01  # pixels
+_SHOWN_CRS = 90  # characters
 
 
 class GeoTiffError(ValueError):
@@ -44,12 +58,14 @@ class Raster(ABC):
         name (`str`): what messages call it.
         path, content (`str`, `bytes`, *optional*): absolute path, or bytes, of the one file behind it.
         files (`tuple[str, ...]`): absolute paths of the files that it reads itself, where they are several.
+        date (`datetime.datetime`, *optional*): when it was acquired (UTC), where it says so itself.
         dtype, nodata, crs: pixel type (numpy's name), value that means "no data", coordinate reference system.
         block_shape (`tuple[int, int]`): (height, width) that reads are cheapest in.
         bands, window: what is selected of the whole raster: 0-based indices, and rows and columns as a `Window`.
         transform (`affine.Affine`): from (column, row) of the selected window to coordinates of the CRS.
         descriptions, scales, offsets: names and tags of the selected bands, one each; tags are not applied.
         shape (`tuple[int, int, int]`): (bands, height, width) of the selection; also `count`, `height`, `width`.
+        irregular (`str`, *optional*): what places the pixels instead of the transform, and how to warp the file first.
         excludes (`bool`): whether `read_excluded` may find pixels.
     """
 
@@ -61,7 +77,9 @@ class Raster(ABC):
     content: bytes | None = None
     files: tuple[str, ...] = ()
     block_shape: tuple[int, int]
-    has_ground_control_points = False
+    irregular: str | None = None
+    date: datetime.datetime | None = None
+    tags_origin = TAGS
     excludes = False
     _chosen: tuple[int, ...] = ()  # the bands, once some were selected by their indices
 
@@ -98,6 +116,16 @@ class Raster(ABC):
         self.scales: tuple[float, ...] = tuple(map(scales.__getitem__, bands))
         self.offsets: tuple[float, ...] = tuple(map(offsets.__getitem__, bands))
         self.transform = shift_transform(self._whole_transform, window[0], window[1])
+
+    def set_tags(self, scales: Sequence[float], offsets: Sequence[float], origin: str) -> None:
+        """Take scale and offset of each band from elsewhere than the file; `origin` says where, for messages."""
+        self._all_bands, self.tags_origin = (self._all_bands[0], tuple(scales), tuple(offsets)), origin
+        self._set_selection(self.bands, self.window)
+
+    def set_descriptions(self, descriptions: Sequence[str | None]) -> None:
+        """Call each band of the file by another name."""
+        self._all_bands = (tuple(descriptions), *self._all_bands[1:])
+        self._set_selection(self.bands, self.window)
 
     @property
     def sources(self) -> "tuple[Raster, ...]":
@@ -181,6 +209,11 @@ class Raster(ABC):
         """Read where the map is nodata whatever the other dates hold, bool (height, width); None for nowhere."""
         return self._read_excluded(self.select(window=window).window) if self.excludes else None
 
+    def verify(self) -> None:
+        """Check blocks of the files behind the raster by their checksums, see `GeoTiffRaster`; arrays have none."""
+        for source in self.sources:
+            source.verify()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self.read()
         return array if dtype is None else array.astype(dtype, copy=False)
@@ -203,6 +236,7 @@ class ArrayRaster(Raster):
         nodata_mask: np.ndarray | None = None,
         crs: CRS | None = None,
         transform: Affine | None = None,
+        tags: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         values = np.asarray(values)
         if values.dtype.kind not in "iuf":
@@ -232,6 +266,7 @@ class ArrayRaster(Raster):
             nodata=nodata,
             crs=crs,
             transform=transform,
+            tags=tags,
         )
         self._values = values
         self._mask = None if nodata_mask is None else np.asarray(nodata_mask, dtype=bool)
@@ -263,6 +298,108 @@ def shift_transform(transform: Affine, row: float, column: float, scale: tuple[f
     down, right = scale
     # Written out: releases of affine differ in the operator that composes.
     return Affine(a * right, b * down, a * column + b * row + c, d * right, e * down, d * column + e * row + f)
+
+
+def is_same_crs(crs: CRS | None, other: CRS | None, transform: Affine, size: tuple[int, int]) -> bool:
+    """Whether coordinates in two CRSs are the same for a grid of (height, width) pixels, to a hundredth of a pixel.
+
+    Names and texts do not matter: HLS states UTM without a code, others EPSG:32610. What counts is where the corners,
+    the middles of the edges and the centre are. CRSs that cannot be converted into each other are equal to none.
+    """
+    if crs is None or other is None or crs == other:
+        return (crs is None) == (other is None)
+    places = _find_places(transform, size)
+    return _measure_in_pixels(places, _convert(crs, other, places), transform, other) <= _SAME_CRS_TOLERANCE
+
+
+def measure_shift(first: tuple[CRS | None, Affine], other: tuple[CRS | None, Affine], size: tuple[int, int]) -> float:
+    """Give the largest distance between the same points of two grids of (height, width) pixels, in pixels.
+
+    Grids are given as CRS and transform. With CRSs that are not the same, see `is_same_crs`, they are infinitely far
+    apart, unless other numbers mean the very places: south of the equator, UTM is counted from there in Landsat and
+    HLS files, and from 10,000 km below in others. Longitudes 360 degrees apart are the same place.
+    """
+    (crs, transform), (other_crs, other_transform) = first, other
+    places, others = _find_places(transform, size), _find_places(other_transform, size)
+    if is_same_crs(crs, other_crs, transform, size):
+        return _measure_in_pixels(places, others, transform, crs)
+    if crs is None or other_crs is None:
+        return math.inf
+    shift = _measure_in_pixels(places, _convert(other_crs, crs, others), transform, crs)
+    return shift if shift <= _SAME_CRS_TOLERANCE else math.inf
+
+
+def _convert(crs: CRS, other: CRS, places: np.ndarray) -> np.ndarray:
+    """Convert points (2, n) to another CRS; infinite where that cannot be."""
+    try:
+        return np.array(transform_points(crs, other, *places)[:2])
+    except GDAL_ERRORS:
+        return np.full_like(places, math.inf)
+
+
+def _find_places(transform: Affine, size: tuple[int, int]) -> np.ndarray:
+    """Give x and y of the corners, the middles of the edges, and the centre of a grid, (2, 9)."""
+    rows, columns = np.meshgrid(np.linspace(0, size[0], 3), np.linspace(0, size[1], 3))
+    # By their six numbers: releases of affine differ in the operator that places a pixel.
+    return np.reshape(tuple(transform)[:6], (2, 3)) @ [columns.ravel(), rows.ravel(), np.ones(rows.size)]
+
+
+def _measure_in_pixels(places: np.ndarray, others: np.ndarray, transform: Affine, crs: CRS | None) -> float:
+    """Give the largest distance between points (2, n) in pixels of a transform."""
+    away = others - places
+    if crs is not None and crs.is_geographic and np.isfinite(away).all():
+        away[0] -= 360 * np.round(away[0] / 360)
+    a, b, _, d, e, _ = tuple(transform)[:6]
+    return float(np.linalg.norm(away, axis=0).max()) / max(abs(a * e - b * d) ** 0.5, 1e-300)
+
+
+def name_crs_pair(first: CRS | None, other: CRS | None) -> tuple[str, str]:
+    """Name two CRSs so that a message shows in what they differ: by code, or by that part of their WKT."""
+    names = ["no CRS" if crs is None else crs.to_string() for crs in (first, other)]
+    if names[0] == names[1]:  # one code, and other parameters than it stands for
+        names = ["no CRS" if crs is None else crs.to_wkt() for crs in (first, other)]
+    common = next((at for at, pair in enumerate(zip(*names, strict=False)) if len({*pair}) > 1), 0)
+    start = max(0, common - _SHOWN_CRS // 3) if max(map(len, names)) > _SHOWN_CRS else 0
+    shown = [
+        f"{'...' * (start > 0)}{name[start:][:_SHOWN_CRS]}{'...' * (len(name) > start + _SHOWN_CRS)}" for name in names
+    ]
+    return shown[0], shown[1]
+
+
+def find_degrees(crs: CRS | str, xs: Any, ys: Any, name: str) -> np.ndarray:
+    """Convert places to longitude and latitude (WGS 84) in degrees, (2, n); longitudes are -180 to 180.
+
+    Places outside the domain of the CRS are not finite, or a ValueError, as is a CRS without places on Earth: a local
+    or engineering one.
+    """
+    try:
+        degrees = np.array(transform_points(crs, "EPSG:4326", np.ravel(xs), np.ravel(ys))[:2])
+    except GDAL_ERRORS as error:
+        raise ValueError(
+            f"{name}: expected places on Earth, found a CRS from which they cannot be told in degrees, "
+            f"{str(crs)[:_SHOWN_CRS]} ({str(error)[:_SHOWN_CRS]}). Warp the file to another CRS with gdalwarp, or, if "
+            "its own is wrong, correct it with `gdal_edit.py -a_srs`."
+        ) from error
+    with np.errstate(invalid="ignore"):
+        degrees[0] = np.where(np.abs(degrees[0]) > 180, np.remainder(degrees[0] + 180, 360) - 180, degrees[0])
+    return degrees
+
+
+@functools.cache
+def find_proj_problem() -> str | None:
+    """Say which variable of the environment leads PROJ to the database of another program; None where all is well."""
+    variables = [name for name in ("PROJ_DATA", "PROJ_LIB") if name in os.environ]
+    try:
+        if variables:
+            CRS.from_epsg(4326)
+    except CRSError as error:
+        found = " and ".join(f"{name}={os.environ[name]}" for name in variables)
+        also = " (and GDAL_DATA, which the same program has mostly set)" if "GDAL_DATA" in os.environ else ""
+        return (
+            f"expected PROJ to find the coordinate systems that come with rasterio, found {found} in the environment, "
+            f"which leads to those of another program ({error}). Unset {' and '.join(variables)}{also}."
+        )
+    return None
 
 
 def union(masks: Sequence[np.ndarray]) -> np.ndarray | None:

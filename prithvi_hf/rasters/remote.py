@@ -2,26 +2,28 @@
 """GeoTIFFs read over HTTP by range requests.
 
 GDAL sees a Python file and the GTiff driver alone; requests are made here. So connections are closed with each
-request and never shared by a fork, addresses other than http and https are never followed, and a file that changes
-while it is read is noticed.
+request and never shared by a fork, addresses other than http and https are never followed, a file that changes while
+it is read is noticed, and a server that keeps a connection alive by a byte now and then is left.
 """
 
 import http.client
 import io
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any
+from urllib.parse import quote, urlsplit
 
 import rasterio
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import GeoTiffDecodeError, GeoTiffError
+from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffDecodeError, GeoTiffError
 
 
 # GDAL reads a block at a time, of some hundred kilobytes; directories are together at the start of a COG.
@@ -30,7 +32,11 @@ _READ_AHEAD_BYTES = 2**18
 _NAME = "remote.tif"
 _ATTEMPTS = 3
 _SECONDS_BETWEEN = 0.5
-_TIMEOUT_SECONDS = 60
+_TIMEOUT_SECONDS = 60  # without a byte
+# A request, its attempts and redirections together, has this long and the time of its bytes at the slowest rate.
+_DEADLINE_SECONDS = 60
+_SLOWEST_BYTES_PER_SECOND = 2**15
+_PLAIN = "/%:=&?+!$,;'@()*[]~"  # characters of an address that are sent as they are
 _RETRIED = (408, 429, 500, 502, 503, 504)
 
 
@@ -62,7 +68,7 @@ class RemoteRaster(GeoTiffRaster):
         with rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             try:
                 dataset = rasterio.open(_NAME, driver="GTiff", opener=open_part)
-            except RasterioError as error:
+            except GDAL_ERRORS as error:
                 raise next(iter(failures), None) or GeoTiffError(
                     f"{self.name}: expected a GeoTIFF, found a file that cannot be opened as one ({error}). Check the "
                     "address."
@@ -118,9 +124,13 @@ class _RemoteFile(io.RawIOBase):
 def _request(address: str, start: int, stop: int) -> tuple[bytes, int, str | None]:
     """Fetch bytes, the size of the whole file, and its version; attempts are repeated where a failure may pass."""
     headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310 - `RemoteRaster` checks the scheme
+    deadline = time.monotonic() + _DEADLINE_SECONDS + (stop - start) / _SLOWEST_BYTES_PER_SECOND
     for attempt in range(1, _ATTEMPTS + 1):
         try:
+            parts = urlsplit(address)  # blanks and letters beyond ASCII are as browsers send them
+            path, query = quote(parts.path, _PLAIN), quote(parts.query, _PLAIN)
+            request = _Request(parts._replace(path=path, query=query, fragment="").geturl(), headers=headers)
+            request.deadline = deadline
             with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as answer:
                 place = answer.headers.get("Content-Range", "")
                 size = place.rpartition("/")[2]
@@ -139,10 +149,56 @@ def _request(address: str, start: int, stop: int) -> tuple[bytes, int, str | Non
                     "needs a signature or a login, or download the file."
                 ) from error
         except (OSError, http.client.HTTPException) as error:
-            if attempt == _ATTEMPTS:
+            if attempt == _ATTEMPTS or time.monotonic() > deadline:
                 raise GeoTiffError(f"{address}: cannot be reached ({error}). Try again, or download it.") from error
+        except (ValueError, OverflowError) as error:  # of a host, a port or a size that cannot be
+            if isinstance(error, GeoTiffError):
+                raise
+            raise GeoTiffError(f"{address}: cannot be an address or its answer ({error}). Check it.") from error
         time.sleep(_SECONDS_BETWEEN * attempt)
     raise AssertionError("the last attempt returns or raises")
+
+
+class _Request(urllib.request.Request):
+    """A request and the clock until which its answer has to be complete."""
+
+    deadline = 0.0
+
+
+class _InTime(io.RawIOBase):
+    """What a server sends until a deadline: the timeout of a socket begins again with every byte."""
+
+    def __init__(self, stream: io.RawIOBase, deadline: float) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the server sends too slowly")
+        return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer, its headers included, that comes in time."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, deadline: float, **keywords: Any) -> None:
+        super().__init__(sock, *arguments, **keywords)
+        self.fp = io.BufferedReader(_InTime(self.fp.detach(), deadline))
+
+
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Open connections whose answers come in time."""
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **http_conn_args: Any) -> http.client.HTTPResponse:
+        answer = partial(_Answer, deadline=req.deadline)  # type: ignore[attr-defined]
+        kind: Any = type("_Connection", (http_class,), {"response_class": answer})
+        return super().do_open(kind, req, **http_conn_args)
 
 
 class _WebOnly(urllib.request.HTTPRedirectHandler):
@@ -159,7 +215,10 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if not newurl.startswith(("http://", "https://")):
             raise GeoTiffError(f"{req.full_url}: leads to {newurl}, which is not an http or https address.")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None:
+            request.deadline = req.deadline  # type: ignore[attr-defined]
+        return request
 
 
-_OPENER = urllib.request.build_opener(_WebOnly)
+_OPENER = urllib.request.build_opener(_WebOnly, _Handler)

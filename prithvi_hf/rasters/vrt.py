@@ -13,12 +13,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import rasterio
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import GeoTiffError
+from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffError
 
 
 MAX_VRT_BYTES = 2**26
@@ -41,7 +40,10 @@ _ELEMENTS = {
 
 
 class VirtualRaster(GeoTiffRaster):
-    """A VRT of local GeoTIFFs, see `GeoTiffRaster`; its `files` are the VRT and every file that it reads."""
+    """A VRT of local GeoTIFFs, see `GeoTiffRaster`; its `files` are the VRT and every file that it reads.
+
+    `changes_numbers` says whether pixels are scaled between the files and the raster.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self._stats: dict[str, tuple[int, int]] = {}
@@ -49,11 +51,19 @@ class VirtualRaster(GeoTiffRaster):
 
     def _load_header(self, file_bytes: int, allow_missing_blocks: bool = False) -> None:
         sources = _list_sources(self.name, Path(self.name).absolute())
+        self.changes_numbers = re.search(rb"<Scale(?:Ratio|Offset)", Path(self.name).read_bytes()) is not None
         for source in sources:
-            GeoTiffRaster(source)  # whether it is one, and complete
+            GeoTiffRaster(source).check_blocks()  # whether it is one, and complete
         self.files = (str(self.path), *sources)
         self._stats = {file: _stat(file) for file in self.files}
         super()._load_header(sum(size for size, _ in self._stats.values()), allow_missing_blocks)
+
+    def verify(self) -> None:
+        """Check the blocks of every file that it reads; see `GeoTiffRaster`. Damage is an error at once."""
+        for source in self.files[1:]:
+            raster = GeoTiffRaster(source)
+            raster.verify()
+            raster.check_blocks()
 
     @contextmanager
     def _open(self) -> Iterator[DatasetReader]:
@@ -65,7 +75,7 @@ class VirtualRaster(GeoTiffRaster):
         with rasterio.Env(session=DummySession(), **_OPTIONS):
             try:
                 dataset = DatasetReader(self.path, driver="VRT")
-            except RasterioError as error:
+            except GDAL_ERRORS as error:
                 raise GeoTiffError(
                     f"{self.name}: expected a VRT, found a file that cannot be opened ({error}). Make it again with "
                     "`gdalbuildvrt`."

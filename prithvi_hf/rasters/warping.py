@@ -9,24 +9,31 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import rasterio
 import rasterio.transform
 from affine import Affine
-from rasterio._err import CPLE_BaseError  # PROJ's failures come in no public class
 from rasterio.crs import CRS
 from rasterio.enums import Resampling as Kernel
-from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 from rasterio.warp import reproject, transform_bounds
 from rasterio.warp import transform as transform_points
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata, largest_shift
-from prithvi_hf.rasters.derived import take_header
-from prithvi_hf.rasters.raster import Raster, Window, shift_transform
+from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
+from prithvi_hf.rasters.derived import list_nodata, take_header
+from prithvi_hf.rasters.raster import (
+    GDAL_ERRORS,
+    GeoTiffError,
+    Raster,
+    Window,
+    is_same_crs,
+    measure_shift,
+    name_crs_pair,
+    shift_transform,
+)
 
 
 Resampling = Literal["bilinear", "nearest"]
@@ -50,7 +57,6 @@ _WHOLE = 1e-6
 _OVERLAP_PIXELS = 257
 # Source pixels around those of a block: neighbours, and what its edges bulge between the points that GDAL looks at.
 _MARGIN = 4
-_FAILURES = (RasterioError, CPLE_BaseError)
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,9 @@ class Grid:
 
     def is_same_as(self, other: "Raster | Grid", tolerance: float = SAME_GRID_TOLERANCE) -> bool:
         """Whether each pixel of another grid, or of a raster's, is the same place to a tolerance in pixels."""
-        if (self.height, self.width) != (other.height, other.width) or self.crs != other.crs:
+        if (self.height, self.width) != (other.height, other.width):
             return False
-        return largest_shift(self.transform, other.transform, (self.height, self.width)) <= tolerance
+        return measure_shift((self.crs, self.transform), (other.crs, other.transform), self.size) <= tolerance
 
     def with_resolution(self, resolution: float) -> Self:
         """Cover the same area in pixels of another side, in units of the CRS, from the same upper left corner.
@@ -165,7 +171,7 @@ class WarpedRaster(Raster):
             raise ValueError(f"resampling: expected 'bilinear' or 'nearest', found {resampling!r}.")
         self._source, self._place, self._grid, self._resampling = raster, Grid.of(raster), grid, resampling
         _check_grids(grid, self._place, raster.name)
-        self._missing = tuple(float(value) for value in (raster.nodata, *nodata_values) if value is not None)
+        self._missing = list_nodata(raster, nodata_values)
         dtype = np.dtype(raster.dtype)
         if fill is None:  # a value that is known to mean nodata, where the pixels can hold one
             with np.errstate(over="ignore", invalid="ignore"):
@@ -203,9 +209,6 @@ class WarpedRaster(Raster):
             if self._resampling == "nearest" or self._shift is not None:
                 return source, None
             missing = equals_nodata(source, self._missing)
-            if source.dtype.kind == "f":
-                infinite = np.isinf(source)
-                missing = infinite if missing is None else missing | infinite
             mask = self._source.select(bands, place).read_nodata_mask()
             if mask is not None:
                 missing = np.broadcast_to(mask, source.shape) if missing is None else missing | mask
@@ -271,7 +274,13 @@ class WarpedRaster(Raster):
                 for block, place in found:
                     part, wanted = _index(place, (first, start)), _clip(block, window)
                     holes = None if missing is None else missing[part]
-                    pixels = resample(source[part], holes, self._place.cut(place), self._grid.cut(block))
+                    try:
+                        pixels = resample(source[part], holes, self._place.cut(place), self._grid.cut(block))
+                    except GDAL_ERRORS as error:
+                        raise GeoTiffError(
+                            f"{self.name}: expected pixels that can be warped to the grid of the scene, found GDAL "
+                            f"unable to ({error}). Warp the file with gdalwarp first."
+                        ) from error
                     target[_index(wanted, window)] = pixels[_index(wanted, block)]
 
     def _resample(self, source: np.ndarray, missing: np.ndarray | None, place: Grid, block: Grid) -> np.ndarray:
@@ -315,7 +324,10 @@ class WarpedRaster(Raster):
             if clash is None:
                 break
             step = np.where(pixels == largest, -1, 1).astype(dtype)
-            pixels = np.where(clash, np.nextafter(pixels, np.inf) if dtype.kind == "f" else pixels + step, pixels)
+            if dtype.kind == "f":  # past all numbers that are taken for the value
+                step = np.abs(pixels) * dtype.type(4e-6)
+            moved = pixels + step
+            pixels = np.where(clash, np.nextafter(moved, np.inf) if dtype.kind == "f" else moved, pixels)
         pixels[absent] = self._fill
         return pixels
 
@@ -387,9 +399,10 @@ def _reproject(source: np.ndarray, place: Grid, target: np.ndarray, grid: Grid, 
 
 def _check_grids(grid: Grid, own: Grid, name: str) -> None:
     """Refuse grids of which one has no CRS, transforms without an inverse, and CRSs that have nothing in common."""
+    crs, own_crs = name_crs_pair(grid.crs, own.crs)
     if (grid.crs is None) != (own.crs is None):
         raise ValueError(
-            f"{name}: expected frames with a CRS each, or without any, found {own.crs} beside {grid.crs}. Write "
+            f"{name}: expected frames with a CRS each, or without any, found {own_crs} beside {crs}. Write "
             "the CRS into the file, e.g. `gdal_edit.py -a_srs`."
         )
     for transform in (grid.transform, own.transform):
@@ -401,9 +414,9 @@ def _check_grids(grid: Grid, own: Grid, name: str) -> None:
         nothing = np.zeros((1, 1, 1), dtype=np.uint8)
         try:
             _reproject(nothing, own, nothing.copy(), grid, Kernel.nearest)
-        except _FAILURES as error:
+        except GDAL_ERRORS as error:
             raise ValueError(
-                f"{name}: expected CRSs that can be converted into each other, found {grid.crs} and {own.crs} "
+                f"{name}: expected CRSs that can be converted into each other, found {crs} and {own_crs} "
                 f"({error}). Warp the file with gdalwarp first."
             ) from error
 
@@ -418,10 +431,13 @@ def _locate(points: Sequence[tuple[float, float]], grid: Grid, other: Grid) -> n
 
 def _find_shift(grid: Grid, source: Grid) -> tuple[int, int] | None:
     """Find by how many rows and columns a grid begins after a source of the same pixels; None for other pixels."""
-    if grid.crs != source.crs:
-        return None
+    if is_same_crs(grid.crs, source.crs, grid.transform, grid.size):
+        grid = replace(grid, crs=source.crs)  # no rounding by a conversion
     corners = [(0, 0), (0, grid.width), (grid.height, grid.width)]
-    shifts = _locate(corners, grid, source) - corners
+    try:
+        shifts = _locate(corners, grid, source) - corners
+    except GDAL_ERRORS:
+        return None
     whole = np.rint(shifts[0])
     return (int(whole[0]), int(whole[1])) if np.abs(shifts - whole).max() < _WHOLE else None
 
@@ -434,7 +450,7 @@ def _find_ratio(grid: Grid, source: Grid) -> float:
         row, column = top + down * height, left + right * width
         try:
             place, below, beside = _locate([(row, column), (row + 1, column), (row, column + 1)], grid, source)
-        except _FAILURES:  # there is nothing of the source
+        except GDAL_ERRORS:  # there is nothing of the source
             continue
         ratios.append(max(math.dist(place, below), math.dist(place, beside)))
     return statistics.median(ratios or [1.0])
@@ -446,7 +462,7 @@ def _find_window(grid: Grid, source: Grid) -> Window:
     if grid.crs is not None and source.crs is not None and grid.crs != source.crs:
         try:
             left, bottom, right, top = transform_bounds(grid.crs, source.crs, left, bottom, right, top)
-        except _FAILURES:  # no point of the grid has a place in the source's CRS
+        except GDAL_ERRORS:  # no point of the grid has a place in the source's CRS
             return (0, 0, 0, 0)
         west, south, east, north = source.bounds
         if source.crs.is_geographic and left > right:  # across the antimeridian

@@ -16,6 +16,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetWriter, MemoryFile
 from rasterio.session import DummySession
 
+from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffError
+
 
 # Arrays without georeference are ordinary input of the writer.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"prithvi_hf\.rasters\.write_geotiff$")
@@ -43,7 +45,7 @@ def write_geotiff(
         creation: creation options of GDAL's GTiff driver, such as `compress="lzw"`; deflate by default.
 
     Raises:
-        ValueError: an array of another rank, or another number of descriptions than of bands.
+        ValueError: an array of another rank, another number of descriptions than of bands, or what GDAL cannot write.
     """
     pixels = np.asarray(array)
     pixels = pixels[None] if pixels.ndim == 2 else pixels
@@ -60,11 +62,16 @@ def write_geotiff(
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     # Made in memory: GDAL does not report a disk that fills up as it closes a file, Python does.
     with rasterio.Env(session=DummySession()), MemoryFile() as memory:
-        with DatasetWriter(memory.name, "w", driver="GTiff", **profile) as dataset:
-            dataset.write(pixels)
-            for index, description in enumerate(descriptions or (), start=1):
-                if description is not None:
-                    dataset.set_band_description(index, description)
+        try:
+            with DatasetWriter(memory.name, "w", driver="GTiff", **profile) as dataset:
+                dataset.write(pixels)
+                for index, description in enumerate(descriptions or (), start=1):
+                    if description is not None:
+                        dataset.set_band_description(index, description)
+        except GDAL_ERRORS as error:
+            raise GeoTiffError(
+                f"{path}: expected an array, CRS and options that GDAL can write, found: {error}. Change them."
+            ) from error
         try:
             temporary.write_bytes(memory.getbuffer())
             os.replace(temporary, target)

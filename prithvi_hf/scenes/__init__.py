@@ -4,6 +4,7 @@
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import SegmentationMap
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities
 from prithvi_hf.outputs.palette import class_palette, default_colors
+from prithvi_hf.rasters.objects import as_raster
 from prithvi_hf.rasters.warping import Grid
 from prithvi_hf.scenes.predict_scene import predict_scene
 from prithvi_hf.scenes.predicted import PredictedScene
@@ -15,6 +16,7 @@ __all__ = [
     "PredictedScene",
     "Scene",
     "SegmentationMap",
+    "as_raster",
     "class_palette",
     "default_colors",
     "open_scene",

@@ -135,8 +135,8 @@ class Strip:
     # (num_labels, h, W) float32 or wider on the CPU, the mean of the tiles that hold a pixel; NaN = no data.
     logits: torch.Tensor
     nodata: np.ndarray  # bool (h, W), True = no data
-    # (3, h', W') float32 red, green and blue of the last date in the units of the file, NaN = no data; None where it
-    # was not asked for, or the model's bands have no such colours.
+    # (3, h', W') float32, what is shown as red, green and blue of the last date, in the units of the file, NaN = no
+    # data; None where it was not asked for.
     thumbnail: np.ndarray | None = None
     bad_windows: list[BadWindow] = field(default_factory=list)  # what could not be read among these rows
     frame_nodata: list[int] = field(default_factory=list)  # pixels in which each frame has no value at all
@@ -286,7 +286,8 @@ def _finish_strip(
         raise ValueError(
             f"{tiles.scene.name}: the model gives values that are not finite at {int(broken.sum())} pixels with data, "
             f"in rows {start + bad_rows[0]} to {start + bad_rows[-1]} and columns {bad_columns[0]} to "
-            f"{bad_columns[-1]}: check its weights, and the dtype it runs in (float32 or bfloat16 instead of float16)."
+            f"{bad_columns[-1]}: check its weights, the dtype it runs in (float32 or bfloat16 instead of float16), "
+            f"and the values of {', '.join(tiles.scene.files) or 'the frames'}."
         )
     logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
     seconds = {**seconds, "reading": end.seconds, "model": seconds["model"] + time.perf_counter() - clock}

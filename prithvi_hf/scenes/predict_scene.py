@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
@@ -26,6 +26,8 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.modeling_prithvi import unwrap_model
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.assemble import (
     DETAILS,
     THUMBNAIL,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 OPTION_NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in (WindowOptions, FrameOptions, OutputOptions)}
 _PASSING = ("_name_or_path", "transformers_version")  # of a configuration: where it came from, not what it does
 
@@ -66,6 +68,8 @@ def predict_scene(
     output: str | os.PathLike,
     *,
     name: str | None = None,
+    crs: Any = None,
+    transform: Sequence[float] | None = None,
     device: str | torch.device | None = None,
     overwrite: bool = True,
     resume: bool = True,
@@ -88,6 +92,8 @@ def predict_scene(
         frames: What `open_scene` takes: one GeoTIFF, or those of all dates in time order, and more; or a `Scene`.
         output: The Cloud-Optimized GeoTIFF of classes to write.
         name: What to call the scene; None for the name of its first file.
+        crs: CRS of frames that are arrays, such as "EPSG:32633".
+        transform: Their affine transform, from (column, row) to coordinates of the CRS.
         device: Where to run, for example "cuda" or "cpu"; the model is moved there and stays. None is where it is.
         overwrite: Whether existing outputs may be replaced.
         resume: Whether finished parts of an interrupted run are used; False computes all of them again.
@@ -102,9 +108,9 @@ def predict_scene(
               [`~outputs.registry.OutputOptions`];
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
-            - how the frames are read: `scale`, `grid`, `grid_mismatch`, `fmask`, `dates`, `on_read_error` and others,
-              see [`~rasters.opening.FrameOptions`]. With "nodata" for `on_read_error`, blocks that cannot be read are
-              nodata in the map and listed in the report.
+            - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
+              `band_map`, `dates`, `on_read_error` and others, see [`~rasters.opening.FrameOptions`]. With "nodata" for
+              `on_read_error`, blocks that cannot be read are nodata in the map and listed in the report.
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
@@ -123,15 +129,19 @@ def predict_scene(
             finished parts are kept for the next run.
     """
     begin = time.perf_counter()
+    model = unwrap_model(model)
     config = model.config
     id2label = {int(index): str(label) for index, label in (config.id2label or {}).items()}
     asked, windows, opening, writing = sort_options(options)
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     file_values(id2label, writing.class_values)
+    image_processor = opening.adapt(image_processor)
+    image_processor.check_config(config)
+    place = {name: value for name, value in (("crs", crs), ("transform", transform)) if value is not None}
     if not isinstance(frames, Scene):
-        scene = open_scene(frames, image_processor, opening, name=name)
-    elif closed := sorted(set(OPTION_NAMES[FrameOptions]) & set(options) - {"on_read_error"}):
+        scene = open_scene(frames, image_processor, opening, name=name, **place)
+    elif closed := sorted({*options} & {*OPTION_NAMES[FrameOptions]} - {"on_read_error"} | {*place}):
         raise TypeError(f"A scene that is open takes no options, found {closed}: pass them to `open_scene`.")
     else:
         scene = frames
@@ -161,7 +171,9 @@ def predict_scene(
     index, count = (0, 1) if group is None else (group.index, group.count)
     staging = Staging(paths["map"], run_plan, plan.num_strips, resume=resume, index=index, processes=count)
     colors = getattr(config, "class_colors", None)
-    strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing)
+    strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing, show_progress=show_progress)
+    strips.bands, num_frames = tuple(image_processor.bands), image_processor.num_frames
+    strips.rgb_title = title_picture(strips.bands, num_frames, scene.dates[-1] if scene.dates else None)
     strips.report = {
         "scene": scene.name,
         "files": [os.fspath(file) for file in scene.files],
@@ -169,7 +181,12 @@ def predict_scene(
         "height": grid.height,
         "width": grid.width,
         "crs": grid.crs.to_string() if isinstance(grid.crs, CRS) else grid.crs,
-        "options": {**content, "batch_size": windows.batch_size},
+        "options": {
+            **content,
+            "batch_size": windows.batch_size,
+            "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
+            "rescale_offset": image_processor.rescale_offset if image_processor.do_rescale else 0.0,
+        },
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
         **(notes or {}),
         "seconds": {},
@@ -281,7 +298,6 @@ def compute_strips(
         details = {
             "bad_windows": strip.bad_windows,
             "frame_nodata": strip.frame_nodata,
-            "thumbnail": strip.thumbnail is not None,
         }
         arrays[DETAILS] = np.frombuffer(json.dumps(details).encode(), dtype=np.uint8)
         staging.commit(strip.index, arrays)

@@ -223,7 +223,7 @@ def _run_scene(scene: SceneEntry, work: Work, together: ProcessGroup | None) -> 
     if problem is None:
         try:
             finished = work.is_finished(scene)
-        except (OSError, ValueError):  # its files cannot be looked at: predicting will say why
+        except Exception:  # its files cannot be looked at: predicting will say why
             finished = False
         if finished if together is None else together.gather(finished)[0]:  # the first process's answer holds for all
             return Outcome(scene.name, SKIPPED, outputs=outputs)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -16,7 +16,13 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
-from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values, name_counts
+from prithvi_hf.models.prithvi.labels_prithvi import name_counts
+from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values
+
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+    from xarray import DataArray
 
 
 @dataclass(eq=False, repr=False)
@@ -72,7 +78,8 @@ class PredictedScene:
         """Count pixels; the map is read block by block where the report does not hold the counts.
 
         Returns:
-            Class name to number of pixels, in class order, and last "no data".
+            Class name to number of pixels, in class order, and last "no data". Names that several classes share, or
+            that are "no data", are followed by the index of the class, as in "crop (3)".
         """
         counts = self.report.get("class_pixels")
         if counts is None:
@@ -81,6 +88,33 @@ class PredictedScene:
             blocks = (np.bincount(self._read_classes(window).ravel(), minlength=256) for window in windows)
             counts = name_counts(sum(blocks, np.zeros(256, dtype=np.int64)), self.id2label)
         return dict(counts)
+
+    def to_xarray(self, *, probabilities: bool = False) -> "DataArray":
+        """Give the map, or the probabilities that were written, as an `xarray.DataArray`, read into memory.
+
+        Arguments and errors are those of `SegmentationMap.to_xarray`.
+        """
+        from prithvi_hf.outputs.objects import make_data_array
+
+        pixels = self.probabilities if probabilities else self.mask
+        if pixels is None:
+            raise ValueError("This map was written without probabilities: ask for them with `probabilities=True`.")
+        return make_data_array(pixels, self.id2label, self.crs, self.transform)
+
+    def to_polygons(
+        self, *, polygon_classes: Sequence[int | str] | None = None, min_area: float = 0.0
+    ) -> "GeoDataFrame":
+        """Give the regions of each class as a `geopandas.GeoDataFrame`, made of the files.
+
+        Columns, arguments and errors are those of `SegmentationMap.to_polygons`; `polygon_classes` may be file values.
+        """
+        from prithvi_hf.outputs.objects import make_geodataframe
+
+        names = {value: self.id2label[index] for index, value in file_values(self.id2label, self.class_values).items()}
+        probabilities = self.outputs.get("probabilities")
+        return make_geodataframe(
+            self.path, names, self.crs, probabilities=probabilities, classes=polygon_classes, min_area=min_area
+        )
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Write the report; an existing file is replaced, and only by a complete one."""

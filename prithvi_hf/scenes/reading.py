@@ -23,10 +23,10 @@ import torch
 from rasterio.session import DummySession
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
+from prithvi_hf.models.prithvi.bands_prithvi import SelectedBand
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import COLOR_BANDS
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands
 from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffDecodeError, GeoTiffError, Raster, Window
 from prithvi_hf.scenes.scene import Scene, scene_coordinates
@@ -103,8 +103,8 @@ class FrameRows:
         self, frame: Raster, image_processor: PrithviImageProcessor, window_height: int, on_read_error: str
     ) -> None:
         used = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
-        # A stack of dates has no names: each band is there several times.
-        self._band_names = list(image_processor.bands) if len(used) == len(image_processor.bands) else None
+        self._band_names = [SelectedBand(band) for band in image_processor.bands]
+        self._band_names *= len(used) // len(self._band_names)  # a stack of dates
         self.frame, self._on_read_error = frame.select(bands=used), on_read_error
         count, self._height, self._width = self.frame.shape
         self._offset = self.frame.window[:2]
@@ -377,8 +377,6 @@ class TileSource:
             for flags, where in zip(absent, missing, strict=True):
                 if where is not None:
                     where.all(axis=0, out=flags)
-            # Infinite values are not nodata by the processor's rule, but of nothing else no class can be told.
-            nodata = nodata | absent.all(axis=0)
         if lost is not None:
             nodata = nodata | lost
         if nodata.all():
@@ -406,12 +404,9 @@ class TileSource:
                 coordinates[name] = torch.from_numpy(values)
         return TileBatch(row, lefts, pixel_values, coordinates)
 
-    def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray | None:
+    def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray:
         """Read the rows and columns of a strip that are part of the small picture of the scene."""
-        found = find_band_names(COLOR_BANDS, self.image_processor.bands)
-        colors = [index for index in found if index is not None]
-        if len(colors) < len(found):
-            return None
+        colors, _ = choose_color_bands(self.image_processor.bands)
         step = thumbnail_step(self.plan.height, self.plan.width)
         chosen = range(-(-start // step) * step, stop, step)
         if not chosen:

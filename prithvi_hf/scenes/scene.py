@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from rasterio.errors import RasterioError
-from rasterio.warp import transform as transform_points
+import torch
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.granules import Granule, LayerFile, group_granules, list_geotiffs, parse_name
+from prithvi_hf.rasters.granules import Granule, LayerFile, group_bands, group_granules, list_geotiffs, parse_name
 from prithvi_hf.rasters.opening import (
     Date,
     FrameOptions,
     ImageProcessor,
+    check_frame,
     nodata_values,
     open_file,
     open_granule,
     open_stack,
     open_whole,
 )
-from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_files
+from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_degrees, find_files
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
 
 
@@ -42,8 +42,8 @@ Frame: TypeAlias = "str | os.PathLike | bytes | np.ndarray | Raster | Sequence[s
 
 # A frame that covers less of the scene than this is likely another place's.
 _SMALL_OVERLAP = 0.5
-# Names of HLS and Sentinel-2 files have one of these in them; others need not be looked at closer.
-_GRANULE_FORM = re.compile(r"HLS\.[LS]30\.T|S2[A-D]_|T\d\d[A-Z]{3}_\d{8}T")
+# Paths of products have one of these in them; others need not be looked at closer.
+_GRANULE_FORM = re.compile(r"HLS|S2[A-D]_|T\d\d[A-Z]{3}|L[COTE]0\d_|Sentinel-2")
 
 
 class FrameWarning(UserWarning):
@@ -89,6 +89,8 @@ def open_scene(
     options: FrameOptions | None = None,
     *,
     name: str | None = None,
+    crs: Any = None,
+    transform: Sequence[float] | None = None,
     **keywords: Any,
 ) -> Scene:
     """Open the frames of one scene; no pixel is read.
@@ -97,16 +99,21 @@ def open_scene(
         frames: one frame, or a list or tuple of frames in time order. A frame is
             - a GeoTIFF of all bands: a path, its bytes, or an opened raster;
             - an array (bands, height, width);
-            - a folder with the files of one granule of HLS or Sentinel-2, one file per band; with several granules of
-              one tile it stands for as many frames, ordered by time;
+            - an open rasterio dataset, or a DataArray or Dataset of xarray, which stands for as many frames as it has
+              dates;
+            - a folder with the files of one granule of HLS, Sentinel-2 or Landsat, one file per band; with several
+              granules of one tile it stands for as many frames, ordered by time. Without granules, files named as
+              bands (`B02.tif`, `red.tif`) are one frame;
             - a list or tuple of the files of one granule, or of files of one band each with any name, which then are
               the bands' names.
-            Files of one band each of HLS and Sentinel-2 granules may also stand among the frames themselves: they are
+            Files of one band each of granules may also stand among the frames themselves: they are
             grouped by their names and ordered by time, and have to be of one tile.
         image_processor: the model's image processor. It says which bands are needed, which values are nodata and in
             which units the model takes its numbers.
         options: how the frames are read; None for the defaults.
         name: what to call the scene; None for the name of its first file.
+        crs: CRS of frames that are arrays, in any form that rasterio reads, such as "EPSG:32633".
+        transform: their affine transform, see [`~rasters.objects.as_raster`].
         keywords: single options by their names, such as `scale="apply"`, see [`FrameOptions`]; they win over
             `options`.
 
@@ -120,20 +127,26 @@ def open_scene(
         TypeError: an object that is not a frame, or an option that does not exist.
     """
     options = replace(options or FrameOptions(), **keywords)
+    if crs is not None or transform is not None:
+        from prithvi_hf.rasters.objects import as_raster
+
+        arrays = frames if isinstance(frames, list | tuple) else [frames]
+        frames = [as_raster(array, crs=crs, transform=transform) for array in arrays]
     sources = list(_find_sources(frames, options))
     if not sources:
         raise ValueError("A scene has at least one frame, found none.")
+    if image_processor is not None:
+        image_processor = options.adapt(image_processor)
     grid, rasters = _open_on_grid(sources, image_processor, options)
     first, counts = rasters[0], {len(rasters)}  # of dates that may be given: one per frame, or per date in a stack
-    if len(rasters) == 1 and is_undescribed(first.descriptions):
-        if image_processor is None:
-            counts |= {count for count in range(2, first.count + 1) if first.count % count == 0}
-        else:
-            counts |= {first.count // len(image_processor.bands)}
+    if len(rasters) == 1 and image_processor is not None:
+        used = image_processor.find_bands(first.descriptions, first.count, first.name)
+        counts |= {len(used) // len(image_processor.bands)}
+    elif len(rasters) == 1 and is_undescribed(first.descriptions):
+        counts |= {count for count in range(2, first.count + 1) if first.count % count == 0}
     if image_processor is not None and len(rasters) != image_processor.num_frames:
         expected = image_processor.num_frames
-        is_stack = len(rasters) == 1 and is_undescribed(first.descriptions)
-        if not is_stack or first.count != expected * len(image_processor.bands):
+        if expected not in counts:
             titles = [one.name if one.date is None else f"{one.name} of {one.date:%Y-%m-%d}" for one in sources]
             raise ValueError(
                 f"{sources[0].name}: expected {expected} frames (num_frames), found {len(rasters)}: "
@@ -177,32 +190,39 @@ def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
         elif isinstance(part, list | tuple):
             yield _take_files(part)
         elif isinstance(part, str | os.PathLike) and os.path.isdir(part):
-            files = [file for file in list_geotiffs(part) if _is_layer(file)]
-            if not files:
-                found = "none"
+            files = list_geotiffs(part)
+            layers = [file for file in files if _is_layer(file)]
+            stacks = list(group_bands(files).values())
+            if layers:
+                yield from _take_granules(layers)
+            elif len(stacks) == 1:
+                yield _take_files(stacks[0])
+            else:
+                found = "none" if not stacks else f"bands in {len(stacks)} folders, which are {len(stacks)} frames"
                 if next(Path(part).rglob("*.jp2"), None) is not None:  # products as ESA packs them
                     found = "JPEG 2000 files: convert them first, e.g. `gdal_translate -of COG B02.jp2 B02.tif`"
                 raise ValueError(
-                    f"{os.fspath(part)}: expected a folder of GeoTIFFs named as layers of HLS or Sentinel-2 granules, "
-                    f"found {found}. Give the files themselves; one file of all bands is a frame, a list of files of "
-                    "one band each too."
+                    f"{os.fspath(part)}: expected a folder of GeoTIFFs named as layers of HLS, Sentinel-2 or Landsat "
+                    f"granules, or as bands, found {found}. Give the files themselves; one file of all bands is a "
+                    "frame, a list of files of one band each too."
                 )
-            yield from _take_granules(files)
         elif isinstance(part, str | os.PathLike):
             file = _parse_granule_name(part)
             yield _Source(Path(part).stem, None if file is None else file.date, open_file(part, options))
         elif isinstance(part, Raster):
             file = _parse_granule_name(part.path) if part.path else None
             name = Path(part.path).stem if part.path else "scene"
-            yield _Source(name, None if file is None else file.date, part)
-        elif isinstance(part, bytes) or hasattr(part, "shape"):
-            content = GeoTiffRaster(content=part) if isinstance(part, bytes) else as_array(part, "<array>")
-            yield _Source("scene", None, content)
+            yield _Source(name, None if file is None else file.date, check_frame(part, options))
+        elif isinstance(part, np.ndarray | torch.Tensor):
+            yield _Source("scene", None, as_array(part, "<array>"))
         else:
-            raise TypeError(
-                "A frame is the path or the bytes of a GeoTIFF, a folder or list of files of one band each, an opened "
-                f"raster, or an array (bands, height, width), found {type(part).__name__}."
-            )
+            from prithvi_hf.rasters.objects import as_rasters
+
+            for raster in as_rasters(part):
+                if raster.path:  # an open dataset of a file
+                    yield from _find_sources(raster, options)
+                else:
+                    yield _Source("scene", raster.date, check_frame(raster, options))
 
 
 def _take_granules(files: Sequence[str | os.PathLike]) -> Iterator[_Source]:
@@ -361,11 +381,6 @@ def scene_coordinates(
         row, column, height, width = window or (0, 0, grid.height, grid.width)
         y, x = row + height / 2, column + width / 2
         a, b, c, d, e, f = grid.transform[:6]
-        try:
-            longitudes, latitudes = transform_points(grid.crs, "EPSG:4326", [a * x + b * y + c], [d * x + e * y + f])[
-                :2
-            ]
-        except RasterioError as error:
-            raise ValueError(f"{scene.name}: its place cannot be told in degrees ({error}). Check its CRS.") from error
-        found[COORDINATES["location"]] = np.asarray([latitudes[0], longitudes[0]], dtype=np.float32)
+        longitude, latitude = find_degrees(grid.crs, a * x + b * y + c, d * x + e * y + f, scene.name)
+        found[COORDINATES["location"]] = np.asarray([latitude[0], longitude[0]], dtype=np.float32)
     return found

@@ -2,35 +2,54 @@
 """Lists of scenes: text, CSV, JSON lines, a glob, a folder of granules, or a STAC item collection.
 
 Lists come from elsewhere, so nothing in them is trusted: names become plain file names, links to other machines are
-refused unless they are allowed, and no path reaches GDAL that it could take for one of its own protocols. No pixel
-file is opened here: a scene whose files are missing or damaged fails when its turn comes, and the others do not.
+refused unless they are allowed, and no path reaches GDAL that it could take for one of its own protocols. What is
+wrong with one scene is that scene's problem: a scene whose files are missing or damaged fails when its turn comes, and
+the others do not.
 """
 
 import csv
 import glob
 import hashlib
-import io
 import json
+import math
 import os
 import re
-import shlex
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from prithvi_hf.rasters.granules import SUFFIXES, group_granules, list_geotiffs, parse_layer, parse_name
+from prithvi_hf.models.prithvi.bands_prithvi import parse_band_description
+from prithvi_hf.outputs.cog import is_own_map
+from prithvi_hf.outputs.registry import OUTPUTS
+from prithvi_hf.rasters.granules import (
+    SUFFIXES,
+    StatedFile,
+    group_bands,
+    group_granules,
+    list_geotiffs,
+    parse_layer,
+    parse_name,
+)
+from prithvi_hf.rasters.products import BASELINE_OFFSET, REFLECTANCE_SCALE, offset_of_baseline
 
 
 MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
 _LONGEST_NAME = 120  # bytes; outputs add a suffix, and file systems end at 255
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
 _NO_DATA_ROLES = {"thumbnail", "overview", "visual", "metadata", "date"}
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UNSPECIFIC_MEDIA = ("", "application/octet-stream", "binary/octet-stream")
+# Of bands, by STAC 1.0 and 1.1.
+_BAND_MEMBERS = ("scale", "offset", "nodata", "name", "common_name", "raster:scale", "raster:offset", "eo:common_name")
+_SIDE_SUFFIXES = (".xml", ".ovr", ".msk", ".tfw", ".prj")
+_BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES}))
+_WORD = re.compile(r"""#.*|(?:"[^"]*"|'[^']*'|[^\s"'])+|["']""")  # of a line; a quote alone is one that is not closed
 
-Frame = str | tuple[str, ...]
+FramePath = str | StatedFile
+Frame = FramePath | tuple[FramePath, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +57,7 @@ class SceneEntry:
     """One scene of a list."""
 
     name: str  # plain file name without suffix, unlike every other of the list; its outputs begin with it
-    frames: tuple[Frame, ...]  # as `open_scene` takes them, in time order: a path each, or the paths of band files
+    frames: tuple[Frame, ...]  # as `open_scene` takes them, in time order: a file each, or the files of its bands
     origin: str  # where in the list it is, for messages
     dates: tuple[str, ...] | None = None  # of each frame, as ISO text, where the list says so
     problem: str | None = None  # why it cannot be mapped, where the list alone shows that
@@ -46,7 +65,8 @@ class SceneEntry:
     @property
     def files(self) -> tuple[str, ...]:
         """Every path of the scene."""
-        return tuple(path for frame in self.frames for path in ([frame] if isinstance(frame, str) else frame))
+        frames = (frame if isinstance(frame, tuple) else (frame,) for frame in self.frames)
+        return tuple(os.fspath(path) for frame in frames for path in frame)
 
 
 _UNNAMED = ""  # the name of a scene that is called after its first file in the end
@@ -54,8 +74,14 @@ _Row = tuple[str, str, Sequence[Any] | None, str | None]  # origin, name, frames
 _Dated = tuple[str, SceneEntry]  # what identifies a place, and one date of it
 
 
-def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote: bool = False) -> list[SceneEntry]:
-    """Read a list of scenes; no pixel file is opened.
+def list_scenes(
+    source: str | os.PathLike,
+    *,
+    num_frames: int = 1,
+    allow_remote: bool = False,
+    output_dir: str | os.PathLike | None = None,
+) -> list[SceneEntry]:
+    """Read a list of scenes.
 
     | source | scenes |
     |---|---|
@@ -69,19 +95,27 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
     Paths are relative to the folder of the list. Of a model of one frame every granule and every item is a scene; of
     more frames all dates of a tile, in time order, are one.
 
-    Scenes come in the order of the list (folders and globs: by name). What is wrong with single ones, such as an
-    address where `allow_remote` is not set, a file of an impossible date or a granule that is there twice, is their
-    `problem`; a list that is none, holds no scene, none that names a frame, or a name twice is a ValueError.
+    Scenes come in the order of the list (folders and globs: by name). A scene without a name is called after its first
+    file; in folders and globs also after the subfolders that it is in, in a list after as many as tell it from the
+    lines before. So scenes that are added do not change the names of others. Of folders and globs, maps that this
+    package wrote are left out, and what is in `output_dir` where that is inside the folder.
+
+    What is wrong with single scenes, such as an address where `allow_remote` is not set, a file of an impossible date
+    or a granule that is there twice, is their `problem`; a list that is none, holds no scene, none that names a frame,
+    or a name twice is a ValueError.
     """
     source = os.fspath(source)
     _check_path(source, "--scenes")
-    if os.path.isdir(source):
-        scenes = _list_files([source], num_frames, source)
-    elif re.search(r"[*?\[]", source) and not os.path.exists(source):
-        scenes = _list_files(sorted(glob.glob(source, recursive=True)), num_frames, source)
+    magic = re.search(r"[*?\[]", source) if not os.path.exists(source) else None
+    # The folder, the folders of a glob that are spelled out, or the folder of a list.
+    is_folder = os.path.isdir(source)
+    base = source if is_folder else os.path.dirname(source[: magic.start()] if magic else source)
+    base = os.path.abspath(base)
+    if is_folder or magic:
+        paths = [source] if is_folder else sorted(glob.glob(source, recursive=True))
+        scenes = _list_files(paths, num_frames, source, base, output_dir)
     else:
-        text = _read_text(source)
-        suffix, base = Path(source).suffix.lower(), os.path.dirname(os.path.abspath(source))
+        text, suffix = _read_text(source), Path(source).suffix.lower()
         if suffix in (".json", ".geojson"):
             scenes = _group_dates(_read_stac(text, source, base, allow_remote), num_frames)
         else:
@@ -90,10 +124,34 @@ def list_scenes(source: str | os.PathLike, *, num_frames: int = 1, allow_remote:
                 rows = _read_table(text, source, "\t" if suffix == ".tsv" else ",")
             scenes = [_read_row(*row, base, allow_remote) for row in rows]
     if scenes and not any(any(scene.frames) for scene in scenes):
-        raise ValueError(scenes[0].problem)
+        raise ValueError(_escape(scenes[0].problem or ""))
     if not scenes:
         raise ValueError(f"{source}: expected at least one scene, found none. Check the path, or what the list holds.")
-    return _name_scenes(scenes, source)
+    return _name_scenes(scenes, source, base, is_list=not is_folder and magic is None)
+
+
+def check_imagery(entry: SceneEntry) -> None:
+    """Refuse local files of a scene that are no TIFF, of which nothing is told, and maps that this package wrote.
+
+    Whoever writes a list may name any file of this machine: messages must not show what is in it.
+    """
+    for path in entry.files:
+        if not os.path.isfile(path) or path.lower().endswith(".vrt"):  # opening them has messages of its own
+            continue
+        with open(path, "rb") as file:
+            start = file.read(4)
+        if start not in _TIFF_SIGNATURES:
+            raise ValueError(
+                f"{entry.origin}: expected a GeoTIFF, found {path}, a file of another format. Convert it with "
+                "`gdal_translate -of GTiff`, or download it again."
+            )
+        if is_own_map(path):
+            raise ValueError(f"{entry.origin}: expected imagery, found the map {path}. Leave it out of the list.")
+
+
+def _escape(text: str) -> str:
+    """Make a text printable, and fit for JSON, whatever bytes it was read from."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _read_text(source: str) -> str:
@@ -110,39 +168,42 @@ def _read_text(source: str) -> str:
         )
     if source.lower().endswith(SUFFIXES):
         raise ValueError(f"{source}: expected a list of scenes, found a GeoTIFF: name it by --frames, or in a list.")
-    try:
-        return Path(source).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source}: expected text in UTF-8, found other bytes ({error}).") from error
+    # Bytes that are not UTF-8 become single surrogates, which end the scene that they are in.
+    text = Path(source).read_bytes().decode("utf-8", "surrogateescape")
+    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_lines(text: str, source: str) -> Iterator[_Row]:
     """Read a text list."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        origin = f"{source}, line {number}"
-        try:
-            frames = shlex.split(line, comments=True)
-        except ValueError as error:
-            yield origin, "", None, f"expected paths, quoted where they hold blanks, found {line!r} ({error})."
-            continue
-        if frames:
-            yield origin, _UNNAMED, frames, None
+    for number, line in enumerate(text.split("\n"), start=1):
+        origin, words = f"{source}, line {number}", _WORD.findall(line)
+        if words and words[-1].startswith("#"):
+            del words[-1]
+        if "'" in words or '"' in words:
+            wrong = f"expected paths, quoted where they hold blanks, found {line[:200]!r} (a quote is not closed)."
+            yield origin, "", None, wrong
+        elif words:
+            yield origin, _UNNAMED, [re.sub(r"\"([^\"]*)\"|'([^']*)'", r"\1\2", word) for word in words], None
 
 
 def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row]:
     """Read a CSV with a header."""
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"{source}: expected a table with a header, found another form ({error}).") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
+    # Line by line: a quote that is not closed ends one row, not the table.
+    first, *lines = text.split("\n")
+    delimiter = ";" if delimiter == "," and ";" in first and "," not in first else delimiter
+    header = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
     columns = [index for index, name in enumerate(header) if name.startswith("frame")]
     if not columns:
         raise ValueError(
             f"{source}: expected a header with columns frame_1, frame_2, ... (and name), found {header}. Add one."
         )
-    for number, row in enumerate(rows[1:], start=2):
+    for number, line in enumerate(lines, start=2):
         origin = f"{source}, row {number}"
+        try:
+            row = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error as error:
+            yield origin, "", None, f"expected a table with one scene per line, found {line[:200]!r} ({error})."
+            continue
         if any(row) and len(row) != len(header):
             yield origin, "", None, f"expected {len(header)} columns as in the header, found {len(row)}."
         elif any(row):
@@ -152,7 +213,7 @@ def _read_table(text: str, source: str, delimiter: str) -> Iterator[_Row]:
 
 def _read_json_lines(text: str, source: str) -> Iterator[_Row]:
     """Read one JSON object per line."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         origin, problem, row = f"{source}, line {number}", None, {}
         if not line.strip():
             continue
@@ -192,48 +253,88 @@ def _resolve(path: Any, origin: str, base: str, allow_remote: bool) -> str:
         raise ValueError(f"{origin}: expected the path of a frame, found {path!r}.")
     _check_path(path, origin)
     if "://" not in path:
-        return os.path.normpath(os.path.join(base, os.path.expanduser(path)))
-    address = urlsplit(path)
-    if address.scheme.lower() == "file" and address.netloc in ("", "localhost"):
-        local = unquote(address.path)
+        local = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
+        if "\\" in path and os.sep == "/" and not os.path.exists(local):
+            raise ValueError(f"{origin}: expected a path with /, found {path!r} with the separator of Windows.")
+        return local
+    try:
+        address = urlsplit(path)
+    except ValueError as error:
+        raise ValueError(f"{origin}: expected a path or an http(s) address, found {path!r} ({error}).") from error
+    if address.scheme == "file" and address.netloc in ("", "localhost"):
+        local = unquote(address.path, errors="surrogateescape")
         _check_path(local, origin)
         return os.path.normpath(local)
-    if address.scheme.lower() not in ("http", "https") or not address.hostname:
-        raise ValueError(f"{origin}: expected a local path or an http(s) address, found {path}. Download it first.")
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError(f"{origin}: expected a local path or an http(s) address, found {path!r}. Download it first.")
     if not allow_remote:
         raise ValueError(
             f"{origin}: {path} is on another machine, and this list could name any: allow that with --allow_remote "
             "where you trust it, or download the files first."
         )
-    return path
+    return f"{address.scheme}{path[len(address.scheme) :]}"  # in small letters
 
 
 def _check_path(path: str, origin: str) -> None:
     """Refuse what GDAL or the system would take for something other than a file's path."""
-    if "\0" in path or path.lstrip().lower().startswith("/vsi") or "::" in path:
+    if re.search(r"[\ud800-\udfff]", path):
+        raise ValueError(
+            f"{origin}: expected a path in UTF-8, found other bytes in {path!r}. Save the list as UTF-8, or rename "
+            "the file."
+        )
+    is_address = path.lower().startswith(("http://", "https://"))  # `::` is in those of IPv6
+    if "\0" in path or path.lstrip().lower().startswith("/vsi") or ("::" in path and not is_address):
         raise ValueError(
             f"{origin}: expected the path of a file, found {path!r}, a name of GDAL's own or none at all."
         )
 
 
-def _list_files(paths: Sequence[str], num_frames: int, origin: str) -> list[SceneEntry]:
+def _list_files(
+    paths: Sequence[str], num_frames: int, origin: str, base: str, output_dir: str | os.PathLike | None
+) -> list[SceneEntry]:
     """Make scenes of files and of the granules in folders, by the names of their files."""
+    found = (file for path in paths for file in (list_geotiffs(path) if os.path.isdir(path) else [path]))
     granules: dict[str, list[str]] = {}
     broken: list[SceneEntry] = []  # files that cannot be of any date
     others: list[str] = []
-    for path in paths:
-        for file in list_geotiffs(path) if os.path.isdir(path) else [path]:
-            try:
-                layer = parse_layer(file)
-            except ValueError as error:
-                broken.append(SceneEntry(_UNNAMED, (file,), origin, problem=str(error)))
-                continue
-            if layer is None:
-                others.append(file)
-            else:
-                granules.setdefault(layer.granule, []).append(file)
+    for file in dict.fromkeys(map(os.path.normpath, found)):  # `**` gives folders and, once more, what is in them
+        if file.lower().endswith(_BESIDE_MAPS):
+            continue
+        try:
+            _check_path(file, origin)
+            layer = parse_layer(file)
+        except ValueError as error:
+            broken.append(SceneEntry(_UNNAMED, (file,), origin, problem=str(error)))
+            continue
+        if layer is None:
+            others.append(file)
+        else:
+            granules.setdefault(layer.granule, []).append(file)
+    outputs = None if output_dir is None else Path(output_dir).resolve()
+    is_inside = outputs is not None and Path(base).resolve() in outputs.parents
+    kept, left = list[str](), list[str]()
+    for file in others:
+        is_output = outputs is not None and outputs in Path(file).resolve().parents
+        if is_own_map(file):
+            left += [] if is_output else [file]
+        else:
+            (left if is_inside and is_output else kept).append(file)
+    if left:
+        warnings.warn(
+            f"{origin}: {len(left)} GeoTIFFs are not taken for scenes, e.g. {os.path.basename(min(left))}: they are "
+            "maps that this package wrote, or in the output folder.",
+            stacklevel=3,
+        )
+    others = kept
     if not granules:
-        return broken + [SceneEntry(_UNNAMED, (file,), origin) for file in others]
+        # Folders with a file for each band are scenes, called as their folder is; what else is there are masks.
+        stacks, scenes = group_bands(others), []
+        for folder, files in stacks.items():
+            parts = [part for part in Path(os.path.relpath(folder, base)).parts if part != ".."]
+            name = "_".join(parts) or os.path.basename(os.path.abspath(folder))
+            scenes.append(SceneEntry(name, (tuple(files),), origin))
+        scenes += [SceneEntry(_UNNAMED, (file,), origin) for file in others if os.path.dirname(file) not in stacks]
+        return broken + scenes
     if others:
         warnings.warn(
             f"{origin}: {len(others)} GeoTIFFs are left out, e.g. {os.path.basename(min(others))}: their names are "
@@ -247,13 +348,13 @@ def _list_files(paths: Sequence[str], num_frames: int, origin: str) -> list[Scen
             layers = group_granules(files)[0].files
         except ValueError as error:
             problem, layers = str(error), tuple(filter(None, map(parse_layer, files)))
-        frame = _to_frame([layer.path for layer in layers])
+        frame = _to_frame([os.fspath(layer.path) for layer in layers])
         entry = SceneEntry(name, frame, origin, (layers[0].date.isoformat(),), problem)
         dates.append((f"T{layers[0].tile}", entry))
     return _group_dates(dates, num_frames) + broken
 
 
-def _to_frame(files: Sequence[str]) -> tuple[Frame, ...]:
+def _to_frame(files: Sequence[FramePath]) -> tuple[Frame, ...]:
     """Give the frame of one date as `open_scene` takes it: its only file, or its band files; none without files."""
     return tuple(files) if len(files) < 2 else (tuple(files),)
 
@@ -309,26 +410,93 @@ def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Dated:
         return place, SceneEntry(place, (), origin, problem=wrong)
     origin = f"{origin} ({name[:60]})"
     moment = properties.get("datetime") or properties.get("start_datetime")
-    dates = (moment,) if isinstance(moment, str) else None
-    hrefs = []
-    for asset in assets.values():
-        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-            continue
-        roles, media = asset.get("roles"), asset.get("type")
-        is_tiff = urlsplit(asset["href"]).path.lower().endswith(SUFFIXES)
-        if isinstance(media, str):
-            is_tiff = media.lower().startswith("image/tiff")
-        if is_tiff and not (isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles))):
-            hrefs.append(asset["href"])
+    dates = (_escape(moment),) if isinstance(moment, str) else None
     try:
-        files = [_resolve(href, origin, base, allow_remote) for href in hrefs]
+        files = [
+            _state_asset(key, asset, properties, _resolve(asset["href"], origin, base, allow_remote), origin)
+            for key, asset in assets.items()
+            if _is_imagery(asset)
+        ]
         known = parse_name(name)
+        # Of a product's layers, and of assets that are called like bands, the others are masks, angles and pictures.
+        layers = [file for file in files if parse_layer(file) is not None]
     except ValueError as error:
         return name, SceneEntry(name, (), origin, dates, str(error))
+    bands = [file for file in files if any(map(_is_band, (Path(file).stem, *getattr(file, "names", ()))))]
+    files = layers or bands or files
     tiles = [properties[key] for key in _TILE_PROPERTIES if isinstance(properties.get(key), str)]
     tile = f"T{known.tile}" if known is not None else next(iter(tiles), name)
     problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
     return tile, SceneEntry(name, _to_frame(files), origin, dates, problem)
+
+
+def _is_band(text: str | None) -> bool:
+    """Whether a text is understood as a band's name."""
+    label = parse_band_description(text)
+    return bool(label.code or label.plain)
+
+
+def _is_imagery(asset: Any) -> bool:
+    """Whether an asset of an item is a GeoTIFF of data, by its media type and roles."""
+    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+        return False
+    roles, media = asset.get("roles"), asset.get("type")
+    if isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles)):
+        return False
+    if isinstance(media, str) and media.split(";")[0].strip().lower() not in _UNSPECIFIC_MEDIA:
+        return re.match(r"image/(?:[\w.+-]*geo)?tiff?\b", media.strip().lower()) is not None
+    return re.split("[?#]", asset["href"])[0].lower().endswith(SUFFIXES)
+
+
+def _list_bands(asset: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """List what an asset says of each of its bands, by STAC 1.0 or 1.1; scale, offset and nodata are numbers."""
+    lists = [asset[name] for name in ("eo:bands", "raster:bands", "bands") if isinstance(asset.get(name), list)]
+    bands: list[dict[str, Any]] = [{} for _ in range(max(map(len, lists), default=1))]
+    for index, band in enumerate(bands):
+        parts = (members[index] for members in lists if index < len(members) and isinstance(members[index], dict))
+        for part in (asset, *parts):
+            band |= {name.rpartition(":")[2]: part[name] for name in _BAND_MEMBERS if part.get(name) is not None}
+        try:
+            band |= {name: float(band[name]) for name in ("scale", "offset", "nodata") if name in band}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: expected numbers for scale, offset and nodata ({error}).") from error
+        if not math.isfinite(band.get("scale", 1) + band.get("offset", 0)) or band.get("scale") == 0:
+            raise ValueError(f"{where}: expected a finite scale and offset, found others. Correct the item.")
+    return bands
+
+
+def _state_asset(
+    key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], path: str, origin: str
+) -> FramePath:
+    """Take from an asset what it states of its bands: names, scale and offset, nodata."""
+    bands, names = _list_bands(asset, f"{origin}, asset {key}"), list[str | None]()
+    platform = f"{properties.get('platform')} {properties.get('constellation')}".lower()
+    baseline, applied = properties.get("s2:processing_baseline"), properties.get("earthsearch:boa_offset_applied")
+    if "sentinel-2" in platform:
+        baseline = baseline or properties.get("processing:version")
+    offset = 0 if applied is True else offset_of_baseline(baseline if isinstance(baseline, str) else None)
+    for band in bands:
+        texts = (key if len(bands) == 1 else None, band.get("name"), band.get("common_name"))
+        known = [text for text in texts if isinstance(text, str) and text != "rededge" and _is_band(text)]
+        # A word such as red says more than a code, which means other bands on other sensors.
+        names.append(min(known, key=lambda text: parse_band_description(text).plain is None, default=None))
+        if offset is None or band.get("scale", REFLECTANCE_SCALE) != REFLECTANCE_SCALE:
+            continue  # other layers have other scales
+        # The offset stands in items of Earth Search although it was applied to the pixels.
+        expected = offset * REFLECTANCE_SCALE
+        if applied is not True and not math.isclose(band.get("offset", expected), expected, abs_tol=1e-9):
+            raise ValueError(
+                f"{origin}: expected the offset {expected:g} of its processing baseline, found {band['offset']:g} in "
+                f"{key}, which may have been applied to the pixels. Correct the item, or give its files with "
+                f"boa_add_offset: {BASELINE_OFFSET} if not."
+            )
+        band |= {"scale": REFLECTANCE_SCALE, "offset": expected}
+    nodata, is_stated = bands[0].get("nodata"), any("scale" in band or "offset" in band for band in bands)
+    if not is_stated and nodata is None and (not any(names) or _is_band(Path(path).stem)):
+        return path
+    scales = tuple(band.get("scale", 1.0) for band in bands) if is_stated else ()
+    offsets = tuple(band.get("offset", 0.0) for band in bands) if is_stated else ()
+    return StatedFile(path, tuple(name and _escape(name) for name in names), scales, offsets, nodata, _escape(origin))
 
 
 def plain_name(text: str) -> str:
@@ -336,29 +504,47 @@ def plain_name(text: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", text).lstrip(".-") or "scene"
     if len(name.encode()) <= _LONGEST_NAME:
         return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
-def _name_scenes(scenes: Sequence[SceneEntry], source: str) -> list[SceneEntry]:
-    """Give every scene a plain file name of its own, whatever the case of letters means to a file system."""
+def _name_scenes(scenes: Sequence[SceneEntry], source: str, base: str, *, is_list: bool) -> list[SceneEntry]:
+    """Give every scene a plain file name of its own, whatever the case of letters means to a file system.
+
+    Names must stay when scenes are added, or finished maps would be made again. Scenes of folders are called after
+    their whole path; of two that are equal the one in fewer folders keeps it. In a list, where scenes are added at the
+    end, the first one keeps it.
+    """
+    owners: dict[str, SceneEntry] = {}
     names = [""] * len(scenes)
-    for depth in (1, 2, 3, 4):  # the last parts of the first file's path, as many as tell the scenes apart
-        counts = Counter(name.lower() for name in names)
-        for index, scene in enumerate(scenes):
-            if scene.name != _UNNAMED:
-                names[index] = plain_name(scene.name)
-            elif counts[names[index].lower()] > 1 or depth == 1:
-                first = scene.files[0]
-                path = PurePosixPath(urlsplit(first).path if "://" in first else first)
-                names[index] = plain_name("_".join([*path.parts[-depth:-1], path.stem]))
-    counts = Counter(name.lower() for name in names)
-    doubles = sorted({name for name in names if counts[name.lower()] > 1})
-    if doubles:
-        pairs = zip(scenes, names, strict=True)
-        origins = [scene.origin for scene, name in pairs if name.lower() == doubles[0].lower()]
-        raise ValueError(
-            f"{source}: expected a name of its own for every scene, found {doubles[0]} more than once ({origins[0]}; "
-            f"{origins[1]}), which would be one output. Name the scenes in a CSV or JSON lines list."
-        )
-    return [replace(scene, name=name) for scene, name in zip(scenes, names, strict=True)]
+
+    def rank(index: int) -> tuple[bool, int]:
+        scene = scenes[index]
+        return scene.name == _UNNAMED, 0 if is_list or not scene.files else scene.files[0].count(os.sep)
+
+    for index in sorted(range(len(scenes)), key=rank):
+        scene = scenes[index]
+        if scene.name != _UNNAMED:
+            candidates = [scene.name]
+        else:
+            first = scene.files[0]
+            path = PurePosixPath(urlsplit(first).path if "://" in first else os.path.abspath(first))
+            depths = range(1, 5) if is_list else [len(path.relative_to(base).parts)]
+            candidates = ["_".join([*path.parts[-depth:-1], path.stem]) for depth in depths]
+            digest = hashlib.sha256(repr(scene.frames).encode()).hexdigest()[:8]
+            candidates.append(f"{plain_name(candidates[0])[: _LONGEST_NAME // 2]}-{digest}")
+        plain = [plain_name(candidate) for candidate in candidates]
+        same = next((owners[name.lower()] for name in plain if name.lower() in owners), None)
+        free = next((name for name in plain if name.lower() not in owners), None)
+        if same is not None and (free is None or same.frames == scene.frames):
+            raise ValueError(
+                f"{source}: expected a name of its own for every scene, found {plain[0]} more than once "
+                f"({same.origin}; {scene.origin}), which would be one output. Name the scenes in a CSV or JSON lines "
+                "list."
+            )
+        names[index] = str(free)
+        owners[names[index].lower()] = scene
+    return [
+        replace(scene, name=name, origin=_escape(scene.origin), problem=scene.problem and _escape(scene.problem))
+        for scene, name in zip(scenes, names, strict=True)
+    ]

@@ -1,15 +1,65 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The checkpoints of a run: the newest whole one, and what a damaged one lacks."""
+"""The output folder of a run and its checkpoints: the newest whole one, and what a damaged one lacks."""
 
 import json
 import zipfile
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
+from prithvi_hf.data.chips import hash_file
+from prithvi_hf.outputs.cog import complete_or_absent
+
 
 logger = logging.get_logger(__name__)
+
+DIGESTS = "sha256.json"
+"""Digests of a checkpoint's files, written last."""
+# Workers of a run that was killed notice within five seconds that it is gone, and hold its lock until then.
+_SECONDS_TO_WAIT = 10
+
+
+def lock_output_folder(output_dir: str | Path) -> BaseFileLock:
+    """Make the output folder and hold it until the lock is released or the process ends, however it ends.
+
+    Raises:
+        ValueError: Another run holds it.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=_SECONDS_TO_WAIT)
+    except Timeout as error:
+        raise ValueError(
+            f"Expected --output_dir {folder} to be of one run at a time, found another one that writes to it. Choose "
+            "another folder, or wait for its end or end it."
+        ) from error
+    return lock
+
+
+def check_output_folder(output_dir: str | Path | None) -> None:
+    """Raise where the output folder has disappeared, in which the run's checkpoints were."""
+    if not Path(output_dir or ".").is_dir():
+        raise FileNotFoundError(describe_removed(output_dir))
+
+
+def describe_removed(output_dir: str | Path | None) -> str:
+    """Say in one sentence that the output folder has disappeared."""
+    return (
+        f"Expected the output folder {output_dir} to stay while the run goes on, found it removed with its "
+        "checkpoints: start the run again."
+    )
+
+
+def write_digests(checkpoint: str | Path) -> None:
+    """Write the SHA-256 of each file of a complete checkpoint into it."""
+    files = [path for path in sorted(Path(checkpoint).rglob("*")) if path.is_file() and path.name != DIGESTS]
+    digests = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in files}
+    with complete_or_absent(Path(checkpoint) / DIGESTS) as part:
+        part.write_text(json.dumps(digests, indent=1), encoding="utf-8")
 
 
 def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None:
@@ -32,7 +82,8 @@ def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None
 def find_damage(checkpoint: str | Path) -> str | None:
     """Find what a checkpoint lacks that a run needs to continue from it; None where it is whole.
 
-    Cheap for weights of any size: headers, tables of contents and lengths are read, the numbers are not.
+    The files are compared with the digests that were written with them. Of a checkpoint without digests, headers,
+    tables of contents and lengths are read.
     """
     folder = Path(checkpoint)
     names = ["config.json"]
@@ -53,6 +104,14 @@ def find_damage(checkpoint: str | Path) -> str | None:
             return f"{name} is missing"
         if not _is_whole(folder / name):
             return f"{name} is damaged"
+    if (folder / DIGESTS).is_file():
+        if not _is_whole(folder / DIGESTS):
+            return f"{DIGESTS} is damaged"
+        for name, digest in json.loads((folder / DIGESTS).read_text(encoding="utf-8")).items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if hash_file(folder / name) != digest:
+                return f"{name} is damaged"
     return None
 
 

@@ -2,21 +2,24 @@
 """Evaluating a fine-tuned model on the splits of a recipe, with the published figures beside the measured ones."""
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import PrinterCallback
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from prithvi_hf.data.transforms import SegmentationTransform, collate_chips
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.outputs.cog import complete_or_absent
-from prithvi_hf.training.recipe import TrainingRecipe, find_packaged_recipes, parse_arguments
+from prithvi_hf.training.recipe import TrainingRecipe, find_packaged_recipes, parse_arguments, read_options
 from prithvi_hf.training.recipe_chips import check_splits, load_splits
+from prithvi_hf.training.recipe_options import DataArguments
 from prithvi_hf.training.trainer import PrithviTrainer
 
 
@@ -27,6 +30,15 @@ MEAN_METRICS = {
     "mean_f1": "Mean F1",
 }
 """The means that tables show, with their titles."""
+
+# What an evaluation takes from the recipe that comes with a model: which data, and how they are read and cut.
+_TAKEN_FROM_MODEL = {option.name for option in fields(DataArguments)} - {"decoded_cache", "decoded_cache_dir"}
+_TAKEN_FROM_MODEL |= {"eval_window", "eval_overlap", "eval_window_batch_size", "per_device_eval_batch_size"}
+_TAKEN_FROM_MODEL |= {"dataloader_num_workers", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "seed"}
+_NOT_TAKEN = ("cache_dir", "token", "storage_options", "writer_batch_size", "base_url", "repository", "revision")
+_OUTSIDE = re.compile(r"[/\\~]|[A-Za-z][\w+.-]*:|(.*[/\\])?\.\.([/\\]|$)")  # absolute, an address, or above the folder
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -81,6 +93,36 @@ def find_model_recipe(model: str | Path) -> Path:
     return Path(found)
 
 
+def take_model_recipe(model: str | Path, folder: str | Path) -> Path:
+    """Write what an evaluation needs of the recipe beside a model into a folder, as a recipe.
+
+    The recipe may be a stranger's, so that it chooses the data and how they are read and cut, but no place of this
+    machine, unless the model is in a folder here and names its data, and nothing that is loaded, reported or uploaded.
+    """
+    path = find_model_recipe(model)
+    values = {name: value for name, value in read_options(path).items() if name in _TAKEN_FROM_MODEL}
+    if not Path(model).is_dir() and values.pop("data_dir", None) is not None:
+        logger.warning(f"data_dir in the recipe of {model} is a place of another machine: give yours with --data_dir.")
+    options = values.get("dataset_options")
+    if isinstance(options, str):
+        options = json.loads(options)
+    if isinstance(options, dict):
+        values["dataset_options"] = {name: value for name, value in options.items() if name not in _NOT_TAKEN}
+        waiting: list[Any] = [values["dataset_options"]]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict | list):
+                waiting += value.values() if isinstance(value, dict) else value
+            elif isinstance(value, str) and _OUTSIDE.match(value):
+                raise ValueError(
+                    f"{path}: expected dataset_options that name files of the data folder, found {value!r}. Where you "
+                    f"trust this recipe, name it yourself: --config {path}."
+                )
+    own = Path(folder) / "recipe.yaml"
+    own.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    return own
+
+
 def make_evaluation_recipe(
     configs: Sequence[str | Path], folder: str | Path, **options: str | float | Path | Sequence[str] | None
 ) -> TrainingRecipe:
@@ -115,7 +157,8 @@ def evaluate_recipe(
     if data.class_names != labels:
         raise ValueError(
             f"Expected a model with the recipe's classes {data.class_names}, found one with {labels}. Evaluate with "
-            "the recipe that it was trained with, or convert it with --recipe, which names its classes."
+            "the recipe that it was trained with, or convert it by `prithvi-hf convert --recipe`, which names its "
+            "classes."
         )
     chips = load_splits(recipe, splits, "Name them with --splits.")
     audits = check_splits(chips, image_processor, recipe, show_progress)

@@ -11,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from filelock import BaseFileLock
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedConfig, set_seed
 from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit
-from prithvi_hf.data.chip_cache import CachedChips
-from prithvi_hf.data.transforms import SegmentationTransform, collate_chips
+from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
+from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
+from prithvi_hf.training.checkpoints import (
+    check_output_folder,
+    describe_removed,
+    find_damage,
+    find_last_checkpoint,
+    lock_output_folder,
+)
 from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
-from prithvi_hf.training.recipe_chips import cache_splits, check_splits, load_splits
+from prithvi_hf.training.recipe_chips import cache_splits, check_splits, load_splits, run_in_first_process
 from prithvi_hf.training.trainer import PrithviTrainer
 
 
@@ -66,25 +73,29 @@ def setup(recipe: TrainingRecipe) -> Run:
     set_seed(training.seed)
     model = recipe.build_model(may_add_weights=training.do_train)
     processor = recipe.build_image_processor()
-    if recipe.model.model is None and training.process_index == 0:
-        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
+    processor.check_config(model.config)
     checkpoint = find_checkpoint_to_resume(recipe)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
+    elif recipe.model.model is None and training.process_index == 0:
+        logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
 
     wanted = [data.train_split] * training.do_train
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
     splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
-    audits = check_splits(splits, processor, recipe)
+    crop_size = model.config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
+    audits = check_splits(splits, processor, recipe, crop_size=crop_size)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
-    crop_size = model.config.frame_size if data.crop_size is None else data.crop_size
     crops = SegmentationTransform(
         processor, crop_size, data.augmentation, train=True, normalize=not data.normalize_on_device
     )
     whole = SegmentationTransform(processor, None, "none", train=False)
-    train_dataset = splits[data.train_split].with_transform(crops) if training.do_train else None
+    train_dataset = None
+    if training.do_train:
+        seed = training.seed if training.data_seed is None else training.data_seed
+        train_dataset = TrainingCrops(splits[data.train_split], crops, seed)
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     trainer = PrithviTrainer(
         model=model,
@@ -142,6 +153,8 @@ def train(run: Run) -> None:
     if run.checkpoint is None and trainer.args.should_save:
         put_aside_earlier_run(folder)
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
+    check_output_folder(folder)
+    trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing
     trainer.save_model()
     trainer.save_state()
     trainer.log_metrics("train", outcome.metrics)
@@ -169,7 +182,18 @@ def put_aside_earlier_run(output_dir: Path) -> None:
 
 
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
-    """Evaluate the splits that the recipe asks for; metrics by their prefix: `eval`, or the name of a test split."""
+    """Evaluate the splits that the recipe asks for; metrics by their prefix: `eval`, or the name of a test split.
+
+    Chips that changed since they were checked are named in a warning, for figures and model may be of different ones.
+    """
+    for split, audit in run.audits.items():
+        changed = audit.find_changed_files()
+        if changed:
+            names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            logger.warning(
+                f"Expected the chips of {split} to stay as they were when they were checked, found {len(changed)} "
+                f"file(s) changed or gone: {names}. Run again when nothing writes to them."
+            )
     data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
     prefixes = {"eval": data.eval_split} if training.do_eval else {}
     prefixes |= {name: name for name in data.test_splits if training.do_predict}
@@ -218,13 +242,16 @@ def main(
 ) -> int:
     """Run from the command line and return the exit status: 2 for a user's error or a full disk, 130 after Ctrl-C.
 
-    Only errors before the training and a full disk are taken for the user's: what fails later otherwise keeps its
-    traceback. The program's name is for usage and errors; `execute` runs once everything is set up.
+    Only errors before the training, a full disk, an output folder that was removed and a damaged cache are taken for
+    the user's: what fails later otherwise keeps its traceback. The program's name is for usage and errors; `execute`
+    runs once everything is set up, while no other run can write to the output folder.
     """
-    run = None
+    run, locks = None, list[BaseFileLock]()
     try:
         recipe = parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program)
-        run = setup(recipe)
+        ready, folder = setup(recipe), Path(recipe.training.output_dir or ".")
+        run_in_first_process(recipe, lambda: locks.append(lock_output_folder(folder)))
+        run = ready
         execute(run)
         leave_process_group(run.trainer)
         return 0
@@ -234,12 +261,20 @@ def main(
             message += " before the training; nothing was written"
     except Exception as error:
         refused = run is None and isinstance(error, ValueError | OSError | StrictDataclassError)
-        if os.environ.get("PRITHVI_HF_TRACEBACK") or not (refused or (run is not None and is_disk_full(error))):
+        gone = run is not None and not folder.is_dir()
+        known = refused or gone or (run is not None and (is_disk_full(error) or isinstance(error, ChipCacheError)))
+        if os.environ.get("PRITHVI_HF_TRACEBACK") or not known:
             raise
         status, message = 2, f"error: {error}"
-        if run is not None:
-            full = describe_disk_full(run.recipe.training.output_dir or ".", error)
-            message = f"error: {full} Free space or raise the limit"
+        if gone:
+            run, message = None, f"error: {describe_removed(folder)}"
+        elif isinstance(error, ChipCacheError):  # of a worker it comes with a traceback before it
+            message = f"error: {str(error).rpartition('ChipCacheError: ')[2].strip().rstrip('.')}"
+        elif run is not None:
+            message = f"error: {describe_disk_full(folder, error)} Free space or raise the limit"
+    finally:
+        for lock in locks:
+            lock.release()
     if run is not None:  # it had begun: say where it can be taken up again
         training = run.recipe.training
         found = find_last_checkpoint(training.output_dir or ".", log=False) if training.do_train else None

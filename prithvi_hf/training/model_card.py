@@ -1,7 +1,10 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """What a fine-tuning run leaves for people: learning curves, sample predictions and the model card."""
 
+import html
+import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +29,18 @@ from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes
 from prithvi_hf.training.evaluation import MEAN_METRICS, format_percent, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
+
+
+def escape_text(text: str) -> str:
+    """Make Markdown that shows a name as it is, in one line: a name is neither a heading, a table cell nor HTML."""
+    text = html.escape(" ".join(re.sub(r"[^\S ]|[\0-\x1f\x7f\ud800-\udfff]", " ", text).split()), quote=False)
+    text = re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", text)  # what begins a heading, a list or a line
+
+
+def escape_code(text: object) -> str:
+    """Make text that can stand between backticks in one line."""
+    return " ".join(str(text).replace("`", "'").split())
 
 
 def plot_learning_curves(log_history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -59,12 +74,12 @@ def plot_sample_predictions(
     window: int | None = None,
     overlap: float = 0.5,
 ) -> None:
-    """Draw chips in natural colours beside their labels and predictions, made as `prithvi-hf predict` makes a map.
+    """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map.
 
     The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
     """
     rows, names = dataset.with_format(None), get_class_names(model.config)
-    palette = class_palette(len(names), model.config.class_colors)
+    palette = class_palette(len(names), model.config.class_colors, names)
     indices = np.unique(np.linspace(0, len(rows) - 1, min(num_samples, len(rows))).round().astype(int))
     pictures, present = [], set()
     for row in (rows[index] for index in indices.tolist()):
@@ -78,7 +93,7 @@ def plot_sample_predictions(
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
         width_metres = measure_width(scene.crs, scene.transform, *labels.shape)
-        pictures.append(PictureRow({"scene": scene.rgb, **painted}, width_metres))
+        pictures.append(PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres))
         present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
     draw_pictures(
         path,
@@ -105,7 +120,7 @@ from transformers import pipeline
 
 import prithvi_hf  # registers the model and the task
 
-result = pipeline("geospatial-segmentation", model="{name}")({scene})
+result = pipeline("geospatial-segmentation", model={model})({scene})
 result.to_geotiff("map.tif")
 ```
 
@@ -181,14 +196,15 @@ def write_model_card(
     published = data.published if isinstance(data.published, dict) else {}
     text = _CARD.format(
         metadata=metadata.to_yaml().strip(),
-        name=name,
+        name=escape_text(name),
+        model=json.dumps(escape_code(name)),
         scene='"scene.tif"' if config.num_frames == 1 else f"({dates})",  # the files of the dates are one tuple
         frames=config.num_frames,
         bands=config.num_channels,
         num_labels=len(labels),
-        dataset=data.dataset,
-        start=f"`{recipe.model.model}`" if recipe.model.model else "random weights",
-        classes="\n".join(f"{index}. {label}" for index, label in enumerate(labels)),
+        dataset=escape_code(data.dataset),
+        start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
+        classes="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)),
         window=window,
         overlap=training.eval_overlap,
         metrics=_tabulate_metrics(results, splits, labels, published),
@@ -196,7 +212,7 @@ def write_model_card(
         offset=f" plus {processor.rescale_offset:g}" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
         replacement=processor.nodata_replacement,
-        statistics="\n".join(f"| {band} | {mean:g} | {std:g} |" for band, mean, std in statistics),
+        statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
         data=_tabulate_data(audits or {}),
         training=_list_options(recipe, config.loss, results),
     )
@@ -210,19 +226,19 @@ def _tabulate_metrics(
     if not splits:
         return "Not evaluated."
     means = [f"| split | {' | '.join(MEAN_METRICS.values())} |", "|---" * (len(MEAN_METRICS) + 1) + "|"]
-    classes = [f"| split | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+    classes = [f"| split | {' | '.join(map(escape_text, labels))} |", "|---" * (len(labels) + 1) + "|"]
     for prefix, split in splits.items():
         figures = [results.get(f"{prefix}_{name}") for name in MEAN_METRICS]
         iou = results.get(f"{prefix}_per_category_iou", [])
         for table, fractions in ((means, figures), (classes, iou)):
             cells = [format_percent(None if fraction is None else 100 * fraction) for fraction in fractions]
-            table.append(f"| {split} | {' | '.join(cells)} |")
+            table.append(f"| {escape_text(split)} | {' | '.join(cells)} |")
         if split in published:
             cells = [format_percent(published[split].get(name)) for name in MEAN_METRICS]
-            means.append(f"| {split}, published | {' | '.join(cells)} |")
+            means.append(f"| {escape_text(split)}, published | {' | '.join(cells)} |")
         if published.get(split, {}).get("iou"):
             cells = [format_percent(published[split]["iou"].get(label)) for label in labels]
-            classes.append(f"| {split}, published | {' | '.join(cells)} |")
+            classes.append(f"| {escape_text(split)}, published | {' | '.join(cells)} |")
     return "\n".join([*means, "", "IoU of each class (%):", "", *classes])
 
 
@@ -233,9 +249,10 @@ def _tabulate_data(audits: Mapping[str, SplitAudit]) -> str:
     lines = ["| split | chips | labelled pixels | digest of the files (SHA-256) |", "|---|---|---|---|"]
     notes, seen = [], dict[str, str]()
     for name, audit in audits.items():
-        lines.append(f"| {name} | {audit.chips} | {audit.labelled_pixels:,} | `{audit.digest}` |")
+        lines.append(f"| {escape_text(name)} | {audit.chips} | {audit.labelled_pixels:,} | `{audit.digest}` |")
         if audit.digest in seen:
-            notes.append(f"\n`{name}` holds the same chips as `{seen[audit.digest]}`: it is not an independent test.")
+            same = escape_code(seen[audit.digest])
+            notes.append(f"\n`{escape_code(name)}` holds the same chips as `{same}`: it is not an independent test.")
         seen.setdefault(audit.digest, name)
     return "\n".join(lines + notes)
 

@@ -1,11 +1,59 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Leaving torch's process group at the end of a program."""
+"""Torch's process group: batch normalisation over all processes, and leaving the group at the end of a program."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from transformers import Trainer
+
+
+class SynchronizedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over the batches of all processes on any device; `nn.SyncBatchNorm` is for GPUs alone."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Normalise `(B, C, H, W)`, B may differ between processes."""
+        if not self.training:
+            return super().forward(features)
+        wide, axes = features.float(), (0, 2, 3)
+        count = features.new_tensor([features.numel() / features.shape[1]], dtype=torch.float32)
+        total = all_reduce(torch.cat([wide.sum(axes), count]))
+        mean, number = total[:-1] / total[-1], total[-1].detach()
+        centred = wide - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(axes)) / number  # a second round: no cancellation
+        running: Any = self
+        with torch.no_grad():
+            running.num_batches_tracked.add_(1)
+            momentum = 1 / float(running.num_batches_tracked) if self.momentum is None else self.momentum
+            running.running_mean.lerp_(mean, momentum)
+            running.running_var.lerp_(variance * number / (number - 1), momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
+
+
+@contextmanager
+def synchronize_batch_norm(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Within it, batch normalisation in training takes its statistics over the batches of all processes.
+
+    Outside, the modules are the plain ones that inference can fold into its kernels.
+    """
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    modules = model.modules() if enabled and several and torch.distributed.get_world_size() > 1 else ()
+    plain: list[Any] = [module for module in modules if type(module) is nn.BatchNorm2d and module.track_running_stats]
+    for module in plain:
+        on_gpu = module.weight.device.type == "cuda"
+        module.__class__ = nn.SyncBatchNorm if on_gpu else SynchronizedBatchNorm2d
+        module.process_group = None  # all processes
+    try:
+        yield
+    finally:
+        for module in plain:
+            module.__class__ = nn.BatchNorm2d
+            del module.process_group
 
 
 def leave_process_group(trainer: Trainer | None = None) -> None:

@@ -2,7 +2,9 @@
 """Recipes: the options of a fine-tuning run, from a YAML file and the command line, and what is built from them."""
 
 import argparse
+import itertools
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -20,7 +22,8 @@ from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
+from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
+from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
@@ -40,6 +43,9 @@ _OPTION_TYPES = {
     for option in fields(group)
     if option.init
 }
+_MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
+# Control characters but tab and line feed, and halves of surrogate pairs, which no file can hold.
+_STRANGE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -89,6 +95,14 @@ class Recipe:
         if source is None or not cached_file(
             source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
         ):
+            own = PrithviImageProcessor.bands
+            bands = given.get("bands", own)
+            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
+                raise ValueError(
+                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
+                    f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
+                    f"{' '.join(bands)}`, and give what it writes to --config too."
+                )
             return PrithviImageProcessor(**given)
         start = PrithviImageProcessor.from_pretrained(source)
         options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}
@@ -201,8 +215,7 @@ def _read_starting_config(source: str) -> PrithviConfig:
             f"Expected --model as a folder or Hub id, found the file {source}. Make a folder of it by "
             f"`prithvi-hf convert {source} FOLDER`."
         )
-    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
-        raise FileNotFoundError(f"Expected a folder or a Hub id for --model, found no folder {source}.")
+    check_model_source(source)
     found = PrithviConfig.get_config_dict(source)[0].get("model_type")
     if found != PrithviConfig.model_type:
         raise ValueError(
@@ -210,6 +223,38 @@ def _read_starting_config(source: str) -> PrithviConfig:
             "Original weights are converted by `prithvi-hf convert SOURCE FOLDER`; give that folder to --model."
         )
     return PrithviConfig.from_pretrained(source)
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML without keys that stand twice, strange characters, NaN, and nesting or aliases that no recipe needs."""
+
+    def construct_document(self, node: Any) -> Any:
+        """Check the nodes before anything is made of them."""
+        self._measure(node, {}, [])
+        return super().construct_document(node)
+
+    def _measure(self, node: Any, sizes: dict[int, int], above: list[int]) -> int:
+        """Count the values in a node; those of an alias count wherever it stands."""
+        problem = None
+        if len(above) > _MAX_DEPTH or id(node) in above:
+            problem = f"more than {_MAX_DEPTH} levels of lists and options in each other"
+        elif id(node) not in sizes and isinstance(node, yaml.ScalarNode):
+            if _STRANGE.search(node.value):
+                problem = "a control character or half of a surrogate pair"
+            sizes[id(node)] = 1
+        elif id(node) not in sizes:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+            double = next((key for key in keys if keys.count(key) > 1), None)
+            parts = itertools.chain.from_iterable(pairs) if pairs else node.value
+            sizes[id(node)] = 1 + sum(self._measure(part, sizes, [*above, id(node)]) for part in parts)
+            if double is not None:
+                problem = f"{double} twice"
+            elif sizes[id(node)] > _MAX_VALUES:
+                problem = f"more than {_MAX_VALUES:,} values"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return sizes[id(node)]
 
 
 def _check_value(name: str, value: Any, path: Path) -> None:
@@ -228,27 +273,40 @@ def _check_value(name: str, value: Any, path: Path) -> None:
             return
     texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
     note = " YAML reads 1e-4 as text: write 1.0e-4." if any(map(_NUMBER.fullmatch, texts)) else ""
-    if isinstance(value, bool):
+    if "list[str]" in str(_OPTION_TYPES[name]) and not isinstance(value, str):
+        items = enumerate(value if isinstance(value, list) else [value], start=1)
+        odd = [f"number {place} is {item!r}" for place, item in items if not isinstance(item, str)]
+        words = "yes, no, on, off, true, false, null, ~ and numbers"
+        note = f' {", ".join(odd)}: YAML reads {words} otherwise; write them in quotes, as in {name}: ["no", "yes"].'
+    elif "list[str]" in str(_OPTION_TYPES[name]):
+        note = f" Write a list in brackets, each text in quotes where YAML reads it otherwise: {name}: ["
+        note += ", ".join(f'"{item.strip()}"' for item in value.split(",")) + "]."
+    elif isinstance(value, bool):
         note = " YAML reads yes, no, true and false as switches: write such a text in quotes."
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
 
-def _read_yaml(name_or_path: str | Path) -> dict[str, Any]:
+def read_options(name_or_path: str | Path) -> dict[str, Any]:
     """Read the options in a recipe, with known names and values of the right types."""
     path = find_recipe(name_or_path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"Expected {path} to be a YAML file, found: {error}") from error
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        content = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)  # noqa: S506  # it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
+        raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
     if not isinstance(content, dict):
         raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
     unknown = sorted(str(name) for name in content if name not in _OPTION_TYPES)
     if unknown:
         near = {name: get_close_matches(name, _OPTION_TYPES, n=1) for name in unknown}
         hints = [f"{name} (did you mean {match[0]}?)" if match else name for name, match in near.items()]
-        raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help for all of them.")
+        raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help_all for all of them.")
     for name, value in content.items():
         _check_value(name, value, path)
+        # A file value of NaN is no data anyway; anywhere else NaN would spread without a word.
+        if name != "nodata_value" and any(item != item for item in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"{path}: expected numbers for {name}, found NaN. Correct or leave it out.")
     return content
 
 
@@ -272,18 +330,20 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 def read_recipe(path: str | Path) -> Recipe:
     """Read the model and data options of a YAML recipe, a file or a name (see [`find_recipe`])."""
-    return Recipe.from_values(_read_yaml(path))
+    return Recipe.from_values(read_options(path))
 
 
 def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None, program: str | None = None
 ) -> TrainingRecipe:
     """Read `--config FILE ...` and every other option of the command line, which wins over the files."""
-    usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists every option"
+    usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists the main ones"
     groups: Any = _GROUPS  # typed as dataclasses of one class
     parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
     defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
     for action in parser._actions:
+        if action.dest == "band_map":
+            action.nargs = "+"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
         optional = type(None) in get_args(_OPTION_TYPES.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):
@@ -295,15 +355,21 @@ def parse_arguments(
         default=[],
         help="YAML recipes or their names, later ones win; every option of them can be given here as well.",
     )
+    parser.add_argument("--help_all", action="help", help="show every option, also those of transformers' Trainer")
+    words = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help", "--help_all"} & {*words}:
+        arrange_help(parser, everything="--help_all" in words)
     files, _ = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
     for name in files.config:
-        values |= _read_yaml(name)
+        values |= read_options(name)
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))
-    # Of an option that is a list, `none` is read as [None].
+    # Of an option that is a list, `none` is read as [None]; beside others it is one of the texts.
     options: dict[str, Any] = {name: None if value == [None] else value for name, value in found.items()}
+    if options["class_names"] is not None:
+        options["class_names"] = ["none" if name is None else name for name in options["class_names"]]
     model, data, training = (
         {option.name: options[option.name] for option in fields(group) if option.init} for group in _GROUPS
     )
@@ -314,6 +380,26 @@ def parse_arguments(
     return TrainingRecipe(
         ModelArguments(**model), DataArguments(**data), given, training=PrithviTrainingArguments(**training)
     )
+
+
+def arrange_help(parser: argparse.ArgumentParser, everything: bool) -> None:
+    """Show the options that matter first under headings, and the others below them or not at all."""
+    actions = {action.dest: action for action in reversed(parser._actions)}  # --do_train, not --no_do_train
+    for action in parser._actions:  # one spelling of each option is enough, and no "(default: None)"
+        action.option_strings = [text for text in action.option_strings if "-" not in text.lstrip("-")]
+        action.default = argparse.SUPPRESS if action.default is None else action.default
+    groups = {title: names.split() for title, names in MAIN_OPTIONS.items()}
+    shown = {"help", "help_all", *itertools.chain.from_iterable(groups.values())}
+    if everything:
+        groups |= {
+            f"other options: {title}": [option.name for option in fields(group) if option.name not in shown]
+            for title, group in zip(("the model", "the data", "the training"), _GROUPS, strict=True)
+        }
+    general = parser._optionals
+    general._group_actions = [action for action in parser._actions if action.dest in ("help", "help_all")]
+    parser._action_groups = [general]
+    for title, names in groups.items():
+        parser.add_argument_group(title)._group_actions = [actions[name] for name in names if name in actions]
 
 
 def _accept_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -6,12 +6,17 @@ from functools import partial
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
+from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit, audit_split
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
+from prithvi_hf.data.chips import find_shared_images
 from prithvi_hf.data.load import load_dataset
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.training.recipe import TrainingRecipe
+
+
+logger = logging.get_logger(__name__)
 
 
 def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> DatasetDict:
@@ -34,10 +39,12 @@ def check_splits(
     processor: PrithviImageProcessor,
     recipe: TrainingRecipe,
     show_progress: bool = True,
+    crop_size: Sequence[int] | None = None,
 ) -> dict[str, SplitAudit]:
     """Read every chip once, in the first process, so that a bad file stops the run before anything is written.
 
-    Returns what each split holds; nothing in other processes and without `check_data`.
+    Equal images in two splits and training chips smaller than the crop (height, width) are a warning. Returns what
+    each split holds; nothing in other processes and without `check_data`.
     """
     if not recipe.data.check_data:
         return {}
@@ -49,8 +56,27 @@ def check_splits(
             audits[name] = audit_split(split, processor, len(class_names), name, show_progress)
             if show_progress:
                 print(audits[name].summary(class_names), flush=True)
+            # Chips of a training split are cropped to one size; those of the others come whole.
+            is_cropped = recipe.training.do_train and name == recipe.data.train_split
+            sizes, batch_size = sorted(audits[name].sizes), recipe.training.per_device_eval_batch_size
+            if len(sizes) > 1 and batch_size > 1 and not is_cropped:
+                raise ValueError(
+                    f"Split {name}: expected chips of one size to evaluate {batch_size} in a batch, found "
+                    f"{', '.join(f'{height} x {width}' for height, width in sizes)}. Remedy: evaluate them one by one "
+                    "with --per_device_eval_batch_size 1; windows of a chip still go through the model together."
+                )
+            small = [size for size in sizes if crop_size and (size[0] < crop_size[0] or size[1] < crop_size[1])]
+            if is_cropped and crop_size and small:
+                logger.warning(
+                    f"{name}: {sum(audits[name].sizes[size] for size in small)} of {audits[name].chips} chips are "
+                    f"smaller than the crop of {crop_size[0]} x {crop_size[1]} pixels, the smallest {small[0][0]} x "
+                    f"{small[0][1]}, and are padded by reflection. Remedy: --crop_size {min(map(min, small))}, or "
+                    "larger chips."
+                )
+        for text in find_shared_images({name: audit.image_digests for name, audit in audits.items()}):
+            logger.warning(text)
 
-    _run_in_first_process(recipe, audit)
+    run_in_first_process(recipe, audit)
     return audits
 
 
@@ -74,13 +100,13 @@ def cache_splits(
         for name in names:
             cached[name] = cache_chips(splits[name], processor, name, cache_dir, show_progress)
 
-    _run_in_first_process(recipe, partial(cache, show_progress=True))
+    run_in_first_process(recipe, partial(cache, show_progress=True))
     if not cached:  # another process: the cache is there, or is made by one process of each machine
         cache(show_progress=False)
     return {**splits, **cached}
 
 
-def _run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:
+def run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:
     """Do work in the first process while the others wait; what is wrong is raised in all of them."""
     outcome: list[str | None] = [None]
     if recipe.training.process_index == 0:

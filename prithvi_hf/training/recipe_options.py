@@ -4,16 +4,34 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prithvi_hf.data.builders import DATASETS
+from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 
 
 PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "chips", "iou")
 """What `published` may hold of a split: means in percent, the number of chips, and the IoU of each class."""
+
+MAIN_OPTIONS = {
+    "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed use_cpu",
+    "the data": "dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
+    "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
+    "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
+    "the model and its loss": "freeze_backbone neck loss class_weights",
+    "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
+    "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
+    "dataloader_num_workers",
+    "evaluation and results": "eval_steps save_steps save_total_limit eval_window logging_steps push_to_hub",
+}
+"""Options that `--help` shows, by heading; `--help_all` shows every other one too."""
+
+
+_NOT_CLASSES = ("", "nodata", "ignore", "ignored")  # whatever is between the letters
 
 
 def _option(text: str, default: Any = None) -> Any:
@@ -98,7 +116,14 @@ class DataArguments:
         "Names of the bands that the model takes. A starting model's weights follow by name; a band that "
         "it lacks starts from the mean of its bands."
     )
-    band_indices: list[int] | None = _option("0-based positions of the bands in files without band descriptions.")
+    band_indices: list[int] | None = _option(
+        "0-based positions of the bands in a file; like band_map and band_names they win over its descriptions."
+    )
+    band_map: dict | str | None = _option(
+        "What stands for a band: a description or code in the file, or a 0-based position; NIR_NARROW=B08 ... on the "
+        "command line, {NIR_NARROW: B08} in a file."
+    )
+    band_names: list[str] | None = _option("Names of all bands of a file, in its order.")
     rescale_factor: float | None = _option(
         "File values are multiplied by it; 1 by default. 0.0001 makes reflectance of most products."
     )
@@ -113,6 +138,10 @@ class DataArguments:
         "Whether all bands of a pixel (the default) or any must be no data for it to be no data."
     )
     ignore_values: list[int] | None = _option("Mask values that are not a class.")
+    label_map: dict | str | None = _option(
+        "Class number of mask values that are not class numbers, as JSON on the command line: {255: 1} for masks of 0 "
+        "and 255."
+    )
     do_reduce_labels: bool = _option("Masks hold 1..n for the classes 0..n-1, and 0 is not a class.", default=False)
     mask_nodata_labels: bool = _option("Ignore the labels of pixels without data.", default=False)
     crop_size: int | None = _option("Side of a training crop in pixels; the model's image size by default.")
@@ -140,22 +169,34 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read options that came as JSON, and check class names and published figures."""
-        for name in ("dataset_options", "published"):
+        """Read options that came as JSON or pairs, and check class names and published figures."""
+        self.band_map = parse_band_map(self.band_map)
+        for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):
                 try:
                     content = json.loads(text)
-                except json.JSONDecodeError:
+                except (json.JSONDecodeError, RecursionError):
                     content = None
                 if not isinstance(content, dict):
-                    example = '{"name": "value"}'
+                    example = '{"255": 1}' if name == "label_map" else '{"name": "value"}'
                     raise ValueError(f"Expected --{name} as a JSON object such as '{example}', found {text!r}.")
                 setattr(self, name, content)
         names = self.class_names or []
-        doubles = sorted({name for name in names if names.count(name) > 1})
+        keys = [" ".join(name.split()).casefold() for name in names]
+        doubles = sorted({name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1})
         if doubles:
-            raise ValueError(f"Expected class_names that differ, found {', '.join(doubles)} more than once.")
+            raise ValueError(
+                f"Expected class_names that differ, found {', '.join(doubles)} more than once. "
+                "Remedy: give each class a name of its own; mask values of one class become one by label_map."
+            )
+        unclear = [name for name, key in zip(names, keys, strict=True) if re.sub(r"[\W_]", "", key) in _NOT_CLASSES]
+        if unclear:
+            raise ValueError(
+                f"Expected names of classes, found {', '.join(map(repr, unclear))}, which maps and figures use for "
+                "pixels without a class. Remedy: leave it out and add its mask value to ignore_values, or give it "
+                "another name if it is to be learned."
+            )
         for split, figures in self.published.items() if isinstance(self.published, dict) else ():
             classes = figures.get("iou", {}) if isinstance(figures, dict) else None
             if not isinstance(classes, dict):

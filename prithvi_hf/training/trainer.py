@@ -11,7 +11,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -24,6 +32,8 @@ from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProce
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits, window_and_stride
+from prithvi_hf.training.checkpoints import check_output_folder, write_digests
+from prithvi_hf.training.process_group import synchronize_batch_norm
 from prithvi_hf.training.schedule import MMSEG_POLY, get_poly_schedule_with_warmup
 from prithvi_hf.training.training_args import PLAIN_ADAM, PrithviTrainingArguments
 
@@ -43,6 +53,24 @@ class PrithviTrainer(Trainer):
     args: PrithviTrainingArguments
     model: PrithviForSemanticSegmentation
     processing_class: PrithviImageProcessor
+
+    def __init__(self, model: Any = None, *args: Any, **kwargs: Any) -> None:
+        processor = kwargs.get("processing_class")
+        if isinstance(processor, PrithviImageProcessor) and isinstance(model, PreTrainedModel):
+            processor.check_config(model.config)
+        super().__init__(model, *args, **kwargs)
+        # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
+        self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
+        self.add_callback(_FollowRun())
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
+        """Find the steps of the run, the last of the values, and log a short one more often."""
+        values = super().set_initial_training_values(args, dataloader)
+        if self.args.adapts_logging_steps:
+            args.logging_steps = max(1, min(args.logging_steps, values[-1] // 10))
+        return values
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the original's poly schedule, or the named one of transformers."""
@@ -85,6 +113,34 @@ class PrithviTrainer(Trainer):
             inputs["pixel_values"] = self.processing_class.normalize_file_values(file_values)
             inputs["labels"] = self._prepare_input(inputs["labels"]).long()
         return super()._prepare_inputs(inputs)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Count what the loss of a whole optimisation step is divided by, over its batches and all processes."""
+        if self.args.n_gpu > 1 or self.compute_loss_func is not None:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
+        if not labels:
+            return None
+        config = self.model.config
+        count_items, ignore_index = LOSSES[config.loss].count_items, config.semantic_loss_ignore_index
+        count = torch.stack([count_items(part, ignore_index) for part in labels]).sum(dim=0).to(device)
+        return self.accelerator.reduce(count, "sum") if self.args.average_tokens_across_devices else count
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Make one step forward and back; the parameters are those of `Trainer.training_step`."""
+        with synchronize_batch_norm(self.model, self.args.sync_batch_norm):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint with the digests of its files, into the folder that the run began with."""
+        check_output_folder(self.args.output_dir)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes a file
+        checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and checkpoint.is_dir():
+            write_digests(checkpoint)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Load this process's whole chips: chip `i` goes to process `i` modulo their number."""
@@ -176,6 +232,15 @@ class PrithviTrainer(Trainer):
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Log the single figures; lists (one value per class) are for the results, trackers cannot draw them."""
+        first = getattr(self, "_initial_global_step", 0)
+        if "train_loss" in logs and first > 0:
+            # The base class gives the mean since the run was resumed; each checkpoint's history has the steps before.
+            total: float = logs["train_loss"] * (self.state.global_step - first)
+            last: float = 0
+            for entry in self.state.log_history:
+                if "loss" in entry and entry["step"] <= first:
+                    total, last = total + entry["loss"] * (entry["step"] - last), entry["step"]
+            logs["train_loss"] = total / max(1, self.state.global_step - first + last)
         figures = _keep_single_figures(logs)
         super().log(figures, start_time)
         if self.state.global_step:  # the base class adds the epoch, which belongs to the results of a training
@@ -184,6 +249,26 @@ class PrithviTrainer(Trainer):
     def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
         """Print the single figures of a split; the lists are in the saved results."""
         super().log_metrics(split, _keep_single_figures(metrics))
+
+
+class _FollowRun(TrainerCallback):
+    """Tell the dataset which epoch begins, and log whenever a checkpoint is saved, which so has every loss before."""
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called before the first chip of the epoch is fetched; accelerate tells datasets of one process only."""
+        dataset: Any = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called after the callback that decides what follows a step."""
+        control.should_log |= control.should_save
+
+    on_epoch_end = on_step_end
 
 
 def _keep_single_figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import SchedulerType
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
 from prithvi_hf.training.schedule import MMSEG_POLY, POLY_OPTIONS
@@ -39,6 +39,13 @@ class PrithviTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Decay every parameter, as the original recipes do: biases, norms, the class token too."},
     )
+    sync_batch_norm: bool = field(
+        default=True,
+        metadata={
+            "help": "On several processes, batch normalisation takes its statistics over the chips of all, so that a "
+            "step is that of one process; False: over each process's own, as in the original."
+        },
+    )
     optim: str = field(
         default=str(TrainingArguments.__dataclass_fields__["optim"].default),
         metadata={
@@ -66,6 +73,20 @@ class PrithviTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = field(
         default=1, metadata={"help": "Whole chips in one evaluation batch; 1 where chips differ in size."}
     )
+    logging_steps: float | None = field(  # type: ignore[assignment]  # a number once the run is set up
+        default=None,
+        metadata={
+            "help": "Steps between two lines of the log; 10 by default, fewer in a run of fewer than 100 steps."
+        },
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "'true' continues from the newest whole checkpoint of output_dir; or a checkpoint folder."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations in a row without a better metric_for_best_model."},
+    )
     do_train: bool = field(default=True, metadata={"help": "Whether to train."})
     do_eval: bool = field(default=True, metadata={"help": "Whether to evaluate on the validation split at the end."})
     do_predict: bool = field(default=True, metadata={"help": "Whether to evaluate on the test splits at the end."})
@@ -79,6 +100,11 @@ class PrithviTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"lr_scheduler_type must be one of {', '.join(SCHEDULES)}, found {self.lr_scheduler_type!r}."
             )
+        self.adapts_logging_steps = self.logging_steps is None
+        # The base class takes it for eval_steps where that is left out: 500 as in transformers, and for the log 10.
+        self.logging_steps = 500 if self.logging_steps is None else self.logging_steps
+        # The base class asks for `use_cpu` where half precision meets a machine without an accelerator.
+        self.use_cpu = self.use_cpu or ((self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available())
         # Two names that the base class does not know are out of its sight while it resolves the rest.
         optim, schedule = self.optim, self.lr_scheduler_type
         if optim == PLAIN_ADAM:
@@ -90,6 +116,7 @@ class PrithviTrainingArguments(TrainingArguments):
             self.optim = optim
         if schedule == MMSEG_POLY:
             self.lr_scheduler_type = schedule
+        self.logging_steps = 10 if self.adapts_logging_steps else self.logging_steps
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
 
@@ -121,6 +148,15 @@ class PrithviTrainingArguments(TrainingArguments):
             )
         if self.dataloader_num_workers < 0:
             raise ValueError(f"dataloader_num_workers must be at least 0, found {self.dataloader_num_workers}.")
+        if self.early_stopping_patience is not None:
+            evaluates = self.load_best_model_at_end and self.eval_strategy != "no"
+            if self.early_stopping_patience < 1 or (self.do_train and not evaluates):
+                raise ValueError(
+                    "Expected early_stopping_patience of at least 1 with load_best_model_at_end and an eval_strategy, "
+                    f"found {self.early_stopping_patience} with load_best_model_at_end {self.load_best_model_at_end} "
+                    f"and eval_strategy {IntervalStrategy(self.eval_strategy).value}. Set them, or leave it out."
+                )
+            self.restore_callback_states_from_checkpoint = True  # a resumed run goes on counting
         best = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if best not in SELECTABLE_METRICS:
             raise ValueError(f"metric_for_best_model must be one of {', '.join(SELECTABLE_METRICS)}, found {best!r}.")

@@ -11,11 +11,15 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.enums import ColorInterp
 
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline
 from prithvi_hf.rasters.derived import MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffRaster
 from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.rasters.warping import Grid, WarpedRaster
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 from prithvi_hf.scenes.engine import predict_strips
 from prithvi_hf.scenes.predict_scene import join_windows, logger, predict_scene
 from prithvi_hf.scenes.scene import open_scene
@@ -249,3 +253,54 @@ def test_pixels_of_infinite_values_alone_have_no_class():
     expected = np.zeros((64, 64), dtype=bool)
     expected[5:9, 7] = True
     np.testing.assert_array_equal(nodata, expected)
+
+
+def write_with_alpha(path, pixels, missing):
+    """Bands without descriptions, and an alpha band after them."""
+    size = {"count": len(pixels) + 1, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype.name}
+    with rasterio.open(path, "w", driver="GTiff", crs=CRS_UTM, transform=TRANSFORM, **size) as file:
+        file.colorinterp = [*file.colorinterp[:-1], ColorInterp.alpha]
+        file.write(np.concatenate([pixels, np.where(missing, 0, 255)[None].astype(pixels.dtype)]))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["infinite", "lowest float", "netCDF fill", "mixed", "tag", "one band", "alpha"])
+@pytest.mark.parametrize("nodata_rule", ["all", "any"])
+def test_a_scene_in_memory_has_nodata_where_a_streamed_one_has_it(tmp_path, kind, nodata_rule):
+    pixels, missing = scene_pixels(40, 50).astype(np.float32), np.zeros((40, 50), dtype=bool)
+    missing[:9, :13] = True
+    fill = {"lowest float": np.finfo("float32").min, "netCDF fill": 9.96921e36, "tag": -9999.9}.get(kind, np.inf)
+    if kind != "alpha":
+        pixels[:, missing] = fill
+    if kind == "mixed":
+        pixels[::2, missing] = np.nan
+    elif kind == "one band":
+        pixels[1:, missing] = 1000
+        missing &= nodata_rule == "any"
+    path = tmp_path / "scene.tif"
+    if kind == "alpha":
+        write_with_alpha(path, pixels, missing)
+    else:
+        tag = {"lowest float": -3.4e38, "tag": -9999.9}.get(kind)
+        write_geotiff(path, pixels, crs=CRS_UTM, transform=TRANSFORM, nodata=tag)
+    processor = tiny_processor(nodata_rule=nodata_rule)
+    pipe = GeospatialSegmentationPipeline(model=tiny_model(), image_processor=processor, device="cpu")
+    in_memory = pipe(str(path)).mask == 255
+    output = tmp_path / "map.tif"
+    streamed = predict_scene(tiny_model(), processor, [path], output, show_progress=False).mask == 255
+    np.testing.assert_array_equal(in_memory, missing)
+    np.testing.assert_array_equal(streamed, missing)
+
+
+def test_the_fourth_of_four_bands_is_alpha_for_a_model_of_three_bands_only(tmp_path):
+    missing = np.zeros((8, 8), dtype=bool)
+    missing[:2] = True
+    path = write_with_alpha(tmp_path / "rgba.tif", scene_pixels(8, 8, bands=3).astype(np.uint8), missing)
+    three, four = (PrithviImageProcessor(bands=list("ABCD")[:count], do_normalize=False) for count in (3, 4))
+    raster = GeoTiffRaster(path)
+    assert three.find_bands(raster.descriptions, raster.count) == [0, 1, 2]
+    np.testing.assert_array_equal(three(raster, return_nodata_mask=True)["nodata_mask"][0], missing)
+    assert four.find_bands(raster.descriptions, raster.count) == [0, 1, 2, 3]
+    assert not four(raster, return_nodata_mask=True)["nodata_mask"][0].any()
+    with pytest.raises(ValueError, match="expected 2 bands"):
+        PrithviImageProcessor(bands=["A", "B"], do_normalize=False).find_bands(raster.descriptions, raster.count)

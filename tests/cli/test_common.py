@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from prithvi_hf.cli.common import check_model_source, load_image_processor, load_model, resolve_device, user_message
+from prithvi_hf.cli.common import load_image_processor, load_model, resolve_device, user_message
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from tests.scene_factory import save_model
 
@@ -15,18 +15,6 @@ def test_devices():
     assert resolve_device("cpu") == "cpu"
     with pytest.raises(ValueError, match="--device cpu"):
         resolve_device("abacus")
-
-
-@pytest.mark.parametrize("name", ["", ".", "/none", "~/none", "a/b/c", "one", "a\\b/c"])
-def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name):
-    with pytest.raises(ValueError, match="model"):
-        check_model_source(name)
-
-
-def test_a_hub_id_and_a_folder_pass(tmp_path):
-    check_model_source("owner/name")
-    (tmp_path / "config.json").write_text("{}")
-    check_model_source(str(tmp_path))
 
 
 def test_a_model_is_loaded_and_an_unfinished_or_damaged_one_is_explained(tmp_path):

@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -104,12 +105,39 @@ def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, t
     assert not list(tmp_path.rglob(".all.json*"))
 
 
+def test_other_units_than_the_models_are_given_as_factor_and_offset(model, recipe, data, tmp_path):
+    figures = {}
+    for name, words in {"own": (), "same": ("--rescale_factor", 1), "other": ("--rescale_offset", 2000)}.items():
+        output = tmp_path / f"{name}.json"
+        assert evaluate("--model", model, "--config", recipe, "--splits", "bolivia", "--output", output, *words) == 0
+        figures[name] = json.loads(output.read_text())["splits"]["bolivia"]["metrics"]["per_category_iou"]
+    assert figures["own"] == figures["same"] != figures["other"]
+
+
 def test_options_win_over_the_recipe(model, recipe, capsys):
     assert evaluate("--model", model, "--config", recipe, "--splits", "validation", "--overlap", 0, "--quiet") == 0
     output = capsys.readouterr().out
     assert output.startswith("validation: 3 chips\n")
     assert "published" in output.splitlines()[1]
     assert "test" not in output
+
+
+@pytest.mark.filterwarnings("ignore:the bands")
+def test_bands_given_on_the_command_line_or_in_the_recipe_win(model, recipe, tmp_path):
+    """The model's processor has positions; both ways give other ones, or one other band."""
+    words, figures = ["--model", model, "--splits", "bolivia", "--no_check", "--quiet"], []
+    other = tmp_path / "other.yaml"
+    other.write_text(f"{recipe.read_text()}band_indices: [1, 2, 3, 7, 11, 12]\n")
+    for config, more in (
+        (recipe, []),
+        (recipe, ["--band_indices", 1, 2, 3, 7, 11, 12]),
+        (other, []),
+        (recipe, ["--band_map", "BLUE=1", "GREEN=2", "RED=3", "NIR_NARROW=7", "SWIR_1=11", "SWIR_2=12"]),
+    ):
+        assert evaluate(*words, "--config", config, "--output", tmp_path / "all.json", *more) == 0
+        metrics = json.loads((tmp_path / "all.json").read_text())["splits"]["bolivia"]["metrics"]
+        figures.append(metrics["per_category_iou"])
+    assert figures[0] != figures[1] == figures[2] == figures[3]
 
 
 def test_the_recipe_of_the_model_is_the_default(model, recipe, tmp_path, capsys):
@@ -169,3 +197,37 @@ def test_two_processes_give_the_figures_of_one(model, recipe, tmp_path):
         assert second[split]["digest"] == first[split]["digest"]
         for name in ("mean_iou", "overall_accuracy", "per_category_iou", "per_category_f1"):
             assert second[split]["metrics"][name] == first[split]["metrics"][name]
+
+
+HARMFUL = """
+decoded_cache_dir: {place}/decoded
+output_dir: {place}/out
+hub_token: secret
+push_to_hub: true
+deepspeed: {place}/plugin.json
+fsdp: full_shard
+report_to: [tensorboard]
+resume_from_checkpoint: {place}/checkpoint
+logging_steps: 1
+"""
+
+
+def test_a_recipe_that_comes_with_a_model_chooses_no_place_and_loads_nothing(model, recipe, tmp_path, capsys):
+    folder, place = shutil.copytree(model, tmp_path / "stranger"), tmp_path / "place"
+    options = json.dumps({"cache_dir": str(place / "cache"), "base_url": "http://localhost:9"})
+    text = re.sub("dataset_options: .*", lambda _: f"dataset_options: {options}", recipe.read_text())
+    (folder / "recipe.yaml").write_text(text + HARMFUL.format(place=place))
+    assert evaluate("--model", folder, "--splits", "bolivia", "--no_check") == 0
+    assert "bolivia: 1 chip\n" in capsys.readouterr().out
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("value", ["/etc", "../other", "masks/../../x", "~/masks", "C:\\masks", "file:///etc"])
+def test_a_recipe_that_comes_with_a_model_names_no_file_outside_the_data(model, data, tmp_path, capsys, value):
+    folder = shutil.copytree(model, tmp_path / "stranger")
+    options = json.dumps({"splits": {"test": ["a", value]}})
+    (folder / "recipe.yaml").write_text(f"dataset: geotiff_folder\ndata_dir: {data}\ndataset_options: {options}\n")
+    assert evaluate("--model", folder, "--splits", "test") == 2
+    message = capsys.readouterr().err
+    assert f"found {value!r}" in message
+    assert f"--config {folder / 'recipe.yaml'}" in message

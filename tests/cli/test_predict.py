@@ -417,6 +417,75 @@ def launch(*arguments):
 
 
 @pytest.mark.slow
+def test_maps_beside_their_scenes_are_not_mapped(model_folder, tmp_path, capsys):
+    """The same line again does nothing, and only what is new after scenes have been added and maps copied."""
+    folder = tmp_path / "tiles"
+    for name in ("b", "sub/b"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_scene(folder / f"{name}.tif", scene_pixels(40, 45))
+    options = [
+        "--probabilities",
+        "--probabilities_dtype",
+        "uint8",
+        "--entropy",
+        "--quicklook",
+        "--polygons",
+        "parquet",
+    ]
+    for source, output in ((folder, folder / "maps"), (folder / "**" / "*", folder / "sub" / "deep" / "maps")):
+        assert predict_many(model_folder, source, output, *options) == 0
+        assert {name: scene["status"] for name, scene in summary_of(output).items()} == {"b": "done", "sub_b": "done"}
+        before = {path: path.stat().st_mtime_ns for path in output.iterdir() if path.name != "summary.json"}
+        assert predict_many(model_folder, source, output, *options) == 0
+        assert {name: scene["status"] for name, scene in summary_of(output).items()} == {
+            "b": "skipped",
+            "sub_b": "skipped",
+        }
+        assert before == {path: path.stat().st_mtime_ns for path in output.iterdir() if path.name != "summary.json"}
+    (folder / "a").mkdir()
+    write_scene(folder / "a" / "b.tif", scene_pixels(40, 45))
+    (folder / "a" / "copy.tif").write_bytes((folder / "maps" / "b.tif").read_bytes())
+    assert predict_many(model_folder, folder, folder / "maps", *options) == 0
+    found = {name: scene["status"] for name, scene in summary_of(folder / "maps").items()}
+    assert found == {"b": "skipped", "sub_b": "skipped", "a_b": "done"}
+
+
+def test_bad_scenes_of_a_strangers_list_end_alone_and_tell_nothing(model_folder, tmp_path, capsys):
+    """What can stand in a STAC collection that was fetched: every item is in the summary, and no byte of a file."""
+    write_scene(tmp_path / "good.tif", scene_pixels(40, 45))
+    (tmp_path / "secret.txt").write_text("hunter2, not an image")
+    (tmp_path / "secret.tif").write_text("hunter2, not an image")
+    loop = tmp_path / "loop.tif"
+    loop.symlink_to(loop)
+    assert predict_many(model_folder, tmp_path / "good.tif", tmp_path / "x") == 2
+    (tmp_path / "map.tif").write_bytes(b"")
+    hrefs = {
+        "text": f"file://{tmp_path}/secret.txt",
+        "named": str(tmp_path / "secret.tif"),
+        "up": "../" * 20 + f"{tmp_path}/secret.txt",
+        "empty": "map.tif",
+        "loop": "loop.tif",
+        "long": "x" * 5000 + ".tif",
+        "device": "/dev/zero",
+        "folder": "/proc/self",
+        "half": "http://[::1/a.tif",
+        "surrogate": "caf\ud800.tif",
+        "good": "good.tif",
+    }
+    items = [
+        {"type": "Feature", "id": name, "properties": {}, "assets": {"x": {"href": href, "type": "image/tiff"}}}
+        for name, href in hrefs.items()
+    ]
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    assert predict_many(model_folder, tmp_path / "items.json", tmp_path / "maps") == 1
+    found = summary_of(tmp_path / "maps")
+    assert {name for name, scene in found.items() if scene["status"] == "done"} == {"good"}
+    assert list(found) == list(hrefs)
+    output = capsys.readouterr()
+    assert "hunter2"[:4] not in output.out + output.err + (tmp_path / "maps" / "summary.json").read_text()
+    assert "Traceback" not in output.err
+
+
 def test_two_processes_divide_the_scenes(model_folder, scene_list, tmp_path):
     folder = tmp_path / "maps"
     done = launch("--model", model_folder, "--scenes", scene_list, "--output_dir", folder)

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import rasterio
 import yaml
 
 from prithvi_hf.cli import __main__ as cli
@@ -18,6 +19,7 @@ from prithvi_hf.training.recipe import parse_arguments, read_recipe
 from tests.raster_factory import (
     BANDS,
     SEN1FLOODS11_CODES,
+    class_mask,
     cut_off,
     labels,
     make_burn_scars,
@@ -53,10 +55,10 @@ def run(folder, *arguments, options=None, cache=None):
     return cli.main([str(word) for word in words])
 
 
-def run_to_file(folder, *arguments, **options):
+def run_to_file(folder, *arguments, status=0, **options):
     """The recipe that is written, as text."""
     output = folder.parent / "stats.yaml"
-    assert run(folder, "--output", output, *arguments, **options) == 0
+    assert run(folder, "--output", output, *arguments, **options) == status
     return output.read_text(encoding="utf-8")
 
 
@@ -133,6 +135,8 @@ def test_a_recipe_of_ones_own_comes_first(chips, tmp_path):
 
 
 def test_recipe_on_stdout_summary_on_stderr(chips, capsys):
+    for seed, chip in enumerate("ef", start=10):  # other pixels than those of training
+        write_chip(chips / "val" / f"{chip}.tif", seed=seed)
     assert run(chips, "--ignore_values", -1) == 0
     output = capsys.readouterr()
     assert yaml.safe_load(output.out)["bands"] == list(BANDS)
@@ -174,17 +178,61 @@ def test_bad_labels_are_all_in_the_file_and_the_first_on_screen(chips, capsys):
         mask[4, : index + 1] = 200 + index
         write_raster(chips / "train" / f"{chip}_mask.tif", mask)
     write_raster(chips / "val" / "e_mask.tif", labels(size=16))
-    text = run_to_file(chips, "--ignore_values", -1, "--class_names", "land", "water")
+    text = run_to_file(chips, "--ignore_values", -1, "--class_names", "land", "water", status=1)
+    assert "class_weights" not in yaml.safe_load(text)
     for index, chip in enumerate(ids):
         found = f"train: {chips}/train/{chip}_mask.tif: values outside the classes: {200 + index} ({index + 1} pixel"
         assert found in text
     assert "validation: " in text
     assert "e_mask.tif: expected the image's size 32 x 32, found 16 x 16" in text
-    screen = capsys.readouterr().out
-    assert "Masks that training would refuse: 14" in screen
-    assert "and 4 more" in screen
-    assert "m00_mask.tif" in screen
-    assert "m12_mask.tif" not in screen
+    screen = capsys.readouterr()
+    assert "Masks that training would refuse: 14" in screen.out
+    assert "train: values outside the classes in 10 more masks" in screen.out
+    assert "m00_mask.tif" in screen.out
+    assert "m12_mask.tif" not in screen.out
+    (error,) = [line for line in screen.err.splitlines() if "error" in line]
+    assert "13 of 19 masks hold values that are not a class" in error
+    assert "m02_mask.tif and 10 more): expected mask values 0 to 1 (2 classes), found 200 (1 pixel)" in error
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "advice", "options"),
+    [
+        ([0, 1, 2, 3], "abc", "do_reduce_labels=True", ["--do_reduce_labels"]),
+        ([0, 255], "ab", "label_map={255: 1}", ["--label_map", '{"255": 1}']),
+        ([10, 20, 30], "abc", "label_map={10: 0, 20: 1, 30: 2}", ["--label_map", '{"10": 0, "20": 1, "30": 2}']),
+        ([-1, 0, 1], "abc", "label_map={-1: 0, 0: 1, 1: 2}", ["--label_map", '{"-1": 0, "0": 1, "1": 2}']),
+        ([0, 100], "ab", "label_map={100: 1}", ["--label_map", '{"100": 1}']),
+        ([0, 1, 255], "ab", "add 255 to ignore_values", ["--ignore_values", "255"]),
+    ],
+)
+def test_masks_of_other_values_are_told_what_fits_once_and_it_does(chips, capsys, values, names, advice, options):
+    for folder, ids in (("train", "abcd"), ("val", "ef")):
+        for seed, chip in enumerate(ids):
+            mask = class_mask(values, seed=seed, dtype="int16")
+            write_raster(chips / folder / f"{chip}_mask.tif", mask)
+    text = run_to_file(chips, "--class_names", *names, status=1)
+    assert "class_weights" not in yaml.safe_load(text)
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "6 of 6 masks hold values" in error
+    assert advice in error
+    found = yaml.safe_load(run_to_file(chips, "--class_names", *names, *options, "--quiet"))
+    assert len(found["class_weights"]) == len(names)
+    assert str(found.get("label_map")).replace(" ", "") in advice.replace(" ", "") or "label_map" not in advice
+
+
+def test_equal_images_in_two_splits_are_a_warning_with_the_names(chips, capsys):
+    for index, chip in enumerate("ef"):
+        write_chip(chips / "val" / f"{chip}.tif", seed=20 + index)
+    run(chips, "--ignore_values", -1, "--output", chips.parent / "s.yaml")
+    assert "share" not in capsys.readouterr().err
+    with rasterio.open(chips / "train" / "b.tif") as source:  # the same pixels in another file
+        profile = {**source.profile, "compress": "lzw", "nodata": -1}
+        with rasterio.open(chips / "val" / "e.tif", "w", **profile) as copy:
+            copy.write(source.read())
+            copy.descriptions = source.descriptions
+    run(chips, "--ignore_values", -1, "--output", chips.parent / "s.yaml")
+    assert "Splits train and validation share 1 image with equal pixels: b as e." in capsys.readouterr().err
 
 
 def test_values_that_leave_the_classes_open_give_no_weights(chips):
@@ -221,7 +269,7 @@ def test_many_mask_values_on_screen(chips, capsys):
     mask[0, :2] = (240, 255)
     write_raster(chips / "train" / "a_mask.tif", mask.astype(np.int16))
     names = [f"kind {index}" for index in range(25)]
-    run_to_file(chips, "--ignore_values", -1, "--class_names", *names)
+    run_to_file(chips, "--ignore_values", -1, "--class_names", *names, status=1)
     screen = capsys.readouterr().out
     table = screen[screen.index("Mask values") :].split("\n\n")[0]
     assert "kind 18 " in table  # the twentieth value, -1 being the first
@@ -365,7 +413,7 @@ def test_names_of_files_cannot_become_options(tmp_path, capsys):
     mask[0, 0] = 9
     write_chip(folder / f"{name}.tif")
     write_raster(folder / f"{name}_mask.tif", mask)
-    text = run_to_file(folder, "--ignore_values", -1, "--class_names", "land", "water")
+    text = run_to_file(folder, "--ignore_values", -1, "--class_names", "land", "water", status=1)
     assert "model" not in yaml.safe_load(text)
     assert r"a\nmodel: evil\x1b[2J\u2028_mask.tif" in text
     assert "\x1b" not in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -146,6 +148,91 @@ def test_anything_but_numbers_is_still_refused_and_nothing_runs(tmp_path, capsys
     assert "can still be loaded" not in message
     assert "no reason given" not in message
     assert not (tmp_path / "executed").exists()
+
+
+def with_pickle(path, content, pickled):
+    """A file that torch wrote, with another pickle in it."""
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, part in contents.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else part)
+
+
+def pickle_text(text):
+    return b"X" + len(text).to_bytes(4, "little") + text.encode()
+
+
+def pickle_entry(value, key="cls_token"):
+    return b"\x80\x02}" + pickle_text(key) + value + b"s."
+
+
+# Where plain loading would set the state of numpy's own objects, hash tuples deeper than the stack, or take memory.
+CRAFTED = {
+    "a data type": b"cnumpy\ndtype\n"
+    + pickle_text("f8")
+    + b"\x89\x88\x87R(K\x03"
+    + pickle_text("<")
+    + b"NK\x00K\x00K\x00tb",
+    "a state of other length": b"cnumpy\ndtype\n" + pickle_text("i4") + b"\x85R)b",
+    "an object": b"cnumpy\ndtype\n" + pickle_text("O8") + b"\x89\x88\x87R",
+    "a number without bytes": b"cnumpy._core.multiarray\nscalar\ncnumpy\ndtype\n" + pickle_text("f8") + b"\x85R"
+    b"K\x05\x86R",
+    "a class of numpy": b"cnumpy.dtypes\nFloat64DType\n)\x81",
+    "tuples as a key": b"}" + b")" + b"\x85" * 300_000 + b"K\x01s",
+    "a large array of bytes": b"cbuiltins\nbytearray\n\x8a\x07" + b"\xff" * 6 + b"\x7f\x85R",
+    "a text in another code": b"c_codecs\nencode\n" + pickle_text("a") + pickle_text("zlib_codec") + b"\x86R",
+    "a quantized tensor": b"ctorch._utils\n_rebuild_qtensor\n)R",
+    "a sparse tensor": b"ctorch.sparse\nFloatTensor\n)\x81",
+    "an unfilled tensor": b"ctorch\nFloatTensor\n\x8a\x06" + b"\xff" * 5 + b"\x7f\x85\x81",
+    "a state of a dictionary": b"ccollections\nOrderedDict\n)R}" + pickle_text("items") + b"K\x01sb",
+}
+LIMITED = """import resource, sys
+import prithvi_hf.conversion.convert_prithvi_to_hf
+from prithvi_hf.cli.__main__ import main
+resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30,) * 2)
+for source in sys.argv[1:]:
+    print(main(["convert", source, "out"]))
+"""
+
+
+def test_crafted_files_end_with_a_message_in_little_memory(tmp_path):
+    for number, value in enumerate(CRAFTED.values()):
+        with_pickle(tmp_path / f"{number}.pt", {"cls_token": torch.zeros(1)}, pickle_entry(value))
+    ones = torch.ones(1).as_strided((2**18, 2**18), (0, 0))  # one stored number
+    deep = {"a": torch.ones(1)}
+    for _ in range(20):
+        deep = {"model": deep}
+    cyclic = {}
+    cyclic["state_dict"] = cyclic
+    contents = [
+        {"cls_token": ones},
+        deep,
+        cyclic,
+        {"a\0b": torch.ones(1)},
+        {"\ud800": torch.ones(1)},
+        {"a" * 10**6: torch.ones(1)},
+        {("a",): torch.ones(1)},
+        {"patch_embed.proj.weight": torch.ones(16, 6, 1, 4, 4), "blocks.99999999.norm1.bias": torch.ones(1)},
+    ]
+    for number, content in enumerate(contents, start=len(CRAFTED)):
+        torch.save(content, tmp_path / f"{number}.pt", _use_new_zipfile_serialization=number % 2 == 0)
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a/data.pkl", "w") as f,
+    ):
+        for _ in range(100):
+            f.write(bytes(2**20))
+    files = sorted(tmp_path.iterdir())
+    arguments = [sys.executable, "-c", LIMITED, *map(str, files)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "2\n" * len(files)), done.stderr[-2000:]
+    messages = done.stderr.split("prithvi-hf convert: error: ")[1:]
+    assert len(messages) == len(files)
+    assert max(map(len, messages)) < 900
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == files
 
 
 class Evil:

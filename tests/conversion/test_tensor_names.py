@@ -22,6 +22,98 @@ def test_conversion_is_pure():
     assert all(torch.equal(state_dict[name], before[name]) for name in before)
 
 
+def split_autoencoder(prefix):
+    """A masked autoencoder that keeps encoder and decoder apart, as later files do."""
+    tensors = masked_autoencoder()
+    around = prefix.removesuffix("encoder.")
+    return {
+        f"{around}decoder.{name}" if "decoder" in name or name == "mask_token" else prefix + name: value
+        for name, value in tensors.items()
+    }
+
+
+def nest(tensors, *keys):
+    for key in keys:
+        tensors = {key: tensors, "epoch": 3}
+    return tensors
+
+
+FORMS = {
+    "encoder.": lambda: split_autoencoder("encoder."),
+    "backbone.": lambda: split_autoencoder("backbone."),
+    "model.encoder.": lambda: {"state_dict": split_autoencoder("model.encoder."), "optimizer": {"state": {0: {}}}},
+    "model.encoder._timm_module.": lambda: split_autoencoder("model.encoder._timm_module."),
+    "_orig_mod.module.": lambda: split_autoencoder("_orig_mod.module."),
+    "nested": lambda: nest(masked_autoencoder(), "state_dict", "model", "state_dict"),
+    "parts": lambda: {
+        "encoder": {name: value for name, value in masked_autoencoder().items() if not name.startswith("decoder")},
+        "decoder": {name: value for name, value in masked_autoencoder().items() if name.startswith("decoder")},
+        "epoch": 3,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []},
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_prefixed_and_wrapped_encoders_are_converted_as_the_flat_one(tmp_path, form):
+    torch.save(masked_autoencoder(), tmp_path / "flat.pt")
+    expected = convert_checkpoint(tmp_path / "flat.pt", tmp_path / "flat", num_attention_heads=2)
+    content = FORMS[form]()
+    torch.save(content, tmp_path / "a.pt")
+    report = convert_checkpoint(tmp_path / "a.pt", tmp_path / "out", num_attention_heads=2)
+    assert list(report.converted.values()) == list(expected.converted.values())
+    assert sorted(report.dropped.values()) == sorted(expected.dropped.values())
+    names = {**report.converted, **report.dropped}
+    if form not in ("nested", "parts"):  # names in the report are those of the file
+        assert names.keys() == content.get("state_dict", content).keys()
+    models = [PrithviModel.from_pretrained(tmp_path / name) for name in ("flat", "out")]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.state_dict().values() for model in models), strict=True))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "net._orig_mod.module."])
+def test_a_segmentor_inside_other_modules_is_converted(golden_dir, tmp_path, prefix):
+    tensors = read_golden(golden_dir, "v1_segmentor_burn").group("sd")
+    plain = convert_checkpoint(mmcv_file(tmp_path / "a.pth", tensors), tmp_path / "plain", num_attention_heads=4)
+    source = mmcv_file(tmp_path / "b.pth", tensors, prefix=prefix, averaging=True)
+    report = convert_checkpoint(source, tmp_path / "out", num_attention_heads=4)
+    assert report.converted == {prefix + name: targets for name, targets in plain.converted.items()}
+    copies = [name for name, reason in report.dropped.items() if "EMAHook" in reason]
+    assert len(copies) == len(tensors)
+    assert report.dropped.keys() - copies == {prefix + name for name in plain.dropped}
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("cls_token", "encoder.cls_token"),
+        ("encoder.norm.bias", "backbone.norm.bias"),
+        ("norm.bias", "model.norm.bias"),
+    ],
+)
+def test_two_tensors_of_one_name_are_both_named(own, other):
+    tensors = {own if name in own else name: value for name, value in masked_autoencoder().items()}
+    config = infer_config(tensors)
+    tensors[other] = tensors[own]
+    with pytest.raises(ValueError, match=f"each tensor once, found both {own} and {other}"):
+        convert_state_dict(tensors, config)
+
+
+@pytest.mark.parametrize("name", ["decoder.norm.weight", "model.decoder.blocks.0.norm1.weight", "head.weight"])
+def test_the_head_of_another_model_is_not_taken_for_the_decoder_of_the_pretraining(name):
+    tensors = masked_autoencoder()
+    with pytest.raises(ValueError, match=f"1 unknown name.*{name}"):
+        convert_state_dict({**tensors, name: torch.zeros(1)}, infer_config(tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, torch.uint8])
+def test_weights_in_other_than_floating_point_are_named(dtype):
+    tensors = masked_autoencoder()
+    config = infer_config(tensors)
+    tensors["norm.bias"] = tensors["norm.bias"].to(dtype)
+    with pytest.raises(ValueError, match=rf"norm.bias \({str(dtype).removeprefix('torch.')}\). Save them as float32"):
+        convert_state_dict(tensors, config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -8,14 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from datasets import Dataset, Features, List, Value
+from rasterio.enums import ColorInterp
 
 from prithvi_hf.data import SegmentationTransform, audit_split
+from prithvi_hf.data.chip_cache import cache_chips
 from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.data.statistics import compute_statistics
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from tests.raster_factory import BANDS, PIXEL, cut_off, labels, reflectance, transform_at, write_chip, write_mask
+from tests.raster_factory import (
+    BANDS,
+    PIXEL,
+    class_mask,
+    cut_off,
+    flip_unnoticed,
+    labels,
+    reflectance,
+    transform_at,
+    write_chip,
+    write_mask,
+    write_part,
+)
 from tests.raster_factory import write_raster as write
 
 
@@ -259,6 +275,29 @@ def test_crs_of_image_and_mask(split, processor, tmp_path):
         audit(split, processor)
 
 
+@pytest.mark.parametrize("crs", ["OGC:CRS84", "+proj=longlat +ellps=WGS84", "EPSG:4979", "EPSG:4326+5773"])
+def test_crs_of_image_and_mask_may_be_written_in_two_ways(split, processor, tmp_path, crs):
+    write_mask(tmp_path / "a_mask.tif", crs=crs)
+    assert audit(split, processor).chips == 4
+    write_mask(tmp_path / "a_mask.tif", crs=crs, transform=transform_at(latitude=38.12 + 2 * PIXEL))
+    with pytest.raises(ValueError, match=r"a_mask\.tif: expected the grid of .* shifted by up to 2 pixels"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("name", ["b.tif", "b_mask.tif"])
+def test_files_that_a_killed_writer_left_are_named(split, processor, tmp_path, name):
+    write_part(tmp_path / name, reflectance(1 if "mask" in name else 6), slice(0, 16), blockysize=8)
+    with pytest.raises(ValueError, match=rf"1 of 4 chips cannot be used:\n.*{name}: \d+ of \d+ blocks are absent"):
+        audit(split, processor)
+
+
+@pytest.mark.parametrize("name", ["c.tif", "c_mask.tif"])
+def test_damage_that_decodes_is_found_by_its_checksum(split, processor, tmp_path, name):
+    flip_unnoticed(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: 1 of \d blocks do not fit their own checksums"):
+        audit(split, processor)
+
+
 def test_mask_without_georeference_is_fine(split, processor, tmp_path):
     write_mask(tmp_path / "a_mask.tif", crs=None, transform=Affine.identity())
     assert audit(split, processor).chips == 4
@@ -272,3 +311,75 @@ def test_real_chips(flood_chips, tmp_path):
     found = audit(bolivia.filter(lambda chip: chip == "Bolivia_233925", input_columns="id"), processor)
     assert found.class_pixels[1] == 1
     assert found.sizes == {(512, 512): 1}
+
+
+# ----------------------------------------------------------------- masks that say where no label is
+
+
+def write_marked_mask(path, kind):
+    """A mask of 0 and 1 whose first eight rows have no label; where a file has to say so, they hold a class or 7."""
+    mask = class_mask([0, 1], seed=5)[None]
+    labelled = np.ones(mask.shape[1:], dtype=bool)
+    labelled[:8] = False
+    dtype, options = "uint8", {}
+    if kind in ("tag 255", "float tag", "lowest float", "NaN"):
+        fill, tag, dtype = {
+            "tag 255": (255, 255, "uint8"),
+            "float tag": (-9999.9, -9999.9, "float32"),
+            "lowest float": (np.finfo("float32").min, -3.4e38, "float32"),
+            "NaN": (np.nan, None, "float64"),
+        }[kind]
+        mask, options = np.where(labelled, mask, np.array(fill, dtype)).astype(dtype), {"nodata": tag}
+    elif "alpha" in kind:
+        mask = np.concatenate([mask, np.where(labelled, 255, 0)[None]]).astype(kind.split()[0])
+        mask[0, :4] = 7
+    else:
+        mask[:, :8] = 7 if "7" in kind else 0
+    size = {"count": len(mask), "height": mask.shape[1], "width": mask.shape[2], "dtype": mask.dtype.name}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK="internal" in kind),
+        rasterio.open(path, "w", driver="GTiff", transform=transform_at(), crs="EPSG:4326", **size, **options) as file,
+    ):
+        if "alpha" in kind:
+            file.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+        file.write(mask)
+        if "mask" in kind:
+            file.write_mask(labelled)
+    return class_mask([0, 1], seed=5, dtype="int64"), labelled
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("internal mask", "internal mask over 7", ".msk mask", "uint8 alpha", "int16 alpha"),
+        *("tag 255", "float tag", "lowest float", "NaN"),
+    ],
+)
+def test_pixels_without_a_label_are_ignored_wherever_masks_are_read(tmp_path, kind):
+    write(tmp_path / "a.tif", reflectance(6), descriptions=BANDS)
+    mask, labelled = write_marked_mask(tmp_path / "a_mask.tif", kind)
+    split = dataset_of(tmp_path, "a")
+    processor = PrithviImageProcessor(bands=list(BANDS), num_labels=2)
+    expected = np.where(labelled, mask, -100)
+    pixels = tuple((expected == label).sum() for label in (0, 1))
+
+    whole = SegmentationTransform(processor)(split[:])
+    np.testing.assert_array_equal(whole["labels"][0], expected)
+    found = audit(split, processor)
+    assert found.class_pixels == pixels
+    assert found.ignored_pixels == (~labelled).sum()
+    measured = compute_statistics(split, processor, show_progress=False)
+    assert tuple(measured.class_pixels.values()) == pixels
+    assert measured.ignored_pixels == (~labelled).sum()
+    assert measured.label_problems == ()
+    for chips in (split, cache_chips(split, processor, "train", tmp_path / "cache", show_progress=False)):
+        for normalize in (True, False):
+            crops = SegmentationTransform(processor, 32, train=True, normalize=normalize)
+            np.testing.assert_array_equal(chips.with_transform(crops)[0]["labels"], expected)
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_a_picture_in_place_of_a_mask_is_named_as_one(split, tmp_path, processor, bands):
+    write(tmp_path / "a_mask.tif", np.zeros((bands, 32, 32), np.uint8))
+    with pytest.raises(ValueError, match=r"a_mask\.tif.*looks like a picture of a map"):
+        audit(split, processor)

@@ -24,7 +24,7 @@ from prithvi_hf.data import (
     collate_chips,
 )
 from prithvi_hf.data import chip_cache as build
-from prithvi_hf.data.chip_cache import CachedChips, CachedRaster
+from prithvi_hf.data.chip_cache import CachedChips, CachedRaster, ChipCacheError
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -542,3 +542,43 @@ def test_batches_of_workers_are_kept_in_any_number(chips, tmp_path):
     assert len(kept) == 30
     for batch, other in zip(kept, again, strict=True):
         assert_same(batch, other)
+
+
+# ----------------------------------------------------------------- damaged after it was made
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("part", ["image", "mask", "nodata mask"])
+def test_changed_pixels_are_found_by_their_checksum(tmp_path, part, workers):
+    dataset, processor = masked_chips(tmp_path) if part == "nodata mask" else plain_chips(tmp_path)
+    row = cached((dataset, processor), tmp_path)[1]
+    stored = row["mask" if part == "mask" else "image"]._stored
+    pixels = next(tmp_path.rglob("pixels.bin"))
+    content = bytearray(pixels.read_bytes())
+    content[(stored.nodata_mask if part == "nodata mask" else stored.pixels) + 100] ^= 1
+    pixels.write_bytes(content)
+    crops = cached((dataset, processor), tmp_path).with_transform(SegmentationTransform(processor, 16, train=True))
+    batches = iter(DataLoader(crops, batch_size=1, num_workers=workers, collate_fn=collate_chips))
+    next(batches)
+    with pytest.raises(ChipCacheError, match=f"{stored.name} as they were written, found others.*Remove this folder"):
+        next(batches)
+
+
+@pytest.mark.parametrize("length", [0, 5000, None])
+def test_a_cache_cut_off_is_a_message_before_and_while_it_is_read(chips, tmp_path, length):
+    dataset, folder = cached(chips, tmp_path), next(tmp_path.rglob("pixels.bin")).parent
+    mask = dataset[3]["mask"]
+    os.truncate(folder / "pixels.bin", dataset.cache.num_bytes - 1 if length is None else length)
+    for read in (mask.read, lambda: dataset[0], lambda: cached(chips, tmp_path)):
+        with pytest.raises(ChipCacheError, match=r"bytes of decoded chips, found [\d,]+: .* Remove this folder"):
+            read()
+    (folder / "index.json").write_text('{"bytes": 9, "rast')
+    with pytest.raises(ChipCacheError, match=r"index.json damaged"):
+        cached(chips, tmp_path)
+
+
+def test_pixels_are_compared_once_for_all_processes(chips, tmp_path, monkeypatch):
+    crops = cached(chips, tmp_path).with_transform(SegmentationTransform(chips[1], 16, train=True))
+    list(DataLoader(crops, batch_size=2, num_workers=2, multiprocessing_context="fork", collate_fn=collate_chips))
+    monkeypatch.setattr(build.zlib, "crc32", lambda *_: pytest.fail("compared again"))
+    assert len(list(DataLoader(crops, batch_size=2, collate_fn=collate_chips))) == 2

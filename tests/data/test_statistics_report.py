@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from matplotlib.axes import Axes
 
 from prithvi_hf.data.statistics import BandMoments, DatasetStatistics, LabelProblem, ValueHistogram
 from prithvi_hf.data.statistics_report import StatisticsReport, check_readable, write_statistics_plot
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.outputs.palette import BAND_COLORS
 
 
 VALUES = np.array([1.0, 2.0, 5.0])
@@ -106,6 +108,25 @@ def test_weights_that_differ_much_are_warned_of():
     report = make_report(split={"class_pixels": {0: 100_000, 1: 9}})
     assert any("differ 11,111 times" in text for text in report.warnings())
     check_readable(report.splits)
+
+
+@pytest.mark.parametrize(
+    ("bands", "colors"),
+    [
+        (("BLUE", "RED", "NIR_NARROW"), ("BLUE", "RED", "NIR_NARROW")),
+        (("B11", "B8A", "B03"), ("SWIR_1", "NIR_NARROW", "GREEN")),
+        (("swir22", "green", "nir"), ("SWIR_2", "GREEN", "NIR_NARROW")),
+        (("VV", "VH"), ("C0", "C1")),  # no colour of their own
+    ],
+)
+def test_bands_are_drawn_in_their_own_colours(tmp_path, monkeypatch, bands, colors):
+    found, stairs = [], Axes.stairs
+    monkeypatch.setattr(Axes, "stairs", lambda *given, **options: found.append(options) or stairs(*given, **options))
+    moments, histograms = (BandMoments.of(VALUES),) * len(bands), (ValueHistogram.of(VALUES),) * len(bands)
+    report = make_report(split={"band_names": bands, "bands": moments, "histograms": histograms})
+    write_statistics_plot(tmp_path / "plot.png", report)
+    assert [options["label"] for options in found] == list(bands)
+    assert [options["color"] for options in found] == [BAND_COLORS.get(color, color) for color in colors]
 
 
 def test_the_plot(tmp_path):

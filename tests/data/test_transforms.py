@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, Features, List
 from torch.utils.data import DataLoader
 
-from prithvi_hf.data import SegmentationTransform, cache_chips, collate_chips, transforms
+from prithvi_hf.data import SegmentationTransform, TrainingCrops, cache_chips, collate_chips, transforms
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -373,3 +373,30 @@ def test_numbers_of_one_example_suffice_whatever_it_draws(tmp_path, plain_batche
     transform = SegmentationTransform(processor, 8, "d4", train=True)
     for seed in range(5):
         assert (draw(cached.with_transform(transform), [0], seed)["labels"] == 1).sum() == 1
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_crop_depends_on_seed_epoch_and_chip_alone(tmp_path, cached, workers):
+    """Not on the batch that it is in, nor on the worker that draws it, also where workers outlive an epoch."""
+    pairs = [coordinate_chip(tmp_path, (40, 44), str(number)) for number in range(5)]
+    dataset = as_dataset(*([raster.path for raster in column] for column in zip(*pairs, strict=True)))
+    processor = PrithviImageProcessor(bands=list(BANDS), do_normalize=False, ignore_values=[-1], num_labels=2)
+    chips = cache_chips(dataset, processor, cache_dir=tmp_path, show_progress=False) if cached else dataset
+    transform = SegmentationTransform(processor, 8, "d4", train=True)
+
+    def crops(batch_size, seed=0, epochs=(0, 1)):
+        source = TrainingCrops(chips, transform, seed)
+        options = {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": collate_chips}
+        loader, found = DataLoader(source, batch_size, **options), []
+        for epoch in epochs:
+            source.set_epoch(epoch)
+            found.append(torch.cat([batch["pixel_values"].clone() for batch in loader]))
+        return found
+
+    first, second = crops(batch_size=2)
+    torch.manual_seed(7)
+    assert all(map(torch.equal, crops(batch_size=5), (first, second)))
+    assert not torch.equal(first, second)
+    assert not torch.equal(crops(batch_size=2, seed=1, epochs=[0])[0], first)
+    assert len({tuple(crop[:2].flatten().tolist()) for crop in first}) == 5

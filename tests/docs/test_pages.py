@@ -19,7 +19,15 @@ DOCS = ROOT / "docs"
 SOURCES = ("prithvi_hf", "tests", "examples", "benchmarks", "docs")
 RECIPE_OPTIONS = (ModelArguments, DataArguments, PrithviTrainingArguments)
 # Of launchers, and of tools in what CONTRIBUTING.md says.
-OTHER_OPTIONS = {"--config", "--help", "--cpu", "--num_processes", "--num_cpu_threads_per_process", "--check"}
+OTHER_OPTIONS = {
+    "--config",
+    "--help",
+    "--help_all",
+    "--cpu",
+    "--num_processes",
+    "--num_cpu_threads_per_process",
+    "--check",
+}
 # Command of `prithvi-hf` -> the page whose tables list its options.
 PAGE_OF = {"predict": "predict.md", "evaluate": "fine-tune.md", "stats": "your-own-data.md", "convert": "convert.md"}
 

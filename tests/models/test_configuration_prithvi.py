@@ -1,12 +1,14 @@
 """The configuration: names of the original, round trips, what it refuses."""
 
 import json
+import resource
+from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from prithvi_hf import PrithviConfig
+from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor
 
 
 def test_original_names_are_accepted():
@@ -69,12 +71,12 @@ def test_a_single_number_is_a_square_patch():
         ({"class_weights": [1.0]}, "one entry per class"),
         ({"class_weights": [0.0, 0.0]}, "zero"),
         ({"class_colors": ["red", "#00ff00"]}, "#rrggbb"),
-        ({"head_num_convs": 0}, "head_num_convs must be at least 1"),
+        ({"head_num_convs": 0}, "head_num_convs must be an integer from 1 to 256, got 0"),
         ({"neck": "fpn"}, "neck"),
-        ({"neck_hidden_size": 0}, "neck_hidden_size must be positive or None"),
-        ({"first_conv_channels": 0}, "first_conv_channels must be positive or None"),
-        ({"channel_reduction_factor": 0}, "channel_reduction_factor must be at least 1"),
-        ({"num_convs_per_upscale": 0}, "num_convs_per_upscale must be at least 1"),
+        ({"neck_hidden_size": 0}, "neck_hidden_size must be an integer from 1"),
+        ({"first_conv_channels": 0}, "first_conv_channels must be an integer from 1"),
+        ({"channel_reduction_factor": 0}, "channel_reduction_factor must be an integer from 1"),
+        ({"num_convs_per_upscale": 0}, "num_convs_per_upscale must be an integer from 1"),
         ({"neck": "geospatial", "first_conv_channels": 7}, r"leave at least one channel, got \[7, 3, 1, 0\]"),
         ({"loss": "jaccard"}, "loss"),
         ({"focal_gamma": -0.5}, "focal_gamma must be a finite number of at least 0, got -0.5"),
@@ -86,3 +88,74 @@ def test_a_single_number_is_a_square_patch():
 def test_what_describes_no_model_is_refused(values, message):
     with pytest.raises(StrictDataclassError, match=message):
         PrithviConfig(**values)
+
+
+HOSTILE = {
+    "hidden_size: 1e9": ({"hidden_size": 10**9}, "hidden_size must be an integer from 1 to 131,072"),
+    "many layers": ({"num_hidden_layers": 20_000}, "num_hidden_layers must be an integer from 1 to 4,096"),
+    "wide layers": ({"hidden_size": 2**14, "num_hidden_layers": 64}, "at most 8,589,934,592 parameters"),
+    "a wide neck": ({"neck_hidden_size": 2**17}, "parameters"),
+    "many frames for the neck": ({"num_frames": 1024}, "parameters"),
+    "wide heads": ({"head_hidden_size": 2**16}, "parameters"),
+    "large images": ({"image_size": 2**15}, "tokens"),
+    "large patches": ({"image_size": 2**17, "patch_size": 2**17, "num_channels": 1}, "131,072 pixels"),
+    "many classes": ({"num_labels": 10**9}, "num_labels must be an integer from 1 to 65,536"),
+    "no class": ({"id2label": {}}, "num_labels must be an integer from 1"),
+    "numbers of classes with gaps": ({"id2label": {"0": "a", "7": "b"}}, "id2label must name the classes 0, 1, 2"),
+    "names of no number": ({"id2label": {"land": "0"}}, "id2label must name classes by their numbers"),
+    "a surrogate in a name": ({"id2label": {"0": "\ud800", "1": "a"}}, "without control characters, got '.ud800'"),
+    "NUL in a name": ({"id2label": {"0": "a", "1": "b\0"}}, "without control characters"),
+    "a function as type": ({"dtype": "load"}, "dtype must be a type of torch such as float32, got 'load'"),
+    "a negative number of heads": ({"num_attention_heads": -12}, "num_attention_heads must be an integer from 1"),
+    "a size as text": ({"num_channels": "6"}, "num_channels"),
+    "a size with a fraction": ({"hidden_size": 768.5}, "hidden_size"),
+    "no number": ({"mlp_ratio": float("nan")}, "mlp_ratio must be a number from 0 to 1024, got nan"),
+    "a large epsilon": ({"layer_norm_eps": 1e30}, "layer_norm_eps must be a number from 0 to 1"),
+    "a probability above 1": ({"classifier_dropout": 1.5}, "classifier_dropout must be a number from 0 to 1"),
+    "weights without end": ({"class_weights": [float("inf"), 1.0]}, "class_weights must be finite"),
+    "weights that are no numbers": ({"class_weights": [1.0, float("nan")]}, "class_weights must be finite"),
+    "an unknown activation": ({"hidden_act": "os.system"}, "hidden_act must be an activation"),
+}
+
+
+@pytest.fixture(scope="module")
+def little_memory():
+    """At most 1 GiB more than what is in use: what builds more than that fails."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_sizes_of_a_faulty_folder_are_refused_before_anything_is_built(tmp_path, little_memory, what):
+    values, message = HOSTILE[what]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "prithvi", **values}))
+    for load in (PrithviConfig, PrithviForSemanticSegmentation):
+        with pytest.raises((ValueError, StrictDataclassError), match=message):
+            load.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"num_frames": 1, "num_frames": 3}', "each key once, found 'num_frames' twice"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deep"),
+        ('{"nodata_value": ' + "[" * 900 + "]" * 900 + "}", "nested too deep"),
+        ("[1, 2]", "JSON object, found list"),
+    ],
+)
+def test_a_file_of_options_that_is_ambiguous_is_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    load = PrithviConfig if name == "config.json" else PrithviImageProcessor
+    with pytest.raises(ValueError, match=message):
+        load.from_pretrained(tmp_path)
+
+
+def test_sizes_of_published_and_larger_models_are_taken():
+    for width, layers, heads in ((1024, 24, 16), (1280, 32, 16), (1664, 48, 16)):
+        config = PrithviConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_frames=4)
+        assert config.neck_output_size == 4 * width
+    PrithviConfig(image_size=1024, num_labels=255, num_channels=224, bands=None)

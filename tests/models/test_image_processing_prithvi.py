@@ -4,6 +4,7 @@
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ import prithvi_hf.models.prithvi.image_processing_prithvi as module
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
 from prithvi_hf.models.prithvi.remote_code_prithvi import source_files
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 
 
 FLOOD_MEAN = [0.14245495, 0.13921481, 0.12434631, 0.31420089, 0.20743526, 0.12046503]
@@ -159,9 +161,9 @@ def test_axes_in_another_order_are_refused_with_a_remedy(shape, remedy):
         PrithviImageProcessor()(digital_numbers(*shape))
 
 
-@pytest.mark.parametrize("image", ["scene.tif", {"path": "scene.tif"}, np.zeros((6, 2, 2), dtype=complex), None])
+@pytest.mark.parametrize("image", [{"path": "scene.tif"}, np.zeros((6, 2, 2), dtype=complex), None, 3])
 def test_what_is_no_image_is_refused(image):
-    with pytest.raises(TypeError, match=r"expected an array or tensor of numbers, or a raster, found"):
+    with pytest.raises(TypeError, match=r"(?i)expected .*array.*, found"):
         PrithviImageProcessor()(image)
 
 
@@ -211,17 +213,17 @@ def reference_nodata(frames, tag, values, rule, masks):
         for j in range(width):
             own = []
             for frame, mask in zip(frames, masks, strict=True):
-                bands = [math.isnan(x) or x in (tag, *values) for x in frame[:, i, j].tolist()]
+                bands = [not abs(x) < 1e30 or x in (tag, *values) for x in frame[:, i, j].tolist()]
                 own.append(combine(bands) or bool(mask[i, j]))
             pixels[i, j] = combine(own)
             for t, frame in enumerate(frames):
                 for c, x in enumerate(frame[:, i, j].tolist()):
-                    bad = not math.isfinite(x) or x in (tag, *values)
+                    bad = not abs(x) < 1e30 or x in (tag, *values)
                     missing[t][c, i, j] = bad or own[t] or pixels[i, j]
     return missing, pixels
 
 
-VALUES = st.sampled_from([0.0, 5.0, 7.0, -9999.0, math.nan, math.inf, -math.inf])
+VALUES = st.sampled_from([0.0, 5.0, 7.0, -9999.0, math.nan, math.inf, -math.inf, 9.96921e36, -3.4028235e38])
 
 
 @settings(max_examples=80, deadline=None)
@@ -355,6 +357,67 @@ def test_real_surfaces_do_not_warn(scene):
     assert not warned(PrithviImageProcessor(), reflectance * 1e4)
 
 
+LAND = {
+    "forest": [0.02, 0.035, 0.02, 0.25, 0.1, 0.045],
+    "crops": [0.04, 0.08, 0.05, 0.4, 0.25, 0.13],
+    "bare soil": [0.1, 0.14, 0.18, 0.25, 0.3, 0.26],
+    "town": [0.06, 0.08, 0.1, 0.2, 0.2, 0.17],
+}
+OTHERS = {
+    **{name: values for name, values in SCENES.items() if name != "bright cloud"},
+    "thick cloud": [0.9, 0.9, 0.9, 0.92, 0.6, 0.45],
+    "turbid water": [0.08, 0.1, 0.09, 0.04, 0.01, 0.008],
+    "lake": [0.02, 0.02, 0.012, 0.01, 0.008, 0.006],
+    "burn scar": [0.03, 0.04, 0.045, 0.08, 0.15, 0.14],
+    "shadow": [0.025, 0.02, 0.015, 0.06, 0.03, 0.02],
+    "salt": [0.5, 0.6, 0.65, 0.7, 0.5, 0.3],
+}
+
+
+def with_noise(reflectance):
+    spread = np.random.default_rng(0).normal(1, 0.15, (6, 48, 48))
+    return np.array(reflectance)[:, None, None] * spread * 10_000
+
+
+@pytest.mark.parametrize("scene", [*LAND, *OTHERS])
+def test_ten_times_and_numbers_of_landsat_are_noticed_and_no_real_surface_is(scene):
+    chip = with_noise({**LAND, **OTHERS}[scene])
+    assert not warned(PrithviImageProcessor(), chip)
+    if scene in LAND:
+        for power, suggested in ((10, 0.1), (0.1, 10)):
+            (message,) = warned(PrithviImageProcessor(), chip * power)
+            assert f"10 times {'larger' if power > 1 else 'smaller'}" in message
+            assert f"rescale_factor={suggested:g} and rescale_offset=0 (on the command line --rescale_fact" in message
+    landsat = (chip / 10_000 + 0.2) / 0.0000275
+    messages = warned(PrithviImageProcessor(), landsat)
+    assert messages
+    if scene not in ("snow", "thick cloud", "salt"):
+        assert "Landsat Collection 2 Level 2" in messages[0]
+        assert "rescale_factor=0.275 and rescale_offset=-2000" in messages[0]
+        reflectance = PrithviImageProcessor(image_mean=[0.1] * 6, image_std=[0.1] * 6)
+        assert "rescale_factor=2.75e-05 and rescale_offset=-0.2" in warned(reflectance, landsat)[0]
+    assert not warned(PrithviImageProcessor(rescale_factor=0.275, rescale_offset=-2000), landsat)
+    mean = landsat.mean(axis=(1, 2)).tolist()
+    assert not warned(PrithviImageProcessor(image_mean=mean, image_std=[2000] * 6), landsat), "a model of such numbers"
+
+
+def test_an_offset_that_was_applied_twice_is_noticed():
+    (message,) = warned(PrithviImageProcessor(), with_noise(LAND["crops"]) * 0.275 - 2000)
+    assert "mostly below zero" in message
+
+
+@pytest.mark.parametrize("power", [1, 10, 0.1])
+def test_units_of_the_eight_flood_chips(flood_chips, power):
+    """Seven of eight ten times too large: of the eighth, mostly water, that could be land."""
+    found = 0
+    for path in sorted(flood_chips.rglob("*_S2Hand.tif")):
+        raster = GeoTiffRaster(path)
+        processor = PrithviImageProcessor()
+        pixels = raster.read(processor.find_bands(raster.descriptions, raster.count)).astype(np.float32)
+        found += len(warned(processor, pixels * power, file_nodata=0))
+    assert found == {1: 0, 10: 7, 0.1: 8}[power]
+
+
 def test_nodata_alone_does_not_warn():
     for fill in (-9999, 0):
         assert not warned(PrithviImageProcessor(**FLOOD), np.full((6, 8, 8), fill, dtype=np.int16))
@@ -447,11 +510,11 @@ def test_labels_counted_from_one_are_reduced_once_after_ignoring():
     assert output.tolist() == [[[-100, 0, 1], [12, -100, 0]]]
 
 
-def test_float_masks_of_whole_numbers_are_taken_and_nan_is_ignored():
-    mask = np.array([[0.0, 1.0, np.nan], [1.0, 1.0, 0.0]], dtype=np.float32)
-    assert labels(torch.from_numpy(mask)).tolist() == [[[0, 1, -100], [1, 1, 0]]]
-    for wrong in (0.5, np.inf):
-        with pytest.raises(ValueError, match=rf"whole class numbers, found {wrong} \(2 pixels\)"):
+def test_float_masks_of_whole_numbers_are_taken_and_nodata_is_ignored():
+    mask = np.array([[0.0, 1.0, np.nan], [np.inf, -3.4e38, 0.0]], dtype=np.float32)
+    assert labels(torch.from_numpy(mask)).tolist() == [[[0, 1, -100], [-100, -100, 0]]]
+    for wrong in (0.5, 1e18):
+        with pytest.raises(ValueError, match=rf"whole class numbers, found {re.escape(str(wrong))} \(2 pixels\)"):
             labels(np.array([[0, 1, wrong], [1, wrong, 1]]))
 
 
@@ -503,6 +566,8 @@ def test_nodata_pixels_keep_their_labels_unless_asked():
 EVERY_OPTION = {
     "bands": ["BLUE", "NIR_NARROW"],
     "band_indices": [3, 1],
+    "band_map": {"NIR_NARROW": "B08", "BLUE": 0},
+    "band_names": ["B02", None, "B08"],
     "num_frames": 3,
     "frame_order": "original_crop",
     "do_rescale": False,
@@ -515,7 +580,8 @@ EVERY_OPTION = {
     "nodata_replacement": 1e-4,
     "nodata_rule": "any",
     "ignore_values": [-1, 255],
-    "do_reduce_labels": True,
+    "label_map": {10: 0, 20: 12, -3: 1},
+    "do_reduce_labels": False,
     "num_labels": 13,
     "mask_nodata_labels": True,
 }

@@ -19,6 +19,7 @@ from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
 from prithvi_hf.models.prithvi import embeddings_prithvi
 from prithvi_hf.models.prithvi.embeddings_prithvi import interpolate_position_table, sincos_position_table
+from prithvi_hf.models.prithvi.loss_prithvi import LOSSES as REGISTERED_LOSSES
 from prithvi_hf.models.prithvi.loss_prithvi import (
     cross_entropy_loss,
     dice_loss,
@@ -391,13 +392,11 @@ LOSSES = {
 COUNTED_LOSSES = ("cross_entropy", "focal")
 
 
-def partly_ignored_batch(equal_counts: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two images, one of which has many more valid labels, or as many in another place."""
+def partly_ignored_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two images, one of which has many more valid labels."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 2, (2, 32, 32), generator=generator)
     labels[0, :, 4:] = -100
-    if equal_counts:
-        labels[1, 4:] = -100
     return torch.randn(2, 6, 1, 32, 32, generator=generator), labels
 
 
@@ -423,8 +422,7 @@ def test_another_ignore_index_is_used(name):
     pixels, labels = partly_ignored_batch()
     expected = small_model(loss=name)(pixels, labels=labels).loss
     model = small_model(loss=name, semantic_loss_ignore_index=255)
-    count = torch.tensor(1)  # of labels other than -100: it cannot serve, and is not used
-    loss = model(pixels, labels=labels.masked_fill(labels == -100, 255), num_items_in_batch=count).loss
+    loss = model(pixels, labels=labels.masked_fill(labels == -100, 255)).loss
     if name == "dice":  # in its denominator, ignored labels beyond the last class count as the last
         assert loss != expected
     else:
@@ -432,24 +430,26 @@ def test_another_ignore_index_is_used(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_only_means_over_pixels_take_the_count_of_the_trainer(name):
+def test_only_means_over_pixels_take_the_count_of_transformers(name):
     assert small_model(loss=name).accepts_loss_kwargs == (name in COUNTED_LOSSES)
     assert not small_model(loss=name, semantic_loss_ignore_index=255).accepts_loss_kwargs
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_parts_of_a_batch_add_up_by_its_count(name):
     pixels, labels = partly_ignored_batch()
     model = small_model(loss=name)
-    plain, counted = (model(pixels, labels=labels, num_items_in_batch=count).loss for count in (None, 10))
-    valid = (labels != -100).sum() / 10 if name in COUNTED_LOSSES else 1
-    torch.testing.assert_close(counted, plain * valid)
+    count = REGISTERED_LOSSES[name].count_items(labels, -100)
+    parts = [
+        model(pixels[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=count).loss for i in range(len(pixels))
+    ]
+    torch.testing.assert_close(sum(parts), model(pixels, labels=labels).loss)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_accumulated_batches_are_one_batch(tmp_path, name):
-    """Two batches of one image make the step of one batch of two; a wrong scale would double or halve it.
-
-    Cross entropy and focal average over the pixels of both, however they lie. The others are averaged by the Trainer,
-    so a sum with a cross entropy agrees where both images have as many valid pixels.
-    """
-    pixels, labels = partly_ignored_batch(equal_counts=name not in ("dice", "masked_dice", *COUNTED_LOSSES))
+    """Two batches of one image make the step of one batch of two, however valid pixels are divided among them."""
+    pixels, labels = partly_ignored_batch()
     rows = [{"pixel_values": image, "labels": mask} for image, mask in zip(pixels.double(), labels, strict=True)]
     accumulated, whole = (one_step(tmp_path, normless_model(loss=name).double(), rows, size) for size in (1, 2))
     assert max(step.abs().max() for step in whole.values()) > 1e-3
@@ -545,3 +545,20 @@ def test_gpu_agrees_with_cpu(dtype):
     expected = model(pixels).logits
     logits = model.to("cuda", dtype)(pixels.to("cuda", dtype)).logits.float().cpu()
     assert (logits - expected).abs().max() < (1e-4 if dtype == torch.float32 else 0.05) * expected.abs().max()
+
+
+@pytest.mark.parametrize(("neck", "example"), [("conv_transpose", 1), ("geospatial", 2)])
+def test_an_export_leaves_batch_height_and_width_open(neck, example):
+    """Torch fixes every size of the example that is 1, whatever the model, unless `backed_size_oblivious` is set."""
+    options = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "num_frames": 2}
+    model = PrithviForSemanticSegmentation(PrithviConfig(neck=neck, **options)).eval()
+    batch, rows, columns = (
+        torch.export.Dim(name, min=least, max=64) for name, least in zip("brc", (1, 2, 2), strict=True)
+    )
+    sizes = {"pixel_values": {0: batch, 3: 16 * rows, 4: 16 * columns}}
+    pixels = {"pixel_values": torch.randn(example, 6, 2, 64, 64)}
+    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=example == 1):
+        program = torch.export.export(model, (), pixels, dynamic_shapes=sizes)
+        for shape in ((3, 6, 2, 96, 32), (1, 6, 2, 64, 64)):
+            pixels = torch.randn(shape)
+            assert_matches(program.module()(pixel_values=pixels).logits, model(pixels).logits)

@@ -11,9 +11,11 @@ import rasterio
 import torch
 from rio_cogeo import cog_validate
 from transformers import pipeline
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 import prithvi_hf
+from prithvi_hf import PrithviForSemanticSegmentation, PrithviTrainer, PrithviTrainingArguments
 from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
 from prithvi_hf.models.prithvi.remote_code_prithvi import source_files
 from prithvi_hf.rasters.radiometry import RadiometryWarning
@@ -155,7 +157,7 @@ def test_batch_size_counts_windows(pipe, monkeypatch):
 
 
 def test_options_are_taken_at_construction_and_in_the_call(monkeypatch):
-    options = {"batch_size": 2, "overlap": 0.0, "return_probabilities": True}
+    options = {"batch_size": 2, "overlap": 0.0, "probabilities": True}
     pipe = GeospatialSegmentationPipeline(
         model=tiny_model(), image_processor=tiny_processor(), device="cpu", **options
     )
@@ -164,12 +166,12 @@ def test_options_are_taken_at_construction_and_in_the_call(monkeypatch):
     assert pipe(pixels).probabilities.shape == (3, WINDOW, 3 * WINDOW)
     assert sizes == [2, 1]
     sizes.clear()
-    assert pipe(pixels, window=(WINDOW, 2 * WINDOW), return_probabilities=False).probabilities is None
+    assert pipe(pixels, window=(WINDOW, 2 * WINDOW), probabilities=False).probabilities is None
     assert sizes == [2]
 
 
 def test_probabilities_are_written(pipe, scene, tmp_path):
-    result = pipe(scene, return_probabilities=True)
+    result = pipe(scene, probabilities=True)
     result.probabilities_to_geotiff(tmp_path / "p.tif", dtype="uint8")
     with rasterio.open(tmp_path / "p.tif") as dataset:
         np.testing.assert_allclose(dataset.read() / 254, result.probabilities, atol=0.5 / 254 + 1e-6)
@@ -179,7 +181,7 @@ def test_probabilities_are_written(pipe, scene, tmp_path):
 def test_nodata_becomes_255(pipe, tmp_path):
     pixels = scene_pixels()
     pixels[:, :, :11] = -9999
-    result = pipe(write_scene(tmp_path / "scene.tif", pixels), return_probabilities=True)
+    result = pipe(write_scene(tmp_path / "scene.tif", pixels), probabilities=True)
     np.testing.assert_array_equal(result.mask == 255, (pixels == -9999).all(0))
     assert np.isnan(result.probabilities[:, :, :11]).all()
 
@@ -236,7 +238,7 @@ def test_real_chip(flood_chips, pipe):
 def test_output_streams_the_map_to_a_file(pipe, scene, tmp_path):
     options = {"overlap": 0.25, "batch_size": 3}
     result = pipe(str(scene), output=tmp_path / "map.tif", probabilities=tmp_path / "p.tif", **options)
-    in_memory = pipe(str(scene), return_probabilities=True, **options)
+    in_memory = pipe(str(scene), probabilities=True, **options)
     np.testing.assert_array_equal(result.mask, in_memory.mask)
     np.testing.assert_allclose(result.probabilities, in_memory.probabilities, atol=1e-6)
     assert (result.crs, tuple(result.transform)) == (CRS_UTM, tuple(TRANSFORM))
@@ -254,7 +256,7 @@ def test_output_of_several_scenes_and_options_of_the_pipeline(scene, tmp_path):
     assert results[0].report["options"]["batch_size"] == 2
     for inputs, options, error, message in (
         ([scene, scene], {}, ValueError, "one output for each of 2 scenes, found 1"),
-        (scene, {"return_probabilities": True}, TypeError, "return_probabilities is an option of maps in memory"),
+        (scene, {"num_workers": 2}, TypeError, "num_workers is an option of maps in memory"),
         (scene, {"overlap": 1}, ValueError, "0 <= overlap < 1"),
     ):
         with pytest.raises(error, match=message):
@@ -322,3 +324,106 @@ def test_arrays_are_mapped_where_the_package_is_not_installed(tmp_path, model_fo
     assert all("needs the prithvi_hf package" in line for line in lines)
     assert "pass arrays of shape" in lines[0]
     assert not list(tmp_path.glob("map.*"))
+
+
+def reversed_bands(processor):
+    for name in ("bands", "image_mean", "image_std"):
+        setattr(processor, name, getattr(processor, name)[::-1])
+
+
+CONTRADICTIONS = {
+    "the order of bands": (reversed_bands, "bands: expected those of the model, in its order, BLUE, GREEN"),
+    "one other band": (lambda processor: processor.bands.__setitem__(3, "NIR_BROAD"), "RED, NIR_BROAD, SWIR_1"),
+    "fewer bands": (
+        lambda processor: [vars(processor).update(bands=["RED"], image_mean=[1.0], image_std=[1.0])],
+        "of RED",
+    ),
+    "more frames": (
+        lambda processor: setattr(processor, "num_frames", 3),
+        "num_frames: expected 1, as the model takes",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_an_image_processor_that_contradicts_the_model_is_refused(tmp_path, scene, what):
+    change, message = CONTRADICTIONS[what]
+    processor = tiny_processor()
+    change(processor)
+    pipe = GeospatialSegmentationPipeline(model=tiny_model(), image_processor=processor, device="cpu")
+    for use in (
+        lambda: pipe(str(scene)),
+        lambda: pipe(str(scene), output=tmp_path / "map.tif"),
+        lambda: predict_scene(tiny_model(), processor, scene, tmp_path / "map.tif"),
+        lambda: PrithviTrainer(tiny_model(), PrithviTrainingArguments(tmp_path / "run"), processing_class=processor),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+@pytest.mark.parametrize(
+    "bands",
+    [
+        ["B02", "B03", "B04", "B8A", "B11", "B12"],
+        ["blue", "green", "red", "nir_narrow", "swir_1", "swir_2"],
+        ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR1", "SWIR2"],
+    ],
+)
+def test_other_names_of_the_models_bands_are_no_contradiction(pipe, bands):
+    other = GeospatialSegmentationPipeline(model=pipe.model, image_processor=tiny_processor(bands=bands), device="cpu")
+    np.testing.assert_array_equal(other(scene_pixels()).mask, pipe(scene_pixels()).mask)
+
+
+def test_a_data_parallel_model_makes_the_same_map(pipe, tmp_path, scene):
+    wrapped, processor = torch.nn.DataParallel(tiny_model()), tiny_processor()
+    other = pipeline("geospatial-segmentation", model=wrapped, image_processor=processor, device="cpu")
+    expected = pipe(str(scene)).mask
+    np.testing.assert_array_equal(other(str(scene)).mask, expected)
+    found = predict_scene(wrapped, processor, scene, tmp_path / "map.tif", show_progress=False)
+    np.testing.assert_array_equal(found.mask, expected)
+
+
+def test_a_model_that_cannot_make_maps_is_refused_before_anything_is_read(tmp_path, model_folder):
+    model, processor = tiny_model(), tiny_processor()
+    model.prithvi.save_pretrained(tmp_path / "backbone")
+    processor.save_pretrained(tmp_path / "backbone")
+    offloaded = PrithviForSemanticSegmentation.from_pretrained(
+        model_folder, device_map={"": "disk"}, offload_folder=tmp_path / "off"
+    )
+    untrained = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "backbone", id2label=model.config.id2label)
+    for given, message in (
+        (model.prithvi, "found a PrithviModel.*finetune --model"),
+        (untrained, f"found the backbone {tmp_path}/backbone: .*finetune --model {tmp_path}/backbone"),
+        (offloaded, "weights are in memory.*offload_folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict_scene(given, processor, tmp_path / "none.tif", tmp_path / "map.tif")
+        with pytest.raises(ValueError, match=message):
+            pipeline("geospatial-segmentation", model=given, image_processor=processor)
+    with pytest.raises(ValueError, match="found the backbone"):
+        pipeline("geospatial-segmentation", model=str(tmp_path / "backbone"))
+
+
+@pytest.mark.parametrize("how", ["trained", "loaded", "edited"])
+def test_a_backbone_whose_heads_were_given_weights_makes_maps(tmp_path, how):
+    tiny_model().prithvi.save_pretrained(tmp_path)
+    options = {name: getattr(tiny_model().config, name) for name in ("neck_hidden_size", "head_hidden_size")}
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path, use_auxiliary_head=False, num_labels=3, **options)
+    if how == "trained":
+        model(torch.ones(1, 6, 32, 32), labels=torch.zeros(1, 32, 32, dtype=torch.long)).loss.backward()
+        torch.optim.AdamW(model.parameters()).step()
+    elif how == "loaded":
+        model.load_state_dict(tiny_model().state_dict())
+    else:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.01)
+    pipe = GeospatialSegmentationPipeline(model=model, image_processor=tiny_processor(), device="cpu")
+    assert pipe(scene_pixels(32, 32)).mask.shape == (32, 32)
+
+
+def test_every_backend_of_auto_classes_is_there_so_that_none_is_missed():
+    """Transformers says on every load which backend it wanted and did not find."""
+    found = IMAGE_PROCESSOR_MAPPING[prithvi_hf.PrithviConfig]
+    assert found == {"torchvision": prithvi_hf.PrithviImageProcessor, "pil": prithvi_hf.PrithviImageProcessor}

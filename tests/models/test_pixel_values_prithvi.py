@@ -2,12 +2,18 @@
 """Scaling and normalisation in two operations against the formula in double precision."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prithvi_hf.models.prithvi.bands_prithvi import CANONICAL_BANDS
-from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, normalize_file_values, scale_and_normalize
+from prithvi_hf.models.prithvi.pixel_values_prithvi import (
+    Frame,
+    equals_nodata,
+    normalize_file_values,
+    scale_and_normalize,
+)
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions, update_options
 
 
@@ -58,3 +64,43 @@ def test_nothing_to_do_changes_no_value():
     options = update_options(ProcessorOptions(), values)
     values = np.random.default_rng(0).normal(size=(1, 4, 4)).astype(np.float32)
     np.testing.assert_array_equal(scale_and_normalize([Frame(values, "a")], [None], options)[:, 0], values)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "pixel", "tag", "is_nodata"),
+    [
+        ("float32", -3.4028235e38, -3.4e38, True),  # the lowest float32, a tag of fewer digits
+        ("float32", 9.96921e36, None, True),  # the fill of netCDF, no tag
+        ("float64", 1e30, None, True),
+        ("float64", -1e308, 0.0, True),  # infinite as float32
+        ("float32", np.inf, None, True),
+        ("float16", np.inf, -9999.0, True),
+        ("float64", np.nan, 5.0, True),
+        ("float32", -9999.9, -9999.9, True),
+        ("float64", float(np.float32(-9999.9)), -9999.9, True),  # float32 on its way
+        ("float32", 1e20, 1.0000001e20, True),
+        ("float32", 0.1, 0.1, True),
+        ("float32", 9.9e29, None, False),
+        ("float32", -9999.9, -9999.0, False),
+        ("float32", 1e-7, 0.0, False),
+        ("float64", 0.10001, 0.1, False),
+        ("int32", -9999, -9999.0, True),
+        ("int32", 1_000_000, 1_000_001.0, False),  # integers exactly
+        ("int32", -9999, -9999.9, False),
+        ("uint8", 255, -9999.0, False),
+        ("uint16", 65535, 65535.0, True),
+    ],
+)
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_what_is_nodata(dtype, pixel, tag, is_nodata, everywhere):
+    values = np.full((2, 3, 4), 7, dtype=dtype)
+    values[0, 1, 2] = pixel
+    if everywhere:
+        values[...] = pixel
+    found = equals_nodata(values, [] if tag is None else [tag])
+    expected = values != 7 if is_nodata else np.zeros(values.shape, bool)
+    np.testing.assert_array_equal(np.zeros(values.shape, bool) if found is None else found, expected)
+    if np.isfinite(pixel) and abs(pixel) < 1e30:  # known limits change nothing
+        limits = (float(values.min()), float(values.max()))
+        known = equals_nodata(values, [] if tag is None else [tag], limits)
+        np.testing.assert_array_equal(np.zeros(values.shape, bool) if known is None else known, expected)

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Options of the image processor: what is refused, and the form in which they are kept."""
 
+import json
 import math
 
 import numpy as np
@@ -33,18 +34,18 @@ CHIP = np.full((6, 2, 3), 1500, dtype=np.int16)
             {"bands": ["BLUE", "blue", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]},
             "bands: expected a list of different band names",
         ),
-        ({"bands": "BLUE"}, "bands: expected a list of different band names, found 'BLUE'"),
+        ({"bands": "BLUE"}, "bands: expected a list of different band names, 4096 at most, found 'BLUE'"),
         ({"bands": []}, "bands: expected a list of different"),
         ({"rescale_factor": "1e-4"}, "rescale_factor: expected a finite number other than 0, not text .YAML"),
         ({"rescale_factor": True}, "rescale_factor: expected a finite number"),
         ({"rescale_factor": 0}, "rescale_factor: expected .* other than 0, found 0"),
-        ({"num_frames": 0}, "num_frames: expected an integer of at least 1, found 0"),
+        ({"num_frames": 0}, "num_frames: expected an integer from 1 to 4096, found 0"),
         ({"num_frames": 1.0}, "num_frames: expected an integer"),
         ({"num_labels": True}, "num_labels: expected an integer"),
         ({"nodata_value": "none"}, "nodata_value: expected a number"),
         ({"nodata_rule": "most"}, "nodata_rule: expected 'all' or 'any'"),
         ({"do_normalize": 1}, "do_normalize: expected true or false"),
-        ({"ignore_values": [0.5]}, "ignore_values: expected an integer or a list of integers"),
+        ({"ignore_values": [0.5]}, "ignore_values: expected an integer or a list of at most 65536 integers"),
         ({"do_resize": True}, "expected no resizing.*do_resize"),
         ({"size": 224}, "expected no resizing.*size"),
     ],
@@ -89,3 +90,22 @@ def test_options_of_a_call_may_have_one_entry_per_image():
     assert math.isnan(options.file_nodata[1])
     with pytest.raises(ValueError, match="return_nodata_mask: expected true or false, found 'yes'"):
         update_options(CallOptions(), {"return_nodata_mask": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nodata_value", list(range(100_000))),
+        ("ignore_values", list(range(100_000))),
+        ("bands", [f"band {index}" for index in range(100_000)]),
+        ("num_frames", 10**9),
+        ("num_labels", 10**9),
+        ("rescale_factor", "0.0001"),
+        ("image_mean", [float("nan")] * 6),
+    ],
+)
+def test_options_of_a_faulty_folder_are_refused_in_one_short_message(tmp_path, name, value):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(ValueError, match=f"^{name}: expected ") as refusal:
+        PrithviImageProcessor.from_pretrained(tmp_path)
+    assert len(str(refusal.value)) < 600

@@ -1,11 +1,19 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures of a scene in natural colours, and maps in memory; the pipeline's tests hold the way through all steps."""
 
+import datetime
+
 import numpy as np
 import pytest
 import torch
 
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import SegmentationMap, natural_colors, stretch_colors
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
+    SegmentationMap,
+    choose_color_bands,
+    draw_scene,
+    stretch_colors,
+    title_picture,
+)
 from tests.scene_factory import tiny_processor
 
 
@@ -64,7 +72,7 @@ def test_a_picture_of_one_value_or_of_none(valid):
     assert (picture[..., 3] == (255 if valid else 0)).all()
 
 
-def test_natural_colors_undo_the_statistics_and_are_thinned():
+def test_draw_scene_undo_the_statistics_and_are_thinned():
     processor = tiny_processor(num_frames=2, image_mean=[100.0] * 5 + [0.0], image_std=[10, 20, 40, 1, 1, 1])
     pixels = np.random.default_rng(0).integers(100, 200, (6, 2, 4, 2000)).astype(np.float32)
     nodata = np.zeros((4, 2000), bool)
@@ -72,16 +80,78 @@ def test_natural_colors_undo_the_statistics_and_are_thinned():
     values = processor(pixels, return_tensors="pt")["pixel_values"][0]
     colors = [processor.bands.index(name) for name in ("RED", "GREEN", "BLUE")]
     expected = stretch_colors(pixels[colors, 1, ::2, ::2], ~nodata[::2, ::2])  # the first date is not shown
-    picture = natural_colors(processor, values, nodata)
+    picture = draw_scene(processor, values, nodata)
     assert picture.shape == (2, 1000, 4)
     assert np.abs(picture.astype(int) - expected).max() <= 1
     assert (picture[:, 750:] == 0).all()
 
 
-def test_bands_without_a_colour_make_no_picture():
-    bands = ["NIR_NARROW", "SWIR_1"]
-    processor = tiny_processor(bands=bands, image_mean=[0.0, 0.0], image_std=[1.0, 1.0])
-    assert natural_colors(processor, torch.zeros(2, 1, 4, 4), np.zeros((4, 4), bool)) is None
+@pytest.mark.parametrize(
+    ("bands", "shown", "is_natural"),
+    [
+        (("B12", "B08", "B04", "B03", "B02"), ("B04", "B03", "B02"), True),
+        (("NIR", "RED", "GREEN"), ("NIR", "RED", "GREEN"), False),
+        (("GREEN", "RED", "RED_EDGE_1", "NIR_BROAD", "NIR_NARROW"), ("NIR_NARROW", "RED", "GREEN"), False),
+        (("SWIR_2", "RED", "NIR_NARROW"), ("SWIR_2", "NIR_NARROW", "RED"), False),
+        (("VV", "VH", "ANGLE", "DEM"), ("VV", "VH", "ANGLE"), False),
+        (("VV", "VH"), ("VV", "VH", "VH"), False),
+        (("DEM",), ("DEM",) * 3, False),
+    ],
+)
+def test_bands_without_red_green_and_blue_are_shown_in_false_colours(bands, shown, is_natural):
+    found, natural = choose_color_bands(bands)
+    assert (tuple(bands[index] for index in found), natural) == (shown, is_natural)
+    processor = tiny_processor(bands=list(bands), image_mean=[0.0] * len(bands), image_std=[1.0] * len(bands))
+    values = torch.rand(len(bands), 1, 4, 4, generator=torch.manual_seed(0))
+    picture = draw_scene(processor, values, np.zeros((4, 4), bool))
+    assert picture.shape == (4, 4, 4)
+    assert picture[..., :3].max() > 200
+    assert ("false colours" in title_picture(bands)) != is_natural
+
+
+def test_bands_of_different_units_have_each_their_own_span():
+    values = make_colors((-25, -5), (0, 1), (250, 300))
+    picture = stretch_colors(values, ALL_VALID, is_natural=False)
+    assert (picture[-1, -1, :3] == 255).all()
+    assert (picture[..., 0] == picture[..., 1]).all()
+
+
+def test_dark_land_under_clouds_is_bright_enough():
+    values = np.random.default_rng(0).uniform(300, 900, (3, 100, 100)).astype(np.float32)
+    values[:, :15] += 6000  # clouds
+    picture = stretch_colors(values, np.ones((100, 100), bool))
+    assert np.median(picture[15:, :, :3]) > 60
+    assert picture[:15, :, :3].min() > 200
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "date", "title"),
+    [
+        (1, None, "scene"),
+        (3, None, "scene, date 3 of 3"),
+        (1, datetime.datetime(2022, 8, 6, 18, 49, tzinfo=datetime.UTC), "scene, 2022-08-06"),
+        (2, datetime.datetime(2021, 1, 2, tzinfo=datetime.UTC), "scene, 2021-01-02, date 2 of 2"),
+    ],
+)
+def test_the_title_of_a_picture_says_which_date_is_shown(num_frames, date, title):
+    assert title_picture(["BLUE", "GREEN", "RED"], num_frames, date) == title
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (("crop", "crop", "forest"), ("crop (0)", "crop (1)", "forest")),
+        (("no data", "water", "no data"), ("no data (0)", "water", "no data (2)")),
+        (("", "", "a"), (" (0)", " (1)", "a")),
+        (("crop", "crop", "crop (0)"), ("crop (0) (0)", "crop (1)", "crop (0) (2)")),
+        (("other", "soil"), ("other", "soil", "LABEL_2")),  # the mask has a class more
+    ],
+)
+def test_no_pixel_is_lost_where_classes_share_a_name(names, keys):
+    mask = np.random.default_rng(0).choice([0, 1, 2, 255], (20, 30)).astype(np.uint8)
+    counts = SegmentationMap(mask, id2label=dict(enumerate(names))).class_counts()
+    assert tuple(counts) == (*keys, "no data")
+    assert list(counts.values()) == [int((mask == value).sum()) for value in (0, 1, 2, 255)]
 
 
 def test_classes_are_counted_by_name():

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
@@ -16,10 +17,12 @@ from rio_cogeo import cog_validate
 from prithvi_hf.outputs.cog import (
     check_output_path,
     complete_or_absent,
+    is_own_map,
     write_class_map,
     write_probabilities,
 )
 from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 from prithvi_hf.scenes import SegmentationMap
 from tests.scene_factory import CRS_UTM, LABELS, TRANSFORM
 
@@ -108,7 +111,7 @@ def test_names_and_colors_are_in_the_file(tmp_path):
 def test_default_colors_serve_where_the_model_has_none(tmp_path):
     write_class_map(tmp_path / "map.tif", random_mask(), id2label=LABELS)
     with rasterio.open(tmp_path / "map.tif") as dataset:
-        assert [dataset.colormap(1)[index][:3] for index in range(3)] == class_palette(3)
+        assert [dataset.colormap(1)[index][:3] for index in range(3)] == class_palette(3, None, list(LABELS.values()))
 
 
 def test_overviews_hold_the_most_frequent_class_and_never_count_no_data(tmp_path):
@@ -132,7 +135,7 @@ def test_file_values_by_option(tmp_path):
         np.testing.assert_array_equal(dataset.read(1), expected)
         assert dataset.nodata == 0
         assert dataset.tags(1)["class_200"] == "cloud"
-        assert dataset.colormap(1)[200][:3] == class_palette(3)[2]
+        assert dataset.colormap(1)[200][:3] == class_palette(3, None, list(LABELS.values()))[2]
         assert "class_0" not in dataset.tags(1)
 
 
@@ -222,6 +225,22 @@ def test_stale_statistics_of_a_replaced_map_are_removed(tmp_path):
     (tmp_path / "map.tif.aux.xml").write_text("<PAMDataset/>")
     write_class_map(tmp_path / "map.tif", random_mask(), id2label=LABELS)
     assert os.listdir(tmp_path) == ["map.tif"]
+
+
+def test_own_maps_are_known_again_also_as_copies(tmp_path):
+    class_map, mask = tmp_path / "map.tif", np.zeros((20, 30), np.uint8)
+    write_class_map(class_map, mask, id2label=LABELS)
+    write_probabilities(tmp_path / "p.tif", np.zeros((3, 20, 30), np.float32), id2label=LABELS, dtype="uint8")
+    (tmp_path / "cut.tif").write_bytes(class_map.read_bytes()[:-10])
+    for driver, options in (("GTiff", {"compress": "lzw"}), ("COG", {})):
+        rasterio.shutil.copy(class_map, tmp_path / f"{driver}.tif", driver=driver, **options)
+    for name in ("map.tif", "p.tif", "cut.tif", "GTiff.tif", "COG.tif"):
+        assert is_own_map(tmp_path / name), name
+    write_geotiff(tmp_path / "scene.tif", mask, crs=CRS_UTM, transform=TRANSFORM)
+    (tmp_path / "text.tif").write_text("prithvi_hf")
+    (tmp_path / "empty.tif").touch()
+    for name in ("scene.tif", "text.tif", "empty.tif", "missing.tif", ".", "a\0b.tif"):
+        assert not is_own_map(f"{tmp_path}/{name}"), name
 
 
 def test_same_map_gives_the_same_bytes(tmp_path):

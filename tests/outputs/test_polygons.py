@@ -15,7 +15,14 @@ from rasterio.features import shapes
 
 from prithvi_hf.outputs import polygons
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities
-from prithvi_hf.outputs.polygons import label_regions, measure_pixels, read_class_names, write_polygons
+from prithvi_hf.outputs.polygons import (
+    check_polygon_options,
+    label_regions,
+    measure_pixels,
+    read_class_names,
+    write_polygons,
+)
+from prithvi_hf.rasters.warping import Grid
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
@@ -263,3 +270,50 @@ def test_regions_are_those_of_a_flood_fill(shape, classes):
     for step in range(0, 10, 2):  # walls of a spiral: a region that turns back on itself often
         spiral[step + 1, step : 20 - step] = spiral[20 - step - 1, step + 1 : 20 - step] = 0
     np.testing.assert_array_equal(label_regions(spiral, spiral > 0)[0], flood_fill(spiral, spiral > 0)[0])
+
+
+@pytest.mark.parametrize(
+    "wkt",
+    [
+        'LOCAL_CS["site grid",UNIT["metre",1]]',
+        'ENGCRS["drone",EDATUM["base"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]',
+        'ENGCRS["image",EDATUM["sensor"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["foot",0.3048]]',
+    ],
+)
+def test_a_local_crs_is_refused_before_any_work(wkt):
+    grid = Grid(CRS.from_wkt(wkt), TRANSFORM, 100, 100)
+    with pytest.raises(ValueError, match=r"The scene: expected places on Earth.*gdalwarp"):
+        check_polygon_options(grid, NAMES)
+
+
+def test_pixels_beside_the_earth_are_refused_before_any_work():
+    grid = Grid(CRS.from_string("+proj=ortho +lat_0=0 +lon_0=0"), Affine(1e5, 0, -6e6, 0, -1e5, 7e6), 70, 70)
+    with pytest.raises(ValueError, match=r"The scene: expected .*Earth"):
+        check_polygon_options(grid, NAMES)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("west", "expected"), [(190, (-169.5, -160.5)), (350, (-9.5, -0.5)), (-200, (160.5, 169.5))])
+def test_longitudes_beyond_180_go_round(tmp_path, suffix, west, expected):
+    mask = np.full((20, 20), 255, dtype=np.uint8)
+    mask[5:15, 1:10] = 1
+    mask[5:15, 10:19] = 2
+    class_map = write_map(tmp_path / "map.tif", mask, CRS.from_epsg(4326), Affine(0.5, 0, west, 0, -0.5, 60))
+    write_polygons(tmp_path / f"p{suffix}", class_map)
+    frame = read(tmp_path / f"p{suffix}")
+    assert (frame.total_bounds[0], frame.total_bounds[2]) == expected
+    for row in frame.itertuples():
+        assert row.area_m2 == pytest.approx(geodesic_area(row.geometry, CRS.from_epsg(4326)), rel=1e-3)
+
+
+def test_a_region_across_180_degrees_is_one_polygon(tmp_path):
+    mask = np.zeros((20, 40), dtype=np.uint8)
+    class_map = write_map(tmp_path / "map.tif", mask, CRS.from_epsg(4326), Affine(0.5, 0, 170, 0, -0.5, 60))
+    assert write_polygons(tmp_path / "p.gpkg", class_map) == 1
+    assert read(tmp_path / "p.gpkg").total_bounds.tolist() == [170, 50, 190, 60]
+
+
+def test_a_name_of_several_classes_means_all_of_them():
+    names, grid = {0: "soil", 3: "crop", 7: "crop"}, Grid(CRS.from_epsg(32633), TRANSFORM, 100, 100)
+    assert check_polygon_options(grid, names, ["crop"]) == [3, 7]
+    assert check_polygon_options(grid, names, [7, "soil"]) == [7, 0]

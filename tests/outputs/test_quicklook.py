@@ -27,7 +27,7 @@ UTM = {"crs": "EPSG:32720", "transform": Affine(11, 0, 500_000, 0, -11, 8_500_00
 @pytest.fixture
 def drawn(monkeypatch):
     """What the figures that are written show: texts, and colours of legends."""
-    found = {"texts": [], "hatched": 0}
+    found = {"texts": [], "titles": [], "hatched": 0, "borders": 0}
     savefig = Figure.draw
 
     def draw(self, renderer):
@@ -35,6 +35,8 @@ def drawn(monkeypatch):
         for legend in self.legends:
             found["texts"] += [text.get_text() for text in legend.get_texts()]
         for axes in self.axes:
+            found["titles"].append(axes.get_title())
+            found["borders"] += len(axes.collections)
             found["hatched"] += any(patch.get_hatch() for patch in axes.patches)
             for artist in axes.artists:
                 found["texts"].append(artist.txt_label.get_text())
@@ -71,6 +73,21 @@ def test_pictures_of_a_scene_that_has_gaps_where_the_map_has_none_are_explained(
     rgb = stretch_colors(np.ones((3, 40, 60), np.float32), half_empty() != 255)
     write_quicklook(tmp_path / "a.png", np.zeros((40, 60), np.uint8), id2label=NAMES, rgb=rgb)
     assert "no data" in drawn["texts"]
+
+
+def test_classes_of_one_name_have_each_an_entry_and_the_picture_its_title(tmp_path, drawn):
+    names, rgb = {0: "crop", 1: "crop $a_1$", 2: "crop"}, np.full((40, 60, 4), 255, np.uint8)
+    write_quicklook(tmp_path / "a.png", half_empty(), id2label=names, rgb=rgb, rgb_title="scene, date 2 of 2")
+    assert {"crop (0)", r"crop \$a_1\$", "crop (2)"} < set(drawn["texts"])
+    assert "scene, date 2 of 2" in drawn["titles"]
+
+
+def test_what_has_no_data_has_a_border(tmp_path, drawn):
+    write_quicklook(tmp_path / "gap.png", half_empty(), id2label=NAMES)
+    borders = drawn["borders"]
+    assert borders
+    write_quicklook(tmp_path / "whole.png", np.zeros((40, 60), np.uint8), id2label=NAMES)
+    assert drawn["borders"] == borders
 
 
 def test_many_classes_are_named_where_they_are_on_the_map(tmp_path, drawn):

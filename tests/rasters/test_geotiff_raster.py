@@ -5,10 +5,13 @@ import contextlib
 import logging
 import os
 import pickle
+import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +20,22 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.enums import ColorInterp
 
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
 from prithvi_hf.rasters import raster as raster_module
 from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
 from prithvi_hf.rasters.write_geotiff import write_geotiff
-from tests.raster_factory import BANDS, cut_off, reflectance, transform_at, write_chip, write_raster
+from prithvi_hf.scenes.scene import open_scene
+from tests.raster_factory import (
+    BANDS,
+    cut_off,
+    flip_unnoticed,
+    reflectance,
+    transform_at,
+    write_chip,
+    write_part,
+    write_raster,
+)
 
 
 TILES = {"tiled": True, "blockxsize": 16, "blockysize": 16}
@@ -191,10 +206,19 @@ def test_sparse_file(tmp_path):
     path = tmp_path / "sparse.tif"
     options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "SPARSE_OK": True}
     with rasterio.open(
-        path, "w", driver="GTiff", count=1, height=4096, width=4096, dtype="uint8", transform=transform_at(), **options
+        path,
+        "w",
+        driver="GTiff",
+        count=1,
+        height=4096,
+        width=4096,
+        dtype="uint8",
+        nodata=7,
+        transform=transform_at(),
+        **options,
     ):
         pass
-    assert not GeoTiffRaster(path).read().any()
+    assert (GeoTiffRaster(path).read() == 7).all()
 
 
 def test_text_file_named_tif(tmp_path):
@@ -388,3 +412,200 @@ def test_truncated_files_print_nothing(tmp_path, capfd):
     with pytest.raises(GeoTiffError):
         GeoTiffRaster(path)
     assert capfd.readouterr().err == ""
+
+
+KILLED = """
+import os, signal, sys, numpy as np, rasterio
+from rasterio.windows import Window
+with rasterio.Env(GDAL_CACHEMAX=1):
+    size = {"height": 512, "width": 256, "count": 1, "dtype": "uint8"}
+    dataset = rasterio.open(sys.argv[1], "w", driver="GTiff", **size, **eval(sys.argv[2]))
+    for row in range(0, 384, 16):
+        pixels = np.random.default_rng(row).integers(1, 3, (1, 16, 256)).astype("u1")
+        dataset.write(pixels, window=Window(0, row, 256, 16))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compress": "deflate", "blockysize": 16}, {"tiled": True, "blockxsize": 64, "blockysize": 64, "BIGTIFF": "YES"}],
+)
+def test_a_file_whose_writer_was_killed_is_not_read_as_zeros(tmp_path, options):
+    path = tmp_path / "mask.tif"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, path, repr(options)], check=False)
+    with pytest.raises(GeoTiffError, match=r"mask\.tif.* (blocks are absent|damaged|truncated)"):
+        GeoTiffRaster(path).read()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"interleave": "band", "blockysize": 8},
+        {"interleave": "pixel", "blockysize": 8, "BIGTIFF": "YES", "compress": "lzw"},
+        {"interleave": "pixel", "compress": "deflate", **TILES},
+    ],
+)
+def test_absent_blocks_are_errors_only_where_they_are_read(tmp_path, layout):
+    pixels = reflectance(2, (40, 48))
+    path = write_part(tmp_path / "a.tif", pixels, slice(0, 16), **layout)
+    raster = GeoTiffRaster(path)
+    np.testing.assert_array_equal(raster.read(window=(0, 5, 16, 40)), pixels[:, :16, 5:45])
+    with pytest.raises(GeoTiffDecodeError, match=r"a\.tif: \d+ of \d+ blocks are absent.*nodata") as info:
+        raster.read(window=(15, 0, 2, 2))
+    assert info.value.file == str(path)
+    with pytest.raises(GeoTiffDecodeError, match="absent"):
+        GeoTiffRaster(content=path.read_bytes()).select([1]).read()
+
+
+def test_absent_blocks_of_one_band_leave_the_others_alone(tmp_path):
+    path = write_part(tmp_path / "a.tif", reflectance(1, 32), slice(0, 32), interleave="band")
+    with rasterio.open(path) as dataset:
+        profile = {**dataset.profile, "count": 2, "SPARSE_OK": True}
+    with rasterio.open(tmp_path / "b.tif", "w", **profile) as dataset:
+        dataset.write(reflectance(1, 32)[0], 1)
+    raster = GeoTiffRaster(tmp_path / "b.tif")
+    np.testing.assert_array_equal(raster.read([0]), reflectance(1, 32))
+    with pytest.raises(GeoTiffDecodeError, match="absent"):
+        raster.read([1])
+
+
+def test_sparse_files_that_say_where_data_is_are_sound(tmp_path):
+    pixels = reflectance(1, 64)
+    tagged = write_part(tmp_path / "tag.tif", pixels, slice(0, 16), nodata=-9999, **TILES)
+    assert (GeoTiffRaster(tagged).read()[:, 16:] == -9999).all()
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        masked = write_part(tmp_path / "mask.tif", pixels, slice(0, 16), **TILES)
+        with rasterio.open(masked, "r+") as dataset:
+            dataset.write_mask(np.arange(64)[:, None] + np.zeros(64) < 16)
+    raster = GeoTiffRaster(masked)
+    raster.read()
+    assert raster.read_nodata_mask()[16:].all()
+
+
+def test_verification_finds_damage_that_decodes(tmp_path):
+    path = flip_unnoticed(write_chip(tmp_path / "a.tif"))
+    raster = GeoTiffRaster(path)
+    raster.read()
+    raster.verify()
+    raster.read([1, 2])
+    with pytest.raises(GeoTiffDecodeError, match=r"a\.tif: 1 of 6 blocks do not fit their own checksums"):
+        raster.select([2, 0]).read()
+    assert raster.provenance != GeoTiffRaster(path).provenance
+
+
+def _set_tag(path, tag, value):
+    """Writes the number of a tag of a little-endian TIFF, or its text, which goes to the end of the file."""
+    content = bytearray(path.read_bytes())
+    start = struct.unpack_from("<I", content, 4)[0]
+    for entry in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", content, start)[0], 12):
+        if struct.unpack_from("<H", content, entry)[0] == tag:
+            if isinstance(value, int):
+                struct.pack_into("<H", content, entry + 8, value)
+            else:
+                struct.pack_into("<II", content, entry + 4, len(value), len(content))
+                content += value
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(50002, "JPEG XL"), (52546, "JPEG XL"), (34712, "JPEG 2000"), (33003, "JPEG 2000"), (34661, "JBIG"), (6, "JPEG")],
+)
+def test_a_compression_that_gdal_lacks_is_not_damage(tmp_path, number, name):
+    path = _set_tag(write_chip(tmp_path / "a.tif", interleave="pixel"), 259, number)
+    with pytest.raises(
+        GeoTiffError, match=rf"a\.tif.*found .*{name}.*\(TIFF's number {number}\).*COMPRESS=DEFLATE"
+    ) as info:
+        GeoTiffRaster(path)
+    assert "damaged" not in str(info.value)
+
+
+def test_pages_are_mentioned_where_the_bands_do_not_fit(tmp_path):
+    path = tmp_path / "pages.tif"
+    for _ in range(6):
+        more = {"APPEND_SUBDATASET": "YES"} if path.exists() else {}
+        with rasterio.open(path, "w", driver="GTiff", count=1, height=8, width=8, dtype="int16", **more) as dataset:
+            dataset.write(reflectance(1, 8))
+    with pytest.raises(ValueError, match=r"pages\.tif \(the first of 6 pages\)"):
+        PrithviImageProcessor()(GeoTiffRaster(path))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [("int64", -(2**63)), ("int64", 2**53 + 1), ("uint64", 2**53 + 1), ("int64", -9999), ("uint64", 2**64 - 1)],
+)
+def test_nodata_of_64_bits_is_exact(tmp_path, dtype, nodata):
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 4, 4), dtype), nodata=100)
+    _set_tag(path, 42113, f"{nodata}\0".encode())
+    found = GeoTiffRaster(path).nodata
+    assert int(found) == nodata
+    values = np.array([nodata, nodata - 1 if nodata > 0 else nodata + 1], dtype)
+    assert equals_nodata(values, [found]).tolist() == [True, False]
+
+
+RPC_TEXT = {
+    **dict.fromkeys(("HEIGHT_OFF", "HEIGHT_SCALE", "LAT_OFF", "LAT_SCALE", "LINE_OFF", "LINE_SCALE"), 1),
+    **dict.fromkeys(("LONG_OFF", "LONG_SCALE", "SAMP_OFF", "SAMP_SCALE", "ERR_BIAS", "ERR_RAND"), 1),
+    **{f"{name}_COEFF": " ".join(["1"] * 20) for name in ("LINE_NUM", "LINE_DEN", "SAMP_NUM", "SAMP_DEN")},
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "domain", "remedy"),
+    [
+        ({}, "RPC", "gdalwarp -rpc"),
+        ({"PROFILE": "GeoTIFF", "RPCTXT": "YES"}, "RPC", "gdalwarp -rpc"),  # a text beside the file
+        ({"PROFILE": "BASELINE", "RPB": "YES"}, "RPC", "gdalwarp -rpc"),
+        ({"crs": "EPSG:4326"}, "RPC", "gdalwarp -rpc"),
+        ({}, "GEOLOCATION", "gdalwarp -geoloc"),
+    ],
+)
+def test_places_that_no_transform_gives_are_told(tmp_path, options, domain, remedy):
+    path = tmp_path / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", count=1, height=8, width=8, dtype="int16", **options) as dataset:
+        dataset.write(reflectance(1, 8))
+        arrays = {"X_DATASET": "lon.tif", "X_BAND": "1", "Y_DATASET": "lat.tif", "Y_BAND": "1"}
+        dataset.update_tags(ns=domain, **(RPC_TEXT if domain == "RPC" else arrays))
+    assert remedy in GeoTiffRaster(path).irregular
+    for frame in (path, GeoTiffRaster(path), path.read_bytes()):
+        if "PROFILE" not in options or not isinstance(frame, bytes):
+            with pytest.raises(ValueError, match=f"regular grid.*{remedy}"):
+                open_scene(frame)
+
+
+def test_orthorectified_products_may_keep_their_rpcs(tmp_path):
+    path = write_chip(tmp_path / "a.tif")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(ns="RPC", **RPC_TEXT)
+    assert GeoTiffRaster(path).irregular is None
+
+
+@pytest.mark.parametrize("variable", ["PROJ_LIB", "PROJ_DATA"])
+def test_the_database_of_another_proj_is_named(tmp_path, variable):
+    path = write_chip(tmp_path / "a.tif")
+    program = "import sys; from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster; GeoTiffRaster(sys.argv[1])"
+    if variable == "PROJ_DATA":  # of an older release, as QGIS or conda may have
+        database = next(Path(rasterio.__file__).parent.rglob("proj.db"))
+        shutil.copy(database, tmp_path)
+        with sqlite3.connect(tmp_path / "proj.db") as old:
+            old.execute("update metadata set value = 2 where key = 'DATABASE.LAYOUT.VERSION.MINOR'")
+    environment = {**os.environ, variable: str(tmp_path), "GDAL_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program, path], env=environment, capture_output=True, text=True)
+    assert "a.tif: expected PROJ to find" in done.stderr
+    assert f"{variable}={tmp_path}" in done.stderr
+    assert f"Unset {variable} (and GDAL_DATA" in done.stderr
+
+
+def test_failures_that_rasterio_does_not_translate_name_the_file(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.zeros((1, 64, 64), np.uint8))
+    content = bytearray(path.read_bytes())
+    start = struct.unpack_from("<I", content, 4)[0]
+    entries = struct.unpack_from("<H", content, start)[0]
+    struct.pack_into("<I", content, start + 2 + 12 * entries, len(content) - 3)  # the next directory
+    path.write_bytes(content)
+    with pytest.raises(GeoTiffError, match=r"a\.tif"):
+        GeoTiffRaster(path)
+    with pytest.raises(GeoTiffError, match=r"b\.tif: expected an array, CRS and options that GDAL can write"):
+        write_geotiff(tmp_path / "b.tif", np.zeros((2, 2), np.uint8), crs="EPSG:1", transform=Affine.identity())

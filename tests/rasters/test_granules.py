@@ -85,7 +85,9 @@ def test_two_files_of_one_layer_and_other_names_are_refused(tmp_path):
     name = "HLS.S30.T10SGJ.2021175T184921.v2.0.B02.tif"
     with pytest.raises(ValueError, match=r"expected one file of each layer, found a/.* and b/"):
         group_granules([f"a/{name}", f"b/{name}"])
-    with pytest.raises(ValueError, match=r"scene.tif: expected the name of a file of one HLS or Sentinel-2 layer"):
+    with pytest.raises(
+        ValueError, match=r"scene.tif: expected the name of a file of one HLS, Sentinel-2 or Landsat layer"
+    ):
         group_granules([f"a/{name}", "scene.tif"])
 
 

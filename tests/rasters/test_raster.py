@@ -13,7 +13,15 @@ from rasterio.crs import CRS
 from prithvi_hf.models.prithvi.pixel_values_prithvi import is_raster
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster, ScaledRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import ArrayRaster, Raster, describe_raster
+from prithvi_hf.rasters.raster import (
+    ArrayRaster,
+    Raster,
+    describe_raster,
+    find_degrees,
+    is_same_crs,
+    measure_shift,
+    name_crs_pair,
+)
 from prithvi_hf.rasters.warping import Grid, WarpedRaster, overlap
 from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, write_scene
 
@@ -151,3 +159,72 @@ def test_descriptions_for_fingerprints_follow_what_changes_pixels(tmp_path):
         GeoTiffRaster(content=write_scene(tmp_path / "b.tif", scene_pixels(seed=1)).read_bytes()),
     ]
     assert len({str(describe_raster(raster)) for raster in rasters}) == len(rasters)
+
+
+HLS_UTM = (
+    'PROJCS["UTM Zone 10, Northern Hemisphere",GEOGCS["Unknown datum based upon the WGS 84 ellipsoid",'
+    'DATUM["Not specified (based on WGS 84 spheroid)",SPHEROID["WGS 84",6378137,298.257223563]],'
+    'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
+    'PARAMETER["latitude_of_origin",0],PARAMETER["central_meridian",-123],PARAMETER["scale_factor",0.9996],'
+    'PARAMETER["false_easting",500000],PARAMETER["false_northing",0],UNIT["metre",1]]'
+)
+MOVED_UTM = CRS.from_epsg(32610).to_wkt().replace('"false_easting",500000', '"false_easting",500100')
+SITE, ENGINEERING = 'LOCAL_CS["site grid",UNIT["metre",1]]', 'LOCAL_CS["machine",UNIT["foot",0.3048]]'
+METRES, DEGREES = Affine(30, 0, 500_000, 0, -30, 4_000_000), Affine(3e-4, 0, -85, 0, -3e-4, 42)
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "transform"),
+    [
+        (HLS_UTM, "EPSG:32610", METRES),
+        ("EPSG:32610", "+proj=utm +zone=10 +ellps=WGS84 +units=m", METRES),
+        ("+proj=tmerc +lon_0=-123 +k=0.9996 +x_0=500000 +datum=WGS84", HLS_UTM, METRES),
+        (CRS.from_epsg(32610).to_wkt(version="WKT1_ESRI"), HLS_UTM, METRES),
+        (CRS.from_epsg(32610).to_wkt(version="WKT2_2019"), "EPSG:32610", METRES),
+        ("EPSG:26910", "EPSG:32610", METRES),  # NAD83: no shift is known
+        ("EPSG:25833", "EPSG:32633", METRES),  # ETRS89
+        ("EPSG:32610+5773", "EPSG:32610", METRES),  # with heights
+        ("+proj=utm +zone=10 +ellps=WGS84 +towgs84=0,0,0,0,0,0,0", "EPSG:32610", METRES),
+        ("EPSG:5070", "ESRI:102039", METRES),
+        ("EPSG:4326", "OGC:CRS84", DEGREES),
+        ("+proj=longlat +ellps=WGS84", "EPSG:4326", DEGREES),
+        ("EPSG:4979", "+proj=longlat +datum=WGS84", DEGREES),
+        (SITE, SITE, METRES),
+    ],
+)
+def test_one_place_may_be_written_in_two_ways(first, other, transform):
+    crs, other_crs = CRS.from_user_input(first), CRS.from_user_input(other)
+    assert is_same_crs(crs, other_crs, transform, (512, 512))
+    assert measure_shift((crs, transform), (other_crs, transform), (512, 512)) == 0
+    moved = Affine(*transform[:5], transform.f + 2 * transform.e)
+    assert measure_shift((crs, transform), (other_crs, moved), (512, 512)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "transform"),
+    [
+        ("EPSG:4267", "EPSG:4326", DEGREES),  # NAD27, some metres there
+        ("EPSG:26710", "EPSG:32610", METRES),
+        ("EPSG:32610", "EPSG:32611", METRES),
+        ("EPSG:32610", "EPSG:4326", METRES),
+        ("EPSG:32610", MOVED_UTM, METRES),
+        ("+proj=utm +zone=10 +ellps=clrk66", "EPSG:32610", METRES),
+        (SITE, "EPSG:32610", METRES),
+        (SITE, ENGINEERING, METRES),
+        ("EPSG:32610", None, METRES),
+    ],
+)
+def test_other_places_stay_different_and_their_names_too(first, other, transform):
+    crs, other_crs = (None if text is None else CRS.from_user_input(text) for text in (first, other))
+    assert not is_same_crs(crs, other_crs, transform, (512, 512))
+    assert not is_same_crs(other_crs, crs, transform, (512, 512))
+    assert measure_shift((crs, transform), (other_crs, transform), (512, 512)) == float("inf")
+    expected, found = name_crs_pair(crs, other_crs)
+    assert expected != found
+    assert max(map(len, (expected, found))) < 100
+
+
+def test_longitudes_a_turn_apart_are_one_place():
+    crs, east, west = CRS.from_epsg(4326), Affine(0.1, 0, 190, 0, -0.1, 10), Affine(0.1, 0, -170, 0, -0.1, 10)
+    assert measure_shift((crs, east), (CRS.from_user_input("OGC:CRS84"), west), (50, 50)) == pytest.approx(0)
+    assert find_degrees(crs, [190, 180, -180, 365], [1, 2, 3, 4], "a")[0].tolist() == [-170, 180, -180, 5]

@@ -4,6 +4,7 @@
 import http.server
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +23,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.requests.append(self.headers.get("Range"))
+        server.paths.append(self.path)
+        if server.drip:
+            self._drip(server.drip)
+            return
         if server.faults:
             self.send_error(server.faults.pop(0))
             return
@@ -39,6 +44,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(content)
+
+    def _drip(self, where: str) -> None:
+        """Send a byte now and then, for ever: of the status line, of a header, or of the content."""
+        start = "" if where == "status" else "HTTP/1.1 206 Partial Content\r\nX: "
+        body = "\r\nContent-Range: bytes 0-9998/9999\r\nContent-Length: 9999\r\n\r\n" if where == "body" else ""
+        self.wfile.write((start + body).encode())
+        try:
+            while self.server.drip:
+                self.wfile.write(b"x")
+                time.sleep(0.02)
+        except OSError:
+            pass
 
     def _send_part(self, content: bytes) -> None:
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
@@ -58,12 +75,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(remote, "_SECONDS_BETWEEN", 0.01)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
-        running.requests, running.files, running.faults = [], {}, []
-        running.with_ranges, running.version, running.moved_to = True, "1", ""
+        running.requests, running.files, running.faults, running.paths = [], {}, [], []
+        running.with_ranges, running.version, running.moved_to, running.drip = True, "1", "", ""
         thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         running.address = f"http://127.0.0.1:{running.server_port}"
         yield running
+        running.drip = ""
         running.shutdown()
         thread.join()
 
@@ -130,3 +148,41 @@ def test_servers_without_parts_and_ways_off_the_web_are_refused(server, tmp_path
     server.files["page.tif"] = b"<html>not here</html>"
     with pytest.raises(GeoTiffError, match="cannot be opened"):
         RemoteRaster(f"{server.address}/page.tif")
+
+
+@pytest.mark.parametrize("where", ["status", "header", "body"])
+def test_a_server_that_drips_ends_its_scene(server, tmp_path, monkeypatch, where):
+    monkeypatch.setattr(remote, "_DEADLINE_SECONDS", 0.6)
+    monkeypatch.setattr(remote, "_SLOWEST_BYTES_PER_SECOND", 2**30)
+    server.drip, begin = where, time.monotonic()
+    with pytest.raises(GeoTiffError, match=r"/scene\.tif: cannot be reached \(the server sends too slowly\)"):
+        RemoteRaster(f"{server.address}/scene.tif").read()
+    assert time.monotonic() - begin < 5
+    server.drip = ""
+    raster = RemoteRaster(serve(server, tmp_path))
+    server.drip = where
+    with pytest.raises(GeoTiffError, match=r"too slowly"):
+        raster.read()
+
+
+def test_redirections_are_bounded(server, tmp_path):
+    server.moved_to = f"{server.address}/moved.tif"
+    with pytest.raises(GeoTiffError, match=r"moved\.tif: the server answers 302"):
+        RemoteRaster(f"{server.address}/moved.tif")
+    assert len(server.requests) < 15
+    server.moved_to = serve(server, tmp_path)
+    assert RemoteRaster(f"{server.address}/moved.tif").count == 6
+
+
+@pytest.mark.parametrize("host", ["h:x", "h:99999", "[::1", "a" * 70, "a\u2100b", "", "h h", ".", "x" * 300, "%00"])
+def test_addresses_that_are_none_are_named(host, monkeypatch):
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN", 0.01)
+    with pytest.raises(GeoTiffError, match="a\\.tif: cannot be"):
+        RemoteRaster(f"http://{host}/a.tif")
+
+
+def test_blanks_and_letters_beyond_ascii_are_sent_as_browsers_do(server, tmp_path):
+    address = serve(server, tmp_path)
+    server.files["caf%C3%A9%20b%2F.tif"] = server.files["scene.tif"]
+    RemoteRaster(address.replace("scene", "caf\u00e9 b%2F"))
+    assert server.paths[-1] == "/caf%C3%A9%20b%2F.tif?key=1"

@@ -11,6 +11,7 @@ from affine import Affine
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError
 from prithvi_hf.rasters.vrt import VirtualRaster
 from prithvi_hf.scenes.scene import open_scene
+from tests.raster_factory import flip_unnoticed, write_part
 from tests.rasters.test_raster import NAMES, band_files
 from tests.scene_factory import TRANSFORM, scene_pixels, tiny_processor
 
@@ -47,6 +48,19 @@ def test_a_vrt_of_files_is_read_by_option(tmp_path):
     os.remove(tmp_path / "red.tif")
     with pytest.raises(GeoTiffError, match="red"):
         scene.frames[0].read()
+
+
+def test_absent_and_corrupt_blocks_of_its_files_are_errors(tmp_path):
+    band_files(tmp_path)
+    path = write_vrt(tmp_path, [f"{name}.tif" for name in NAMES])
+    flip_unnoticed(tmp_path / "green.tif")
+    VirtualRaster(path).read()
+    with pytest.raises(GeoTiffError, match=r"green\.tif: 1 of \d+ blocks do not fit their own checksums"):
+        open_scene(path, allow_vrt=True, verify=True)
+    place = {"crs": "EPSG:32720", "transform": TRANSFORM, "blockysize": 8}
+    write_part(tmp_path / "red.tif", scene_pixels()[:1], slice(0, 8), **place)
+    with pytest.raises(GeoTiffError, match=r"red\.tif: 8 of 9 blocks are absent"):
+        VirtualRaster(path)
 
 
 def _open_names() -> list[str]:

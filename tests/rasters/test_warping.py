@@ -58,6 +58,25 @@ def test_a_warp_to_the_same_grid_is_the_raster_itself():
     assert warp_to(source, Grid(ZONE_10, moved(0.2, 0), *SIZE)) is not source
 
 
+@pytest.mark.parametrize("text", ["+proj=utm +zone=10 +ellps=WGS84 +units=m", "EPSG:32610+5773", "EPSG:26910"])
+def test_another_text_for_the_same_crs_changes_no_value(text):
+    source, crs = raster(crs=CRS.from_user_input(text)), ZONE_10
+    assert source.crs != crs
+    assert warp_to(source, Grid(crs, ORIGIN, *SIZE)) is source
+    shifted = warp_to(source, Grid(crs, moved(4, -7), *SIZE))
+    np.testing.assert_array_equal(shifted.read()[:, :-4, 7:], source.read()[:, 4:, :-7])
+
+
+def test_utm_counted_from_the_equator_or_from_below_is_the_same_place():
+    """Landsat and HLS give places south of the equator in the northern zone, with negative numbers."""
+    source = raster(crs=CRS.from_epsg(32733), transform=Affine(30, 0, 500_000, 0, -30, 7_000_000))
+    north = Affine(30, 0, 500_000, 0, -30, -3_000_000)
+    assert warp_to(source, Grid(CRS.from_epsg(32633), north, *SIZE)) is source
+    grid = Grid(CRS.from_epsg(32633), Affine(30, 0, 500_000 + 30 * 5, 0, -30, -3_000_000), *SIZE)
+    np.testing.assert_array_equal(warp_to(source, grid).read()[:, :, :-5], source.read()[:, :, 5:])
+    assert not Grid(CRS.from_epsg(32634), north, *SIZE).is_same_as(source)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (-4, 7), (20, -30)])
 @pytest.mark.parametrize("first", [ORIGIN, Affine(100 / 3, 0, 399960.123456789, 0, -100 / 3, 8400040.98765)])

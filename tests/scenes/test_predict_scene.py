@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Whole scenes from GeoTIFF to map."""
 
+import json
 import os
 import pickle
 
@@ -12,6 +13,7 @@ from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
+from transformers import pipeline
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
@@ -26,6 +28,8 @@ from prithvi_hf.outputs.quicklook import write_quicklook
 from prithvi_hf.scenes import predict_scene
 from prithvi_hf.scenes.predict_scene import join_windows, sort_options
 from prithvi_hf.scenes.scene import open_scene
+from tests.granule_factory import set_scale
+from tests.raster_factory import flip_unnoticed, write_part
 from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, scene_pixels, tiny_model, tiny_processor, write_scene
 
 
@@ -136,7 +140,7 @@ def moved(pixels_right=0.0, degrees_of_freedom=TRANSFORM):
     [
         ({"pixels": scene_pixels(70, 90)}, r"Frame 2 \(.*b\.tif\) has 70 x 90 pixels, the first 72 x 90"),
         ({"crs": CRS.from_epsg(32719)}, r"Frame 2 \(.*b\.tif\) is in EPSG:32719, the first in EPSG:32720"),
-        ({"crs": None}, r"Frame 2 \(.*b\.tif\) is in None, the first in EPSG:32720"),
+        ({"crs": None}, r"Frame 2 \(.*b\.tif\) is in no CRS, the first in EPSG:32720"),
         ({"transform": moved(3)}, "up to 3.00 pixels beside the first"),
         ({"transform": Affine(10.1, 0, TRANSFORM.c, 0, TRANSFORM.e, TRANSFORM.f)}, "up to 0.90 pixels"),
     ],
@@ -210,6 +214,24 @@ def test_model_in_bfloat16_predicts(tmp_path):
     result = predict_scene(tiny_model().bfloat16(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
     reference = predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "map.tif", **QUIET)
     assert (result.mask == reference.mask).mean() > 0.9
+
+
+def test_factor_and_offset_of_a_run_take_the_place_of_the_processors_and_of_tags(tmp_path, model):
+    pixels = scene_pixels().astype(np.float32)
+    reference = predict_scene(model, tiny_processor(), write_scene(tmp_path / "a.tif", pixels), tmp_path / "map.tif")
+    other = write_scene(tmp_path / "b.tif", pixels / 4 + 100)
+    set_scale(other, 0.5, 3.0)  # of which nothing is applied then
+    options = {"rescale_factor": 4, "rescale_offset": -400, "report": True}
+    result = predict_scene(model, tiny_processor(), other, tmp_path / "map_b.tif", **QUIET, **options)
+    assert (result.mask == reference.mask).mean() > 0.999
+    assert json.loads((tmp_path / "map_b.json").read_text())["options"]["rescale_factor"] == 4
+    assert result.report["options"]["rescale_offset"] == -400
+    pipe = pipeline("geospatial-segmentation", model=model, image_processor=tiny_processor())
+    assert (pipe(str(other), rescale_factor=4, rescale_offset=-400).mask == result.mask).all()
+    with pytest.raises(ValueError, match="rescale_factor"):
+        predict_scene(model, tiny_processor(), other, tmp_path / "map_b.tif", **QUIET, rescale_factor=0)
+    with pytest.raises(ValueError, match="expected no rescale_factor and rescale_offset beside it"):
+        predict_scene(model, tiny_processor(), other, tmp_path / "c.tif", rescale_factor=2, boa_add_offset=0)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +333,35 @@ def test_ground_control_points_are_refused_and_not_lost(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tif.*ground control points.*gdalwarp"):
         predict_scene(tiny_model(), tiny_processor(), path, tmp_path / "map.tif", **QUIET)
     assert not (tmp_path / "map.tif").exists()
+
+
+@pytest.mark.parametrize("damage", ["absent", "flipped"])
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_absent_and_corrupt_blocks_count_as_unreadable(tmp_path, model, damage, interleave):
+    path, tiles = tmp_path / "scene.tif", {"tiled": True, "blockxsize": 32, "blockysize": 32, "interleave": interleave}
+    if damage == "absent":
+        write_part(path, scene_pixels(64, 64), slice(32, 64), compress="deflate", **tiles)
+        hole = np.s_[:32]
+    else:
+        flip_unnoticed(write_scene(path, scene_pixels(64, 64), **tiles))
+        hole = np.s_[:32, :32]
+        predict_scene(model, tiny_processor(), path, tmp_path / "unnoticed.tif", **QUIET)
+    options = {"verify": damage == "flipped", **QUIET}
+    message = {"absent": "blocks are absent", "flipped": "do not fit their own checksums"}[damage]
+    with pytest.raises(ValueError, match=rf"scene\.tif: \d+ of \d+ .*{message}"):
+        predict_scene(model, tiny_processor(), path, tmp_path / "map.tif", **options)
+    result = predict_scene(model, tiny_processor(), path, tmp_path / "map.tif", on_read_error="nodata", **options)
+    expected = np.zeros((64, 64), dtype=bool)
+    expected[hole] = True
+    np.testing.assert_array_equal(result.mask == 255, expected)
+    assert {bad["file"] for bad in result.report["bad_windows"]} == {str(path)}
+
+
+def test_a_local_crs_ends_polygons_before_the_model_runs(tmp_path):
+    scene = write_scene(tmp_path / "a.tif", crs=CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]'))
+    with pytest.raises(ValueError, match="expected places on Earth"):
+        predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "m.tif", polygons=True, **QUIET)
+    assert os.listdir(tmp_path) == ["a.tif"]
 
 
 def smooth_scene(height=160, width=160):

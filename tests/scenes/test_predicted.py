@@ -4,6 +4,7 @@
 import json
 
 import pytest
+from matplotlib.axes import Axes
 
 from prithvi_hf.scenes import predict_scene
 from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, tiny_model, tiny_processor, write_scene
@@ -39,3 +40,39 @@ def test_result_and_report(tmp_path, model):
     assert set(report["seconds"]) == {"reading", "model", "waiting", "writing", "finishing", "total"}
     result.report = {}
     assert result.class_counts() == {**counts, "no data": 18 * 90}
+
+
+def test_no_pixel_is_lost_in_the_report_and_making_polygons_shows_its_progress(tmp_path, capfd):
+    model = tiny_model()
+    model.config.id2label = {0: "crop", 1: "crop", 2: "no data"}
+    pixels = scene_pixels(40, 45)
+    pixels[:, :9] = -9999
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", polygons=True, report=True)
+    counts = {f"{name} ({index})": int((result.mask == index).sum()) for index, name in model.config.id2label.items()}
+    expected = {**counts, "no data": 9 * 45}
+    assert sum(expected.values()) == 40 * 45
+    report = json.loads(result.outputs["report"].read_text())
+    assert report["class_pixels"] == result.class_counts() == expected
+    result.report = {}
+    assert result.class_counts() == expected
+    assert result.to_polygons().class_value.nunique() == 3
+    assert "polygons: 100%" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bands", "dates", "title"),
+    [
+        (("GREEN", "RED", "NIR_NARROW"), None, "scene\nNIR_NARROW, RED, GREEN in false colours"),
+        (("BLUE", "GREEN", "RED"), ["2022-08-06"], "scene, 2022-08-06"),
+    ],
+)
+def test_the_quick_look_says_what_it_shows(tmp_path, monkeypatch, bands, dates, title):
+    titles, set_title = [], Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda axes, text: titles.append(text) or set_title(axes, text))
+    processor = tiny_processor(bands=list(bands), image_mean=[1500.0] * 3, image_std=[800.0] * 3)
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(40, 45, bands=3), descriptions=bands)
+    model = tiny_model(bands=list(bands), num_channels=3)
+    options = {} if dates is None else {"dates": dates}
+    predict_scene(model, processor, scene, tmp_path / "map.tif", quicklook=True, **options, **QUIET)
+    assert titles == [title, "classes"]

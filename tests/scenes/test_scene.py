@@ -10,10 +10,12 @@ import warnings
 import numpy as np
 import pytest
 from affine import Affine
+from rasterio.crs import CRS
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.rasters.derived import BandStack
 from prithvi_hf.rasters.geotiff_raster import GeoTiffNotFoundError, GeoTiffRaster
+from prithvi_hf.rasters.raster import ArrayRaster
 from prithvi_hf.rasters.warping import Grid, WarpedRaster
 from prithvi_hf.scenes.predict_scene import predict_scene
 from prithvi_hf.scenes.scene import FrameWarning, open_scene, scene_coordinates
@@ -353,6 +355,22 @@ def test_coordinates_of_dates_and_places(months):
     assert list(south) == ["location_coords"]
     assert south["location_coords"][0] < latitude
     assert found["temporal_coords"].dtype == found["location_coords"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("crs", "west", "longitude"), [("EPSG:4326", 190, -165), ("OGC:CRS84", 350, -5), ("+proj=longlat", -10, -5)]
+)
+def test_places_are_told_from_180_west_to_180_east(crs, west, longitude):
+    place = {"crs": CRS.from_user_input(crs), "transform": Affine(0.1, 0, west, 0, -0.1, 60)}
+    scene = open_scene(ArrayRaster(scene_pixels(100, 100), **place))
+    assert scene_coordinates(scene, encoded=["location"])["location_coords"] == pytest.approx((55, longitude))
+
+
+def test_a_local_crs_has_no_place(tmp_path):
+    local = CRS.from_wkt('LOCAL_CS["site grid",UNIT["metre",1]]')
+    scene = open_scene(write_scene(tmp_path / "a.tif", crs=local))
+    with pytest.raises(ValueError, match=r"^a: expected places on Earth.*gdalwarp"):
+        scene_coordinates(scene, encoded=["location"])
 
 
 def test_unknown_dates_and_places_are_an_error_and_never_made_up(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
+from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint, write_digests
 
 
 def make_checkpoint(folder: Path, step: int | str, state: str | None = '{"global_step": 1}') -> Path:
@@ -69,10 +69,26 @@ def test_a_damaged_checkpoint_is_passed_over(output, caplog, name, damage):
     assert f"{output / 'checkpoint-4'}, which is not whole: {name} is {state}" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "scheduler.pt", "trainer_state.json"])
+def test_damage_inside_a_file_that_looks_whole_is_found(output, caplog, name):
+    path = output / "checkpoint-4" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # a weight, a number, or a digit of a number
+    path.write_bytes(content)
+    assert find_last_checkpoint(output) == str(output / "checkpoint-2")
+    assert f"{output / 'checkpoint-4'}, which is not whole: {name} is damaged" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_digests(output):
+    (output / "checkpoint-4" / "sha256.json").unlink()
+    assert find_last_checkpoint(output) == str(output / "checkpoint-4")
+
+
 def test_the_state_of_every_process_is_looked_at(output):
     checkpoint = output / "checkpoint-2"
     (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
     shutil.copy(checkpoint / "rng_state_0.pth", checkpoint / "rng_state_1.pth")
+    write_digests(checkpoint)
     assert find_damage(checkpoint) is None
     cut_to(0.5)(checkpoint / "rng_state_1.pth")
     assert find_damage(checkpoint) == "rng_state_1.pth is damaged"

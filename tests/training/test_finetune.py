@@ -155,6 +155,30 @@ def test_workers_read_the_chips_too(data, tmp_path):
     assert "test_mean_iou" not in found
 
 
+@pytest.mark.parametrize(("given", "logged"), [(None, list(range(1, 13))), (5, [5, 10])])
+def test_a_short_run_has_a_curve_unless_the_user_chose_otherwise(data, tmp_path, given, logged):
+    options = {"max_steps": 12, "num_sample_predictions": 0, "do_eval": "false", "do_predict": "false"}
+    options |= {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    run(data, tmp_path / "OUT", logging_steps=given, bf16=True, activation_checkpointing=True, use_cpu=None, **options)
+    state = json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == logged
+
+
+def test_a_run_that_no_longer_improves_ends(data, tmp_path, caplog):
+    """At a rate of zero only the first evaluation is the best so far; resuming does not start to count again."""
+    options = {"max_steps": 12, "eval_steps": 1, "save_steps": 1, "learning_rate": 0, "early_stopping_patience": 3}
+    options |= {"classifier_dropout": 0, "metric_for_best_model": "loss", "num_sample_predictions": 0}
+    with pytest.MonkeyPatch.context() as patch:  # batch normalisation alone would change the loss
+        patch.setattr(torch.nn.BatchNorm2d, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+        run(data, tmp_path / "OUT", **options)
+        assert json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())["global_step"] == 4
+        shutil.rmtree(tmp_path / "OUT" / "checkpoint-4")
+        caplog.clear()
+        run(data, tmp_path / "OUT", **options, resume_from_checkpoint=True)
+    assert json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())["global_step"] == 4
+    assert "weights are random" not in caplog.text
+
+
 # ---------------------------------------------------------------- starting from a model
 
 
@@ -346,9 +370,14 @@ def test_a_half_written_checkpoint_is_passed_over(data, output, caplog):
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(data, output, finished):
-    """Batches and crops are drawn anew, so the weights differ; step, rate and history do not."""
+    """Chips, crops and dropout are those that the uninterrupted run drew."""
     shutil.rmtree(output / "checkpoint-4")
+    (output / "model.safetensors").unlink()
     run(data, output, resume_from_checkpoint=output / "checkpoint-2")
+    resumed, whole = (load_file(folder / "checkpoint-4" / "model.safetensors") for folder in (output, finished))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    loss, expected = (json.loads((f / "train_results.json").read_text())["train_loss"] for f in (output, finished))
+    assert loss == pytest.approx(expected, rel=1e-6)  # of all steps, not of those since
     states = [json.loads((folder / "trainer_state.json").read_text()) for folder in (output, finished)]
     logged = [
         [(entry["step"], entry["learning_rate"]) for entry in s["log_history"] if "loss" in entry] for s in states
@@ -414,6 +443,23 @@ def test_two_processes_report_the_metrics_of_the_model_they_save(data, trained_b
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 6
     assert found["epoch"] == 3.0  # a chip in each of two processes, four in an epoch
     assert (output / "sample_predictions.png").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(data, trained_by_two, tmp_path):
+    """With the same chips in a step: crops, loss and batch normalisation are those of all processes."""
+    run(data, tmp_path / "one", **{**trained_by_two.options, "per_device_train_batch_size": 2})
+    one, two = (
+        json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        for folder in (tmp_path / "one", trained_by_two.output)
+    )
+    for name in ("loss", "grad_norm", "eval_loss", "eval_mean_iou"):
+        values = [[entry[name] for entry in history if name in entry] for history in (one, two)]
+        assert values[0] == pytest.approx(values[1], abs=1e-5), name
+    first, second = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", trained_by_two.output))
+    for name in first:
+        if not name.endswith("k_proj.bias"):  # attention does not depend on it: Adam makes steps of rounding errors
+            torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_help_and_its_manual(capsys):

@@ -2,18 +2,22 @@
 """Bad input of examples/finetune.py: exit status 2, one message with file and remedy, and nothing written."""
 
 import errno
+import multiprocessing
+import os
 import resource
 import shutil
 import socket
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from prithvi_hf.disk import is_disk_full
-from prithvi_hf.training.checkpoints import find_damage
+from prithvi_hf.training.checkpoints import find_damage, lock_output_folder
 from tests.finetune_factory import (
     RECIPE,
     SPLITS,
@@ -167,10 +171,12 @@ def test_bad_options_are_refused(data, tmp_path, capsys, options, parts):
     [
         ("learning_rate: 1e-4", ["recipe.yaml", "learning_rate", "write 1.0e-4"]),
         ("learnig_rate: 1.0e-4", ["recipe.yaml", "learnig_rate (did you mean learning_rate?)"]),
+        ("crop_size: 64", ["recipe.yaml", "crop_size twice"]),
     ],
 )
 def test_bad_recipes_are_refused(data, tmp_path, capsys, line, parts):
-    (tmp_path / "recipe.yaml").write_text(RECIPE.read_text() + f"\n{line}\n")
+    lines = [other for other in RECIPE.read_text().splitlines() if not other.startswith("learning_rate:")]
+    (tmp_path / "recipe.yaml").write_text("\n".join([*lines, line]))
     words = command_line(data, tmp_path / "OUT", config=tmp_path / "recipe.yaml", learning_rate=None)
     assert_refused(capsys, words, tmp_path / "OUT", *parts)
 
@@ -315,6 +321,94 @@ def test_errors_that_are_no_full_disk_keep_their_traceback(monkeypatch, tmp_path
     with pytest.raises(RuntimeError) as damaged:
         torch.load(tmp_path / "cut.pt", mmap=True)
     assert not is_disk_full(damaged.value)
+
+
+# ---------------------------------------------------------------- what happens while it runs
+
+
+class Meddler(TrainerCallback):
+    """Does something after the first step."""
+
+    def __init__(self, meddle):
+        self.meddle = meddle
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            self.meddle()
+
+
+def meddled(words, meddle):
+    """Run, and do something after the first step."""
+
+    def execute(run):
+        run.trainer.add_callback(Meddler(meddle))
+        finetune.execute(run)
+
+    return finetune.main(words, execute=execute)
+
+
+def test_an_output_folder_that_is_removed_ends_the_run_with_one_sentence(data, tmp_path, capsys):
+    output = tmp_path / "OUT"
+    assert meddled(command_line(data, output), lambda: shutil.rmtree(output)) == 2
+    message = capsys.readouterr().err.partition("finetune.py: ")[2]
+    assert message.startswith(f"error: Expected the output folder {output} to stay")
+    assert message.count("\n") == 1
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cache_that_is_cut_off_ends_the_run_with_a_message(data, tmp_path, capsys, workers):
+    def cut():
+        for pixels in (tmp_path / "cache").rglob("pixels.bin"):
+            os.truncate(pixels, 5000)
+
+    words = command_line(data, tmp_path / "OUT", decoded_cache_dir=tmp_path / "cache", dataloader_num_workers=workers)
+    assert meddled(words, cut) == 2
+    message = capsys.readouterr().err.partition("finetune.py: ")[2]
+    assert "the cache of decoded chips is damaged. Remove this folder; it is made again; there is no whole" in message
+    assert message.count("\n") == 1
+
+
+def test_chips_that_are_replaced_are_named(data, tmp_path, caplog):
+    root = shutil.copytree(data, tmp_path / "data")
+    changed, touched = (next(root.rglob(f"{name}_LabelHand.tif")) for name in ("Ghana_8", "Spain_9"))
+
+    def replace():
+        write_raster(changed, labels(48)[::-1].copy())
+        touched.touch()
+
+    assert meddled(command_line(root, tmp_path / "OUT"), replace) == 0
+    assert (
+        f"the chips of test to stay as they were when they were checked, found 1 file(s) changed or gone: {changed}"
+        in caplog.text
+    )
+
+
+def test_two_runs_do_not_write_to_one_folder(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("prithvi_hf.training.checkpoints._SECONDS_TO_WAIT", 0)
+    words, statuses = command_line(data, tmp_path / "OUT"), []
+    assert meddled(words, lambda: statuses.append(finetune.main(words))) == 0
+    assert statuses == [2]
+    assert f"Expected --output_dir {tmp_path / 'OUT'} to be of one run at a time" in capsys.readouterr().err
+    assert not list((tmp_path / "OUT").glob("earlier-*"))
+
+
+def test_a_killed_run_releases_its_folder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+
+    def hold():
+        lock = lock_output_folder(tmp_path / "OUT")
+        held.set()
+        time.sleep(60)
+        lock.release()
+
+    process = context.Process(target=hold)
+    process.start()
+    assert held.wait(30)
+    process.kill()
+    process.join()
+    lock_output_folder(tmp_path / "OUT").release()
 
 
 # ---------------------------------------------------------------- damaged checkpoints

@@ -1,6 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """What a run leaves for people: learning curves, sample predictions, the model card."""
 
+import ast
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -252,3 +255,41 @@ def test_the_card_says_what_the_data_were(tmp_path, model):
 def test_the_card_of_several_dates_shows_a_tuple(tmp_path):
     text = write_card(tmp_path / "card", tiny_model(num_frames=2), tiny_processor(num_frames=2))
     assert '(("date_1.tif", "date_2.tif"))' in text
+
+
+NAMES = [
+    "# A heading",
+    "a | b",
+    "<script>alert(1)</script>",
+    "x\n\n---\nlicense: mit\n---",
+    "[l](javascript:1) `c`",
+    "- 1. *i*",
+]
+
+
+def test_names_of_classes_are_text_in_the_card(tmp_path):
+    """Neither headings, cells, scripts, links nor metadata."""
+    model = tiny_model()
+    model.config.id2label = dict(enumerate(NAMES))
+    arguments = PrithviTrainingArguments(output_dir=str(tmp_path), use_cpu=True, hub_model_id='o/"); import os #`')
+    recipe = TrainingRecipe(ModelArguments(), DataArguments(class_names=NAMES), training=arguments)
+    results = {**RESULTS, "eval_mean_iou": 0.5, "eval_per_category_iou": [0.5] * 6}
+    write_model_card(tmp_path, recipe, tiny_processor(), model, results, {"eval": "va|lid\n# x"})
+    text = (tmp_path / "README.md").read_text()
+    lines = text.splitlines()
+    headings = {"Classes", "Results (%)", "Input", "Data", "Training"}
+    assert {line.lstrip("# ") for line in lines if line.startswith("#")} - headings == {'o/"); import os #\\`'}
+    assert "<script" not in text
+    assert "javascript" not in re.sub(r"\\\[l\\\]\(javascript", "", text)
+    assert ModelCard.load(tmp_path / "README.md").data.license == "apache-2.0"
+    assert sum(line == "---" for line in lines) == 2
+    table = [line for line in lines if line.startswith("| va\\|lid # x |")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [6, 8]
+    rows = [line for line in lines if re.match(r"\d\. ", line)]
+    assert rows[0] == "0. \\# A heading"
+    assert len(rows) == 6
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    [call] = [
+        node for node in ast.walk(ast.parse(code)) if getattr(getattr(node, "func", None), "id", "") == "pipeline"
+    ]
+    assert call.keywords[0].value.value == """o/"); import os #'"""

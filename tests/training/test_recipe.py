@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Recipes: YAML and command line, what is refused, and the model and image processor that come of them."""
 
+import re
 import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_an_unknown_option_is_named_with_the_nearest(write):
     assert "recipe.yaml has unknown option(s)" in message
     assert "learning_rates (did you mean learning_rate?)" in message
     assert "hidden_sise (did you mean hidden_size?)" in message
-    assert "zzzz," in message or message.endswith("zzzz. See --help for all of them.")
+    assert "zzzz," in message or message.endswith("zzzz. See --help_all for all of them.")
 
 
 @pytest.mark.parametrize("text", ["1e-4", "'0.0001'", "1e4", "1.5E5"])
@@ -143,6 +144,18 @@ def test_a_learning_rate_that_yaml_reads_as_text(write, text):
         ("do_train: 'yes'", "do_train", "expected bool, got str"),
         ("test_splits: test", "test_splits", "expected a list, got str"),
         ("class_names: [1, 2]", "class_names", "list[str]"),
+        ("class_names: [forest, 2]", "class_names", "number 2 is 2: YAML reads"),
+        ("class_names: [no, yes]", "class_names", "number 1 is False, number 2 is True: YAML reads yes, no"),
+        ("class_names: [off, 'on']", "class_names", 'in quotes, as in class_names: ["no", "yes"]'),
+        ("class_names: [~, crop]", "class_names", "number 1 is None"),
+        (
+            "class_names: no, yes",
+            "class_names",
+            "brackets, each text in quotes where YAML reads it otherwise: class_na",
+        ),
+        ("class_names: yes", "class_names", "number 1 is True"),
+        ("bands: [2, 3]", "bands", "number 1 is 2"),
+        ("label_map: [255]", "label_map", "expected dict"),
         ("image_mean: [0.1, 1e-4]", "image_mean", "write 1.0e-4"),
         ("augmentation: rot", "augmentation", "'none', 'hflip', 'd4'"),
         ("learning_rate: null", "learning_rate", "expected float, got NoneType"),
@@ -329,7 +342,7 @@ def test_wrong_words_are_refused(parse, capsys, words):
 def test_every_option_can_be_given(parse, capsys):
     """Each field of the three groups is an option of the command line and a key of the file."""
     with pytest.raises(SystemExit) as caught:
-        parse("--help")
+        parse("--help_all")
     assert caught.value.code == 0
     words = capsys.readouterr().out.replace(",", " ").split()
     names = [
@@ -603,7 +616,7 @@ def test_what_fits_may_be_repeated(backbone):
 def test_a_missing_model_is_refused(tmp_path, name):
     source = name.format(tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=f"found no folder {Path(source).expanduser() if source[0] == '~' else source}"
+        ValueError, match=f"no model folder {Path(source).expanduser() if source[0] == '~' else source}"
     ):
         make_recipe(source).build_model()
 
@@ -660,3 +673,44 @@ def test_image_options_left_open_come_from_the_starting_model(fine_tuned, tmp_pa
 def test_launch_settings_are_known_to_accelerate(path):
     settings = load_config_from_file(str(path))  # an unknown key is an error
     assert settings.num_processes >= 1
+
+
+def test_a_class_may_be_called_none_on_the_command_line():
+    recipe = parse_arguments(["--output_dir", "x", "--class_names", "none", "crop"])
+    assert recipe.data.class_names == ["none", "crop"]
+    assert parse_arguments(["--output_dir", "x", "--class_names", "none"]).data.class_names is None
+
+
+BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(f"a{i + 1}: &a{i + 1} [{f'*a{i}, ' * 9}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("seed: 1\nlearning_rate: 0.1\nseed: 2\n", "seed twice.*line 1"),
+        ("published: {test: {mean_iou: 1, mean_iou: 2}}\n", "mean_iou twice"),
+        ("class_names: " + "[" * 50 + "]" * 50, "more than 20 levels"),
+        ("class_names: " + "[" * 20_000, "maximum recursion depth"),
+        (BOMB, "more than 100,000 values"),
+        ("class_names: &names [*names]", "levels"),
+        ("learning_rate: .nan", "expected numbers for learning_rate, found NaN"),
+        ("image_mean: [1.0, .NaN]", "expected numbers for image_mean, found NaN"),
+        ('class_names: ["a\\0b", c]', "a control character"),
+        ('class_names: ["\\ud800", c]', "half of a surrogate pair"),
+        ("class_names: [a\0b, c]", "not allowed"),
+        ("max_steps: " + "9" * 5000, "limit"),
+        ("# " + "x" * 1_000_000, "more than 1,000,000 bytes"),
+        ("class_names: [yes, no]", "YAML reads yes, no"),
+        ("? [a, b]\n: 1\n", "unhashable"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else "",
+)
+def test_what_no_recipe_holds_is_named(write, text, found):
+    path = write(text)[1]
+    with pytest.raises(ValueError, match=re.compile(f"{re.escape(str(path))}.*{found}", re.DOTALL)):
+        read_recipe(path)
+
+
+def test_an_alias_may_stand_where_it_is_small(write):
+    path = write("nodata_value: .nan\nimage_mean: &m [0.1, 0.2]\nimage_std: *m")[1]
+    assert read_recipe(path).data.image_std == [0.1, 0.2]

@@ -2,13 +2,22 @@
 
 import gc
 import json
+import logging
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from prithvi_hf.cli.__main__ import main
 from prithvi_hf.data import clear_decoded_cache
-from tests.finetune_factory import SCRIPT, command_line, finetune, run, run_in_two_processes
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.training.recipe import parse_arguments
+from prithvi_hf.training.recipe_chips import check_splits, load_splits
+from tests.finetune_factory import HEADS, QUICK, SCRIPT, SIZES, command_line, finetune, run, run_in_two_processes
+from tests.raster_factory import class_mask, write_chip, write_raster
 
 
 SHORT = {"do_eval": "false", "do_predict": "false", "num_sample_predictions": 0, "augmentation": "d4"}
@@ -62,3 +71,88 @@ def test_two_processes_share_one_cache(data, trained_by_two, tmp_path):
     assert "Decoding" not in printed
     assert_equal(weights(trained_by_two.output), weights(tmp_path / "OUT"))
     assert caches(trained_by_two.options["decoded_cache_dir"]) == ["train", "validation"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Chips of 32 pixels in two splits, with masks of 0 and 255."""
+    for split, seeds in (("train", range(3)), ("validation", range(3, 5))):
+        for seed in seeds:
+            write_chip(tmp_path / "chips" / split / f"{seed}.tif", seed=seed)
+            mask = class_mask([0, 255], seed=seed)
+            write_raster(tmp_path / "chips" / split / f"{seed}_mask.tif", mask)
+    return tmp_path / "chips"
+
+
+def words(folder, **options):
+    options = {
+        **SIZES,
+        **HEADS,
+        **QUICK,
+        **SHORT,
+        "dataset_options": json.dumps({"mask_suffix": "_mask.tif", "cache_dir": str(folder.parent / "cache")}),
+        "data_dir": folder,
+        "output_dir": folder.parent / "OUT",
+        "class_names": ["land", "burnt"],
+        "label_map": '{"255": 1}',
+        **options,
+    }
+    flags = []
+    for name, value in options.items():
+        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return flags
+
+
+def check(folder, **options):
+    recipe = parse_arguments(words(folder, **options))
+    splits = load_splits(recipe, ["train", "validation"], "")
+    return check_splits(splits, recipe.build_image_processor(), recipe, False, crop_size=(32, 32))
+
+
+def test_a_map_of_labels_travels_with_the_model(folder, capsys):
+    assert finetune.main(words(folder)) == 0
+    out = folder.parent / "OUT"
+    assert PrithviImageProcessor.from_pretrained(out).label_map == {255: 1}
+    assert main(["evaluate", "--model", str(out), "--splits", "validation", "--device", "cpu"]) == 0
+    figures = capsys.readouterr().out
+    for path in folder.rglob("*_mask.tif"):  # the same labels in other numbers
+        write_raster(path, np.where(GeoTiffRaster(path).read()[0] == 255, 20, 10).astype(np.uint8))
+    again = ["evaluate", "--model", str(out), "--splits", "validation", "--device", "cpu"]
+    assert main(again) == 2
+    assert "2 of 2 masks hold values that are not a class" in capsys.readouterr().err
+    assert main([*again, "--label_map", '{"10": 0, "20": 1}']) == 0
+    assert capsys.readouterr().out.splitlines()[-6:] == figures.splitlines()[-6:]
+
+
+def test_masks_of_0_and_255_are_one_message_with_the_map_and_nothing_is_written(folder, capsys):
+    assert finetune.main(words(folder, label_map="none")) == 2
+    error = capsys.readouterr().err
+    assert "Split train: 3 of 3 masks hold values that are not a class" in error
+    assert "set label_map={255: 1}" in error
+    assert not (folder.parent / "OUT").exists()
+
+
+def test_chips_of_mixed_sizes_are_seen_before_training(folder):
+    write_chip(folder / "validation" / "4.tif", size=48)
+    write_raster(folder / "validation" / "4_mask.tif", class_mask([0, 255], size=48))
+    with pytest.raises(
+        ValueError, match=r"Split validation: .* 2 in a batch, found 32 x 32, 48 x 48\. .*batch_size 1"
+    ):
+        check(folder, per_device_eval_batch_size=2)
+    assert check(folder)["validation"].sizes == {(32, 32): 1, (48, 48): 1}
+    write_chip(folder / "train" / "0.tif", size=48)  # training takes crops of one size
+    write_raster(folder / "train" / "0_mask.tif", class_mask([0, 255], size=48))
+    check(folder, per_device_eval_batch_size=1)
+
+
+def test_small_chips_and_equal_images_are_a_warning(folder, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("prithvi_hf.training.recipe_chips"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("prithvi_hf"), "propagate", True)
+    write_chip(folder / "train" / "0.tif", size=(24, 40))
+    write_raster(folder / "train" / "0_mask.tif", class_mask([0, 255], size=40)[:24])
+    shutil.copy(folder / "train" / "2.tif", folder / "validation" / "4.tif")
+    check(folder)
+    small, equal = caplog.messages[-2:]
+    assert "train: 1 of 3 chips are smaller than the crop of 32 x 32 pixels, the smallest 24 x 40" in small
+    assert "--crop_size 24" in small
+    assert "Splits train and validation share 1 image with equal pixels: 2 as 4." in equal

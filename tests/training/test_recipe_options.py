@@ -64,9 +64,24 @@ def test_published_figures_are_percents(published, part):
         DataArguments(class_names=["land", "water"], published=yaml.safe_load(published))
 
 
-def test_class_names_differ():
-    with pytest.raises(ValueError, match="found a more than once"):
-        DataArguments(class_names=["a", "b", "a"])
+@pytest.mark.parametrize("names", [["a", "b", "a"], ["Water", "land", "water "], ["No  water", "no water"]])
+def test_class_names_differ(names):
+    with pytest.raises(ValueError, match=f"found {names[0]}.* more than once.*label_map"):
+        DataArguments(class_names=names)
+
+
+@pytest.mark.parametrize("name", ["no data", "NoData", "no-data", "NO_DATA", "Ignore", "ignored", " ", "-"])
+def test_names_of_pixels_without_a_class_are_no_classes(name):
+    with pytest.raises(ValueError, match=r"Expected names of classes, found .*Remedy.*ignore_values"):
+        DataArguments(class_names=["land", name])
+    assert DataArguments(class_names=["no water", "data centre", "none", "other"]).class_names
+
+
+@pytest.mark.parametrize(("given", "found"), [('{"255": 1}', {"255": 1}), ({10: 0}, {10: 0}), (None, None)])
+def test_label_map_comes_as_json_or_as_yaml_has_it(given, found):
+    assert DataArguments(label_map=given).label_map == found
+    with pytest.raises(ValueError, match=r"--label_map as a JSON object such as '\{\"255\": 1\}'"):
+        DataArguments(label_map="255=1")
 
 
 def test_the_home_folder_of_a_starting_model(monkeypatch):

@@ -7,6 +7,9 @@ import torch
 from prithvi_hf import PrithviTrainingArguments
 
 
+STOPPING = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+
+
 def make_arguments(folder, **options):
     values = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "max_grad_norm": 0.0}
     return PrithviTrainingArguments(output_dir=str(folder), **{**values, **options})
@@ -22,6 +25,8 @@ def make_arguments(folder, **options):
         ({"greater_is_better": False}, "greater_is_better must be True where metric_for_best_model is mean_iou"),
         ({"metric_for_best_model": "loss", "greater_is_better": True}, "must be False where .* is loss, found True"),
         ({"lr_scheduler_type": "poly"}, "one of mmseg_poly, linear, .*found 'poly'"),
+        ({"early_stopping_patience": 0, **STOPPING}, "early_stopping_patience of at least 1 .*, found 0 with"),
+        ({"early_stopping_patience": 2}, "2 with load_best_model_at_end False and eval_strategy no"),
         ({"lr_scheduler_kwargs": {"pwer": 0.9}}, "power, lr_end, warmup_ratio, found pwer"),
     ],
 )
@@ -59,3 +64,16 @@ def test_the_schedule_of_an_older_recipe_is_not_another_formula(tmp_path):
     stock = {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 0.9, "lr_end": 1e-6}}
     assert make_arguments(tmp_path, **stock).lr_scheduler_type == "polynomial"
     assert make_arguments(tmp_path).lr_scheduler_type == "mmseg_poly"
+
+
+def test_half_precision_on_a_machine_without_a_gpu_needs_no_other_option(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    for option in ("bf16", "bf16_full_eval"):
+        assert PrithviTrainingArguments(output_dir=str(tmp_path), **{option: True}).use_cpu
+
+
+def test_the_log_has_its_own_default(tmp_path):
+    """What is evaluated how often does not follow from it."""
+    arguments = make_arguments(tmp_path, eval_strategy="steps")
+    assert (arguments.logging_steps, arguments.eval_steps) == (10, 500)
+    assert make_arguments(tmp_path, eval_strategy="steps", logging_steps=7).eval_steps == 7

@@ -7,6 +7,7 @@ compares no digest, which is dear for archives of gigabytes, so its transfer `ht
 
 import base64
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -20,9 +21,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 from urllib.parse import quote
 
 from datasets.utils import logging, tqdm
@@ -60,7 +61,9 @@ _DECOMPRESSORS: dict[bytes, Callable[..., io.BufferedIOBase]] = {
     b"BZ": bz2.BZ2File,
     b"\xfd7": lzma.LZMAFile,
 }
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
+# What tarfile and zipfile raise for bytes that were changed, and the system for names and places that these make.
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, LookupError, ValueError)
+_DAMAGE_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)  # None: bz2 and gzip say it so
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GOOGLE_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
 _THREADS = 8
@@ -271,7 +274,7 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
 
     Hidden files, and with them the `._*` copies of macOS, are left out. Damage, an unknown format, a member that is
     not a regular file, leads out of the folder or comes twice, and far more content than an archive of its size can
-    hold are an ArchiveError. What is written before stays: extract into a folder that is thrown away then.
+    hold are an ArchiveError; no file of the archive stays then.
     """
     name, size = os.fspath(archive), os.path.getsize(archive)
     unpacking = _Unpacking(name, Path(folder), max(MAX_UNBACKED_BYTES, MAX_EXPANSION * size))
@@ -293,7 +296,7 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
             # block: even a header that claims gigabytes meets the limit first.
             decompressed = _DECOMPRESSORS[start](watched) if start in _DECOMPRESSORS else watched
             stream = CallbackIOWrapper(unpacking.count, decompressed)
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
                 for member in tar:
                     regular = member.isreg() and not member.issparse()
                     if path := unpacking.find_path(member.name, member.isdir(), regular):
@@ -301,13 +304,34 @@ def extract_archive(archive: str | os.PathLike, folder: str | os.PathLike) -> No
             # The checksum stands at the end of a compressed stream, behind the archive's own end.
             while stream.read(_CHUNK):
                 pass
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ArchiveError(f"{name}: expected each file once, found {error.filename!r} again. {_REFUSED}") from error
-    except _DAMAGE as error:
-        raise ArchiveError(
-            f"{name}: expected a whole archive, found it damaged or cut off ({str(error) or type(error).__name__}). "
-            "Download it again."
-        ) from error
+    except BaseException as error:
+        for target in unpacking.written:
+            target.unlink(missing_ok=True)
+        if isinstance(error, ArchiveError):
+            raise
+        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+            found = f"expected each file once, found {error.filename!r} again. {_REFUSED}"
+        elif isinstance(error, NotImplementedError | RuntimeError):  # zipfile's, of methods that it does not know
+            found = f"expected a method of compression that Python knows, found another ({error}). Pack it again."
+        elif isinstance(error, _DAMAGE) or (isinstance(error, OSError) and error.errno in _DAMAGE_NUMBERS):
+            reason = str(error) or type(error).__name__
+            found = f"expected a whole archive, found it damaged or cut off ({reason}). Download it again."
+        else:
+            raise
+        raise ArchiveError(f"{name}: {found}") from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar file, which ends by zeros: tarfile takes any damaged or missing header for its end."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":
+                raise
+            raise tarfile.ReadError(f"no header or end at byte {tar.offset:,}: {error}") from error
 
 
 @dataclass
@@ -319,6 +343,7 @@ class _Unpacking:
     allowed: int
     spent: int = 0
     members: int = 0
+    written: list[Path] = field(default_factory=list)
 
     def count(self, size: int) -> None:
         """Count bytes of content."""
@@ -348,6 +373,7 @@ class _Unpacking:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as file:
+            self.written.append(target)
             if source is not None:  # tarfile's types allow it for folders
                 shutil.copyfileobj(source, file, _CHUNK)
 

@@ -3,6 +3,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -17,6 +18,8 @@ logger = logging.get_logger(__name__)
 
 DATA_SUFFIXES = (".tif", ".tiff", ".csv", ".txt", ".json", ".geojson")
 """Endings of the files that datasets consist of."""
+VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".fgb", ".kml", ".gml", ".geoparquet")
+"""Endings of files of polygons, which are no masks."""
 _MAX_DEPTH = 8
 _EXAMPLES = 5
 
@@ -65,10 +68,19 @@ def read_ids(path: str, suffixes: Iterable[str]) -> list[str]:
     return make_ids((name for name in fields if name), suffixes)
 
 
+def normalize_name(name: str) -> str:
+    """Write a file's name in the one form in which names are compared.
+
+    An accented letter is one code point or, in copies from macOS, two; extensions come in capitals as well.
+    """
+    stem, dot, extension = unicodedata.normalize("NFC", name).rpartition(".")
+    return stem + dot + (extension.lower() if dot else extension)
+
+
 def make_ids(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
     """Make chip ids of ids, file names and paths; the longest suffix that fits is cut off."""
-    endings = sorted(suffixes, key=len, reverse=True)
-    files = [PurePosixPath(name.replace("\\", "/")).name for name in names]
+    endings = sorted(map(normalize_name, suffixes), key=len, reverse=True)
+    files = [normalize_name(PurePosixPath(name.replace("\\", "/")).name) for name in names]
     return [name.removesuffix(next((end for end in endings if name.endswith(end)), "")) for name in files]
 
 

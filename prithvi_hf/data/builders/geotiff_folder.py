@@ -2,7 +2,7 @@
 """The user's own chips: folders of GeoTIFF images and masks, paired by file name."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,17 +12,31 @@ from datasets.utils import logging
 from prithvi_hf.data.builders import find_public_datasets
 from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, make_features
 from prithvi_hf.data.builders.download import ARCHIVE_SUFFIXES
-from prithvi_hf.data.builders.files import ChipRow, check_ids, list_files, make_ids, read_ids, show_some
+from prithvi_hf.data.builders.files import (
+    VECTOR_SUFFIXES,
+    ChipRow,
+    check_ids,
+    list_files,
+    make_ids,
+    normalize_name,
+    read_ids,
+    show_some,
+)
 
 
 logger = logging.get_logger(__name__)
 
-_EXTENSIONS = (".tif", ".tiff", ".TIF", ".TIFF")
+_EXTENSIONS = (".tif", ".tiff")  # in small letters or capitals
 _SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
+_RASTERIZE = (
+    "Remedy: burn the polygons into a mask on the grid of each image, one number for each class: "
+    "`gdal_rasterize -a CLASS -ot Byte -te XMIN YMIN XMAX YMAX -ts WIDTH HEIGHT polygons.gpkg a_mask.tif`, or "
+    "`rio rasterize --like a.tif a_mask.tif < polygons.geojson`."
+)
 _EXPECTED = {
     "image_suffix": "a text such as '_merged.tif', or a list of such texts, one per frame",
     "mask_suffix": "a text such as '_mask.tif'",
@@ -39,8 +53,9 @@ class GeoTiffFolderConfig(BuilderConfig):
 
     Args:
         image_suffix (`str` or `list[str]`, *optional*): how image file names end, for example "_merged.tif". What
-            stands before it is the chip's id, by which images and masks are paired. None takes every .tif and .tiff
-            file, and the id is the name without this extension. A list names one file per frame, in the order of the
+            stands before it is the chip's id, by which images and masks are paired. Capitals in extensions and the
+            two forms of accented letters make no difference. None takes every .tif and .tiff file, and the id is the
+            name without this extension. A list names one file per frame, in the order of the
             frames, and makes `image` a list of GeoTIFFs.
         mask_suffix (`str`, *optional*): how mask file names end; None as for images. Where both suffixes fit a file,
             the longer one decides, so ".tif" beside "_mask.tif" works in one folder.
@@ -127,8 +142,10 @@ class GeoTiffFolder(ChipBuilder):
                 f"geotiff_folder: expected one distinct image_suffix per frame, found {config.image_suffix}."
             )
         # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
-        suffixes = (*config.image_suffixes, config.mask_suffix)
+        suffixes = [suffix and normalize_name(suffix) for suffix in (*config.image_suffixes, config.mask_suffix)]
         *images, mask = (None if suffix in _EXTENSIONS else suffix for suffix in suffixes)
+        if mask is not None and mask.endswith(VECTOR_SUFFIXES):
+            raise ValueError(f"geotiff_folder: expected masks that are GeoTIFF files, found {mask}. {_RASTERIZE}")
         if config.mask_dir == config.image_dir and config.require_masks and mask in images:
             _check_geotiffs(config.data_dir, _join(config.data_dir, config.image_dir))
             raise ValueError(
@@ -193,7 +210,7 @@ class GeoTiffFolder(ChipBuilder):
         if not any(frames):
             _check_geotiffs(self.config.data_dir, image_dir)
             names = [name for name in sorted(os.listdir(image_dir)) if not name.startswith(".")]
-            expected = " or ".join(suffix or "/".join(_EXTENSIONS[:2]) for suffix in suffixes)
+            expected = " or ".join(suffix or "/".join(_EXTENSIONS) for suffix in suffixes)
             holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
             raise FileNotFoundError(
                 f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
@@ -202,6 +219,11 @@ class GeoTiffFolder(ChipBuilder):
         masks: dict[str, str] = {}
         if mask_suffix is not None or not together:
             masks = _match(mask_dir, mask_suffix, rivals if together else [mask_suffix])
+            polygons = [name for name in os.listdir(mask_dir) if normalize_name(name).endswith(VECTOR_SUFFIXES)]
+            if self.config.require_masks and not masks and polygons:
+                found = show_some(sorted(polygons))
+                raise ValueError(f"{mask_dir}: expected masks that are GeoTIFF files, found {found}. {_RASTERIZE}")
+            _check_dates(frames, masks, suffixes, mask_dir)
         if ids is None:
             # Ids of either kind, so that one message tells what is missing on both sides.
             ids = sorted(set().union(*frames, masks if self.config.require_masks else ()))
@@ -237,11 +259,12 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
         )
 
     def find_ending(name: str, suffix: str | None) -> str:
-        endings = _EXTENSIONS if suffix is None else (suffix,)
+        endings = _EXTENSIONS if suffix is None else (normalize_name(suffix),)
         return next((ending for ending in endings if name.endswith(ending)), "")
 
     found: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
+    for file in sorted(os.listdir(folder)):
+        name = normalize_name(file)
         ending = find_ending(name, suffix)
         longest = max((len(find_ending(name, rival)) for rival in rivals), default=0)
         if not ending or len(ending) < longest or name.startswith("."):
@@ -249,18 +272,38 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
         chip = name[: -len(ending)]
         if chip in found:
             raise ValueError(
-                f"{folder}: expected one file for {chip}, found {os.path.basename(found[chip])} and {name}. Remove "
+                f"{folder}: expected one file for {chip}, found {os.path.basename(found[chip])} and {file}. Remove "
                 "one, or give the full suffix."
             )
-        found[chip] = os.path.join(folder, name)
+        found[chip] = os.path.join(folder, file)
     return found
+
+
+def _check_dates(
+    frames: Sequence[Mapping[str, str]], masks: Mapping[str, str], suffixes: Sequence[str | None], mask_dir: str
+) -> None:
+    """Refuse images of several dates each of which would need a mask of its own, where one mask is for all of them."""
+    dates: dict[str, list[str]] = {}
+    for chip in frames[0] if len(frames) == 1 else ():
+        if chip not in masks:
+            parts = [mask for mask in masks if mask not in frames[0] and chip.startswith(mask)]
+            dates.setdefault(max(parts, key=len, default=""), []).append(chip)
+    if "" in dates or not any(len(chips) > 1 for chips in dates.values()):
+        return
+    mask, chips = next((mask, chips) for mask, chips in dates.items() if len(chips) > 1)
+    endings = [f"{chip.removeprefix(mask)}{suffixes[0] or '.tif'}" for chip in chips]
+    raise ValueError(
+        f"{mask_dir}: expected a mask for each image, found one mask {mask} for {show_some(chips)}. Remedy: where "
+        f"they are the dates of one example, name them in order by image_suffix=[{show_some(endings)}] (num_frames="
+        f"{len(chips)}); where each is an example, give each a copy of the mask under its own name."
+    )
 
 
 def _check_geotiffs(data_dir: str, folder: str) -> None:
     """Raise unless there is a GeoTIFF below a dataset's folder, or below one of its folders that may be elsewhere."""
     names = list(list_files(data_dir))
     others = list_files(folder) if os.path.isdir(folder) else ()
-    if not any(name.endswith(_EXTENSIONS) for name in (*names, *others)):
+    if not any(normalize_name(name).endswith(_EXTENSIONS) for name in (*names, *others)):
         found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
         packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
         raise FileNotFoundError(

@@ -6,16 +6,19 @@ of every field would be off without a word.
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .loss_prithvi import LOSSES
-from .remote_code_prithvi import CODE_KEYS, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, read_json, without_remote_code
 
 
 PRITHVI_BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
@@ -41,6 +44,17 @@ ORIGINAL_FIELDS = {
 }
 """Argument of the original code to the field of `PrithviConfig`."""
 
+# Limits of sizes, far above every published model (0.6 billion parameters): nothing is built from a faulty file.
+_MAX_SIZES = {
+    **dict.fromkeys(("hidden_size", "neck_hidden_size", "first_conv_channels", "head_hidden_size"), 2**17),
+    **dict.fromkeys(("num_channels", "num_frames", "num_hidden_layers", "num_attention_heads"), 2**12),
+    **dict.fromkeys(("decoder_hidden_size", "unet_channels", "classifier_channels"), 2**17),
+    **dict.fromkeys(("decoder_num_hidden_layers", "decoder_num_attention_heads", "pool_scales"), 2**12),
+    **dict.fromkeys(("head_num_convs", "auxiliary_head_num_convs", "num_convs_per_upscale"), 2**8),
+    **dict.fromkeys(("num_labels", "channel_reduction_factor"), 2**16),
+}
+_MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -196,6 +210,15 @@ class PrithviConfig(PreTrainedConfig):
         """Set labels and the original's names (the base class does), then derive what was left open."""
         if not CODE_KEYS.isdisjoint(kwargs):
             kwargs = without_remote_code(type(self), kwargs)
+        # What the base class trusts: it names as many classes, and takes whatever torch has under a name for a type.
+        _check_size("num_labels", kwargs.get("num_labels"))
+        if not all(isinstance(key, int) or key.isdecimal() for key in self.id2label or ()):
+            raise ValueError(
+                f"id2label must name classes by their numbers, got names of {list(self.id2label or ())[:5]}."
+            )
+        for name, dtype in (("dtype", self.dtype), ("torch_dtype", kwargs.get("torch_dtype"))):
+            if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+                raise ValueError(f"{name} must be a type of torch such as float32, got {dtype[:80]!r}.")
         super().__post_init__(**kwargs)
         for name, value in list(vars(self).items()):
             if isinstance(value, tuple):  # lists, as a saved configuration is read back
@@ -212,8 +235,8 @@ class PrithviConfig(PreTrainedConfig):
         """Read the `config.json` of a published Prithvi repository.
 
         Args:
-            values (`Mapping`): Its content, or what it holds under `pretrained_cfg`. Statistics (`mean`, `std`) are for
-                the image processor; fields of other code are left out.
+            values (`Mapping`): Its content, or what it holds under `pretrained_cfg`. Statistics (`mean`, `std`) are
+                for the image processor; fields of other code are left out.
             overrides: Fields that replace what was read.
 
         Returns:
@@ -289,12 +312,29 @@ class PrithviConfig(PreTrainedConfig):
         first = self.first_conv_channels or self.hidden_size * self.grid_size[0] // 2
         return [first // self.channel_reduction_factor**level for level in range(4)]
 
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """Read a configuration file, which transformers does by this method, and refuse one that is ambiguous."""
+        return cls._decode_special_floats(read_json(json_file))
+
     def validate_encoder(self) -> None:
-        """Check that whole patches fit the images, and that there is one distinct name per channel.
+        """Check that sizes and fractions are in range, whole patches fit the images, and each channel has one name.
 
         What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
         does: its own tests of a configuration take any width.
         """
+        for name in _MAX_SIZES:
+            _check_size(name, getattr(self, name))
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be an activation of transformers, got {self.hidden_act!r}.")
+        for name, low, high in (
+            ("mlp_ratio", 0, 1024),
+            ("layer_norm_eps", 0, 1),
+            ("initializer_range", 0, 1024),
+            *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
+        ):
+            if not low <= getattr(self, name) <= high:  # nor is NaN
+                raise ValueError(f"{name} must be a number from {low} to {high}, got {getattr(self, name)}.")
         patch = [1, self.patch_size, self.patch_size] if isinstance(self.patch_size, int) else self.patch_size
         if len(patch) != 3 or min(patch) < 1:
             raise ValueError(
@@ -312,7 +352,7 @@ class PrithviConfig(PreTrainedConfig):
         if self.bands is not None and not len(self.bands) == len(set(self.bands)) == self.num_channels:
             raise ValueError(
                 f"bands must be {self.num_channels} distinct names (num_channels), got {len(self.bands)}: "
-                f"{list(self.bands)}."
+                f"{list(self.bands)[:20]}."
             )
         if not set(self.coords_encoding) <= {"time", "location"}:
             raise ValueError(f"coords_encoding must be some of time, location, got {list(self.coords_encoding)}.")
@@ -328,15 +368,6 @@ class PrithviConfig(PreTrainedConfig):
         for name, registry in (("neck", NECKS), ("decode_head", HEADS), ("loss", LOSSES)):
             if getattr(self, name) not in registry:
                 raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
-        for name in (
-            *("head_num_convs", "auxiliary_head_num_convs", "head_hidden_size"),
-            *("channel_reduction_factor", "num_convs_per_upscale"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("neck_hidden_size", "first_conv_channels"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive or None, got {getattr(self, name)}.")
         if self.neck == "geospatial" and self.neck_output_size < 1:
             raise ValueError(
                 f"first_conv_channels ({self.geospatial_neck_channels[0]}) divided three times by "
@@ -360,16 +391,61 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):
             raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
-        if not 0 <= self.focal_gamma < math.inf:
-            raise ValueError(f"focal_gamma must be a finite number of at least 0, got {self.focal_gamma}.")
+        for name in ("focal_gamma", "auxiliary_loss_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        labels = cast("dict[int, str]", self.id2label)
+        if broken := [label for label in labels.values() if _NOT_TEXT.search(label)]:
+            raise ValueError(f"id2label must hold names without control characters, got {ascii(broken[0])[:80]}.")
+        numbers = sorted(labels)
+        if numbers != list(range(len(numbers))):
+            raise ValueError(f"id2label must name the classes 0, 1, 2 and so on, got names of {numbers[:20]}.")
         for name in ("class_weights", "class_colors"):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_labels:
                 raise ValueError(
                     f"{name} must have one entry per class ({self.num_labels}), got {len(values)}: {values}."
                 )
-        if self.class_weights is not None and (min(self.class_weights) < 0 or sum(self.class_weights) == 0):
-            raise ValueError(f"class_weights must not be negative nor all zero, got {self.class_weights}.")
+        if self.class_weights is not None and not (
+            min(self.class_weights) >= 0 and 0 < sum(self.class_weights) < math.inf
+        ):
+            raise ValueError(f"class_weights must be finite, not negative nor all zero, got {self.class_weights}.")
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
+
+    def validate_sizes(self) -> None:
+        """Check, last of all, that the model is of a size that can be meant."""
+        width, tokens = self.hidden_size, self.grid_size[0]
+        count = self.num_hidden_layers * width**2 * (4 + 2 * self.mlp_ratio)
+        count += width * self.num_channels * math.prod(self.tubelet_size)
+        if self.neck in MAP_NECKS:
+            widths = [2 * width * tokens, *self.unet_channels, self.head_hidden_size, *self.classifier_channels]
+            count += 16 * sum(channels**2 for channels in widths)
+        elif self.neck == "conv_transpose":
+            count += 4 * (width * tokens + 3 * self.neck_output_size) * self.neck_output_size
+        elif self.neck == "geospatial":
+            first = self.geospatial_neck_channels[0]
+            count += 4 * first * (width * tokens + 3 * first * self.num_convs_per_upscale)
+        convs = self.head_num_convs + self.auxiliary_head_num_convs * self.use_auxiliary_head
+        count += 9 * self.head_hidden_size * (2 * self.neck_output_size + convs * self.head_hidden_size)
+        if (
+            count > _MAX_PARAMETERS
+            or max(self.frame_size) > _MAX_SIDE
+            or width * math.prod(self.grid_size) > _MAX_POSITIONS
+        ):
+            raise ValueError(
+                f"the sizes must describe a model of at most {_MAX_PARAMETERS:,} parameters for images of at most "
+                f"{_MAX_SIDE:,} pixels and {_MAX_POSITIONS // width:,} tokens, got about {count:.3g} parameters, "
+                f"{max(self.frame_size):,} pixels and {math.prod(self.grid_size):,} tokens: check hidden_size, "
+                "num_hidden_layers, num_frames, image_size, and the channels of neck and heads."
+            )
+
+
+def _check_size(name: str, value: object) -> None:
+    """Refuse a size that is not an integer from 1 to its limit; None is left to the types of the fields."""
+    if isinstance(value, list | tuple) and len(value) <= 2**6:
+        for item in value:
+            _check_size(name, item)
+    elif value is not None and not (isinstance(value, int) and 1 <= value <= _MAX_SIZES[name]):
+        raise ValueError(f"{name} must be an integer from 1 to {_MAX_SIZES[name]:,}, got {value!r}.")

@@ -44,12 +44,14 @@ def interpolate_position_table(
     As terratorch does for the second generation: a new number of frames is computed, new rows and columns are
     interpolated from those of the table, bicubically with `align_corners=True`.
     """
-    if tuple(new_grid_size) == tuple(grid_size):
+    # A size that an export leaves open is never compared: it would be fixed to that of the example.
+    is_open = [isinstance(size, torch.SymInt) for size in new_grid_size]
+    if not any(is_open) and tuple(new_grid_size) == tuple(grid_size):
         return table
     (frames, rows, columns), dtype = grid_size, table.dtype
-    if new_grid_size[0] != frames:
+    if is_open[0] or new_grid_size[0] != frames:
         table = sincos_position_table(table.shape[-1], (new_grid_size[0], rows, columns)).to(table.device)
-    if tuple(new_grid_size[1:]) != (rows, columns):
+    if any(is_open[1:]) or tuple(new_grid_size[1:]) != (rows, columns):
         maps = table[0, 1:].float().reshape(new_grid_size[0], rows, columns, -1).permute(0, 3, 1, 2)  # (T, E, h, w)
         maps = nn.functional.interpolate(maps, size=new_grid_size[1:], mode="bicubic", align_corners=True)
         table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
@@ -186,7 +188,7 @@ class PrithviEmbeddings(nn.Module):
             )
         table = self.position_embeddings
         # An interpolated table is kept while images keep their size; one of inference mode has no version.
-        if grid_size == self.config.grid_size or torch.compiler.is_compiling() or table.is_inference():
+        if torch.compiler.is_compiling() or grid_size == self.config.grid_size or table.is_inference():
             positions = interpolate_position_table(table, self.config.grid_size, grid_size)
         else:
             version = (table.data_ptr(), table._version, table.dtype, table.device)

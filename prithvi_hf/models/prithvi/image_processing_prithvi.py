@@ -7,18 +7,22 @@ saved in `preprocessor_config.json`, so that inference applies what training app
 torchvision is needed.
 """
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .bands_prithvi import find_band_names
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -27,10 +31,10 @@ from .pixel_values_prithvi import (
     Pixels,
     ReadImage,
     UnitsWarning,
+    as_frames,
     describe_units_problem,
     find_nodata,
     find_used_bands,
-    is_raster,
     name_image,
     normalize_file_values,
     read_frames,
@@ -46,7 +50,7 @@ from .processor_options_prithvi import (
     to_json_number,
     update_options,
 )
-from .remote_code_prithvi import CODE_KEYS, RemoteCodeMixin, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, read_json, without_remote_code
 
 
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
@@ -58,10 +62,12 @@ _NO_CALL_OPTIONS = CallOptions()
 
 
 class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
-    """Options of `PrithviImageProcessor` and, the last five, of a single call; the class documents them."""
+    """Options of `PrithviImageProcessor` and, the last four, of a single call; the class documents them."""
 
     bands: list[str]
     band_indices: list[int] | None
+    band_map: dict[str, str | int] | None
+    band_names: list | tuple | None
     num_frames: int
     frame_order: str
     rescale_offset: float
@@ -69,10 +75,10 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     nodata_replacement: float
     nodata_rule: str
     ignore_values: list[int] | None
+    label_map: dict[int, int] | None
     do_reduce_labels: bool
     num_labels: int | None
     mask_nodata_labels: bool
-    band_names: list | tuple | None
     file_nodata: float | list | None
     return_nodata_mask: bool | None
     names: str | list | tuple | None
@@ -83,19 +89,21 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     One image is an array or tensor (num_channels, height, width) or (num_channels, num_frames, height, width),
     or a raster (an object with `read`, `read_nodata_mask`, `shape`, `count`, `descriptions`, `nodata` and `name`, such
-    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or a tuple or inner list of frames, each an array
-    (num_channels, height, width) or a raster. A list, or an array of five dimensions, is a batch. Of rasters only the
-    needed bands are read.
+    as `prithvi_hf.rasters.geotiff_raster.GeoTiffRaster`), or the path of a GeoTIFF, an open rasterio dataset, or a
+    DataArray or Dataset of xarray, with bands and dates in any order; or a tuple or inner list of frames, each of one
+    of these forms. A list, or an array of five dimensions, is a batch. Of rasters only the needed bands are read.
 
     Bands are found by name in the band descriptions, in any order and by the names or codes of Sentinel-2, HLS and
-    Landsat 8/9. A file without descriptions is taken in order when it has `len(bands)` bands, and by `band_indices`
-    otherwise. A single file or array without descriptions that has `len(bands) * num_frames` bands is a stack of
-    dates: all bands of the first date, then all bands of the second.
+    Landsat 4 to 9; `band_names`, `band_indices` and `band_map` win over descriptions. A file without descriptions is
+    taken in order when it has `len(bands)` bands. A single file or array that has each band `num_frames` times is a
+    stack of dates: described, its dates are told by the descriptions or by their order in the file; without
+    descriptions, all bands of the first date come first, then all bands of the second.
 
-    No data: a pixel is nodata when every used band equals the file's tag or `nodata_value`, or is NaN, or when the
-    file's own mask says so (rule `"any"`: when one band does). With several frames a pixel is nodata when it is so in
-    every frame (rule `"any"`: in one frame). Beside this rule for pixels, each single value that is NaN, infinite or
-    equal to the tag or `nodata_value`, and every band of a nodata pixel, is replaced by `nodata_replacement` before
+    No data: a value is nodata when it is NaN, infinite or of 1e30 and more, or when it equals the file's tag or
+    `nodata_value` (floats to a relative 1e-6, as tags are written with fewer digits than pixels). A pixel is nodata
+    when every used band is (rule `"any"`: when one band is), or when the file's own mask or alpha band says so. With
+    several frames a pixel is nodata when it is so in every frame (rule `"any"`: in one frame). Beside this rule for
+    pixels, each single nodata value, and every band of a nodata pixel, is replaced by `nodata_replacement` before
     scaling: a fill value of -9999 in one band alone would otherwise reach the model tens of standard deviations away.
 
     Values that are plainly in other units than the statistics (digital numbers against reflectance) raise a
@@ -110,8 +118,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 
     Args:
         bands (`list[str]`): names of the bands that the model takes, in its order.
-        band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files without descriptions that have
-            another number of bands.
+        band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files that have so many bands,
+            whatever these are called there; a warning says where descriptions disagree.
+        band_map (`dict[str, str or int]`, *optional*): what stands for single ones of `bands`: a description or code
+            in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Other bands are found as always.
+        band_names (`list[str]`, *optional*): names of all bands of a file, in its order, in place of descriptions.
         num_frames (`int`): number of dates of an image.
         frame_order (`str`): `"time_major"`, or `"original_crop"` for the published crop checkpoint, see above.
         do_rescale (`bool`): whether to compute `value * rescale_factor + rescale_offset`.
@@ -122,12 +133,17 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             bands. Mean and standard deviation default to those of the V1 pretraining, in digital numbers (reflectance
             times 10,000).
         image_std (`list[float]`): standard deviation of each of `bands`, greater than 0.
-        nodata_value (`float` or `list[float]`, *optional*): values that mean "no data", beside the file's tag and NaN.
+        nodata_value (`float` or `list[float]`, *optional*): values that mean "no data", beside the file's tag, NaN and
+            values of 1e30 and more.
         nodata_replacement (`float`): what stands for missing values, in the units of the file.
         nodata_rule (`str`): `"all"` or `"any"`, see above.
         ignore_values (`list[int]`, *optional*): mask values that become -100, such as -1 or 255. NaN and -100 always
-            do.
-        do_reduce_labels (`bool`): whether, after that, 0 becomes -100 and 1..n become 0..n-1.
+            do, and so do pixels that the mask's file marks as nodata: by a mask or alpha band, or by a nodata tag that
+            is not the value of a class.
+        label_map (`dict[int, int]`, *optional*): class number of mask values, for masks of other values than class
+            numbers, such as `{255: 1}` of a mask of 0 and 255, or `{10: 0, 20: 1, 30: 2}`. Values that it does not
+            name stay as they are. It names no value of `ignore_values`.
+        do_reduce_labels (`bool`): whether 0 becomes -100 and 1..n become 0..n-1; not beside `label_map`.
         num_labels (`int`, *optional*): number of classes; any other value in a mask is then an error.
         mask_nodata_labels (`bool`): whether labels of nodata pixels become -100. The published metrics count them.
 
@@ -146,6 +162,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     # As attributes of the class too, as in every image processor of transformers, so that a subclass may set its own.
     bands: list[str] = _DEFAULTS.bands
     band_indices: list[int] | None = _DEFAULTS.band_indices
+    band_map: dict[str, str | int] | None = _DEFAULTS.band_map
+    band_names: list[str | None] | None = _DEFAULTS.band_names
     num_frames: int = _DEFAULTS.num_frames
     frame_order: str = _DEFAULTS.frame_order
     do_rescale: bool = _DEFAULTS.do_rescale
@@ -158,6 +176,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     nodata_replacement: Number = _DEFAULTS.nodata_replacement
     nodata_rule: str = _DEFAULTS.nodata_rule
     ignore_values: list[int] | None = _DEFAULTS.ignore_values
+    label_map: dict[int, int] | None = _DEFAULTS.label_map
     do_reduce_labels: bool = _DEFAULTS.do_reduce_labels
     num_labels: int | None = _DEFAULTS.num_labels
     mask_nodata_labels: bool = _DEFAULTS.mask_nodata_labels
@@ -168,7 +187,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         super().__init__()
         if service["auto_map"] is not None:
             self.auto_map = service["auto_map"]
-        if only_calls := sorted(set(CALL_OPTION_NAMES) & set(given)):
+        if only_calls := sorted(set(CALL_OPTION_NAMES) - set(OPTION_NAMES) & set(given)):
             raise TypeError(f"{', '.join(only_calls)}: expected in a call, found in the constructor of the processor")
         own = {name: getattr(type(self), name) for name in OPTION_NAMES}
         options = update_options(_DEFAULTS, own | self._drop_options_of_others(given))
@@ -176,6 +195,16 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             setattr(self, name, getattr(options, name))
         self._units_warned: dict[str, object] = {}
         self._checked: tuple[dict[str, Any], ProcessorOptions] | None = None
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `preprocessor_config.json`, for `from_pretrained`; one of a folder that is ambiguous is refused."""
+        file = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "", IMAGE_PROCESSOR_FILE)
+        if file.is_file():
+            read_json(file)
+        return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -281,12 +310,56 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         """Turn what `SegmentationTransform(normalize=False)` gives, (B, C, T, H, W), into `pixel_values`."""
         return normalize_file_values(file_values, self.checked_options())
 
-    def find_bands(self, descriptions: Sequence[str | None] | None, count: int, name: str = "") -> list[int]:
+    def check_config(self, config: PreTrainedConfig) -> None:
+        """Refuse a model that takes other bands or frames than this processor prepares, or bands in another order.
+
+        Args:
+            config: the model's `PrithviConfig`. Bands are compared by meaning: `"B8A"` is `"NIR_NARROW"`.
+
+        Raises:
+            ValueError: they do not fit; the message says what was expected and found.
+        """
+        expected, found = config.bands or self.bands, self.bands
+        matches = find_band_names(found, expected) == list(range(len(found)))
+        if len(found) != config.num_channels or not matches:
+            names = ", ".join(config.bands or [f"{config.num_channels} without names"])
+            raise ValueError(
+                f"bands: expected those of the model, in its order, {names} (config.bands), found an image processor "
+                f"of {', '.join(found)}. Remedy: use the image processor that was saved with the model, or fit the "
+                "model to these bands with model.set_bands and fine-tune it."
+            )
+        if self.num_frames != config.num_frames:
+            raise ValueError(
+                f"num_frames: expected {config.num_frames}, as the model takes (config.num_frames), found an image "
+                f"processor of {self.num_frames}. Remedy: use the image processor that was saved with the model."
+            )
+
+    def find_bands(
+        self, descriptions: Sequence[str | None] | None, count: int, name: str = "", **options: Any
+    ) -> list[int]:
         """Find the 0-based positions of `bands`, in this order, in a file of `count` bands, or refuse the file.
 
-        For a file that stacks `num_frames` dates they are all positions.
+        For a file that stacks `num_frames` dates they are those of the first date, then of the second. Options, such
+        as `band_map`, are those of the class, for this call.
         """
-        return find_used_bands(descriptions, count, self.checked_options(), self.num_frames, name)[0]
+        own = self.checked_options()
+        own = update_options(own, options) if options else own
+        return find_used_bands(descriptions, count, own, own.num_frames, name)[0]
+
+    def with_options(self, **options: Any) -> "PrithviImageProcessor":
+        """Return a processor with other options of the class; None leaves one as it is.
+
+        A `rescale_factor` or `rescale_offset` that is given is applied: `do_rescale` becomes True.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if {"rescale_factor", "rescale_offset"} & set(given) and not self.do_rescale:
+            given = {"do_rescale": True, "rescale_factor": 1.0, "rescale_offset": 0.0, **given}
+        if not given:
+            return self
+        changed = copy(self)
+        for name, value in vars(update_options(self.checked_options(), given)).items():
+            setattr(changed, name, value)
+        return changed
 
     def read_frames(
         self, image: Image, name: str | None = None
@@ -320,10 +393,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         options, name = self.checked_options(), name_image(image, 0)
         frames = read_frames(image, options, name)
         if segmentation_map is None:
-            return ImageValues(frames, None, "", None, options)
-        mask_name = name_mask(segmentation_map, name)
-        limits = getattr(segmentation_map, "limits", None)
-        return ImageValues(frames, read_mask(segmentation_map, mask_name), mask_name, limits, options)
+            return ImageValues(frames, None, options)
+        return ImageValues(frames, read_mask(segmentation_map, name_mask(segmentation_map, name)), options)
 
     def examine(self, image: ImageValues, check_units: bool = True, labels: np.ndarray | None = None) -> ReadImage:
         """Find what is missing in an image, or a part of one, and make the labels: the second half of `read_image`."""
@@ -337,9 +408,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             self.check_units(frames, missing, name, options)
         if image.mask is not None:
             size = frames[0].values.shape[-2:]
-            labels = make_labels(
-                image.mask, image.mask_name, size, nodata_mask, options, labels, image.mask_limits, name
-            )
+            labels = make_labels(image.mask, size, nodata_mask, options, labels, name)
         return ReadImage(frames, missing, nodata_mask, None if image.mask is None else labels, options)
 
     def check_units(
@@ -407,8 +476,9 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
 def _as_batch_of_maps(maps: Pixels | Sequence[Pixels], batch_size: int) -> list[Pixels]:
     """Give one mask per image."""
     dimensions = maps.ndim if isinstance(maps, np.ndarray | torch.Tensor) else None
-    is_single = is_raster(maps) or dimensions == 2 or (dimensions == 3 and batch_size == 1)
-    batch = [cast(Pixels, maps)] if is_single else list(cast(Sequence[Pixels], maps))
+    is_single = dimensions == 2 or (dimensions == 3 and batch_size == 1)
+    is_single |= dimensions is None and not isinstance(maps, list | tuple)
+    batch = [as_frames(one)[0] for one in ([maps] if is_single else cast(Sequence[Any], maps))]
     if len(batch) != batch_size:
         raise ValueError(
             f"segmentation_maps: expected one mask for each of {batch_size} images, found {len(batch)}. Remedy: pass "

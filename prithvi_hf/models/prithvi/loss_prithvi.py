@@ -36,9 +36,10 @@ def cross_entropy_loss(
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`): Class indices or `ignore_index`.
         class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
         ignore_index (`int`, defaults to -100): The label that does not count.
-        num_items_in_batch (`torch.Tensor` or `int`, *optional*): Valid pixels to divide by instead of those in
-            `labels`; the Trainer hands over the count of a whole optimisation step, over all accumulated batches and
-            processes, so that how a step is split does not change it.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*): What to divide by instead of the count in `labels`,
+            valid pixels here and what `count_items` of `LOSSES` counts in general; the Trainer hands over the count of
+            a whole optimisation step, over all accumulated batches and processes, so that how a step is split does
+            not change it.
 
     Returns:
         `torch.Tensor` of shape `()`, in float32 or wider.
@@ -77,7 +78,11 @@ def focal_loss(
 
 
 def dice_loss(
-    logits: torch.Tensor, labels: torch.Tensor, class_weights: ClassWeights = None, ignore_index: int = -100
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: ClassWeights = None,
+    ignore_index: int = -100,
+    num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     r"""Compute the original's Dice loss (`DiceLoss` of mmsegmentation 0.30), with its treatment of ignored pixels.
 
@@ -96,13 +101,14 @@ def dice_loss(
       by the number of all classes.
 
     [`masked_dice_loss`] has neither and is the one to choose for a new model.
-    The arguments are those of [`cross_entropy_loss`].
+    The arguments are those of [`cross_entropy_loss`]; `num_items_in_batch` counts images.
     """
     logits = _at_least_float32(logits)
     num_labels = logits.shape[1]
     targets = _one_hot(labels.clamp(0, num_labels - 1), logits)
     valid = (labels != ignore_index).unsqueeze(1)  # (B, 1, H, W)
-    per_class = _dice_terms(logits.softmax(dim=1), targets * valid, targets).mean(dim=0)  # (num_labels,)
+    terms = _dice_terms(logits.softmax(dim=1), targets * valid, targets)  # (B, num_labels)
+    per_class = terms.sum(dim=0) / (len(labels) if num_items_in_batch is None else num_items_in_batch)
     weight = _as_weight(class_weights, logits)
     per_class = per_class if weight is None else per_class * weight
     if 0 <= ignore_index < num_labels:
@@ -111,7 +117,11 @@ def dice_loss(
 
 
 def masked_dice_loss(
-    logits: torch.Tensor, labels: torch.Tensor, class_weights: ClassWeights = None, ignore_index: int = -100
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: ClassWeights = None,
+    ignore_index: int = -100,
+    num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """Compute a Dice loss in which ignored pixels are in no sum: [`dice_loss`] of the valid pixels alone.
 
@@ -119,7 +129,7 @@ def masked_dice_loss(
     pixel is exactly 0, whatever the logits are there. A class that an image does not hold costs what probability it
     is given, and 0 where it is given none.
 
-    The arguments are those of [`cross_entropy_loss`].
+    The arguments are those of [`cross_entropy_loss`]; `num_items_in_batch` counts images with a valid pixel.
     """
     logits = _at_least_float32(logits)
     valid = (labels != ignore_index).unsqueeze(1)  # (B, 1, H, W)
@@ -129,15 +139,44 @@ def masked_dice_loss(
     weight = _as_weight(class_weights, logits)
     per_class = per_class if weight is None else per_class * weight
     counts = valid.flatten(1).any(dim=1)  # (B,): images with a valid pixel
-    return (per_class.mean(dim=1) * counts).sum() / counts.sum().clamp(min=1)
+    count = counts.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=logits.device)
+    return (per_class.mean(dim=1) * counts).sum() / count.clamp(min=1)
 
 
 def cross_entropy_and_masked_dice_loss(
-    logits: torch.Tensor, labels: torch.Tensor, class_weights: ClassWeights = None, ignore_index: int = -100
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: ClassWeights = None,
+    ignore_index: int = -100,
+    num_items_in_batch: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Add [`cross_entropy_loss`] and [`masked_dice_loss`], which take the same arguments."""
+    """Add [`cross_entropy_loss`] and [`masked_dice_loss`], which take the same arguments.
+
+    `num_items_in_batch` holds the counts of both.
+    """
     arguments = (logits, labels, class_weights, ignore_index)
-    return cross_entropy_loss(*arguments) + masked_dice_loss(*arguments)
+    pixels, images = (None, None) if num_items_in_batch is None else num_items_in_batch
+    return cross_entropy_loss(*arguments, pixels) + masked_dice_loss(*arguments, images)
+
+
+def count_valid_pixels(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
+    """Count the pixels of labels `(batch_size, height, width)` that are not ignored."""
+    return (labels != ignore_index).sum()
+
+
+def count_images(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
+    """Count the images of a batch, whatever their labels."""
+    return torch.tensor(len(labels), device=labels.device)
+
+
+def count_labelled_images(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
+    """Count the images of a batch that have a valid pixel."""
+    return (labels != ignore_index).flatten(1).any(dim=1).sum()
+
+
+def count_pixels_and_images(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
+    """Count valid pixels and images that have one: two numbers."""
+    return torch.stack([count_valid_pixels(labels, ignore_index), count_labelled_images(labels, ignore_index)])
 
 
 @dataclass(frozen=True)
@@ -145,23 +184,28 @@ class SegmentationLoss:
     """One entry of `LOSSES`.
 
     Attributes:
-        function: Takes logits, labels, `class_weights` and `ignore_index`, and what the next two say.
-        is_sum_over_pixels: Whether it is a sum over pixels divided by their count, so that it takes the Trainer's
-            `num_items_in_batch` for the count.
+        function: Takes logits, labels, `class_weights`, `ignore_index` and `num_items_in_batch`, and the options. It
+            is a sum over a batch divided by a count, so that the parts of a batch can be divided by the whole's.
+        count_items: Gives that count of labels and `ignore_index`.
         options: Further parameters of the function by the field of `PrithviConfig` that holds each.
     """
 
     function: Callable[..., torch.Tensor]
-    is_sum_over_pixels: bool = False
+    count_items: Callable[[torch.Tensor, int], torch.Tensor] = count_valid_pixels
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_sum_over_pixels(self) -> bool:
+        """Whether the count is that of valid pixels, which transformers' own Trainer hands over."""
+        return self.count_items is count_valid_pixels
 
 
 LOSSES: dict[str, SegmentationLoss] = {
-    "cross_entropy": SegmentationLoss(cross_entropy_loss, is_sum_over_pixels=True),
-    "dice": SegmentationLoss(dice_loss),
-    "masked_dice": SegmentationLoss(masked_dice_loss),
-    "focal": SegmentationLoss(focal_loss, is_sum_over_pixels=True, options={"gamma": "focal_gamma"}),
-    "cross_entropy+masked_dice": SegmentationLoss(cross_entropy_and_masked_dice_loss),
+    "cross_entropy": SegmentationLoss(cross_entropy_loss),
+    "dice": SegmentationLoss(dice_loss, count_images),
+    "masked_dice": SegmentationLoss(masked_dice_loss, count_labelled_images),
+    "focal": SegmentationLoss(focal_loss, options={"gamma": "focal_gamma"}),
+    "cross_entropy+masked_dice": SegmentationLoss(cross_entropy_and_masked_dice_loss, count_pixels_and_images),
 }
 """The loss of each value of `PrithviConfig.loss`. Another loss is a function and a line here."""
 

@@ -323,7 +323,7 @@ def pad_by_reflection(
         size = pixel_values.shape[dim]
         padding = -size % step
         starts.append(padding // 2 if both_sides else 0)
-        if padding:
+        if isinstance(padding, torch.SymInt) or padding:  # a size that an export leaves open is not asked
             period = max(2 * (size - 1), 1)
             index = (torch.arange(size + padding, device=pixel_values.device) - starts[-1]) % period
             pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
@@ -342,6 +342,34 @@ class PrithviMapModel(PrithviPreTrainedModel):
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
         self._upsampling = FusedUpsampling()
+        self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a model as transformers does, and remember which of its weights the folder did not hold."""
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        model._untrained = {
+            name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
+        }
+        return (model, info) if output_loading_info else model
+
+    def check_trained(self) -> None:
+        """Refuse to make maps with a neck and heads that are as random as they were when a backbone was loaded.
+
+        Raises:
+            ValueError: `from_pretrained` found no weights for them, and neither training nor loading changed them.
+        """
+        weights = dict(self.named_parameters())
+        heads = [name for name in self._untrained if not name.startswith("auxiliary_head.")]  # only training uses that
+        names = [name for name in heads if name in weights and weights[name]._version == self._untrained[name]]
+        if names:
+            source = self.config._name_or_path or "FOLDER"
+            raise ValueError(
+                f"Expected a fine-tuned segmentation model, found the backbone {source}: {len(names)} tensors of neck "
+                f"and head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
+                f"`prithvi-hf finetune --model {source} ...`."
+            )
 
     def freeze_backbone(self) -> None:
         """Leave the encoder as it is: its parameters get no gradient, neck and heads train.
@@ -375,10 +403,12 @@ class PrithviMapModel(PrithviPreTrainedModel):
             expected = (batch_size, height, width)
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
         both_sides = self.config.padding == "both_sides"
-        multiple = tuple((2 if both_sides else 1) * side for side in self.config.tubelet_size[1:])
-        padded, (top, left) = pad_by_reflection(images, multiple, both_sides)
-        size = padded.shape[-2:]
-        grid_size = tuple(side // patch for side, patch in zip(size, self.config.tubelet_size[1:], strict=True))
+        patch_height, patch_width = self.config.tubelet_size[1:]
+        pairs = 2 if both_sides else 1
+        padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
+        # As multiples, which an export that leaves the size open can compare with the neck's.
+        grid_size = (padded.shape[-2] // patch_height, padded.shape[-1] // patch_width)
+        size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
         heads = [self.decode_head]
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
@@ -402,7 +432,7 @@ class PrithviMapModel(PrithviPreTrainedModel):
             maps = [head(features) for head in heads]
         # Heads give maps of their own size: the first generation's neck enlarges the grid 16 times whatever the patch.
         for index, head_map in enumerate(maps):
-            if head_map.shape[-2:] != size:
+            if tuple(head_map.shape[-2:]) != size:
                 head_map = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
             maps[index] = head_map[..., top : top + height, left : left + width]  # (B, num_labels, H, W)
         outputs.hidden_states = outputs.hidden_states if wants_states else None
@@ -435,11 +465,11 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """Whether the loss is a sum over pixels that the Trainer's count of a whole optimisation step may divide.
+        """Whether the loss is a sum over pixels that transformers' count of a whole optimisation step may divide.
 
-        The Trainer asks for it. Where it is false, as for the Dice losses, which are means over images, the Trainer
+        `transformers.Trainer` asks for it. Where it is false, as for the Dice losses, which are means over images, it
         averages the losses of accumulated batches instead. It counts the labels other than -100, so an ignore index
-        of another value makes it false as well.
+        of another value makes it false as well. `PrithviTrainer` counts for every loss what that is divided by.
         """
         return LOSSES[self.config.loss].is_sum_over_pixels and self.config.semantic_loss_ignore_index == -100
 
@@ -486,15 +516,38 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
     ) -> torch.Tensor:
         """Compute the configured loss of one head's logits (B, num_labels, H, W), given labels (B, H, W).
 
-        `num_items_in_batch` is the Trainer's count of labels other than -100 in a whole optimisation step; it serves
-        only where `accepts_loss_kwargs` is true.
+        `num_items_in_batch` is what the loss's `count_items` (see `LOSSES`) gives of a whole optimisation step; by
+        default it is that of these labels.
         """
         loss = LOSSES[self.config.loss]
         options = {parameter: getattr(self.config, name) for parameter, name in loss.options.items()}
-        if self.accepts_loss_kwargs:
-            options["num_items_in_batch"] = num_items_in_batch
+        options["num_items_in_batch"] = num_items_in_batch
         weights, ignore_index = self.config.class_weights, self.config.semantic_loss_ignore_index
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel"]
+def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
+    """Take a model that is to make maps out of a data-parallel wrapper, and refuse one that cannot make them.
+
+    Raises:
+        ValueError: The model is a backbone, or some of its weights are not in memory.
+    """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    if isinstance(model, PrithviModel):
+        raise ValueError(
+            "Expected a fine-tuned segmentation model, found a PrithviModel, the backbone without neck and head. "
+            "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+        )
+    elsewhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if elsewhere:
+        raise ValueError(
+            f"Expected a model whose weights are in memory, found {len(elsewhere)} tensors offloaded or never loaded, "
+            f"e.g. {elsewhere[0]}. Load it without device_map and offload_folder, and give the device to use."
+        )
+    if isinstance(model, PrithviForSemanticSegmentation):
+        model.check_trained()
+    return cast(PrithviForSemanticSegmentation, model)
+
+
+__all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel", "unwrap_model"]

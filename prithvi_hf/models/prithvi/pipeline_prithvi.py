@@ -15,7 +15,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
-from .modeling_prithvi import PrithviForSemanticSegmentation
+from .modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
+from .pixel_values_prithvi import missing_package
 from .remote_code_prithvi import RemoteCodeMixin
 from .segmentation_map_prithvi import (
     FrameSource,
@@ -23,7 +24,6 @@ from .segmentation_map_prithvi import (
     SegmentationMap,
     assemble_map,
     in_model_units,
-    missing_package,
     open_frames,
     predict_scene_logits,
     prepare_scene,
@@ -49,9 +49,9 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     >>> pipe("huge_scene.tif", output="map.tif", quicklook="map.png")  # streamed: memory for some rows only
     ```
 
-    A scene is a GeoTIFF (path or bytes) or an array: (C, H, W), or (C, T, H, W) with all frames. A tuple holds the
-    frames of one scene in time order; a list holds several scenes, each in any of these forms, and a list inside it
-    counts as a tuple.
+    A scene is a GeoTIFF (path or bytes), an open rasterio dataset, a DataArray or Dataset of xarray, whose dates are
+    its frames, or an array: (C, H, W), or (C, T, H, W) with all frames. A tuple holds the frames of one scene in time
+    order; a list holds several scenes, each in any of these forms, and a list inside it counts as a tuple.
 
     Args:
         model: A `PrithviForSemanticSegmentation`.
@@ -60,8 +60,14 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             other, so unlike in other pipelines this says nothing about the list of inputs.
         window: Side of the tiles in pixels, or (height, width); the model's `image_size` by default.
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
-        return_probabilities: Whether results hold the probability of every class; False by default.
-        band_names: Names of an array's bands, where they are not the model's bands in order.
+        probabilities: Whether results hold the probability of every class; False by default.
+        band_names: Names of an array's or a file's bands, in its order, where they are not the model's bands in order.
+        band_map: What stands for single bands of the model, `{"NIR_NARROW": "B08"}`.
+        band_indices: 0-based positions of the model's bands; see [`PrithviImageProcessor`] for the three of them.
+        rescale_factor, rescale_offset: What the image processor multiplies the numbers of files by, and adds then, in
+            place of its own; scale and offset of files and products are left alone then.
+        crs: CRS of scenes that are arrays, in any form that rasterio reads, such as "EPSG:32633".
+        transform: Their affine transform, from (column, row) to coordinates of the CRS.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -70,14 +76,27 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]
     _load_tokenizer = False  # type: ignore[assignment]
 
+    def __init__(self, model: torch.nn.Module, **kwargs: Any) -> None:
+        super().__init__(unwrap_model(model), **kwargs)
+
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
-        steps = ({"band_names"}, {"window", "overlap", "windows_per_batch"}, {"return_probabilities"})
+        steps = (
+            {"band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset", "crs", "transform"},
+            {"window", "overlap", "windows_per_batch"},
+            {"probabilities"},
+        )
         unknown = sorted(set(parameters) - set().union(*steps))
         if unknown:
             raise TypeError(
                 f"Unknown option(s) {unknown} of the {TASK} pipeline: it takes batch_size, window, overlap, "
-                "return_probabilities and band_names, and with output= the options of predict_scene."
+                "probabilities, band_names, band_map, band_indices, rescale_factor, rescale_offset, crs and "
+                "transform, and with output= the options of predict_scene."
+            )
+        if not isinstance(parameters.get("probabilities"), bool | None):
+            raise ValueError(
+                "probabilities: expected True or False for a map in memory, found "
+                f"{parameters['probabilities']!r}. Give output= too, the file of the map, to write them to a file."
             )
         forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | parameters
         check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
@@ -96,13 +115,15 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             batch_size: Tiles in one forward pass.
             output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
                 rows only; for a list of scenes a list of as many. None makes the map in memory.
-            kwargs: `window`, `overlap`, `return_probabilities`, `band_names` for this call, and `num_workers`,
-                processes that read and prepare the scenes of a list ahead. With `output`: `window`, `overlap`, and
-                every other option of `predict_scene`, such as `probabilities="p.tif"`.
+            kwargs: `window`, `overlap`, `probabilities`, `band_names`, `band_map`, `band_indices`, `rescale_factor`,
+                `rescale_offset`, `crs`, `transform` for this call, and `num_workers`, processes that read and prepare
+                the scenes of a list ahead. With `output`: every option of `predict_scene`, such as
+                `probabilities=True` or `"p.tif"`.
 
         Returns:
-            `SegmentationMap` with `.mask` (H, W) uint8, `.crs`, `.transform`, `.probabilities` and
-            `.to_geotiff(path)`; with `output` a `PredictedScene`, which reads `.mask` from the file when asked for it;
+            `SegmentationMap` with `.mask` (H, W) uint8, `.crs`, `.transform`, `.probabilities`, `.to_geotiff(path)`,
+            `.to_xarray()` and `.to_polygons()`; with `output` a `PredictedScene`, which reads `.mask` from the file
+            when asked for it;
             a list of them for a list.
 
         Raises:
@@ -111,6 +132,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         """
         if isinstance(inputs, list | tuple) and not inputs:
             raise ValueError("Expected at least one scene, found an empty list.")
+        cast(PrithviImageProcessor, self.image_processor).check_config(self.model.config)
         batch_size = self._batch_size if batch_size is None else batch_size
         if output is not None:
             return self._stream(inputs, output, batch_size, kwargs)
@@ -122,19 +144,15 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     def _stream(self, inputs: Any, output: Any, batch_size: int | None, options: dict[str, Any]) -> Any:
         """Map one scene or several to files, row by row."""
         given = {**self._preprocess_params, **self._postprocess_params, **options}
-        in_memory = [name for name in ("return_probabilities", "band_names", "num_workers") if given.get(name)]
-        if in_memory:
-            raise TypeError(
-                f"{in_memory[0]} is an option of maps in memory, not of output=: leave one of the two out. Write "
-                'probabilities by probabilities="p.tif"; bands of files are found by their descriptions.'
-            )
+        if given.pop("num_workers", None):
+            raise TypeError("num_workers is an option of maps in memory, not of output=: leave one of the two out.")
         try:
             from prithvi_hf.scenes.predict_scene import predict_scene
         except ImportError as error:
             raise missing_package("Writing maps to files", "leave `output` out and take `.mask`") from error
         defaults = {name: self._forward_params[name] for name in ("window", "overlap") if name in self._forward_params}
         size = batch_size or self._forward_params.get("windows_per_batch", _DEFAULT_BATCH_SIZE)
-        options = {"show_progress": False, "batch_size": size, **defaults, **options}
+        options = {"show_progress": False, "batch_size": size, **defaults, **given}
         scenes = inputs if isinstance(inputs, list) else [inputs]
         outputs = list(output) if isinstance(inputs, list) and isinstance(output, list | tuple) else [output]
         if len(outputs) != len(scenes):
@@ -151,12 +169,30 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     # The base class goes by dictionaries, which transformers would move to the accelerator as a whole; a scene goes
     # there tile by tile.
     def preprocess(  # type: ignore[override]
-        self, input_: FrameSource | Sequence[FrameSource], band_names: Sequence[str] | None = None
+        self,
+        input_: FrameSource | Sequence[FrameSource],
+        crs: Any = None,
+        transform: Sequence[float] | None = None,
+        **options: Any,
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
-        image_processor = cast(PrithviImageProcessor, self.image_processor)
-        frames = in_model_units(image_processor, open_frames(input_))
-        return prepare_scene(image_processor, frames, band_names)
+        image_processor = cast(PrithviImageProcessor, self.image_processor).with_options(**options)
+        frames = open_frames(input_)
+        # A factor that is given is for numbers as in the files.
+        scale = "ignore" if {"rescale_factor", "rescale_offset"} & set(options) else "auto"
+        scene = prepare_scene(image_processor, in_model_units(image_processor, frames, scale))
+        if crs is not None or transform is not None:
+            if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
+                raise ValueError(
+                    "Expected crs and transform with arrays, found them with frames that say themselves where they "
+                    "are. Leave them out."
+                )
+            try:
+                from prithvi_hf.rasters.objects import read_place
+            except ImportError as error:
+                raise missing_package("Placing an array", "leave `crs` and `transform` out") from error
+            scene.crs, scene.transform = read_place(crs, transform)
+        return scene
 
     def _forward(  # type: ignore[override]
         self,
@@ -172,11 +208,11 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         return {"logits": logits, "scene": input_tensors}
 
     def postprocess(  # type: ignore[override]
-        self, model_outputs: dict[str, Any], return_probabilities: bool = False
+        self, model_outputs: dict[str, Any], probabilities: bool = False
     ) -> SegmentationMap:
         """Turn `logits` (num_labels, H, W) and the `scene` they belong to into the map."""
         config = cast(PrithviConfig, self.model.config)
-        return assemble_map(config, model_outputs["logits"], model_outputs["scene"], return_probabilities)
+        return assemble_map(config, model_outputs["logits"], model_outputs["scene"], probabilities)
 
 
 def register_pipeline() -> None:

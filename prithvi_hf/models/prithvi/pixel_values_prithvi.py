@@ -8,10 +8,11 @@ One image is a list of [`Frame`], one per date. It goes through [`read_frames`],
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -26,9 +27,22 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 GRID_TOLERANCE = 0.5
 """Pixels: beyond half of one a value belongs to a neighbour. Two programs write one grid with other last bits."""
 
+LARGEST_VALUE = 1e30
+"""From here on a float is no data, whatever the file's tag says: no quantity of remote sensing is so large, and the
+usual fill values are (9.969e36 of netCDF, -3.4028e38 of GDAL and Esri)."""
+# A tag is text, or went through another type: as a float it is met to a few units in the last place of float32.
+_TAG_TOLERANCE = 1e-6
+
 # Digital numbers and reflectance differ by a factor of 10,000. The brightest cloud and the darkest water stay well
 # within a factor of 100 of usual means, in the bands that decide.
 UNITS_FACTOR = 100.0
+# A factor of 10 is told by what reflectance cannot be: the mean of a band above this, four times its usual size;
+_LARGEST_REFLECTANCE = 1.7
+# or all bands below this fraction of their usual size, the infrared no darker than the visible ones.
+_SMALL = 0.2
+# Of Landsat Collection 2 Level 2, a reflectance of -0.02, 0.06 and 0.62. No surface is 0.65 in every band and below
+# 0.95 in one, as the first two would be elsewhere.
+_LANDSAT_NUMBERS = (6_500.0, 9_500.0, 30_000.0)
 _SAMPLED_PIXELS = 4096
 _CPU = torch.device("cpu")
 _RASTER_ATTRIBUTES = ("read", "read_nodata_mask", "descriptions", "count", "nodata", "shape")
@@ -69,47 +83,46 @@ class Raster(Protocol):
 
 
 Pixels = np.ndarray | torch.Tensor | Raster
-Image = Pixels | Sequence[Pixels]
-"""One image: an array, a raster, or the frames of one image."""
+Image = Pixels | Sequence[Pixels] | Any
+"""One image: an array, a raster, or what else [`as_frames`] takes; or the frames of one image."""
 
 
 @dataclass
 class Frame:
-    """One date of one image."""
+    """One date of one image; or its mask, whose values are (height, width)."""
 
     values: np.ndarray  # (num_channels, height, width) as in the file, the bands in the model's order
     name: str  # what messages call it
     tag: float | None = None  # the file's nodata tag
     file_mask: np.ndarray | None = None  # bool (height, width), True where the file's own mask says "no data"
-    limits: tuple[float, float] | None = None  # between which all values are known to be, all of them finite
+    limits: tuple[float, float] | None = None  # between which all values are known to be, within LARGEST_VALUE
 
 
 @dataclass
 class ImageValues:
-    """One image and its mask (height, width) as their files hold them, before anything is done to either."""
+    """One image and its mask as their files hold them, before anything is done to either."""
 
     frames: list[Frame]
-    mask: np.ndarray | None
-    mask_name: str
-    mask_limits: tuple[float, float] | None
+    mask: Frame | None  # its values are (height, width)
     options: ProcessorOptions
     nothing_missing: bool = False  # no value of the frames is to be replaced
 
     @property
     def is_lasting(self) -> bool:
         """Whether all values are in memory that others keep, so that holding on to them costs nothing."""
-        arrays = [array for frame in self.frames for array in (frame.values, frame.file_mask)]
-        return not any(array.flags.writeable for array in [*arrays, self.mask] if array is not None)
+        parts = self.frames if self.mask is None else [*self.frames, self.mask]
+        arrays = [array for part in parts for array in (part.values, part.file_mask)]
+        return not any(array.flags.writeable for array in arrays if array is not None)
 
     def crop(self, window: tuple[int, int, int, int]) -> "ImageValues":
         """Take the part (row, column, height, width) of the image, without a copy."""
         row, column, height, width = window
         place = (..., slice(row, row + height), slice(column, column + width))
-        frames = []
-        for frame in self.frames:
-            file_mask = None if frame.file_mask is None else frame.file_mask[place]
-            frames.append(replace(frame, values=frame.values[place], file_mask=file_mask))
-        return replace(self, frames=frames, mask=None if self.mask is None else self.mask[place])
+        parts = []
+        for part in [*self.frames, *([] if self.mask is None else [self.mask])]:
+            file_mask = None if part.file_mask is None else part.file_mask[place]
+            parts.append(replace(part, values=part.values[place], file_mask=file_mask))
+        return replace(self, frames=parts[: len(self.frames)], mask=None if self.mask is None else parts[-1])
 
 
 @dataclass
@@ -147,6 +160,27 @@ def is_raster(value: object) -> TypeGuard[Raster]:
     return all(hasattr(type(value), name) or hasattr(value, name) for name in _RASTER_ATTRIBUTES)
 
 
+def as_frames(value: Any) -> list[np.ndarray | torch.Tensor | Raster]:
+    """Give what holds pixels as arrays and rasters, one for each of its dates.
+
+    Beside those this takes paths and bytes of GeoTIFFs, open rasterio datasets, and DataArrays and Datasets of xarray.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor) or is_raster(value):
+        return [value]
+    try:
+        from prithvi_hf.rasters.objects import as_rasters
+    except ImportError as error:
+        raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
+    return list(as_rasters(value))
+
+
+def missing_package(action: str, alternative: str) -> ImportError:
+    """Build the error of a step that needs the installed package; `alternative` is what can be done without it."""
+    return ImportError(
+        f"{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
+    )
+
+
 def read_pixels(raster: Raster) -> np.ndarray:
     """Read all pixels, (bands, height, width); those in memory may come without a copy, not to be written to."""
     return getattr(raster, "read_shared", raster.read)()
@@ -170,23 +204,39 @@ def as_array(value: object, name: str) -> np.ndarray:
 def name_image(image: Image, position: int) -> str:
     """Name an image for messages: its first raster's name, or its place in the batch."""
     first = image[0] if isinstance(image, list | tuple) and image else image
-    return getattr(first, "name", None) or f"image {position}"
+    name = first if isinstance(first, str) else getattr(first, "name", None)
+    return name if isinstance(name, str) and name else f"image {position}"
+
+
+def has_alpha(descriptions: Sequence[str | None] | None) -> bool:
+    """Whether the last of the bands is called alpha, as rasters call an alpha band that has no description."""
+    return bool(descriptions) and (list(descriptions or ())[-1] or "").strip().lower() == "alpha"
 
 
 def find_used_bands(
     descriptions: Sequence[str | None] | None, count: int, options: ProcessorOptions, num_frames: int, name: str
 ) -> tuple[list[int], bool]:
-    """Find the 0-based positions of the bands to read, and whether they stack all of `num_frames` dates."""
-    bands, indices = options.bands, options.band_indices
-    if num_frames > 1 and count == len(bands) * num_frames and is_undescribed(descriptions):
-        return list(range(count)), True
+    """Find the 0-based positions of the bands to read, and whether they stack all of `num_frames` dates.
+
+    Names among the options win over descriptions, but for those of bands that were selected for a model before.
+    """
+    bands, indices, band_map = options.bands, options.band_indices, options.band_map
+    if descriptions and getattr(descriptions[0], "is_selected", False) and count % len(bands) == 0:
+        return list(range(count)), count > len(bands)
+    names = options.band_names
+    if has_alpha(descriptions) and is_undescribed(list(descriptions or ())[:-1]):
+        # It is the file's mask, unless the model needs as many bands as there are: writers take the fourth of four.
+        fits = (len(bands), len(bands) * num_frames) if names is None else (len(names),)
+        count, descriptions = count - (count not in fits and count - 1 in fits), None
+    if names is not None:
+        descriptions = names
     described = None if descriptions is None else tuple(descriptions)
+    settings = (None if indices is None else tuple(indices), num_frames, tuple((band_map or {}).items()))
     try:
-        return list(
-            resolve_bands_once(described, count, tuple(bands), None if indices is None else tuple(indices))
-        ), False
+        found = list(resolve_bands_once(described, count, tuple(bands), *settings))
     except ValueError:  # once more for the message, which names the file
-        return resolve_bands(descriptions, count, bands, indices, name), False
+        found = resolve_bands(descriptions, count, bands, indices, name, num_frames, band_map)
+    return found, len(found) > len(bands)
 
 
 def read_frames(
@@ -201,18 +251,21 @@ def read_frames(
     `file_nodata` is the nodata tag of what carries none, `band_names` are band descriptions of arrays, or in place of
     the files' own.
     """
-    parts = list(image) if isinstance(image, list | tuple) else [image]
+    given = image if isinstance(image, list | tuple) else [image]
+    parts = [frame for part in given for frame in as_frames(part)]
+    if band_names is not None:
+        options = copy(options)
+        options.band_names = list(band_names)
     # Several files or arrays hold one frame each; a single one may hold them all.
     num_frames = 1 if len(parts) > 1 else options.num_frames
     frames = []
     for part in parts:
         mask = limits = None
         part_name, tag = name, file_nodata
-        if is_raster(part):
+        if not isinstance(part, np.ndarray | torch.Tensor):
             part_name = getattr(part, "name", None) or name
             tag = file_nodata if part.nodata is None else part.nodata
-            descriptions = part.descriptions if band_names is None else band_names
-            indices, is_stack = find_used_bands(descriptions, part.count, options, num_frames, part_name)
+            indices, is_stack = find_used_bands(part.descriptions, part.count, options, num_frames, part_name)
             # What a raster says of its mask and its limits is meant of the bands in use: GDAL takes the fourth of
             # four bands without a description for an alpha band.
             narrowed = part.select(indices) if hasattr(part, "select") else part
@@ -220,10 +273,10 @@ def read_frames(
             mask, limits = narrowed.read_nodata_mask(), getattr(narrowed, "limits", None)
         else:
             array = as_array(part, name)
-            _check_axes(array, options, name, has_names=band_names is not None)
+            _check_axes(array, options, name, has_names=options.band_names is not None)
             stacked = num_frames if array.ndim == 3 else 1
-            indices, is_stack = find_used_bands(band_names, array.shape[0], options, stacked, name)
-            values = array if is_stack else array[indices]
+            indices, is_stack = find_used_bands(None, array.shape[0], options, stacked, name)
+            values = array if is_stack and indices == list(range(len(array))) else array[indices]
         if is_stack:  # all bands of the first date, then all bands of the second
             dates = list(values.reshape(num_frames, -1, *values.shape[-2:]))
         else:
@@ -282,12 +335,6 @@ def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[lis
     scene = pixels[0] if len(pixels) == 1 else combine(np.stack(pixels), axis=0)
     missing = []
     for frame, where, own in zip(frames, singles, pixels, strict=True):
-        if frame.values.dtype.kind == "f" and frame.limits is None:
-            # Infinite values are not nodata, but no model can take them.
-            with np.errstate(over="ignore"):
-                infinite = np.isinf(frame.values.astype(np.float32, copy=False))
-            if infinite.any():
-                where = infinite if where is None else where | infinite
         whole = own if own is scene else own | scene
         if whole.any():
             where = np.broadcast_to(whole, frame.values.shape) if where is None else where | whole
@@ -310,9 +357,7 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
         frame.file_mask is None
         and (frame.limits is not None or frame.values.dtype.kind != "f")
         and all(
-            number == options.nodata_replacement
-            or math.isnan(number)
-            or _cannot_occur(frame.values, frame.limits, number)
+            number == options.nodata_replacement or not _may_occur(frame.values, frame.limits, number)
             for number in _list_nodata(frame, options)
         )
         for frame in frames
@@ -322,32 +367,53 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
 def equals_nodata(
     values: np.ndarray, nodata: Sequence[float], limits: tuple[float, float] | None = None
 ) -> np.ndarray | None:
-    """Find single values that are NaN or equal a nodata value: bool of the same shape, or None when none is."""
+    """Find single values that are no data: bool of the same shape, or None when none is. The one rule for all files.
+
+    A float is no data if it is NaN, infinite or of `LARGEST_VALUE` and more, or meets a nodata value to a relative
+    1e-6; an integer if it equals one.
+    """
     is_float = values.dtype.kind == "f"
-    found = np.isnan(values) if is_float and limits is None else None
-    for number in nodata:
-        # What the type of the pixels cannot hold occurs nowhere.
-        if math.isnan(number) or not (is_float or number.is_integer()) or _cannot_occur(values, limits, number):
-            continue
-        # A Python scalar is compared in the array's own precision, so the -3.4e38 of a float32 file is found.
-        with np.errstate(over="ignore"):
-            equal = values == (number if is_float else int(number))
-        found = equal if found is None else found | equal
+    found = None
+    with np.errstate(over="ignore"):  # of numbers that the type of the pixels cannot hold
+        if is_float and limits is None and values.size:
+            # Two passes that only read tell most files to be whole, and which nodata values are not among them.
+            limits = float(values.min()), float(values.max())
+            if not max(map(abs, limits)) < LARGEST_VALUE:
+                found, limits = np.abs(values) < LARGEST_VALUE, None  # NaN is not
+                np.logical_not(found, out=found)
+        for number in nodata:
+            if not _may_occur(values, limits, number):
+                continue
+            # Python scalars are compared in the array's own precision.
+            low, high = _spread(number) if is_float else (int(number), int(number))
+            equal = values == low if low == high else (values >= low) & (values <= high)
+            found = equal if found is None else np.logical_or(found, equal, out=found)
     return found if found is not None and found.any() else None
 
 
-def _cannot_occur(values: np.ndarray, limits: tuple[float, float] | None, number: float) -> bool:
-    """Whether the limits of values say that a number is not among them."""
-    if limits is None:
-        return False
-    smallest, largest = limits
+def _spread(number: float) -> tuple[float, float]:
+    """Give the smallest and the largest float that is taken for a nodata value."""
+    tolerance = abs(number) * _TAG_TOLERANCE
+    return number - tolerance, number + tolerance
+
+
+def _may_occur(values: np.ndarray, limits: tuple[float, float] | None, number: float) -> bool:
+    """Whether a nodata value is to be looked for: not where its type, its size or the limits of values rule it out."""
     if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            number = values.dtype.type(number)
+        if not abs(number) < LARGEST_VALUE:
+            return False
+        low, high = _spread(number)
+    elif number.is_integer():
+        low = high = number
+    else:
+        return False
+    if limits is None:
+        return True
+    smallest, largest = limits
     # Nodata values are often the smallest of a file, and absent from most of it.
-    if number == smallest and values.size:
+    if low <= smallest <= high and values.size:
         smallest = values.min()
-    return not smallest <= number <= largest
+    return low <= largest and high >= smallest
 
 
 def scale_and_normalize(
@@ -456,53 +522,85 @@ def describe_units_problem(
 ) -> str | None:
     """Warn of valid values that, after scaling, are plainly in other units than the statistics; else give None."""
     scale, offset = (options.rescale_factor, options.rescale_offset) if options.do_rescale else (1.0, 0.0)
-    mean, std = np.asarray(options.image_mean), np.asarray(options.image_std)
     height, width = frames[0].values.shape[-2:]
-    factor = 0.0
     # A sample of the pixels tells whether to measure them all.
-    for step in (max(1, math.isqrt(height * width // _SAMPLED_PIXELS)), 1):
-        means, magnitudes = [], []  # of each band; NaN for a band without any valid value
-        for channel in range(len(options.bands)):
-            parts = []
-            for frame, where in zip(frames, missing, strict=True):
-                values = frame.values[channel, ::step, ::step]
-                keep = values != 0  # what files without a nodata tag are filled with, and says nothing about units
-                if where is not None:
-                    keep &= ~where[channel, ::step, ::step]
-                parts.append(values[keep].astype(np.float64))
-            values = np.concatenate(parts) * scale + offset
-            means.append(float(values.mean()) if values.size else math.nan)
-            magnitudes.append(float(np.abs(values).mean()) if values.size else math.nan)
-        if factor:
-            break
-        ratios = np.asarray(magnitudes) / np.maximum(np.abs(mean), std)
-        ratios = ratios[np.isfinite(ratios)]
-        # Too large needs most bands, so that clouds and snow are let through; too small needs every band, so that
-        # water, black in the infrared but not in blue, is let through.
-        if not ratios.size or not (np.median(ratios) > UNITS_FACTOR or ratios.max() < 1 / UNITS_FACTOR):
-            return None
-        factor = float(np.median(ratios))
+    sampled = max(1, math.isqrt(height * width // _SAMPLED_PIXELS))
+    problem = _find_units_problem(_take_valid(frames, missing, sampled), scale, offset, options)
+    if problem is None:
+        return None
+    found, better_scale, better_offset = problem
+    numbers = _take_valid(frames, missing)
+    means = [float(values.mean()) * scale + offset if values.size else math.nan for values in numbers]
     rows = [
         f"  {band:<16} measured mean {measured:<12.6g} expected mean {mean:.6g}, std {std:.6g}"
         for band, measured, mean, std in zip(options.bands, means, options.image_mean, options.image_std, strict=True)
     ]
-    suggestion = scale * 10.0 ** -round(math.log10(factor))
-    direction = f"{factor:,.0f} times larger" if factor > 1 else f"{1 / factor:,.0f} times smaller"
     return (
-        f"{name}: expected values in the units of image_mean, found values about {direction} after scaling (digital "
-        "numbers against reflectance?). Figures after scaling, of the valid pixels:\n" + "\n".join(rows) + "\n"
-        f"Remedy: set do_rescale=True, rescale_factor={suggestion:.6g} (the factor is {scale:.6g} now, the offset "
-        f"{offset:.6g}), or give image_mean and image_std in the units of the files."
+        f"{name}: expected values in the units of image_mean, found {found}. Figures after scaling, of the valid "
+        "pixels:\n" + "\n".join(rows) + "\n"
+        f"Remedy: set do_rescale=True, rescale_factor={better_scale:.6g} and rescale_offset={better_offset:.6g} (on "
+        f"the command line --rescale_factor and --rescale_offset; they are {scale:.6g} and {offset:.6g} now), or give "
+        "image_mean and image_std in the units of the files."
     )
 
 
-def largest_shift(first: Iterable[float], other: Iterable[float], size: tuple[int, int]) -> float:
-    """Give the largest distance between the same corner of two grids, in pixels of the first.
+def _take_valid(frames: Sequence[Frame], missing: Sequence[np.ndarray | None], step: int = 1) -> list[np.ndarray]:
+    """Take the valid numbers of each band of every n-th pixel, float64."""
+    numbers = []
+    for channel in range(len(frames[0].values)):
+        parts = []
+        for frame, where in zip(frames, missing, strict=True):
+            values = frame.values[channel, ::step, ::step]
+            keep = values != 0  # what files without a nodata tag are filled with, and says nothing about units
+            if where is not None:
+                keep &= ~where[channel, ::step, ::step]
+            parts.append(values[keep].astype(np.float64))
+        numbers.append(np.concatenate(parts))
+    return numbers
 
-    They have one size (rows, columns); `first` and `other` are affine transforms from pixel to CRS coordinates.
+
+def _find_units_problem(
+    numbers: Sequence[np.ndarray], scale: float, offset: float, options: ProcessorOptions
+) -> tuple[str, float, float] | None:
+    """Say in which other units the numbers of the bands plainly are, and by which factor and offset they would fit.
+
+    Whatever may be land, clouds, snow, water, shadow or burnt is None.
     """
-    # By their six numbers: releases of affine differ in the operator that places a pixel.
-    one, two = np.reshape([tuple(first)[:6], tuple(other)[:6]], (2, 2, 3))
-    corners = np.array([[0, 0, size[1], size[1]], [0, size[0], 0, size[0]], [1, 1, 1, 1]])  # columns, rows
-    distances = np.linalg.norm((one - two) @ corners, axis=0)
-    return float(distances.max()) / max(abs(np.linalg.det(one[:, :2])) ** 0.5, 1e-300)
+    known = [index for index, values in enumerate(numbers) if values.size]
+    if not known:
+        return None
+    usual = np.maximum(np.abs(options.image_mean), options.image_std)
+    scaled = [numbers[index] * scale + offset for index in known]
+    sizes = np.array([np.abs(values).mean() for values in scaled])
+    ratios = sizes / usual[known]
+    middle, largest = float(np.median(ratios)), float(ratios.max())
+    # A reflectance of 1 in the units of the statistics; None for statistics of something else.
+    size = float(np.median(usual))
+    unit = 1.0 if size <= 3 else 10_000.0 if size >= 100 else None
+    is_large, is_small = middle > UNITS_FACTOR, largest < 1 / UNITS_FACTOR
+    if unit is not None:
+        if min(options.image_mean) >= 0 and np.median([values.mean() for values in scaled]) < -0.02 * unit:
+            return "values mostly below zero (an offset that had been applied before?)", scale, 0.0
+        is_large |= middle > 2 and bool(((sizes > _LARGEST_REFLECTANCE * unit) & (ratios > 4)).any())
+        if middle > 3:
+            lowest, typical = np.transpose([np.percentile(numbers[index], (2, 50)) for index in known])
+            is_dark = _LANDSAT_NUMBERS[0] < lowest.min() < _LANDSAT_NUMBERS[1]
+            if (is_large or is_dark) and lowest.min() > _LANDSAT_NUMBERS[0] and typical.max() < _LANDSAT_NUMBERS[2]:
+                return (
+                    "values that look like digital numbers of Landsat Collection 2 Level 2, where reflectance is "
+                    "number * 0.0000275 - 0.2",
+                    0.0000275 * unit,
+                    -0.2 * unit,
+                )
+        names = [options.bands[index].upper() for index in known]
+        infrared = np.array(["NIR" in band or "SWIR" in band for band in names])
+        if largest < _SMALL and 0 < infrared.sum() < len(infrared):
+            # Water is darkest in the infrared.
+            is_small |= bool(ratios[infrared].max() > ratios[~infrared].max() / 2)
+    if not is_large and not is_small:
+        return None
+    power = round(math.log10(max(middle if is_large else largest, 1e-300)))
+    power = max(power, 1) if is_large else min(power, -1)
+    direction = f"{10.0 ** abs(power):,.0f} times {'larger' if is_large else 'smaller'}"
+    hint = " (digital numbers against reflectance?)" if abs(power) > 1 else ""
+    return f"values about {direction} after scaling{hint}", scale * 10.0**-power, offset * 10.0**-power

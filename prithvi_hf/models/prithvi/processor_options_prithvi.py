@@ -6,6 +6,7 @@ This file must not postpone the evaluation of its annotations: `@strict` skips s
 # ruff: noqa: RUF009 - `_option` declares a field
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ import torch
 from huggingface_hub.dataclasses import strict, validated_field
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
-from .bands_prithvi import band_key
+from .bands_prithvi import band_key, parse_band_map
 
 
+IGNORED_LABEL = -100
 Number = float | int
+_INTEGER = re.compile(r"\s*-?\d+\s*")
+_MAX_BANDS, _MAX_VALUES = 4096, 256  # far above what files have, and little enough to be looked through for each image
 Options = TypeVar("Options", "ProcessorOptions", "CallOptions")
 
 
@@ -45,13 +49,28 @@ class ProcessorOptions:
 
     bands: list[str] = _option(
         ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"],
-        "a list of different band names",
-        lambda names: all(map(str.strip, names)) and 0 < len(set(map(band_key, names))) == len(names),
+        f"a list of different band names, {_MAX_BANDS} at most",
+        lambda names: (
+            0 < len(names) <= _MAX_BANDS
+            and all(map(str.strip, names))
+            and len(set(map(band_key, names))) == len(names)
+        ),
     )
     band_indices: list[int] | None = _option(
         None, "different 0-based positions", lambda value: min(value) >= 0 and len(set(value)) == len(value)
     )
-    num_frames: int = _option(1, "an integer of at least 1", lambda value: value >= 1)
+    band_map: dict[str, str | int] | None = _option(
+        None,
+        "what stands for a band, as {band: description, code or 0-based position}",
+        lambda value: all(
+            place.strip() if isinstance(place, str) else place >= 0 and not isinstance(place, bool)
+            for place in value.values()
+        ),
+    )
+    band_names: list[str | None] | None = _option(
+        None, f"a list of at most {_MAX_BANDS} band names", lambda names: len(names) <= _MAX_BANDS
+    )
+    num_frames: int = _option(1, "an integer from 1 to 4096", lambda value: 1 <= value <= 4096)
     frame_order: Literal["time_major", "original_crop"] = _option("time_major", "'time_major' or 'original_crop'")
     do_rescale: bool = _option(True, "true or false")
     rescale_factor: Number = _option(
@@ -65,25 +84,59 @@ class ProcessorOptions:
     image_std: list[Number] = _option(
         [1282.0, 1270.0, 1399.0, 1368.0, 1292.0, 1155.0], "a finite number, or one per band", _is_finite
     )
-    nodata_value: Number | list[Number] | None = _option(None, "a number or a list of numbers")
+    nodata_value: Number | list[Number] | None = _option(
+        None, f"a number or a list of at most {_MAX_VALUES} numbers", lambda value: np.size(value) <= _MAX_VALUES
+    )
     nodata_replacement: Number = _option(0.0, "a finite number", _is_finite)
     nodata_rule: Literal["all", "any"] = _option("all", "'all' or 'any'")
-    ignore_values: list[int] | None = _option(None, "an integer or a list of integers")
+    ignore_values: list[int] | None = _option(
+        None, "an integer or a list of at most 65536 integers", lambda values: len(values) <= 2**16
+    )
+    label_map: dict[int, int] | None = _option(
+        None,
+        "a mapping from mask values to class numbers from 0 on, such as {255: 1}",
+        lambda value: 0 < len(value) <= 2**16 and min(value.values()) >= 0,
+    )
     do_reduce_labels: bool = _option(False, "true or false")
-    num_labels: int | None = _option(None, "an integer of at least 1", lambda value: value >= 1)
+    num_labels: int | None = _option(None, "an integer from 1 to 65536", lambda value: 1 <= value <= 2**16)
     mask_nodata_labels: bool = _option(False, "true or false")
 
     def validate_lists(self) -> None:
         """Check that there is one entry per band, and that the statistics can serve where they are used."""
         per_band: dict[str, Sequence[Number] | None] = {"band_indices": self.band_indices}
+        known = [band_key(band) for band in self.bands]
+        if unknown := [band for band in self.band_map or () if band_key(band) not in known]:
+            raise ValueError(
+                f"band_map: expected some of the bands {', '.join(self.bands)}, found {', '.join(unknown)}. Remedy: "
+                "write BAND=DESCRIPTION with the model's name of the band first."
+            )
         if self.do_normalize:
             per_band |= {"image_mean": self.image_mean, "image_std": self.image_std}
         for name, values in per_band.items():
             if values is not None and len(values) != len(self.bands):
+                remedy = f"give {name} and bands the same length."
+                if name != "band_indices":
+                    remedy = "measure the bands by `prithvi-hf stats`, whose image_mean and image_std a recipe takes."
                 raise ValueError(
                     f"{name}: expected {len(self.bands)} values, one for each of {', '.join(self.bands)}, found "
-                    f"{len(values)}. Remedy: give {name} and bands the same length."
+                    f"{len(values)}. Remedy: {remedy}"
                 )
+        label_map = self.label_map or {}
+        if label_map and self.do_reduce_labels:
+            raise ValueError(
+                "label_map: expected without do_reduce_labels, found both, which number the classes in two ways. "
+                "Remedy: for masks that hold 1 to n give do_reduce_labels alone, for other values label_map alone."
+            )
+        if both := sorted(label_map.keys() & {IGNORED_LABEL, *(self.ignore_values or ())}):
+            raise ValueError(
+                f"label_map: expected other values than those that are ignored, found {both} in both. Remedy: take "
+                "them out of ignore_values or out of label_map."
+            )
+        if self.num_labels is not None and max(label_map.values(), default=0) >= self.num_labels:
+            raise ValueError(
+                f"label_map: expected class numbers 0 to {self.num_labels - 1} ({self.num_labels} classes), found "
+                f"{max(label_map.values())}. Remedy: correct it, or name all classes."
+            )
         if self.do_normalize and min(self.image_std) <= 0:
             raise ValueError(f"image_std: expected values greater than 0, found {self.image_std}")
 
@@ -118,8 +171,13 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
         if given is None and field.default is not None:
             continue
         value = _to_plain(given, is_nodata=name in ("nodata_value", "file_nodata"))
+        if name == "label_map" and isinstance(value, Mapping):
+            # JSON has no keys but texts.
+            value = {int(k) if isinstance(k, str) and _INTEGER.fullmatch(k) else k: v for k, v in value.items()}
         if name in ("band_indices", "ignore_values") and isinstance(value, int):
             value = [value]
+        elif name == "band_map":
+            value = parse_band_map(value)
         elif (
             isinstance(options, ProcessorOptions) and name in ("image_mean", "image_std") and isinstance(value, Number)
         ):
@@ -130,7 +188,8 @@ def update_options(options: Options, values: Mapping[str, object]) -> Options:
             expected, hint = field.metadata["expected"], ""
             if isinstance(value, str) and "number" in expected:
                 hint = ", not text (YAML reads 1e-4 as text: write 1.0e-4)"
-            raise ValueError(f"{name}: expected {expected}{hint}, found {value!r} ({type(value).__name__})") from error
+            found = repr(value)[:300]
+            raise ValueError(f"{name}: expected {expected}{hint}, found {found} ({type(value).__name__})") from error
     try:
         cast(Any, options).validate()  # `strict` adds it
     except StrictDataclassClassValidationError as error:
@@ -146,7 +205,7 @@ def _to_plain(value: Any, is_nodata: bool) -> Any:
         return [_to_plain(item, is_nodata) for item in value]
     if is_nodata and isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
         return float(value)
-    return value
+    return {key: _to_plain(item, is_nodata) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def to_json_number(value: Any) -> Any:

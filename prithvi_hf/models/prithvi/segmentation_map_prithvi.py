@@ -5,9 +5,14 @@ The pipeline and the sample pictures of a model card go this way. This file trav
 it works on arrays by itself and reaches for GeoTIFF reading and writing only where prithvi_hf is installed.
 """
 
+import datetime
+import math
 import os
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,22 +22,30 @@ from transformers import PreTrainedModel
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .image_processing_prithvi import PrithviImageProcessor
-from .pixel_values_prithvi import GRID_TOLERANCE, Raster, largest_shift
+from .labels_prithvi import name_counts
+from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
 from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
 
 
 NODATA_CLASS = 255
 """Value of pixels without data in a mask; classes are 0 to 254."""
 
-COLOR_BANDS = ("RED", "GREEN", "BLUE")
+# Bands that a picture shows as red, green and blue: natural colours, or else the usual false ones.
+_COLOR_CHOICES = (
+    ("RED", "GREEN", "BLUE"),
+    *(("NIR", "RED", "GREEN"), ("NIR_NARROW", "RED", "GREEN")),
+    *(("SWIR_2", "NIR_NARROW", "RED"), ("SWIR_1", "NIR_NARROW", "RED"), ("SWIR_2", "SWIR_1", "NIR_NARROW")),
+)
 _PICTURE_SIDE = 1536  # pixels
 _COLOR_PERCENTILES = (2.0, 98.0)
-_GAMMA = 0.7  # lifts dark land, which clouds would otherwise push into black
+_GAMMAS = (0.4, 0.7)  # lift dark land, which clouds would otherwise push into black
+_MIDDLE = 0.42  # brightness of half the pixels, if one of these gammas can give it
 
 Affine = Any  # affine.Affine, of a package that this file may not name
 Frame = Raster | np.ndarray | torch.Tensor
-FrameSource = Frame | str | os.PathLike | bytes
-"""One frame as a caller gives it: a GeoTIFF (path, its bytes, or a raster), or an array (C, H, W) or (C, T, H, W)."""
+FrameSource = Frame | str | os.PathLike | bytes | Any
+"""One frame as a caller gives it, or several dates in one object: see `as_frames`; arrays are (C, H, W) or
+(C, T, H, W)."""
 
 
 @dataclass(eq=False, repr=False)
@@ -46,8 +59,9 @@ class SegmentationMap:
         id2label: Class index to name.
         class_colors: `"#rrggbb"` per class, or None for default colours.
         probabilities: (num_labels, H, W) float32, NaN = no data; None where they were not asked for.
-        rgb: (H / s, W / s, 4) uint8 picture of the scene in natural colours, as `stretch_colors` makes it (red, green,
-            blue, opacity), thinned by a whole step s where the scene is large; None where the model's bands have none.
+        rgb: (H / s, W / s, 4) uint8 picture of the scene's last date, as `stretch_colors` makes it (red, green, blue,
+            opacity), thinned by a whole step s where the scene is large; None where there is none.
+        rgb_title: What it shows, as `title_picture` says it.
     """
 
     mask: np.ndarray
@@ -57,6 +71,7 @@ class SegmentationMap:
     class_colors: Sequence[str] | None = None
     probabilities: np.ndarray | None = None
     rgb: np.ndarray | None = None
+    rgb_title: str = "scene"
 
     def __post_init__(self) -> None:
         if not self.id2label:
@@ -69,10 +84,11 @@ class SegmentationMap:
         return f"SegmentationMap({height} x {width} pixels, crs={crs}, classes={list(self.id2label.values())})"
 
     def class_counts(self) -> dict[str, int]:
-        """Count the pixels of each class by its name, in class order, and last those of "no data"."""
-        counts = np.bincount(self.mask.ravel(), minlength=NODATA_CLASS + 1)
-        named = {self.id2label[index]: int(counts[index]) for index in sorted(self.id2label)}
-        return {**named, "no data": int(counts[NODATA_CLASS])}
+        """Count the pixels of each class by its name, in class order, and last those of "no data".
+
+        Names that several classes share, or that are "no data", are followed by the index of the class: "crop (3)".
+        """
+        return name_counts(np.bincount(self.mask.ravel(), minlength=NODATA_CLASS + 1), self.id2label)
 
     def to_geotiff(
         self,
@@ -82,6 +98,8 @@ class SegmentationMap:
         class_values: Mapping[int, int] | None = None,
     ) -> None:
         """Write the classes as a Cloud-Optimized GeoTIFF with class names and a colour table.
+
+        A map without a CRS, of a bare array, warns: nothing in the file says where it is.
 
         Args:
             path: The file to write; an existing one is replaced, and only by a complete one.
@@ -96,6 +114,12 @@ class SegmentationMap:
             from prithvi_hf.outputs.cog import write_class_map
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.mask`, `.crs` and `.transform`") from error
+        if self.crs is None or self.transform is None:
+            warnings.warn(
+                f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other "
+                "program can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
+                stacklevel=2,
+            )
         write_class_map(
             path,
             self.mask,
@@ -118,18 +142,74 @@ class SegmentationMap:
             ImportError: If prithvi_hf is not installed.
             ValueError: If the map holds no probabilities, the folder does not exist or `dtype` is another.
         """
-        if self.probabilities is None:
-            raise ValueError("This map holds no probabilities: ask for them with `return_probabilities=True`.")
+        pixels = self._take_probabilities()
         try:
             from prithvi_hf.outputs.cog import write_probabilities
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.probabilities`, `.crs` and `.transform`") from error
-        write_probabilities(
-            path, self.probabilities, id2label=self.id2label, crs=self.crs, transform=self.transform, dtype=dtype
-        )
+        write_probabilities(path, pixels, id2label=self.id2label, crs=self.crs, transform=self.transform, dtype=dtype)
+
+    def to_xarray(self, *, probabilities: bool = False) -> Any:
+        """Give the map as an `xarray.DataArray` that rioxarray reads.
+
+        Args:
+            probabilities: False for the classes (y, x), uint8 with 255 for no data; True for the probabilities
+                (class, y, x).
+
+        Raises:
+            ImportError: If xarray or prithvi_hf is not installed.
+            ValueError: If the map holds no probabilities.
+        """
+        pixels = self._take_probabilities() if probabilities else self.mask
+        try:
+            from prithvi_hf.outputs.objects import make_data_array
+        except ImportError as error:
+            raise missing_package("Making a DataArray", "take `.mask`, `.crs` and `.transform`") from error
+        return make_data_array(pixels, self.id2label, cast(Any, self.crs), self.transform)
+
+    def to_polygons(self, *, polygon_classes: Sequence[int | str] | None = None, min_area: float = 0.0) -> Any:
+        """Give the regions of each class as a `geopandas.GeoDataFrame` in the CRS of the map.
+
+        Pixels that share an edge and a class make one region. Columns are `class_value`, `class_name`, `area_m2` (on
+        the WGS 84 ellipsoid, holes left out), `geometry` and, where the map holds probabilities, `mean_probability`.
+
+        Args:
+            polygon_classes: Names or indices of the classes; None for all.
+            min_area: Square metres on the ground; smaller regions are left out.
+
+        Raises:
+            ImportError: If prithvi_hf or a package of its extra `vector` is not installed.
+            ValueError: If the map has no CRS, or not these classes.
+        """
+        try:
+            from prithvi_hf.outputs.cog import write_class_map
+            from prithvi_hf.outputs.objects import make_geodataframe
+        except ImportError as error:
+            raise missing_package("Making polygons", "take `.mask`, `.crs` and `.transform`") from error
+        with tempfile.TemporaryDirectory() as folder:
+            path, probabilities = Path(folder) / "map.tif", None
+            place = {"id2label": self.id2label, "crs": cast(Any, self.crs), "transform": self.transform}
+            write_class_map(path, self.mask, **place)
+            if self.probabilities is not None:
+                probabilities = Path(folder) / "probabilities.tif"
+                self.probabilities_to_geotiff(probabilities)
+            return make_geodataframe(
+                path,
+                self.id2label,
+                place["crs"],
+                probabilities=probabilities,
+                classes=polygon_classes,
+                min_area=min_area,
+            )
+
+    def _take_probabilities(self) -> np.ndarray:
+        """Give the probabilities, or say how to get them."""
+        if self.probabilities is None:
+            raise ValueError("This map holds no probabilities: ask for them with `probabilities=True`.")
+        return self.probabilities
 
     def to_png(self, path: str | os.PathLike) -> None:
-        """Draw the map with a legend, beside the scene in natural colours where there is such a picture.
+        """Draw the map with a legend, beside a picture of the scene, in natural colours if its bands have them.
 
         Args:
             path: The PNG to write; an existing one is replaced.
@@ -148,6 +228,7 @@ class SegmentationMap:
             id2label=self.id2label,
             class_colors=self.class_colors,
             rgb=self.rgb,
+            rgb_title=self.rgb_title,
             crs=self.crs,
             transform=self.transform,
         )
@@ -162,33 +243,20 @@ class PreparedScene:
     crs: object | None = None
     transform: Affine | None = None
     rgb: np.ndarray | None = None
+    rgb_title: str = "scene"
 
 
 def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
     """Open the frames of one scene, given in time order, and check that they are on one grid; no pixel is read."""
     frames: list[Frame] = []
     for source in scene if isinstance(scene, tuple | list) else (scene,):
-        if isinstance(source, str | os.PathLike | bytes):
-            try:
-                from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-            except ImportError as error:
-                raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-            frames.append(GeoTiffRaster(content=source) if isinstance(source, bytes) else GeoTiffRaster(source))
-        elif hasattr(source, "shape"):
-            frames.append(source)
-        else:
-            raise TypeError(
-                "A frame is the path or the bytes of a GeoTIFF, an opened raster, or an array (bands, height, width), "
-                f"found {type(source).__name__}. A tuple holds the frames of one scene, a list several scenes."
-            )
+        frames += as_frames(source)
     if not frames:
         raise ValueError("A scene has at least one frame, found none.")
     for position, frame in enumerate(frames, start=1):
-        # A map of the pixel grid would lose a place that is given by ground control points.
-        if getattr(frame, "has_ground_control_points", False):
+        if irregular := getattr(frame, "irregular", None):  # the map would lose the place
             raise ValueError(
-                f"Expected {getattr(frame, 'name', 'a frame')} to be on a regular grid, found ground control points "
-                "instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
+                f"Expected {getattr(frame, 'name', 'a frame')} to be on a regular grid, found {irregular}"
             )
         _check_same_grid(frames[0], frame, position)
     return tuple(frames)
@@ -207,10 +275,15 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
     transform, other_transform = getattr(first, "transform", None), getattr(other, "transform", None)
     if transform is None or other_transform is None:
         return
+    try:
+        from prithvi_hf.rasters.raster import measure_shift, name_crs_pair
+    except ImportError as error:
+        raise missing_package("Comparing the places of frames", "pass arrays") from error
     crs, other_crs = getattr(first, "crs", None), getattr(other, "crs", None)
-    if crs != other_crs:
-        raise ValueError(f"{title} is in {other_crs}, the first in {crs}: bring all frames to one CRS.")
-    shift = largest_shift(transform, other_transform, (rows, columns))
+    shift = measure_shift((crs, transform), (other_crs, other_transform), (rows, columns))
+    if shift == float("inf"):
+        expected, found = name_crs_pair(crs, other_crs)
+        raise ValueError(f"{title} is in {found}, the first in {expected}: bring all frames to one CRS.")
     if shift > GRID_TOLERANCE:
         raise ValueError(
             f"{title} is up to {shift:.2f} pixels beside the first (transforms {tuple(other_transform)[:6]} and "
@@ -218,28 +291,27 @@ def _check_same_grid(first: Frame, other: Frame, position: int) -> None:
         )
 
 
-def in_model_units(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Bring frames of files, not arrays, into the units that the model takes, as their scale and offset tags say."""
+def in_model_units(
+    image_processor: PrithviImageProcessor, frames: Sequence[Frame], scale: str = "auto"
+) -> tuple[Frame, ...]:
+    """Bring frames of files, not arrays, into the units that the model takes, see `rasters.opening.FrameOptions`."""
     if not any(hasattr(frame, "scales") for frame in frames):
         return tuple(frames)
     try:
         from prithvi_hf.rasters.opening import FrameOptions, open_whole
     except ImportError as error:
         raise missing_package("Reading a GeoTIFF", "pass arrays of shape (bands, height, width)") from error
-    options = FrameOptions()
+    options = FrameOptions(scale=cast(Any, scale))
     return tuple(
         open_whole(cast(Any, frame), image_processor, options) if hasattr(frame, "scales") else frame
         for frame in frames
     )
 
 
-def prepare_scene(
-    image_processor: PrithviImageProcessor, frames: Sequence[Frame], band_names: Sequence[str] | None = None
-) -> PreparedScene:
-    """Read the bands that the model uses (`band_names` are those of arrays) and apply its preprocessing, once."""
+def prepare_scene(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> PreparedScene:
+    """Read the bands that the model uses and apply its preprocessing, once."""
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
-        band_names=None if band_names is None else list(band_names),
         return_nodata_mask=True,
         return_tensors="pt",
     )
@@ -249,7 +321,8 @@ def prepare_scene(
         nodata_mask=nodata_mask,
         crs=getattr(frames[0], "crs", None),
         transform=getattr(frames[0], "transform", None),
-        rgb=natural_colors(image_processor, inputs["pixel_values"][0], nodata_mask),
+        rgb=draw_scene(image_processor, inputs["pixel_values"][0], nodata_mask),
+        rgb_title=title_picture(image_processor.bands, image_processor.num_frames, getattr(frames[-1], "date", None)),
     )
 
 
@@ -275,34 +348,58 @@ def predict_scene_logits(
 
 
 def assemble_map(
-    config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, return_probabilities: bool = False
+    config: PrithviConfig, logits: torch.Tensor, scene: PreparedScene, probabilities: bool = False
 ) -> SegmentationMap:
     """Turn logits (num_labels, H, W) into the scene's map: the most probable class of each pixel."""
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
     mask = logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
     mask[scene.nodata_mask] = NODATA_CLASS
-    probabilities = None
-    if return_probabilities:
-        probabilities = logits.float().softmax(dim=0).cpu().numpy()
-        probabilities[:, scene.nodata_mask] = np.nan
+    values = None
+    if probabilities:
+        values = logits.float().softmax(dim=0).cpu().numpy()
+        values[:, scene.nodata_mask] = np.nan
     return SegmentationMap(
         mask=mask,
         crs=scene.crs,
         transform=scene.transform,
         id2label=dict(cast(dict[int, str], config.id2label)),
         class_colors=getattr(config, "class_colors", None),
-        probabilities=probabilities,
+        probabilities=values,
         rgb=scene.rgb,
+        rgb_title=scene.rgb_title,
     )
 
 
-def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Make a picture in natural colours: each band from its own dark level, over one span for all three.
+def choose_color_bands(bands: Sequence[str]) -> tuple[list[int], bool]:
+    """Choose the three bands that a picture shows as red, green and blue, and say whether its colours are natural.
 
-    Red, green and blue (3, H, W) in one unit, valid where (H, W) is True, become uint8 red, green, blue and opacity
-    (H, W, 4). Bands start at their 2nd percentiles; the span is the largest from there to a 98th percentile,
-    brightened by a gamma of 0.7. Opacity is 255; all is zero where there is no data.
+    They are false colours where one of red, green and blue is missing, and the first bands where the near or
+    short-wave infrared is missing too.
+    """
+    for wanted in _COLOR_CHOICES:
+        found = [index for index in find_band_names(wanted, bands) if index is not None]
+        if len(found) == len(wanted):
+            return found, wanted == _COLOR_CHOICES[0]
+    return [min(channel, len(bands) - 1) for channel in range(3)], False
+
+
+def title_picture(bands: Sequence[str], num_frames: int = 1, date: datetime.datetime | None = None) -> str:
+    """Say what a picture of a scene shows: which of several dates, and which bands where its colours are false."""
+    colors, is_natural = choose_color_bands(bands)
+    title = "scene" if date is None else f"scene, {date:%Y-%m-%d}"
+    title += f", date {num_frames} of {num_frames}" if num_frames > 1 else ""
+    shown = ", ".join(bands[index] for index in dict.fromkeys(colors))
+    return title if is_natural else f"{title}\n{shown} in false colours"
+
+
+def stretch_colors(values: np.ndarray, valid: np.ndarray, is_natural: bool = True) -> np.ndarray:
+    """Make a picture of three bands: each from its own dark level, in natural colours over one span for all three.
+
+    Red, green and blue (3, H, W), in one unit if `is_natural`, valid where (H, W) is True, become uint8 red, green,
+    blue and opacity (H, W, 4). Bands start at their 2nd percentiles; the span is the largest from there to a 98th
+    percentile, or each band's own where colours are false. A gamma from 0.4 to 0.7 brightens it, the smaller the
+    darker half of the pixels are. Opacity is 255; all is zero where there is no data.
     """
     picture = np.zeros((*valid.shape, 4), dtype=np.uint8)
     if valid.any():
@@ -313,24 +410,24 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         is_gap = np.isclose(colors, 0, rtol=0, atol=1e-4 * np.median(np.abs(colors))).any(axis=0)
         measured = colors if is_gap.all() else colors[:, ~is_gap]
         low, high = np.percentile(measured, _COLOR_PERCENTILES, axis=1)
-        stretched = np.clip((colors - low[:, None]) / max((high - low).max(), 1e-6), 0, 1) ** _GAMMA
-        picture[valid, :3] = (stretched * 255).T
+        span = (high - low).max() if is_natural else (high - low)[:, None]
+        stretched = np.clip((colors - low[:, None]) / np.maximum(span, 1e-6), 0, 1)
+        middle = float(np.clip(np.median(stretched.max(axis=0)), 1e-6, 1 - 1e-6))
+        gamma = np.clip(math.log(_MIDDLE) / math.log(middle), *_GAMMAS)
+        picture[valid, :3] = (stretched**gamma * 255).T
         picture[valid, 3] = 255
     return picture
 
 
-def natural_colors(
+def draw_scene(
     image_processor: PrithviImageProcessor, pixel_values: torch.Tensor, nodata_mask: np.ndarray
-) -> np.ndarray | None:
+) -> np.ndarray:
     """Make a picture of the last frame from one image's pixel values (C, T, H, W), whose statistics are undone.
 
-    It is uint8 (H / s, W / s, 4), see `stretch_colors`, with the smallest whole step s that keeps both sides within
-    1536 pixels; None if red, green or blue is missing among the bands.
+    It is uint8 (H / s, W / s, 4), see `choose_color_bands` and `stretch_colors`, with the smallest whole step s that
+    keeps both sides within 1536 pixels.
     """
-    found = find_band_names(COLOR_BANDS, image_processor.bands)
-    colors = [index for index in found if index is not None]
-    if len(colors) < len(found):
-        return None
+    colors, is_natural = choose_color_bands(image_processor.bands)
     step = -(-max(nodata_mask.shape) // _PICTURE_SIDE)
     last = image_processor.restore_frame_order(pixel_values)[:, -1, ::step, ::step]
     values = last[colors].float().cpu().numpy()  # (3, H / s, W / s)
@@ -340,11 +437,4 @@ def natural_colors(
             for figures in (image_processor.image_mean, image_processor.image_std)
         )
         values = values * std + mean
-    return stretch_colors(values, ~nodata_mask[::step, ::step])
-
-
-def missing_package(action: str, alternative: str) -> ImportError:
-    """Build the error of a step that needs the installed package; `alternative` is what can be done without it."""
-    return ImportError(
-        f"{action} needs the prithvi_hf package, which is not installed here: install it, or {alternative}."
-    )
+    return stretch_colors(values, ~nodata_mask[::step, ::step], is_natural)

@@ -16,8 +16,10 @@ import sys
 import tarfile
 import time
 import zipfile
+from contextlib import suppress
 
 import huggingface_hub
+import numpy as np
 import pytest
 
 from prithvi_hf.data.builders import download
@@ -486,3 +488,56 @@ def test_an_encrypted_zip(extract):
         content[content.index(signature) + offset] |= 1
     with pytest.raises(ArchiveError, match=r"without password.*found 'chip'"):
         extract(bytes(content))
+
+
+def with_method(content: bytes, method: int) -> bytes:
+    """A zip whose members claim to be compressed by another method."""
+    changed = bytearray(content)
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = -1
+        while (start := content.find(signature, start + 1)) >= 0:
+            changed[start + place : start + place + 2] = method.to_bytes(2, "little")
+    return bytes(changed)
+
+
+TAR = tar_of([("a.tif", CONTENT), ("b.tif", CONTENT)], "")
+SECOND = TAR.index(b"b.tif")
+LATER_DAMAGE = {
+    "tar cut before a later header": TAR[:SECOND],
+    "tar cut in a later header": TAR[: SECOND + 200],
+    "tar with a damaged later header": TAR[: SECOND + 100] + b"\xff" * 30 + TAR[SECOND + 130 :],
+    "tar without its end": TAR[: len(TAR) // 512 * 512].rstrip(b"\0"),
+    "gz of a tar cut": gzip.compress(TAR[: SECOND + 200]),
+    "bz2 cut": bz2.compress(TAR)[:-20],
+    "bz2 damaged": bz2.compress(TAR)[:100] + b"\xff" * 30 + bz2.compress(TAR)[130:],
+    "bz2 of nothing": b"BZh9" + b"\0" * 100,
+    "xz damaged": lzma.compress(TAR)[:200] + b"\xff" * 30 + lzma.compress(TAR)[230:],
+    "gz damaged": gzip.compress(TAR)[:200] + b"\xff" * 30 + gzip.compress(TAR)[230:],
+    "zip by Deflate64": with_method(zip_of(MEMBERS), 9),
+    "zip by PPMd": with_method(zip_of(MEMBERS), 98),
+    "zip damaged": zip_of(MEMBERS)[:80] + b"\xff" * 10 + zip_of(MEMBERS)[90:],
+    "zip of a later version": zip_of(MEMBERS).replace(b"PK\x01\x02\x14\x03\x14\0", b"PK\x01\x02\x14\x03\xff\0"),
+}
+
+
+@pytest.mark.parametrize("content", LATER_DAMAGE.values(), ids=LATER_DAMAGE)
+def test_damage_that_shows_late_leaves_nothing(extract, tmp_path, content):
+    with pytest.raises(ArchiveError, match=r"archive: expected (a whole archive|a method of compression)"):
+        extract(content)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_damage_anywhere_is_an_error_of_the_archive(tmp_path):
+    """Single bytes of archives of every kind: extracted as it is, or an ArchiveError."""
+    random, path = np.random.default_rng(0), tmp_path / "archive"
+    seeds = [tar_of(MEMBERS, kind) for kind in ("", "gz", "bz2", "xz")] + [zip_of(MEMBERS)]
+    for number in range(250):
+        content = bytearray(seeds[number % len(seeds)])
+        content[random.integers(len(content)) // (1 if number % 2 else 20)] = random.integers(256)
+        path.write_bytes(content)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with suppress(ArchiveError):
+            extract_archive(path, folder)
+            continue
+        assert not [file for file in folder.rglob("*") if file.is_file()]

@@ -1,13 +1,16 @@
 """The builder of the user's own folder: pairing, splits, frames and what is refused."""
 
 import os
+import unicodedata
 from functools import partial
 
 import numpy as np
 import pytest
 
-from prithvi_hf.data import load_dataset
+from prithvi_hf.data import audit_split, load_dataset
 from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.data.statistics import compute_statistics
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.raster_factory import (
     make_burn_scars,
@@ -322,3 +325,84 @@ def test_no_data_dir_unknown_name_and_unknown_option(root, load):
         load_dataset("imagenet")
     with pytest.raises(ValueError, match=r"unknown options \['mask_sufix'\].*mask_suffix"):
         load(data_dir=root, mask_sufix="_mask.tif")
+
+
+# ----------------------------------------------------------------- names and files as people have them
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accented_names_pair_whichever_way_they_are_written(root, load, forms):
+    """A copy from macOS writes é as two code points."""
+    chips = ("forêt_é", "año", "Ångström")
+    for seed, chip in enumerate(chips):
+        write_chip(root / "images" / f"{unicodedata.normalize(forms[0], chip)}.tif", seed=seed)
+        write_mask(root / "masks" / f"{unicodedata.normalize(forms[1], chip)}.tif", seed=seed)
+    (root / "masks" / f"._{chips[0]}.tif").write_bytes(b"macOS")
+    (root / "train.txt").write_text("\n".join(unicodedata.normalize(forms[1], chip) for chip in chips))
+    for splits in (None, {"train": "train.txt"}, {"train": [unicodedata.normalize(forms[1], chip) for chip in chips]}):
+        rows = load(data_dir=root, image_dir="images", mask_dir="masks", splits=splits, split="train")
+        assert sorted(rows.with_format(None)["id"]) == sorted(unicodedata.normalize("NFC", chip) for chip in chips)
+        assert rows[0]["image"].read().shape == (6, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "options"),
+    [
+        ("{}.TIF", "{}_mask.tif", {"image_suffix": ".tif", "mask_suffix": "_mask.tif"}),
+        ("{}_img.Tif", "{}_mask.TIF", {"image_suffix": "_img.tif", "mask_suffix": "_mask.tif"}),
+        ("{}_img.tif", "{}_mask.tiff", {"image_suffix": "_img.TIF", "mask_suffix": "_mask.TIFF"}),
+    ],
+)
+def test_extensions_in_capitals(root, load, image, mask, options):
+    make_folder(root, CHIPS, image=image, mask=mask)
+    expected = [(chip, image.format(chip), mask.format(chip)) for chip in CHIPS]
+    assert names(load(data_dir=root, split="train", **options)) == expected
+
+
+def test_capitals_within_a_suffix_still_tell_files_apart(root, load):
+    make_folder(root, CHIPS, image="{}_A.tif", mask="{}_a.tif")
+    rows = load(data_dir=root, image_suffix="_A.tif", mask_suffix="_a.tif", split="train")
+    assert names(rows)[0] == ("a", "a_A.tif", "a_a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".GeoJSON", ".fgb"])
+def test_polygons_in_place_of_masks_are_sent_to_rasterizing(root, load, suffix):
+    make_folder(root, CHIPS, image="images/{}.tif", mask=None)
+    (root / "masks").mkdir()
+    for chip in CHIPS:
+        (root / "masks" / f"{chip}{suffix}").write_bytes(b"SQLite format 3\0")
+    with pytest.raises(
+        ValueError, match=rf"masks: expected masks that are GeoTIFF files, found a{suffix}.*gdal_rasteri"
+    ):
+        load(data_dir=root, image_dir="images", mask_dir="masks")
+    if suffix != ".GeoJSON":
+        with pytest.raises(ValueError, match="gdal_rasterize"):
+            load(data_dir=root, image_dir="images", mask_dir="masks", mask_suffix=suffix)
+
+
+def test_one_mask_for_many_dates_is_told_both_ways_out(root, load):
+    for seed, date in enumerate(("20200101", "20200201", "20200301")):
+        write_chip(root / "images" / f"field_7_{date}.tif", seed=seed)
+    write_mask(root / "masks" / "field_7.tif")
+    with pytest.raises(ValueError, match=r"one mask field_7 for field_7_20200101, .*image_suffix=\[_20200101\.tif, "):
+        load(data_dir=root, image_dir="images", mask_dir="masks")
+    suffixes = ["_20200101.tif", "_20200201.tif", "_20200301.tif"]
+    rows = load(data_dir=root, image_dir="images", mask_dir="masks", image_suffix=suffixes, split="train")
+    assert (len(rows), len(rows[0]["image"])) == (1, 3)
+
+
+def test_a_missing_mask_is_not_taken_for_a_date(root, load):
+    make_folder(root, ("a", "ab", "c"))
+    (root / "ab_mask.tif").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 without mask \(ab\)"):
+        load(data_dir=root, mask_suffix="_mask.tif")
+
+
+def test_swapped_images_and_masks_are_named_as_such(root, load):
+    make_folder(root, CHIPS, image="images/{}.tif", mask="masks/{}.tif")
+    chips = load(data_dir=root, image_dir="masks", mask_dir="images", split="train")
+    processor = PrithviImageProcessor(ignore_values=[-1])
+    with pytest.raises(ValueError, match=r"masks/a\.tif: .*they look swapped\. Exchange image_dir and mask_dir"):
+        audit_split(chips, processor, 2, "train", show_progress=False)
+    with pytest.raises(ValueError, match="they look swapped"):
+        compute_statistics(chips, processor, show_progress=False)

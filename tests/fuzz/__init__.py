@@ -1,0 +1,1 @@
+"""Damaged GeoTIFFs: a campaign that stays."""
