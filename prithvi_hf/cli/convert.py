@@ -10,6 +10,7 @@ from prithvi_hf.cli.common import Commands
 _EPILOG = """examples:
   prithvi-hf convert Prithvi_EO_V1_100M.pt backbone
   prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns --recipe hls_burn_scars
+  prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-2.0-300M-TL backbone
   prithvi-hf convert crops.pth crops --recipe multi_temporal_crop --report crops.json
 """
 
@@ -34,6 +35,8 @@ def add_parser(commands: Commands) -> None:
     add("--report", metavar="JSON", help="also write what became of every tensor to this file")
     text = "fields of configuration or image processor that win, VALUE as JSON or text, e.g. num_attention_heads=8"
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=text)
+    text = "of a masked autoencoder: PrithviForPreTraining keeps its decoder (default PrithviModel, the encoder alone)"
+    add("--for_model", metavar="CLASS", help=text)
     parser.set_defaults(run=run)
 
 
@@ -50,5 +53,8 @@ def run(options: argparse.Namespace) -> None:
             overrides[name] = value
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
 
-    print(convert_checkpoint(options.source, options.output_dir, options.recipe, options.report, **overrides))
+    report = convert_checkpoint(
+        options.source, options.output_dir, options.recipe, options.report, options.for_model, **overrides
+    )
+    print(report)
     print(f"written to {options.output_dir}")

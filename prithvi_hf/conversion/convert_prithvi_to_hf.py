@@ -1,9 +1,10 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Convert original Prithvi checkpoints to `save_pretrained` folders.
 
-Layouts: the flat file of the first generation's masked autoencoder (`Prithvi_100M.pt`, `Prithvi_EO_V1_100M.pt`) and
-mmsegmentation's fine-tuned checkpoints (`backbone.`, `neck.`, `decode_head.`, `auxiliary_head.`). The three published
-ones, each with its recipe, which names what no weight shows:
+Layouts: masked autoencoders of both generations (`Prithvi_100M.pt`, `Prithvi_EO_V1_100M.pt`,
+`Prithvi_EO_V2_300M_TL.pt`), mmsegmentation's fine-tuned checkpoints (`backbone.`, `neck.`, `decode_head.`,
+`auxiliary_head.`) and those of terratorch (`model.encoder.`, `model.neck.`, `model.decoder.`, `model.head.`). The
+three published ones of mmsegmentation, each with its recipe, which names what no weight shows:
 
     prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-sen1floods11 floods --recipe sen1floods11
     prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns --recipe hls_burn_scars
@@ -32,15 +33,22 @@ from prithvi_hf.conversion.infer_config import (
     infer_values,
 )
 from prithvi_hf.conversion.read_checkpoint import Checkpoint, load_checkpoint
-from prithvi_hf.conversion.tensor_names import convert_names, is_segmentation_layout
+from prithvi_hf.conversion.tensor_names import (
+    convert_names,
+    has_pretraining_decoder,
+    is_segmentation_layout,
+    is_terratorch_layout,
+)
 from prithvi_hf.disk import check_writable_folder, explain_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.decode_heads_prithvi import MAP_NECKS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import (
     PrithviForSemanticSegmentation,
     PrithviModel,
     PrithviPreTrainedModel,
 )
+from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
 from prithvi_hf.models.prithvi.processor_options_prithvi import to_json_number
 
 
@@ -61,6 +69,10 @@ ORIGINAL_PROCESSING: dict[str, tuple[dict[str, Any], str]] = {
 }
 """Where the original's mmsegmentation checkpoints expect other input than the recipe, which fixes its faults: by the
 recipe's dataset, the image processor's options and the reason."""
+
+SECOND_GENERATION_MEAN = [1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0]
+SECOND_GENERATION_STD = [2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0]
+"""Statistics of the six bands that Prithvi-EO-2.0 was pretrained with, reflectance times 10,000."""
 
 _CONFIG_FIELDS = {"num_labels", "label2id", *PrithviConfig.__dataclass_fields__}
 
@@ -100,14 +112,20 @@ class ConversionReport:
             part.write_text(text, encoding="utf-8")
 
 
-def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: PrithviConfig) -> dict[str, torch.Tensor]:
+def convert_state_dict(
+    state_dict: Mapping[str, torch.Tensor],
+    config: PrithviConfig,
+    for_model: type[PrithviPreTrainedModel] | str | None = None,
+) -> dict[str, torch.Tensor]:
     """Turn an original state dict into one of this package. Pure: nothing is read, written or changed.
 
     Args:
-        state_dict (`Mapping[str, torch.Tensor]`): Tensors under their original names. The flat layout becomes a state
-            dict of `PrithviModel` (its decoder is dropped), the mmsegmentation layout one of
+        state_dict (`Mapping[str, torch.Tensor]`): Tensors under their original names. Those of an encoder become a
+            state dict of `PrithviModel`, those of a model of mmsegmentation or terratorch one of
             `PrithviForSemanticSegmentation`.
         config (`PrithviConfig`): Configuration that the names and shapes are checked against.
+        for_model (`type` or `str`, *optional*): `PrithviForPreTraining`, or its name, to keep the decoder that a file
+            of the masked autoencoder holds; `PrithviModel`, the default, drops it.
 
     Returns:
         `dict[str, torch.Tensor]` that the model loads with `strict=True`.
@@ -115,10 +133,12 @@ def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: PrithviCo
     Raises:
         ValueError: A name is unknown or missing, or a shape differs from the configuration's.
     """
-    converted, _ = convert_names(state_dict, config.use_auxiliary_head)
+    model_class = _find_model_class(state_dict, for_model)
+    with_decoder = model_class is PrithviForPreTraining
+    converted, _ = convert_names(state_dict, config.use_auxiliary_head, with_decoder, config.coords_scale_learn)
     tensors = {new: value for group in converted.values() for new, value in group.items()}
     with torch.device("meta"):  # names and shapes without memory
-        model = _find_model_class(state_dict)(config)
+        model = model_class(config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     problems = [f"{name}: missing" for name in sorted(expected.keys() - tensors.keys())]
     problems += [f"{name}: the model has no such tensor" for name in sorted(tensors.keys() - expected.keys())]
@@ -135,8 +155,22 @@ def convert_state_dict(state_dict: Mapping[str, torch.Tensor], config: PrithviCo
     return tensors
 
 
-def _find_model_class(state_dict: Mapping[str, torch.Tensor]) -> type[PrithviPreTrainedModel]:
-    return PrithviForSemanticSegmentation if is_segmentation_layout(state_dict) else PrithviModel
+def _find_model_class(
+    state_dict: Mapping[str, torch.Tensor], for_model: type[PrithviPreTrainedModel] | str | None = None
+) -> type[PrithviPreTrainedModel]:
+    """Find the model that a state dict is of; a name that does not fit it is an error."""
+    if is_segmentation_layout(state_dict):
+        fitting: list[type[PrithviPreTrainedModel]] = [PrithviForSemanticSegmentation]
+    else:
+        fitting = [PrithviModel, PrithviForPreTraining][: 2 if has_pretraining_decoder(state_dict) else 1]
+    name = for_model if isinstance(for_model, str) or for_model is None else for_model.__name__
+    found = next((model_class for model_class in fitting if name in (None, model_class.__name__)), None)
+    if found is None:
+        raise ValueError(
+            f"Expected for_model to be one that the file has the weights of, "
+            f"{' or '.join(model_class.__name__ for model_class in fitting)}, found {name}."
+        )
+    return found
 
 
 def convert_checkpoint(
@@ -144,6 +178,7 @@ def convert_checkpoint(
     output_dir: str | Path,
     recipe: str | Path | None = None,
     report: str | Path | None = None,
+    for_model: str | None = None,
     **overrides: Any,
 ) -> ConversionReport:
     """Convert an original checkpoint file to a folder that `from_pretrained` loads.
@@ -158,6 +193,8 @@ def convert_checkpoint(
             shape reveals: classes, bands, statistics, label rules, attention heads, loss. Without it the image
             processor has the pretraining statistics, and class names are those stored with the weights, if any.
         report (`str` or `Path`, *optional*): JSON file for the whole report.
+        for_model (`str`, *optional*): `"PrithviForPreTraining"` keeps the decoder of a masked autoencoder, as
+            `convert_state_dict` does.
         overrides: `PrithviConfig` fields and `PrithviImageProcessor` options that replace what was read from the
             shapes or the recipe.
 
@@ -185,7 +222,7 @@ def convert_checkpoint(
     loaded = None if recipe is None else _read_recipe(recipe, overrides)
     checkpoint = load_checkpoint(source)
     state_dict = checkpoint.state_dict
-    model_class = _find_model_class(state_dict)
+    model_class = _find_model_class(state_dict, for_model)
     result = ConversionReport(model_class.__name__, checkpoint.source)
 
     # The shapes first, over them the recipe or the class names stored with the weights, over these the overrides.
@@ -199,7 +236,10 @@ def convert_checkpoint(
     config = infer_config(state_dict, **values)
     processor = _make_image_processor(loaded, state_dict, config, overrides, result)
 
-    converted, result.dropped = convert_names(state_dict, config.use_auxiliary_head)
+    with_decoder = model_class is PrithviForPreTraining
+    converted, result.dropped = convert_names(
+        state_dict, config.use_auxiliary_head, with_decoder, config.coords_scale_learn
+    )
     broken = [name for name, group in converted.items() if not all(part.isfinite().all() for part in group.values())]
     if broken:  # by a training that diverged or a damaged copy: every map would be without meaning
         names = ", ".join(broken[:6]) + (" and others" if len(broken) > 6 else "")
@@ -209,16 +249,19 @@ def convert_checkpoint(
             "download it again."
         )
     model = model_class(config)
-    model.load_state_dict(convert_state_dict(state_dict, config), strict=True)
+    model.load_state_dict(convert_state_dict(state_dict, config, model_class), strict=True)
 
     result.converted = {name: list(group) for name, group in converted.items()}
     averaging = "a copy that mmcv's EMAHook keeps of the weights before averaging"
     result.dropped |= dict.fromkeys(checkpoint.averaging, averaging)
     positions, segmentation = find_positions(state_dict), is_segmentation_layout(state_dict)
     unseen = ["num_attention_heads", "layer_norm_eps"]
+    unseen += ["decoder_num_attention_heads"] if with_decoder else []
+    unseen += ["out_indices"] if config.neck in MAP_NECKS else []
+    unseen += ["pool_scales"] if config.decode_head == "upernet" else []
     if positions is None:
         unseen += ["image_size"] if segmentation else ["image_size", "num_frames"]  # the neck shows the frames
-    result.assumed = {name: getattr(config, name) for name in unseen if name not in values}
+    result.assumed |= {name: getattr(config, name) for name in unseen if name not in values}
     difference = infer_grid(positions, config.grid_size[0] if segmentation else None)[1]
     if difference > POSITION_TOLERANCE:
         result.notes.append(
@@ -340,6 +383,10 @@ def _make_image_processor(
         report.recipe |= {name: options[name] for name in names if name in given}
         options |= original
     options["num_frames"] = config.num_frames
+    if loaded is None and (config.coords_encoding or config.num_frames == 4 or is_terratorch_layout(state_dict)):
+        statistics = {"image_mean": SECOND_GENERATION_MEAN, "image_std": SECOND_GENERATION_STD}
+        options |= {name: value for name, value in statistics.items() if name not in overrides}
+        report.assumed |= {name: options[name] for name in statistics if name not in overrides}
     known_bands = len(source.bands) == config.num_channels and options["bands"] == source.bands
     if known_bands or {"bands", "image_mean", "image_std"} <= overrides.keys():
         return PrithviImageProcessor(**options)

@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 
-from prithvi_hf.conversion.tensor_names import is_segmentation_layout, shorten_names
+from prithvi_hf.conversion.tensor_names import (
+    has_pretraining_decoder,
+    is_segmentation_layout,
+    is_terratorch_layout,
+    shorten_names,
+)
 from prithvi_hf.models.prithvi.configuration_prithvi import ORIGINAL_FIELDS, PrithviConfig
 from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 
 
+_COORDINATES = {"time": "temporal", "location": "location"}
 POSITION_TOLERANCE = 1e-3
 """Largest difference at which a stored position table counts as the fixed one; both generations differ by 1e-6."""
 
@@ -19,11 +25,11 @@ POSITION_TOLERANCE = 1e-3
 def infer_config(state_dict: Mapping[str, torch.Tensor], **overrides: Any) -> PrithviConfig:
     """Read a configuration from the shapes of an original state dict; overrides replace what was read or assumed.
 
-    The number of attention heads shows in no shape: heads of 64 channels are assumed, as in every published model of
-    the first generation but the multi-temporal crop one (8 heads).
+    The number of attention heads shows in no shape: heads of 64 channels are assumed, as in every published model but
+    the multi-temporal crop one of the first generation (8 heads) and those of 600 million parameters (16 heads).
     """
     values = infer_values(state_dict)
-    values["num_attention_heads"] = max(1, values["hidden_size"] // 64)
+    values["num_attention_heads"] = 16 if values["hidden_size"] == 1280 else max(1, values["hidden_size"] // 64)
     if "id2label" in overrides:
         values.pop("num_labels", None)
     return PrithviConfig(**{**values, **overrides})
@@ -37,7 +43,10 @@ def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     hidden_size, num_channels, *patch_size = _find_tensor(state_dict, "patch_embed.proj.weight", 5).shape
     head_values: dict[str, Any] = {}
     token_frames = None
-    if segmentation:
+    if is_terratorch_layout(state_dict):
+        head_values = _infer_terratorch_head(state_dict)
+        token_frames = max(1, head_values.pop("token_channels") // hidden_size)
+    elif segmentation:
         head_values = _infer_neck(state_dict)
         token_frames = max(1, head_values.pop("token_channels") // hidden_size)
         num_labels, head_hidden_size, *_ = _find_tensor(state_dict, "decode_head.conv_seg.weight", 4).shape
@@ -50,6 +59,16 @@ def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     (frames, rows, columns), _ = infer_grid(find_positions(state_dict), token_frames)
     fc1 = state_dict.get("blocks.0.mlp.fc1.weight")
     image_size = [rows * patch_size[1], columns * patch_size[2]]
+    scales = {name: state_dict.get(f"{kind}_embed_enc.scale") for name, kind in _COORDINATES.items()}
+    found = {name: scale for name, scale in scales.items() if scale is not None}
+    if found:
+        head_values["coords_encoding"] = list(found)
+        head_values["coords_scale_learn"] = any(bool((scale != 1).any()) for scale in found.values())
+    if has_pretraining_decoder(state_dict):
+        decoder = {short.removeprefix("decoder."): value for short, value in state_dict.items()}
+        if "decoder_embed.weight" in decoder:
+            head_values["decoder_hidden_size"] = decoder["decoder_embed.weight"].shape[0]
+            head_values["decoder_num_hidden_layers"] = max(1, _count_layers(decoder, "decoder_blocks."))
     return {
         "hidden_size": hidden_size,
         "num_channels": num_channels,
@@ -110,6 +129,34 @@ def _find_tensor(state_dict: Mapping[str, torch.Tensor], name: str, dimensions: 
             f"{None if tensor is None else tuple(tensor.shape)}. This is not a Prithvi checkpoint of a known layout."
         )
     return tensor
+
+
+def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Read the fields that a model of terratorch's factory shows, and the channels of the tokens, `token_channels`."""
+    labels, *_ = _find_tensor(state_dict, "head.head.2.weight", 4).shape
+    layers = range(_count_layers(state_dict, "head.head.0."))
+    values: dict[str, Any] = {
+        "num_labels": labels,
+        "padding": "both_sides",
+        "use_auxiliary_head": False,
+        "classifier_channels": [state_dict[f"head.head.0.{layer}.0.weight"].shape[0] for layer in layers],
+    }
+    pyramid = next((name for name in state_dict if re.fullmatch(r".*\bfpn1\.0\.weight", name)), None)
+    values["neck"] = "token_map" if pyramid is None else "pyramid"
+    if "decoder.decoder.blocks.0.conv1.0.weight" in state_dict:
+        blocks = range(_count_layers(state_dict, "decoder.decoder.blocks."))
+        channels = [state_dict[f"decoder.decoder.blocks.{block}.conv2.0.weight"].shape[0] for block in blocks]
+        values |= {"decode_head": "unet", "unet_channels": channels}
+    elif "decoder.fpn_bottleneck.conv.weight" in state_dict:
+        width = state_dict["decoder.fpn_bottleneck.conv.weight"].shape[0]
+        values |= {"decode_head": "upernet", "head_hidden_size": width}
+    else:
+        width = _find_tensor(state_dict, "decoder.convs.0.0.weight", 4).shape[1]
+        convs = _count_layers(state_dict, "decoder.convs.")
+        values |= {"decode_head": "transpose_fcn", "head_hidden_size": width, "head_num_convs": convs}
+    tokens = state_dict["decoder.convs.0.0.weight" if pyramid is None else pyramid]
+    values["token_channels"] = tokens.shape[0]
+    return values
 
 
 def _infer_neck(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -15,6 +15,42 @@ _ENCODER_NAMES = [
     (r"blocks\.(\d+)\.norm2\.(weight|bias)", r"layers.\1.layernorm_after.\2"),
     (r"blocks\.(\d+)\.mlp\.(fc[12])\.(weight|bias)", r"layers.\1.mlp.\2.\3"),
     (r"norm\.(weight|bias)", r"layernorm.\1"),
+    (r"temporal_embed_enc\.scale", r"embeddings.coordinates.time_scale"),
+    (r"location_embed_enc\.scale", r"embeddings.coordinates.location_scale"),
+]
+_PRETRAINING_NAMES = [
+    (r"mask_token", r"decoder.mask_token"),
+    (r"decoder_embed\.(weight|bias)", r"decoder.embedding.\1"),
+    (r"decoder_norm\.(weight|bias)", r"decoder.layernorm.\1"),
+    (r"decoder_pred\.(weight|bias)", r"decoder.prediction.\1"),
+    (r"temporal_embed_dec\.scale", r"decoder.coordinates.time_scale"),
+    (r"location_embed_dec\.scale", r"decoder.coordinates.location_scale"),
+]
+# Of terratorch's `EncoderDecoderFactory`; the pyramid is a neck or, in older runs, in the decoder.
+_TERRATORCH_NAMES = [
+    (r"(?:neck\.\d+|decoder)\.fpn1\.0\.(weight|bias)", r"neck.conv_transpose_1.\1"),
+    (r"(?:neck\.\d+|decoder)\.fpn1\.1\.(\w+)", r"neck.normalization.\1"),
+    (r"(?:neck\.\d+|decoder)\.fpn1\.3\.(weight|bias)", r"neck.conv_transpose_2.\1"),
+    (r"(?:neck\.\d+|decoder)\.fpn2\.0\.(weight|bias)", r"neck.conv_transpose.\1"),
+    (r"decoder\.decoder\.blocks\.(\d+)\.conv1\.0\.weight", r"decode_head.blocks.\1.layers.0.convolution.weight"),
+    (r"decoder\.decoder\.blocks\.(\d+)\.conv1\.1\.(\w+)", r"decode_head.blocks.\1.layers.0.normalization.\2"),
+    (r"decoder\.decoder\.blocks\.(\d+)\.conv2\.0\.weight", r"decode_head.blocks.\1.layers.1.convolution.weight"),
+    (r"decoder\.decoder\.blocks\.(\d+)\.conv2\.1\.(\w+)", r"decode_head.blocks.\1.layers.1.normalization.\2"),
+    (r"decoder\.psp_modules\.(\d+)\.1\.conv\.weight", r"decode_head.pooled_layers.\1.convolution.weight"),
+    (r"decoder\.psp_modules\.(\d+)\.1\.norm\.(\w+)", r"decode_head.pooled_layers.\1.normalization.\2"),
+    (r"decoder\.(bottleneck)\.conv\.weight", r"decode_head.\1.convolution.weight"),
+    (r"decoder\.(bottleneck)\.norm\.(\w+)", r"decode_head.\1.normalization.\2"),
+    (r"decoder\.fpn_bottleneck\.conv\.weight", r"decode_head.pyramid_bottleneck.convolution.weight"),
+    (r"decoder\.fpn_bottleneck\.norm\.(\w+)", r"decode_head.pyramid_bottleneck.normalization.\1"),
+    (r"decoder\.lateral_convs\.(\d+)\.conv\.weight", r"decode_head.lateral_layers.\1.convolution.weight"),
+    (r"decoder\.lateral_convs\.(\d+)\.norm\.(\w+)", r"decode_head.lateral_layers.\1.normalization.\2"),
+    (r"decoder\.fpn_convs\.(\d+)\.conv\.weight", r"decode_head.pyramid_layers.\1.convolution.weight"),
+    (r"decoder\.fpn_convs\.(\d+)\.norm\.(\w+)", r"decode_head.pyramid_layers.\1.normalization.\2"),
+    (r"decoder\.convs\.(\d+)\.0\.(weight|bias)", r"decode_head.blocks.\1.conv_transpose.\2"),
+    (r"decoder\.convs\.(\d+)\.1\.(weight|bias)", r"decode_head.blocks.\1.convolution.\2"),
+    (r"decoder\.convs\.(\d+)\.2\.ln\.(weight|bias)", r"decode_head.blocks.\1.normalization.\2"),
+    (r"head\.head\.0\.(\d+)\.0\.(weight|bias)", r"decode_head.classifier.layers.\1.\2"),
+    (r"head\.head\.2\.(weight|bias)", r"decode_head.classifier.classifier.\1"),
 ]
 _HEAD_NAMES = [
     (r"neck\.fpn1\.0\.(weight|bias)", r"neck.upsample_blocks.0.conv_transpose_1.\1"),
@@ -29,13 +65,15 @@ _HEAD_NAMES = [
     (r"(decode|auxiliary)_head\.conv_seg\.(weight|bias)", r"\1_head.classifier.\2"),
 ]
 _GEOSPATIAL_CONV = re.compile(r"neck\.layers\.(\d+)\.([1-9]\d*)\.([01])\.(\w+)")
-_QKV = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
+_DECODER = re.compile(
+    r"(?:decoder\.)?(mask_token|decoder_pos_embed|(?:temporal|location)_embed_dec\.scale"
+    r"|decoder_(?:embed|blocks|norm|pred)\..*)"
+)
+_QKV = re.compile(r"(.*)blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
 _DROPPED = [
-    (r"pos_embed", "fixed sine-cosine positions are computed, not stored"),
-    (
-        r"(decoder\.)?(mask_token|decoder_pos_embed|decoder_(embed|blocks|norm|pred)(\..*)?)",
-        "belongs to the pretraining decoder",
-    ),
+    (r"(decoder_)?pos_embed", "fixed sine-cosine positions are computed, not stored"),
+    (r"criterion\..*", "belongs to the loss"),
+    (r"aux_heads\..*", "belongs to an auxiliary head of terratorch, which only training uses"),
 ]
 _AROUND_MODULES = re.compile(
     r"^((module|model|net|network|encoder|backbone|state_dict|_timm_module|_orig_mod|_forward_module"
@@ -67,21 +105,50 @@ def shorten_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_segmentation_layout(names: Iterable[str]) -> bool:
-    """Whether the names are those of an mmsegmentation segmentor, which has heads beside its encoder."""
-    return any(short.startswith(("neck.", "decode_head.", "auxiliary_head.")) for short in shorten_names(names))
+    """Whether the names are those of a model of mmsegmentation or terratorch, which has heads beside its encoder."""
+    beginnings = ("neck.", "decode_head.", "auxiliary_head.", "head.head.")
+    return any(short.startswith(beginnings) for short in shorten_names(names))
+
+
+def is_terratorch_layout(names: Iterable[str]) -> bool:
+    """Whether the names are those of a segmentation model that terratorch's `EncoderDecoderFactory` made."""
+    return any(short.startswith("head.head.") for short in shorten_names(names))
+
+
+def has_pretraining_decoder(names: Iterable[str]) -> bool:
+    """Whether the names are those of a masked autoencoder with its decoder."""
+    return any(_DECODER.fullmatch(short) for short in shorten_names(names)) and not is_segmentation_layout(names)
 
 
 def convert_names(
-    state_dict: Mapping[str, torch.Tensor], use_auxiliary_head: bool = True
+    state_dict: Mapping[str, torch.Tensor],
+    use_auxiliary_head: bool = True,
+    with_decoder: bool = False,
+    learned_scales: bool = True,
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
-    """Give by original name its tensors under their new names, or the reason it is dropped; unknown is an error."""
+    """Give by original name its tensors under their new names, or the reason it is dropped; unknown is an error.
+
+    `with_decoder` keeps the decoder of the masked autoencoder; `learned_scales` is `config.coords_scale_learn`.
+    """
     converted: dict[str, dict[str, torch.Tensor]] = {}
     dropped: dict[str, str] = {}
     unknown, not_float = [], []
-    prefix = "prithvi." if is_segmentation_layout(state_dict) else ""
+    prefix = "prithvi." if with_decoder or is_segmentation_layout(state_dict) else ""
+    renamings = [(pattern, prefix + replacement) for pattern, replacement in _ENCODER_NAMES]
+    renamings += _TERRATORCH_NAMES if is_terratorch_layout(state_dict) else _HEAD_NAMES
+    blocks = [(pattern, name) for pattern, name in _ENCODER_NAMES if pattern.startswith("blocks")]
+    decoder_renamings = [*_PRETRAINING_NAMES, *((f"decoder_{pattern}", f"decoder.{name}") for pattern, name in blocks)]
     for short, name in shorten_names(state_dict).items():
         tensor = state_dict[name]
+        in_decoder = _DECODER.fullmatch(short)
+        short = in_decoder[1] if in_decoder else short
         reason = next((why for pattern, why in _DROPPED if re.fullmatch(pattern, short)), None)
+        if in_decoder and not with_decoder:
+            reason = "belongs to the pretraining decoder"
+        elif short.endswith("_embed_enc.scale") or short.endswith("_embed_dec.scale"):
+            reason = None if learned_scales else "a scale that is not learned is 1"
+            if reason is not None and not bool((tensor == 1).all()):
+                raise ValueError(f"Expected {name} to be 1 without coords_scale_learn, found another value. Set it.")
         if not use_auxiliary_head and short.startswith("auxiliary_head."):
             reason = "use_auxiliary_head is false; only training uses this head"
         if reason is not None:
@@ -92,14 +159,15 @@ def convert_names(
         if match := _QKV.fullmatch(short):  # the fused projection becomes three
             if tensor.ndim == 0 or tensor.shape[0] % 3:
                 raise ValueError(f"Expected {name} to hold three projections, found shape {tuple(tensor.shape)}.")
-            target = f"{prefix}layers.{match[1]}.attention.{{}}_proj.{match[2]}"
+            module = "decoder." if in_decoder else prefix
+            target = f"{module}layers.{match[2]}.attention.{{}}_proj.{match[3]}"
             parts = zip("qkv", tensor.chunk(3), strict=True)
             converted[name] = {target.format(part): chunk.clone() for part, chunk in parts}
         elif match := _GEOSPATIAL_CONV.fullmatch(short):  # they follow a transposed one, from 1 on
             layer, part = int(match[2]) - 1, "normalization" if match[3] == "1" else "convolution"
             converted[name] = {f"neck.upsample_blocks.{match[1]}.layers.{layer}.{part}.{match[4]}": tensor}
         else:
-            names = [(pattern, prefix + replacement) for pattern, replacement in _ENCODER_NAMES] + _HEAD_NAMES
+            names = decoder_renamings if in_decoder else renamings
             found = ((re.fullmatch(pattern, short), replacement) for pattern, replacement in names)
             renamed = next((match.expand(replacement) for match, replacement in found if match), None)
             if renamed is None:
@@ -108,9 +176,9 @@ def convert_names(
                 converted[name] = {renamed: tensor}
     if unknown or not converted:
         raise ValueError(
-            "Expected the layout of Prithvi_100M.pt, with or without prefixes such as encoder., or an mmsegmentation "
-            f"checkpoint of hls-foundation-os, found {len(unknown)} unknown name(s) of {len(state_dict)}: "
-            f"{unknown[:5]}. Pass the original file."
+            "Expected the layout of a Prithvi encoder, with or without decoder and prefixes such as encoder., or a "
+            f"segmentation model of hls-foundation-os or terratorch, found {len(unknown)} unknown name(s) of "
+            f"{len(state_dict)}: {unknown[:5]}. Pass the original file."
         )
     if not_float:
         raise ValueError(

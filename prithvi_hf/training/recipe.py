@@ -16,16 +16,19 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
+
+logger = logging.get_logger(__name__)
 
 # What the weights of a starting model expect of an image; labels are the dataset's own affair.
 _IMAGE_OPTIONS = (
@@ -166,6 +169,18 @@ class Recipe:
         if len(values.get("id2label", ())) not in (0, start.num_labels):
             # What the starting model says of each of its classes does not hold for others.
             values = {"class_weights": None, "class_colors": None, **values}
+        # A head that the starting model has not brings the neck that it takes.
+        head = values.get("decode_head", start.decode_head)
+        if "neck" not in values and head in HEADS and start.neck not in find_necks(HEADS[head]):
+            values = {**values, "neck": find_necks(HEADS[head])[0]}
+        if values.get("neck", start.neck) in MAP_NECKS:
+            values = {"use_auxiliary_head": False, **values}
+        if start.coords_encoding:
+            logger.warning(
+                f"{source} takes {' and '.join(start.coords_encoding)}, which chips do not give: their terms are left "
+                "out, as they were in pretraining where they were not known."
+            )
+            values = {**values, "coords_encoding": [], "coords_scale_learn": False}
         loaded: Any = PrithviForSemanticSegmentation.from_pretrained(
             source, ignore_mismatched_sizes=True, output_loading_info=True, **values
         )

@@ -160,7 +160,8 @@ class PrithviPyramidNeck(nn.Module):
         self.activation = nn.GELU()
         self.conv_transpose_2 = nn.ConvTranspose2d(width // 2, width // 4, kernel_size=2, stride=2)
         self.conv_transpose = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)
-        self.pooling = nn.MaxPool2d(kernel_size=2, stride=2)
+        # The original's images are whole pairs of patches; an odd last row or column counts here.
+        self.pooling = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)
 
     def forward(self, features: Sequence[torch.Tensor], grid_size: tuple[int, int]) -> list[torch.Tensor]:
         """Map the tokens of four layers to maps of T E / 4, T E / 2, T E and T E channels, the largest first."""
