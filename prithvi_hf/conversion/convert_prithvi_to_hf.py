@@ -135,7 +135,7 @@ def convert_state_dict(
     """
     model_class = _find_model_class(state_dict, for_model)
     with_decoder = model_class is PrithviForPreTraining
-    converted, _ = convert_names(state_dict, config.use_auxiliary_head, with_decoder, config.coords_scale_learn)
+    converted, _ = convert_names(state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn)
     tensors = {new: value for group in converted.values() for new, value in group.items()}
     with torch.device("meta"):  # names and shapes without memory
         model = model_class(config)
@@ -238,7 +238,7 @@ def convert_checkpoint(
 
     with_decoder = model_class is PrithviForPreTraining
     converted, result.dropped = convert_names(
-        state_dict, config.use_auxiliary_head, with_decoder, config.coords_scale_learn
+        state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn
     )
     broken = [name for name, group in converted.items() if not all(part.isfinite().all() for part in group.values())]
     if broken:  # by a training that diverged or a damaged copy: every map would be without meaning

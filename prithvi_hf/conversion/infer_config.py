@@ -181,7 +181,7 @@ def _infer_neck(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
-_PRITHVI_2 = {
+_PRITHVI_2: dict[str, Any] = {
     "image_size": 224,
     "patch_size": [1, 16, 16],
     "num_channels": 6,
@@ -191,8 +191,8 @@ _PRITHVI_2 = {
     "decoder_num_hidden_layers": 8,
     "decoder_num_attention_heads": 16,
 }
-_TIME_AND_LOCATION = {"coords_encoding": ["time", "location"], "coords_scale_learn": True}
-_SIZES = {
+_TIME_AND_LOCATION: dict[str, Any] = {"coords_encoding": ["time", "location"], "coords_scale_learn": True}
+_SIZES: dict[str, dict[str, Any]] = {
     "100": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
     "300": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
     "600": {
@@ -205,14 +205,22 @@ _SIZES = {
 PUBLISHED_ENCODERS: dict[str, dict[str, Any]] = {
     "prithvi_eo_tiny": {
         **_PRITHVI_2,
-        **{"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_frames": 1},
-        **{"decoder_hidden_size": 128, "decoder_num_hidden_layers": 4, "decoder_num_attention_heads": 4},
+        "hidden_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_frames": 1,
+        "decoder_hidden_size": 128,
+        "decoder_num_hidden_layers": 4,
+        "decoder_num_attention_heads": 4,
     },
     "prithvi_eo_v1_100": {**_PRITHVI_2, **_SIZES["100"], "num_frames": 3},
     "prithvi_eo_v2_tiny_tl": {
         **_PRITHVI_2,
         **_TIME_AND_LOCATION,
-        **{"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "num_frames": 1},
+        "hidden_size": 192,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 3,
+        "num_frames": 1,
     },
     **{f"prithvi_eo_v2_{size}": {**_PRITHVI_2, **values} for size, values in _SIZES.items()},
     **{f"prithvi_eo_v2_{size}_tl": {**_PRITHVI_2, **values, **_TIME_AND_LOCATION} for size, values in _SIZES.items()},

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from prithvi_hf import PrithviConfig, PrithviForPreTraining, PrithviForSemanticSegmentation, PrithviModel
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
 from prithvi_hf.conversion.infer_config import PUBLISHED_ENCODERS, config_from_terratorch, infer_config
-from prithvi_hf.training.recipe import read_recipe
+from prithvi_hf.training.recipe import Recipe
 from tests.golden import assert_matches, read_golden
 
 
@@ -135,10 +135,8 @@ def test_a_file_converts_keeps_its_decoder_when_asked_and_trains_with_another_he
     coords = coordinates(golden)
     assert_matches(model(golden["in_.x"], noise=golden["in_.noise"], **coords).loss, golden["out.loss"])
 
-    recipe = read_recipe(
-        ["--model", str(tmp_path / "whole"), "--decode_head", "unet", "--unet_channels", "16", "8", "8", "4"]
-    )
-    tuned = recipe.build_model()
+    values = {"model": str(tmp_path / "whole"), "decode_head": "unet", "unet_channels": [16, 8, 8, 4]}
+    tuned = Recipe.from_values(values).build_model()
     assert (tuned.config.neck, tuned.config.use_auxiliary_head, tuned.config.coords_encoding) == ("pyramid", False, [])
     encoder = PrithviModel.from_pretrained(tmp_path / "backbone").eval()
     expected = encoder(golden["in_.x"]).last_hidden_state

@@ -427,7 +427,7 @@ class PrithviConfig(PreTrainedConfig):
         elif self.neck == "geospatial":
             first = self.geospatial_neck_channels[0]
             count += 4 * first * (width * tokens + 3 * first * self.num_convs_per_upscale)
-        convs = self.head_num_convs + self.auxiliary_head_num_convs * self.use_auxiliary_head
+        convs = self.head_num_convs + self.auxiliary_head_num_convs * bool(self.use_auxiliary_head)
         count += 9 * self.head_hidden_size * (2 * self.neck_output_size + convs * self.head_hidden_size)
         if (
             count > _MAX_PARAMETERS

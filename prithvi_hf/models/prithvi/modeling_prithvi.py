@@ -336,7 +336,7 @@ class PrithviMapModel(PrithviPreTrainedModel):
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
         self.prithvi = PrithviModel(config)
-        self.neck = NECKS[config.neck](config)
+        self.neck = NECKS[cast(str, config.neck)](config)
         self.decode_head = HEADS[config.decode_head](config)
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
