@@ -1,6 +1,5 @@
 """The model against the original code's values, and the contract of a transformers model."""
 
-import copy
 from functools import partial
 
 import pytest
@@ -17,8 +16,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.models.prithvi import embeddings_prithvi
-from prithvi_hf.models.prithvi.embeddings_prithvi import interpolate_position_table, sincos_position_table
+from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES as REGISTERED_LOSSES
 from prithvi_hf.models.prithvi.loss_prithvi import (
     cross_entropy_loss,
@@ -194,49 +192,10 @@ GRADIENT_NAMES = {
 """The gradients of the golden files, the fused query-key-value projection aside, and what they are here."""
 
 
-def test_positions_at_other_sizes_match_the_original(golden_dir):
-    golden = read_golden(golden_dir, "v2_interp")
-    config = PrithviConfig(
-        image_size=64, num_frames=4, num_channels=2, hidden_size=64, num_hidden_layers=2, num_attention_heads=4
-    )
-    embeddings = PrithviModel(config).embeddings
-    for name, pixels in golden.group("in_").items():
-        frames, height, width = pixels.shape[2:]
-        table = embeddings.position_embeddings
-        positions = interpolate_position_table(table, config.grid_size, (frames, height // 16, width // 16))
-        assert_matches(positions, golden[f"out.{name}.pos_embed"])
-
-
-def test_interpolated_positions_are_kept_until_something_changes(monkeypatch):
-    model, pixels = PrithviModel(small_config()).eval(), torch.randn(1, 6, 1, 48, 32)
-    embeddings, computed = model.embeddings, []
-
-    def interpolate(table, grid_size, new_grid_size):
-        computed.append(new_grid_size)
-        return interpolate_position_table(table, grid_size, new_grid_size)
-
-    monkeypatch.setattr(embeddings_prithvi, "interpolate_position_table", interpolate)
-    with torch.inference_mode():
-        expected = model(pixels).last_hidden_state
-    assert_matches(model(pixels).last_hidden_state, expected)
-    assert computed == [(1, 3, 2)]
-    model(pixels[..., :32]).last_hidden_state.sum().backward()
-    with torch.no_grad():
-        embeddings.position_embeddings.mul_(2)
-    assert (model(pixels).last_hidden_state - expected).abs().max() > 0.01
-    assert model.double()(pixels.double()).last_hidden_state.dtype == torch.float64
-    assert copy.deepcopy(PrithviModel(small_config())).embeddings._kept_positions is None
-
-
 def test_a_model_made_in_inference_mode_runs():
     with torch.inference_mode():
         model = small_model()
         assert model(torch.randn(1, 6, 1, 48, 32)).logits.shape == (1, 2, 48, 32)
-
-
-def test_table_of_one_frame_is_the_first_frame_of_three():
-    one, three = (sincos_position_table(48, (frames, 3, 5)) for frames in (1, 3))
-    assert torch.equal(one, three[:, : one.shape[1]])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])

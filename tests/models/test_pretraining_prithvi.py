@@ -84,54 +84,6 @@ def test_pixels_without_data_have_no_part():
         model(pixels, nodata_mask=nodata[:, :1])
 
 
-def test_coordinates_change_tokens_and_missing_ones_are_left_out():
-    model = PrithviModel(tiny_config(**COORDS)).eval()
-    pixels = torch.randn(1, 6, 2, 32, 32)
-    without = model(pixels).last_hidden_state
-    with_both = model(pixels, DATES, PLACE).last_hidden_state
-    assert not torch.allclose(with_both, without)
-    unknown = torch.full_like(DATES, float("nan"))
-    assert torch.equal(model(pixels, unknown, torch.full_like(PLACE, float("nan"))).last_hidden_state, without)
-    one_unknown = DATES.clone()
-    one_unknown[0, 1] = float("nan")
-    first = model(pixels, one_unknown).last_hidden_state
-    assert not torch.allclose(first, without)
-    assert not torch.allclose(first, model(pixels, DATES).last_hidden_state)
-
-
-def test_a_model_without_encodings_does_not_use_coordinates():
-    model, pixels = PrithviModel(tiny_config()).eval(), torch.randn(1, 6, 2, 32, 32)
-    assert torch.equal(model(pixels, DATES, PLACE).last_hidden_state, model(pixels).last_hidden_state)
-
-
-@pytest.mark.parametrize("as_bfloat16", [False, True], ids=["autocast", "weights"])
-def test_years_are_told_apart_in_half_precision(as_bfloat16):
-    """In bfloat16 the year 2021 is 2024."""
-    model = PrithviModel(tiny_config(**COORDS)).eval()
-    model = model.bfloat16() if as_bfloat16 else model
-    pixels = torch.randn(1, 6, 2, 32, 32)
-    later = DATES + torch.tensor([1.0, 0.0])
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not as_bfloat16):
-        first, second = (model(pixels, dates, PLACE).last_hidden_state for dates in (DATES, later))
-    assert not torch.equal(first, second)
-    with pytest.raises(ValueError, match=r"float32, found torch\.bfloat16"):
-        model(pixels, DATES.bfloat16(), PLACE)
-
-
-@pytest.mark.parametrize(
-    ("dates", "place", "message"),
-    [
-        (DATES[:, :1], None, r"temporal_coords of shape \(1, 2, 2\), found \(1, 1, 2\)"),
-        (DATES[0], None, r"temporal_coords of shape \(1, 2, 2\), found \(2, 2\)"),
-        (None, PLACE[0], r"location_coords of shape \(1, 2\), found \(2,\)"),
-    ],
-)
-def test_coordinates_of_another_shape_are_refused(dates, place, message):
-    """Dates for the configured number of frames, not for those of the input, were taken by the original."""
-    with pytest.raises(ValueError, match=message):
-        PrithviModel(tiny_config(**COORDS))(torch.randn(1, 6, 2, 32, 32), dates, place)
-
-
 def test_every_parameter_has_a_gradient_with_and_without_coordinates():
     """A parameter without one stops training on several processes."""
     for coords in ({}, {"temporal_coords": DATES, "location_coords": PLACE}):
