@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 ImageProcessor: TypeAlias = "PrithviImageProcessor | None"
 Date = datetime.datetime | datetime.date | str | None
 
+# Paths of products have one of these in them; others need not be looked at closer.
+_GRANULE_FORM = re.compile(r"HLS|S2[A-D]_|T\d\d[A-Z]{3}|L[COTE]0\d_|Sentinel-2")
+
 
 @dataclass(frozen=True)
 class FrameOptions:
@@ -145,6 +148,11 @@ def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
     return tuple(map(float, values)) if isinstance(values, list | tuple) else (float(values),)
 
 
+def parse_granule_name(path: str | os.PathLike) -> LayerFile | None:
+    """Read the name of a file of HLS, Sentinel-2 or Landsat, see `parse_name`; None for another name."""
+    return parse_name(path) if _GRANULE_FORM.search(os.fspath(path)) else None
+
+
 def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
     """Open a GeoTIFF, and what else the options allow: an address, a VRT."""
     name = os.fspath(path)
@@ -208,9 +216,9 @@ def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOp
     Raises:
         ValueError: the image processor's bands are not in it, its units cannot be told, or `fmask` is set.
     """
-    sources, files = raster.files[1:], [parse_name(raster.path) if raster.path else None] * raster.count
+    sources, files = raster.files[1:], [parse_granule_name(raster.path) if raster.path else None] * raster.count
     if len(sources) == raster.count > 1 and not getattr(raster, "changes_numbers", True):
-        files = [parse_name(path) for path in sources]  # a VRT of one file per band
+        files = [parse_granule_name(path) for path in sources]  # a VRT of one file per band
     elif not any(files) and isinstance(raster, GeoTiffRaster) and raster.path and options.scale != "ignore":
         item = raster.read_tag(BASELINE_ITEM)
         if item or (raster.dtype == "uint16" and find_offset(raster.path) is not None):
@@ -243,7 +251,7 @@ def open_stack(
         or ({"b8a", "b12"} & {label.code for label in labels} and {raster.dtype for raster in rasters} == {"uint16"})
     )
     files = [
-        parse_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
+        parse_granule_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
         for path, label in zip(paths, labels, strict=True)
     ]
     stack = _stack(rasters, names, name, find_nodata(files), image_processor, options, grid)
@@ -294,6 +302,9 @@ def _bring_to_units(
     needed = None
     if image_processor is not None:
         needed = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
+    is_plain = all(set(raster.scales) <= {1.0} and not any(raster.offsets) for raster in rasters)
+    if is_plain and not any(files) and options.boa_add_offset is None:
+        return frame  # nothing tells of other units
     radiometry = _find_radiometry(frame, rasters, files, options, needed)
     return apply_radiometry(frame, radiometry, options.scale, image_processor, nodata_values(image_processor), needed)
 
