@@ -19,6 +19,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import (
     is_undescribed,
     parse_band_description,
 )
+from prithvi_hf.models.prithvi.pixel_values_prithvi import list_nodata
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, SENSORS, Granule, LayerFile, StatedFile, parse_name
@@ -142,10 +143,7 @@ class FrameOptions:
 
 def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
     """Give an image processor's own values for nodata, none without a processor."""
-    values = None if image_processor is None else image_processor.nodata_value
-    if values is None:
-        return ()
-    return tuple(map(float, values)) if isinstance(values, list | tuple) else (float(values),)
+    return list_nodata(None, None if image_processor is None else image_processor.nodata_value)
 
 
 def parse_granule_name(path: str | os.PathLike) -> LayerFile | None:
@@ -396,7 +394,7 @@ def _stack(
             grid = finest if options.resolution is None else finest.with_resolution(options.resolution)
             # One of the bands may be on the very grid: then it is not resampled.
             grid = next((one for one in grids if one.is_same_as(grid)), grid)
-        values = (*(() if nodata is None else (nodata,)), *nodata_values(image_processor))
+        values = list_nodata(nodata, nodata_values(image_processor))
         rasters = [warp_to(raster, grid, nodata_values=values) for raster in rasters]
     return BandStack(rasters, names, name=name, nodata=nodata)
 
