@@ -387,7 +387,8 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
             "small blocks, e.g. `gdal_translate -co TILED=YES`."
         )
     # What else than a transform may place pixels; orthorectified products keep the RPCs of their raw images.
-    is_placed = dataset.crs is not None and tuple(dataset.transform)[:6] != (1, 0, 0, 0, 1, 0)
+    numbers = tuple(dataset.transform)[:6]
+    is_placed = dataset.crs is not None and numbers != (1, 0, 0, 0, 1, 0)
     irregular = None
     if not is_placed and dataset.tags(ns="RPC"):
         irregular = (
@@ -397,6 +398,8 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         irregular = "ground control points instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
     elif not is_placed and dataset.tags(ns="GEOLOCATION"):
         irregular = "geolocation arrays instead of a transform. Warp it first: `gdalwarp -geoloc IN OUT`."
+    elif not math.isfinite(sum(numbers)) or numbers[0] * numbers[4] == numbers[1] * numbers[3]:
+        irregular = f"the transform {numbers}, which places no pixels. Correct it: `gdal_edit.py -a_ullr`."
     flags, interpretations = dataset.mask_flag_enums[0], dataset.colorinterp
     alpha = interpretations.index(ColorInterp.alpha) if ColorInterp.alpha in interpretations else None
     descriptions = list(dataset.descriptions)

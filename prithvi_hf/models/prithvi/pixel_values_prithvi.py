@@ -351,7 +351,7 @@ def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[lis
 def list_nodata(tag: float | None, values: float | Sequence[float] | None) -> tuple[float, ...]:
     """List the different numbers that mean nodata, a file's tag first; tags too large for a float64 stay exact."""
     found = [tag, *(values if isinstance(values, list | tuple) else [values])]
-    numbers = (value if isinstance(value, np.integer) else float(value) for value in found if value is not None)
+    numbers: list[Any] = [v if isinstance(v, np.integer) else float(v) for v in found if v is not None]
     return tuple(dict.fromkeys(numbers))
 
 
