@@ -5,6 +5,7 @@ This file travels to the Hub. By itself it maps arrays; GeoTIFF files are read a
 installed.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -177,10 +178,20 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
         image_processor = cast(PrithviImageProcessor, self.image_processor).with_options(**options)
-        frames = open_frames(input_)
         # A factor that is given is for numbers as in the files.
         scale = "ignore" if {"rescale_factor", "rescale_offset"} & set(options) else "auto"
-        scene = prepare_scene(image_processor, in_model_units(image_processor, frames, scale))
+        sources = input_ if isinstance(input_, list | tuple) else (input_,)
+        paths = [source for source in sources if isinstance(source, str | os.PathLike)]
+        is_nested = any(isinstance(source, list | tuple) for source in sources)
+        if is_nested or any(map(os.path.isdir, paths)) or len(paths) > image_processor.num_frames:
+            try:
+                from prithvi_hf.scenes.scene import open_scene
+            except ImportError as error:
+                raise missing_package("Reading one file per band", "give files of all bands") from error
+            frames = open_frames(open_scene(input_, image_processor, scale=scale).frames)
+        else:
+            frames = in_model_units(image_processor, open_frames(input_), scale)
+        scene = prepare_scene(image_processor, frames)
         if crs is not None or transform is not None:
             if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
                 raise ValueError(
