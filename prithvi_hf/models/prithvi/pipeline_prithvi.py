@@ -188,7 +188,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
                 from prithvi_hf.scenes.scene import open_scene
             except ImportError as error:
                 raise missing_package("Reading one file per band", "give files of all bands") from error
-            frames = open_frames(open_scene(input_, image_processor, scale=scale).frames)
+            frames = open_frames(open_scene(cast(Any, input_), image_processor, scale=scale).frames)
         else:
             frames = in_model_units(image_processor, open_frames(input_), scale)
         scene = prepare_scene(image_processor, frames)
