@@ -297,9 +297,7 @@ class GeoTiffRaster(Raster):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
                 remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
                 if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
-                    remedy = (
-                        "Burn its polygons into a mask on the grid of the image, e.g. by `gdal_rasterize -a CLASS`."
-                    )
+                    remedy = "Rasterize its polygons onto the grid of the image, e.g. with `gdal_rasterize -a CLASS`."
                 raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
 
