@@ -50,8 +50,8 @@ def resolve_device(name: str) -> str:
 
 def load_image_processor(name: str) -> "PrithviImageProcessor":
     """Load the image processor of a model, which is a small file."""
+    from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 
     check_model_source(name)
     with _explain_loading(name):

@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
-    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
+    from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,

@@ -10,7 +10,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from prithvi_hf.models.prithvi.labels_prithvi import NODATA_NAME, make_unique_names
+from prithvi_hf.models.prithvi.configuration_prithvi import NODATA_NAME, make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
 from prithvi_hf.outputs.palette import Rgb, class_palette
 from prithvi_hf.rasters.raster import find_degrees

@@ -19,6 +19,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import (
     is_undescribed,
     parse_band_description,
 )
+from prithvi_hf.models.prithvi.pixel_values_prithvi import list_nodata
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, SENSORS, Granule, LayerFile, StatedFile, parse_name
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 ImageProcessor: TypeAlias = "PrithviImageProcessor | None"
 Date = datetime.datetime | datetime.date | str | None
+
+# Paths of products have one of these in them; others need not be looked at closer.
+_GRANULE_FORM = re.compile(r"HLS|S2[A-D]_|T\d\d[A-Z]{3}|L[COTE]0\d_|Sentinel-2")
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,12 @@ class FrameOptions:
 
 def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
     """Give an image processor's own values for nodata, none without a processor."""
-    values = None if image_processor is None else image_processor.nodata_value
-    if values is None:
-        return ()
-    return tuple(map(float, values)) if isinstance(values, list | tuple) else (float(values),)
+    return list_nodata(None, None if image_processor is None else image_processor.nodata_value)
+
+
+def parse_granule_name(path: str | os.PathLike) -> LayerFile | None:
+    """Read the name of a file of HLS, Sentinel-2 or Landsat, see `parse_name`; None for another name."""
+    return parse_name(path) if _GRANULE_FORM.search(os.fspath(path)) else None
 
 
 def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
@@ -208,9 +214,9 @@ def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOp
     Raises:
         ValueError: the image processor's bands are not in it, its units cannot be told, or `fmask` is set.
     """
-    sources, files = raster.files[1:], [parse_name(raster.path) if raster.path else None] * raster.count
+    sources, files = raster.files[1:], [parse_granule_name(raster.path) if raster.path else None] * raster.count
     if len(sources) == raster.count > 1 and not getattr(raster, "changes_numbers", True):
-        files = [parse_name(path) for path in sources]  # a VRT of one file per band
+        files = [parse_granule_name(path) for path in sources]  # a VRT of one file per band
     elif not any(files) and isinstance(raster, GeoTiffRaster) and raster.path and options.scale != "ignore":
         item = raster.read_tag(BASELINE_ITEM)
         if item or (raster.dtype == "uint16" and find_offset(raster.path) is not None):
@@ -243,7 +249,7 @@ def open_stack(
         or ({"b8a", "b12"} & {label.code for label in labels} and {raster.dtype for raster in rasters} == {"uint16"})
     )
     files = [
-        parse_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
+        parse_granule_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
         for path, label in zip(paths, labels, strict=True)
     ]
     stack = _stack(rasters, names, name, find_nodata(files), image_processor, options, grid)
@@ -294,6 +300,9 @@ def _bring_to_units(
     needed = None
     if image_processor is not None:
         needed = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
+    is_plain = all(set(raster.scales) <= {1.0} and not any(raster.offsets) for raster in rasters)
+    if is_plain and not any(files) and options.boa_add_offset is None:
+        return frame  # nothing tells of other units
     radiometry = _find_radiometry(frame, rasters, files, options, needed)
     return apply_radiometry(frame, radiometry, options.scale, image_processor, nodata_values(image_processor), needed)
 
@@ -385,7 +394,7 @@ def _stack(
             grid = finest if options.resolution is None else finest.with_resolution(options.resolution)
             # One of the bands may be on the very grid: then it is not resampled.
             grid = next((one for one in grids if one.is_same_as(grid)), grid)
-        values = (*(() if nodata is None else (nodata,)), *nodata_values(image_processor))
+        values = list_nodata(nodata, nodata_values(image_processor))
         rasters = [warp_to(raster, grid, nodata_values=values) for raster in rasters]
     return BandStack(rasters, names, name=name, nodata=nodata)
 

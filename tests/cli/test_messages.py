@@ -33,6 +33,7 @@ SPEAKERS = {
     "rasters/": {"predict"},
     "scenes/": {"predict"},
     "training/evaluation.py": {"evaluate"},
+    "training/checkpoints.py": {"finetune"},
     "training/recipe.py": {"finetune"},
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},

@@ -543,6 +543,11 @@ def test_nodata_of_64_bits_is_exact(tmp_path, dtype, nodata):
     assert int(found) == nodata
     values = np.array([nodata, nodata - 1 if nodata > 0 else nodata + 1], dtype)
     assert equals_nodata(values, [found]).tolist() == [True, False]
+    processor = PrithviImageProcessor(bands=["A"], image_mean=[0], image_std=[1])
+    raster = GeoTiffRaster(write_raster(tmp_path / "b.tif", np.resize(values, (1, 4, 4)), nodata=100))
+    raster.nodata = found
+    *_, missing = processor.read_frames(raster)
+    assert missing.mean() == 0.5
 
 
 RPC_TEXT = {

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .bands_prithvi import find_band_names
+from .configuration_prithvi import read_json
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -50,7 +51,7 @@ from .processor_options_prithvi import (
     to_json_number,
     update_options,
 )
-from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, read_json, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, without_remote_code
 
 
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
@@ -320,7 +321,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: they do not fit; the message says what was expected and found.
         """
         expected, found = config.bands or self.bands, self.bands
-        matches = find_band_names(found, expected) == list(range(len(found)))
+        matches = found == expected or find_band_names(found, expected) == list(range(len(found)))
         if len(found) != config.num_channels or not matches:
             names = ", ".join(config.bands or [f"{config.num_channels} without names"])
             raise ValueError(
