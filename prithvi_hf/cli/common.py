@@ -105,4 +105,6 @@ def user_message(error: Exception) -> str | None:
         message = str(error)
     else:
         return None
-    return " ".join([message.strip(), *getattr(error, "__notes__", ())])
+    message = " ".join([message.strip(), *getattr(error, "__notes__", ())])
+    # Of a file or a configuration with absurd contents the beginning and the remedy at the end are enough.
+    return message if len(message) <= 4000 else f"{message[:2000]} ... {message[-1500:]}"

@@ -221,12 +221,19 @@ def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOp
         item = raster.read_tag(BASELINE_ITEM)
         if item or (raster.dtype == "uint16" and find_offset(raster.path) is not None):
             files = [LayerFile(raster.path, "Sentinel-2", "MSI")] * raster.count
-    for band, text in enumerate(raster.descriptions):
-        # Only Landsat's Level 2 is called so, in Earth Engine too; floats of that name may be anything.
-        if raster.dtype == "uint16" and re.fullmatch(r"S[RT]_B\d{1,2}", text or ""):
-            file = files[band] or LayerFile("", "Landsat", "LC08")
-            files[band] = replace(file, layer=text) if file.product == "Landsat" else file
+    files = [_name_landsat_layer(file, text, raster) for file, text in zip(files, raster.descriptions, strict=True)]
     return _bring_to_units(raster, [raster] * raster.count, files, image_processor, options)
+
+
+def _name_landsat_layer(file: LayerFile | None, text: str | None, raster: Raster) -> LayerFile | None:
+    """Take a band called `SR_B4` or the like in uint16 for one of Landsat Collection 2, whatever else its name says.
+
+    Only Landsat's Level 2 is called so, in Earth Engine and AppEEARS too; floats of that name may be anything.
+    """
+    found = re.search(r"(?<![a-z0-9])s[rt]_b\d{1,2}(?!\d)", text or "", re.IGNORECASE)
+    if found is None or raster.dtype != "uint16" or (file and file.product != "Landsat"):
+        return file
+    return replace(file or LayerFile("", "Landsat", "LC08"), layer=found[0].upper())
 
 
 def open_stack(
@@ -252,6 +259,7 @@ def open_stack(
         parse_granule_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
         for path, label in zip(paths, labels, strict=True)
     ]
+    files = [_name_landsat_layer(*band) for band in zip(files, names, rasters, strict=True)]
     stack = _stack(rasters, names, name, find_nodata(files), image_processor, options, grid)
     return _bring_to_units(stack, rasters, files, image_processor, options)
 

@@ -187,7 +187,10 @@ def read_pixels(raster: Raster) -> np.ndarray:
 
 
 def as_array(value: object, name: str) -> np.ndarray:
-    """Give an array, or a tensor of any device and precision, as a numpy array; refuse what is not real numbers."""
+    """Give an array, or a tensor of any device and precision, as a numpy array; refuse what is not real numbers.
+
+    Pixels that a masked array masks, as `dataset.read(masked=True)` gives it, become NaN.
+    """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -198,6 +201,9 @@ def as_array(value: object, name: str) -> np.ndarray:
             "prithvi_hf.rasters.geotiff_raster.GeoTiffRaster, or read them into arrays (num_channels, height, width) "
             "first."
         )
+    if isinstance(value, np.ma.MaskedArray):  # integers up to 2**24 are exact in float32
+        exact = np.float32 if value.dtype.itemsize <= 2 else np.float64
+        return value.astype(np.promote_types(value.dtype, exact)).filled(np.nan) if value.mask.any() else value.data
     return value
 
 
@@ -345,7 +351,7 @@ def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[lis
 def list_nodata(tag: float | None, values: float | Sequence[float] | None) -> tuple[float, ...]:
     """List the different numbers that mean nodata, a file's tag first; tags too large for a float64 stay exact."""
     found = [tag, *(values if isinstance(values, list | tuple) else [values])]
-    numbers = (value if isinstance(value, np.integer) else float(value) for value in found if value is not None)
+    numbers: list[Any] = [v if isinstance(v, np.integer) else float(v) for v in found if v is not None]
     return tuple(dict.fromkeys(numbers))
 
 
