@@ -173,8 +173,8 @@ class GeoTiffRaster(Raster):
                 raise _make_not_found_error(name, place)
             if not os.path.isfile(place):
                 raise GeoTiffError(
-                    f"{name}: expected a regular GeoTIFF file, found a directory or device. A folder of bands is a frame "
-                    'of `predict_scene`, of `pipe(..., output="map.tif")` and of `prithvi-hf predict`.'
+                    f"{name}: expected a regular GeoTIFF file, found a directory or device. A folder of bands is a "
+                    'frame of `predict_scene`, of `pipe(..., output="map.tif")` and of `prithvi-hf predict`.'
                 )
             self._load_header(os.path.getsize(place), allow_missing_blocks)
         else:
