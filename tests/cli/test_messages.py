@@ -35,6 +35,8 @@ SPEAKERS = {
     "training/evaluation.py": {"evaluate"},
     "training/checkpoints.py": {"finetune"},
     "training/recipe.py": {"finetune"},
+    "training/recipe_chips.py": {"finetune"},
+    "training/recipe_options.py": {"finetune", "evaluate"},
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},
 }
