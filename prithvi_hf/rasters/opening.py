@@ -221,9 +221,7 @@ def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOp
         item = raster.read_tag(BASELINE_ITEM)
         if item or (raster.dtype == "uint16" and find_offset(raster.path) is not None):
             files = [LayerFile(raster.path, "Sentinel-2", "MSI")] * raster.count
-    files = [
-        _name_landsat_layer(file, text, raster) for file, text in zip(files, raster.descriptions, strict=True)
-    ]
+    files = [_name_landsat_layer(file, text, raster) for file, text in zip(files, raster.descriptions, strict=True)]
     return _bring_to_units(raster, [raster] * raster.count, files, image_processor, options)
 
 

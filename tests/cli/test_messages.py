@@ -32,8 +32,10 @@ SPEAKERS = {
     "outputs/registry.py": {"predict"},
     "rasters/": {"predict"},
     "scenes/": {"predict"},
+    "training/checkpoints.py": {"finetune"},
     "training/evaluation.py": {"evaluate"},
     "training/recipe.py": {"finetune"},
+    "training/recipe_options.py": {"finetune"},
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},
 }
@@ -49,7 +51,11 @@ def options_of(command):
     """The long options of a command; those of `finetune` are fields of recipes."""
     if command == "finetune":
         groups = (ModelArguments, DataArguments, PrithviTrainingArguments)
-        return {f"--{option.name}" for group in groups for option in fields(group)} | {"--config", "--help"}
+        return {f"--{option.name}" for group in groups for option in fields(group)} | {
+            "--config",
+            "--help",
+            "--help_all",
+        }
     [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return {text for action in commands.choices[command]._actions for text in action.option_strings}
 
