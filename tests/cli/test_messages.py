@@ -34,8 +34,7 @@ SPEAKERS = {
     "scenes/": {"predict"},
     "training/checkpoints.py": {"finetune"},
     "training/evaluation.py": {"evaluate"},
-    "training/recipe.py": {"finetune"},
-    "training/recipe_options.py": {"finetune"},
+    "training/recipe": {"finetune"},  # what evaluate can say too names options of recipes
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},
 }
