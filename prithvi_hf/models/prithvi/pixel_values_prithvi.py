@@ -203,7 +203,8 @@ def as_array(value: object, name: str) -> np.ndarray:
         )
     if isinstance(value, np.ma.MaskedArray):  # integers up to 2**24 are exact in float32
         exact = np.float32 if value.dtype.itemsize <= 2 else np.float64
-        return value.astype(np.promote_types(value.dtype, exact)).filled(np.nan) if value.mask.any() else value.data
+        widened = value.astype(np.promote_types(value.dtype, exact))
+        return np.ma.filled(widened, np.nan) if value.mask.any() else value.data
     return value
 
 
