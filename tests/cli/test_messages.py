@@ -32,9 +32,11 @@ SPEAKERS = {
     "outputs/registry.py": {"predict"},
     "rasters/": {"predict"},
     "scenes/": {"predict"},
-    "training/checkpoints.py": {"finetune"},
     "training/evaluation.py": {"evaluate"},
-    "training/recipe": {"finetune"},  # what evaluate can say too names options of recipes
+    "training/checkpoints.py": {"finetune"},
+    "training/recipe.py": {"finetune"},
+    "training/recipe_chips.py": {"finetune"},
+    "training/recipe_options.py": {"finetune", "evaluate"},
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},
 }
