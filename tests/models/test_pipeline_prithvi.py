@@ -392,10 +392,7 @@ def test_a_model_that_cannot_make_maps_is_refused_before_anything_is_read(tmp_pa
         model_folder, device_map={"": "disk"}, offload_folder=tmp_path / "off"
     )
     untrained = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "backbone", id2label=model.config.id2label)
-    diverged = tiny_model()
-    diverged.decode_head.classifier.weight.data[0, 0] = torch.nan
     for given, message in (
-        (diverged, "finite numbers, found NaN or infinity in decode_head.classifier.weight"),
         (model.prithvi, "found a PrithviModel.*finetune --model"),
         (untrained, f"found the backbone {tmp_path}/backbone: .*finetune --model {tmp_path}/backbone"),
         (offloaded, "weights are in memory.*offload_folder"),
