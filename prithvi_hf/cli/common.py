@@ -17,13 +17,13 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
         "nargs": "+",
         "type": int,
         "metavar": "POSITION",
-        "help": "0-based positions of the model's bands in a file; like the next two options it wins over the "
+        "help": "0-based positions of the model's bands in a file; like the next two options it overrides the "
         "descriptions in files",
     },
     "--band_map": {
         "nargs": "+",
         "metavar": "BAND=NAME",
-        "help": "what stands for a band: a description or code in the file, or a 0-based position, e.g. "
+        "help": "which band of a file to use for a band: its description, its code or its 0-based position, e.g. "
         "NIR_NARROW=B08",
     },
     "--band_names": {"nargs": "+", "metavar": "NAME", "help": "names of all bands of a file, in its order"},

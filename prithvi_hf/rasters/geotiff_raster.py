@@ -172,7 +172,10 @@ class GeoTiffRaster(Raster):
             if not os.path.exists(place):
                 raise _make_not_found_error(name, place)
             if not os.path.isfile(place):
-                raise GeoTiffError(f"{name}: expected a regular GeoTIFF file, found a directory or device.")
+                raise GeoTiffError(
+                    f"{name}: expected a regular GeoTIFF file, found a directory or device. A folder of bands is a "
+                    'frame of `predict_scene`, of `pipe(..., output="map.tif")` and of `prithvi-hf predict`.'
+                )
             self._load_header(os.path.getsize(place), allow_missing_blocks)
         else:
             self._load_header(len(content), allow_missing_blocks)
@@ -297,9 +300,7 @@ class GeoTiffRaster(Raster):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
                 remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
                 if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
-                    remedy = (
-                        "Burn its polygons into a mask on the grid of the image, e.g. by `gdal_rasterize -a CLASS`."
-                    )
+                    remedy = "Rasterize its polygons onto the grid of the image, e.g. with `gdal_rasterize -a CLASS`."
                 raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
 

@@ -73,10 +73,10 @@ class FrameOptions:
         fmask_rule: "any": a pixel that Fmask masks in any date is nodata in the map; "all": masked dates are filled
             like other missing values, and the map is nodata where the image processor's `nodata_rule` says so, by
             default where every date is missing. Pixels that were not observed are filled by both.
-        band_indices: 0-based positions of the model's bands in a file; this and the next two win over what files say,
-            and over the image processor's own options of the same names.
-        band_map: what stands for single bands of the model, `{"NIR_NARROW": "B08"}`: a description, a code or a
-            0-based position.
+        band_indices: 0-based positions of the model's bands in a file; this and the next two override what files say
+            and the image processor's own options of the same names.
+        band_map: which band of a file to use for some bands of the model, `{"NIR_NARROW": "B08"}`: a description, a
+            code or a 0-based position.
         band_names: names of all bands of a file, in its order.
         dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
             per frame, or one for each date that a single file stacks.
@@ -84,8 +84,8 @@ class FrameOptions:
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
         on_read_error: "raise", or "nodata" to take blocks that cannot be decoded for nodata; local files whose end is
             missing are then opened as long as their directories are sound.
-        verify: whether each block is checked against its own checksum first, which deflate alone has: it finds damage
-            that GDAL decodes unnoticed. Files are read twice; blocks that do not fit count as unreadable.
+        verify: whether the checksums of deflate blocks are tested first: it finds damage that GDAL does not notice.
+            Files are read twice; blocks that fail count as unreadable.
 
     Raises:
         ValueError: an option is out of its range.

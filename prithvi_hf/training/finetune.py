@@ -78,6 +78,7 @@ def setup(recipe: TrainingRecipe) -> Run:
         model = recipe.build_model(may_add_weights=training.do_train)
     finally:
         logging.set_verbosity(verbosity)
+    model.config.validate()  # what would be refused when the model is saved
     processor = recipe.build_image_processor()
     processor.check_config(model.config)
     if checkpoint is not None:

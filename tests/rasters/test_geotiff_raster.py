@@ -319,7 +319,7 @@ def test_missing_file_is_both_kinds_of_error(tmp_path):
 
 
 def test_directory(tmp_path):
-    with pytest.raises(GeoTiffError, match="regular GeoTIFF file"):
+    with pytest.raises(GeoTiffError, match="regular GeoTIFF file, found a directory"):
         GeoTiffRaster(tmp_path)
 
 

@@ -472,7 +472,7 @@ def _choose_reading(
             f"{prefix}expected the {len(bands)} bands {needed}, found {len(labels)} bands described as {listing}: no "
             f"band for {', '.join(missing)} (codes read as {' or '.join(readings)})."
             f"{explain_other_nir(missing, texts, best)} Remedy: correct the band descriptions of the file, pass "
-            f"band_names, say by band_map what stands for a band (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
+            f"band_names, choose a band of the file by band_map (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
             "position), or set the processor's bands to what the file holds."
         )
     is_named, codes = any(label.sensors for label in labels), {label.code for label in labels}

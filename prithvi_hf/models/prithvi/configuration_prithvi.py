@@ -390,7 +390,7 @@ def check_model_source(name: str) -> None:
     except HFValidationError:
         may_be_id = False
     if not may_be_id:
-        raise ValueError(f"There is no model folder {name}, nor is that the form of a Hub id (owner/name).")
+        raise ValueError(f"There is no model folder {name}, and the name is not a Hub id (owner/name) either.")
     if isinstance(try_to_load_from_cache(name, CONFIG_FILE), str):
         return
     try:

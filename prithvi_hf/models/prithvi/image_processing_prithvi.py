@@ -121,8 +121,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         bands (`list[str]`): names of the bands that the model takes, in its order.
         band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files that have so many bands,
             whatever these are called there; a warning says where descriptions disagree.
-        band_map (`dict[str, str or int]`, *optional*): what stands for single ones of `bands`: a description or code
-            in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Other bands are found as always.
+        band_map (`dict[str, str or int]`, *optional*): which band of a file to use for some of `bands`: a description
+            or code in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Others are found as usual.
         band_names (`list[str]`, *optional*): names of all bands of a file, in its order, in place of descriptions.
         num_frames (`int`): number of dates of an image.
         frame_order (`str`): `"time_major"`, or `"original_crop"` for the published crop checkpoint, see above.
@@ -136,7 +136,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         image_std (`list[float]`): standard deviation of each of `bands`, greater than 0.
         nodata_value (`float` or `list[float]`, *optional*): values that mean "no data", beside the file's tag, NaN and
             values of 1e30 and more.
-        nodata_replacement (`float`): what stands for missing values, in the units of the file.
+        nodata_replacement (`float`): value that replaces nodata, in the units of the file.
         nodata_rule (`str`): `"all"` or `"any"`, see above.
         ignore_values (`list[int]`, *optional*): mask values that become -100, such as -1 or 255. NaN and -100 always
             do, and so do pixels that the mask's file marks as nodata: by a mask or alpha band, or by a nodata tag that

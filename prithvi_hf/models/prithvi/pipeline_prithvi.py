@@ -63,10 +63,10 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
         probabilities: Whether results hold the probability of every class; False by default.
         band_names: Names of an array's or a file's bands, in its order, where they are not the model's bands in order.
-        band_map: What stands for single bands of the model, `{"NIR_NARROW": "B08"}`.
+        band_map: Which band of a file to use for some bands of the model, `{"NIR_NARROW": "B08"}`.
         band_indices: 0-based positions of the model's bands; see [`PrithviImageProcessor`] for the three of them.
-        rescale_factor, rescale_offset: What the image processor multiplies the numbers of files by, and adds then, in
-            place of its own; scale and offset of files and products are left alone then.
+        rescale_factor, rescale_offset: Factor and offset for the numbers of files, in place of the image processor's
+            own; scale and offset of files and products are not applied then.
         crs: CRS of scenes that are arrays, in any form that rasterio reads, such as "EPSG:32633".
         transform: Their affine transform, from (column, row) to coordinates of the CRS.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
@@ -195,8 +195,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         if crs is not None or transform is not None:
             if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
                 raise ValueError(
-                    "Expected crs and transform with arrays, found them with frames that say themselves where they "
-                    "are. Leave them out."
+                    "Expected crs and transform with arrays only, found them with frames that have their own "
+                    "georeference. Leave them out."
                 )
             try:
                 from prithvi_hf.rasters.objects import read_place
