@@ -26,6 +26,8 @@ def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
         import_module(f"prithvi_hf.cli.{name}").add_parser(commands)
+        if commands.choices[name].add_help:  # others show all options anyway; finetune has both helps itself
+            commands.choices[name].add_argument("--help_all", action="help", help=argparse.SUPPRESS)
     return parser
 
 

@@ -17,13 +17,13 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
         "nargs": "+",
         "type": int,
         "metavar": "POSITION",
-        "help": "0-based positions of the model's bands in a file; like the next two options it wins over the "
+        "help": "0-based positions of the model's bands in a file; like the next two options it overrides the "
         "descriptions in files",
     },
     "--band_map": {
         "nargs": "+",
         "metavar": "BAND=NAME",
-        "help": "what stands for a band: a description or code in the file, or a 0-based position, e.g. "
+        "help": "which band of a file to use for a band: its description, its code or its 0-based position, e.g. "
         "NIR_NARROW=B08",
     },
     "--band_names": {"nargs": "+", "metavar": "NAME", "help": "names of all bands of a file, in its order"},
@@ -50,8 +50,8 @@ def resolve_device(name: str) -> str:
 
 def load_image_processor(name: str) -> "PrithviImageProcessor":
     """Load the image processor of a model, which is a small file."""
+    from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 
     check_model_source(name)
     with _explain_loading(name):
@@ -105,4 +105,6 @@ def user_message(error: Exception) -> str | None:
         message = str(error)
     else:
         return None
-    return " ".join([message.strip(), *getattr(error, "__notes__", ())])
+    message = " ".join([message.strip(), *getattr(error, "__notes__", ())])
+    # Of a file or a configuration with absurd contents the beginning and the remedy at the end are enough.
+    return message if len(message) <= 4000 else f"{message[:2000]} ... {message[-1500:]}"

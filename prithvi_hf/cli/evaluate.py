@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
-    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
+    from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.training.evaluation import (
         evaluate_recipe,
@@ -76,16 +76,12 @@ def run(options: argparse.Namespace) -> None:
         )
         first = recipe.training.process_index == 0
         model, image_processor = load_model(options.model)
+        given = {"rescale_factor": options.rescale_factor, "rescale_offset": options.rescale_offset}
         if recipe.data.bands in (None, image_processor.bands):
-            given = {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
-            image_processor = image_processor.with_options(**given)
-        image_processor = image_processor.with_options(
-            rescale_factor=options.rescale_factor, rescale_offset=options.rescale_offset
-        )
+            given |= {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
         if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
-            image_processor = image_processor.with_options(
-                label_map=recipe.data.label_map, do_reduce_labels=recipe.data.do_reduce_labels
-            )
+            given |= {name: getattr(recipe.data, name) for name in ("label_map", "do_reduce_labels")}
+        image_processor = image_processor.with_options(**given)
         results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
     leave_process_group()
     if not first:

@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print what a model folder or a GeoTIFF holds."""
-    from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
+    from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
 
     if Path(options.path).is_file():
         if options.model is not None:

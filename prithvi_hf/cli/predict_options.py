@@ -162,8 +162,8 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--verify": {
             "action": "store_true",
-            "help": "check deflate blocks against their checksums first: finds damage that decodes unnoticed, and "
-            "reads every file twice",
+            "help": "test the checksums of deflate blocks first: finds damage that GDAL does not notice, but reads "
+            "every file twice",
         },
         "--allow_remote": {
             "action": "store_true",

@@ -73,7 +73,7 @@ def add_parser(commands: Commands) -> None:
     add("--num_frames", type=int, metavar="N", help="dates of a chip; the pixels of all dates are pooled by band")
     add("--rescale_factor", type=float, metavar="X", help="file values are multiplied by it, e.g. 0.0001")
     add("--rescale_offset", type=float, metavar="X", help="added after that")
-    add("--nodata_value", type=float, metavar="X", help="file value that means no data, besides tag and NaN")
+    add("--nodata_value", type=float, metavar="X", help="file value that means nodata, besides tag and NaN")
     add("--ignore_values", nargs="+", type=int, metavar="VALUE", help="mask values that are not classes")
     add("--label_map", metavar="JSON", help="class number of mask values, e.g. '{\"255\": 1}' for masks of 0 and 255")
     add("--do_reduce_labels", action="store_true", default=None, help="masks hold 1..n for classes 0..n-1")

@@ -396,7 +396,8 @@ def _measure_mask(
         values, unlabelled = frame.values, find_unlabelled(frame, options)
         counts = count_values(values if unlabelled is None else values[~unlabelled])
         if len(counts) > MAX_MASK_VALUES:
-            problem = f"expected a mask of classes, found {len(counts):,} different values"
+            found = f"{len(counts):,} different values"
+            problem = f"expected a mask of classes, found {found}. Remedy: make classes of them, e.g. by a threshold"
     if problem is not None:
         sums.label_problems.append(LabelProblem(mask.name, problem))
         return

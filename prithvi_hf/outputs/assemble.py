@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from prithvi_hf.disk import explain_disk_full
-from prithvi_hf.models.prithvi.labels_prithvi import name_counts
+from prithvi_hf.models.prithvi.configuration_prithvi import name_counts
 from prithvi_hf.outputs.cog import (
     BLOCK_SIZE,
     NODATA_CLASS,

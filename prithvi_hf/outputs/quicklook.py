@@ -10,7 +10,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from prithvi_hf.models.prithvi.labels_prithvi import NODATA_NAME, make_unique_names
+from prithvi_hf.models.prithvi.configuration_prithvi import NODATA_NAME, make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
 from prithvi_hf.outputs.palette import Rgb, class_palette
 from prithvi_hf.rasters.raster import find_degrees
@@ -18,6 +18,7 @@ from prithvi_hf.rasters.raster import find_degrees
 
 _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
 _DPI = 150
+_LABEL_LENGTH = 48  # characters of a class name in the legend
 _LEGEND_ENTRIES = 20
 _EARTH_RADIUS = 6_371_000.0  # metres
 _HATCH_COLOR, _GAP_COLOR = "#a8a8a8", "#606060"
@@ -136,13 +137,15 @@ def draw_pictures(
     labels = make_unique_names(id2label)
     for index in names[:_LEGEND_ENTRIES]:  # underscores in front would hide an entry
         red, green, blue = palette[index]
-        label = labels[index].replace("$", r"\$").lstrip("_")
+        label = labels[index] if len(labels[index]) <= _LABEL_LENGTH else f"{labels[index][: _LABEL_LENGTH - 3]}..."
+        label = label.replace("$", r"\$").lstrip("_")
         entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
     if hatched or NODATA_CLASS in present:
         entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
     figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
-        canvas.print_figure(part, dpi=_DPI, format="png")
+        # The layout leaves out what a title of two lines and a wide legend need beside pictures of a fixed shape.
+        canvas.print_figure(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.05)
 
 
 def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
+from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata, list_nodata
 from prithvi_hf.rasters.raster import Raster, Window, union
 
 
@@ -15,12 +15,6 @@ def take_header(raster: Raster) -> dict[str, Any]:
     """Give what a derived raster takes over from its source, as arguments of `Raster`."""
     names = ("name", "dtype", "descriptions", "nodata", "crs", "transform", "path", "block_shape")
     return {"size": raster.shape[-2:], **{name: getattr(raster, name) for name in names}}
-
-
-def list_nodata(raster: Raster, values: Sequence[float]) -> tuple[float, ...]:
-    """List the numbers that mean nodata, a raster's own first; integers too large for a float64 stay exact."""
-    found = [value for value in (raster.nodata, *values) if value is not None]
-    return tuple(value if isinstance(value, np.integer) else float(value) for value in found)
 
 
 class BandStack(Raster):
@@ -159,7 +153,7 @@ class ScaledRaster(Raster):
             )
         super().__init__(**{**take_header(raster), "dtype": "float32", "nodata": math.nan})
         self._source, self._factors, self._added = raster, tuple(map(float, factors)), tuple(map(float, offsets))
-        self._missing = list_nodata(raster, nodata_values)
+        self._missing = list_nodata(raster.nodata, nodata_values)
         self.excludes = raster.excludes
 
     @property

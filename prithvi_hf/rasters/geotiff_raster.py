@@ -172,7 +172,10 @@ class GeoTiffRaster(Raster):
             if not os.path.exists(place):
                 raise _make_not_found_error(name, place)
             if not os.path.isfile(place):
-                raise GeoTiffError(f"{name}: expected a regular GeoTIFF file, found a directory or device.")
+                raise GeoTiffError(
+                    f"{name}: expected a regular GeoTIFF file, found a directory or device. A folder of bands is a "
+                    'frame of `predict_scene`, of `pipe(..., output="map.tif")` and of `prithvi-hf predict`.'
+                )
             self._load_header(os.path.getsize(place), allow_missing_blocks)
         else:
             self._load_header(len(content), allow_missing_blocks)
@@ -297,9 +300,7 @@ class GeoTiffRaster(Raster):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
                 remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
                 if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
-                    remedy = (
-                        "Burn its polygons into a mask on the grid of the image, e.g. by `gdal_rasterize -a CLASS`."
-                    )
+                    remedy = "Rasterize its polygons onto the grid of the image, e.g. with `gdal_rasterize -a CLASS`."
                 raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
 
@@ -387,7 +388,8 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
             "small blocks, e.g. `gdal_translate -co TILED=YES`."
         )
     # What else than a transform may place pixels; orthorectified products keep the RPCs of their raw images.
-    is_placed = dataset.crs is not None and tuple(dataset.transform)[:6] != (1, 0, 0, 0, 1, 0)
+    numbers = tuple(dataset.transform)[:6]
+    is_placed = dataset.crs is not None and numbers != (1, 0, 0, 0, 1, 0)
     irregular = None
     if not is_placed and dataset.tags(ns="RPC"):
         irregular = (
@@ -397,6 +399,8 @@ def _read_header(dataset: DatasetReader, name: str, file_bytes: int) -> GeoTiffH
         irregular = "ground control points instead of a transform. Warp it first, for example `gdalwarp -tps IN OUT`."
     elif not is_placed and dataset.tags(ns="GEOLOCATION"):
         irregular = "geolocation arrays instead of a transform. Warp it first: `gdalwarp -geoloc IN OUT`."
+    elif not math.isfinite(sum(numbers)) or numbers[0] * numbers[4] == numbers[1] * numbers[3]:
+        irregular = f"the transform {numbers}, which places no pixels. Correct it: `gdal_edit.py -a_ullr`."
     flags, interpretations = dataset.mask_flag_enums[0], dataset.colorinterp
     alpha = interpretations.index(ColorInterp.alpha) if ColorInterp.alpha in interpretations else None
     descriptions = list(dataset.descriptions)

@@ -88,7 +88,8 @@ def as_rasters(value: Any) -> list[Raster]:
     raise TypeError(
         "Expected the path or the bytes of a GeoTIFF, an opened raster or rasterio dataset, an xarray DataArray or "
         f"Dataset, or an array (bands, height, width), found {type(value).__name__}. A tuple holds the frames of one "
-        "scene, a list several scenes."
+        "scene, a list several scenes. Files of one band each are a frame of `predict_scene` and of "
+        '`pipe(..., output="map.tif")` alone.'
     )
 
 

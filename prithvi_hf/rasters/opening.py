@@ -19,6 +19,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import (
     is_undescribed,
     parse_band_description,
 )
+from prithvi_hf.models.prithvi.pixel_values_prithvi import list_nodata
 from prithvi_hf.rasters.derived import BandStack, MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, SENSORS, Granule, LayerFile, StatedFile, parse_name
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 ImageProcessor: TypeAlias = "PrithviImageProcessor | None"
 Date = datetime.datetime | datetime.date | str | None
 
+# Paths of products have one of these in them; others need not be looked at closer.
+_GRANULE_FORM = re.compile(r"HLS|S2[A-D]_|T\d\d[A-Z]{3}|L[COTE]0\d_|Sentinel-2")
+
 
 @dataclass(frozen=True)
 class FrameOptions:
@@ -69,10 +73,10 @@ class FrameOptions:
         fmask_rule: "any": a pixel that Fmask masks in any date is nodata in the map; "all": masked dates are filled
             like other missing values, and the map is nodata where the image processor's `nodata_rule` says so, by
             default where every date is missing. Pixels that were not observed are filled by both.
-        band_indices: 0-based positions of the model's bands in a file; this and the next two win over what files say,
-            and over the image processor's own options of the same names.
-        band_map: what stands for single bands of the model, `{"NIR_NARROW": "B08"}`: a description, a code or a
-            0-based position.
+        band_indices: 0-based positions of the model's bands in a file; this and the next two override what files say
+            and the image processor's own options of the same names.
+        band_map: which band of a file to use for some bands of the model, `{"NIR_NARROW": "B08"}`: a description, a
+            code or a 0-based position.
         band_names: names of all bands of a file, in its order.
         dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
             per frame, or one for each date that a single file stacks.
@@ -80,8 +84,8 @@ class FrameOptions:
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
         on_read_error: "raise", or "nodata" to take blocks that cannot be decoded for nodata; local files whose end is
             missing are then opened as long as their directories are sound.
-        verify: whether each block is checked against its own checksum first, which deflate alone has: it finds damage
-            that GDAL decodes unnoticed. Files are read twice; blocks that do not fit count as unreadable.
+        verify: whether the checksums of deflate blocks are tested first: it finds damage that GDAL does not notice.
+            Files are read twice; blocks that fail count as unreadable.
 
     Raises:
         ValueError: an option is out of its range.
@@ -139,10 +143,12 @@ class FrameOptions:
 
 def nodata_values(image_processor: ImageProcessor) -> tuple[float, ...]:
     """Give an image processor's own values for nodata, none without a processor."""
-    values = None if image_processor is None else image_processor.nodata_value
-    if values is None:
-        return ()
-    return tuple(map(float, values)) if isinstance(values, list | tuple) else (float(values),)
+    return list_nodata(None, None if image_processor is None else image_processor.nodata_value)
+
+
+def parse_granule_name(path: str | os.PathLike) -> LayerFile | None:
+    """Read the name of a file of HLS, Sentinel-2 or Landsat, see `parse_name`; None for another name."""
+    return parse_name(path) if _GRANULE_FORM.search(os.fspath(path)) else None
 
 
 def open_file(path: str | os.PathLike, options: FrameOptions) -> GeoTiffRaster:
@@ -208,19 +214,26 @@ def open_whole(raster: Raster, image_processor: ImageProcessor, options: FrameOp
     Raises:
         ValueError: the image processor's bands are not in it, its units cannot be told, or `fmask` is set.
     """
-    sources, files = raster.files[1:], [parse_name(raster.path) if raster.path else None] * raster.count
+    sources, files = raster.files[1:], [parse_granule_name(raster.path) if raster.path else None] * raster.count
     if len(sources) == raster.count > 1 and not getattr(raster, "changes_numbers", True):
-        files = [parse_name(path) for path in sources]  # a VRT of one file per band
+        files = [parse_granule_name(path) for path in sources]  # a VRT of one file per band
     elif not any(files) and isinstance(raster, GeoTiffRaster) and raster.path and options.scale != "ignore":
         item = raster.read_tag(BASELINE_ITEM)
         if item or (raster.dtype == "uint16" and find_offset(raster.path) is not None):
             files = [LayerFile(raster.path, "Sentinel-2", "MSI")] * raster.count
-    for band, text in enumerate(raster.descriptions):
-        # Only Landsat's Level 2 is called so, in Earth Engine too; floats of that name may be anything.
-        if raster.dtype == "uint16" and re.fullmatch(r"S[RT]_B\d{1,2}", text or ""):
-            file = files[band] or LayerFile("", "Landsat", "LC08")
-            files[band] = replace(file, layer=text) if file.product == "Landsat" else file
+    files = [_name_landsat_layer(file, text, raster) for file, text in zip(files, raster.descriptions, strict=True)]
     return _bring_to_units(raster, [raster] * raster.count, files, image_processor, options)
+
+
+def _name_landsat_layer(file: LayerFile | None, text: str | None, raster: Raster) -> LayerFile | None:
+    """Take a band called `SR_B4` or the like in uint16 for one of Landsat Collection 2, whatever else its name says.
+
+    Only Landsat's Level 2 is called so, in Earth Engine and AppEEARS too; floats of that name may be anything.
+    """
+    found = re.search(r"(?<![a-z0-9])s[rt]_b\d{1,2}(?!\d)", text or "", re.IGNORECASE)
+    if found is None or raster.dtype != "uint16" or (file and file.product != "Landsat"):
+        return file
+    return replace(file or LayerFile("", "Landsat", "LC08"), layer=found[0].upper())
 
 
 def open_stack(
@@ -243,9 +256,10 @@ def open_stack(
         or ({"b8a", "b12"} & {label.code for label in labels} and {raster.dtype for raster in rasters} == {"uint16"})
     )
     files = [
-        parse_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
+        parse_granule_name(path) or (LayerFile(path, "Sentinel-2", "MSI", layer=label.code) if is_sentinel2 else None)
         for path, label in zip(paths, labels, strict=True)
     ]
+    files = [_name_landsat_layer(*band) for band in zip(files, names, rasters, strict=True)]
     stack = _stack(rasters, names, name, find_nodata(files), image_processor, options, grid)
     return _bring_to_units(stack, rasters, files, image_processor, options)
 
@@ -294,6 +308,9 @@ def _bring_to_units(
     needed = None
     if image_processor is not None:
         needed = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
+    is_plain = all(set(raster.scales) <= {1.0} and not any(raster.offsets) for raster in rasters)
+    if is_plain and not any(files) and options.boa_add_offset is None:
+        return frame  # nothing tells of other units
     radiometry = _find_radiometry(frame, rasters, files, options, needed)
     return apply_radiometry(frame, radiometry, options.scale, image_processor, nodata_values(image_processor), needed)
 
@@ -385,7 +402,7 @@ def _stack(
             grid = finest if options.resolution is None else finest.with_resolution(options.resolution)
             # One of the bands may be on the very grid: then it is not resampled.
             grid = next((one for one in grids if one.is_same_as(grid)), grid)
-        values = (*(() if nodata is None else (nodata,)), *nodata_values(image_processor))
+        values = list_nodata(nodata, nodata_values(image_processor))
         rasters = [warp_to(raster, grid, nodata_values=values) for raster in rasters]
     return BandStack(rasters, names, name=name, nodata=nodata)
 

@@ -85,7 +85,7 @@ def find_formula(file: LayerFile, dtype: str, item: str | None = None) -> tuple[
         UnknownUnitsError: the numbers are a product's, and nothing tells the formula.
         ValueError: two sources tell different ones.
     """
-    thermal = file.band is not None and file.band.startswith("THERMAL")
+    thermal = (file.band or "").startswith("THERMAL") or (file.layer or "").startswith("ST_B")
     if file.product == "HLS":
         return None if dtype.startswith("float") else (_THERMAL_HLS_SCALE if thermal else REFLECTANCE_SCALE, 0.0)
     if file.product == "Landsat":

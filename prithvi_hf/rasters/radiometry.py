@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.pixel_values_prithvi import list_nodata
 from prithvi_hf.rasters.derived import ScaledRaster
 from prithvi_hf.rasters.raster import TAGS, Raster
 
@@ -113,7 +114,7 @@ def apply_radiometry(
         ValueError: the units cannot be told, or a change is refused.
     """
     scales, offsets = radiometry.scales, radiometry.offsets
-    nodata_values = (*nodata_values, *(() if radiometry.nodata is None else (radiometry.nodata,)))
+    nodata_values = list_nodata(radiometry.nodata, nodata_values)
     if scale == "ignore" or radiometry.is_identity:
         return raster
     if scale == "apply":

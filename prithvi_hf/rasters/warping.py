@@ -22,8 +22,8 @@ from rasterio.session import DummySession
 from rasterio.warp import reproject, transform_bounds
 from rasterio.warp import transform as transform_points
 
-from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
-from prithvi_hf.rasters.derived import list_nodata, take_header
+from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata, list_nodata
+from prithvi_hf.rasters.derived import take_header
 from prithvi_hf.rasters.raster import (
     GDAL_ERRORS,
     GeoTiffError,
@@ -171,7 +171,7 @@ class WarpedRaster(Raster):
             raise ValueError(f"resampling: expected 'bilinear' or 'nearest', found {resampling!r}.")
         self._source, self._place, self._grid, self._resampling = raster, Grid.of(raster), grid, resampling
         _check_grids(grid, self._place, raster.name)
-        self._missing = list_nodata(raster, nodata_values)
+        self._missing = list_nodata(raster.nodata, nodata_values)
         dtype = np.dtype(raster.dtype)
         if fill is None:  # a value that is known to mean nodata, where the pixels can hold one
             with np.errstate(over="ignore", invalid="ignore"):

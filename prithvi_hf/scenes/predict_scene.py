@@ -172,8 +172,10 @@ def predict_scene(
     staging = Staging(paths["map"], run_plan, plan.num_strips, resume=resume, index=index, processes=count)
     colors = getattr(config, "class_colors", None)
     strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing, show_progress=show_progress)
-    strips.bands, num_frames = tuple(image_processor.bands), image_processor.num_frames
-    strips.rgb_title = title_picture(strips.bands, num_frames, scene.dates[-1] if scene.dates else None)
+    strips.bands = tuple(image_processor.bands)
+    if THUMBNAIL in content["needs"]:
+        last = scene.dates[-1] if scene.dates else None
+        strips.rgb_title = title_picture(strips.bands, image_processor.num_frames, last)
     strips.report = {
         "scene": scene.name,
         "files": [os.fspath(file) for file in scene.files],

@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
-from prithvi_hf.models.prithvi.labels_prithvi import name_counts
+from prithvi_hf.models.prithvi.configuration_prithvi import name_counts
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values
 
 

@@ -4,7 +4,6 @@
 import datetime
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.granules import Granule, LayerFile, group_bands, group_granules, list_geotiffs, parse_name
+from prithvi_hf.rasters.granules import Granule, group_bands, group_granules, list_geotiffs
 from prithvi_hf.rasters.opening import (
     Date,
     FrameOptions,
@@ -29,6 +28,7 @@ from prithvi_hf.rasters.opening import (
     open_granule,
     open_stack,
     open_whole,
+    parse_granule_name,
 )
 from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_degrees, find_files
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
@@ -42,8 +42,6 @@ Frame: TypeAlias = "str | os.PathLike | bytes | np.ndarray | Raster | Sequence[s
 
 # A frame that covers less of the scene than this is likely another place's.
 _SMALL_OVERLAP = 0.5
-# Paths of products have one of these in them; others need not be looked at closer.
-_GRANULE_FORM = re.compile(r"HLS|S2[A-D]_|T\d\d[A-Z]{3}|L[COTE]0\d_|Sentinel-2")
 
 
 class FrameWarning(UserWarning):
@@ -207,10 +205,10 @@ def _find_sources(frames: Any, options: FrameOptions) -> Iterator[_Source]:
                     "frame, a list of files of one band each too."
                 )
         elif isinstance(part, str | os.PathLike):
-            file = _parse_granule_name(part)
+            file = parse_granule_name(part)
             yield _Source(Path(part).stem, None if file is None else file.date, open_file(part, options))
         elif isinstance(part, Raster):
-            file = _parse_granule_name(part.path) if part.path else None
+            file = parse_granule_name(part.path) if part.path else None
             name = Path(part.path).stem if part.path else "scene"
             yield _Source(name, None if file is None else file.date, check_frame(part, options))
         elif isinstance(part, np.ndarray | torch.Tensor):
@@ -247,7 +245,7 @@ def _take_files(paths: Sequence[Any]) -> _Source:
             f"{[type(path).__name__ for path in paths]}. Give arrays and rasters as frames of their own."
         )
     if not all(_is_layer(path) for path in paths):
-        file = _parse_granule_name(paths[0])
+        file = parse_granule_name(paths[0])
         return _Source(Path(paths[0]).parent.name or "scene", None if file is None else file.date, list(paths))
     granules = group_granules(paths)
     if len(granules) > 1:
@@ -258,13 +256,9 @@ def _take_files(paths: Sequence[Any]) -> _Source:
     return _Source(granules[0].name, granules[0].date, granules[0])
 
 
-def _parse_granule_name(path: str | os.PathLike) -> LayerFile | None:
-    return parse_name(path) if _GRANULE_FORM.search(os.fspath(path)) else None
-
-
 def _is_layer(path: str | os.PathLike) -> bool:
     """Whether a path is that of a file of one layer of a granule."""
-    file = _parse_granule_name(path)
+    file = parse_granule_name(path)
     return file is not None and file.layer is not None and not os.path.isdir(path)
 
 

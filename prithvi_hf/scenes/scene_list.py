@@ -471,7 +471,9 @@ def _state_asset(
     """Take from an asset what it states of its bands: names, scale and offset, nodata."""
     bands, names = _list_bands(asset, f"{origin}, asset {key}"), list[str | None]()
     platform = f"{properties.get('platform')} {properties.get('constellation')}".lower()
-    baseline, applied = properties.get("s2:processing_baseline"), properties.get("earthsearch:boa_offset_applied")
+    # The second names are those of Earth Search's first version.
+    baseline = properties.get("s2:processing_baseline") or properties.get("sentinel:processing_baseline")
+    applied = properties.get("earthsearch:boa_offset_applied", properties.get("sentinel:boa_offset_applied"))
     if "sentinel-2" in platform:
         baseline = baseline or properties.get("processing:version")
     offset = 0 if applied is True else offset_of_baseline(baseline if isinstance(baseline, str) else None)

@@ -70,11 +70,17 @@ def setup(recipe: TrainingRecipe) -> Run:
     check_writable_folder(training.output_dir or ".", "--output_dir")
     if not data.class_names:
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
+    checkpoint, verbosity = find_checkpoint_to_resume(recipe), logging.get_verbosity()
     set_seed(training.seed)
-    model = recipe.build_model(may_add_weights=training.do_train)
+    if checkpoint is not None:  # its weights replace those that the library would report as newly initialized
+        logging.set_verbosity_error()
+    try:
+        model = recipe.build_model(may_add_weights=training.do_train)
+    finally:
+        logging.set_verbosity(verbosity)
+    model.config.validate()  # what would be refused when the model is saved
     processor = recipe.build_image_processor()
     processor.check_config(model.config)
-    checkpoint = find_checkpoint_to_resume(recipe)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
     elif recipe.model.model is None and training.process_index == 0:

@@ -136,7 +136,7 @@ Whole chips by sliding window of {window} pixels, overlap {overlap:g}; pixels of
 
 ## Input
 
-File values are multiplied by {factor:g}{offset}, then normalised; the image processor in this repository does it.
+File values are multiplied by {factor:g}{offset}, then normalised; the image processor in this repository does this.
 No data: file tag, NaN, file mask{nodata}; replaced by {replacement:g} before scaling.
 
 | band | mean | standard deviation |
@@ -209,7 +209,7 @@ def write_model_card(
         overlap=training.eval_overlap,
         metrics=_tabulate_metrics(results, splits, labels, published),
         factor=processor.rescale_factor,
-        offset=f" plus {processor.rescale_offset:g}" if processor.rescale_offset else "",
+        offset=f", {processor.rescale_offset:g} is added" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
         replacement=processor.nodata_replacement,
         statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),

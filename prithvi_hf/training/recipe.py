@@ -19,11 +19,10 @@ from transformers import HfArgumentParser
 from transformers.utils import cached_file, logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, check_model_source
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.remote_code_prithvi import check_model_source
 from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 

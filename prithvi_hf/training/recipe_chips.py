@@ -63,7 +63,7 @@ def check_splits(
                 raise ValueError(
                     f"Split {name}: expected chips of one size to evaluate {batch_size} in a batch, found "
                     f"{', '.join(f'{height} x {width}' for height, width in sizes)}. Remedy: evaluate them one by one "
-                    "with --per_device_eval_batch_size 1; windows of a chip still go through the model together."
+                    "with per_device_eval_batch_size: 1 in the recipe; windows of a chip still go together."
                 )
             small = [size for size in sizes if crop_size and (size[0] < crop_size[0] or size[1] < crop_size[1])]
             if is_cropped and crop_size and small:

@@ -121,11 +121,11 @@ class DataArguments:
         "it lacks starts from the mean of its bands."
     )
     band_indices: list[int] | None = _option(
-        "0-based positions of the bands in a file; like band_map and band_names they win over its descriptions."
+        "0-based positions of the bands in a file; like band_map and band_names they override its descriptions."
     )
     band_map: dict | str | None = _option(
-        "What stands for a band: a description or code in the file, or a 0-based position; NIR_NARROW=B08 ... on the "
-        "command line, {NIR_NARROW: B08} in a file."
+        "Which band of a file to use for a band: a description or code in the file, or a 0-based position; "
+        "NIR_NARROW=B08 ... on the command line, {NIR_NARROW: B08} in a recipe."
     )
     band_names: list[str] | None = _option("Names of all bands of a file, in its order.")
     rescale_factor: float | None = _option(
@@ -136,10 +136,10 @@ class DataArguments:
         "Mean of each band after scaling; Prithvi's pretraining statistics by default."
     )
     image_std: list[float] | None = _option("Standard deviation of each band.")
-    nodata_value: float | None = _option("File value that means no data.")
-    nodata_replacement: float | None = _option("File value put in place of no data; 0 by default.")
+    nodata_value: float | None = _option("File value that means nodata.")
+    nodata_replacement: float | None = _option("File value that replaces nodata; 0 by default.")
     nodata_rule: Literal["all", "any"] | None = _option(
-        "Whether all bands of a pixel (the default) or any must be no data for it to be no data."
+        "Whether a pixel is nodata where all of its bands are (the default), or any."
     )
     ignore_values: list[int] | None = _option("Mask values that are not a class.")
     label_map: dict | str | None = _option(

@@ -91,9 +91,9 @@ def test_a_processor_keeps_its_band_map_and_refuses_others(tmp_path):
     assert processor.find_bands(BROAD, 6) == ORDER
     for wrong, message in (
         ({"NIR": "B08"}, "band_map: expected some of the bands BLUE.*found NIR"),
-        ({"RED": -1}, "band_map: expected what stands for a band"),
-        ({"RED": ""}, "band_map: expected what stands for a band"),
-        ({"RED": True}, "band_map: expected what stands for a band"),
+        ({"RED": -1}, "band_map: expected a description, code or 0-based position"),
+        ({"RED": ""}, "band_map: expected a description, code or 0-based position"),
+        ({"RED": True}, "band_map: expected a description, code or 0-based position"),
     ):
         with pytest.raises(ValueError, match=message):
             PrithviImageProcessor(band_map=wrong)

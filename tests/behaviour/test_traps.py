@@ -121,7 +121,9 @@ def test_bands_dates_and_labels_stay_together(name, tmp_path, caplog):
     run = prepared(name, root)
     assert "The weights are random: pass --model" in caplog.text
     directions = set()
-    for example in (run.trainer.train_dataset[0] for _ in range(12)):
+    for epoch in range(12):
+        run.trainer.train_dataset.set_epoch(epoch)
+        example = run.trainer.train_dataset[0]
         later = example.pop("file_values")[None]  # the trainer normalises on the device
         example["pixel_values"] = run.trainer.processing_class.normalize_file_values(later)[0]
         rows, columns = check_places(name, example)

@@ -44,3 +44,5 @@ def test_errors_of_users_are_explained_with_their_notes_and_faults_are_not():
     assert "--batch_size" in user_message(torch.OutOfMemoryError("full"))
     assert "--batch_size" in user_message(MemoryError())
     assert user_message(AssertionError("fault")) is None
+    assert user_message(ValueError(f"found {[1] * 10_000}. Remedy: less")).endswith("1]. Remedy: less")
+    assert len(user_message(ValueError("x" * 1_000_000))) < 4000

@@ -1,17 +1,12 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """`prithvi-hf finetune`: the options of examples/finetune.py, and its errors under the command's name."""
 
-import argparse
-import ast
 import json
-import re
-from pathlib import Path
 
 import pytest
 
-from prithvi_hf.cli.__main__ import build_parser, main
+from prithvi_hf.cli.__main__ import main
 from prithvi_hf.training import finetune
-from prithvi_hf.training.recipe import _OPTION_TYPES
 from tests.finetune_factory import command_line, make_chips
 
 
@@ -47,26 +42,6 @@ def test_help_shows_what_matters_first_and_help_all_the_rest(capsys):
     assert options < every
     assert {"--deepspeed", "--focal_gamma", "--adam_beta1", "--published", "--num_hidden_layers"} <= every - options
     assert pages[0].index("the data:") < pages[0].index("the training:") < pages[0].index("evaluation and results:")
-
-
-def test_options_that_messages_advise_exist():
-    """Every `--option` in a text of the training or of the data is one of a command."""
-    [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    known = {"--help_all", *(f"--{name}" for name in _OPTION_TYPES)}
-    known |= {
-        text for parser in commands.choices.values() for action in parser._actions for text in action.option_strings
-    }
-    package = Path(finetune.__file__).parents[1]
-    advised = {
-        option: path.name
-        for folder in ("training", "data")
-        for path in (package / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        for option in re.findall(r"(?<![\w-])--\w+", node.value)
-    }
-    assert len(advised) > 20
-    assert {option: name for option, name in advised.items() if option not in known | {"--OPTION"}} == {}
 
 
 def test_a_fault_of_the_training_keeps_its_traceback(tmp_path, capsys, monkeypatch):

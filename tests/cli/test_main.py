@@ -19,6 +19,17 @@ def test_usage_errors_end_with_2(arguments, capsys):
     assert "usage: prithvi-hf" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["convert", "predict", "evaluate", "stats", "info"])
+def test_help_all_is_a_word_of_every_command(command, capsys):
+    pages = []
+    for word in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as stop:
+            run(command, word)
+        assert stop.value.code == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1]
+
+
 def test_every_option_is_explained(capsys):
     parser = cli.build_parser()
     (commands,) = [action for action in parser._actions if action.dest == "command"]

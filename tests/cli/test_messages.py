@@ -33,7 +33,10 @@ SPEAKERS = {
     "rasters/": {"predict"},
     "scenes/": {"predict"},
     "training/evaluation.py": {"evaluate"},
+    "training/checkpoints.py": {"finetune"},
     "training/recipe.py": {"finetune"},
+    "training/recipe_chips.py": {"finetune"},
+    "training/recipe_options.py": {"finetune", "evaluate"},
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},
 }
@@ -49,7 +52,11 @@ def options_of(command):
     """The long options of a command; those of `finetune` are fields of recipes."""
     if command == "finetune":
         groups = (ModelArguments, DataArguments, PrithviTrainingArguments)
-        return {f"--{option.name}" for group in groups for option in fields(group)} | {"--config", "--help"}
+        return {f"--{option.name}" for group in groups for option in fields(group)} | {
+            "--config",
+            "--help",
+            "--help_all",
+        }
     [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return {text for action in commands.choices[command]._actions for text in action.option_strings}
 

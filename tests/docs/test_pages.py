@@ -36,7 +36,8 @@ def options_of(command):
     """The long options of a command of `prithvi-hf`."""
     [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     actions = commands.choices[command]._actions
-    return {text for action in actions for text in action.option_strings if text.startswith("--")} - {"--help"}
+    options = {text for action in actions for text in action.option_strings if text.startswith("--")}
+    return options - {"--help", "--help_all"}
 
 
 @pytest.mark.parametrize("command", PAGE_OF)

@@ -335,6 +335,15 @@ def test_generic_names_that_a_narrowed_file_keeps_stay_generic():
     assert resolve(("Band 2", "Band 3", "Band 4", "Band 9", "Band 12", "Band 13")) == [0, 1, 2, 3, 4, 5]
 
 
+def test_generic_names_that_do_not_increase_say_which_bands_they_are():
+    assert resolve(("Band 4", "Band 3", "Band 2", "Band 5", "Band 6", "Band 7")) == [2, 1, 0, 3, 4, 5]
+    assert resolve([f"Band {i}" for i in range(1, 7)] * 2, num_frames=2) == list(range(12))
+    with pytest.raises(ValueError, match="--band_map NIR_NARROW="):
+        resolve(("band_4", "band_3", "band_2", "band_8", "band_11", "band_12"))
+    with pytest.raises(ValueError, match="no band for BLUE"):
+        resolve(("4", "3", "2", "8", "11", "12"))
+
+
 @pytest.mark.parametrize("band_indices", [None, [1, 2, 3, 8, 11, 12]])
 def test_a_file_without_descriptions_of_another_count_is_an_error(band_indices):
     with pytest.raises(ValueError, match=r"scene\.tif: expected 6 bands \(BLUE, .*\), found 5 bands.*Remedy"):
@@ -409,3 +418,33 @@ def test_every_table_names_canonical_bands():
 )
 def test_names_of_bands_are_found_by_meaning(wanted, known, expected):
     assert find_band_names(wanted, known) == expected
+
+
+TM, OLI = ("B1", "B2", "B3", "B4", "B5", "B7"), ("B2", "B3", "B4", "B5", "B6", "B7")
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "expected"),
+    [
+        (
+            [f"LE07_044034_20210601_SR_{code}" for code in TM] + [f"LC08_044034_20210508_SR_{code}" for code in OLI],
+            [*range(6, 12), *range(6)],
+        ),
+        (
+            [f"LT05_044034_20010601_SR_{code}" for code in TM] + [f"HLS.L30.T10SEH.2018190.{code}" for code in OLI],
+            list(range(12)),
+        ),
+        ([f"{code}{suffix}" for suffix in ("", "_1") for code in (*TM[1:4], "B8A", "B11", "B12")], list(range(12))),
+        (
+            [f"{code}{suffix}" for code in (*TM[1:4], "B8A", "B11", "B12") for suffix in ("_1", "")],
+            [1, 3, 5, 7, 9, 11, 0, 2, 4, 6, 8, 10],
+        ),
+    ],
+)
+def test_dates_of_older_and_newer_landsats_and_joined_images_are_told_apart(descriptions, expected):
+    assert resolve(descriptions, num_frames=2) == expected
+
+
+@pytest.mark.parametrize(("scene", "codes"), [("LT50440341999128XXX01", TM), ("LC80440342014128LGN00", OLI)])
+def test_scene_names_from_before_the_collections_name_the_sensor(scene, codes):
+    assert resolve([f"{scene}_{code}.TIF" for code in codes]) == list(range(6))

@@ -2,13 +2,17 @@
 
 import json
 import resource
+import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor
+from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
+from tests.hub_server import USER
 
 
 def test_original_names_are_accepted():
@@ -159,3 +163,47 @@ def test_sizes_of_published_and_larger_models_are_taken():
         config = PrithviConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, num_frames=4)
         assert config.neck_output_size == 4 * width
     PrithviConfig(image_size=1024, num_labels=255, num_channels=224, bands=None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "/none",
+        "~/none",
+        "a/b/c",
+        "one",
+        "a\\b/c",
+        "a b/c",
+        "run/model.",
+        "run/../out",
+        "\0/a",
+        "run/" + "a" * 100,
+    ],
+)
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_without_asking(monkeypatch, name):
+    monkeypatch.setattr("prithvi_hf.models.prithvi.configuration_prithvi.get_session", None)
+    with pytest.raises(ValueError, match="no model"):
+        check_model_source(name)
+
+
+def test_a_name_of_the_form_of_a_hub_id_is_asked_for_once(hub, monkeypatch, tmp_path):
+    """With `HF_ENDPOINT` of a server here, and of none."""
+    hub.redirect_this_process(monkeypatch)
+    PrithviConfig().push_to_hub(f"{USER}/model")
+    check_model_source(f"{USER}/model")
+    with pytest.raises(ValueError, match=r"no model folder runs/out in .*Hub then, found none"):
+        check_model_source("runs/out")
+    (tmp_path / "config.json").write_text("{}")
+    check_model_source(str(tmp_path))
+
+
+def test_without_a_connection_a_mistyped_path_fails_at_once(monkeypatch, tmp_path):
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"  # where nobody listens
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.chdir(tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match=r"no model folder runs/out in .*found no connection to it"):
+        check_model_source("runs/out")
+    assert time.monotonic() - begin < 5

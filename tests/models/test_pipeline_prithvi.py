@@ -20,6 +20,7 @@ from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPip
 from prithvi_hf.models.prithvi.remote_code_prithvi import source_files
 from prithvi_hf.rasters.radiometry import RadiometryWarning
 from prithvi_hf.scenes import predict_scene
+from tests.granule_factory import LANDSAT_8, write_bands
 from tests.scene_factory import (
     CRS_UTM,
     TRANSFORM,
@@ -212,6 +213,20 @@ def test_training_mode_is_kept(scene):
 def test_bad_options(pipe, options, error, message):
     with pytest.raises(error, match=message):
         pipe(scene_pixels(8, 8), **options)
+
+
+def test_folders_and_files_of_one_band_each_are_scenes_in_memory_as_in_files(tmp_path):
+    processor = tiny_processor()
+    pipe = GeospatialSegmentationPipeline(model=tiny_model(), image_processor=processor, device="cpu")
+    files = write_bands(tmp_path / "june", {band: f"{code}.TIF" for band, code in LANDSAT_8.items()}, nodata=0)
+    streamed = predict_scene(pipe.model, processor, tmp_path / "june", tmp_path / "map.tif", show_progress=False)
+    for result in (pipe(tmp_path / "june"), *pipe([str(tmp_path / "june")]), pipe((files,))):
+        np.testing.assert_array_equal(result.mask, streamed.mask)
+        assert (result.mask == 255).sum() == 24
+        assert result.crs == streamed.crs
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="found none"):
+        pipe(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("inputs", [[], ()])

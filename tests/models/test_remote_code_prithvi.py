@@ -3,11 +3,8 @@
 
 import re
 import sys
-import time
 from importlib import import_module
 
-import huggingface_hub
-import pytest
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files, get_relative_imports
 
 from prithvi_hf import PrithviConfig
@@ -15,10 +12,8 @@ from prithvi_hf.models.prithvi.remote_code_prithvi import (
     CUSTOM_PIPELINES,
     IMAGE_PROCESSOR_AUTO_MAP,
     MODEL_AUTO_MAP,
-    check_model_source,
     source_files,
 )
-from tests.hub_server import USER
 
 
 TASK = "geospatial-segmentation"
@@ -52,47 +47,3 @@ def test_a_class_registered_for_the_hub_keeps_its_mappings(monkeypatch):
     monkeypatch.setattr(PrithviConfig, "_auto_class", "AutoConfig")
     config = PrithviConfig(auto_map={"AutoConfig": "x.Y"})
     assert config.to_dict()["auto_map"] == {"AutoConfig": "x.Y"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        ".",
-        "/none",
-        "~/none",
-        "a/b/c",
-        "one",
-        "a\\b/c",
-        "a b/c",
-        "run/model.",
-        "run/../out",
-        "\0/a",
-        "run/" + "a" * 100,
-    ],
-)
-def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_without_asking(monkeypatch, name):
-    monkeypatch.setattr("prithvi_hf.models.prithvi.remote_code_prithvi.get_session", None)
-    with pytest.raises(ValueError, match="no model"):
-        check_model_source(name)
-
-
-def test_a_name_of_the_form_of_a_hub_id_is_asked_for_once(hub, monkeypatch, tmp_path):
-    """With `HF_ENDPOINT` of a server here, and of none."""
-    hub.redirect_this_process(monkeypatch)
-    PrithviConfig().push_to_hub(f"{USER}/model")
-    check_model_source(f"{USER}/model")
-    with pytest.raises(ValueError, match=r"no model folder runs/out in .*Hub then, found none"):
-        check_model_source("runs/out")
-    (tmp_path / "config.json").write_text("{}")
-    check_model_source(str(tmp_path))
-
-
-def test_without_a_connection_a_mistyped_path_fails_at_once(monkeypatch, tmp_path):
-    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"  # where nobody listens
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.chdir(tmp_path)
-    begin = time.monotonic()
-    with pytest.raises(ValueError, match=r"no model folder runs/out in .*found no connection to it"):
-        check_model_source("runs/out")
-    assert time.monotonic() - begin < 5

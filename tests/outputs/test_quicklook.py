@@ -82,6 +82,16 @@ def test_classes_of_one_name_have_each_an_entry_and_the_picture_its_title(tmp_pa
     assert "scene, date 2 of 2" in drawn["titles"]
 
 
+def test_nothing_of_long_titles_and_names_is_cut_off(tmp_path, drawn):
+    rgb = np.full((40, 60, 4), 255, np.uint8)
+    names = {0: "land", 1: "water " * 20}
+    write_quicklook(tmp_path / "a.png", half_empty(), id2label=names, rgb=rgb, rgb_title="scene\nfalse colours")
+    picture = imread(tmp_path / "a.png")[..., :3]
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 1).all()
+    assert max(map(len, drawn["texts"])) == 48
+
+
 def test_what_has_no_data_has_a_border(tmp_path, drawn):
     write_quicklook(tmp_path / "gap.png", half_empty(), id2label=NAMES)
     borders = drawn["borders"]

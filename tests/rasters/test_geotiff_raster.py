@@ -22,6 +22,7 @@ from rasterio.enums import ColorInterp
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
 from prithvi_hf.rasters import raster as raster_module
 from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
 from prithvi_hf.rasters.write_geotiff import write_geotiff
@@ -318,7 +319,7 @@ def test_missing_file_is_both_kinds_of_error(tmp_path):
 
 
 def test_directory(tmp_path):
-    with pytest.raises(GeoTiffError, match="regular GeoTIFF file"):
+    with pytest.raises(GeoTiffError, match="regular GeoTIFF file, found a directory"):
         GeoTiffRaster(tmp_path)
 
 
@@ -543,6 +544,21 @@ def test_nodata_of_64_bits_is_exact(tmp_path, dtype, nodata):
     assert int(found) == nodata
     values = np.array([nodata, nodata - 1 if nodata > 0 else nodata + 1], dtype)
     assert equals_nodata(values, [found]).tolist() == [True, False]
+    processor = PrithviImageProcessor(bands=["A"], image_mean=[0], image_std=[1])
+    raster = GeoTiffRaster(write_raster(tmp_path / "b.tif", np.resize(values, (1, 4, 4)), nodata=100))
+    raster.nodata = found
+    *_, missing = processor.read_frames(raster)
+    assert missing.mean() == 0.5
+
+
+@pytest.mark.parametrize("numbers", [(10, 0, np.nan, 0, -10, 4e6), (10, 0, 5e5, 0, -np.inf, 4e6), (0, 0, 5, 0, 0, 4)])
+def test_a_transform_that_places_no_pixels_is_refused(tmp_path, numbers):
+    path, place = tmp_path / "a.tif", {"crs": "EPSG:32633", "transform": Affine(*numbers)}
+    with rasterio.open(path, "w", driver="GTiff", count=1, height=8, width=8, dtype="int16", **place) as dataset:
+        dataset.write(reflectance(1, 8))
+    for take in (open_scene, open_frames):
+        with pytest.raises(ValueError, match=r"regular grid, found the transform .*gdal_edit"):
+            take(path)
 
 
 RPC_TEXT = {

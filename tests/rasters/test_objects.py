@@ -58,7 +58,7 @@ def check_all_doors(pipe, value, expected, folder, is_placed=True, streams=True)
             assert (found.crs, tuple(found.transform)) == (expected.crs, tuple(expected.transform))
 
 
-@pytest.mark.parametrize("form", ["path", "text", "bytes", "bytes in memory", "tensor", "list of one"])
+@pytest.mark.parametrize("form", ["path", "text", "bytes", "bytes in memory", "tensor", "masked", "list of one"])
 def test_files_and_arrays_go_through_every_door(pipe, file, expected, tmp_path, form, pixels):
     value = {
         "path": file,
@@ -66,9 +66,10 @@ def test_files_and_arrays_go_through_every_door(pipe, file, expected, tmp_path, 
         "bytes": file.read_bytes(),
         "bytes in memory": io.BytesIO(file.read_bytes()),
         "tensor": torch.from_numpy(np.where(pixels == -9999, np.nan, pixels.astype(np.float32))),
+        "masked": np.ma.masked_equal(pixels, -9999),
         "list of one": (file,),
     }[form]
-    check_all_doors(pipe, value, expected, tmp_path, is_placed=form != "tensor")
+    check_all_doors(pipe, value, expected, tmp_path, is_placed=form not in ("tensor", "masked"))
 
 
 @pytest.mark.parametrize("form", ["dataset", "memory file", "dataset in memory", "warped", "cut"])

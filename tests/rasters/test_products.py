@@ -148,6 +148,25 @@ def test_landsat_level_2_is_brought_to_the_models_units_once_in_lists_and_folder
     assert read_reflectance(open_scene([files], image_processor=reflectance), reflectance, 1) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "bands"),
+    [
+        ("{}.TIF", LANDSAT_8),
+        ("LE07.002_{}_CU_doy2001128_aid0001.tif", LANDSAT_5),  # AppEEARS
+        ("lt05_l2sp_044034_19950508_20200912_02_t1_{}.tif", LANDSAT_5),
+        ("{}_median.tif", LANDSAT_8),
+    ],
+)
+def test_files_called_as_landsats_level_2_are_brought_to_the_models_units(tmp_path, name, bands):
+    is_lower = name[0].islower()
+    files = write_bands(
+        tmp_path, {band: name.format(code.lower() if is_lower else code) for band, code in bands.items()}, nodata=0
+    )
+    expected = {band: pytest.approx(value, abs=2e-5) for band, value in REFLECTANCE.items()}
+    for frames in ([files], tmp_path):
+        assert open_quietly(frames) == expected
+
+
 def test_a_model_of_landsats_numbers_takes_them_as_they_are(tmp_path):
     files = write_bands(tmp_path, {band: LANDSAT_NAMES[0][0].format(code) for band, code in LANDSAT_8.items()})
     numbers = [round((value + 0.2) / 0.0000275) for value in REFLECTANCE.values()]

@@ -454,6 +454,13 @@ def map_item(tmp_path, files, members, properties, media=COG, key="{}"):
         ),
         (
             "S2B_43QDB_20230601_0_L2A/{0}.tif",
+            {"scale": 0.0001, "offset": 0.0},
+            {},
+            {"sentinel:processing_baseline": "04.00", "sentinel:boa_offset_applied": True},
+        ),
+        ("S2B_43QDB_20230601_0_L2A/{0}.tif", S2, {}, {"sentinel:processing_baseline": "04.00"}),
+        (
+            "S2B_43QDB_20230601_0_L2A/{0}.tif",
             S2,
             {"raster:bands": [{"nodata": 0}]},
             {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False},

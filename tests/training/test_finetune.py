@@ -392,6 +392,15 @@ def test_resuming_a_finished_run_keeps_its_results(data, output, finished):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_resumed_run_of_a_backbone_is_not_said_to_start_anew(data, output, tmp_path, caplog):
+    PrithviModel(PrithviConfig(num_frames=1, **SIZES)).save_pretrained(tmp_path / "backbone")
+    options = dict.fromkeys(SIZES) | {"model": tmp_path / "backbone", "num_sample_predictions": 0}
+    run(data, output, resume_from_checkpoint=True, **options)
+    assert "MISSING" not in caplog.text
+    run(data, tmp_path / "OUT", max_steps=1, **options)
+    assert "MISSING" in caplog.text
+
+
 def test_nothing_to_resume_is_a_fresh_start(data, tmp_path, finished, caplog):
     results = run(data, tmp_path / "OUT", resume_from_checkpoint=True)
     assert f"No whole checkpoint in {tmp_path / 'OUT'}: a fresh start." in caplog.text

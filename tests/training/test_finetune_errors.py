@@ -19,7 +19,9 @@ from transformers import TrainerCallback
 from prithvi_hf.disk import is_disk_full
 from prithvi_hf.training.checkpoints import find_damage, lock_output_folder
 from tests.finetune_factory import (
+    HEADS,
     RECIPE,
+    SIZES,
     SPLITS,
     command_line,
     finetune,
@@ -179,6 +181,12 @@ def test_bad_recipes_are_refused(data, tmp_path, capsys, line, parts):
     (tmp_path / "recipe.yaml").write_text("\n".join([*lines, line]))
     words = command_line(data, tmp_path / "OUT", config=tmp_path / "recipe.yaml", learning_rate=None)
     assert_refused(capsys, words, tmp_path / "OUT", *parts)
+
+
+def test_names_that_no_model_can_be_saved_with_are_refused_before_training(data, finished, tmp_path, capsys):
+    words = command_line(data, tmp_path / "OUT", model=finished, **dict.fromkeys([*SIZES, *HEADS]))
+    words += ["--class_names", "land", "water\nor ice"]
+    assert_refused(capsys, words, tmp_path / "OUT", "without control characters", r"water\nor ice")
 
 
 @pytest.mark.slow

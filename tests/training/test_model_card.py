@@ -198,7 +198,7 @@ def test_the_card_states_figures_and_input(tmp_path, model):
         line for line in lines if line[:3] in ("0. ", "1. ", "2. ")
     ]
     assert "from `some/backbone`" in text
-    assert "multiplied by 0.0001 plus -0.1" in text
+    assert "multiplied by 0.0001, -0.1 is added, then normalised" in text
     assert "-9999" in text
     assert all(f"| {band} | " in text for band in processor.bands)
     assert "- epochs: 2.5" in lines  # those done, not those planned

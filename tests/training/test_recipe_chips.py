@@ -136,7 +136,7 @@ def test_chips_of_mixed_sizes_are_seen_before_training(folder):
     write_chip(folder / "validation" / "4.tif", size=48)
     write_raster(folder / "validation" / "4_mask.tif", class_mask([0, 255], size=48))
     with pytest.raises(
-        ValueError, match=r"Split validation: .* 2 in a batch, found 32 x 32, 48 x 48\. .*batch_size 1"
+        ValueError, match=r"Split validation: .* 2 in a batch, found 32 x 32, 48 x 48\. .*batch_size: 1"
     ):
         check(folder, per_device_eval_batch_size=2)
     assert check(folder)["validation"].sizes == {(32, 32): 1, (48, 48): 1}

@@ -33,7 +33,7 @@ _SPLIT_FOLDERS = {
     "test": ("test", "testing"),
 }
 _RASTERIZE = (
-    "Remedy: burn the polygons into a mask on the grid of each image, one number for each class: "
+    "Remedy: rasterize the polygons onto the grid of each image, one number for each class: "
     "`gdal_rasterize -a CLASS -ot Byte -te XMIN YMIN XMAX YMAX -ts WIDTH HEIGHT polygons.gpkg a_mask.tif`, or "
     "`rio rasterize --like a.tif a_mask.tif < polygons.geojson`."
 )

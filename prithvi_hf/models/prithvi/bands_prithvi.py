@@ -66,8 +66,8 @@ _SENSOR_WORDS = tuple(
     (re.compile(pattern), sensors)
     for pattern, sensors in (
         (r"s2[a-d]?|s30|hlss30|sentinel2[a-d]?|msi|msil[12][ac]|l2a|l1c", (SENTINEL_2,)),
-        (r"l30|hlsl30|l[cot]0[89]|l[89]|landsat[89]|oli\d?|tirs\d?", (LANDSAT,)),
-        (r"l[te]0[457]|l[457]|landsat[457]|e?tm|vcid", (LANDSAT_TM,)),
+        (r"l30|hlsl30|l[cot]0[89]|l[co]8\d{13}\w*|l[89]|landsat[89]|oli\d?|tirs\d?", (LANDSAT,)),
+        (r"l[te]0[457]|l[te][457]\d{13}\w*|l[457]|landsat[457]|e?tm|vcid", (LANDSAT_TM,)),
         (r"landsat|lndsat", (LANDSAT, LANDSAT_TM)),
         (r"lm0[45]", _MSS[:1]),
         (r"lm0[1-3]|landsat[1-3]", _MSS[1:]),
@@ -110,7 +110,7 @@ _WAVELENGTHS = {
     **{"SWIR_2": (2150, 2230), "THERMAL_INFRARED_1": (10600, 11500), "THERMAL_INFRARED_2": (11800, 12500)},
 }
 
-_GENERIC = re.compile(r"(?:band|layer|channel|ch)?\s*[_\-.:#]*\s*\d+")
+_GENERIC = re.compile(r"(?:band|layer|channel|ch)?\s*[_\-.:#]*\s*(\d+)")
 _CODE = re.compile(r"b(and)?0*(\d{1,2}a?)")
 _LENGTH = r"\d{3,5}(?:\.\d+)?|\d{1,2}\.\d+"
 _WAVELENGTH = re.compile(
@@ -264,9 +264,15 @@ def _read_labels(descriptions: Sequence[str | None]) -> list[BandLabel]:
 
 
 def is_undescribed(descriptions: Sequence[str | None] | None) -> bool:
-    """Whether there are no descriptions, or each is empty or only a running number, as `"Band 1"` or `"band_2"` is."""
+    """Whether there are no descriptions, or each is empty or only a running number, as `"Band 1"` or `"band_2"` is.
+
+    Numbers that do not increase, as in `"Band 4", "Band 3", "Band 2"`, say which bands they are.
+    """
     texts = [(text or "").strip().lower() for text in descriptions or ()]
-    return all(not text or _GENERIC.fullmatch(text) for text in texts)
+    found = [_GENERIC.fullmatch(text) for text in texts if text]
+    numbers = [int(match[1]) for match in found if match]
+    running = sorted(set(numbers)) * (len(numbers) // max(1, len(set(numbers))))  # each date may begin anew
+    return all(found) and (numbers == running or len(numbers) < len(texts))
 
 
 def find_band_names(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
@@ -466,7 +472,7 @@ def _choose_reading(
             f"{prefix}expected the {len(bands)} bands {needed}, found {len(labels)} bands described as {listing}: no "
             f"band for {', '.join(missing)} (codes read as {' or '.join(readings)})."
             f"{explain_other_nir(missing, texts, best)} Remedy: correct the band descriptions of the file, pass "
-            f"band_names, say by band_map what stands for a band (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
+            f"band_names, choose a band of the file by band_map (--band_map {missing[0]}=DESCRIPTION, or its 0-based "
             "position), or set the processor's bands to what the file holds."
         )
     is_named, codes = any(label.sensors for label in labels), {label.code for label in labels}
@@ -511,10 +517,13 @@ def _find_positions(
     # What a code of the model means is not known where no sensor is named: it is the band of this code.
     if not found and wanted == key:
         found = [i for i in free if key == labels[i].code]
-    if not found and wanted in (*_NIRS, _ANY_NIR):
+    if wanted in (*_NIRS, _ANY_NIR):
         alike = _NIRS if wanted == _ANY_NIR else (_ANY_NIR,)
-        found = [i for i, meaning in enumerate(meanings) if meaning in alike]
-    return found
+        others = [i for i, meaning in enumerate(meanings) if meaning in alike]
+        # Beside one that is named so, only that of another sensor: a stack of dates of Landsat 7 and 8 has both.
+        sensors = {sensor for i in found for sensor in labels[i].sensors}
+        found += [i for i in others if not found or (labels[i].sensors and not sensors & {*labels[i].sensors})]
+    return sorted(found)
 
 
 def parse_band_map(value: Any) -> Any:
@@ -571,6 +580,8 @@ def _order_dates(matches: Sequence[Sequence[int]], labels: Sequence[BandLabel], 
     for places in matches:
         dates = [labels[i].date for i in places]
         numbers = [labels[i].numbers for i in places]
+        if sorted(numbers) == [(), *((i,) for i in range(1, len(places)))]:
+            numbers = [number or (0,) for number in numbers]  # `B2`, `B2_1`, `B2_2`, as Earth Engine joins images
         if any(date is not None for date in dates):
             keys = [date or () for date in dates]
         elif len(set(map(len, numbers))) == 1:

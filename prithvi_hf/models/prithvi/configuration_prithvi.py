@@ -1,24 +1,32 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Prithvi model configuration.
+"""Prithvi model configuration: its fields, its file, and whether there is a model of a name.
 
 This file must not postpone the evaluation of its annotations: `@strict` skips string annotations, and the validation
 of every field would be off without a word.
 """
 
+import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .loss_prithvi import LOSSES
-from .remote_code_prithvi import CODE_KEYS, read_json, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
 
 
 PRITHVI_BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
@@ -44,6 +52,8 @@ ORIGINAL_FIELDS = {
 }
 """Argument of the original code to the field of `PrithviConfig`."""
 
+NODATA_NAME = "no data"
+"""What counts and legends call pixels without data."""
 # Limits of sizes, far above every published model (0.6 billion parameters): nothing is built from a faulty file.
 _MAX_SIZES = {
     **dict.fromkeys(("hidden_size", "neck_hidden_size", "first_conv_channels", "head_hidden_size"), 2**17),
@@ -56,6 +66,8 @@ _MAX_SIZES = {
 _MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_HUB_TIMEOUT = 5  # seconds
+_MAX_NESTING = 32  # a configuration of ours has 3 levels
 
 
 @strict
@@ -449,3 +461,79 @@ def _check_size(name: str, value: object) -> None:
             _check_size(name, item)
     elif value is not None and not (isinstance(value, int) and 1 <= value <= _MAX_SIZES[name]):
         raise ValueError(f"{name} must be an integer from 1 to {_MAX_SIZES[name]:,}, got {value!r}.")
+
+
+def make_unique_names(id2label: Mapping[int, str]) -> dict[int, str]:
+    """Name each class so that no two share a name, nor one the name of no data: "crop" becomes "crop (3)" there."""
+    names = {index: str(id2label[index]) for index in sorted(id2label)}
+    while doubtful := {name for name, count in Counter([*names.values(), NODATA_NAME]).items() if count > 1}:
+        names = {index: f"{name} ({index})" if name in doubtful else name for index, name in names.items()}
+    return names
+
+
+def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
+    """Name pixel counts by class index, (256,) with 255 for no data: in class order, and last "no data".
+
+    Every pixel is in one of them: names are made unique, and a class that has pixels but no name is "LABEL_3".
+    """
+    nameless = {int(index): f"LABEL_{index}" for index in np.flatnonzero(counts[:-1]) if index not in id2label}
+    named = {name: int(counts[index]) for index, name in make_unique_names({**nameless, **id2label}).items()}
+    return {**named, NODATA_NAME: int(counts[-1])}
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read the JSON object of a configuration file; of two values for one key, neither is chosen."""
+
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+            raise ValueError(f"Expected {path} to give each key once, found {twice[:80]!r} twice. Delete one of them.")
+        return values
+
+    text = Path(path).read_text(encoding="utf-8")
+    brackets = re.findall(r"[\[\]{}]", re.sub(r'"(\\.|[^"\\])*"', "", text))
+    if max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > _MAX_NESTING:
+        raise ValueError(f"Expected {path} to be a configuration, found values nested too deep in it.")
+    content = json.loads(text, object_pairs_hook=make_object)
+    if not isinstance(content, dict):
+        raise ValueError(f"Expected {path} to hold a JSON object, found {type(content).__name__}.")
+    return content
+
+
+def check_model_source(name: str) -> None:
+    """Refuse what is neither the folder of a model nor a repository that the Hub, asked once, knows.
+
+    Only a name of the form owner/name that is not in the cache is asked for; a mistyped path would otherwise be looked
+    for on the Hub again and again.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    if not name:
+        raise ValueError("Expected the folder of a model or a Hub id (owner/name), found no model name: give one.")
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / CONFIG_FILE).is_file():
+            raise ValueError(f"{name} holds no model (no config.json): name a folder written by save_pretrained.")
+        return
+    try:
+        validate_repo_id(name)
+        may_be_id = name.count("/") == 1 and not folder.exists()
+    except HFValidationError:
+        may_be_id = False
+    if not may_be_id:
+        raise ValueError(f"There is no model folder {name}, and the name is not a Hub id (owner/name) either.")
+    if isinstance(try_to_load_from_cache(name, CONFIG_FILE), str):
+        return
+    try:
+        url = hf_hub_url(name, CONFIG_FILE)
+        status = get_session().head(url, headers=build_hf_headers(), timeout=_HUB_TIMEOUT).status_code
+        found = {401: "none that may be read without a token", 403: "none that may be read", 404: "none"}.get(status)
+    except Exception as error:  # of the HTTP library of huggingface_hub's version
+        found = f"no connection to it ({str(error).strip() or type(error).__name__})"
+    if found is not None:
+        raise ValueError(
+            f"There is no model folder {name} in {Path.cwd()}. Expected a repository {name} with a config.json on the "
+            f"Hub then, found {found}. Check the path, or the name of the repository."
+        )

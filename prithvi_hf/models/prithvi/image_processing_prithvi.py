@@ -23,6 +23,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .bands_prithvi import find_band_names
+from .configuration_prithvi import read_json
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -50,7 +51,7 @@ from .processor_options_prithvi import (
     to_json_number,
     update_options,
 )
-from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, read_json, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, IMAGE_PROCESSOR_FILE, RemoteCodeMixin, without_remote_code
 
 
 # Resizing, cropping, padding and colour conversion of photographs; asked for, they are refused, not left undone.
@@ -120,8 +121,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         bands (`list[str]`): names of the bands that the model takes, in its order.
         band_indices (`list[int]`, *optional*): 0-based positions of `bands` in files that have so many bands,
             whatever these are called there; a warning says where descriptions disagree.
-        band_map (`dict[str, str or int]`, *optional*): what stands for single ones of `bands`: a description or code
-            in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Other bands are found as always.
+        band_map (`dict[str, str or int]`, *optional*): which band of a file to use for some of `bands`: a description
+            or code in the file, or a 0-based position, such as `{"NIR_NARROW": "B08"}`. Others are found as usual.
         band_names (`list[str]`, *optional*): names of all bands of a file, in its order, in place of descriptions.
         num_frames (`int`): number of dates of an image.
         frame_order (`str`): `"time_major"`, or `"original_crop"` for the published crop checkpoint, see above.
@@ -135,7 +136,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         image_std (`list[float]`): standard deviation of each of `bands`, greater than 0.
         nodata_value (`float` or `list[float]`, *optional*): values that mean "no data", beside the file's tag, NaN and
             values of 1e30 and more.
-        nodata_replacement (`float`): what stands for missing values, in the units of the file.
+        nodata_replacement (`float`): value that replaces nodata, in the units of the file.
         nodata_rule (`str`): `"all"` or `"any"`, see above.
         ignore_values (`list[int]`, *optional*): mask values that become -100, such as -1 or 255. NaN and -100 always
             do, and so do pixels that the mask's file marks as nodata: by a mask or alpha band, or by a nodata tag that
@@ -320,7 +321,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             ValueError: they do not fit; the message says what was expected and found.
         """
         expected, found = config.bands or self.bands, self.bands
-        matches = find_band_names(found, expected) == list(range(len(found)))
+        matches = found == expected or find_band_names(found, expected) == list(range(len(found)))
         if len(found) != config.num_channels or not matches:
             names = ", ".join(config.bands or [f"{config.num_channels} without names"])
             raise ValueError(

@@ -1,7 +1,6 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """From mask files to labels: ignored values, values that stand for classes, and the check that no other one occurs."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,8 +13,6 @@ from .processor_options_prithvi import IGNORED_LABEL as IGNORED_LABEL
 from .processor_options_prithvi import ProcessorOptions
 
 
-NODATA_NAME = "no data"
-"""What counts and legends call pixels without data."""
 _FEW_VALUES = 4  # each costs a pass; with more of them a table is faster
 
 
@@ -328,21 +325,3 @@ def list_counts(counts: Mapping[float, int], limit: int = 10) -> str:
     pairs = list(counts.items())[:limit]
     text = ", ".join(f"{value} ({count} pixel{'s' if count > 1 else ''})" for value, count in pairs)
     return text + (f" and {len(counts) - limit} more values" if len(counts) > limit else "")
-
-
-def make_unique_names(id2label: Mapping[int, str]) -> dict[int, str]:
-    """Name each class so that no two share a name, nor one the name of no data: "crop" becomes "crop (3)" there."""
-    names = {index: str(id2label[index]) for index in sorted(id2label)}
-    while doubtful := {name for name, count in Counter([*names.values(), NODATA_NAME]).items() if count > 1}:
-        names = {index: f"{name} ({index})" if name in doubtful else name for index, name in names.items()}
-    return names
-
-
-def name_counts(counts: np.ndarray, id2label: Mapping[int, str]) -> dict[str, int]:
-    """Name pixel counts by class index, (256,) with 255 for no data: in class order, and last "no data".
-
-    Every pixel is in one of them: names are made unique, and a class that has pixels but no name is "LABEL_3".
-    """
-    nameless = {int(index): f"LABEL_{index}" for index in np.flatnonzero(counts[:-1]) if index not in id2label}
-    named = {name: int(counts[index]) for index, name in make_unique_names({**nameless, **id2label}).items()}
-    return {**named, NODATA_NAME: int(counts[-1])}

@@ -5,6 +5,7 @@ This file travels to the Hub. By itself it maps arrays; GeoTIFF files are read a
 installed.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -62,10 +63,10 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
         probabilities: Whether results hold the probability of every class; False by default.
         band_names: Names of an array's or a file's bands, in its order, where they are not the model's bands in order.
-        band_map: What stands for single bands of the model, `{"NIR_NARROW": "B08"}`.
+        band_map: Which band of a file to use for some bands of the model, `{"NIR_NARROW": "B08"}`.
         band_indices: 0-based positions of the model's bands; see [`PrithviImageProcessor`] for the three of them.
-        rescale_factor, rescale_offset: What the image processor multiplies the numbers of files by, and adds then, in
-            place of its own; scale and offset of files and products are left alone then.
+        rescale_factor, rescale_offset: Factor and offset for the numbers of files, in place of the image processor's
+            own; scale and offset of files and products are not applied then.
         crs: CRS of scenes that are arrays, in any form that rasterio reads, such as "EPSG:32633".
         transform: Their affine transform, from (column, row) to coordinates of the CRS.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
@@ -177,15 +178,25 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
         image_processor = cast(PrithviImageProcessor, self.image_processor).with_options(**options)
-        frames = open_frames(input_)
         # A factor that is given is for numbers as in the files.
         scale = "ignore" if {"rescale_factor", "rescale_offset"} & set(options) else "auto"
-        scene = prepare_scene(image_processor, in_model_units(image_processor, frames, scale))
+        sources = input_ if isinstance(input_, list | tuple) else (input_,)
+        paths = [source for source in sources if isinstance(source, str | os.PathLike)]
+        is_nested = any(isinstance(source, list | tuple) for source in sources)
+        if is_nested or any(map(os.path.isdir, paths)) or len(paths) > image_processor.num_frames:
+            try:
+                from prithvi_hf.scenes.scene import open_scene
+            except ImportError as error:
+                raise missing_package("Reading one file per band", "give files of all bands") from error
+            frames = open_frames(open_scene(cast(Any, input_), image_processor, scale=scale).frames)
+        else:
+            frames = in_model_units(image_processor, open_frames(input_), scale)
+        scene = prepare_scene(image_processor, frames)
         if crs is not None or transform is not None:
             if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
                 raise ValueError(
-                    "Expected crs and transform with arrays, found them with frames that say themselves where they "
-                    "are. Leave them out."
+                    "Expected crs and transform with arrays only, found them with frames that have their own "
+                    "georeference. Leave them out."
                 )
             try:
                 from prithvi_hf.rasters.objects import read_place

@@ -187,7 +187,10 @@ def read_pixels(raster: Raster) -> np.ndarray:
 
 
 def as_array(value: object, name: str) -> np.ndarray:
-    """Give an array, or a tensor of any device and precision, as a numpy array; refuse what is not real numbers."""
+    """Give an array, or a tensor of any device and precision, as a numpy array; refuse what is not real numbers.
+
+    Pixels that a masked array masks, as `dataset.read(masked=True)` gives it, become NaN.
+    """
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -198,6 +201,10 @@ def as_array(value: object, name: str) -> np.ndarray:
             "prithvi_hf.rasters.geotiff_raster.GeoTiffRaster, or read them into arrays (num_channels, height, width) "
             "first."
         )
+    if isinstance(value, np.ma.MaskedArray):  # integers up to 2**24 are exact in float32
+        exact = np.float32 if value.dtype.itemsize <= 2 else np.float64
+        widened = value.astype(np.promote_types(value.dtype, exact))
+        return np.ma.filled(widened, np.nan) if value.mask.any() else value.data
     return value
 
 
@@ -321,7 +328,7 @@ def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[lis
     singles, pixels = [], []  # of each frame: single values that are no data, (C, H, W), and nodata pixels, (H, W)
     for frame in frames:
         size = frame.values.shape[-2:]
-        single = equals_nodata(frame.values, _list_nodata(frame, options), frame.limits)
+        single = equals_nodata(frame.values, list_nodata(frame.tag, options.nodata_value), frame.limits)
         own = np.zeros(size, dtype=bool) if single is None else combine(single, axis=0)
         if frame.file_mask is not None:
             if frame.file_mask.shape != size:
@@ -342,10 +349,11 @@ def find_nodata(frames: Sequence[Frame], options: ProcessorOptions) -> tuple[lis
     return missing, scene
 
 
-def _list_nodata(frame: Frame, options: ProcessorOptions) -> list[float]:
-    """List the different values that mean "no data" in a frame."""
-    values = options.nodata_value if isinstance(options.nodata_value, list) else [options.nodata_value]
-    return list(dict.fromkeys(float(value) for value in [frame.tag, *values] if value is not None))
+def list_nodata(tag: float | None, values: float | Sequence[float] | None) -> tuple[float, ...]:
+    """List the different numbers that mean nodata, a file's tag first; tags too large for a float64 stay exact."""
+    found = [tag, *(values if isinstance(values, list | tuple) else [values])]
+    numbers: list[Any] = [v if isinstance(v, np.integer) else float(v) for v in found if v is not None]
+    return tuple(dict.fromkeys(numbers))
 
 
 def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptions) -> bool:
@@ -358,7 +366,7 @@ def replacement_changes_nothing(frames: Sequence[Frame], options: ProcessorOptio
         and (frame.limits is not None or frame.values.dtype.kind != "f")
         and all(
             number == options.nodata_replacement or not _may_occur(frame.values, frame.limits, number)
-            for number in _list_nodata(frame, options)
+            for number in list_nodata(frame.tag, options.nodata_value)
         )
         for frame in frames
     )
@@ -393,7 +401,7 @@ def equals_nodata(
 
 def _spread(number: float) -> tuple[float, float]:
     """Give the smallest and the largest float that is taken for a nodata value."""
-    tolerance = abs(number) * _TAG_TOLERANCE
+    tolerance = abs(float(number)) * _TAG_TOLERANCE
     return number - tolerance, number + tolerance
 
 

@@ -61,7 +61,7 @@ class ProcessorOptions:
     )
     band_map: dict[str, str | int] | None = _option(
         None,
-        "what stands for a band, as {band: description, code or 0-based position}",
+        "a description, code or 0-based position for each band",
         lambda value: all(
             place.strip() if isinstance(place, str) else place >= 0 and not isinstance(place, bool)
             for place in value.values()

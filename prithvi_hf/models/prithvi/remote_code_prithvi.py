@@ -8,16 +8,11 @@ folder with `custom_pipelines` needs `trust_remote_code=True` even where prithvi
 
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, PushToHubMixin
 
 
@@ -46,8 +41,6 @@ CUSTOM_PIPELINES = {
     }
 }
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
-_HUB_TIMEOUT = 5  # seconds
-_MAX_NESTING = 32  # a configuration of ours has 3 levels
 CONFIG_FILE, IMAGE_PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
 
@@ -66,64 +59,6 @@ def without_remote_code(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     if from_hub or getattr(cls, "_auto_class", None) is not None:
         return dict(values)
     return {key: value for key, value in values.items() if key not in CODE_KEYS}
-
-
-def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Read the JSON object of a configuration file; of two values for one key, neither is chosen."""
-
-    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
-            raise ValueError(f"Expected {path} to give each key once, found {twice[:80]!r} twice. Delete one of them.")
-        return values
-
-    text = Path(path).read_text(encoding="utf-8")
-    brackets = re.findall(r"[\[\]{}]", re.sub(r'"(\\.|[^"\\])*"', "", text))
-    if max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0) > _MAX_NESTING:
-        raise ValueError(f"Expected {path} to be a configuration, found values nested too deep in it.")
-    content = json.loads(text, object_pairs_hook=make_object)
-    if not isinstance(content, dict):
-        raise ValueError(f"Expected {path} to hold a JSON object, found {type(content).__name__}.")
-    return content
-
-
-def check_model_source(name: str) -> None:
-    """Refuse what is neither the folder of a model nor a repository that the Hub, asked once, knows.
-
-    Only a name of the form owner/name that is not in the cache is asked for; a mistyped path would otherwise be looked
-    for on the Hub again and again.
-
-    Raises:
-        ValueError: There is no such model.
-    """
-    if not name:
-        raise ValueError("Expected the folder of a model or a Hub id (owner/name), found no model name: give one.")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / CONFIG_FILE).is_file():
-            raise ValueError(f"{name} holds no model (no config.json): name a folder written by save_pretrained.")
-        return
-    try:
-        validate_repo_id(name)
-        may_be_id = name.count("/") == 1 and not folder.exists()
-    except HFValidationError:
-        may_be_id = False
-    if not may_be_id:
-        raise ValueError(f"There is no model folder {name}, nor is that the form of a Hub id (owner/name).")
-    if isinstance(try_to_load_from_cache(name, CONFIG_FILE), str):
-        return
-    try:
-        url = hf_hub_url(name, CONFIG_FILE)
-        status = get_session().head(url, headers=build_hf_headers(), timeout=_HUB_TIMEOUT).status_code
-        found = {401: "none that may be read without a token", 403: "none that may be read", 404: "none"}.get(status)
-    except Exception as error:  # of the HTTP library of huggingface_hub's version
-        found = f"no connection to it ({str(error).strip() or type(error).__name__})"
-    if found is not None:
-        raise ValueError(
-            f"There is no model folder {name} in {Path.cwd()}. Expected a repository {name} with a config.json on the "
-            f"Hub then, found {found}. Check the path, or the name of the repository."
-        )
 
 
 def list_files(folder: Path, names: list[str] | None = None) -> dict[str, Path]:

@@ -20,9 +20,8 @@ import torch
 from transformers import PreTrainedModel
 
 from .bands_prithvi import find_band_names
-from .configuration_prithvi import PrithviConfig
+from .configuration_prithvi import PrithviConfig, name_counts
 from .image_processing_prithvi import PrithviImageProcessor
-from .labels_prithvi import name_counts
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
 from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
 
