@@ -65,6 +65,16 @@ def test_the_range_leaves_out_extremes_and_pixels_without_data():
     assert (np.diff(picture[0, :900, 1].astype(int)) >= 0).all()
 
 
+def test_land_is_not_dark_beside_clouds():
+    land = make_colors((200, 900), (300, 800), (150, 500))
+    clouds = np.full((3, 2, 10), 6000, dtype=np.float32)
+    picture = stretch_colors(np.concatenate([land, clouds], axis=1), np.ones((12, 10), dtype=bool))
+    assert (picture[10:, :, :3] == 255).all()
+    alone = stretch_colors(land, ALL_VALID)
+    assert np.abs(picture[:10].astype(int) - alone.astype(int)).max() < 40
+    assert picture[9, 9, 0] == 255  # the brightest land
+
+
 @pytest.mark.parametrize("valid", [False, True])
 def test_a_picture_of_one_value_or_of_none(valid):
     picture = stretch_colors(np.full((3, 2, 2), 5.0, dtype=np.float32), np.full((2, 2), valid))

@@ -397,8 +397,8 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray, is_natural: bool = Tru
 
     Red, green and blue (3, H, W), in one unit if `is_natural`, valid where (H, W) is True, become uint8 red, green,
     blue and opacity (H, W, 4). Bands start at their 2nd percentiles; the span is the largest from there to a 98th
-    percentile, or each band's own where colours are false. A gamma from 0.4 to 0.7 brightens it, the smaller the
-    darker half of the pixels are. Opacity is 255; all is zero where there is no data.
+    percentile, clouds and snow left out, or each band's own where colours are false. A gamma from 0.4 to 0.7 brightens
+    it, the smaller the darker half of the pixels are. Opacity is 255; all is zero where there is no data.
     """
     picture = np.zeros((*valid.shape, 4), dtype=np.uint8)
     if valid.any():
@@ -409,6 +409,12 @@ def stretch_colors(values: np.ndarray, valid: np.ndarray, is_natural: bool = Tru
         is_gap = np.isclose(colors, 0, rtol=0, atol=1e-4 * np.median(np.abs(colors))).any(axis=0)
         measured = colors if is_gap.all() else colors[:, ~is_gap]
         low, high = np.percentile(measured, _COLOR_PERCENTILES, axis=1)
+        # Clouds and snow may saturate, or land would be dark beside them.
+        lifted = measured - low[:, None]
+        brightest = lifted.max(axis=0)
+        is_white = (lifted.min(axis=0) > 0.75 * brightest) & (brightest > 3 * np.median(brightest))
+        if is_natural and 0 < is_white.mean() < 0.5:
+            high = np.percentile(measured[:, ~is_white], _COLOR_PERCENTILES[1], axis=1)
         span = (high - low).max() if is_natural else (high - low)[:, None]
         stretched = np.clip((colors - low[:, None]) / np.maximum(span, 1e-6), 0, 1)
         middle = float(np.clip(np.median(stretched.max(axis=0)), 1e-6, 1 - 1e-6))
