@@ -60,7 +60,8 @@ def _write_chips(folder: Path, count: int = 8) -> None:
     layout |= {"interleave": "band", "blockysize": 512}
     for seed in range(count):
         scene = generate_scene(512, 512, seed=seed)
-        image = scene.image[np.arange(13) % len(scene.image)] + np.arange(13, dtype=np.int16)[:, None, None]
+        bands = scene.image[np.arange(13) % len(scene.image)]
+        image = np.where(bands == NODATA, bands, bands + np.arange(13, dtype=np.int16)[:, None, None])
         write_geotiff(folder / f"chip{seed}_image.tif", image, nodata=0, **layout)
         mask = (scene.image[3] < np.median(scene.image[3])).astype(np.int16)
         mask[:20] = -1
