@@ -257,7 +257,8 @@ def convert_checkpoint(
     positions, segmentation = find_positions(state_dict), is_segmentation_layout(state_dict)
     unseen = ["num_attention_heads", "layer_norm_eps"]
     unseen += ["decoder_num_attention_heads"] if with_decoder else []
-    unseen += ["out_indices"] if config.neck in MAP_NECKS else []
+    if config.neck in MAP_NECKS and "out_indices" not in values:
+        result.assumed["out_indices"] = config.feature_layers
     unseen += ["pool_scales"] if config.decode_head == "upernet" else []
     if positions is None:
         unseen += ["image_size"] if segmentation else ["image_size", "num_frames"]  # the neck shows the frames
