@@ -169,6 +169,12 @@ def collect_results(
     return found
 
 
+def abbreviate_names(names: Sequence[str]) -> str:
+    """List the first names, and say how many more there are."""
+    more = len(names) - _MAX_NAMES_SHOWN
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def describe_wrong_masks(
     names: Sequence[str], total: int, wrong: Mapping[float, int], values: Collection[int], options: ProcessorOptions
 ) -> str:
@@ -176,10 +182,8 @@ def describe_wrong_masks(
 
     `names` are these masks, `wrong` the pixels of each such value, `values` those of all masks that are not ignored.
     """
-    more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-    shown = ", ".join(names[:_MAX_NAMES_SHOWN]) + more
     return (
-        f"{len(names)} of {total} masks hold values that are not a class ({shown}): "
+        f"{len(names)} of {total} masks hold values that are not a class ({abbreviate_names(names)}): "
         f"{describe_expected_values(options)}, found {list_counts(dict(sorted(wrong.items())))}. Remedy: "
         f"{advise_label_options(values, options)}"
     )
@@ -192,10 +196,9 @@ def find_shared_images(splits: Mapping[str, Mapping[str, str]]) -> list[str]:
         shared = [(splits[first][one], splits[other][one]) for one in splits[first] if one in splits[other]]
         if shared:
             pairs = [own if own == its else f"{own} as {its}" for own, its in shared]
-            more = f" and {len(pairs) - _MAX_NAMES_SHOWN} more" if len(pairs) > _MAX_NAMES_SHOWN else ""
             texts.append(
                 f"Splits {first} and {other} share {len(pairs)} image{'s' if len(pairs) > 1 else ''} with equal "
-                f"pixels: {', '.join(pairs[:_MAX_NAMES_SHOWN])}{more}. Figures of {other} are too good where the "
+                f"pixels: {abbreviate_names(pairs)}. Figures of {other} are too good where the "
                 "model has learned its chips: leave them out of one split."
             )
     return texts

@@ -112,9 +112,14 @@ def find_formula(file: LayerFile, dtype: str, item: str | None = None) -> tuple[
 def offset_of_baseline(baseline: str | None) -> int | None:
     """Give what has to be added to numbers of a processing baseline such as "05.09"; None for what is none."""
     found = re.fullmatch(r"(\d{2})\.(\d{2})", baseline or "")
-    if found is None or int(found[1] + found[2]) == _USER_BASELINE:
+    return None if found is None else _offset_of_number(int(found[1] + found[2]))
+
+
+def _offset_of_number(baseline: int) -> int | None:
+    """Give what has to be added to numbers of a processing baseline such as 509; None where that says nothing."""
+    if baseline == _USER_BASELINE:
         return None
-    return BASELINE_OFFSET if int(found[1] + found[2]) >= _FIRST_BASELINE_WITH_OFFSET else 0
+    return BASELINE_OFFSET if baseline >= _FIRST_BASELINE_WITH_OFFSET else 0
 
 
 def find_nodata(files: Sequence[LayerFile | None]) -> float | None:
@@ -181,11 +186,7 @@ def find_offset(path: str | os.PathLike, item: str | None = None) -> int | None:
         product = _PRODUCT.search(part)
         if product:
             baselines[product[0]] = int(product["baseline"])
-    offsets = {
-        BASELINE_OFFSET if baseline >= _FIRST_BASELINE_WITH_OFFSET else 0
-        for baseline in baselines.values()
-        if baseline != _USER_BASELINE
-    }
+    offsets = set(map(_offset_of_number, baselines.values())) - {None}
     if len(offsets) > 1:
         raise ValueError(
             f"{path}: expected one processing baseline, found several: "

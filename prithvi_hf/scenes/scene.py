@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -33,9 +34,6 @@ from prithvi_hf.rasters.opening import (
 from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_degrees, find_files
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
 
-
-COORDINATES = {"time": "temporal_coords", "location": "location_coords"}
-"""Name in a model's `coords_encoding` to the argument that it takes."""
 
 Frame: TypeAlias = "str | os.PathLike | bytes | np.ndarray | Raster | Sequence[str | os.PathLike]"
 """What `open_scene` takes for one frame."""
@@ -340,7 +338,7 @@ def _resolve_dates(
 def scene_coordinates(
     scene: Scene,
     window: Window | None = None,
-    encoded: Sequence[str] = tuple(COORDINATES),
+    encoded: Sequence[str] = tuple(COORDINATE_ARGUMENTS),
     first_day_of_year: int = 0,
 ) -> dict[str, np.ndarray]:
     """Give the date of each frame and the place of a window (None: of the whole scene), those that are wanted.
@@ -350,9 +348,9 @@ def scene_coordinates(
     from 1. Places are `location_coords` float32 (2,), latitude and longitude of the centre in degrees (WGS 84). A
     frame without a date or a scene without CRS is a ValueError: a made-up date or place would mislead the model.
     """
-    unknown = sorted(set(encoded) - set(COORDINATES))
+    unknown = sorted(set(encoded) - set(COORDINATE_ARGUMENTS))
     if unknown:
-        raise ValueError(f"encoded: expected some of {', '.join(COORDINATES)}, found {', '.join(unknown)}.")
+        raise ValueError(f"encoded: expected some of {', '.join(COORDINATE_ARGUMENTS)}, found {', '.join(unknown)}.")
     if first_day_of_year not in (0, 1):
         raise ValueError(f"first_day_of_year: expected 0 or 1, found {first_day_of_year}.")
     found = {}
@@ -364,7 +362,7 @@ def scene_coordinates(
                 f"{', '.join(missing)}. Give the option dates, or files with their published HLS or Sentinel-2 names."
             )
         days = [(date.year, date.timetuple().tm_yday - 1 + first_day_of_year) for date in scene.dates if date]
-        found[COORDINATES["time"]] = np.asarray(days, dtype=np.float32)
+        found[COORDINATE_ARGUMENTS["time"]] = np.asarray(days, dtype=np.float32)
     if "location" in encoded:
         grid = scene.grid
         if grid.crs is None:
@@ -376,5 +374,5 @@ def scene_coordinates(
         y, x = row + height / 2, column + width / 2
         a, b, c, d, e, f = grid.transform[:6]
         longitude, latitude = find_degrees(grid.crs, a * x + b * y + c, d * x + e * y + f, scene.name)
-        found[COORDINATES["location"]] = np.asarray([latitude[0], longitude[0]], dtype=np.float32)
+        found[COORDINATE_ARGUMENTS["location"]] = np.asarray([latitude[0], longitude[0]], dtype=np.float32)
     return found

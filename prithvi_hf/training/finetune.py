@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
+from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
@@ -195,10 +196,9 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     for split, audit in run.audits.items():
         changed = audit.find_changed_files()
         if changed:
-            names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             logger.warning(
                 f"Expected the chips of {split} to stay as they were when they were checked, found {len(changed)} "
-                f"file(s) changed or gone: {names}. Run again when nothing writes to them."
+                f"file(s) changed or gone: {abbreviate_names(changed)}. Run again when nothing writes to them."
             )
     data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
     prefixes = {"eval": data.eval_split} if training.do_eval else {}

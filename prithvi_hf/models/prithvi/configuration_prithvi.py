@@ -25,6 +25,7 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
+from .embeddings_prithvi import COORDINATE_ARGUMENTS
 from .loss_prithvi import LOSSES
 from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
 
@@ -366,8 +367,10 @@ class PrithviConfig(PreTrainedConfig):
                 f"bands must be {self.num_channels} distinct names (num_channels), got {len(self.bands)}: "
                 f"{list(self.bands)[:20]}."
             )
-        if not set(self.coords_encoding) <= {"time", "location"}:
-            raise ValueError(f"coords_encoding must be some of time, location, got {list(self.coords_encoding)}.")
+        if not set(self.coords_encoding) <= COORDINATE_ARGUMENTS.keys():
+            raise ValueError(
+                f"coords_encoding must be some of {', '.join(COORDINATE_ARGUMENTS)}, got {list(self.coords_encoding)}."
+            )
         if "time" in self.coords_encoding and self.tubelet_size[0] != 1:
             raise ValueError(
                 f"coords_encoding with time needs patch_size[0] = 1, tokens of one frame, got {self.tubelet_size[0]}."
