@@ -136,6 +136,15 @@ def convert_state_dict(
     model_class = _find_model_class(state_dict, for_model)
     with_decoder = model_class is PrithviForPreTraining
     converted, _ = convert_names(state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn)
+    return _fit_tensors(converted, model_class, config)
+
+
+def _fit_tensors(
+    converted: Mapping[str, Mapping[str, torch.Tensor]],
+    model_class: type[PrithviPreTrainedModel],
+    config: PrithviConfig,
+) -> dict[str, torch.Tensor]:
+    """Put converted tensors together, which have to be those of the model, with its shapes."""
     tensors = {new: value for group in converted.values() for new, value in group.items()}
     with torch.device("meta"):  # names and shapes without memory
         model = model_class(config)
@@ -249,7 +258,7 @@ def convert_checkpoint(
             "download it again."
         )
     model = model_class(config)
-    model.load_state_dict(convert_state_dict(state_dict, config, model_class), strict=True)
+    model.load_state_dict(_fit_tensors(converted, model_class, config), strict=True)
 
     result.converted = {name: list(group) for name, group in converted.items()}
     averaging = "a copy that mmcv's EMAHook keeps of the weights before averaging"

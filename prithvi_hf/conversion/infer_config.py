@@ -181,16 +181,6 @@ def _infer_neck(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
-_PRITHVI_2: dict[str, Any] = {
-    "image_size": 224,
-    "patch_size": [1, 16, 16],
-    "num_channels": 6,
-    "mlp_ratio": 4.0,
-    "num_frames": 4,
-    "decoder_hidden_size": 512,
-    "decoder_num_hidden_layers": 8,
-    "decoder_num_attention_heads": 16,
-}
 _TIME_AND_LOCATION: dict[str, Any] = {"coords_encoding": ["time", "location"], "coords_scale_learn": True}
 _SIZES: dict[str, dict[str, Any]] = {
     "100": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
@@ -204,7 +194,6 @@ _SIZES: dict[str, dict[str, Any]] = {
 }
 PUBLISHED_ENCODERS: dict[str, dict[str, Any]] = {
     "prithvi_eo_tiny": {
-        **_PRITHVI_2,
         "hidden_size": 256,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
@@ -213,19 +202,21 @@ PUBLISHED_ENCODERS: dict[str, dict[str, Any]] = {
         "decoder_num_hidden_layers": 4,
         "decoder_num_attention_heads": 4,
     },
-    "prithvi_eo_v1_100": {**_PRITHVI_2, **_SIZES["100"], "num_frames": 3},
+    "prithvi_eo_v1_100": {**_SIZES["100"], "num_frames": 3},
     "prithvi_eo_v2_tiny_tl": {
-        **_PRITHVI_2,
         **_TIME_AND_LOCATION,
         "hidden_size": 192,
         "num_hidden_layers": 12,
         "num_attention_heads": 3,
         "num_frames": 1,
     },
-    **{f"prithvi_eo_v2_{size}": {**_PRITHVI_2, **values} for size, values in _SIZES.items()},
-    **{f"prithvi_eo_v2_{size}_tl": {**_PRITHVI_2, **values, **_TIME_AND_LOCATION} for size, values in _SIZES.items()},
+    **{f"prithvi_eo_v2_{size}": {**values, "num_frames": 4} for size, values in _SIZES.items()},
+    **{
+        f"prithvi_eo_v2_{size}_tl": {**values, **_TIME_AND_LOCATION, "num_frames": 4}
+        for size, values in _SIZES.items()
+    },
 }
-"""`PrithviConfig` fields of each published encoder, by its name in terratorch."""
+"""`PrithviConfig` fields of each published encoder that may differ from the defaults, by its name in terratorch."""
 
 _NECKS = ("SelectIndices", "ReshapeTokensToImage", "LearnedInterpolateToPyramidal")
 _DECODERS = {"UNetDecoder": "unet", "UperNetDecoder": "upernet", "FCNDecoder": "transpose_fcn"}

@@ -26,31 +26,32 @@ _PRETRAINING_NAMES = [
     (r"temporal_embed_dec\.scale", r"decoder.coordinates.time_scale"),
     (r"location_embed_dec\.scale", r"decoder.coordinates.location_scale"),
 ]
+# Of terratorch's decoders: a convolution and its normalisation, each by the names of both.
+_TERRATORCH_LAYERS = [
+    (r"decoder\.decoder\.blocks\.(\d+)\.conv1", r"decode_head.blocks.\1.layers.0", "0", "1"),
+    (r"decoder\.decoder\.blocks\.(\d+)\.conv2", r"decode_head.blocks.\1.layers.1", "0", "1"),
+    (r"decoder\.psp_modules\.(\d+)\.1", r"decode_head.pooled_layers.\1", "conv", "norm"),
+    (r"decoder\.bottleneck", r"decode_head.bottleneck", "conv", "norm"),
+    (r"decoder\.fpn_bottleneck", r"decode_head.pyramid_bottleneck", "conv", "norm"),
+    (r"decoder\.lateral_convs\.(\d+)", r"decode_head.lateral_layers.\1", "conv", "norm"),
+    (r"decoder\.fpn_convs\.(\d+)", r"decode_head.pyramid_layers.\1", "conv", "norm"),
+]
 # Of terratorch's `EncoderDecoderFactory`; the pyramid is a neck or, in older runs, in the decoder.
 _TERRATORCH_NAMES = [
     (r"(?:neck\.\d+|decoder)\.fpn1\.0\.(weight|bias)", r"neck.conv_transpose_1.\1"),
     (r"(?:neck\.\d+|decoder)\.fpn1\.1\.(\w+)", r"neck.normalization.\1"),
     (r"(?:neck\.\d+|decoder)\.fpn1\.3\.(weight|bias)", r"neck.conv_transpose_2.\1"),
     (r"(?:neck\.\d+|decoder)\.fpn2\.0\.(weight|bias)", r"neck.conv_transpose.\1"),
-    (r"decoder\.decoder\.blocks\.(\d+)\.conv1\.0\.weight", r"decode_head.blocks.\1.layers.0.convolution.weight"),
-    (r"decoder\.decoder\.blocks\.(\d+)\.conv1\.1\.(\w+)", r"decode_head.blocks.\1.layers.0.normalization.\2"),
-    (r"decoder\.decoder\.blocks\.(\d+)\.conv2\.0\.weight", r"decode_head.blocks.\1.layers.1.convolution.weight"),
-    (r"decoder\.decoder\.blocks\.(\d+)\.conv2\.1\.(\w+)", r"decode_head.blocks.\1.layers.1.normalization.\2"),
-    (r"decoder\.psp_modules\.(\d+)\.1\.conv\.weight", r"decode_head.pooled_layers.\1.convolution.weight"),
-    (r"decoder\.psp_modules\.(\d+)\.1\.norm\.(\w+)", r"decode_head.pooled_layers.\1.normalization.\2"),
-    (r"decoder\.(bottleneck)\.conv\.weight", r"decode_head.\1.convolution.weight"),
-    (r"decoder\.(bottleneck)\.norm\.(\w+)", r"decode_head.\1.normalization.\2"),
-    (r"decoder\.fpn_bottleneck\.conv\.weight", r"decode_head.pyramid_bottleneck.convolution.weight"),
-    (r"decoder\.fpn_bottleneck\.norm\.(\w+)", r"decode_head.pyramid_bottleneck.normalization.\1"),
-    (r"decoder\.lateral_convs\.(\d+)\.conv\.weight", r"decode_head.lateral_layers.\1.convolution.weight"),
-    (r"decoder\.lateral_convs\.(\d+)\.norm\.(\w+)", r"decode_head.lateral_layers.\1.normalization.\2"),
-    (r"decoder\.fpn_convs\.(\d+)\.conv\.weight", r"decode_head.pyramid_layers.\1.convolution.weight"),
-    (r"decoder\.fpn_convs\.(\d+)\.norm\.(\w+)", r"decode_head.pyramid_layers.\1.normalization.\2"),
     (r"decoder\.convs\.(\d+)\.0\.(weight|bias)", r"decode_head.blocks.\1.conv_transpose.\2"),
     (r"decoder\.convs\.(\d+)\.1\.(weight|bias)", r"decode_head.blocks.\1.convolution.\2"),
     (r"decoder\.convs\.(\d+)\.2\.ln\.(weight|bias)", r"decode_head.blocks.\1.normalization.\2"),
     (r"head\.head\.0\.(\d+)\.0\.(weight|bias)", r"decode_head.classifier.layers.\1.\2"),
     (r"head\.head\.2\.(weight|bias)", r"decode_head.classifier.classifier.\1"),
+    *((rf"{old}\.{conv}\.weight", f"{new}.convolution.weight") for old, new, conv, _ in _TERRATORCH_LAYERS),
+    *(
+        (rf"{old}\.{norm}\.(?P<part>\w+)", rf"{new}.normalization.\g<part>")
+        for old, new, _, norm in _TERRATORCH_LAYERS
+    ),
 ]
 _HEAD_NAMES = [
     (r"neck\.fpn1\.0\.(weight|bias)", r"neck.upsample_blocks.0.conv_transpose_1.\1"),
@@ -145,7 +146,7 @@ def convert_names(
         reason = next((why for pattern, why in _DROPPED if re.fullmatch(pattern, short)), None)
         if in_decoder and not with_decoder:
             reason = "belongs to the pretraining decoder"
-        elif short.endswith("_embed_enc.scale") or short.endswith("_embed_dec.scale"):
+        elif short.endswith(("_embed_enc.scale", "_embed_dec.scale")):
             reason = None if learned_scales else "a scale that is not learned is 1"
             if reason is not None and not bool((tensor == 1).all()):
                 raise ValueError(f"Expected {name} to be 1 without coords_scale_learn, found another value. Set it.")
