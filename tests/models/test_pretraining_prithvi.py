@@ -5,20 +5,12 @@ import torch
 from transformers import AutoModelForPreTraining
 
 from prithvi_hf import PrithviConfig, PrithviForPreTraining, PrithviModel
+from tests.models.test_modeling_prithvi import small_config
 
 
 def tiny_config(**overrides) -> PrithviConfig:
-    values = {
-        "image_size": 32,
-        "num_frames": 2,
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 1,
-        "decoder_num_attention_heads": 2,
-    }
-    return PrithviConfig(**{**values, **overrides})
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    return small_config(**{"num_frames": 2, "num_hidden_layers": 1, **decoder, **overrides})
 
 
 def tiny_model(**overrides) -> PrithviForPreTraining:

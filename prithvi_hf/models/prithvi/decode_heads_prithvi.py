@@ -81,11 +81,11 @@ class PrithviNeck(PrithviTokenUpsampler):
 
 
 class PrithviConvLayer(nn.Module):
-    """A 3x3 convolution, batch normalisation and ReLU. The heads' convolutions have no bias, the neck's have one."""
+    """A convolution, 3x3 by default, batch normalisation and ReLU. Heads have no bias in it, the neck has one."""
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False, kernel_size: int = 3) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.normalization = nn.BatchNorm2d(out_channels)
         self.activation = nn.ReLU()
 
@@ -272,14 +272,6 @@ class PrithviUNetHead(nn.Module):
         return self.classifier(smallest)
 
 
-class PrithviPointLayer(PrithviConvLayer):
-    """A 1x1 convolution without bias, batch normalisation and ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels)
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
-
-
 class PrithviUperNetHead(nn.Module):
     """UPerNet: the smallest map pooled at several scales, then a feature pyramid (terratorch's `UperNetDecoder`)."""
 
@@ -290,9 +282,11 @@ class PrithviUperNetHead(nn.Module):
         *larger, smallest = config.neck_channels
         channels = config.head_hidden_size
         self.pool_scales = tuple(config.pool_scales)
-        self.pooled_layers = nn.ModuleList(PrithviPointLayer(smallest, channels) for _ in self.pool_scales)
+        self.pooled_layers = nn.ModuleList(
+            PrithviConvLayer(smallest, channels, kernel_size=1) for _ in self.pool_scales
+        )
         self.bottleneck = PrithviConvLayer(smallest + len(self.pool_scales) * channels, channels)
-        self.lateral_layers = nn.ModuleList(PrithviPointLayer(width, channels) for width in larger)
+        self.lateral_layers = nn.ModuleList(PrithviConvLayer(width, channels, kernel_size=1) for width in larger)
         self.pyramid_layers = nn.ModuleList(PrithviConvLayer(channels, channels) for _ in larger)
         self.pyramid_bottleneck = PrithviConvLayer((len(larger) + 1) * channels, channels)
         self.classifier = PrithviClassifier(config, channels)
