@@ -9,8 +9,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from prithvi_hf.data.chips import Image
+from prithvi_hf.data.chips import Image, find_coordinates
 from prithvi_hf.data.shared_batches import BatchRows, make_batch
+from prithvi_hf.models.prithvi.coordinates_prithvi import check_coordinates
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, find_ignored_between, write_labels_between
 from prithvi_hf.models.prithvi.pixel_values_prithvi import (
@@ -79,6 +81,9 @@ class SegmentationTransform:
             the data type of the file; and `labels` as int16 where the image processor knows `num_labels`.
             [`PrithviTrainer`] normalises them on the model's device
             ([`PrithviImageProcessor.normalize_file_values`]); half the bytes go there, and half the work is done here.
+        coords_encoding (`Sequence[str]`, *optional*, defaults to `()`): that of the model's configuration: "time" adds
+            `temporal_coords` from the columns `date` or `dates`, "location" adds `location_coords` of the centre of
+            the whole chip, also to its crops, as the published models were trained. NaN stands for what is unknown.
 
     Raises:
         TypeError: an image processor of a class that changes `preprocess` but not `read_image`.
@@ -100,6 +105,7 @@ class SegmentationTransform:
         augmentation: Literal["none", "hflip", "d4"] = "none",
         train: bool = False,
         normalize: bool = True,
+        coords_encoding: Sequence[str] = (),
     ) -> None:
         if augmentation not in ("none", "hflip", "d4"):
             raise ValueError(f"Expected augmentation none, hflip or d4, found {augmentation!r}.")
@@ -124,6 +130,7 @@ class SegmentationTransform:
         self.augmentation = augmentation
         self.train = train
         self.normalize = normalize
+        self.coords_encoding = tuple(coords_encoding)
         self._crops_checked = 0
         # Chips whose pixels are in memory, by where their rasters are in this process, and the options they were
         # looked at with.
@@ -138,18 +145,28 @@ class SegmentationTransform:
 
         Args:
             rows (`Mapping[str, list]`): columns `image` (a raster or a list of frames) and `mask` (a raster; None, or
-                no such column, for evaluation without labels); `numbers`, if given, the random numbers of each row.
+                no such column, for evaluation without labels); with `coords_encoding` also `date`, or `dates` of the
+                frames; `numbers`, if given, the random numbers of each row.
 
         Returns:
             `dict`: one tensor per row, in a list or, of training crops, along the first axis of one tensor:
             `pixel_values` float32, each `(num_channels, num_frames, height, width)`, or `file_values` (see
             `normalize`), and `labels` int64 (with `file_values` int16), each `(height, width)`, ignored pixels -100;
-            no `labels` where no row has a mask.
+            no `labels` where no row has a mask. With `coords_encoding` also `temporal_coords` float32, each
+            `(num_frames, 2)`, and `location_coords` float32, each `(2,)`.
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
+        coordinates: dict[str, np.ndarray] = {}
+        if self.coords_encoding:
+            dates = rows.get("dates") or rows.get("date") or [None] * len(images)
+            found = [
+                find_coordinates(image, days, self.image_processor, self.coords_encoding)
+                for image, days in zip(images, dates, strict=True)
+            ]
+            coordinates = {name: np.stack([one[name] for one in found]) for name in found[0]}
         if self.train and self.crop_size is not None:
-            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"))
+            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates)
         has_labels = self.train or any(mask is not None for mask in masks)
         batch: dict[str, list[torch.Tensor]] = {"pixel_values": [], **({"labels": []} if has_labels else {})}
         for image, mask in zip(images, masks, strict=True):
@@ -163,7 +180,7 @@ class SegmentationTransform:
                 parts = [torch.from_numpy(turn_array(part.numpy(), *turn)) for part in parts]
             for tensors, part in zip(batch.values(), parts, strict=True):
                 tensors.append(part)
-        return batch
+        return {**batch, **{name: list(torch.from_numpy(values)) for name, values in coordinates.items()}}
 
     def _draw_batch(
         self,
@@ -171,6 +188,7 @@ class SegmentationTransform:
         masks: Sequence[GeoTiffRaster],
         size: tuple[int, int],
         numbers: Sequence[list[int]] | None,
+        coordinates: Mapping[str, np.ndarray],
     ) -> dict[str, torch.Tensor]:
         """Draw crops of several chips, each written to its place in one batch."""
         processor, options = self.image_processor, self.image_processor.checked_options()
@@ -186,8 +204,12 @@ class SegmentationTransform:
             if processor.num_labels is not None and processor.num_labels <= torch.iinfo(torch.int16).max:
                 label_dtype = torch.int16
         shape = (len(chips), len(processor.bands), processor.num_frames, *size)
-        batch = make_batch({name: (shape, dtype), "labels": ((len(chips), *size), label_dtype)})
-        values, labels = (tensor.numpy() for tensor in batch.values())
+        shapes = {name: (shape, dtype), "labels": ((len(chips), *size), label_dtype)}
+        shapes |= {key: (pairs.shape, torch.float32) for key, pairs in coordinates.items()}
+        batch = make_batch(shapes)
+        values, labels = batch[name].numpy(), batch["labels"].numpy()
+        for key, pairs in coordinates.items():
+            batch[key].numpy()[...] = pairs
         if numbers is None:  # drawn for the whole batch at once: one by one they take longer than a crop
             numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
         examples: list[_Example] = list(zip(chips, numbers, values, labels, strict=True))
@@ -354,17 +376,21 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
 
     Returns:
         `pixel_values` (or `file_values`) (batch_size, num_channels, num_frames, height, width) and, where the examples
-        have them, `labels` (batch_size, height, width).
+        have them, `labels` (batch_size, height, width), `temporal_coords` (batch_size, num_frames, 2) and
+        `location_coords` (batch_size, 2).
 
     Raises:
-        ValueError: examples of different sizes, or of which only some have labels.
+        ValueError: examples of different sizes, of which only some have labels or coordinates, or with dates or places
+            that cannot be.
     """
     if isinstance(rows, BatchRows):
         return rows.batch
-    keys = [key for key in ("pixel_values", "file_values", "labels") if any(key in row for row in rows)]
+    names = ("pixel_values", "file_values", "labels", *COORDINATE_ARGUMENTS.values())
+    keys = [key for key in names if any(key in row for row in rows)]
     for key in keys:
         if not all(key in row for row in rows):
-            raise ValueError(f"Expected {key} in every example of a batch, found some without. Give all chips a mask.")
+            remedy = "Give all chips a mask." if key == "labels" else "Write NaN where a date or place is not known."
+            raise ValueError(f"Expected {key} in every example of a batch, found some without. {remedy}")
         shapes = sorted({tuple(row[key].shape) for row in rows})
         if len(shapes) > 1:
             raise ValueError(
@@ -374,6 +400,7 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
     batch = make_batch({key: ((len(rows), *rows[0][key].shape), rows[0][key].dtype) for key in keys})
     for key, tensor in batch.items():
         torch.stack([row[key] for row in rows], out=tensor)
+    check_coordinates(batch)
     return batch
 
 
