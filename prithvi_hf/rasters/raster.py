@@ -385,7 +385,6 @@ def find_degrees(crs: CRS | str, xs: Any, ys: Any, name: str) -> np.ndarray:
     return degrees
 
 
-@functools.lru_cache(maxsize=2**14)
 def find_center(crs: CRS | None, transform: Affine, window: Window, name: str) -> tuple[float, float] | None:
     """Find latitude and longitude (WGS 84) in degrees of the centre of a window of pixels; None without a CRS.
 
@@ -401,8 +400,8 @@ def find_center(crs: CRS | None, transform: Affine, window: Window, name: str) -
     if not (math.isfinite(longitude) and abs(latitude) <= 90):
         swapped = " Its axes look swapped: write longitudes as x." if crs.is_geographic and abs(x) <= 90 else ""
         raise ValueError(
-            f"{name}: expected a place on Earth, found its centre at x = {x:g}, y = {y:g}, outside of {str(crs)[:_SHOWN_CRS]}."
-            f"{swapped or ' Correct CRS or transform, e.g. with `gdal_edit.py`.'}"
+            f"{name}: expected a place on Earth, found its centre at x = {x:g}, y = {y:g}, outside of "
+            f"{str(crs)[:_SHOWN_CRS]}.{swapped or ' Correct CRS or transform, e.g. with `gdal_edit.py`.'}"
         )
     return latitude, longitude
 

@@ -23,6 +23,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     assemble_map,
     predict_scene_logits,
     prepare_scene,
+    take_coordinates,
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.palette import class_palette
@@ -89,6 +90,8 @@ def plot_sample_predictions(
         labels = np.where(labels < 0, NODATA_CLASS, labels).astype(np.uint8)
         # The frames were checked as training needs it; `open_frames` would hold them to the stricter grid of a map.
         scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,))
+        if model.config.coords_encoding:
+            take_coordinates(scene, processor, model.config.coords_encoding, row.get("dates") or row.get("date"))
         logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}

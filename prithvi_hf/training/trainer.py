@@ -28,6 +28,7 @@ from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import (
     confusion_matrix,
     metrics_from_confusion_matrix,
 )
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
@@ -184,9 +185,15 @@ class PrithviTrainer(Trainer):
         dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
         totals = torch.zeros(3, dtype=dtype, device=self.args.device)
         for batch in dataloader:
+            coordinates = {name: batch[name] for name in COORDINATE_ARGUMENTS.values() if name in batch}
             with self.accelerator.autocast():  # (batch_size, num_labels, height, width)
                 logits = sliding_window_logits(
-                    self.model, batch["pixel_values"], window, stride, self.args.eval_window_batch_size
+                    self.model,
+                    batch["pixel_values"],
+                    window,
+                    stride,
+                    self.args.eval_window_batch_size,
+                    coordinates,
                 )
             labels = batch["labels"].to(logits.device)
             matrix += confusion_matrix(logits.argmax(dim=1), labels, num_labels)

@@ -140,8 +140,8 @@ def _list_known(pairs: Any) -> list[list[float]]:
     """List the pairs (..., 2) that are known, each once."""
     if pairs is None:
         return []
-    values = np.unique(np.asarray(pairs, dtype=np.float64).reshape(-1, 2), axis=0)
-    return values[np.isfinite(values).all(axis=1)].tolist()
+    values = torch.as_tensor(pairs, dtype=torch.float64).reshape(-1, 2)
+    return values[values.isfinite().all(dim=1)].unique(dim=0).tolist()
 
 
 def find_unknown(coordinates: Mapping[str, Any]) -> list[str]:

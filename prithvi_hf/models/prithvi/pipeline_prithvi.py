@@ -28,6 +28,7 @@ from .segmentation_map_prithvi import (
     open_frames,
     predict_scene_logits,
     prepare_scene,
+    take_coordinates,
 )
 from .sliding_window_prithvi import check_window_options
 
@@ -69,6 +70,10 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             own; scale and offset of files and products are not applied then.
         crs: CRS of scenes that are arrays, in any form that rasterio reads, such as "EPSG:32633".
         transform: Their affine transform, from (column, row) to coordinates of the CRS.
+        dates: For a model that takes dates: when each frame was acquired, where neither file names nor times of xarray
+            say it; datetimes, dates or ISO texts in the order of the frames.
+        location: For a model that takes places: latitude and longitude of the centre in degrees (WGS 84), of scenes
+            without CRS.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -83,7 +88,10 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps."""
         steps = (
-            {"band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset", "crs", "transform"},
+            {
+                *("band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset"),
+                *("crs", "transform", "dates", "location"),
+            },
             {"window", "overlap", "windows_per_batch"},
             {"probabilities"},
         )
@@ -91,8 +99,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         if unknown:
             raise TypeError(
                 f"Unknown option(s) {unknown} of the {TASK} pipeline: it takes batch_size, window, overlap, "
-                "probabilities, band_names, band_map, band_indices, rescale_factor, rescale_offset, crs and "
-                "transform, and with output= the options of predict_scene."
+                "probabilities, band_names, band_map, band_indices, rescale_factor, rescale_offset, crs, transform, "
+                "dates and location, and with output= the options of predict_scene."
             )
         if not isinstance(parameters.get("probabilities"), bool | None):
             raise ValueError(
@@ -117,9 +125,9 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             output: A GeoTIFF to write the map to while it is made, so that scenes of any size need memory for some
                 rows only; for a list of scenes a list of as many. None makes the map in memory.
             kwargs: `window`, `overlap`, `probabilities`, `band_names`, `band_map`, `band_indices`, `rescale_factor`,
-                `rescale_offset`, `crs`, `transform` for this call, and `num_workers`, processes that read and prepare
-                the scenes of a list ahead. With `output`: every option of `predict_scene`, such as
-                `probabilities=True` or `"p.tif"`.
+                `rescale_offset`, `crs`, `transform`, `dates`, `location` for this call, and `num_workers`, processes
+                that read and prepare the scenes of a list ahead. With `output`: every option of `predict_scene`, such
+                as `probabilities=True` or `"p.tif"`.
 
         Returns:
             `SegmentationMap` with `.mask` (H, W) uint8, `.crs`, `.transform`, `.probabilities`, `.to_geotiff(path)`,
@@ -174,6 +182,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         input_: FrameSource | Sequence[FrameSource],
         crs: Any = None,
         transform: Sequence[float] | None = None,
+        dates: Any = None,
+        location: Sequence[float] | None = None,
         **options: Any,
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
@@ -183,12 +193,18 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
         sources = input_ if isinstance(input_, list | tuple) else (input_,)
         paths = [source for source in sources if isinstance(source, str | os.PathLike)]
         is_nested = any(isinstance(source, list | tuple) for source in sources)
-        if is_nested or any(map(os.path.isdir, paths)) or len(paths) > image_processor.num_frames:
+        encoded = cast(PrithviConfig, self.model.config).coords_encoding
+        are_arrays = all(isinstance(source, np.ndarray | torch.Tensor) for source in sources)
+        needs_dates = bool(encoded) and not are_arrays  # of file names
+        if needs_dates or is_nested or any(map(os.path.isdir, paths)) or len(paths) > image_processor.num_frames:
             try:
                 from prithvi_hf.scenes.scene import open_scene
             except ImportError as error:
                 raise missing_package("Reading one file per band", "give files of all bands") from error
-            frames = open_frames(open_scene(cast(Any, input_), image_processor, scale=scale).frames)
+            opened = open_scene(cast(Any, input_), image_processor, scale=scale, dates=dates)
+            frames = open_frames(opened.frames)
+            # One date in a name does not tell those of a stack.
+            dates = opened.dates if len(opened.dates) == image_processor.num_frames else None
         else:
             frames = in_model_units(image_processor, open_frames(input_), scale)
         scene = prepare_scene(image_processor, frames)
@@ -203,6 +219,8 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             except ImportError as error:
                 raise missing_package("Placing an array", "leave `crs` and `transform` out") from error
             scene.crs, scene.transform = read_place(crs, transform)
+        if encoded:
+            take_coordinates(scene, image_processor, encoded, dates, location)
         return scene
 
     def _forward(  # type: ignore[override]

@@ -21,9 +21,10 @@ from transformers import PreTrainedModel
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig, name_counts
+from .coordinates_prithvi import warn_of_unknown
 from .image_processing_prithvi import PrithviImageProcessor
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
-from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
+from .sliding_window_prithvi import evaluation_mode, list_windows, sliding_window_logits, window_and_stride
 
 
 NODATA_CLASS = 255
@@ -243,6 +244,8 @@ class PreparedScene:
     transform: Affine | None = None
     rgb: np.ndarray | None = None
     rgb_title: str = "scene"
+    # Of a model that takes them: `temporal_coords` (1, T, 2), and `location_coords` (1, 2) for a scene without CRS
+    coordinates: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
@@ -325,6 +328,32 @@ def prepare_scene(image_processor: PrithviImageProcessor, frames: Sequence[Frame
     )
 
 
+def take_coordinates(
+    scene: PreparedScene,
+    image_processor: PrithviImageProcessor,
+    coords_encoding: Sequence[str],
+    dates: Any = None,
+    location: Sequence[float] | None = None,
+) -> None:
+    """Give a scene what a model encodes of its date and place, and warn where that is not known.
+
+    `dates` are those of its frames; `location`, latitude and longitude, is for scenes without CRS.
+    """
+    if scene.crs is not None and location is not None:
+        raise ValueError(
+            f"Expected location with a scene without CRS only, found it beside {scene.crs}, which tells the place. "
+            "Leave it out."
+        )
+    found = image_processor.encode_coordinates(
+        ([None] * image_processor.num_frames if dates is None else dates) if "time" in coords_encoding else None,
+        (location or (None, None)) if "location" in coords_encoding else None,
+    )
+    scene.coordinates = {name: torch.from_numpy(values) for name, values in found.items()}
+    warn_of_unknown(
+        {name: values for name, values in found.items() if name != "location_coords" or scene.crs is None}, "The scene"
+    )
+
+
 def predict_scene_logits(
     model: PreTrainedModel,
     scene: PreparedScene,
@@ -335,8 +364,15 @@ def predict_scene_logits(
 ) -> torch.Tensor:
     """Slide the model over the scene: (num_labels, H, W) float32 logits, finite on valid pixels."""
     size, stride = window_and_stride(cast(PrithviConfig, model.config), window, overlap)
+    coordinates = scene.coordinates
+    if "location_coords" in coordinates and scene.crs is not None:  # of the middle of each tile
+        from prithvi_hf.rasters.raster import find_center
+
+        windows = list_windows(scene.pixel_values.shape[-2:], size, stride)
+        places = [find_center(cast(Any, scene.crs), scene.transform, place, "the scene") for place in windows]
+        coordinates = {**coordinates, "location_coords": torch.tensor([places], dtype=torch.float32)}
     with evaluation_mode(model), torch.inference_mode():
-        logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size)[0]
+        logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size, coordinates)[0]
     broken = ~torch.isfinite(logits).all(dim=0).cpu().numpy() & ~scene.nodata_mask
     if broken.any():
         raise ValueError(
