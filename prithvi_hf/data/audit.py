@@ -17,12 +17,20 @@ from prithvi_hf.data.chips import (
     describe_wrong_masks,
     digest_pixels,
     digest_split,
+    find_coordinates,
     hash_file,
     read_chips,
 )
+from prithvi_hf.models.prithvi.coordinates_prithvi import find_unknown, is_in_time_order
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, MaskValuesError
 from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
+
+
+_UNKNOWN = {
+    "date": "have no date, or not one for each frame; their term is left out of the tokens, as in pretraining",
+    "place": "have no CRS and so no place; this term is left out of the tokens, as in pretraining",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class SplitAudit:
             folder and order.
         image_digests (`dict[str, str]`): id of a chip by the digest of its pixels in the bands in use; images whose
             bands are constant are left out.
+        coordinate_problems (`dict[str, int]`): number of chips by what is odd about the date or place that the model
+            encodes, such as "have no date".
         files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
     """
 
@@ -53,6 +63,7 @@ class SplitAudit:
     sizes: dict[tuple[int, int], int]
     digest: str
     image_digests: dict[str, str] = field(default_factory=dict)
+    coordinate_problems: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     @property
@@ -101,6 +112,7 @@ def audit_split(
     num_labels: int,
     split_name: str,
     show_progress: bool = True,
+    coords_encoding: Sequence[str] = (),
 ) -> SplitAudit:
     """Read every chip of a split once and count its labels.
 
@@ -110,20 +122,28 @@ def audit_split(
         num_labels: number of classes of the model.
         split_name: for messages.
         show_progress: draw a progress bar.
+        coords_encoding: that of the model: dates and places are checked and counted then.
 
     Raises:
         ValueError: an empty split, a split whose every pixel is ignored or without image data, or chips that cannot be
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
-            of different size or place, mask values outside the classes.
+            of different size or place, mask values outside the classes, dates and places that cannot be.
     """
     options = update_options(image_processor.checked_options(), {"num_labels": num_labels})
     files: dict[str, tuple[int, int, str]] = {}
+    problems: list[str] = []
 
     def count(chip: Chip) -> tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None] | MaskValuesError:
         """Class, ignored and nodata pixels, size and digests of one chip; raise what is wrong with it."""
         if chip.mask is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
         check_grid((*chip.frames, chip.mask))
+        if coords_encoding:
+            found = find_coordinates(chip.image, chip.dates, image_processor, coords_encoding)
+            odd = [_UNKNOWN[name] for name in find_unknown(found)]
+            if not is_in_time_order(found.get("temporal_coords", ())):
+                odd.append("have dates that are not in time order")
+            problems.extend(odd)
         paths = [raster.path for raster in (*chip.frames, chip.mask) if raster.path is not None]
         states = [os.stat(path) for path in paths]  # before they are read
         chip.verify()
@@ -169,6 +189,7 @@ def audit_split(
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
         image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
+        coordinate_problems=dict(Counter(problems)),
         files=files,
     )
     # No data comes first, for labels of pixels without data may be ignored as well.

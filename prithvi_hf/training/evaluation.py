@@ -161,8 +161,9 @@ def evaluate_recipe(
             "classes."
         )
     chips = load_splits(recipe, splits, "Name them with --splits.")
-    audits = check_splits(chips, image_processor, recipe, show_progress)
-    transform = SegmentationTransform(image_processor, None, "none", train=False)
+    encoded = model.config.coords_encoding
+    audits = check_splits(chips, image_processor, recipe, show_progress, coords_encoding=encoded)
+    transform = SegmentationTransform(image_processor, None, "none", train=False, coords_encoding=encoded)
     trainer = PrithviTrainer(
         model=model,
         args=recipe.training,

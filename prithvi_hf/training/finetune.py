@@ -22,6 +22,7 @@ from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.training.checkpoints import (
     check_output_folder,
     describe_removed,
@@ -32,7 +33,13 @@ from prithvi_hf.training.checkpoints import (
 from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
-from prithvi_hf.training.recipe_chips import cache_splits, check_splits, load_splits, run_in_first_process
+from prithvi_hf.training.recipe_chips import (
+    cache_splits,
+    check_splits,
+    choose_coords_encoding,
+    load_splits,
+    run_in_first_process,
+)
 from prithvi_hf.training.trainer import PrithviTrainer
 
 
@@ -71,34 +78,30 @@ def setup(recipe: TrainingRecipe) -> Run:
     check_writable_folder(training.output_dir or ".", "--output_dir")
     if not data.class_names:
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
-    checkpoint, verbosity = find_checkpoint_to_resume(recipe), logging.get_verbosity()
-    set_seed(training.seed)
-    if checkpoint is not None:  # its weights replace those that the library would report as newly initialized
-        logging.set_verbosity_error()
-    try:
-        model = recipe.build_model(may_add_weights=training.do_train)
-    finally:
-        logging.set_verbosity(verbosity)
-    model.config.validate()  # what would be refused when the model is saved
+    checkpoint = find_checkpoint_to_resume(recipe)
+    model = build_model(recipe, checkpoint)
     processor = recipe.build_image_processor()
     processor.check_config(model.config)
-    if checkpoint is not None:
-        check_resumable(checkpoint, model.config)
-    elif recipe.model.model is None and training.process_index == 0:
+    if checkpoint is None and recipe.model.model is None and training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
 
     wanted = [data.train_split] * training.do_train
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
-    splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
+    chips = load_splits(recipe, wanted, _MISSING_SPLIT)
+    if choose_coords_encoding(recipe, model.config, chips):
+        model = build_model(recipe, checkpoint)
+    if checkpoint is not None:
+        check_resumable(checkpoint, model.config)
+    splits, encoded = cache_splits(chips, processor, recipe), model.config.coords_encoding
     crop_size = model.config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
-    audits = check_splits(splits, processor, recipe, crop_size=crop_size)
+    audits = check_splits(splits, processor, recipe, crop_size=crop_size, coords_encoding=encoded)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
     crops = SegmentationTransform(
-        processor, crop_size, data.augmentation, train=True, normalize=not data.normalize_on_device
+        processor, crop_size, data.augmentation, True, not data.normalize_on_device, coords_encoding=encoded
     )
-    whole = SegmentationTransform(processor, None, "none", train=False)
+    whole = SegmentationTransform(processor, None, "none", train=False, coords_encoding=encoded)
     train_dataset = None
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
@@ -113,6 +116,20 @@ def setup(recipe: TrainingRecipe) -> Run:
         processing_class=processor,
     )
     return Run(recipe, trainer, splits, checkpoint, audits)
+
+
+def build_model(recipe: TrainingRecipe, checkpoint: str | None) -> PrithviForSemanticSegmentation:
+    """Build the model of a recipe after setting the seed; the weights of a checkpoint to resume come later."""
+    verbosity = logging.get_verbosity()
+    set_seed(recipe.training.seed)
+    if checkpoint is not None:  # its weights replace those that the library would report as newly initialized
+        logging.set_verbosity_error()
+    try:
+        model = recipe.build_model(may_add_weights=recipe.training.do_train)
+    finally:
+        logging.set_verbosity(verbosity)
+    model.config.validate()  # what would be refused when the model is saved
+    return model
 
 
 def find_checkpoint_to_resume(recipe: TrainingRecipe) -> str | None:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from .pixel_values_prithvi import as_frames
+
 
 _YEARS = (1900, 2099)
+_NEAR = 2.0  # degrees between a place that is given and the centre that a CRS gives
 _NAMES = {"temporal_coords": "date", "location_coords": "place"}
 
 
@@ -134,6 +137,22 @@ def check_coordinates(
                 f"{latitude:g} and {longitude:g}. "
                 + ("They look swapped: give the latitude first." if swapped else "Check the place, or its CRS.")
             )
+
+
+def check_location(image: Any, location: np.ndarray, name: str) -> None:
+    """Refuse a latitude and longitude that is not where the CRS of an image, if it has one, puts its centre."""
+    first: Any = as_frames(image[0] if isinstance(image, list | tuple) else image)[0]
+    if getattr(first, "crs", None) is None or not np.isfinite(location).all():
+        return
+    from prithvi_hf.rasters.raster import find_center
+
+    center = np.array(find_center(first.crs, first.transform, (0, 0, *first.shape[-2:]), name))
+    apart = np.abs(location - center) % 360
+    if np.minimum(apart, 360 - apart).max() > _NEAR:
+        raise ValueError(
+            f"{name}: expected its latitude and longitude near those that its CRS gives, {center.round(3).tolist()}, "
+            f"found {location.tolist()} (locations). Give the latitude first, or correct the CRS."
+        )
 
 
 def _list_known(pairs: Any) -> list[list[float]]:

@@ -24,7 +24,13 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import read_json
-from .coordinates_prithvi import CoordinatesWarning, encode_dates, encode_location, is_in_time_order
+from .coordinates_prithvi import (
+    CoordinatesWarning,
+    check_location,
+    encode_dates,
+    encode_location,
+    is_in_time_order,
+)
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -313,6 +319,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             self.check_units(frames, missing, name, options)
             values = scale_and_normalize(frames, missing, options)
             data.setdefault("pixel_values", []).append(torch.from_numpy(values))
+            if locations is not None:
+                check_location(image, coordinates["location_coords"][i], name)
             if segmentation_map is not None:
                 labels = read_labels(segmentation_map, nodata_mask, options, name)
                 data.setdefault("labels", []).append(torch.from_numpy(labels))

@@ -369,7 +369,9 @@ def predict_scene_logits(
         from prithvi_hf.rasters.raster import find_center
 
         windows = list_windows(scene.pixel_values.shape[-2:], size, stride)
-        places = [find_center(cast(Any, scene.crs), scene.transform, place, "the scene") for place in windows]
+        places = [
+            find_center(cast(Any, scene.crs), cast(Any, scene.transform), place, "the scene") for place in windows
+        ]
         coordinates = {**coordinates, "location_coords": torch.tensor([places], dtype=torch.float32)}
     with evaluation_mode(model), torch.inference_mode():
         logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size, coordinates)[0]
