@@ -394,7 +394,9 @@ def _make_image_processor(
         options |= original
     options["num_frames"] = config.num_frames
     if loaded is None and (config.coords_encoding or config.num_frames == 4 or is_terratorch_layout(state_dict)):
-        statistics = {"image_mean": SECOND_GENERATION_MEAN, "image_std": SECOND_GENERATION_STD}
+        statistics: dict[str, Any] = {"image_mean": SECOND_GENERATION_MEAN, "image_std": SECOND_GENERATION_STD}
+        if config.coords_encoding and not is_terratorch_layout(state_dict):
+            statistics["first_day_of_year"] = 1  # days 1 to 365, the model card says of the pretraining
         options |= {name: value for name, value in statistics.items() if name not in overrides}
         report.assumed |= {name: options[name] for name in statistics if name not in overrides}
     known_bands = len(source.bands) == config.num_channels and options["bands"] == source.bands

@@ -64,7 +64,9 @@ def encode_dates(dates: Any, num_frames: int = 1, first_day_of_year: int = 0, na
     """
     if dates is None:
         return np.full((num_frames, 2), np.nan, dtype=np.float32)
-    if isinstance(dates, np.ndarray | torch.Tensor):
+    if isinstance(dates, torch.Tensor):
+        dates = dates.double().numpy()
+    if isinstance(dates, np.ndarray):
         dates = list(dates) if dates.ndim else [dates[()]]
     days = list(dates) if isinstance(dates, list | tuple) else [dates]
     if len(days) == 2 and all(isinstance(number, int | float | np.number) for number in days):

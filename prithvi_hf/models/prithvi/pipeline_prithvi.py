@@ -15,6 +15,7 @@ from transformers import AutoModelForSemanticSegmentation, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_prithvi import PrithviConfig
+from .coordinates_prithvi import warn_of_unknown
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
 from .pixel_values_prithvi import missing_package
@@ -221,6 +222,9 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             scene.crs, scene.transform = read_place(crs, transform)
         if encoded:
             take_coordinates(scene, image_processor, encoded, dates, location)
+            told_by_crs = {"location_coords"} if scene.crs is not None else set()
+            unknown = {name: values for name, values in scene.coordinates.items() if name not in told_by_crs}
+            warn_of_unknown(unknown, "The scene")
         return scene
 
     def _forward(  # type: ignore[override]

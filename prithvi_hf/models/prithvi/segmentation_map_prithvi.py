@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig, name_counts
-from .coordinates_prithvi import warn_of_unknown
 from .image_processing_prithvi import PrithviImageProcessor
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
 from .sliding_window_prithvi import evaluation_mode, list_windows, sliding_window_logits, window_and_stride
@@ -335,7 +334,7 @@ def take_coordinates(
     dates: Any = None,
     location: Sequence[float] | None = None,
 ) -> None:
-    """Give a scene what a model encodes of its date and place, and warn where that is not known.
+    """Give a scene what a model encodes of its date and place, NaN where that is not known.
 
     `dates` are those of its frames; `location`, latitude and longitude, is for scenes without CRS.
     """
@@ -349,9 +348,6 @@ def take_coordinates(
         (location or (None, None)) if "location" in coords_encoding else None,
     )
     scene.coordinates = {name: torch.from_numpy(values) for name, values in found.items()}
-    warn_of_unknown(
-        {name: values for name, values in found.items() if name != "location_coords" or scene.crs is None}, "The scene"
-    )
 
 
 def predict_scene_logits(
