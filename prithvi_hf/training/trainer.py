@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -88,14 +89,19 @@ class PrithviTrainer(Trainer):
             )
         optimizer = self.optimizer if optimizer is None else optimizer
         kind, options = self.args.lr_scheduler_type, dict(cast(dict, self.args.lr_scheduler_kwargs) or {})
-        own = {MMSEG_POLY: get_poly_schedule_with_warmup, STEP_DECAY: get_step_schedule_with_warmup}
+        own: dict[Any, Callable[..., LRScheduler]] = {
+            MMSEG_POLY: get_poly_schedule_with_warmup,
+            STEP_DECAY: get_step_schedule_with_warmup,
+        }
         if self.lr_scheduler is None and optimizer is not None and kind in (*own, REDUCE_ON_PLATEAU):
+            schedule: Any
             if kind == REDUCE_ON_PLATEAU:  # torch's own default is that less is better, of any metric
                 options.pop("metric", None)
                 mode: Literal["min", "max"] = "min" if self.args.watched_metric == "loss" else "max"
-                self.lr_scheduler = ReduceLROnPlateau(optimizer, mode=mode, **options)
+                schedule = ReduceLROnPlateau(optimizer, mode=mode, **options)
             else:
-                self.lr_scheduler = own[kind](optimizer, warmup_steps, num_training_steps, **options)
+                schedule = own[kind](optimizer, warmup_steps, num_training_steps, **options)
+            self.lr_scheduler = schedule
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
