@@ -11,7 +11,15 @@ from typing import ClassVar
 import datasets
 
 from prithvi_hf.data.builders.base import AnyDownloadManager, make_features
-from prithvi_hf.data.builders.files import ChipRow, check_ids, list_files, make_ids, normalize_name, read_text, show_some
+from prithvi_hf.data.builders.files import (
+    ChipRow,
+    check_ids,
+    list_files,
+    make_ids,
+    normalize_name,
+    read_text,
+    show_some,
+)
 from prithvi_hf.data.builders.geotiff_folder import EXTENSIONS, SPLIT_FOLDERS, GeoTiffFolder, GeoTiffFolderConfig
 from prithvi_hf.data.chip_labels import SEPARATOR
 
@@ -148,7 +156,7 @@ class GeoTiffClassification(GeoTiffFolder):
         texts = {} if table is None else self._read_table(table)
         labels = {chip: chip.split("/")[0] for chip in chips if "/" in chip}
         if table is not None:
-            labels = {chip: texts[name][0] for name in texts for chip in called.get(name, ())}
+            labels = {chip: texts[name][0] for name in texts for chip in called.get(name, [name])}
             if os.path.dirname(table) == os.path.normpath(image_dir) and ids is None:
                 chips += [name for name in texts if name not in called]
         several = {name: called[name] for name in (*texts, *(ids or ())) if len(called.get(name, ())) > 1}

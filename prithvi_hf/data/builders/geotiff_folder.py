@@ -177,7 +177,9 @@ class GeoTiffFolder(ChipBuilder):
         rows: dict[str, list[ChipRow]] = {}
         for split, source in sources.items():
             if not isinstance(source, str):
-                rows[split] = self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings, self.IDS_HAVE_FOLDERS))
+                rows[split] = self._pair(
+                    *folders, f"{split} (list in splits)", make_ids(source, endings, self.IDS_HAVE_FOLDERS)
+                )
             elif place := self._find_split_folders(source):
                 rows[split] = self._pair(*place, split)
             elif os.path.isfile(path := _join(config.data_dir, source)):

@@ -120,7 +120,9 @@ class RegressionMetrics(evaluate.Metric):
     def add_batch(self, *, predictions: ValueMaps, references: ValueMaps) -> None:
         """Count a batch of maps (batch_size, height, width), or a list of maps that may differ in size."""
         if len(predictions) != len(references):
-            raise ValueError(f"Expected a reference for each of {len(predictions)} predictions, got {len(references)}.")
+            raise ValueError(
+                f"Expected a reference for each of {len(predictions)} predictions, got {len(references)}."
+            )
         for prediction, reference in zip(predictions, references, strict=True):
             self.add(prediction=prediction, reference=reference)
 

@@ -106,7 +106,9 @@ class ProcessorOptions:
     )
     target_rescale_offset: Number = _option(0.0, "a finite number", _is_finite)
     target_nodata_value: Number | list[Number] | None = _option(
-        None, f"a finite number or a list of at most {_MAX_VALUES}", lambda v: np.size(v) <= _MAX_VALUES and _is_finite(v)
+        None,
+        f"a finite number or a list of at most {_MAX_VALUES}",
+        lambda v: np.size(v) <= _MAX_VALUES and _is_finite(v),
     )
     target_range: list[Number] | None = _option(
         None, "the smallest and the largest value", lambda value: len(value) == 2 and value[0] < value[1]
