@@ -108,7 +108,8 @@ class PrithviForImageClassification(PrithviTaskModel):
         """
         config = self.config
         if config.problem_type is None:
-            config.problem_type = f"{'multi' if labels.is_floating_point() else 'single'}_label_classification"
+            has_many = labels.is_floating_point()
+            config.problem_type = "multi_label_classification" if has_many else "single_label_classification"
         if config.problem_type == "regression" and labels.ndim == 1:
             labels = labels.unsqueeze(1)
         expected = (len(logits),) if config.problem_type == "single_label_classification" else tuple(logits.shape)

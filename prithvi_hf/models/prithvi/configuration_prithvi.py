@@ -156,6 +156,9 @@ class PrithviConfig(PreTrainedConfig):
         padding (`str`, defaults to `"right_bottom"`): Where images of other sizes are padded, by reflection:
             `"right_bottom"`, to whole patches; or `"both_sides"`, to whole pairs of patches with the image in the
             middle, as terratorch 1.2 does.
+        input_upsampling (`float`, defaults to 1.0): What the models of maps upsample images by, bilinearly, before
+            they cut them into patches, 1/16 to 16; their maps come back at the images' size. 1.75 makes 224 pixels of
+            chips of 128. `image_size` and patches are of the upsampled image.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
         fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
@@ -231,6 +234,7 @@ class PrithviConfig(PreTrainedConfig):
     target_name: str | None = None
     target_unit: str | None = None
     padding: str = "right_bottom"
+    input_upsampling: float | int = 1.0
     class_colors: list[str] | tuple[str, ...] | None = None
     fused_upsampling: bool = True
 
@@ -359,6 +363,7 @@ class PrithviConfig(PreTrainedConfig):
             ("mlp_ratio", 0, 1024),
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
+            ("input_upsampling", 1 / 16, 16),
             *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN

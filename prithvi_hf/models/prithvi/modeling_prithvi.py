@@ -430,6 +430,10 @@ class PrithviMapModel(PrithviTaskModel):
         if labels is not None and tuple(labels.shape) != (batch_size, height, width):
             expected = (batch_size, height, width)
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
+        scale = self.config.input_upsampling
+        if scale != 1:
+            enlarged = (frames, max(1, round(height * scale)), max(1, round(width * scale)))
+            images = nn.functional.interpolate(images, size=enlarged, mode="trilinear", align_corners=False)
         both_sides = self.config.padding == "both_sides"
         patch_height, patch_width = self.config.tubelet_size[1:]
         pairs = 2 if both_sides else 1
@@ -462,7 +466,10 @@ class PrithviMapModel(PrithviTaskModel):
         for index, head_map in enumerate(maps):
             if tuple(head_map.shape[-2:]) != size:
                 head_map = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
-            maps[index] = head_map[..., top : top + height, left : left + width]  # (B, num_labels, H, W)
+            head_map = head_map[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+            if scale != 1:
+                head_map = nn.functional.interpolate(head_map, (height, width), mode="bilinear", align_corners=False)
+            maps[index] = head_map  # (B, num_labels, H, W)
         outputs.hidden_states = outputs.hidden_states if wants_states else None
         return maps, outputs
 
