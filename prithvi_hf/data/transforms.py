@@ -276,13 +276,14 @@ class SegmentationTransform:
         """Draw crops until one holds a valid label; after a few, place one on a valid label of the chip, if any."""
         numbers = iter(row)
         turn = self._draw_turn(values.shape[-2:], numbers)
-        place = labels if labels is None or chip.is_large else np.empty(chip.sides, dtype=labels.dtype)
+        dtype = None if labels is None else labels.dtype
+        place = labels if labels is None or chip.is_large else np.empty(chip.sides, dtype=dtype)
         for _ in range(_MAX_DRAWS):
             crop = self._read(chip, _draw_window(chip, numbers), place)
             if place is None or _find_labelled(place).any():
                 break
         else:
-            all_labels = np.empty(chip.size, dtype=place.dtype)
+            all_labels = np.empty(chip.size, dtype=dtype)
             self._read(chip, None, all_labels)
             valid = np.argwhere(_find_labelled(all_labels))
             if len(valid):
@@ -369,8 +370,8 @@ class ClassificationTransform(SegmentationTransform):
                 and, if given, `numbers`.
 
         Returns:
-            `dict`: `pixel_values` or `file_values` as of [`SegmentationTransform`], and `labels`: for each row an int64
-            class number or, with `multi_label`, float32 `(num_labels,)` of zeros and ones.
+            `dict`: `pixel_values` or `file_values` as of [`SegmentationTransform`], and `labels`: for each row an
+            int64 class number or, with `multi_label`, float32 `(num_labels,)` of zeros and ones.
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         labels = None
@@ -379,7 +380,7 @@ class ClassificationTransform(SegmentationTransform):
             labels = make_chip_labels(rows["label"], self.class_names, self.multi_label, names)
         if self.train and self.crop_size is not None:
             return self._draw_batch(images, [None] * len(images), self.crop_size, rows.get("numbers"), labels)
-        batch = super().__call__({"image": images})
+        batch: dict[str, Any] = super().__call__({"image": images})
         return batch if labels is None else {**batch, "labels": list(labels)}
 
 

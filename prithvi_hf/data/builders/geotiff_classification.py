@@ -117,7 +117,7 @@ class GeoTiffClassification(GeoTiffFolder):
         missing = [name for name in [config.file_column, *(classes or [columns])] if name not in header]
         if missing:
             raise ValueError(
-                f"{path}: expected columns {config.file_column} and {columns}, found {', '.join(header) or 'nothing'}. "
+                f"{path}: expected columns {config.file_column} and {columns}, found {', '.join(header) or 'none'}. "
                 "Name them with file_column and label_columns."
             )
         found: dict[str, tuple[str, str]] = {}

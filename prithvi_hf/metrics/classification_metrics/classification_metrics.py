@@ -60,8 +60,8 @@ def classification_metrics(
     """Compute every metric of logits and labels.
 
     The class of an image is that of its largest logit; with several classes they are those whose logit is above 0, a
-    probability of 0.5. F1 of a class is 2 TP / (2 TP + FP + FN); of one that is in neither labels nor predictions it is
-    None, and left out of the mean.
+    probability of 0.5. F1 of a class is 2 TP / (2 TP + FP + FN); of one that is in neither labels nor predictions it
+    is None, and left out of the mean.
 
     Args:
         logits: (num_images, num_labels).

@@ -151,10 +151,10 @@ class ProcessorOptions:
                 f"{max(label_map.values())}. Remedy: correct it, or name all classes."
             )
         of_classes = ("ignore_values", "label_map", "do_reduce_labels", "num_labels")
-        if self.label_type == "value" and (both := [name for name in of_classes if getattr(self, name)]):
+        if self.label_type == "value" and (found := [name for name in of_classes if getattr(self, name)]):
             raise ValueError(
-                f"label_type: expected 'value' without options of classes, found {', '.join(both)}. Remedy: leave them "
-                "out; target_nodata_value and target_range say which values do not count."
+                f"label_type: expected 'value' without options of classes, found {', '.join(found)}. Remedy: leave "
+                "them out; target_nodata_value and target_range say which values do not count."
             )
         if self.do_normalize and min(self.image_std) <= 0:
             raise ValueError(f"image_std: expected values greater than 0, found {self.image_std}")
