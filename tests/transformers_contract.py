@@ -33,7 +33,14 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
-from prithvi_hf import PrithviBackbone, PrithviConfig, PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf import (
+    PrithviBackbone,
+    PrithviConfig,
+    PrithviForImageClassification,
+    PrithviForPixelRegression,
+    PrithviForSemanticSegmentation,
+    PrithviModel,
+)
 
 
 PACKAGE = "transformers_tests"  # not `tests`: that is the name of this repository's own
@@ -151,12 +158,13 @@ def import_upstream_tests(package_dir: Path) -> list[types.ModuleType]:
 
 
 def know_the_model_names() -> None:
-    """Let the tests' tables of names know which class has no loss and which one takes a map of labels.
+    """Let the tests' tables of names know which class has no loss and which ones take classes as labels.
 
     Only models inside of transformers are in these tables; AutoModel itself does not read them for Prithvi.
     """
     modeling_auto.MODEL_MAPPING_NAMES["prithvi"] = "PrithviModel"
     modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES["prithvi"] = "PrithviBackbone"
+    modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["prithvi"] = "PrithviForImageClassification"
     modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["prithvi"] = "PrithviForSemanticSegmentation"
 
 
@@ -192,24 +200,34 @@ def make_test_cases(
                 assert model.get_input_embeddings() is replacement
                 assert model.get_output_embeddings() is None
 
+        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
+            """Overridden as in every video model of transformers: images may have five dimensions, and labels too."""
+            inputs = super()._prepare_for_class(inputs_dict, model_class)
+            batch_size, size = self.model_tester.batch_size, self.model_tester.image_size
+            rows = torch.arange(size, device=torch_device) % self.model_tester.num_labels
+            if return_labels and model_class is PrithviForSemanticSegmentation:
+                inputs["labels"] = rows.expand(batch_size, size, size)
+            elif return_labels and model_class is PrithviForPixelRegression:
+                inputs["labels"] = rows.float().expand(batch_size, size, size)
+            elif return_labels and model_class is PrithviForImageClassification:
+                inputs["labels"] = torch.zeros(batch_size, dtype=torch.long, device=torch_device)
+            return inputs
+
     class TwoFrames:
         num_frames = 2
         patch_size = (1, 8, 8)
-
-        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
-            """Overridden as in every video model of transformers: images have five dimensions."""
-            inputs = super()._prepare_for_class(inputs_dict, model_class)
-            if return_labels and model_class is PrithviForSemanticSegmentation:
-                size = self.model_tester.image_size
-                rows = torch.arange(size, device=torch_device) % self.model_tester.num_labels
-                inputs["labels"] = rows.expand(self.model_tester.batch_size, size, size)
-            return inputs
 
     class PrithviModelTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviModel, PrithviBackbone)
 
     class PrithviForSemanticSegmentationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForSemanticSegmentation,)
+
+    class PrithviForImageClassificationTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForImageClassification,)
+
+    class PrithviForPixelRegressionTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForPixelRegression,)
 
     class PrithviModelTwoFramesTest(TwoFrames, PrithviModelTest):
         pass
@@ -240,6 +258,12 @@ def make_test_cases(
             with pytest.raises(ValueError, match="the same layers"):
                 PrithviConfig(out_features=["stage1", "stage2"], out_indices=[0, 2])
 
+    class PrithviForImageClassificationTwoFramesTest(TwoFrames, PrithviForImageClassificationTest):
+        pass
+
+    class PrithviForPixelRegressionTwoFramesTest(TwoFrames, PrithviForPixelRegressionTest):
+        pass
+
     return [
         PrithviBackboneTest,
         PrithviConfigTest,
@@ -247,6 +271,10 @@ def make_test_cases(
         PrithviModelTwoFramesTest,
         PrithviForSemanticSegmentationTest,
         PrithviForSemanticSegmentationTwoFramesTest,
+        PrithviForImageClassificationTest,
+        PrithviForImageClassificationTwoFramesTest,
+        PrithviForPixelRegressionTest,
+        PrithviForPixelRegressionTwoFramesTest,
     ]
 
 
