@@ -43,12 +43,14 @@ ChipDigest = tuple[str, list[str], str | None]
 class Chip:
     """The files of a row: its image, one raster or a tuple of frames as the image processor takes it, and its mask.
 
-    `dates` are the row's `date`, or `dates` of its frames.
+    `label` is what the row says of the image as a whole, for classification; `dates` are its `date`, or `dates` of its
+    frames.
     """
 
     id: str
     image: Image
     mask: GeoTiffRaster | None
+    label: str | None = None
     dates: Any = None
 
     @property
@@ -101,7 +103,8 @@ def read_chips(
         try:
             row = fetch_row()
             image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
-            chip = Chip(str(row.get("id")), image, row.get("mask"), row.get("dates") or row.get("date"))
+            dates = row.get("dates") or row.get("date")
+            chip = Chip(str(row.get("id")), image, row.get("mask"), row.get("label"), dates)
             bands = 1 if chip.mask is None else chip.mask.count - has_alpha(chip.mask.descriptions)
             if bands > 1 and all(frame.count == 1 for frame in chip.frames):
                 raise ValueError(

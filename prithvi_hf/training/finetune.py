@@ -23,6 +23,7 @@ from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, col
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.checkpoints import (
     check_output_folder,
     describe_removed,
@@ -94,7 +95,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
     splits, encoded = cache_splits(chips, processor, recipe), model.config.coords_encoding
-    crop_size = model.config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
+    crop_size = window_and_stride(model.config)[0] if data.crop_size is None else (data.crop_size, data.crop_size)
     audits = check_splits(splits, processor, recipe, crop_size=crop_size, coords_encoding=encoded)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.

@@ -31,8 +31,8 @@ from prithvi_hf.rasters.opening import parse_granule_name
 
 logger = logging.get_logger(__name__)
 
-_EXTENSIONS = (".tif", ".tiff")  # in small letters or capitals
-_SPLIT_FOLDERS = {
+EXTENSIONS = (".tif", ".tiff")  # in small letters or capitals
+SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
@@ -133,12 +133,13 @@ class GeoTiffFolder(ChipBuilder):
     DATASET_NAME: ClassVar[str] = "geotiff_folder"
     BUILDER_CONFIG_CLASS = GeoTiffFolderConfig
     VERSION = "1.0.0"
+    IDS_HAVE_FOLDERS: ClassVar[bool] = False  # ids in lists are file names alone, whatever folder stands before them
 
     @classmethod
     def _find_other_places(cls, data_dir: str, options: Mapping[str, object]) -> list[str]:
         splits = options.get("splits")
         sources = list(splits.values()) if isinstance(splits, Mapping) else []
-        named = (options.get("image_dir"), options.get("mask_dir"), options.get("dates"), *sources)
+        named = (*(options.get(name) for name in ("image_dir", "mask_dir", "table", "dates")), *sources)
         places = {_join(data_dir, name) for name in named if name and isinstance(name, str)}
         outside = [path for path in places if os.path.commonpath([os.path.abspath(path), data_dir]) != data_dir]
         return sorted(path for path in outside if os.path.exists(path))
@@ -153,7 +154,7 @@ class GeoTiffFolder(ChipBuilder):
             )
         # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
         suffixes = [suffix and normalize_name(suffix) for suffix in (*config.image_suffixes, config.mask_suffix)]
-        *images, mask = (None if suffix in _EXTENSIONS else suffix for suffix in suffixes)
+        *images, mask = (None if suffix in EXTENSIONS else suffix for suffix in suffixes)
         if mask is not None and mask.endswith(VECTOR_SUFFIXES):
             raise ValueError(f"geotiff_folder: expected masks that are GeoTIFF files, found {mask}. {_RASTERIZE}")
         if config.mask_dir == config.image_dir and config.require_masks and mask in images:
@@ -174,7 +175,7 @@ class GeoTiffFolder(ChipBuilder):
         config = self.config
         folders = _join(config.data_dir, config.image_dir), _join(config.data_dir, config.mask_dir)
         sources = dict(config.splits or {})
-        for split, names in _SPLIT_FOLDERS.items() if config.splits is None else ():
+        for split, names in SPLIT_FOLDERS.items() if config.splits is None else ():
             found = [name for name in names if self._find_split_folders(name)]
             if len(found) > 1:
                 raise ValueError(
@@ -184,15 +185,17 @@ class GeoTiffFolder(ChipBuilder):
             if found:
                 sources[split] = found[0]
         given = [suffix for suffix in (*config.image_suffixes, config.mask_suffix) if suffix]
-        endings = [*given, *_EXTENSIONS]
+        endings = [*given, *EXTENSIONS]
         rows: dict[str, list[ChipRow]] = {}
         for split, source in sources.items():
             if not isinstance(source, str):
-                rows[split] = self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
+                rows[split] = self._pair(
+                    *folders, f"{split} (list in splits)", make_ids(source, endings, self.IDS_HAVE_FOLDERS)
+                )
             elif place := self._find_split_folders(source):
                 rows[split] = self._pair(*place, split)
             elif os.path.isfile(path := _join(config.data_dir, source)):
-                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
+                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings, self.IDS_HAVE_FOLDERS))
             else:
                 raise FileNotFoundError(
                     f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option "
@@ -222,7 +225,7 @@ class GeoTiffFolder(ChipBuilder):
         if not any(frames):
             _check_geotiffs(self.config.data_dir, image_dir)
             names = [name for name in sorted(os.listdir(image_dir)) if not name.startswith(".")]
-            expected = " or ".join(suffix or "/".join(_EXTENSIONS) for suffix in suffixes)
+            expected = " or ".join(suffix or "/".join(EXTENSIONS) for suffix in suffixes)
             holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
             raise FileNotFoundError(
                 f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
@@ -243,28 +246,34 @@ class GeoTiffFolder(ChipBuilder):
         kinds = {f"frame {i}" if len(frames) > 1 else "image": files for i, files in enumerate(frames, 1)}
         check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, f"split {split}")
         rows: list[ChipRow] = [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip} for chip in ids]
-        table: dict[str, list[str | None]] = {}
-        if self.config.dates is not None:
-            table = _read_dates(_join(self.config.data_dir, self.config.dates), suffixes)
+        if self.config.has_frames:
+            for row in rows:
+                row["image"] = [files[row["id"]] for files in frames]
+        return self._date_rows(rows)
+
+    def _date_rows(self, rows: list[ChipRow]) -> list[ChipRow]:
+        """Give rows their `date`, or `dates`: of the table where there is one, else of the names of the files."""
+        config, table = self.config, {}
+        if config.dates is not None:
+            endings = [*(suffix for suffix in config.image_suffixes if suffix), *EXTENSIONS]
+            table = _read_dates(_join(config.data_dir, config.dates), endings, self.IDS_HAVE_FOLDERS)
         unknown: list[str | None] = [None] * len(next(iter(table.values()), ()))
-        for chip, row in zip(ids, rows, strict=True):
-            granules = [parse_granule_name(files[chip]) for files in frames]
+        for row in rows:
+            image = row["image"]
+            granules = [parse_granule_name(path) for path in (image if isinstance(image, list) else [image])]
             days = [None if granule is None else granule.date.date().isoformat() for granule in granules]
-            if self.config.has_frames:
-                row["image"] = [files[chip] for files in frames]
-            if self.config.has_frames or table:
-                row["dates"] = table.get(chip, unknown) if table else days
+            if config.has_frames or table:
+                row["dates"] = table.get(row["id"], unknown) if table else days
             else:
                 row["date"] = days[0]
         return rows
 
 
-def _read_dates(path: str, suffixes: Iterable[str | None]) -> dict[str, list[str | None]]:
+def _read_dates(path: str, endings: Iterable[str], keep_folders: bool) -> dict[str, list[str | None]]:
     """Read the days of each chip's frames; a first line of names is left out."""
     lines = [line for line in csv.reader(io.StringIO(read_text(path))) if line]
     lines = lines[1:] if lines and not any(character.isdigit() for character in "".join(lines[0][1:])) else lines
-    endings = [*(suffix for suffix in suffixes if suffix), *_EXTENSIONS]
-    ids = make_ids((line[0].strip() for line in lines), endings)
+    ids = make_ids((line[0].strip() for line in lines), endings, keep_folders=keep_folders)
     counts = {len(line) - 1 for line in lines}
     if len(counts) != 1 or 0 in counts or len(set(ids)) < len(ids):
         raise ValueError(
@@ -294,7 +303,7 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
         )
 
     def find_ending(name: str, suffix: str | None) -> str:
-        endings = _EXTENSIONS if suffix is None else (normalize_name(suffix),)
+        endings = EXTENSIONS if suffix is None else (normalize_name(suffix),)
         return next((ending for ending in endings if name.endswith(ending)), "")
 
     found: dict[str, str] = {}
@@ -338,7 +347,7 @@ def _check_geotiffs(data_dir: str, folder: str) -> None:
     """Raise unless there is a GeoTIFF below a dataset's folder, or below one of its folders that may be elsewhere."""
     names = list(list_files(data_dir))
     others = list_files(folder) if os.path.isdir(folder) else ()
-    if not any(normalize_name(name).endswith(_EXTENSIONS) for name in (*names, *others)):
+    if not any(normalize_name(name).endswith(EXTENSIONS) for name in (*names, *others)):
         found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
         packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
         raise FileNotFoundError(
