@@ -26,7 +26,7 @@ from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .embeddings_prithvi import COORDINATE_ARGUMENTS
-from .loss_prithvi import LOSSES
+from .loss_prithvi import LOSSES, REGRESSION_LOSSES
 from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
 
 
@@ -144,9 +144,21 @@ class PrithviConfig(PreTrainedConfig):
             0, which makes it the cross entropy.
         class_weights (`list[float]`, *optional*): One weight per class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
+        regression_loss (`str`, defaults to `"mse"`): The loss of `PrithviForPixelRegression`, on standardised values:
+            `"mse"`, `"mae"` or `"huber"`, averaged over the pixels that have a label.
+        huber_delta (`float`, defaults to 1.0): The error from which on `"huber"` grows linearly, in standard
+            deviations, above 0.
+        target_mean (`float`, defaults to 0.0): Mean of the labels of a regression, in their unit. The network predicts
+            `(value - target_mean) / target_std`, the model gives values in the unit of the labels.
+        target_std (`float`, defaults to 1.0): Their standard deviation, above 0.
+        target_name (`str`, *optional*): What the values of a regression are, such as `"aboveground biomass"`.
+        target_unit (`str`, *optional*): Their unit, such as `"Mg/ha"`.
         padding (`str`, defaults to `"right_bottom"`): Where images of other sizes are padded, by reflection:
             `"right_bottom"`, to whole patches; or `"both_sides"`, to whole pairs of patches with the image in the
             middle, as terratorch 1.2 does.
+        input_upsampling (`float`, defaults to 1.0): What the models of maps upsample images by, bilinearly, before
+            they cut them into patches, 1/16 to 16; their maps come back at the images' size. 1.75 makes 224 pixels of
+            chips of 128. `image_size` and patches are of the upsampled image.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
         fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
@@ -215,7 +227,14 @@ class PrithviConfig(PreTrainedConfig):
     focal_gamma: float | int = 2.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
+    regression_loss: str = "mse"
+    huber_delta: float | int = 1.0
+    target_mean: float | int = 0.0
+    target_std: float | int = 1.0
+    target_name: str | None = None
+    target_unit: str | None = None
     padding: str = "right_bottom"
+    input_upsampling: float | int = 1.0
     class_colors: list[str] | tuple[str, ...] | None = None
     fused_upsampling: bool = True
 
@@ -344,6 +363,7 @@ class PrithviConfig(PreTrainedConfig):
             ("mlp_ratio", 0, 1024),
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
+            ("input_upsampling", 1 / 16, 16),
             *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN
@@ -428,6 +448,23 @@ class PrithviConfig(PreTrainedConfig):
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
+
+    def validate_regression(self) -> None:
+        """Check what describes the values of a regression."""
+        if self.regression_loss not in REGRESSION_LOSSES:
+            raise ValueError(
+                f"regression_loss must be one of {', '.join(REGRESSION_LOSSES)}, got {self.regression_loss!r}."
+            )
+        for name in ("huber_delta", "target_std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
+        if not math.isfinite(self.target_mean):
+            raise ValueError(f"target_mean must be a finite number, got {self.target_mean}.")
+        for name in ("target_name", "target_unit"):
+            if _NOT_TEXT.search(getattr(self, name) or ""):
+                raise ValueError(
+                    f"{name} must be text without control characters, got {ascii(getattr(self, name))[:80]}."
+                )
 
     def validate_sizes(self) -> None:
         """Check, last of all, that the model is of a size that can be meant."""
