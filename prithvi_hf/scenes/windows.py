@@ -160,9 +160,9 @@ class SceneWindows(torch.utils.data.Dataset):
         """Draw a window.
 
         Returns:
-            `pixel_values` (num_channels, num_frames, height, width), `nodata_mask` (num_frames, height, width), `noise`
-            (patches,) that decides what is hidden, and `temporal_coords` and `location_coords` where the model takes
-            them.
+            `pixel_values` (num_channels, num_frames, height, width), `nodata_mask` (num_frames, height, width),
+            `noise` (patches,) that decides what is hidden, and `temporal_coords` and `location_coords` where the model
+            takes them.
         """
         if not 0 <= index < self.count:
             raise IndexError(f"Expected an index from 0 to {self.count - 1}, found {index}.")
@@ -175,8 +175,8 @@ class SceneWindows(torch.utils.data.Dataset):
         else:
             raise ValueError(
                 f"Expected windows of which {self.min_valid:.0%} has data (min_valid), found none in "
-                f"{_DRAWS_OF_A_SCENE * _SCENES_OF_A_WINDOW} drawn from {_SCENES_OF_A_WINDOW} scenes. Lower --min_valid, "
-                "or leave out scenes that are nearly empty."
+                f"{_DRAWS_OF_A_SCENE * _SCENES_OF_A_WINDOW} drawn from {_SCENES_OF_A_WINDOW} scenes. Lower "
+                "--min_valid, or leave out scenes that are nearly empty."
             )
         flip = self.augmentation != "none" and bool(numbers.integers(2))
         quarters = 0

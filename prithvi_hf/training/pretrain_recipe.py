@@ -24,6 +24,7 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 logger = logging.get_logger(__name__)
 
+
 @dataclass
 class PrithviPretrainingArguments(PrithviTrainingArguments):
     """`PrithviTrainingArguments` without what is of segmentation alone, with defaults of masked autoencoders."""
@@ -67,8 +68,8 @@ class PretrainRecipe:
             return PrithviForPreTraining._from_config(PrithviConfig(**values), attn_implementation=attention)
         start = read_starting_config(source)
         # Only fewer layers leave the pretrained encoder what it is.
-        wrong = [name for name in ("hidden_size", "mlp_ratio", "patch_size") if name in values]
-        wrong = [name for name in wrong if values[name] != getattr(start, name)]
+        fixed = ("hidden_size", "mlp_ratio", "patch_size")
+        wrong: list[str] = [name for name in fixed if name in values and values[name] != getattr(start, name)]
         wrong += ["num_hidden_layers"] * (values.get("num_hidden_layers", 0) > start.num_hidden_layers)
         if wrong:
             found = "; ".join(f"{name}: {source} has {getattr(start, name)}, not {values[name]}" for name in wrong)
@@ -83,9 +84,9 @@ class PretrainRecipe:
             raise ValueError(f"Expected the encoder of {source} to fit the options, found no weights for {lost}.")
         if new:
             logger.warning(
-                f"{source} has no weights for {len(new)} tensors of the pretraining decoder or of dates and places, e.g. "
-                f"{new[0]}: they start at random. `prithvi-hf convert --for_model PrithviForPreTraining` keeps the "
-                "decoder that was published."
+                f"{source} has no weights for {len(new)} tensors of the pretraining decoder or of dates and places, "
+                f"e.g. {new[0]}: they start at random. `prithvi-hf convert --for_model PrithviForPreTraining` keeps "
+                "the decoder that was published."
             )
         if bands is not None and model.config.bands is not None and list(bands) != list(model.config.bands):
             model.set_bands(bands)

@@ -257,8 +257,8 @@ MAIN_PRETRAIN_OPTIONS = {
 class PretrainModelArguments(EncoderArguments):
     """The masked autoencoder: where it starts from and, where it starts from nothing, its architecture.
 
-    Every field but `model` and `attn_implementation` is the field of `PrithviConfig` of the same name; what is left out
-    comes from the starting model or from `PrithviConfig`'s defaults.
+    Every field but `model` and `attn_implementation` is the field of `PrithviConfig` of the same name; what is left
+    out comes from the starting model or from `PrithviConfig`'s defaults.
     """
 
     coords_encoding: list[str] | None = _option("What the model takes beside pixels: time, location, or both.")
@@ -277,8 +277,8 @@ class PretrainDataArguments(ImageArguments):
     scenes: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Scenes to train on, one source or several: a folder of GeoTIFFs or granules, a quoted glob, a text "
-            "list (dates of a scene in one line), .csv, .jsonl, or a STAC item collection (.json)."
+            "help": "Scenes to train on, one source or several: a folder of GeoTIFFs or granules, a quoted glob, a "
+            "text list (dates of a scene in one line), .csv, .jsonl, or a STAC item collection (.json)."
         },
     )
     eval_scenes: list[str] | None = _option("Scenes to evaluate, in the same forms; a part of scenes by default.")
@@ -289,9 +289,12 @@ class PretrainDataArguments(ImageArguments):
     windows_per_epoch: int | None = _option(
         "Windows drawn in an epoch; by default as many as the training scenes have room for side by side."
     )
-    eval_windows: int = _option("Windows of an evaluation, always the same ones with the same patches hidden.", default=256)
+    eval_windows: int = _option(
+        "Windows of an evaluation, always the same ones with the same patches hidden.", default=256
+    )
     min_valid: float = _option(
-        "Fraction of a window that has data, over all its dates and in every band; others are drawn again.", default=0.5
+        "Fraction of a window that has data, over all its dates and in every band; others are drawn again.",
+        default=0.5,
     )
     coords_dropout: float = _option(
         "Fraction of the windows without their dates, and of those without their place, for models that take them.",
@@ -303,8 +306,12 @@ class PretrainDataArguments(ImageArguments):
         default="auto",
     )
     boa_add_offset: float | None = _option("Offset of Sentinel-2 values, where the product does not say it.")
-    fmask: list[str] | None = _option(f"HLS: pixels that Fmask marks as one of these have no data: {', '.join(FMASK_BITS)}.")
-    check_data: bool = _option("Draw one window of every scene before the training, to stop at a bad file.", default=True)
+    fmask: list[str] | None = _option(
+        f"HLS: pixels that Fmask marks as one of these have no data: {', '.join(FMASK_BITS)}."
+    )
+    check_data: bool = _option(
+        "Draw one window of every scene before the training, to stop at a bad file.", default=True
+    )
     num_sample_reconstructions: int = _option("Windows drawn with their reconstructions at the end.", default=4)
 
     def __post_init__(self) -> None:
