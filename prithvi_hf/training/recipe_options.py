@@ -247,7 +247,7 @@ MAIN_PRETRAIN_OPTIONS = {
     "nodata_value scale boa_add_offset crop_size augmentation",
     "the model and its loss": "mask_ratio norm_pix_loss coords_encoding coords_dropout",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
-    "warmup_steps weight_decay lr_scheduler_type bf16 fp16 gradient_checkpointing dataloader_num_workers",
+    "warmup_steps weight_decay lr_scheduler_type bf16 fp16 activation_checkpointing dataloader_num_workers",
     "evaluation and results": "eval_strategy eval_steps save_steps save_total_limit logging_steps push_to_hub",
 }
 """Options that `--help` shows, by heading; `--help_all` shows every other one too."""
