@@ -53,6 +53,17 @@ ORIGINAL_FIELDS = {
 }
 """Argument of the original code to the field of `PrithviConfig`."""
 
+ARCHITECTURES = ("prithvi", "unet")
+"""Values of `PrithviConfig.architecture`."""
+ENCODER_FIELDS = (
+    *("patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act"),
+    *("layer_norm_eps", "qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob", "coords_encoding"),
+    *("coords_scale_learn", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"),
+    *("mask_ratio", "norm_pix_loss", "neck", "neck_hidden_size", "first_conv_channels", "channel_reduction_factor"),
+    *("num_convs_per_upscale", "out_indices", "decode_head", "head_hidden_size", "head_num_convs", "unet_channels"),
+    *("pool_scales", "use_auxiliary_head", "auxiliary_head_num_convs", "auxiliary_loss_weight"),
+)
+"""Fields of the encoder, its necks and heads, which the architecture `"unet"` has none of."""
 NODATA_NAME = "no data"
 """What counts and legends call pixels without data."""
 # Limits of sizes, far above every published model (0.6 billion parameters): nothing is built from a faulty file.
@@ -79,6 +90,10 @@ class PrithviConfig(PreTrainedConfig):
     configuration files, `embed_dim`, `depth`, `num_heads`, `in_chans` and `img_size`, are accepted as well.
 
     Args:
+        architecture (`str`, defaults to `"prithvi"`): `"prithvi"`, or `"unet"`: a plain U-Net of 2 million parameters
+            from random weights in place of encoder, neck and head, to compare with. All dates are stacked as channels.
+            It takes the fields of images, classes, losses and padding, of the heads `classifier_channels` and
+            `classifier_dropout`, and refuses the others.
         image_size (`int` or `list[int]`, defaults to 224): Height and width in pixels that the position table is
             made for; also the default tile of sliding-window inference. Other sizes interpolate the table.
         patch_size (`int` or `list[int]`, defaults to `[1, 16, 16]`): Frames, rows and columns of one token. An
@@ -173,6 +188,7 @@ class PrithviConfig(PreTrainedConfig):
         "img_size": "image_size",
     }
 
+    architecture: str = "prithvi"
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = (1, 16, 16)
     num_frames: int = 3
@@ -239,7 +255,7 @@ class PrithviConfig(PreTrainedConfig):
         if self.neck is None:
             self.neck = find_necks(HEADS.get(self.decode_head))[0]
         if self.use_auxiliary_head is None:
-            self.use_auxiliary_head = self.neck not in MAP_NECKS
+            self.use_auxiliary_head = self.architecture == "prithvi" and self.neck not in MAP_NECKS
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
             self.bands = list(PRITHVI_BANDS)
 
@@ -329,6 +345,19 @@ class PrithviConfig(PreTrainedConfig):
     def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
         """Read a configuration file, which transformers does by this method, and refuse one that is ambiguous."""
         return cls._decode_special_floats(read_json(json_file))
+
+    def validate_baseline(self) -> None:
+        """Check the architecture, and that a model without an encoder is given nothing of one."""
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}.")
+        if self.architecture == "unet":
+            plain = type(self)(use_auxiliary_head=False)
+            if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
+                values = ", ".join(f"{name} {getattr(self, name)}" for name in given)
+                raise ValueError(
+                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out, or unset what "
+                    f"a recipe sets: --{given[0]} none."
+                )
 
     def validate_encoder(self) -> None:
         """Check that sizes and fractions are in range, whole patches fit the images, and each channel has one name.

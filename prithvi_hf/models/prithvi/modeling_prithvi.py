@@ -25,6 +25,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .bands_prithvi import find_band_names
+from .baseline_prithvi import BASELINE_CHANNELS, PrithviBaselineUNet
 from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
 from .embeddings_prithvi import PrithviCoordinateEmbeddings, PrithviEmbeddings, sincos_position_table
@@ -194,7 +195,7 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
                 f"Expected distinct bands, found {', '.join(bands)}, which the model knows as {', '.join(known_as)}. "
                 "Name each band once."
             )
-        embeddings = cast("PrithviModel", self.base_model).embeddings.patch_embeddings
+        embeddings = cast(nn.Conv3d, self.get_input_embeddings())
         weight = embeddings.weight  # (E, C, t, p, q)
         mean_dtype = torch.promote_types(weight.dtype, torch.float32)
         mean = weight.mean(dim=1, keepdim=True, dtype=mean_dtype).to(weight.dtype)
@@ -251,6 +252,11 @@ class PrithviModel(PrithviPreTrainedModel):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
+        if config.architecture != "prithvi":
+            raise ValueError(
+                f"Expected architecture prithvi for {type(self).__name__} and what is built on it, found "
+                f"{config.architecture}, which models of maps alone can have. Load it by PrithviForSemanticSegmentation."
+            )
         self.embeddings = PrithviEmbeddings(config)
         self.layers = nn.ModuleList(PrithviLayer(config) for _ in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -331,13 +337,21 @@ def pad_by_reflection(
 
 
 class PrithviMapModel(PrithviPreTrainedModel):
-    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps."""
+    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps.
+
+    With `architecture="unet"` the baseline is in place of encoder and neck, and a 1x1 convolution in place of the head.
+    """
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
-        self.prithvi = PrithviModel(config)
-        self.neck = NECKS[cast(str, config.neck)](config)
-        self.decode_head = HEADS[config.decode_head](config)
+        if config.architecture == "unet":
+            self.unet = PrithviBaselineUNet(config)
+            self.decode_head: nn.Module = PrithviClassifier(config, BASELINE_CHANNELS[0])
+            self.supports_gradient_checkpointing = False  # its batch normalisation would count every batch twice
+        else:
+            self.prithvi = PrithviModel(config)
+            self.neck = NECKS[cast(str, config.neck)](config)
+            self.decode_head = HEADS[config.decode_head](config)
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
@@ -353,6 +367,11 @@ class PrithviMapModel(PrithviPreTrainedModel):
             name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
         }
         return (model, info) if output_loading_info else model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the first convolution: of the encoder, or of the baseline."""
+        unet = self.config.architecture == "unet"
+        return self.unet.patch_embeddings if unet else super().get_input_embeddings()
 
     def check_trained(self) -> None:
         """Refuse to make maps with a neck and heads that are as random as they were when a backbone was loaded.
@@ -376,7 +395,12 @@ class PrithviMapModel(PrithviPreTrainedModel):
 
         Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
         optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
+
+        Raises:
+            ValueError: The architecture is `"unet"`, which has no encoder.
         """
+        if self.config.architecture == "unet":
+            raise ValueError("Expected an encoder to freeze, found architecture unet. Leave freeze_backbone out.")
         self.prithvi.requires_grad_(False)
 
     def predict_maps(
@@ -402,10 +426,13 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if labels is not None and tuple(labels.shape) != (batch_size, height, width):
             expected = (batch_size, height, width)
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
-        both_sides = self.config.padding == "both_sides"
         patch_height, patch_width = self.config.tubelet_size[1:]
-        pairs = 2 if both_sides else 1
-        padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
+        pairs = 2 if self.config.padding == "both_sides" else 1
+        padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), pairs == 2)
+        wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
+        if self.config.architecture == "unet":
+            outputs = self.unet(padded, wants_states, **kwargs)
+            return [self.decode_head(outputs.last_hidden_state)[..., top : top + height, left : left + width]], outputs
         # As multiples, which an export that leaves the size open can compare with the neck's.
         grid_size = (padded.shape[-2] // patch_height, padded.shape[-1] // patch_width)
         size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
@@ -413,7 +440,6 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if labels is not None and self.training and self.auxiliary_head is not None:
             heads.append(self.auxiliary_head)
         takes_layers = self.config.neck in MAP_NECKS
-        wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
         outputs = self.prithvi(
             padded, temporal_coords, location_coords, output_hidden_states=wants_states or takes_layers, **kwargs
         )  # last_hidden_state (B, 1 + T h w, E)
