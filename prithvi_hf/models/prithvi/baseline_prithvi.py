@@ -47,7 +47,9 @@ class PrithviBaselineUNet(nn.Module):
         self.normalization = nn.BatchNorm2d(first)
         self.activation = nn.ReLU()
         self.layer = PrithviConvLayer(first, first)
-        self.down_blocks = nn.ModuleList(PrithviUNetBlock(width, 0, wider) for width, wider in pairwise(BASELINE_CHANNELS))
+        self.down_blocks = nn.ModuleList(
+            PrithviUNetBlock(width, 0, wider) for width, wider in pairwise(BASELINE_CHANNELS)
+        )
         self.pooling = nn.MaxPool2d(kernel_size=2, stride=2)
         self.up_blocks = nn.ModuleList(
             PrithviUNetBlock(width, narrower, narrower) for width, narrower in pairwise(reversed(BASELINE_CHANNELS))
