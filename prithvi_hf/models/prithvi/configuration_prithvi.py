@@ -355,8 +355,8 @@ class PrithviConfig(PreTrainedConfig):
             if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
                 values = ", ".join(f"{name} {getattr(self, name)}" for name in given)
                 raise ValueError(
-                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out, or unset what "
-                    f"a recipe sets: --{given[0]} none."
+                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; --{given[0]} "
+                    "none unsets what a recipe sets."
                 )
 
     def validate_encoder(self) -> None:

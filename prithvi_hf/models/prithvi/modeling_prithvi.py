@@ -254,8 +254,8 @@ class PrithviModel(PrithviPreTrainedModel):
         super().__init__(config)
         if config.architecture != "prithvi":
             raise ValueError(
-                f"Expected architecture prithvi for {type(self).__name__} and what is built on it, found "
-                f"{config.architecture}, which models of maps alone can have. Load it by PrithviForSemanticSegmentation."
+                f"Expected architecture prithvi, with an encoder, found {config.architecture}, which models of "
+                "maps alone can have. Load it by PrithviForSemanticSegmentation or PrithviForPixelRegression."
             )
         self.embeddings = PrithviEmbeddings(config)
         self.layers = nn.ModuleList(PrithviLayer(config) for _ in range(config.num_hidden_layers))
@@ -339,7 +339,7 @@ def pad_by_reflection(
 class PrithviMapModel(PrithviPreTrainedModel):
     """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps.
 
-    With `architecture="unet"` the baseline is in place of encoder and neck, and a 1x1 convolution in place of the head.
+    With `architecture="unet"` the baseline stands for encoder and neck, and a 1x1 convolution for the head.
     """
 
     def __init__(self, config: PrithviConfig) -> None:
