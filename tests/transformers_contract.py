@@ -32,7 +32,13 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
-from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf import (
+    PrithviConfig,
+    PrithviForImageClassification,
+    PrithviForPixelRegression,
+    PrithviForSemanticSegmentation,
+    PrithviModel,
+)
 
 
 PACKAGE = "transformers_tests"  # not `tests`: that is the name of this repository's own
@@ -148,11 +154,12 @@ def import_upstream_tests(package_dir: Path) -> tuple[types.ModuleType, types.Mo
 
 
 def know_the_model_names() -> None:
-    """Let the tests' tables of names know which class has no loss and which one takes a map of labels.
+    """Let the tests' tables of names know which class has no loss and which ones take classes as labels.
 
     Only models inside of transformers are in these tables; AutoModel itself does not read them for Prithvi.
     """
     modeling_auto.MODEL_MAPPING_NAMES["prithvi"] = "PrithviModel"
+    modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["prithvi"] = "PrithviForImageClassification"
     modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["prithvi"] = "PrithviForSemanticSegmentation"
 
 
@@ -186,18 +193,22 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
                 assert model.get_input_embeddings() is replacement
                 assert model.get_output_embeddings() is None
 
+        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
+            """Overridden as in every video model of transformers: images may have five dimensions, and labels too."""
+            inputs = super()._prepare_for_class(inputs_dict, model_class)
+            batch_size, size = self.model_tester.batch_size, self.model_tester.image_size
+            rows = torch.arange(size, device=torch_device) % self.model_tester.num_labels
+            if return_labels and model_class is PrithviForSemanticSegmentation:
+                inputs["labels"] = rows.expand(batch_size, size, size)
+            elif return_labels and model_class is PrithviForPixelRegression:
+                inputs["labels"] = rows.float().expand(batch_size, size, size)
+            elif return_labels and model_class is PrithviForImageClassification:
+                inputs["labels"] = torch.zeros(batch_size, dtype=torch.long, device=torch_device)
+            return inputs
+
     class TwoFrames:
         num_frames = 2
         patch_size = (1, 8, 8)
-
-        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
-            """Overridden as in every video model of transformers: images have five dimensions."""
-            inputs = super()._prepare_for_class(inputs_dict, model_class)
-            if return_labels and model_class is PrithviForSemanticSegmentation:
-                size = self.model_tester.image_size
-                rows = torch.arange(size, device=torch_device) % self.model_tester.num_labels
-                inputs["labels"] = rows.expand(self.model_tester.batch_size, size, size)
-            return inputs
 
     class PrithviModelTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviModel,)
@@ -205,10 +216,22 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
     class PrithviForSemanticSegmentationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForSemanticSegmentation,)
 
+    class PrithviForImageClassificationTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForImageClassification,)
+
+    class PrithviForPixelRegressionTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForPixelRegression,)
+
     class PrithviModelTwoFramesTest(TwoFrames, PrithviModelTest):
         pass
 
     class PrithviForSemanticSegmentationTwoFramesTest(TwoFrames, PrithviForSemanticSegmentationTest):
+        pass
+
+    class PrithviForImageClassificationTwoFramesTest(TwoFrames, PrithviForImageClassificationTest):
+        pass
+
+    class PrithviForPixelRegressionTwoFramesTest(TwoFrames, PrithviForPixelRegressionTest):
         pass
 
     return [
@@ -217,6 +240,10 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
         PrithviModelTwoFramesTest,
         PrithviForSemanticSegmentationTest,
         PrithviForSemanticSegmentationTwoFramesTest,
+        PrithviForImageClassificationTest,
+        PrithviForImageClassificationTwoFramesTest,
+        PrithviForPixelRegressionTest,
+        PrithviForPixelRegressionTwoFramesTest,
     ]
 
 

@@ -62,6 +62,7 @@ def describe_model(name: str) -> str:
 
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 
     config = PrithviConfig.from_pretrained(name)
     kind, weights = (config.architectures or ["unknown class"])[0], 0
@@ -80,7 +81,7 @@ def describe_model(name: str) -> str:
         f"{name}: {kind}" + (f", {weights:,} weights" if weights else ""),
         f"  encoder      {encoder if has_encoder else 'none: the architecture is unet, the baseline'}",
         f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
-        f"tiles of {' x '.join(map(str, config.frame_size))} pixels",
+        f"tiles of {' x '.join(map(str, window_and_stride(config)[0]))} pixels",
     ]
     if kind == "PrithviForSemanticSegmentation":
         head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""

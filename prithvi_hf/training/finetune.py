@@ -22,6 +22,7 @@ from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.checkpoints import (
     check_output_folder,
     describe_removed,
@@ -91,7 +92,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
     splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
-    crop_size = model.config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
+    crop_size = window_and_stride(model.config)[0] if data.crop_size is None else (data.crop_size, data.crop_size)
     audits = check_splits(splits, processor, recipe, crop_size=crop_size)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.

@@ -87,6 +87,9 @@ class ModelArguments(EncoderArguments):
     unet_channels: list[int] | None = _option("Channels of the blocks of the head unet.")
     classifier_channels: list[int] | None = _option("3x3 convolutions before the classifier of heads other than fcn.")
     padding: str | None = _option("right_bottom, or both_sides as terratorch pads images.")
+    input_upsampling: float | None = _option(
+        "What images are upsampled by inside the model; the map has the image's size. 1.75 makes 224 of 128 pixels."
+    )
     head_hidden_size: int | None = _option("Channels of the heads.")
     head_num_convs: int | None = _option("Convolutions of the decode head.")
     use_auxiliary_head: bool | None = _option("Train with an auxiliary head.")

@@ -26,7 +26,7 @@ from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .embeddings_prithvi import COORDINATE_ARGUMENTS
-from .loss_prithvi import LOSSES
+from .loss_prithvi import LOSSES, REGRESSION_LOSSES
 from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
 
 
@@ -159,9 +159,21 @@ class PrithviConfig(PreTrainedConfig):
             0, which makes it the cross entropy.
         class_weights (`list[float]`, *optional*): One weight per class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
+        regression_loss (`str`, defaults to `"mse"`): The loss of `PrithviForPixelRegression`, on standardised values:
+            `"mse"`, `"mae"` or `"huber"`, averaged over the pixels that have a label.
+        huber_delta (`float`, defaults to 1.0): The error from which on `"huber"` grows linearly, in standard
+            deviations, above 0.
+        target_mean (`float`, defaults to 0.0): Mean of the labels of a regression, in their unit. The network predicts
+            `(value - target_mean) / target_std`, the model gives values in the unit of the labels.
+        target_std (`float`, defaults to 1.0): Their standard deviation, above 0.
+        target_name (`str`, *optional*): What the values of a regression are, such as `"aboveground biomass"`.
+        target_unit (`str`, *optional*): Their unit, such as `"Mg/ha"`.
         padding (`str`, defaults to `"right_bottom"`): Where images of other sizes are padded, by reflection:
             `"right_bottom"`, to whole patches; or `"both_sides"`, to whole pairs of patches with the image in the
             middle, as terratorch 1.2 does.
+        input_upsampling (`float`, defaults to 1.0): What the models of maps upsample images by, bilinearly, before
+            they cut them into patches, 1/16 to 16; their maps come back at the images' size. 1.75 makes 224 pixels of
+            chips of 128. `image_size` and patches are of the upsampled image.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
         fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
@@ -231,7 +243,14 @@ class PrithviConfig(PreTrainedConfig):
     focal_gamma: float | int = 2.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
+    regression_loss: str = "mse"
+    huber_delta: float | int = 1.0
+    target_mean: float | int = 0.0
+    target_std: float | int = 1.0
+    target_name: str | None = None
+    target_unit: str | None = None
     padding: str = "right_bottom"
+    input_upsampling: float | int = 1.0
     class_colors: list[str] | tuple[str, ...] | None = None
     fused_upsampling: bool = True
 
@@ -346,10 +365,12 @@ class PrithviConfig(PreTrainedConfig):
         """Read a configuration file, which transformers does by this method, and refuse one that is ambiguous."""
         return cls._decode_special_floats(read_json(json_file))
 
-    def validate_baseline(self) -> None:
-        """Check the architecture, and that a model without an encoder is given nothing of one."""
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}.")
+    def validate_encoder(self) -> None:
+        """Check that sizes and fractions are in range, whole patches fit the images, and each channel has one name.
+
+        What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
+        does: its own tests of a configuration take any width.
+        """
         if self.architecture == "unet":
             plain = type(self)(use_auxiliary_head=False)
             if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
@@ -358,13 +379,6 @@ class PrithviConfig(PreTrainedConfig):
                     f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; --{given[0]} "
                     "none unsets what a recipe sets."
                 )
-
-    def validate_encoder(self) -> None:
-        """Check that sizes and fractions are in range, whole patches fit the images, and each channel has one name.
-
-        What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
-        does: its own tests of a configuration take any width.
-        """
         for name in _MAX_SIZES:
             _check_size(name, getattr(self, name))
         if self.hidden_act not in ACT2FN:
@@ -373,7 +387,10 @@ class PrithviConfig(PreTrainedConfig):
             ("mlp_ratio", 0, 1024),
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
-            *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
+            ("input_upsampling", 1 / 16, 16),
+            ("hidden_dropout_prob", 0, 1),
+            ("attention_probs_dropout_prob", 0, 1),
+            ("classifier_dropout", 0, 1),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN
                 raise ValueError(f"{name} must be a number from {low} to {high}, got {getattr(self, name)}.")
@@ -409,7 +426,12 @@ class PrithviConfig(PreTrainedConfig):
 
     def validate_segmentation(self) -> None:
         """Check neck, heads, loss and classes."""
-        for name, registry in (("neck", NECKS), ("decode_head", HEADS), ("loss", LOSSES)):
+        for name, registry in (
+            ("architecture", ARCHITECTURES),
+            ("neck", NECKS),
+            ("decode_head", HEADS),
+            ("loss", LOSSES),
+        ):
             if getattr(self, name) not in registry:
                 raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
         if self.neck == "geospatial" and self.neck_output_size < 1:
@@ -457,6 +479,23 @@ class PrithviConfig(PreTrainedConfig):
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
+
+    def validate_regression(self) -> None:
+        """Check what describes the values of a regression."""
+        if self.regression_loss not in REGRESSION_LOSSES:
+            raise ValueError(
+                f"regression_loss must be one of {', '.join(REGRESSION_LOSSES)}, got {self.regression_loss!r}."
+            )
+        for name in ("huber_delta", "target_std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
+        if not math.isfinite(self.target_mean):
+            raise ValueError(f"target_mean must be a finite number, got {self.target_mean}.")
+        for name in ("target_name", "target_unit"):
+            if _NOT_TEXT.search(getattr(self, name) or ""):
+                raise ValueError(
+                    f"{name} must be text without control characters, got {ascii(getattr(self, name))[:80]}."
+                )
 
     def validate_sizes(self) -> None:
         """Check, last of all, that the model is of a size that can be meant."""

@@ -30,7 +30,7 @@ from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
 from .embeddings_prithvi import PrithviCoordinateEmbeddings, PrithviEmbeddings, sincos_position_table
 from .fused_upsampling_prithvi import FusedUpsampling
-from .loss_prithvi import LOSSES
+from .loss_prithvi import LOSSES, REGRESSION_LOSSES
 from .remote_code_prithvi import RemoteCodeMixin
 
 
@@ -336,26 +336,19 @@ def pad_by_reflection(
     return pixel_values, (starts[0], starts[1])
 
 
-class PrithviMapModel(PrithviPreTrainedModel):
-    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps.
+class PrithviTaskModel(PrithviPreTrainedModel):
+    """An encoder with layers for a task after it: the base of the models that are fine-tuned."""
 
-    With `architecture="unet"` the baseline stands for encoder and neck, and a 1x1 convolution for the head.
-    """
+    has_baseline = False
+    """Whether there is a model of this kind with `architecture="unet"`."""
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
-        if config.architecture == "unet":
+        if config.architecture == "unet" and self.has_baseline:
             self.unet = PrithviBaselineUNet(config)
-            self.decode_head: nn.Module = PrithviClassifier(config, BASELINE_CHANNELS[0])
             self.supports_gradient_checkpointing = False  # its batch normalisation would count every batch twice
         else:
             self.prithvi = PrithviModel(config)
-            self.neck = NECKS[cast(str, config.neck)](config)
-            self.decode_head = HEADS[config.decode_head](config)
-        self.auxiliary_head = (
-            PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
-        )
-        self._upsampling = FusedUpsampling()
         self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
 
     @classmethod
@@ -374,7 +367,7 @@ class PrithviMapModel(PrithviPreTrainedModel):
         return self.unet.patch_embeddings if unet else super().get_input_embeddings()
 
     def check_trained(self) -> None:
-        """Refuse to make maps with a neck and heads that are as random as they were when a backbone was loaded.
+        """Refuse to predict with layers that are as random as they were when a backbone was loaded.
 
         Raises:
             ValueError: `from_pretrained` found no weights for them, and neither training nor loading changed them.
@@ -385,13 +378,13 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if names:
             source = self.config._name_or_path or "FOLDER"
             raise ValueError(
-                f"Expected a fine-tuned segmentation model, found the backbone {source}: {len(names)} tensors of neck "
-                f"and head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
+                f"Expected a fine-tuned model, found the backbone {source}: {len(names)} tensors of neck and head are "
+                f"missing, e.g. {min(names)}. A backbone cannot make predictions by itself: fine-tune it first, "
                 f"`prithvi-hf finetune --model {source} ...`."
             )
 
     def freeze_backbone(self) -> None:
-        """Leave the encoder as it is: its parameters get no gradient, neck and heads train.
+        """Leave the encoder as it is: its parameters get no gradient, what follows it trains.
 
         Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
         optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
@@ -402,6 +395,48 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if self.config.architecture == "unet":
             raise ValueError("Expected an encoder to freeze, found architecture unet. Leave freeze_backbone out.")
         self.prithvi.requires_grad_(False)
+
+    def restore_unit(self, values: torch.Tensor) -> torch.Tensor:
+        """Turn standardised values of a regression into those of `config.target_unit`, in float32 or wider."""
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        return values * self.config.target_std + self.config.target_mean
+
+    def regression_loss(
+        self,
+        values: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute the configured loss of a regression's values and labels of one shape and unit, NaN for no label.
+
+        Both are standardised, so the loss has no unit. `num_items_in_batch` is what the model's `count_loss_items`
+        gives of a whole optimisation step; by default it is that of these labels.
+        """
+        function, fields = REGRESSION_LOSSES[self.config.regression_loss]
+        options = {parameter: getattr(self.config, name) for parameter, name in fields.items()}
+        mean, std = self.config.target_mean, self.config.target_std
+        return function((values - mean) / std, (labels - mean) / std, num_items_in_batch, **options)
+
+
+class PrithviMapModel(PrithviTaskModel):
+    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps.
+
+    With `architecture="unet"` the baseline stands for encoder and neck, and a 1x1 convolution for the head.
+    """
+
+    has_baseline = True
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__(config)
+        if config.architecture == "unet":
+            self.decode_head: nn.Module = PrithviClassifier(config, BASELINE_CHANNELS[0])
+        else:
+            self.neck = NECKS[cast(str, config.neck)](config)
+            self.decode_head = HEADS[config.decode_head](config)
+        self.auxiliary_head = (
+            PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
+        )
+        self._upsampling = FusedUpsampling()
 
     def predict_maps(
         self,
@@ -426,22 +461,49 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if labels is not None and tuple(labels.shape) != (batch_size, height, width):
             expected = (batch_size, height, width)
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
+        scale = self.config.input_upsampling
+        if scale != 1:
+            enlarged = (frames, max(1, round(height * scale)), max(1, round(width * scale)))
+            images = nn.functional.interpolate(images, size=enlarged, mode="trilinear", align_corners=False)
+        both_sides = self.config.padding == "both_sides"
         patch_height, patch_width = self.config.tubelet_size[1:]
-        pairs = 2 if self.config.padding == "both_sides" else 1
-        padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), pairs == 2)
+        pairs = 2 if both_sides else 1
+        padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
         wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
         if self.config.architecture == "unet":
             outputs = self.unet(padded, wants_states, **kwargs)
-            return [self.decode_head(outputs.last_hidden_state)[..., top : top + height, left : left + width]], outputs
+            maps = [self.decode_head(outputs.last_hidden_state)]
+        else:
+            heads = [self.decode_head]
+            if labels is not None and self.training and self.auxiliary_head is not None:
+                heads.append(self.auxiliary_head)
+            maps, outputs = self.compute_head_maps(
+                padded, temporal_coords, location_coords, heads, wants_states, **kwargs
+            )
+        for index, head_map in enumerate(maps):
+            head_map = head_map[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+            if scale != 1:
+                head_map = nn.functional.interpolate(head_map, (height, width), mode="bilinear", align_corners=False)
+            maps[index] = head_map  # (B, num_labels, H, W)
+        return maps, outputs
+
+    def compute_head_maps(
+        self,
+        images: torch.Tensor,
+        temporal_coords: torch.Tensor | None,
+        location_coords: torch.Tensor | None,
+        heads: list[nn.Module],
+        wants_states: bool | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[list[torch.Tensor], BaseModelOutput]:
+        """Give the map of each head, as large as the images, which are whole patches."""
+        batch_size, patch_height, patch_width = images.shape[0], *self.config.tubelet_size[1:]
         # As multiples, which an export that leaves the size open can compare with the neck's.
-        grid_size = (padded.shape[-2] // patch_height, padded.shape[-1] // patch_width)
+        grid_size = (images.shape[-2] // patch_height, images.shape[-1] // patch_width)
         size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
-        heads = [self.decode_head]
-        if labels is not None and self.training and self.auxiliary_head is not None:
-            heads.append(self.auxiliary_head)
         takes_layers = self.config.neck in MAP_NECKS
         outputs = self.prithvi(
-            padded, temporal_coords, location_coords, output_hidden_states=wants_states or takes_layers, **kwargs
+            images, temporal_coords, location_coords, output_hidden_states=wants_states or takes_layers, **kwargs
         )  # last_hidden_state (B, 1 + T h w, E)
         fused = None
         if takes_layers:
@@ -459,8 +521,7 @@ class PrithviMapModel(PrithviPreTrainedModel):
         # Heads give maps of their own size: the first generation's neck enlarges the grid 16 times whatever the patch.
         for index, head_map in enumerate(maps):
             if tuple(head_map.shape[-2:]) != size:
-                head_map = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
-            maps[index] = head_map[..., top : top + height, left : left + width]  # (B, num_labels, H, W)
+                maps[index] = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
         outputs.hidden_states = outputs.hidden_states if wants_states else None
         return maps, outputs
 
@@ -533,6 +594,10 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
         return SemanticSegmenterOutput(
             loss=loss, logits=scores[0], hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def count_loss_items(self, labels: torch.Tensor) -> torch.Tensor:
+        """Count what the loss of labels (batch_size, height, width) is divided by, which may be several numbers."""
+        return LOSSES[self.config.loss].count_items(labels, self.config.semantic_loss_ignore_index)
 
     def segmentation_loss(
         self,
