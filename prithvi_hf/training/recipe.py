@@ -153,7 +153,7 @@ class Recipe:
         )
         model, info = loaded
         mismatched = [key for key, *_ in info["mismatched_keys"]]
-        lost = [key for key in mismatched if key.startswith(("prithvi.", "unet."))]
+        lost = [key for key in mismatched if key.startswith(("prithvi.", "model."))]
         if lost:
             raise ValueError(f"Expected the encoder of {source} to fit the recipe, found other shapes: {lost}.")
         new = sorted([*info["missing_keys"], *mismatched])

@@ -345,7 +345,7 @@ class PrithviTaskModel(PrithviPreTrainedModel):
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
         if config.architecture == "unet" and self.has_baseline:
-            self.unet = PrithviBaselineUNet(config)
+            self.model = PrithviBaselineUNet(config)
             self.supports_gradient_checkpointing = False  # its batch normalisation would count every batch twice
         else:
             self.prithvi = PrithviModel(config)
@@ -360,11 +360,6 @@ class PrithviTaskModel(PrithviPreTrainedModel):
             name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
         }
         return (model, info) if output_loading_info else model
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the first convolution: of the encoder, or of the baseline."""
-        unet = self.config.architecture == "unet"
-        return self.unet.patch_embeddings if unet else super().get_input_embeddings()
 
     def check_trained(self) -> None:
         """Refuse to predict with layers that are as random as they were when a backbone was loaded.
@@ -471,7 +466,7 @@ class PrithviMapModel(PrithviTaskModel):
         padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
         wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
         if self.config.architecture == "unet":
-            outputs = self.unet(padded, wants_states, **kwargs)
+            outputs = self.model(padded, wants_states, **kwargs)
             maps = [self.decode_head(outputs.last_hidden_state)]
         else:
             heads = [self.decode_head]
