@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate
@@ -76,6 +77,7 @@ _MAX_SIZES = {
     **dict.fromkeys(("num_labels", "channel_reduction_factor"), 2**16),
 }
 _MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
+_LEAST_SCALE = 1e-30  # what values are divided by
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _HUB_TIMEOUT = 5  # seconds
@@ -476,13 +478,15 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
 
     def validate_segmentation(self) -> None:
-        """Check neck, heads, loss and classes."""
-        for name, registry in (
-            ("architecture", ARCHITECTURES),
-            ("neck", NECKS),
-            ("decode_head", HEADS),
-            ("loss", LOSSES),
-        ):
+        """Check neck, heads, losses and classes, and what the values of a regression are."""
+        registries: dict[str, Mapping[str, Any] | tuple[str, ...]] = {
+            "architecture": ARCHITECTURES,
+            "neck": NECKS,
+            "decode_head": HEADS,
+            "loss": LOSSES,
+            "regression_loss": REGRESSION_LOSSES,
+        }
+        for name, registry in registries.items():
             if getattr(self, name) not in registry:
                 raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
         if self.neck == "geospatial" and self.neck_output_size < 1:
@@ -508,12 +512,20 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):
             raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
-        for name in ("focal_gamma", "auxiliary_loss_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        for name, least in (
+            *((name, 0) for name in ("focal_gamma", "auxiliary_loss_weight")),
+            *((name, _LEAST_SCALE) for name in ("huber_delta", "target_std")),
+            ("target_mean", -sys.float_info.max),
+        ):
+            if not least <= getattr(self, name) < math.inf:  # nor is NaN
+                raise ValueError(f"{name} must be a finite number of at least {least:g}, got {getattr(self, name)}.")
         labels = cast("dict[int, str]", self.id2label)
-        if broken := [label for label in labels.values() if _NOT_TEXT.search(label)]:
-            raise ValueError(f"id2label must hold names without control characters, got {ascii(broken[0])[:80]}.")
+        texts = [*labels.values(), self.target_name or "", self.target_unit or ""]
+        if broken := [text for text in texts if _NOT_TEXT.search(text)]:
+            raise ValueError(
+                "id2label, target_name and target_unit must hold text without control characters, got "
+                f"{ascii(broken[0])[:80]}."
+            )
         numbers = sorted(labels)
         if numbers != list(range(len(numbers))):
             raise ValueError(f"id2label must name the classes 0, 1, 2 and so on, got names of {numbers[:20]}.")
@@ -530,23 +542,6 @@ class PrithviConfig(PreTrainedConfig):
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
-
-    def validate_regression(self) -> None:
-        """Check what describes the values of a regression."""
-        if self.regression_loss not in REGRESSION_LOSSES:
-            raise ValueError(
-                f"regression_loss must be one of {', '.join(REGRESSION_LOSSES)}, got {self.regression_loss!r}."
-            )
-        for name in ("huber_delta", "target_std"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
-        if not math.isfinite(self.target_mean):
-            raise ValueError(f"target_mean must be a finite number, got {self.target_mean}.")
-        for name in ("target_name", "target_unit"):
-            if _NOT_TEXT.search(getattr(self, name) or ""):
-                raise ValueError(
-                    f"{name} must be text without control characters, got {ascii(getattr(self, name))[:80]}."
-                )
 
     def validate_sizes(self) -> None:
         """Check, last of all, that the model is of a size that can be meant."""
