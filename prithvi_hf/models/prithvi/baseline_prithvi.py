@@ -2,7 +2,7 @@
 """The baseline: a plain U-Net in place of encoder, neck and heads, chosen by `PrithviConfig.architecture`."""
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -76,7 +76,7 @@ class PrithviBaselineUNet(nn.Module):
             levels.append(features)
         for block, level in zip(self.up_blocks, levels[-2::-1], strict=True):
             features = block(features, level)
-        states = None
+        states: Any = None  # a tuple may hold None, which the type of the output does not know
         if output_hidden_states not in (None, False):  # True, or numbers of levels
             chosen = [output_hidden_states] if isinstance(output_hidden_states, int) else output_hidden_states
             every = output_hidden_states is True
