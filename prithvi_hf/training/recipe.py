@@ -300,9 +300,8 @@ def _check_value(name: str, value: Any, path: Path) -> None:
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
 
-def read_options(name_or_path: str | Path) -> dict[str, Any]:
-    """Read the options in a recipe, with known names and values of the right types."""
-    path = find_recipe(name_or_path)
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of `name: value` lines, within limits and without anything that could run."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES:,} bytes")
@@ -311,6 +310,13 @@ def read_options(name_or_path: str | Path) -> dict[str, Any]:
         raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
     if not isinstance(content, dict):
         raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
+    return content
+
+
+def read_options(name_or_path: str | Path) -> dict[str, Any]:
+    """Read the options in a recipe, with known names and values of the right types."""
+    path = find_recipe(name_or_path)
+    content = read_yaml(path)
     unknown = sorted(str(name) for name in content if name not in _OPTION_TYPES)
     if unknown:
         near = {name: get_close_matches(name, _OPTION_TYPES, n=1) for name in unknown}
