@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Prithvi geospatial foundation models for semantic segmentation, as a Hugging Face Transformers-style package.
+"""Prithvi geospatial foundation models for maps of scenes, as a Hugging Face Transformers-style package.
 
 Importing it registers the Auto classes, the pipeline task "geospatial-segmentation" and the `datasets` feature
 `GeoTiff`. What that does not need (rasterio, evaluate, matplotlib, the Trainer) is imported when first used.
@@ -9,15 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForPreTraining,
     AutoModelForSemanticSegmentation,
 )
 from transformers.utils import is_vision_available
 
 from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.models.prithvi.backbone_prithvi import PrithviBackbone
+from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import (
@@ -27,6 +31,7 @@ from prithvi_hf.models.prithvi.modeling_prithvi import (
 )
 from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 
 
 if TYPE_CHECKING:
@@ -54,7 +59,9 @@ _LAZY = {
 def register_auto_classes() -> None:
     """Make the Auto classes of transformers know Prithvi."""
     AutoConfig.register("prithvi", PrithviConfig, exist_ok=True)
+    AutoBackbone.register(PrithviConfig, PrithviBackbone, exist_ok=True)
     AutoModel.register(PrithviConfig, PrithviModel, exist_ok=True)
+    AutoModelForImageClassification.register(PrithviConfig, PrithviForImageClassification, exist_ok=True)
     AutoModelForPreTraining.register(PrithviConfig, PrithviForPreTraining, exist_ok=True)
     AutoModelForSemanticSegmentation.register(PrithviConfig, PrithviForSemanticSegmentation, exist_ok=True)
     if is_vision_available():  # without Pillow AutoImageProcessor is a dummy that only raises
@@ -85,7 +92,10 @@ register_pipeline()
 __all__ = [
     "GeoTiff",
     "GeospatialSegmentationPipeline",
+    "PrithviBackbone",
     "PrithviConfig",
+    "PrithviForImageClassification",
+    "PrithviForPixelRegression",
     "PrithviForPreTraining",
     "PrithviForSemanticSegmentation",
     "PrithviImageProcessor",

@@ -26,13 +26,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import transformers
 from torch import nn
 from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
-from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf import (
+    PrithviBackbone,
+    PrithviConfig,
+    PrithviForImageClassification,
+    PrithviForPixelRegression,
+    PrithviForSemanticSegmentation,
+    PrithviModel,
+)
 
 
 PACKAGE = "transformers_tests"  # not `tests`: that is the name of this repository's own
@@ -90,6 +98,7 @@ class PrithviModelTester:
             neck_hidden_size=None if self.num_frames == 1 else 16,
             head_hidden_size=16,
             num_labels=self.num_labels,
+            out_indices=[0, 1],
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PrithviConfig, dict[str, Any]]:
@@ -134,8 +143,8 @@ def stand_in_for_missing_modules(package_dir: Path) -> None:
         sys.modules[module.__name__] = module
 
 
-def import_upstream_tests(package_dir: Path) -> tuple[types.ModuleType, types.ModuleType]:
-    """Import transformers' `test_modeling_common` and `test_configuration_common`."""
+def import_upstream_tests(package_dir: Path) -> list[types.ModuleType]:
+    """Import transformers' common tests of models, configurations and backbones."""
     sys.path.insert(0, str(package_dir.parent))
     package = types.ModuleType(PACKAGE)
     package.__path__ = [str(package_dir)]
@@ -144,19 +153,24 @@ def import_upstream_tests(package_dir: Path) -> tuple[types.ModuleType, types.Mo
     # The module asks for the package `transformers` beside it, which the layout of the archive does not give.
     with mock.patch("transformers.utils.direct_transformers_import", return_value=transformers):
         configuration = importlib.import_module(f"{PACKAGE}.test_configuration_common")
-    return importlib.import_module(f"{PACKAGE}.test_modeling_common"), configuration
+    modeling, backbone = (importlib.import_module(f"{PACKAGE}.test_{one}_common") for one in ("modeling", "backbone"))
+    return [modeling, configuration, backbone]
 
 
 def know_the_model_names() -> None:
-    """Let the tests' tables of names know which class has no loss and which one takes a map of labels.
+    """Let the tests' tables of names know which class has no loss and which ones take classes as labels.
 
     Only models inside of transformers are in these tables; AutoModel itself does not read them for Prithvi.
     """
     modeling_auto.MODEL_MAPPING_NAMES["prithvi"] = "PrithviModel"
+    modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES["prithvi"] = "PrithviBackbone"
+    modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["prithvi"] = "PrithviForImageClassification"
     modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["prithvi"] = "PrithviForSemanticSegmentation"
 
 
-def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType) -> list[type[unittest.TestCase]]:
+def make_test_cases(
+    modeling: types.ModuleType, configuration: types.ModuleType, backbone: types.ModuleType
+) -> list[type[unittest.TestCase]]:
     """The test classes, made of transformers' mixins."""
 
     class PrithviConfigTest(unittest.TestCase):
@@ -186,24 +200,34 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
                 assert model.get_input_embeddings() is replacement
                 assert model.get_output_embeddings() is None
 
+        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
+            """Overridden as in every video model of transformers: images may have five dimensions, and labels too."""
+            inputs = super()._prepare_for_class(inputs_dict, model_class)
+            batch_size, size = self.model_tester.batch_size, self.model_tester.image_size
+            rows = torch.arange(size, device=torch_device) % self.model_tester.num_labels
+            if return_labels and model_class is PrithviForSemanticSegmentation:
+                inputs["labels"] = rows.expand(batch_size, size, size)
+            elif return_labels and model_class is PrithviForPixelRegression:
+                inputs["labels"] = rows.float().expand(batch_size, size, size)
+            elif return_labels and model_class is PrithviForImageClassification:
+                inputs["labels"] = torch.zeros(batch_size, dtype=torch.long, device=torch_device)
+            return inputs
+
     class TwoFrames:
         num_frames = 2
         patch_size = (1, 8, 8)
 
-        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
-            """Overridden as in every video model of transformers: images have five dimensions."""
-            inputs = super()._prepare_for_class(inputs_dict, model_class)
-            if return_labels and model_class is PrithviForSemanticSegmentation:
-                size = self.model_tester.image_size
-                rows = torch.arange(size, device=torch_device) % self.model_tester.num_labels
-                inputs["labels"] = rows.expand(self.model_tester.batch_size, size, size)
-            return inputs
-
     class PrithviModelTest(ContractTest, unittest.TestCase):
-        all_model_classes = (PrithviModel,)
+        all_model_classes = (PrithviModel, PrithviBackbone)
 
     class PrithviForSemanticSegmentationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForSemanticSegmentation,)
+
+    class PrithviForImageClassificationTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForImageClassification,)
+
+    class PrithviForPixelRegressionTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForPixelRegression,)
 
     class PrithviModelTwoFramesTest(TwoFrames, PrithviModelTest):
         pass
@@ -211,12 +235,46 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
     class PrithviForSemanticSegmentationTwoFramesTest(TwoFrames, PrithviForSemanticSegmentationTest):
         pass
 
+    class PrithviBackboneTest(backbone.BackboneTesterMixin, unittest.TestCase):
+        all_model_classes = (PrithviBackbone,)
+        config_class = PrithviConfig
+
+        def setUp(self) -> None:
+            self.model_tester = PrithviModelTester(self)
+
+        def test_config(self) -> None:
+            """Overridden: `out_indices` counts the encoder's layers from 0, as terratorch and timm do.
+
+            The test of transformers has the embeddings as layer 0, with the name "stem".
+            """
+            config = PrithviConfig()
+            assert config.stage_names == [f"stage{number}" for number in range(1, config.num_hidden_layers + 1)]
+            config = PrithviConfig(out_features=None, out_indices=None)
+            assert config.out_features == [config.stage_names[-1]]
+            config = PrithviConfig(out_features=["stage1", "stage2"], out_indices=[0, 1])
+            assert (config.out_features, config.out_indices) == (["stage1", "stage2"], [0, 1])
+            assert PrithviConfig(out_features=["stage1", "stage3"]).out_indices == [0, 2]
+            assert PrithviConfig(out_indices=[0, 2]).out_features == ["stage1", "stage3"]
+            with pytest.raises(ValueError, match="the same layers"):
+                PrithviConfig(out_features=["stage1", "stage2"], out_indices=[0, 2])
+
+    class PrithviForImageClassificationTwoFramesTest(TwoFrames, PrithviForImageClassificationTest):
+        pass
+
+    class PrithviForPixelRegressionTwoFramesTest(TwoFrames, PrithviForPixelRegressionTest):
+        pass
+
     return [
+        PrithviBackboneTest,
         PrithviConfigTest,
         PrithviModelTest,
         PrithviModelTwoFramesTest,
         PrithviForSemanticSegmentationTest,
         PrithviForSemanticSegmentationTwoFramesTest,
+        PrithviForImageClassificationTest,
+        PrithviForImageClassificationTwoFramesTest,
+        PrithviForPixelRegressionTest,
+        PrithviForPixelRegressionTwoFramesTest,
     ]
 
 

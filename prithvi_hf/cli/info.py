@@ -62,6 +62,7 @@ def describe_model(name: str) -> str:
 
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 
     config = PrithviConfig.from_pretrained(name)
     kind, weights = (config.architectures or ["unknown class"])[0], 0
@@ -76,7 +77,7 @@ def describe_model(name: str) -> str:
         f"  encoder      {config.num_hidden_layers} layers of width {config.hidden_size}, "
         f"{config.num_attention_heads} heads, patch {tuple(config.tubelet_size)} (frames, rows, columns)",
         f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
-        f"tiles of {' x '.join(map(str, config.frame_size))} pixels",
+        f"tiles of {' x '.join(map(str, window_and_stride(config)[0]))} pixels",
     ]
     if kind == "PrithviForSemanticSegmentation":
         lines.append(f"  segmentation neck {config.neck}, head {config.decode_head}, loss {config.loss}")

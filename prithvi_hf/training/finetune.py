@@ -22,6 +22,7 @@ from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.checkpoints import (
     check_output_folder,
     describe_removed,
@@ -91,7 +92,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
     splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
-    crop_size = model.config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
+    crop_size = window_and_stride(model.config)[0] if data.crop_size is None else (data.crop_size, data.crop_size)
     audits = check_splits(splits, processor, recipe, crop_size=crop_size)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
@@ -243,20 +244,28 @@ def execute(run: Run) -> None:
     report(run, evaluate(run))
 
 
+def prepare(arguments: Sequence[str] | None, program: str) -> Run:
+    """Read the command line and set the run up."""
+    return setup(parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program))
+
+
 def main(
-    arguments: Sequence[str] | None = None, program: str = "finetune.py", execute: Callable[[Run], None] = execute
+    arguments: Sequence[str] | None = None,
+    program: str = "finetune.py",
+    execute: Callable[[Any], None] = execute,
+    prepare: Callable[[Sequence[str] | None, str], Any] = prepare,
 ) -> int:
     """Run from the command line and return the exit status: 2 for a user's error or a full disk, 130 after Ctrl-C.
 
     Only errors before the training, a full disk, an output folder that was removed and a damaged cache are taken for
-    the user's: what fails later otherwise keeps its traceback. The program's name is for usage and errors; `execute`
-    runs once everything is set up, while no other run can write to the output folder.
+    the user's: what fails later otherwise keeps its traceback. The program's name is for usage and errors. `prepare`
+    makes the run ready, and `execute` runs it, while no other run can write to the output folder.
     """
     run, locks = None, list[BaseFileLock]()
     try:
-        recipe = parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program)
-        ready, folder = setup(recipe), Path(recipe.training.output_dir or ".")
-        run_in_first_process(recipe, lambda: locks.append(lock_output_folder(folder)))
+        ready = prepare(arguments, program)
+        folder = Path(ready.recipe.training.output_dir or ".")
+        run_in_first_process(ready.recipe, lambda: locks.append(lock_output_folder(folder)))
         run = ready
         execute(run)
         leave_process_group(run.trainer)

@@ -23,7 +23,7 @@ from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, check
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ModelArguments
+from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ImageArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
@@ -38,13 +38,7 @@ _BAND_STATISTICS = ("image_mean", "image_std")
 # What belongs to one run and one machine, not to the recipe that repeats it.
 _NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
-_GROUPS = (ModelArguments, DataArguments, PrithviTrainingArguments)
-_OPTION_TYPES = {
-    option.name: hints[option.name]
-    for group, hints in [(group, get_type_hints(group)) for group in _GROUPS]
-    for option in fields(group)
-    if option.init
-}
+_GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
 # Control characters but tab and line feed, and halves of surrogate pairs, which no file can hold.
 _STRANGE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -70,7 +64,7 @@ class Recipe:
     def find_num_frames(self) -> int:
         """Find the dates of one input: as given, or those of a fine-tuned starting model, whose neck is built so."""
         if self.data.num_frames is None and self.model.model is not None:
-            start = _read_starting_config(self.model.model)
+            start = read_starting_config(self.model.model)
             if PrithviForSemanticSegmentation.__name__ in (start.architectures or ()):
                 return start.num_frames
         return self.data.num_frames or 1
@@ -88,44 +82,10 @@ class Recipe:
 
     def build_image_processor(self) -> PrithviImageProcessor:
         """Build the image processor: options left open come from the starting model's, where it has one."""
-        names = [name for name in PrithviImageProcessor.option_names() if hasattr(self.data, name)]
-        given = {name: getattr(self.data, name) for name in names if getattr(self.data, name) is not None}
-        given["num_frames"] = self.find_num_frames()
+        given: dict[str, Any] = {"num_frames": self.find_num_frames()}
         if self.data.class_names is not None:
             given["num_labels"] = len(self.data.class_names)
-        source = self.model.model
-        if source is None or not cached_file(
-            source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
-        ):
-            own = PrithviImageProcessor.bands
-            bands = given.get("bands", own)
-            if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
-                raise ValueError(
-                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
-                    f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
-                    f"{' '.join(bands)}`, and give what it writes to --config too."
-                )
-            return PrithviImageProcessor(**given)
-        start = PrithviImageProcessor.from_pretrained(source)
-        options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}
-        bands = given.get("bands", start.bands)
-        if start.frame_order != "time_major" and bands != start.bands:
-            raise ValueError(
-                f"Expected the bands {', '.join(start.bands)} with frame_order {start.frame_order} of {source}, found "
-                f"{', '.join(bands)}: its channels mix bands and dates, so no band can be picked. Start from a "
-                "backbone instead."
-            )
-        if not set(_BAND_STATISTICS) <= given.keys():
-            # Statistics follow their bands by name.
-            places = find_band_names(bands, start.bands)
-            known = [place for place in places if place is not None]
-            if len(known) < len(bands):
-                raise ValueError(
-                    f"Expected image_mean and image_std of the bands {', '.join(bands)}, found statistics in {source} "
-                    f"for {', '.join(start.bands)} alone. Give both in the recipe; `prithvi-hf stats` measures them."
-                )
-            options |= {name: [options[name][place] for place in known] for name in _BAND_STATISTICS}
-        return PrithviImageProcessor(**{**options, **given})
+        return build_image_processor(self.model.model, self.data, given)
 
     def build_model(self, may_add_weights: bool = True) -> PrithviForSemanticSegmentation:
         """Build the model: random weights, or those of `--model` adapted to the recipe.
@@ -149,7 +109,7 @@ class Recipe:
         self, source: str, values: dict[str, Any], may_add_weights: bool
     ) -> PrithviForSemanticSegmentation:
         """Load the starting model with the recipe's values in its configuration."""
-        start, bands = _read_starting_config(source), values.get("bands")
+        start, bands = read_starting_config(source), values.get("bands")
         # Other bands come in by name once the weights are loaded; channels without names stay as they are.
         other_bands = bands is not None and start.bands is not None and list(bands) != list(start.bands)
         if other_bands:
@@ -221,7 +181,47 @@ class TrainingRecipe(Recipe):
     training: PrithviTrainingArguments = field(kw_only=True)
 
 
-def _read_starting_config(source: str) -> PrithviConfig:
+def build_image_processor(
+    source: str | None, data: ImageArguments, values: Mapping[str, Any]
+) -> PrithviImageProcessor:
+    """Build an image processor of the options that are given; others come from the starting model's, if it has one."""
+    names = [name for name in PrithviImageProcessor.option_names() if hasattr(data, name)]
+    given = {name: getattr(data, name) for name in names if getattr(data, name) is not None} | {**values}
+    if source is None or not cached_file(
+        source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+    ):
+        own = PrithviImageProcessor.bands
+        bands = given.get("bands", own)
+        if not set(_BAND_STATISTICS) <= given.keys() and find_band_names(bands, own) != list(range(len(own))):
+            raise ValueError(
+                f"Expected image_mean and image_std of the bands {', '.join(bands)}, found none in the recipe. "
+                f"The defaults are of {', '.join(own)}. Measure them by `prithvi-hf stats DIR --bands "
+                f"{' '.join(bands)}`, and give what it writes to --config too."
+            )
+        return PrithviImageProcessor(**given)
+    start = PrithviImageProcessor.from_pretrained(source)
+    options = {name: getattr(start, name) for name in _IMAGE_OPTIONS if getattr(start, name) is not None}
+    bands = given.get("bands", start.bands)
+    if start.frame_order != "time_major" and bands != start.bands:
+        raise ValueError(
+            f"Expected the bands {', '.join(start.bands)} with frame_order {start.frame_order} of {source}, found "
+            f"{', '.join(bands)}: its channels mix bands and dates, so no band can be picked. Start from a "
+            "backbone instead."
+        )
+    if not set(_BAND_STATISTICS) <= given.keys():
+        # Statistics follow their bands by name.
+        places = find_band_names(bands, start.bands)
+        known = [place for place in places if place is not None]
+        if len(known) < len(bands):
+            raise ValueError(
+                f"Expected image_mean and image_std of the bands {', '.join(bands)}, found statistics in {source} "
+                f"for {', '.join(start.bands)} alone. Give both in the recipe; `prithvi-hf stats` measures them."
+            )
+        options |= {name: [options[name][place] for place in known] for name in _BAND_STATISTICS}
+    return PrithviImageProcessor(**{**options, **given})
+
+
+def read_starting_config(source: str) -> PrithviConfig:
     """Read the configuration of a starting model, a folder or Hub repository of this package's layout."""
     path = Path(source)
     if path.is_file():
@@ -271,7 +271,7 @@ class _RecipeLoader(yaml.SafeLoader):
         return sizes[id(node)]
 
 
-def _check_value(name: str, value: Any, path: Path) -> None:
+def _check_value(name: str, value: Any, hint: Any, path: Path) -> None:
     """Raise unless a YAML value has its option's type; an integer will do for a float."""
     candidates = [value]
     if type(value) is int:
@@ -280,19 +280,19 @@ def _check_value(name: str, value: Any, path: Path) -> None:
         candidates.append([float(item) for item in value])
     for candidate in candidates:
         try:
-            type_validator(name, candidate, _OPTION_TYPES[name])
+            type_validator(name, candidate, hint)
         except TypeError as error:
             problem = error
         else:
             return
     texts = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
     note = " YAML reads 1e-4 as text: write 1.0e-4." if any(map(_NUMBER.fullmatch, texts)) else ""
-    if "list[str]" in str(_OPTION_TYPES[name]) and not isinstance(value, str):
+    if "list[str]" in str(hint) and not isinstance(value, str):
         items = enumerate(value if isinstance(value, list) else [value], start=1)
         odd = [f"number {place} is {item!r}" for place, item in items if not isinstance(item, str)]
         words = "yes, no, on, off, true, false, null, ~ and numbers"
         note = f' {", ".join(odd)}: YAML reads {words} otherwise; write them in quotes, as in {name}: ["no", "yes"].'
-    elif "list[str]" in str(_OPTION_TYPES[name]):
+    elif "list[str]" in str(hint):
         note = f" Write a list in brackets, each text in quotes where YAML reads it otherwise: {name}: ["
         note += ", ".join(f'"{item.strip()}"' for item in value.split(",")) + "]."
     elif isinstance(value, bool):
@@ -313,17 +313,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_options(name_or_path: str | Path) -> dict[str, Any]:
+def find_option_types(groups: Sequence[type]) -> dict[str, Any]:
+    """Find the type of each option of some dataclasses."""
+    pairs = [(get_type_hints(group), fields(group)) for group in groups]
+    return {option.name: hints[option.name] for hints, options in pairs for option in options if option.init}
+
+
+def read_options(name_or_path: str | Path, groups: Sequence[type] = _GROUPS) -> dict[str, Any]:
     """Read the options in a recipe, with known names and values of the right types."""
-    path = find_recipe(name_or_path)
+    path, types = find_recipe(name_or_path), find_option_types(groups)
     content = read_yaml(path)
-    unknown = sorted(str(name) for name in content if name not in _OPTION_TYPES)
+    unknown = sorted(str(name) for name in content if name not in types)
     if unknown:
-        near = {name: get_close_matches(name, _OPTION_TYPES, n=1) for name in unknown}
+        near = {name: get_close_matches(name, types, n=1) for name in unknown}
         hints = [f"{name} (did you mean {match[0]}?)" if match else name for name, match in near.items()]
         raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help_all for all of them.")
     for name, value in content.items():
-        _check_value(name, value, path)
+        _check_value(name, value, types[name], path)
         # A file value of NaN is no data anyway; anywhere else NaN would spread without a word.
         if name != "nodata_value" and any(item != item for item in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{path}: expected numbers for {name}, found NaN. Correct or leave it out.")
@@ -357,15 +363,30 @@ def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None, program: str | None = None
 ) -> TrainingRecipe:
     """Read `--config FILE ...` and every other option of the command line, which wins over the files."""
+    (model, data, training), given = parse_groups(_GROUPS, MAIN_OPTIONS, arguments, description, program)
+    return TrainingRecipe(model, data, given, training=training)
+
+
+def parse_groups(
+    groups: Sequence[type],
+    main_options: Mapping[str, str],
+    arguments: Sequence[str] | None,
+    description: str | None,
+    program: str | None,
+) -> tuple[list[Any], dict[str, Any]]:
+    """Read recipes and the command line into one instance of each dataclass, and give the options that were given."""
     usage = "%(prog)s [--config FILE ...] [--OPTION VALUE ...]; --help lists the main ones"
-    groups: Any = _GROUPS  # typed as dataclasses of one class
-    parser = HfArgumentParser(groups, prog=program, usage=usage, description=description, allow_abbrev=False)
-    defaults = {option.name: option.default for group in _GROUPS for option in fields(group)}
+    kinds: Any = groups  # typed as dataclasses of one class
+    parser = HfArgumentParser(kinds, prog=program, usage=usage, description=description, allow_abbrev=False)
+    defaults, types = (
+        {option.name: option.default for group in kinds for option in fields(group)},
+        find_option_types(groups),
+    )
     for action in parser._actions:
         if action.dest == "band_map":
             action.nargs = "+"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
-        optional = type(None) in get_args(_OPTION_TYPES.get(action.dest))
+        optional = type(None) in get_args(types.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):
             action.type = _accept_none(action.type)
     parser.add_argument(
@@ -378,42 +399,40 @@ def parse_arguments(
     parser.add_argument("--help_all", action="help", help="show every option, also those of transformers' Trainer")
     words = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help", "--help_all"} & {*words}:
-        arrange_help(parser, everything="--help_all" in words)
+        arrange_help(parser, groups, main_options, everything="--help_all" in words)
     files, _ = parser.parse_known_args(arguments)
     values: dict[str, Any] = {}
     for name in files.config:
-        values |= read_options(name)
+        values |= read_options(name, groups)
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))
     # Of an option that is a list, `none` is read as [None]; beside others it is one of the texts.
     options: dict[str, Any] = {name: None if value == [None] else value for name, value in found.items()}
-    if options["class_names"] is not None:
+    if options.get("class_names") is not None:
         options["class_names"] = ["none" if name is None else name for name in options["class_names"]]
-    model, data, training = (
-        {option.name: options[option.name] for option in fields(group) if option.init} for group in _GROUPS
-    )
     unset = vars(parser.parse_args([]))
     given = {name: value for name, value in options.items() if value != unset[name]}
     given = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
     given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
-    return TrainingRecipe(
-        ModelArguments(**model), DataArguments(**data), given, training=PrithviTrainingArguments(**training)
-    )
+    made = [group(**{option.name: options[option.name] for option in fields(group) if option.init}) for group in kinds]
+    return made, given
 
 
-def arrange_help(parser: argparse.ArgumentParser, everything: bool) -> None:
+def arrange_help(
+    parser: argparse.ArgumentParser, kinds: Sequence[type], main_options: Mapping[str, str], everything: bool
+) -> None:
     """Show the options that matter first under headings, and the others below them or not at all."""
     actions = {action.dest: action for action in reversed(parser._actions)}  # --do_train, not --no_do_train
     for action in parser._actions:  # one spelling of each option is enough, and no "(default: None)"
         action.option_strings = [text for text in action.option_strings if "-" not in text.lstrip("-")]
         action.default = argparse.SUPPRESS if action.default is None else action.default
-    groups = {title: names.split() for title, names in MAIN_OPTIONS.items()}
+    groups = {title: names.split() for title, names in main_options.items()}
     shown = {"help", "help_all", *itertools.chain.from_iterable(groups.values())}
     if everything:
         groups |= {
             f"other options: {title}": [option.name for option in fields(group) if option.name not in shown]
-            for title, group in zip(("the model", "the data", "the training"), _GROUPS, strict=True)
+            for title, group in zip(("the model", "the data", "the training"), kinds, strict=True)
         }
     general = parser._optionals
     general._group_actions = [action for action in parser._actions if action.dest in ("help", "help_all")]

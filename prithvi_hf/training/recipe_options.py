@@ -40,12 +40,8 @@ def _option(text: str, default: Any = None) -> Any:
 
 
 @dataclass
-class ModelArguments:
-    """The model: where it starts from and, where it starts from nothing, its architecture.
-
-    Every field but `model`, `attn_implementation` and `freeze_backbone` is the field of `PrithviConfig` of the same
-    name; what is left out comes from the starting model or from `PrithviConfig`'s defaults.
-    """
+class EncoderArguments:
+    """The encoder: where it starts from and, where it starts from nothing, its architecture."""
 
     model: str | None = _option(
         "Folder or Hub id to start from: a converted backbone or a fine-tuned model; random weights without it."
@@ -60,6 +56,21 @@ class ModelArguments:
     num_attention_heads: int | None = _option("Attention heads.")
     mlp_ratio: float | None = _option("Width of the MLP over hidden_size.")
     hidden_dropout_prob: float | None = _option("Dropout of the encoder, 0 to 1.")
+
+    def __post_init__(self) -> None:
+        """Resolve `~` once, for everything that reads the starting model."""
+        if self.model is not None:
+            self.model = os.path.expanduser(self.model)
+
+
+@dataclass
+class ModelArguments(EncoderArguments):
+    """The model: where it starts from and, where it starts from nothing, its architecture.
+
+    Every field but `model`, `attn_implementation` and `freeze_backbone` is the field of `PrithviConfig` of the same
+    name; what is left out comes from the starting model or from `PrithviConfig`'s defaults.
+    """
+
     freeze_backbone: bool = _option("Leave the encoder as it starts and train neck and heads alone.", default=False)
     neck: str | None = _option(f"Enlarges the tokens to a map: {', '.join(NECKS)}.")
     neck_hidden_size: int | None = _option("Channels of the neck; hidden_size times the frames by default.")
@@ -73,6 +84,9 @@ class ModelArguments:
     unet_channels: list[int] | None = _option("Channels of the blocks of the head unet.")
     classifier_channels: list[int] | None = _option("3x3 convolutions before the classifier of heads other than fcn.")
     padding: str | None = _option("right_bottom, or both_sides as terratorch pads images.")
+    input_upsampling: float | None = _option(
+        "What images are upsampled by inside the model; the map has the image's size. 1.75 makes 224 of 128 pixels."
+    )
     head_hidden_size: int | None = _option("Channels of the heads.")
     head_num_convs: int | None = _option("Convolutions of the decode head.")
     use_auxiliary_head: bool | None = _option("Train with an auxiliary head.")
@@ -87,35 +101,16 @@ class ModelArguments:
     )
     class_weights: list[float] | None = _option("Weight of each class in the loss.")
 
-    def __post_init__(self) -> None:
-        """Resolve `~` once, for everything that reads the starting model."""
-        if self.model is not None:
-            self.model = os.path.expanduser(self.model)
-
 
 @dataclass
-class DataArguments:
-    """The data: which dataset, how its files are read, and how chips are cut.
+class ImageArguments:
+    """How files are read, and how training examples are cut.
 
     What is left out of the options of the image (bands, scale, statistics, nodata) comes from the image processor of
     the starting model, whose weights expect it, or else from `PrithviImageProcessor`'s defaults.
     """
 
-    dataset: str = _option(f"{', '.join(DATASETS)}; geotiff_folder is for your own.", default="geotiff_folder")
-    data_dir: str | None = _option("Folder of the dataset; without it a public dataset is downloaded.")
-    dataset_options: dict | str | None = _option("Options of the dataset builder, as JSON on the command line.")
-    train_split: str = _option("Split to train on.", default="train")
-    eval_split: str = _option("Split that chooses the best checkpoint.", default="validation")
-    test_splits: list[str] = field(
-        default_factory=lambda: ["test"],
-        metadata={"help": "Splits evaluated at the end; each gives its name to its metrics (test_mean_iou)."},
-    )
-    class_names: list[str] | None = _option("Name of each class, in order.")
-    class_colors: list[str] | None = _option("Colour of each class, '#rrggbb'.")
     num_frames: int | None = _option("Dates in one input; those of a fine-tuned starting model by default, or else 1.")
-    frame_order: Literal["time_major", "original_crop"] | None = _option(
-        "original_crop: bands and dates mixed as the published crop checkpoint was trained."
-    )
     bands: list[str] | None = _option(
         "Names of the bands that the model takes. A starting model's weights follow by name; a band that "
         "it lacks starts from the mean of its bands."
@@ -141,6 +136,34 @@ class DataArguments:
     nodata_rule: Literal["all", "any"] | None = _option(
         "Whether a pixel is nodata where all of its bands are (the default), or any."
     )
+    crop_size: int | None = _option("Side of a training crop in pixels; the model's image size by default.")
+    augmentation: Literal["none", "hflip", "d4"] = _option(
+        "hflip: mirror half of the crops; d4: one of the eight turns and mirrors.", default="hflip"
+    )
+
+    def __post_init__(self) -> None:
+        """Read the option that came as pairs."""
+        self.band_map = parse_band_map(self.band_map)
+
+
+@dataclass
+class DataArguments(ImageArguments):
+    """The data: which dataset, how its files are read, and how chips are cut."""
+
+    dataset: str = _option(f"{', '.join(DATASETS)}; geotiff_folder is for your own.", default="geotiff_folder")
+    data_dir: str | None = _option("Folder of the dataset; without it a public dataset is downloaded.")
+    dataset_options: dict | str | None = _option("Options of the dataset builder, as JSON on the command line.")
+    train_split: str = _option("Split to train on.", default="train")
+    eval_split: str = _option("Split that chooses the best checkpoint.", default="validation")
+    test_splits: list[str] = field(
+        default_factory=lambda: ["test"],
+        metadata={"help": "Splits evaluated at the end; each gives its name to its metrics (test_mean_iou)."},
+    )
+    class_names: list[str] | None = _option("Name of each class, in order.")
+    class_colors: list[str] | None = _option("Colour of each class, '#rrggbb'.")
+    frame_order: Literal["time_major", "original_crop"] | None = _option(
+        "original_crop: bands and dates mixed as the published crop checkpoint was trained."
+    )
     ignore_values: list[int] | None = _option("Mask values that are not a class.")
     label_map: dict | str | None = _option(
         "Class number of mask values that are not class numbers, as JSON on the command line: {255: 1} for masks of 0 "
@@ -148,10 +171,6 @@ class DataArguments:
     )
     do_reduce_labels: bool = _option("Masks hold 1..n for the classes 0..n-1, and 0 is not a class.", default=False)
     mask_nodata_labels: bool = _option("Ignore the labels of pixels without data.", default=False)
-    crop_size: int | None = _option("Side of a training crop in pixels; the model's image size by default.")
-    augmentation: Literal["none", "hflip", "d4"] = _option(
-        "hflip: mirror half of the crops; d4: one of the eight turns and mirrors.", default="hflip"
-    )
     decoded_cache: bool = _option(
         "Decode the needed bands of training and validation chips once, into a file that all processes "
         "share, and not crop by crop. Its size is printed first: pixels times bands, not compressed.",
@@ -174,7 +193,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         """Read options that came as JSON or pairs, and check class names and published figures."""
-        self.band_map = parse_band_map(self.band_map)
+        super().__post_init__()
         for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):

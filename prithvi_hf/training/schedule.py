@@ -1,17 +1,22 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The learning rate schedule of the original recipes, which transformers does not have."""
+"""The learning rate schedules of the recipes that transformers does not have."""
 
 from collections.abc import Callable
 from functools import partial
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from transformers.trainer_utils import SchedulerType
 
 
-MMSEG_POLY = "mmseg_poly"
-"""Value of `lr_scheduler_type` for this schedule; transformers' own names keep their meaning."""
-POLY_OPTIONS = ("power", "lr_end", "warmup_ratio")
-"""What `lr_scheduler_kwargs` may set of it."""
+MMSEG_POLY, STEP_DECAY = "mmseg_poly", "step_decay"
+REDUCE_ON_PLATEAU = str(SchedulerType.REDUCE_ON_PLATEAU.value)
+SCHEDULE_OPTIONS = {
+    MMSEG_POLY: ("power", "lr_end", "warmup_ratio"),
+    STEP_DECAY: ("step_size", "gamma"),
+    REDUCE_ON_PLATEAU: ("metric", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps"),
+}
+"""What `lr_scheduler_kwargs` may set of these values of `lr_scheduler_type`."""
 
 
 def get_poly_schedule_with_warmup(
@@ -48,3 +53,25 @@ def get_poly_schedule_with_warmup(
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     factors: list[Callable[[int], float]] = [partial(scale, floor=lr_end / rate if rate else 0.0) for rate in rates]
     return LambdaLR(optimizer, factors)
+
+
+def get_step_schedule_with_warmup(
+    optimizer: Optimizer, num_warmup_steps: int, num_training_steps: int, step_size: float, gamma: float = 0.1
+) -> LambdaLR:
+    """Make the schedule of torch's `StepLR`, after a linear warm-up: every `step_size` the rate is multiplied.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`): Its groups' learning rates are the base rates.
+        num_warmup_steps (`int`): Steps of the warm-up, 0 for none.
+        num_training_steps (`int`): Steps in all.
+        step_size (`float`): Steps at one rate or, below 1, their fraction of all steps, as `eval_steps` is: 0.08 is 10
+            of 125 epochs.
+        gamma (`float`, defaults to 0.1): What the rate is multiplied by.
+    """
+    period = step_size * num_training_steps if step_size < 1 else step_size
+
+    def scale(step: int) -> float:
+        warmup = min(1.0, step / num_warmup_steps) if num_warmup_steps else 1.0
+        return gamma ** int((step + 1e-6) / period) * warmup  # 0.07 * 100 is 7.000000000000001
+
+    return LambdaLR(optimizer, scale)

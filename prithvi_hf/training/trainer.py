@@ -1,15 +1,16 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from accelerate.utils import broadcast
 from huggingface_hub import CommitInfo
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import (
     EarlyStoppingCallback,
@@ -34,7 +35,13 @@ from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegment
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits, window_and_stride
 from prithvi_hf.training.checkpoints import check_output_folder, write_digests
 from prithvi_hf.training.process_group import synchronize_batch_norm
-from prithvi_hf.training.schedule import MMSEG_POLY, get_poly_schedule_with_warmup
+from prithvi_hf.training.schedule import (
+    MMSEG_POLY,
+    REDUCE_ON_PLATEAU,
+    STEP_DECAY,
+    get_poly_schedule_with_warmup,
+    get_step_schedule_with_warmup,
+)
 from prithvi_hf.training.training_args import PLAIN_ADAM, PrithviTrainingArguments
 
 
@@ -73,7 +80,7 @@ class PrithviTrainer(Trainer):
         return values
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        """Make the original's poly schedule, or the named one of transformers."""
+        """Make the poly or step schedule of the recipes, or the named one of transformers."""
         warmup_steps = self.args.get_warmup_steps(num_training_steps)
         if warmup_steps >= num_training_steps > 0:
             logger.warning_once(
@@ -81,11 +88,31 @@ class PrithviTrainer(Trainer):
                 "never comes near its full value. Lower --warmup_steps."
             )
         optimizer = self.optimizer if optimizer is None else optimizer
-        if self.lr_scheduler is None and self.args.lr_scheduler_type == MMSEG_POLY and optimizer is not None:
-            options = self.args.lr_scheduler_kwargs if isinstance(self.args.lr_scheduler_kwargs, dict) else {}
-            self.lr_scheduler = get_poly_schedule_with_warmup(optimizer, warmup_steps, num_training_steps, **options)
+        kind, options = self.args.lr_scheduler_type, dict(cast(dict, self.args.lr_scheduler_kwargs) or {})
+        own: dict[Any, Callable[..., LRScheduler]] = {
+            MMSEG_POLY: get_poly_schedule_with_warmup,
+            STEP_DECAY: get_step_schedule_with_warmup,
+        }
+        if self.lr_scheduler is None and optimizer is not None and kind in (*own, REDUCE_ON_PLATEAU):
+            schedule: Any
+            if kind == REDUCE_ON_PLATEAU:  # torch's own default is that less is better, of any metric
+                options.pop("metric", None)
+                mode: Literal["min", "max"] = "min" if self.args.watched_metric == "loss" else "max"
+                schedule = ReduceLROnPlateau(optimizer, mode=mode, **options)
+            else:
+                schedule = own[kind](optimizer, warmup_steps, num_training_steps, **options)
+            self.lr_scheduler = schedule
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> Any:
+        """Evaluate in a training, and tell a schedule that watches a metric, which the base class may not know."""
+        plateau = self.lr_scheduler if isinstance(self.lr_scheduler, ReduceLROnPlateau) else None
+        metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler or plateau is not None)
+        value = metrics[f"eval_{self.args.watched_metric}"]
+        if plateau is not None and not skip_scheduler and value is not None:  # None where no pixel has a label
+            plateau.step(value)
+        return metrics
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Name the parameters under weight decay: all, or matrices and kernels without the class token."""

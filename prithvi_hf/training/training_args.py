@@ -3,13 +3,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
-from prithvi_hf.training.schedule import MMSEG_POLY, POLY_OPTIONS
+from prithvi_hf.training.schedule import MMSEG_POLY, REDUCE_ON_PLATEAU, SCHEDULE_OPTIONS, STEP_DECAY
 
 
 SELECTABLE_METRICS = [
@@ -17,7 +18,7 @@ SELECTABLE_METRICS = [
     "loss",
 ]
 """Metrics of an evaluation that are one figure, by which the best checkpoint can be chosen."""
-SCHEDULES = [MMSEG_POLY, *(kind.value for kind in SchedulerType)]
+SCHEDULES = [MMSEG_POLY, STEP_DECAY, *(kind.value for kind in SchedulerType)]
 PLAIN_ADAM = "adam"
 """Value of `optim` for Adam with L2 decay; transformers itself offers AdamW alone."""
 
@@ -60,7 +61,10 @@ class PrithviTrainingArguments(TrainingArguments):
         default=MMSEG_POLY,
         metadata={
             "help": f"'{MMSEG_POLY}' is the original's schedule, whose linear warm-up scales the decayed rate "
-            f"({', '.join(POLY_OPTIONS)} in lr_scheduler_kwargs); any other name is that schedule of transformers."
+            f"({', '.join(SCHEDULE_OPTIONS[MMSEG_POLY])} in lr_scheduler_kwargs); '{STEP_DECAY}' multiplies the rate "
+            "by gamma every step_size steps or, below 1, that fraction of the run; any other name is that schedule of "
+            f"transformers. '{REDUCE_ON_PLATEAU}' watches metric_for_best_model, or the evaluation metric that "
+            "lr_scheduler_kwargs names under metric."
         },
     )
     metric_for_best_model: str | None = field(
@@ -109,12 +113,12 @@ class PrithviTrainingArguments(TrainingArguments):
         optim, schedule = self.optim, self.lr_scheduler_type
         if optim == PLAIN_ADAM:
             self.optim = OptimizerNames.ADAMW_TORCH
-        if schedule == MMSEG_POLY:
+        if schedule in (MMSEG_POLY, STEP_DECAY):
             self.lr_scheduler_type = SchedulerType.LINEAR
         super().__post_init__()
         if optim == PLAIN_ADAM:
             self.optim = optim
-        if schedule == MMSEG_POLY:
+        if schedule in (MMSEG_POLY, STEP_DECAY):
             self.lr_scheduler_type = schedule
         self.logging_steps = 10 if self.adapts_logging_steps else self.logging_steps
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
@@ -127,10 +131,24 @@ class PrithviTrainingArguments(TrainingArguments):
                 f"the original recipes, which had this name before, is {MMSEG_POLY} now. Write lr_scheduler_type: "
                 f"{MMSEG_POLY}, or leave warmup_ratio out of lr_scheduler_kwargs."
             )
-        if schedule == MMSEG_POLY and not options <= set(POLY_OPTIONS):
+        known = SCHEDULE_OPTIONS.get(schedule)
+        if known is not None and not options <= set(known):
             raise ValueError(
-                f"lr_scheduler_kwargs of {MMSEG_POLY} may hold {', '.join(POLY_OPTIONS)}, found "
-                f"{', '.join(sorted(options - set(POLY_OPTIONS)))}."
+                f"lr_scheduler_kwargs of {schedule} may hold {', '.join(known)}, found "
+                f"{', '.join(sorted(options - set(known)))}."
+            )
+        given = cast(dict, self.lr_scheduler_kwargs) or {}
+        numbers = [given.get("step_size"), given.get("gamma", 0.1)]
+        if schedule == STEP_DECAY and not all(type(n) in (int, float) and 0 < n < math.inf for n in numbers):
+            raise ValueError(
+                f"Expected lr_scheduler_kwargs of {STEP_DECAY} with step_size (steps, or below 1 a fraction of the "
+                f"run) and gamma, positive numbers, found {given}. Set them: {{step_size: 0.1, gamma: 0.9}}."
+            )
+        if schedule == REDUCE_ON_PLATEAU and (self.watched_metric not in SELECTABLE_METRICS or self.warmup_steps):
+            raise ValueError(
+                f"Expected {REDUCE_ON_PLATEAU} without warm-up, and to watch one of {', '.join(SELECTABLE_METRICS)}, "
+                f"found warmup_steps {self.warmup_steps} and {self.watched_metric!r}. Set warmup_steps: 0, and metric "
+                "in lr_scheduler_kwargs."
             )
         if not 0 <= self.eval_overlap < 1:
             raise ValueError(f"eval_overlap must be at least 0 and below 1, found {self.eval_overlap}.")
@@ -166,3 +184,9 @@ class PrithviTrainingArguments(TrainingArguments):
                 f"greater_is_better must be {best != 'loss'} where metric_for_best_model is {best}, found "
                 f"{self.greater_is_better}. Set it, or leave it out."
             )
+
+    @property
+    def watched_metric(self) -> str:
+        """Evaluation metric that `reduce_lr_on_plateau` watches, without prefix."""
+        options = self.lr_scheduler_kwargs if isinstance(self.lr_scheduler_kwargs, dict) else {}
+        return str(options.get("metric") or self.metric_for_best_model or "loss").removeprefix("eval_")

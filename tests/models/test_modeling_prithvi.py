@@ -309,6 +309,24 @@ def test_other_patch_sizes_give_logits_at_input_size(patch):
     assert model(torch.randn(1, 6, 2, 28, 32)).logits.shape == (1, 2, 28, 32)
 
 
+@pytest.mark.parametrize("head", [{}, {"decode_head": "unet", "unet_channels": [16, 8, 8, 8], "num_hidden_layers": 4}])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_images_are_upsampled_inside_and_maps_come_back(head, frames):
+    """As resizing the image first, bilinearly, and the map afterwards; labels stay those of the image's pixels."""
+    model = small_model(input_upsampling=1.75, num_frames=frames, **head)
+    plain = small_model(num_frames=frames, **head)
+    pixels, labels = torch.randn(1, 6, frames, 26, 38), torch.randint(0, 2, (1, 26, 38))
+    resized = torch.stack(
+        [nn.functional.interpolate(frame, (46, 66), mode="bilinear") for frame in pixels.unbind(2)], dim=2
+    )
+    outputs = model(pixels, labels=labels)
+    expected = nn.functional.interpolate(plain(resized).logits, (26, 38), mode="bilinear")
+    assert_matches(outputs.logits, expected)
+    assert_matches(outputs.loss, plain.segmentation_loss(expected, labels))
+    outputs.loss.backward()
+    assert model.prithvi.embeddings.patch_embeddings.weight.grad.abs().sum() > 0
+
+
 def test_labels_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"labels of shape \(1, 32, 32\).*found \(1, 16, 16\)"):
         small_model()(torch.zeros(1, 6, 1, 32, 32), labels=torch.zeros(1, 16, 16, dtype=torch.long))

@@ -95,6 +95,7 @@ def test_default_window_is_the_image_size_with_half_overlap():
     config = PrithviConfig(image_size=[64, 96], num_frames=1)
     assert window_and_stride(config) == ((64, 96), (32, 48))
     assert window_and_stride(config, 224, 0.75) == ((224, 224), (56, 56))
+    assert window_and_stride(PrithviConfig(input_upsampling=1.75)) == ((128, 128), (64, 64))  # of the image
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 2])

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The schedule of the original recipes, step by step."""
+"""The schedules of the recipes, step by step."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import get_polynomial_decay_schedule_with_warmup
 
-from prithvi_hf.training.schedule import get_poly_schedule_with_warmup
+from prithvi_hf.training.schedule import get_poly_schedule_with_warmup, get_step_schedule_with_warmup
 from tests.golden import read_golden
 
 
@@ -75,3 +75,15 @@ def test_powers_ends_and_groups():
 def test_a_learning_rate_of_zero_is_no_error():
     schedule = get_poly_schedule_with_warmup(make_optimizer(0.0), 2, 4, lr_end=0.0)
     assert all(math.isclose(rate, 0.0) for rate in rates_of(schedule, 4))
+
+
+@pytest.mark.parametrize("step_size", [10, 0.1])
+def test_the_step_schedule_is_that_of_torch(step_size):
+    stock = rates_of(torch.optim.lr_scheduler.StepLR(make_optimizer(), 10, gamma=0.9), 100)
+    own = rates_of(get_step_schedule_with_warmup(make_optimizer(), 0, 100, step_size, gamma=0.9), 100)
+    assert own == pytest.approx(stock, rel=1e-12)
+
+
+def test_the_step_schedule_warms_up():
+    rates = rates_of(get_step_schedule_with_warmup(make_optimizer(1.0), 4, 100, 0.07, gamma=0.5), 15)
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1, 1, *[0.5] * 7, 0.25])

@@ -151,6 +151,48 @@ def test_a_resumed_run_keeps_schedule_and_weights(tmp_path):
         torch.testing.assert_close(cut.model.state_dict()[name], tensor, msg=name)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "metric", "mode"),
+    [({}, "mean_iou", "max"), ({"metric": "eval_loss"}, "loss", "min"), ({"metric": "mean_f1"}, "mean_f1", "max")],
+)
+def test_a_plateau_of_the_metric_reduces_the_rate_and_survives_resuming(tmp_path, kwargs, metric, mode):
+    """Torch's own schedule, fed with the logged metric; its default mode would take any metric for a loss."""
+    options = {"max_steps": 6, "learning_rate": 0.5, "logging_steps": 1, "per_device_train_batch_size": 2}
+    options |= {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 3}
+    options |= {"lr_scheduler_type": "reduce_lr_on_plateau", "optim": "sgd"}
+    options["lr_scheduler_kwargs"] = {"factor": 0.5, "patience": 0, **kwargs}
+    chips = Chips([(WINDOW, WINDOW)] * 4)
+    whole = make_trainer(tmp_path / "whole", train=chips, evaluation=chips, **options)
+    whole.train()
+    optimizer = make_optimizer(0.5)
+    stock = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode=mode, factor=0.5, patience=0)
+    expected = {}
+    for entry in whole.state.log_history:
+        if f"eval_{metric}" in entry:
+            expected[entry["step"]] = optimizer.param_groups[0]["lr"]
+            stock.step(entry[f"eval_{metric}"])
+    rates = logged_rates(whole)
+    assert rates == expected
+    assert len(set(rates.values())) > 1
+
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "cut" / "checkpoint-3")
+    cut = make_trainer(tmp_path / "cut", train=chips, evaluation=chips, **options)
+    cut.train(resume_from_checkpoint=find_last_checkpoint(tmp_path / "cut"))
+    assert logged_rates(cut) == rates
+
+
+def test_a_resumed_run_keeps_the_step_schedule(tmp_path):
+    options = {"max_steps": 6, "learning_rate": 1.0e-3, "logging_steps": 1, "per_device_train_batch_size": 2}
+    options |= {"save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "step_decay"}
+    options["lr_scheduler_kwargs"] = {"step_size": 1 / 3, "gamma": 0.9}
+    chips = Chips([(WINDOW, WINDOW)] * 4)
+    make_trainer(tmp_path, train=chips, **options).train()
+    shutil.rmtree(tmp_path / "checkpoint-6")
+    cut = make_trainer(tmp_path, train=chips, **options)
+    cut.train(resume_from_checkpoint=find_last_checkpoint(tmp_path))
+    assert list(logged_rates(cut).values()) == pytest.approx([1e-3, 1e-3, 9e-4, 9e-4, 8.1e-4, 8.1e-4])
+
+
 # ---------------------------------------------------------------- evaluation
 
 

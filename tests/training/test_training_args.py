@@ -9,6 +9,8 @@ from prithvi_hf import PrithviTrainingArguments
 
 STOPPING = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
 
+PLATEAU = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}
+
 
 def make_arguments(folder, **options):
     values = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "max_grad_norm": 0.0}
@@ -24,7 +26,13 @@ def make_arguments(folder, **options):
         ({"eval_window_batch_size": 0}, "must be at least 1, found None and 0"),
         ({"greater_is_better": False}, "greater_is_better must be True where metric_for_best_model is mean_iou"),
         ({"metric_for_best_model": "loss", "greater_is_better": True}, "must be False where .* is loss, found True"),
-        ({"lr_scheduler_type": "poly"}, "one of mmseg_poly, linear, .*found 'poly'"),
+        ({"lr_scheduler_type": "poly"}, "one of mmseg_poly, step_decay, linear, .*found 'poly'"),
+        ({"lr_scheduler_type": "step_decay"}, "step_size .* positive numbers, found {}"),
+        ({"lr_scheduler_type": "step_decay", "lr_scheduler_kwargs": {"step_size": 0}}, "positive numbers, found"),
+        ({"lr_scheduler_type": "step_decay", "lr_scheduler_kwargs": {"epochs": 1}}, "step_size, gamma, found epochs"),
+        ({**PLATEAU, "warmup_steps": 5}, "without warm-up.*found warmup_steps 5"),
+        ({**PLATEAU, "lr_scheduler_kwargs": {"metric": "miou"}}, "to watch one of mean_iou.*'miou'"),
+        ({**PLATEAU, "lr_scheduler_kwargs": {"mode": "max"}}, "metric, factor, patience.*found mode"),
         ({"early_stopping_patience": 0, **STOPPING}, "early_stopping_patience of at least 1 .*, found 0 with"),
         ({"early_stopping_patience": 2}, "2 with load_best_model_at_end False and eval_strategy no"),
         ({"lr_scheduler_kwargs": {"pwer": 0.9}}, "power, lr_end, warmup_ratio, found pwer"),

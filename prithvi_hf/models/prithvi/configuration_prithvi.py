@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate
@@ -26,7 +27,7 @@ from transformers.activations import ACT2FN
 
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .embeddings_prithvi import COORDINATE_ARGUMENTS
-from .loss_prithvi import LOSSES
+from .loss_prithvi import LOSSES, REGRESSION_LOSSES
 from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
 
 
@@ -66,6 +67,7 @@ _MAX_SIZES = {
     **dict.fromkeys(("num_labels", "channel_reduction_factor"), 2**16),
 }
 _MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
+_LEAST_SCALE = 1e-30  # what values are divided by
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _HUB_TIMEOUT = 5  # seconds
@@ -115,7 +117,12 @@ class PrithviConfig(PreTrainedConfig):
             layer, for the head `"fcn"`. Or maps of the layers `out_indices`, for the other heads: `"pyramid"`, four
             maps of four sizes; `"token_map"`, one map. `None` is the one that suits the decode head.
         out_indices (`list[int]`, *optional*): Encoder layers, from 0, whose tokens the necks `"pyramid"` (four) and
-            `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all.
+            `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all. Also the layers
+            of which `PrithviBackbone` gives maps, in order and each once; negative ones count from the last layer.
+        out_features (`list[str]`, *optional*): The same by the names in `stage_names`, `"stage1"` for layer 0; an
+            attribute that follows `out_indices`, which is what a file holds.
+        reshape_hidden_states (`bool`, defaults to `True`): Whether `PrithviBackbone` gives maps; else it gives tokens
+            with the class token, as `DPTForSemanticSegmentation` takes them.
         neck_hidden_size (`int`, *optional*): Channels inside and after the `"conv_transpose"` neck; `None` means
             `hidden_size` times the number of frames of tokens. The `"geospatial"` neck does without it.
         first_conv_channels (`int`, *optional*): Channels after the first upsampling of the `"geospatial"` neck, which
@@ -145,9 +152,21 @@ class PrithviConfig(PreTrainedConfig):
             0, which makes it the cross entropy.
         class_weights (`list[float]`, *optional*): One weight per class, in every loss.
         semantic_loss_ignore_index (`int`, defaults to -100): The label that no loss counts.
+        regression_loss (`str`, defaults to `"mse"`): The loss of `PrithviForPixelRegression`, on standardised values:
+            `"mse"`, `"mae"` or `"huber"`, averaged over the pixels that have a label.
+        huber_delta (`float`, defaults to 1.0): The error from which on `"huber"` grows linearly, in standard
+            deviations, above 0.
+        target_mean (`float`, defaults to 0.0): Mean of the labels of a regression, in their unit. The network predicts
+            `(value - target_mean) / target_std`, the model gives values in the unit of the labels.
+        target_std (`float`, defaults to 1.0): Their standard deviation, above 0.
+        target_name (`str`, *optional*): What the values of a regression are, such as `"aboveground biomass"`.
+        target_unit (`str`, *optional*): Their unit, such as `"Mg/ha"`.
         padding (`str`, defaults to `"right_bottom"`): Where images of other sizes are padded, by reflection:
             `"right_bottom"`, to whole patches; or `"both_sides"`, to whole pairs of patches with the image in the
             middle, as terratorch 1.2 does.
+        input_upsampling (`float`, defaults to 1.0): What the models of maps upsample images by, bilinearly, before
+            they cut them into patches, 1/16 to 16; their maps come back at the images' size. 1.75 makes 224 pixels of
+            chips of 128. `image_size` and patches are of the upsampled image.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
         fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
@@ -202,6 +221,7 @@ class PrithviConfig(PreTrainedConfig):
     channel_reduction_factor: int = 2
     num_convs_per_upscale: int = 1
     out_indices: list[int] | tuple[int, ...] | None = None
+    reshape_hidden_states: bool = True
     decode_head: str = "fcn"
     head_hidden_size: int = 256
     head_num_convs: int = 1
@@ -216,7 +236,14 @@ class PrithviConfig(PreTrainedConfig):
     focal_gamma: float | int = 2.0
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = -100
+    regression_loss: str = "mse"
+    huber_delta: float | int = 1.0
+    target_mean: float | int = 0.0
+    target_std: float | int = 1.0
+    target_name: str | None = None
+    target_unit: str | None = None
     padding: str = "right_bottom"
+    input_upsampling: float | int = 1.0
     class_colors: list[str] | tuple[str, ...] | None = None
     fused_upsampling: bool = True
 
@@ -233,7 +260,14 @@ class PrithviConfig(PreTrainedConfig):
         for name, dtype in (("dtype", self.dtype), ("torch_dtype", kwargs.get("torch_dtype"))):
             if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ValueError(f"{name} must be a type of torch such as float32, got {dtype[:80]!r}.")
+        stages, layers = kwargs.pop("out_features", None), self.out_indices
         super().__post_init__(**kwargs)
+        if stages is not None:
+            self.out_features = stages
+            if layers is not None and list(layers) != self.out_indices:
+                raise ValueError(
+                    f"out_features and out_indices must name the same layers, got {list(stages)} and {list(layers)}."
+                )
         for name, value in list(vars(self).items()):
             if isinstance(value, tuple):  # lists, as a saved configuration is read back
                 setattr(self, name, list(value))
@@ -304,6 +338,44 @@ class PrithviConfig(PreTrainedConfig):
         quarters = [max(1, depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)]
         return list(self.out_indices or (quarters if self.neck == "pyramid" else quarters[-1:]))
 
+    # What transformers asks of the configuration of a backbone. Its `BackboneConfigMixin` counts the embeddings as
+    # layer 0, where `out_indices` here counts the encoder's layers, as terratorch and timm do.
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the encoder layers, `"stage1"` to the last."""
+        return [f"stage{number}" for number in range(1, self.num_hidden_layers + 1)]
+
+    @property
+    def _out_indices(self) -> list[int]:
+        """Layers, from 0, of which `PrithviBackbone` gives maps."""
+        layers = sorted(set(self.feature_layers)) if self.out_indices is None else self.out_indices
+        return [layer + self.num_hidden_layers if layer < 0 else layer for layer in layers]
+
+    @property
+    def out_features(self) -> list[str]:
+        """Their names."""
+        self.verify_out_features_out_indices()
+        return [self.stage_names[layer] for layer in self._out_indices]
+
+    @out_features.setter
+    def out_features(self, names: list[str] | tuple[str, ...] | None) -> None:
+        unknown = [name for name in names or () if name not in self.stage_names]
+        if unknown:
+            raise ValueError(f"out_features must be some of {', '.join(self.stage_names)}, got {unknown}.")
+        self.out_indices = None if names is None else [self.stage_names.index(name) for name in names]
+
+    _out_features = out_features
+
+    def verify_out_features_out_indices(self) -> None:
+        """Refuse layers that a backbone cannot give: there is no such layer, or they are not in order."""
+        layers = self._out_indices
+        if not layers or layers != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < self.num_hidden_layers:
+            raise ValueError(
+                f"out_indices of a backbone must be some of its {self.num_hidden_layers} layers, from 0, in order and "
+                f"each once, got {self.out_indices}."
+            )
+
     @property
     def neck_channels(self) -> list[int]:
         """Channels of the maps that the neck hands to the head, in their order."""
@@ -344,6 +416,7 @@ class PrithviConfig(PreTrainedConfig):
             ("mlp_ratio", 0, 1024),
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
+            ("input_upsampling", 1 / 16, 16),
             *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN
@@ -379,8 +452,14 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
 
     def validate_segmentation(self) -> None:
-        """Check neck, heads, loss and classes."""
-        for name, registry in (("neck", NECKS), ("decode_head", HEADS), ("loss", LOSSES)):
+        """Check neck, heads, losses and classes, and what the values of a regression are."""
+        registries: dict[str, Mapping[str, Any]] = {
+            "neck": NECKS,
+            "decode_head": HEADS,
+            "loss": LOSSES,
+            "regression_loss": REGRESSION_LOSSES,
+        }
+        for name, registry in registries.items():
             if getattr(self, name) not in registry:
                 raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
         if self.neck == "geospatial" and self.neck_output_size < 1:
@@ -406,12 +485,20 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):
             raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
-        for name in ("focal_gamma", "auxiliary_loss_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        for name, least in (
+            *((name, 0) for name in ("focal_gamma", "auxiliary_loss_weight")),
+            *((name, _LEAST_SCALE) for name in ("huber_delta", "target_std")),
+            ("target_mean", -sys.float_info.max),
+        ):
+            if not least <= getattr(self, name) < math.inf:  # nor is NaN
+                raise ValueError(f"{name} must be a finite number of at least {least:g}, got {getattr(self, name)}.")
         labels = cast("dict[int, str]", self.id2label)
-        if broken := [label for label in labels.values() if _NOT_TEXT.search(label)]:
-            raise ValueError(f"id2label must hold names without control characters, got {ascii(broken[0])[:80]}.")
+        texts = [*labels.values(), self.target_name or "", self.target_unit or ""]
+        if broken := [text for text in texts if _NOT_TEXT.search(text)]:
+            raise ValueError(
+                "id2label, target_name and target_unit must hold text without control characters, got "
+                f"{ascii(broken[0])[:80]}."
+            )
         numbers = sorted(labels)
         if numbers != list(range(len(numbers))):
             raise ValueError(f"id2label must name the classes 0, 1, 2 and so on, got names of {numbers[:20]}.")

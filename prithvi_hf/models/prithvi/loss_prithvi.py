@@ -1,12 +1,13 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Segmentation losses, as pure functions of logits and labels, and their registry `LOSSES`.
+"""Losses, as pure functions of predictions and labels, and their registries `LOSSES` and `REGRESSION_LOSSES`.
 
-All of them take logits `(batch_size, num_labels, height, width)` and labels `(batch_size, height, width)`, compute in
-float32 where the logits are of half precision, and return one number.
+Those of segmentation take logits `(batch_size, num_labels, height, width)` and labels `(batch_size, height, width)`.
+All compute in float32 where the predictions are of half precision, and return one number.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,7 +48,8 @@ def cross_entropy_loss(
     logits = _at_least_float32(logits)
     weight = _as_weight(class_weights, logits)
     total = nn.functional.cross_entropy(logits, labels, weight=weight, ignore_index=ignore_index, reduction="sum")
-    return _divide_by_count(total, labels, ignore_index, num_items_in_batch)
+    count = count_valid_pixels(labels, ignore_index) if num_items_in_batch is None else num_items_in_batch
+    return _divide_by_count(total, count)
 
 
 def focal_loss(
@@ -74,7 +76,8 @@ def focal_loss(
     )
     # 1 - p without cancellation; kept off 0, where a power below one has no derivative.
     missing = (-torch.expm1(-plain)).clamp(min=torch.finfo(plain.dtype).tiny)
-    return _divide_by_count((missing**gamma * weighted).sum(), labels, ignore_index, num_items_in_batch)
+    count = count_valid_pixels(labels, ignore_index) if num_items_in_batch is None else num_items_in_batch
+    return _divide_by_count((missing**gamma * weighted).sum(), count)
 
 
 def dice_loss(
@@ -159,6 +162,72 @@ def cross_entropy_and_masked_dice_loss(
     return cross_entropy_loss(*arguments, pixels) + masked_dice_loss(*arguments, images)
 
 
+def binary_cross_entropy_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: ClassWeights = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Compute the binary cross entropy of each class, averaged over the count of labels that are known.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Unnormalised scores.
+        labels (`torch.Tensor` of shape `(batch_size, num_labels)`): 1 where an image holds the class, 0 where it does
+            not, or a probability; NaN or a negative number where that is unknown, which does not count.
+        class_weights (`list[float]` or `torch.Tensor` of shape `(num_labels,)`, *optional*): Weight of each class.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*): What to divide by instead of the count of known
+            labels.
+
+    Returns:
+        `torch.Tensor` of shape `()`, in float32 or wider. A batch without a known label gives 0.
+    """
+    logits, known = _at_least_float32(logits), labels >= 0  # NaN is not
+    targets = labels.to(logits.dtype).masked_fill(~known, 0)
+    weight = _as_weight(class_weights, logits)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight, reduction="none")
+    total = losses.masked_fill(~known, 0).sum()
+    return _divide_by_count(total, known.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def mse_loss(
+    values: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Compute the mean square error over the pixels whose label is not NaN.
+
+    Args:
+        values (`torch.Tensor` of shape `(batch_size, height, width)`): Predictions.
+        labels (`torch.Tensor` of shape `(batch_size, height, width)`): True values in the same unit; NaN where there
+            is none. The gradient is exactly 0 there.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*): What to divide by instead of the count of pixels with
+            a label.
+
+    Returns:
+        `torch.Tensor` of shape `()`, in float32 or wider. A batch without a label gives 0.
+    """
+    return _average_errors(nn.functional.mse_loss, values, labels, num_items_in_batch)
+
+
+def mae_loss(
+    values: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Compute the mean absolute error over the pixels whose label is not NaN, as [`mse_loss`] does."""
+    return _average_errors(nn.functional.l1_loss, values, labels, num_items_in_batch)
+
+
+def huber_loss(
+    values: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    delta: float = 1.0,
+) -> torch.Tensor:
+    """Compute the Huber loss over the pixels whose label is not NaN, as [`mse_loss`] does.
+
+    It is half the square of an error up to `delta`, and grows linearly from there (Huber, 1964): values far off count
+    less than in the mean square error.
+    """
+    return _average_errors(nn.functional.huber_loss, values, labels, num_items_in_batch, delta=delta)
+
+
 def count_valid_pixels(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
     """Count the pixels of labels `(batch_size, height, width)` that are not ignored."""
     return (labels != ignore_index).sum()
@@ -177,6 +246,16 @@ def count_labelled_images(labels: torch.Tensor, ignore_index: int = -100) -> tor
 def count_pixels_and_images(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
     """Count valid pixels and images that have one: two numbers."""
     return torch.stack([count_valid_pixels(labels, ignore_index), count_labelled_images(labels, ignore_index)])
+
+
+def count_known_labels(labels: torch.Tensor) -> torch.Tensor:
+    """Count the labels `(batch_size, num_labels)` of several classes per image that are neither NaN nor negative."""
+    return (labels >= 0).sum()
+
+
+def count_values(labels: torch.Tensor) -> torch.Tensor:
+    """Count the pixels of labels of a regression that are not NaN."""
+    return (~labels.isnan()).sum()
 
 
 @dataclass(frozen=True)
@@ -209,6 +288,16 @@ LOSSES: dict[str, SegmentationLoss] = {
 }
 """The loss of each value of `PrithviConfig.loss`. Another loss is a function and a line here."""
 
+REGRESSION_LOSSES: dict[str, tuple[Callable[..., torch.Tensor], dict[str, str]]] = {
+    "mse": (mse_loss, {}),
+    "mae": (mae_loss, {}),
+    "huber": (huber_loss, {"delta": "huber_delta"}),
+}
+"""Function of each value of `PrithviConfig.regression_loss`, and its options by the field that holds each.
+
+All are sums over pixels divided by their count: a root of the mean would depend on how a batch is split.
+"""
+
 
 def _dice_terms(probabilities: torch.Tensor, matched: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Compute one minus the Dice ratio of each image and class, `(batch_size, num_labels)`.
@@ -236,10 +325,22 @@ def _as_weight(class_weights: ClassWeights, logits: torch.Tensor) -> torch.Tenso
     return None if class_weights is None else torch.as_tensor(class_weights, dtype=logits.dtype, device=logits.device)
 
 
-def _divide_by_count(
-    total: torch.Tensor, labels: torch.Tensor, ignore_index: int, count: torch.Tensor | int | None
+def _average_errors(
+    function: Callable[..., torch.Tensor],
+    values: torch.Tensor,
+    labels: torch.Tensor,
+    count: torch.Tensor | int | None,
+    **options: Any,
 ) -> torch.Tensor:
-    """Divide a sum by the number of valid pixels, or by a given number; the epsilon makes an empty sum 0."""
-    count = (labels != ignore_index).sum() if count is None else count
+    """Sum a loss of torch over the pixels whose label is not NaN, and divide it by their number or a given one."""
+    values, missing = _at_least_float32(values), labels.isnan()
+    labels = labels.to(values.dtype).masked_fill(missing, 0)
+    # Filled first: 0 times NaN is NaN.
+    total = function(values.masked_fill(missing, 0), labels, reduction="sum", **options)
+    return _divide_by_count(total, (~missing).sum() if count is None else count)
+
+
+def _divide_by_count(total: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+    """Divide a sum by a number of pixels; the epsilon makes an empty sum 0."""
     count = torch.as_tensor(count, device=total.device).to(total.dtype)
     return total / (count + torch.finfo(torch.float32).eps)

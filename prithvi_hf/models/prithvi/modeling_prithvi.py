@@ -7,7 +7,7 @@ configuration from one.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
 from .embeddings_prithvi import PrithviCoordinateEmbeddings, PrithviEmbeddings, sincos_position_table
 from .fused_upsampling_prithvi import FusedUpsampling
-from .loss_prithvi import LOSSES
+from .loss_prithvi import LOSSES, REGRESSION_LOSSES
 from .remote_code_prithvi import RemoteCodeMixin
 
 
@@ -330,19 +330,16 @@ def pad_by_reflection(
     return pixel_values, (starts[0], starts[1])
 
 
-class PrithviMapModel(PrithviPreTrainedModel):
-    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps."""
+class PrithviTaskModel(PrithviPreTrainedModel):
+    """An encoder, `prithvi`, with layers for a task after it: the base of the models that are fine-tuned.
 
-    def __init__(self, config: PrithviConfig) -> None:
-        super().__init__(config)
-        self.prithvi = PrithviModel(config)
-        self.neck = NECKS[cast(str, config.neck)](config)
-        self.decode_head = HEADS[config.decode_head](config)
-        self.auxiliary_head = (
-            PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
-        )
-        self._upsampling = FusedUpsampling()
-        self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
+    Attributes:
+        task: `"segmentation"`, `"classification"` or `"regression"`, values of pixels.
+    """
+
+    prithvi: "PrithviModel"
+    task = "segmentation"
+    _untrained: Mapping[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -355,7 +352,7 @@ class PrithviMapModel(PrithviPreTrainedModel):
         return (model, info) if output_loading_info else model
 
     def check_trained(self) -> None:
-        """Refuse to make maps with a neck and heads that are as random as they were when a backbone was loaded.
+        """Refuse to predict with layers that are as random as they were when a backbone was loaded.
 
         Raises:
             ValueError: `from_pretrained` found no weights for them, and neither training nor loading changed them.
@@ -366,18 +363,53 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if names:
             source = self.config._name_or_path or "FOLDER"
             raise ValueError(
-                f"Expected a fine-tuned segmentation model, found the backbone {source}: {len(names)} tensors of neck "
-                f"and head are missing, e.g. {min(names)}. A backbone cannot make maps by itself: fine-tune it first, "
+                f"Expected a fine-tuned model, found the backbone {source}: {len(names)} tensors of neck and head are "
+                f"missing, e.g. {min(names)}. A backbone cannot make predictions by itself: fine-tune it first, "
                 f"`prithvi-hf finetune --model {source} ...`."
             )
 
     def freeze_backbone(self) -> None:
-        """Leave the encoder as it is: its parameters get no gradient, neck and heads train.
+        """Leave the encoder as it is: its parameters get no gradient, what follows it trains.
 
         Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
         optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
         """
         self.prithvi.requires_grad_(False)
+
+    def restore_unit(self, values: torch.Tensor) -> torch.Tensor:
+        """Turn standardised values of a regression into those of `config.target_unit`, in float32 or wider."""
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        return values * self.config.target_std + self.config.target_mean
+
+    def regression_loss(
+        self,
+        values: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute the configured loss of a regression's values and labels of one shape and unit, NaN for no label.
+
+        Both are standardised, so the loss has no unit. `num_items_in_batch` is what the model's `count_loss_items`
+        gives of a whole optimisation step; by default it is that of these labels.
+        """
+        function, fields = REGRESSION_LOSSES[self.config.regression_loss]
+        options = {parameter: getattr(self.config, name) for parameter, name in fields.items()}
+        mean, std = self.config.target_mean, self.config.target_std
+        return function((values - mean) / std, (labels - mean) / std, num_items_in_batch, **options)
+
+
+class PrithviMapModel(PrithviTaskModel):
+    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps."""
+
+    def __init__(self, config: PrithviConfig) -> None:
+        super().__init__(config)
+        self.prithvi = PrithviModel(config)
+        self.neck = NECKS[cast(str, config.neck)](config)
+        self.decode_head = HEADS[config.decode_head](config)
+        self.auxiliary_head = (
+            PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
+        )
+        self._upsampling = FusedUpsampling()
 
     def predict_maps(
         self,
@@ -402,6 +434,10 @@ class PrithviMapModel(PrithviPreTrainedModel):
         if labels is not None and tuple(labels.shape) != (batch_size, height, width):
             expected = (batch_size, height, width)
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
+        scale = self.config.input_upsampling
+        if scale != 1:
+            enlarged = (frames, max(1, round(height * scale)), max(1, round(width * scale)))
+            images = nn.functional.interpolate(images, size=enlarged, mode="trilinear", align_corners=False)
         both_sides = self.config.padding == "both_sides"
         patch_height, patch_width = self.config.tubelet_size[1:]
         pairs = 2 if both_sides else 1
@@ -434,7 +470,10 @@ class PrithviMapModel(PrithviPreTrainedModel):
         for index, head_map in enumerate(maps):
             if tuple(head_map.shape[-2:]) != size:
                 head_map = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
-            maps[index] = head_map[..., top : top + height, left : left + width]  # (B, num_labels, H, W)
+            head_map = head_map[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+            if scale != 1:
+                head_map = nn.functional.interpolate(head_map, (height, width), mode="bilinear", align_corners=False)
+            maps[index] = head_map  # (B, num_labels, H, W)
         outputs.hidden_states = outputs.hidden_states if wants_states else None
         return maps, outputs
 
@@ -508,6 +547,10 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
             loss=loss, logits=scores[0], hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
+    def count_loss_items(self, labels: torch.Tensor) -> torch.Tensor:
+        """Count what the loss of labels (batch_size, height, width) is divided by, which may be several numbers."""
+        return LOSSES[self.config.loss].count_items(labels, self.config.semantic_loss_ignore_index)
+
     def segmentation_loss(
         self,
         logits: torch.Tensor,
@@ -526,18 +569,24 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
-    """Take a model that is to make maps out of a data-parallel wrapper, and refuse one that cannot make them.
+def unwrap_model(model: nn.Module, tasks: Sequence[str] = ("segmentation", "regression")) -> Any:
+    """Take a model that is to predict out of a data-parallel wrapper, and refuse one that cannot.
+
+    `tasks` are those of the models that are wanted, by default those that make maps.
 
     Raises:
-        ValueError: The model is a backbone, or some of its weights are not in memory.
+        ValueError: The model is a backbone or one for another task, or some of its weights are not in memory.
     """
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
-    if isinstance(model, PrithviModel):
+    task = getattr(model, "task", None) if isinstance(model, PrithviPreTrainedModel) else tasks[0]
+    if task not in tasks:
+        remedy = "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+        if task is not None:
+            remedy = f'Use pipeline("geospatial-{task}", model=...).'
         raise ValueError(
-            "Expected a fine-tuned segmentation model, found a PrithviModel, the backbone without neck and head. "
-            "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+            f"Expected a fine-tuned model for {' or '.join(tasks)}, found a {type(model).__name__}"
+            f"{', the backbone without neck and head' if task is None else ''}. {remedy}"
         )
     elsewhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if elsewhere:
@@ -545,9 +594,9 @@ def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
             f"Expected a model whose weights are in memory, found {len(elsewhere)} tensors offloaded or never loaded, "
             f"e.g. {elsewhere[0]}. Load it without device_map and offload_folder, and give the device to use."
         )
-    if isinstance(model, PrithviForSemanticSegmentation):
+    if isinstance(model, PrithviTaskModel):
         model.check_trained()
-    return cast(PrithviForSemanticSegmentation, model)
+    return model
 
 
 __all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel", "unwrap_model"]

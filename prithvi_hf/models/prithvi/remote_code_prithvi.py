@@ -19,19 +19,26 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, PushToHubMixin
 if TYPE_CHECKING:
     # Never executed, but read: transformers finds the files of a class by the relative imports written in them. By
     # these lines each file leads to all of them, so that a copy from the Hub is complete and can be pushed again.
+    from .backbone_prithvi import PrithviBackbone  # noqa: F401
+    from .classification_prithvi import PrithviForImageClassification  # noqa: F401
     from .configuration_prithvi import PrithviConfig  # noqa: F401
     from .image_processing_prithvi import PrithviImageProcessor  # noqa: F401
     from .modeling_prithvi import PrithviForSemanticSegmentation  # noqa: F401
     from .pipeline_prithvi import GeospatialSegmentationPipeline  # noqa: F401
     from .pretraining_prithvi import PrithviForPreTraining  # noqa: F401
+    from .regression_prithvi import PrithviForPixelRegression  # noqa: F401
 
 
 MODEL_AUTO_MAP = {
     "AutoConfig": "configuration_prithvi.PrithviConfig",
+    "AutoBackbone": "backbone_prithvi.PrithviBackbone",
     "AutoModel": "modeling_prithvi.PrithviModel",
+    "AutoModelForImageClassification": "classification_prithvi.PrithviForImageClassification",
     "AutoModelForPreTraining": "pretraining_prithvi.PrithviForPreTraining",
     "AutoModelForSemanticSegmentation": "modeling_prithvi.PrithviForSemanticSegmentation",
 }
+REGRESSION_AUTO_MAP = {"AutoModel": "regression_prithvi.PrithviForPixelRegression"}
+"""What `AutoModel` is in a repository of a regression model: transformers has no Auto class for values per pixel."""
 IMAGE_PROCESSOR_AUTO_MAP = {"AutoImageProcessor": "image_processing_prithvi.PrithviImageProcessor"}
 CUSTOM_PIPELINES = {
     "geospatial-segmentation": {
@@ -85,9 +92,11 @@ def commit_with_code(
                 values["auto_map"] = IMAGE_PROCESSOR_AUTO_MAP
             else:
                 values = {key: value for key, value in values.items() if key not in CODE_KEYS}
+                architectures = " ".join(values.get("architectures") or ())
                 values["auto_map"] = MODEL_AUTO_MAP
-                # A backbone alone makes no maps.
-                if any(name.endswith("ForSemanticSegmentation") for name in values.get("architectures") or ()):
+                if "ForPixelRegression" in architectures:
+                    values["auto_map"] = MODEL_AUTO_MAP | REGRESSION_AUTO_MAP
+                elif "ForSemanticSegmentation" in architectures:  # a backbone alone makes no maps
                     values["custom_pipelines"] = CUSTOM_PIPELINES
             content = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
         operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))

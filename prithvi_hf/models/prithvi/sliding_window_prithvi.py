@@ -28,11 +28,16 @@ def window_and_stride(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Give height and width of a tile, and rows and columns from one tile to the next, in pixels.
 
-    The default tile is `config.image_size`, which the position table is made for. The original's recipes have an
-    overlap of 0.5: tiles of 224 every 112 pixels.
+    The default tile is `config.image_size`, which the position table is made for, before `input_upsampling`. The
+    original's recipes have an overlap of 0.5: tiles of 224 every 112 pixels.
     """
     check_window_options(window, overlap)
     height, width = config.frame_size if window is None else (window, window) if isinstance(window, int) else window
+    if window is None and config.input_upsampling != 1:
+        height, width = (
+            max(1, round(height / config.input_upsampling)),
+            max(1, round(width / config.input_upsampling)),
+        )
     return (height, width), (max(1, round(height * (1 - overlap))), max(1, round(width * (1 - overlap))))
 
 
