@@ -116,7 +116,7 @@ _CARD = """---
 
 # {name}
 
-Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with Prithvi, fine-tuned on
+Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with {architecture}, fine-tuned on
 `{dataset}` from {start} by `prithvi_hf`.
 
 ```python
@@ -177,6 +177,7 @@ def write_model_card(
     labels = get_class_names(config)
     (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
     name, task = training.hub_model_id or folder.resolve().name, "image-segmentation"
+    encoder = "frozen" if recipe.model.freeze_backbone else "trained"
     scores = {split: results.get(f"{prefix}_mean_iou") for prefix, split in splits.items()}
     eval_results = [
         EvalResult(
@@ -207,6 +208,7 @@ def write_model_card(
         bands=config.num_channels,
         num_labels=len(labels),
         dataset=escape_code(data.dataset),
+        architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
         classes="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)),
         window=window,
@@ -221,8 +223,9 @@ def write_model_card(
         training=list_options(
             training,
             {
+                "architecture": config.architecture,
                 "loss": config.loss,
-                "encoder": "frozen" if recipe.model.freeze_backbone else "trained",
+                "encoder": "none" if config.architecture == "unet" else encoder,
                 "augmentation": f"random crop of {data.crop_size or 'the image size'}, {data.augmentation}",
             },
             results.get("epoch"),
