@@ -275,7 +275,7 @@ def main(
         if run is None:
             message += " before the training; nothing was written"
     except Exception as error:
-        refused = run is None and isinstance(error, ValueError | OSError | StrictDataclassError)
+        refused = run is None and isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
         gone = run is not None and not folder.is_dir()
         known = refused or gone or (run is not None and (is_disk_full(error) or isinstance(error, ChipCacheError)))
         if os.environ.get("PRITHVI_HF_TRACEBACK") or not known:
