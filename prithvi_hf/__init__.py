@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -19,6 +20,7 @@ from transformers import (
 from transformers.utils import is_vision_available
 
 from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.models.prithvi.backbone_prithvi import PrithviBackbone
 from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -57,6 +59,7 @@ _LAZY = {
 def register_auto_classes() -> None:
     """Make the Auto classes of transformers know Prithvi."""
     AutoConfig.register("prithvi", PrithviConfig, exist_ok=True)
+    AutoBackbone.register(PrithviConfig, PrithviBackbone, exist_ok=True)
     AutoModel.register(PrithviConfig, PrithviModel, exist_ok=True)
     AutoModelForImageClassification.register(PrithviConfig, PrithviForImageClassification, exist_ok=True)
     AutoModelForPreTraining.register(PrithviConfig, PrithviForPreTraining, exist_ok=True)
@@ -89,6 +92,7 @@ register_pipeline()
 __all__ = [
     "GeoTiff",
     "GeospatialSegmentationPipeline",
+    "PrithviBackbone",
     "PrithviConfig",
     "PrithviForImageClassification",
     "PrithviForPixelRegression",

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import transformers
 from torch import nn
@@ -33,6 +34,7 @@ from transformers.models.auto import modeling_auto
 from transformers.testing_utils import torch_device
 
 from prithvi_hf import (
+    PrithviBackbone,
     PrithviConfig,
     PrithviForImageClassification,
     PrithviForPixelRegression,
@@ -96,6 +98,7 @@ class PrithviModelTester:
             neck_hidden_size=None if self.num_frames == 1 else 16,
             head_hidden_size=16,
             num_labels=self.num_labels,
+            out_indices=[0, 1],
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PrithviConfig, dict[str, Any]]:
@@ -140,8 +143,8 @@ def stand_in_for_missing_modules(package_dir: Path) -> None:
         sys.modules[module.__name__] = module
 
 
-def import_upstream_tests(package_dir: Path) -> tuple[types.ModuleType, types.ModuleType]:
-    """Import transformers' `test_modeling_common` and `test_configuration_common`."""
+def import_upstream_tests(package_dir: Path) -> list[types.ModuleType]:
+    """Import transformers' common tests of models, configurations and backbones."""
     sys.path.insert(0, str(package_dir.parent))
     package = types.ModuleType(PACKAGE)
     package.__path__ = [str(package_dir)]
@@ -150,7 +153,8 @@ def import_upstream_tests(package_dir: Path) -> tuple[types.ModuleType, types.Mo
     # The module asks for the package `transformers` beside it, which the layout of the archive does not give.
     with mock.patch("transformers.utils.direct_transformers_import", return_value=transformers):
         configuration = importlib.import_module(f"{PACKAGE}.test_configuration_common")
-    return importlib.import_module(f"{PACKAGE}.test_modeling_common"), configuration
+    modeling, backbone = (importlib.import_module(f"{PACKAGE}.test_{one}_common") for one in ("modeling", "backbone"))
+    return [modeling, configuration, backbone]
 
 
 def know_the_model_names() -> None:
@@ -159,11 +163,14 @@ def know_the_model_names() -> None:
     Only models inside of transformers are in these tables; AutoModel itself does not read them for Prithvi.
     """
     modeling_auto.MODEL_MAPPING_NAMES["prithvi"] = "PrithviModel"
+    modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES["prithvi"] = "PrithviBackbone"
     modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["prithvi"] = "PrithviForImageClassification"
     modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES["prithvi"] = "PrithviForSemanticSegmentation"
 
 
-def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType) -> list[type[unittest.TestCase]]:
+def make_test_cases(
+    modeling: types.ModuleType, configuration: types.ModuleType, backbone: types.ModuleType
+) -> list[type[unittest.TestCase]]:
     """The test classes, made of transformers' mixins."""
 
     class PrithviConfigTest(unittest.TestCase):
@@ -211,7 +218,7 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
         patch_size = (1, 8, 8)
 
     class PrithviModelTest(ContractTest, unittest.TestCase):
-        all_model_classes = (PrithviModel,)
+        all_model_classes = (PrithviModel, PrithviBackbone)
 
     class PrithviForSemanticSegmentationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForSemanticSegmentation,)
@@ -228,6 +235,29 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
     class PrithviForSemanticSegmentationTwoFramesTest(TwoFrames, PrithviForSemanticSegmentationTest):
         pass
 
+    class PrithviBackboneTest(backbone.BackboneTesterMixin, unittest.TestCase):
+        all_model_classes = (PrithviBackbone,)
+        config_class = PrithviConfig
+
+        def setUp(self) -> None:
+            self.model_tester = PrithviModelTester(self)
+
+        def test_config(self) -> None:
+            """Overridden: `out_indices` counts the encoder's layers from 0, as terratorch and timm do.
+
+            The test of transformers has the embeddings as layer 0, with the name "stem".
+            """
+            config = PrithviConfig()
+            assert config.stage_names == [f"stage{number}" for number in range(1, config.num_hidden_layers + 1)]
+            config = PrithviConfig(out_features=None, out_indices=None)
+            assert config.out_features == [config.stage_names[-1]]
+            config = PrithviConfig(out_features=["stage1", "stage2"], out_indices=[0, 1])
+            assert (config.out_features, config.out_indices) == (["stage1", "stage2"], [0, 1])
+            assert PrithviConfig(out_features=["stage1", "stage3"]).out_indices == [0, 2]
+            assert PrithviConfig(out_indices=[0, 2]).out_features == ["stage1", "stage3"]
+            with pytest.raises(ValueError, match="the same layers"):
+                PrithviConfig(out_features=["stage1", "stage2"], out_indices=[0, 2])
+
     class PrithviForImageClassificationTwoFramesTest(TwoFrames, PrithviForImageClassificationTest):
         pass
 
@@ -235,6 +265,7 @@ def make_test_cases(modeling: types.ModuleType, configuration: types.ModuleType)
         pass
 
     return [
+        PrithviBackboneTest,
         PrithviConfigTest,
         PrithviModelTest,
         PrithviModelTwoFramesTest,

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate
@@ -65,6 +66,7 @@ _MAX_SIZES = {
     **dict.fromkeys(("num_labels", "channel_reduction_factor"), 2**16),
 }
 _MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
+_LEAST_SCALE = 1e-30  # what values are divided by
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _HUB_TIMEOUT = 5  # seconds
@@ -114,7 +116,12 @@ class PrithviConfig(PreTrainedConfig):
             layer, for the head `"fcn"`. Or maps of the layers `out_indices`, for the other heads: `"pyramid"`, four
             maps of four sizes; `"token_map"`, one map. `None` is the one that suits the decode head.
         out_indices (`list[int]`, *optional*): Encoder layers, from 0, whose tokens the necks `"pyramid"` (four) and
-            `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all.
+            `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all. Also the layers
+            of which `PrithviBackbone` gives maps, in order and each once; negative ones count from the last layer.
+        out_features (`list[str]`, *optional*): The same by the names in `stage_names`, `"stage1"` for layer 0; an
+            attribute that follows `out_indices`, which is what a file holds.
+        reshape_hidden_states (`bool`, defaults to `True`): Whether `PrithviBackbone` gives maps; else it gives tokens
+            with the class token, as `DPTForSemanticSegmentation` takes them.
         neck_hidden_size (`int`, *optional*): Channels inside and after the `"conv_transpose"` neck; `None` means
             `hidden_size` times the number of frames of tokens. The `"geospatial"` neck does without it.
         first_conv_channels (`int`, *optional*): Channels after the first upsampling of the `"geospatial"` neck, which
@@ -213,6 +220,7 @@ class PrithviConfig(PreTrainedConfig):
     channel_reduction_factor: int = 2
     num_convs_per_upscale: int = 1
     out_indices: list[int] | tuple[int, ...] | None = None
+    reshape_hidden_states: bool = True
     decode_head: str = "fcn"
     head_hidden_size: int = 256
     head_num_convs: int = 1
@@ -251,7 +259,14 @@ class PrithviConfig(PreTrainedConfig):
         for name, dtype in (("dtype", self.dtype), ("torch_dtype", kwargs.get("torch_dtype"))):
             if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ValueError(f"{name} must be a type of torch such as float32, got {dtype[:80]!r}.")
+        stages, layers = kwargs.pop("out_features", None), self.out_indices
         super().__post_init__(**kwargs)
+        if stages is not None:
+            self.out_features = stages
+            if layers is not None and list(layers) != self.out_indices:
+                raise ValueError(
+                    f"out_features and out_indices must name the same layers, got {list(stages)} and {list(layers)}."
+                )
         for name, value in list(vars(self).items()):
             if isinstance(value, tuple):  # lists, as a saved configuration is read back
                 setattr(self, name, list(value))
@@ -322,6 +337,44 @@ class PrithviConfig(PreTrainedConfig):
             return [depth - 1]
         quarters = [max(1, depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)]
         return list(self.out_indices or (quarters if self.neck == "pyramid" else quarters[-1:]))
+
+    # What transformers asks of the configuration of a backbone. Its `BackboneConfigMixin` counts the embeddings as
+    # layer 0, where `out_indices` here counts the encoder's layers, as terratorch and timm do.
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the encoder layers, `"stage1"` to the last."""
+        return [f"stage{number}" for number in range(1, self.num_hidden_layers + 1)]
+
+    @property
+    def _out_indices(self) -> list[int]:
+        """Layers, from 0, of which `PrithviBackbone` gives maps."""
+        layers = sorted(set(self.feature_layers)) if self.out_indices is None else self.out_indices
+        return [layer + self.num_hidden_layers if layer < 0 else layer for layer in layers]
+
+    @property
+    def out_features(self) -> list[str]:
+        """Their names."""
+        self.verify_out_features_out_indices()
+        return [self.stage_names[layer] for layer in self._out_indices]
+
+    @out_features.setter
+    def out_features(self, names: list[str] | tuple[str, ...] | None) -> None:
+        unknown = [name for name in names or () if name not in self.stage_names]
+        if unknown:
+            raise ValueError(f"out_features must be some of {', '.join(self.stage_names)}, got {unknown}.")
+        self.out_indices = None if names is None else [self.stage_names.index(name) for name in names]
+
+    _out_features = out_features
+
+    def verify_out_features_out_indices(self) -> None:
+        """Refuse layers that a backbone cannot give: there is no such layer, or they are not in order."""
+        layers = self._out_indices
+        if not layers or layers != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < self.num_hidden_layers:
+            raise ValueError(
+                f"out_indices of a backbone must be some of its {self.num_hidden_layers} layers, from 0, in order and "
+                f"each once, got {self.out_indices}."
+            )
 
     @property
     def neck_channels(self) -> list[int]:
@@ -399,8 +452,14 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
 
     def validate_segmentation(self) -> None:
-        """Check neck, heads, loss and classes."""
-        for name, registry in (("neck", NECKS), ("decode_head", HEADS), ("loss", LOSSES)):
+        """Check neck, heads, losses and classes, and what the values of a regression are."""
+        registries: dict[str, Mapping[str, Any]] = {
+            "neck": NECKS,
+            "decode_head": HEADS,
+            "loss": LOSSES,
+            "regression_loss": REGRESSION_LOSSES,
+        }
+        for name, registry in registries.items():
             if getattr(self, name) not in registry:
                 raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
         if self.neck == "geospatial" and self.neck_output_size < 1:
@@ -426,12 +485,20 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):
             raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
-        for name in ("focal_gamma", "auxiliary_loss_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        for name, least in (
+            *((name, 0) for name in ("focal_gamma", "auxiliary_loss_weight")),
+            *((name, _LEAST_SCALE) for name in ("huber_delta", "target_std")),
+            ("target_mean", -sys.float_info.max),
+        ):
+            if not least <= getattr(self, name) < math.inf:  # nor is NaN
+                raise ValueError(f"{name} must be a finite number of at least {least:g}, got {getattr(self, name)}.")
         labels = cast("dict[int, str]", self.id2label)
-        if broken := [label for label in labels.values() if _NOT_TEXT.search(label)]:
-            raise ValueError(f"id2label must hold names without control characters, got {ascii(broken[0])[:80]}.")
+        texts = [*labels.values(), self.target_name or "", self.target_unit or ""]
+        if broken := [text for text in texts if _NOT_TEXT.search(text)]:
+            raise ValueError(
+                "id2label, target_name and target_unit must hold text without control characters, got "
+                f"{ascii(broken[0])[:80]}."
+            )
         numbers = sorted(labels)
         if numbers != list(range(len(numbers))):
             raise ValueError(f"id2label must name the classes 0, 1, 2 and so on, got names of {numbers[:20]}.")
@@ -448,23 +515,6 @@ class PrithviConfig(PreTrainedConfig):
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
-
-    def validate_regression(self) -> None:
-        """Check what describes the values of a regression."""
-        if self.regression_loss not in REGRESSION_LOSSES:
-            raise ValueError(
-                f"regression_loss must be one of {', '.join(REGRESSION_LOSSES)}, got {self.regression_loss!r}."
-            )
-        for name in ("huber_delta", "target_std"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
-        if not math.isfinite(self.target_mean):
-            raise ValueError(f"target_mean must be a finite number, got {self.target_mean}.")
-        for name in ("target_name", "target_unit"):
-            if _NOT_TEXT.search(getattr(self, name) or ""):
-                raise ValueError(
-                    f"{name} must be text without control characters, got {ascii(getattr(self, name))[:80]}."
-                )
 
     def validate_sizes(self) -> None:
         """Check, last of all, that the model is of a size that can be meant."""

@@ -7,7 +7,7 @@ configuration from one.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -331,12 +331,15 @@ def pad_by_reflection(
 
 
 class PrithviTaskModel(PrithviPreTrainedModel):
-    """An encoder with layers for a task after it: the base of the models that are fine-tuned."""
+    """An encoder, `prithvi`, with layers for a task after it: the base of the models that are fine-tuned.
 
-    def __init__(self, config: PrithviConfig) -> None:
-        super().__init__(config)
-        self.prithvi = PrithviModel(config)
-        self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
+    Attributes:
+        task: `"segmentation"`, `"classification"` or `"regression"`, values of pixels.
+    """
+
+    prithvi: "PrithviModel"
+    task = "segmentation"
+    _untrained: Mapping[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -400,6 +403,7 @@ class PrithviMapModel(PrithviTaskModel):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
+        self.prithvi = PrithviModel(config)
         self.neck = NECKS[cast(str, config.neck)](config)
         self.decode_head = HEADS[config.decode_head](config)
         self.auxiliary_head = (
@@ -565,18 +569,24 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
-    """Take a model that is to make maps out of a data-parallel wrapper, and refuse one that cannot make them.
+def unwrap_model(model: nn.Module, tasks: Sequence[str] = ("segmentation", "regression")) -> Any:
+    """Take a model that is to predict out of a data-parallel wrapper, and refuse one that cannot.
+
+    `tasks` are those of the models that are wanted, by default those that make maps.
 
     Raises:
-        ValueError: The model is a backbone, or some of its weights are not in memory.
+        ValueError: The model is a backbone or one for another task, or some of its weights are not in memory.
     """
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
-    if isinstance(model, PrithviModel):
+    task = getattr(model, "task", None) if isinstance(model, PrithviPreTrainedModel) else tasks[0]
+    if task not in tasks:
+        remedy = "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+        if task is not None:
+            remedy = f'Use pipeline("geospatial-{task}", model=...).'
         raise ValueError(
-            "Expected a fine-tuned segmentation model, found a PrithviModel, the backbone without neck and head. "
-            "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+            f"Expected a fine-tuned model for {' or '.join(tasks)}, found a {type(model).__name__}"
+            f"{', the backbone without neck and head' if task is None else ''}. {remedy}"
         )
     elsewhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if elsewhere:
@@ -584,9 +594,9 @@ def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
             f"Expected a model whose weights are in memory, found {len(elsewhere)} tensors offloaded or never loaded, "
             f"e.g. {elsewhere[0]}. Load it without device_map and offload_folder, and give the device to use."
         )
-    if isinstance(model, PrithviForSemanticSegmentation):
+    if isinstance(model, PrithviTaskModel):
         model.check_trained()
-    return cast(PrithviForSemanticSegmentation, model)
+    return model
 
 
 __all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel", "unwrap_model"]

@@ -19,6 +19,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, PushToHubMixin
 if TYPE_CHECKING:
     # Never executed, but read: transformers finds the files of a class by the relative imports written in them. By
     # these lines each file leads to all of them, so that a copy from the Hub is complete and can be pushed again.
+    from .backbone_prithvi import PrithviBackbone  # noqa: F401
     from .classification_prithvi import PrithviForImageClassification  # noqa: F401
     from .configuration_prithvi import PrithviConfig  # noqa: F401
     from .image_processing_prithvi import PrithviImageProcessor  # noqa: F401
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MODEL_AUTO_MAP = {
     "AutoConfig": "configuration_prithvi.PrithviConfig",
+    "AutoBackbone": "backbone_prithvi.PrithviBackbone",
     "AutoModel": "modeling_prithvi.PrithviModel",
     "AutoModelForImageClassification": "classification_prithvi.PrithviForImageClassification",
     "AutoModelForPreTraining": "pretraining_prithvi.PrithviForPreTraining",
