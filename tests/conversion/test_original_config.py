@@ -27,8 +27,10 @@ from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from tests.checkpoint_factory import (
     RECIPES,
     REDUCED,
+    STATISTICS,
     assert_refused,
     convert,
+    hub_config,
     lightning_file,
     masked_autoencoder,
     mmcv_file,
@@ -39,10 +41,6 @@ from tests.golden import read_golden
 
 
 OWNER = "ibm-nasa-geospatial"
-STATISTICS = {
-    "mean": [1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0],
-    "std": [2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0],
-}
 NECKS = [
     {"name": "SelectIndices", "indices": [5, 11, 17, 23]},
     {"name": "ReshapeTokensToImage"},
@@ -107,20 +105,6 @@ BURN_YAML = lightning_config(
         | {"no_data_replace": 0, "no_label_replace": -1, "num_classes": 2},
     },
 )
-
-
-def hub_config(hidden, layers, heads, patch=16, coords=True, decoder=(512, 8)) -> dict:
-    """A `config.json` as the published backbones have it."""
-    given = {"img_size": 224, "num_frames": 4, "patch_size": [1, patch, patch], "in_chans": 6, "embed_dim": hidden}
-    given |= {"depth": layers, "num_heads": heads, "decoder_embed_dim": decoder[0], "decoder_depth": decoder[1]}
-    given |= {"decoder_num_heads": 16, "mlp_ratio": 4, "mask_ratio": 0.75, "norm_pix_loss": False}
-    given |= {"coords_encoding": ["time", "location"] if coords else [], "coords_scale_learn": coords}
-    bands = ["B02", "B03", "B04", "B05", "B06", "B07"]  # of HLS L30
-    return {
-        "architecture": "prithvi_eo",
-        "num_features": hidden,
-        "pretrained_cfg": {**given, "bands": bands, **STATISTICS},
-    }
 
 
 def saved(state_dict, save=torch.save, *args, **kwargs) -> bytes:
