@@ -300,6 +300,19 @@ def _check_value(name: str, value: Any, hint: Any, path: Path) -> None:
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of `name: value` lines, within limits and without anything that could run."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        content = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)  # noqa: S506  # it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
+        raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
+    return content
+
+
 def find_option_types(groups: Sequence[type]) -> dict[str, Any]:
     """Find the type of each option of some dataclasses."""
     pairs = [(get_type_hints(group), fields(group)) for group in groups]
@@ -309,14 +322,7 @@ def find_option_types(groups: Sequence[type]) -> dict[str, Any]:
 def read_options(name_or_path: str | Path, groups: Sequence[type] = _GROUPS) -> dict[str, Any]:
     """Read the options in a recipe, with known names and values of the right types."""
     path, types = find_recipe(name_or_path), find_option_types(groups)
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
-        content = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)  # noqa: S506  # it is a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
-        raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
+    content = read_yaml(path)
     unknown = sorted(str(name) for name in content if name not in types)
     if unknown:
         near = {name: get_close_matches(name, types, n=1) for name in unknown}

@@ -54,6 +54,7 @@ ORIGINAL_FIELDS = {
 }
 """Argument of the original code to the field of `PrithviConfig`."""
 
+_L30_BANDS = dict(zip(("B02", "B03", "B04", "B05", "B06", "B07"), PRITHVI_BANDS, strict=True))
 NODATA_NAME = "no data"
 """What counts and legends call pixels without data."""
 # Limits of sizes, far above every published model (0.6 billion parameters): nothing is built from a faulty file.
@@ -293,14 +294,13 @@ class PrithviConfig(PreTrainedConfig):
             ValueError: It does not describe a Prithvi encoder.
         """
         found = values.get("pretrained_cfg", values)
-        known = {name: found[name] for name in ORIGINAL_FIELDS if found.get(name) is not None}
-        missing = [name for name in ("embed_dim", "depth", "num_heads") if name not in known]
+        missing = [name for name in ("embed_dim", "depth", "num_heads") if found.get(name) is None]
         if missing:
             raise ValueError(
                 f"Expected the config.json of a published Prithvi model, found one without {', '.join(missing)}. Give "
                 "what it holds under pretrained_cfg."
             )
-        return cls(**{ORIGINAL_FIELDS[name]: value for name, value in known.items()} | overrides)
+        return cls(**read_original_fields(found) | overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as they are saved; an installed class saves nothing about code on the Hub."""
@@ -551,6 +551,23 @@ def _check_size(name: str, value: object) -> None:
             _check_size(name, item)
     elif value is not None and not (isinstance(value, int) and 1 <= value <= _MAX_SIZES[name]):
         raise ValueError(f"{name} must be an integer from 1 to {_MAX_SIZES[name]:,}, got {value!r}.")
+
+
+def read_original_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the fields that arguments of the original code give.
+
+    Its files name the bands by the codes of HLS L30, on whose sensor B05 is the narrow near infrared, or by name.
+    """
+    fields = {field: values[name] for name, field in ORIGINAL_FIELDS.items() if values.get(name) is not None}
+    if isinstance(fields.get("patch_size"), int):
+        fields["patch_size"] = [values.get("tubelet_size") or 1, fields["patch_size"], fields["patch_size"]]
+    if isinstance(side := fields.get("image_size"), list | tuple) and len(set(side)) == 1:
+        fields["image_size"] = side[0]
+    if bands := fields.get("bands"):
+        names = [str(getattr(band, "value", band)).split(".")[-1] for band in bands]  # enumerations of terratorch
+        is_l30 = set(names) <= _L30_BANDS.keys()
+        fields |= {"bands": [_L30_BANDS[name] for name in names] if is_l30 else names, "num_channels": len(names)}
+    return fields
 
 
 def make_unique_names(id2label: Mapping[int, str]) -> dict[int, str]:
