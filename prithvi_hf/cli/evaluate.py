@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
             **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )
         first = recipe.training.process_index == 0
-        model, image_processor = load_model(options.model)
+        model, image_processor = load_model(options.model, ("segmentation",))
         given = {"rescale_factor": options.rescale_factor, "rescale_offset": options.rescale_offset}
         if recipe.data.bands in (None, image_processor.bands):
             given |= {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
