@@ -293,7 +293,7 @@ def make_folder(root: Path, ids: Sequence[str], *, image: str = "{}.tif", mask: 
 
 
 def smooth_field(size: int, seed: int, cells: int = 4) -> np.ndarray:
-    """Blobs between 0 and 1, float64 (size, size): a coarse random grid, enlarged with a gradient between its nodes."""
+    """Blobs between 0 and 1, float64 (size, size): a coarse random grid, interpolated between its nodes."""
     nodes = np.random.default_rng(seed).random((cells + 1, cells + 1))
     places = np.linspace(0, cells, size)
     rows = np.array([np.interp(places, np.arange(cells + 1), column) for column in nodes.T]).T

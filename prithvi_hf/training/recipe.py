@@ -447,8 +447,10 @@ def parse_groups(
     given = {name: value for name, value in options.items() if value != unset[name]}
     given = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
     given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
-    if options.get("task", "segmentation") != "segmentation" and "metric_for_best_model" not in given:
-        options["metric_for_best_model"] = next(iter(TASK_METRICS[options["task"]]))
+    metric = "metric_for_best_model"  # asked for, it is checked, also where it is the default of segmentation
+    is_asked_for = metric in values or any(word.startswith(f"--{metric}") for word in words)
+    if options.get("task", "segmentation") != "segmentation" and not is_asked_for:
+        options[metric] = next(iter(TASK_METRICS[options["task"]]))
     made = [group(**{option.name: options[option.name] for option in fields(group) if option.init}) for group in kinds]
     return made, given
 

@@ -17,7 +17,7 @@ SPLITS = {"train": 6, "validation": 3, "test": 3}
 LAND_COVER = ["Forest", "River", "Town"]
 BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
 INPUT = {"image_mean": [500] * 6, "image_std": [800] * 6, "image_size": 32, "test_splits": "test", "bands": BANDS}
-TRAINING = {**QUICK, "max_steps": 40, "learning_rate": 0.003, "eval_strategy": "steps", "save_strategy": "steps"}
+TRAINING = {**QUICK, "max_steps": 120, "learning_rate": 0.005, "eval_strategy": "steps", "save_strategy": "steps"}
 TRAINING |= {"load_best_model_at_end": True, "lr_scheduler_type": "constant", "per_device_train_batch_size": 3}
 
 
@@ -42,14 +42,7 @@ def evaluate(output, *words):
 
 def assert_same(first, second, prefix):
     for name, value in first.items():
-        if name not in (
-            "loss",
-            "runtime",
-            "samples_per_second",
-            "steps_per_second",
-            "epoch",
-            "model_preparation_time",
-        ):
+        if name not in ("epoch", "model_preparation_time") and not name.endswith(("runtime", "per_second")):
             assert second[f"{prefix}_{name}"] == pytest.approx(value, rel=1e-5), name
 
 
@@ -73,7 +66,7 @@ def mapped(biomass):
 
 
 def test_regression_learns_and_is_measured_in_its_unit(biomass, mapped, capsys):
-    data, builder = biomass
+    data, _ = biomass
     results, config = read_results(mapped), json.loads((mapped / "config.json").read_text())
     values = [rasterio.open(path).read(1)[1:] for path in sorted((data / "train").glob("*_agb.tif"))]
     assert config["target_mean"] == pytest.approx(np.mean(values), rel=1e-6)
@@ -149,9 +142,8 @@ def test_classification_learns_several_labels_of_a_table(tmp_path):
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_two_processes_measure_and_learn_what_one_does(biomass, covers, tmp_path, task):
-    (data, builder), options = (
-        (biomass, biomass_options()) if task == "regression" else ((covers, {}), cover_options())
-    )
+    data, builder = biomass if task == "regression" else (covers, {})
+    options = biomass_options() if task == "regression" else cover_options()
     options |= {"max_steps": 4, "hidden_dropout_prob": 0, "classifier_dropout": 0, "load_best_model_at_end": False}
     options |= {"logging_steps": 1, "lr_scheduler_type": "constant"}
     one = finetune(data, tmp_path / "one", builder, per_device_train_batch_size=2, **options)
