@@ -53,7 +53,7 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     check_model_source(name)
-    with _explain_loading(name):
+    with explain_loading(name):
         return PrithviImageProcessor.from_pretrained(name)
 
 
@@ -65,7 +65,7 @@ def load_model(
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 
     image_processor = load_image_processor(name)
-    with _explain_loading(name):
+    with explain_loading(name):
         architectures = prithvi_hf.PrithviConfig.from_pretrained(name).architectures or ()
         kind: Any = prithvi_hf.PrithviForSemanticSegmentation  # also of a backbone, which it refuses
         for architecture in architectures:
@@ -78,7 +78,7 @@ def load_model(
 
 
 @contextmanager
-def _explain_loading(name: str) -> Iterator[None]:
+def explain_loading(name: str) -> Iterator[None]:
     """Say in one message what is wrong with a model, and keep the library's reports of it away."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

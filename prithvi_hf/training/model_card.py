@@ -32,7 +32,7 @@ from prithvi_hf.training.evaluation import format_figure, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES
 from prithvi_hf.training.sample_pictures import pick_samples
-from prithvi_hf.training.training_args import TASK_METRICS
+from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
 def escape_text(text: str) -> str:
@@ -55,11 +55,14 @@ def plot_learning_curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     name, title = metric
     panels = {"loss": ("loss", "eval_loss"), title: (f"eval_{name}",), "learning rate": ("learning_rate",)}
-    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    measured = {name for entry in log_history for name in entry}
+    if measured.isdisjoint(panels[title]) and "eval_loss" in measured:  # of a task without such a metric
+        del panels[title]
+    figure = Figure(figsize=(1 + 4 * len(panels), 4), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in log_history if entry.get(name) is not None]
             if points:
@@ -117,7 +120,7 @@ _CARD = """---
 
 # {name}
 
-{purpose} with Prithvi, fine-tuned on
+{purpose} with {architecture}, fine-tuned on
 `{dataset}` from {start} by `prithvi_hf`.
 
 ```python
@@ -229,6 +232,7 @@ def write_model_card(
     texts, labels = _TEXTS[data.task], get_class_names(config) if data.task in CLASS_FIGURES else []
     (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
     name, (metric, title) = training.hub_model_id or folder.resolve().name, next(iter(TASK_METRICS[data.task].items()))
+    encoder = "frozen" if recipe.model.freeze_backbone else "trained"
     scores = {split: results.get(f"{prefix}_{metric}") for prefix, split in splits.items()}
     eval_results = [
         EvalResult(
@@ -273,6 +277,7 @@ def write_model_card(
         **{name: getattr(texts, name) for name in ("use", "labels_title", "results_title")},
         **{name: getattr(texts, name).format(**facts) for name in ("purpose", "procedure")},
         dataset=escape_code(data.dataset),
+        architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
         labels="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)) or values,
         metrics=_tabulate_metrics(results, splits, labels, published, data.task, unit),
@@ -282,7 +287,16 @@ def write_model_card(
         replacement=processor.nodata_replacement,
         statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
         data=_tabulate_data(audits or {}, texts.labelled),
-        training=_list_options(recipe, loss, results),
+        training=list_options(
+            training,
+            {
+                "architecture": config.architecture,
+                "loss": loss,
+                "encoder": "none" if config.architecture == "unet" else encoder,
+                "augmentation": f"random crop of {data.crop_size or 'the image size'}, {data.augmentation}",
+            },
+            results.get("epoch"),
+        ),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -333,21 +347,18 @@ def _tabulate_data(audits: Mapping[str, SplitAudit], labelled: str) -> str:
     return "\n".join(lines + notes)
 
 
-def _list_options(recipe: TrainingRecipe, loss: str, results: Mapping[str, Any]) -> str:
-    """List the options that matter for repeating the run, and the versions."""
-    training = recipe.training
+def list_options(training: PrithviTrainingArguments, own: Mapping[str, Any], epochs: float | None) -> str:
+    """List what matters for repeating a run: its `own` options, those of the training, and the versions."""
     optimizer, schedule = (str(getattr(kind, "value", kind)) for kind in (training.optim, training.lr_scheduler_type))
     everywhere = " on every parameter" if training.decay_all_parameters else ""
     sizes = (training.train_batch_size, training.gradient_accumulation_steps, training.world_size)
     values = {
-        "loss": loss,
-        "encoder": "frozen" if recipe.model.freeze_backbone else "trained",
+        **own,
         "optimizer": optimizer,
         "learning rate": f"{training.learning_rate:g}, {schedule} schedule",
         "weight decay": f"{training.weight_decay:g}{everywhere}",
         "batch": f"{' x '.join(map(str, sizes))} (per device x accumulation x devices)",
-        "epochs": f"{results.get('epoch', training.num_train_epochs):g}",
-        "augmentation": f"random crop of {recipe.data.crop_size or 'the image size'}, {recipe.data.augmentation}",
+        "epochs": f"{training.num_train_epochs if epochs is None else epochs:g}",
         "seed": training.seed,
         "data seed": training.data_seed if training.data_seed is not None else training.seed,
         "python": platform.python_version(),
