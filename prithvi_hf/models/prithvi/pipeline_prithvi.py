@@ -222,9 +222,7 @@ class GeospatialSegmentationPipeline(RemoteCodeMixin, Pipeline):
             scene.crs, scene.transform = read_place(crs, transform)
         if encoded:
             take_coordinates(scene, image_processor, encoded, dates, location)
-            told_by_crs = {"location_coords"} if scene.crs is not None else set()
-            unknown = {name: values for name, values in scene.coordinates.items() if name not in told_by_crs}
-            warn_of_unknown(unknown, "The scene")
+            warn_of_unknown(scene.coordinates, "The scene")
         return scene
 
     def _forward(  # type: ignore[override]
