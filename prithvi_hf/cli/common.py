@@ -54,7 +54,7 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     check_model_source(name)
-    with _explain_loading(name):
+    with explain_loading(name):
         return PrithviImageProcessor.from_pretrained(name)
 
 
@@ -63,14 +63,14 @@ def load_model(name: str) -> "tuple[PrithviForSemanticSegmentation, PrithviImage
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
 
     image_processor = load_image_processor(name)
-    with _explain_loading(name):
+    with explain_loading(name):
         model = unwrap_model(PrithviForSemanticSegmentation.from_pretrained(name))
     image_processor.check_config(model.config)
     return model, image_processor
 
 
 @contextmanager
-def _explain_loading(name: str) -> Iterator[None]:
+def explain_loading(name: str) -> Iterator[None]:
     """Say in one message what is wrong with a model, and keep the library's reports of it away."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

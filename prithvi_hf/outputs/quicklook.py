@@ -142,7 +142,8 @@ def draw_pictures(
         entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
     if hatched or NODATA_CLASS in present:
         entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
-    figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
+    if entries:
+        figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
         # The layout leaves out what a title of two lines and a wide legend need beside pictures of a fixed shape.
         canvas.print_figure(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.05)

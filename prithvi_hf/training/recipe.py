@@ -37,7 +37,7 @@ _IMAGE_OPTIONS = (
 _BAND_STATISTICS = ("image_mean", "image_std")
 _ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
 # What belongs to one run and one machine, not to the recipe that repeats it.
-_NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
+NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
 _GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
@@ -171,7 +171,7 @@ class Recipe:
         # The groups hold as values what the command line gave as JSON.
         values: dict[str, Any] = {"dataset": self.data.dataset}
         values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
-        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        values = {name: value for name, value in values.items() if name not in NOT_SAVED}
         if self.data.data_dir is not None:  # the run may be repeated from another folder
             values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
