@@ -61,10 +61,10 @@ class Chip:
         self.mndwi = (green > swir).astype(np.uint8)  # (green - swir) / (green + swir) > 0, and right for values of 0
 
     def find_crop(self) -> tuple[slice, slice]:
-        """Find the square with the most borders between labels; it begins in the middle of patches."""
+        """Find the square with both classes in the most even numbers; it begins in the middle of patches."""
         places = range(PATCH // 2, self.labels.shape[0] - CROP, 2 * PATCH)
         squares = [(slice(top, top + CROP), slice(left, left + CROP)) for top in places for left in places]
-        return max(squares, key=lambda square: count_borders(self.labels[square], self.labels[square])[1])
+        return max(squares, key=lambda square: min((self.labels[square] == value).sum() for value in (0, WATER)))
 
 
 def count_borders(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -101,8 +101,10 @@ def draw(path: Path, chip: Chip, maps: Mapping[str, SegmentationMap]) -> None:
     pictures |= {name: paint_classes(mask[square], palette) for name, mask in classes.items()}
     row = PictureRow(pictures, measure_width(some.crs, some.transform, CROP, CROP))
     present = set(np.unique(classes["label"][square]).tolist())
-    options = {"nodata_label": "no label", "panel_inches": 2.6}
-    draw_pictures(path, [row], id2label=some.id2label, palette=palette, present=present, **options)
+    names = some.id2label
+    draw_pictures(
+        path, [row], id2label=names, palette=palette, present=present, nodata_label="no label", panel_inches=2.6
+    )
 
 
 def main() -> None:
