@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
     from prithvi_hf.scenes.predict_scene import predict_scene
+    from prithvi_hf.scenes.reconstruct import reconstruct_window
+    from prithvi_hf.scenes.windows import SceneWindows
     from prithvi_hf.training.trainer import PrithviTrainer
     from prithvi_hf.training.training_args import PrithviTrainingArguments
 
@@ -54,11 +56,13 @@ __version__ = "0.1.0"
 _LAZY = {
     "PrithviTrainer": "training.trainer",
     "PrithviTrainingArguments": "training.training_args",
+    "SceneWindows": "scenes.windows",
     "convert_checkpoint": "conversion.convert_prithvi_to_hf",
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
+    "reconstruct_window": "scenes.reconstruct",
 }
 
 
@@ -111,9 +115,11 @@ __all__ = [
     "PrithviPreTrainedModel",
     "PrithviTrainer",
     "PrithviTrainingArguments",
+    "SceneWindows",
     "convert_checkpoint",
     "convert_state_dict",
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",
+    "reconstruct_window",
 ]

@@ -35,6 +35,7 @@ CROP_CHIPS = {
     "training": ("chip_328_501", "chip_100_200", "chip_007_042"),
     "validation": ("chip_329_502", "chip_150_250", "chip_150_251", "chip_400_100"),
 }
+LANDSLIDES = {"train": (1, 2, 10), "validation": (1, 2), "test": (7,)}
 EVENT_DAYS = {"Ghana": "2018/09/19", "Spain": "2019/09/18", "Cambodia": "2018/08/04", "Bolivia": "2018/02/15"}
 
 
@@ -254,6 +255,25 @@ def make_crops(
     return root
 
 
+def make_landslides(root: Path, splits: Mapping[str, Sequence[int]] = LANDSLIDES) -> Path:
+    """A small copy of Landslide4Sense: HDF5 files of 14 bands (float64) and masks of 0 and 1, of 128 pixels.
+
+    Args:
+        root: the folder that holds `images` and `annotations`.
+        splits: numbers of the patches by split.
+    """
+    import h5py
+
+    for seed, (split, number) in enumerate((name, number) for name in splits for number in splits[name]):
+        image = np.random.default_rng(seed).normal(1, 0.3, (128, 128, 14)).round(2)
+        for kind, name, values in (("images", "img", image), ("annotations", "mask", class_mask((0, 1), 128, seed))):
+            path = root / kind / split / f"{'image' if name == 'img' else 'mask'}_{number}.h5"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(path, "w") as file:
+                file.create_dataset(name, data=values, compression="gzip")
+    return root
+
+
 def _all(folders: Mapping[str, Sequence[str]]) -> list[str]:
     return [chip for chips in folders.values() for chip in chips]
 
@@ -271,7 +291,7 @@ def hub_files(name: str, root: Path) -> tuple[str, dict[str, bytes]]:
     """The Hub repository of a data set made above, and its files: archives, and what lies there unpacked.
 
     Args:
-        name: "hls_burn_scars", "hls_irrigation_scenes" or "multi_temporal_crop".
+        name: "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop" or "landslide4sense".
         root: the folder that the data set was made in.
     """
     if name == "multi_temporal_crop":
@@ -279,6 +299,9 @@ def hub_files(name: str, root: Path) -> tuple[str, dict[str, bytes]]:
         lists = ("training_data.txt", "validation_data.txt", "chips_df.csv")
         plain = {path: (root / path).read_bytes() for path in lists}
         return "ibm-nasa-geospatial/multi-temporal-crop-classification", {**archives, **plain}
+    if name == "landslide4sense":
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.h5")}
+        return "ibm-nasa-geospatial/Landslide4sense", files
     folders = sorted(path.name for path in root.iterdir())
     return f"ibm-nasa-geospatial/{name}", {f"{name}.tar.gz": pack(root, *folders), "README.md": b"# chips\n"}
 

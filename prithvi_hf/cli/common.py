@@ -53,7 +53,7 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     check_model_source(name)
-    with _explain_loading(name):
+    with explain_loading(name):
         return PrithviImageProcessor.from_pretrained(name)
 
 
@@ -65,6 +65,7 @@ def load_model(
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 
     image_processor = load_image_processor(name)
+<<<<<<< HEAD
     with _explain_loading(name):
         architectures = prithvi_hf.PrithviConfig.from_pretrained(name).architectures or ()
         kind: Any = prithvi_hf.PrithviForSemanticSegmentation  # also of a backbone, which it refuses
@@ -73,12 +74,16 @@ def load_model(
             if isinstance(found, type) and issubclass(found, PrithviTaskModel):
                 kind = found
         model = unwrap_model(kind.from_pretrained(name), tasks)
+=======
+    with explain_loading(name):
+        model = unwrap_model(PrithviForSemanticSegmentation.from_pretrained(name))
+>>>>>>> gen2
     image_processor.check_config(model.config)
     return model, image_processor
 
 
 @contextmanager
-def _explain_loading(name: str) -> Iterator[None]:
+def explain_loading(name: str) -> Iterator[None]:
     """Say in one message what is wrong with a model, and keep the library's reports of it away."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

@@ -33,7 +33,13 @@ from prithvi_hf.training.checkpoints import (
 from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
-from prithvi_hf.training.recipe_chips import cache_splits, check_splits, load_splits, run_in_first_process
+from prithvi_hf.training.recipe_chips import (
+    cache_splits,
+    check_batches,
+    check_splits,
+    load_splits,
+    run_in_first_process,
+)
 from prithvi_hf.training.trainer import PrithviTrainer
 
 
@@ -85,7 +91,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     processor.check_config(model.config)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
-    elif recipe.model.model is None and training.process_index == 0:
+    elif recipe.model.model is None and model.config.architecture != "unet" and training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
 
     wanted = [data.train_split] * training.do_train
@@ -104,6 +110,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
         train_dataset = TrainingCrops(splits[data.train_split], crops, seed)
+        check_batches(recipe, model.config, len(train_dataset))
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     trainer = PrithviTrainer(
         model=model,
@@ -275,7 +282,7 @@ def main(
         if run is None:
             message += " before the training; nothing was written"
     except Exception as error:
-        refused = run is None and isinstance(error, ValueError | OSError | StrictDataclassError)
+        refused = run is None and isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
         gone = run is not None and not folder.is_dir()
         known = refused or gone or (run is not None and (is_disk_full(error) or isinstance(error, ChipCacheError)))
         if os.environ.get("PRITHVI_HF_TRACEBACK") or not known:

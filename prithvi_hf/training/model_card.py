@@ -29,6 +29,7 @@ from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes
 from prithvi_hf.training.evaluation import MEAN_METRICS, format_percent, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 def escape_text(text: str) -> str:
@@ -49,10 +50,13 @@ def plot_learning_curves(log_history: Sequence[Mapping[str, Any]], path: Path) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     panels = {"loss": ("loss", "eval_loss"), "mean IoU": ("eval_mean_iou",), "learning rate": ("learning_rate",)}
-    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    measured = {name for entry in log_history for name in entry}
+    if measured.isdisjoint(panels["mean IoU"]) and "eval_loss" in measured:  # there are no classes
+        del panels["mean IoU"]
+    figure = Figure(figsize=(1 + 4 * len(panels), 4), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in log_history if entry.get(name) is not None]
             if points:
@@ -112,7 +116,7 @@ _CARD = """---
 
 # {name}
 
-Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with Prithvi, fine-tuned on
+Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with {architecture}, fine-tuned on
 `{dataset}` from {start} by `prithvi_hf`.
 
 ```python
@@ -173,6 +177,7 @@ def write_model_card(
     labels = get_class_names(config)
     (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
     name, task = training.hub_model_id or folder.resolve().name, "image-segmentation"
+    encoder = "frozen" if recipe.model.freeze_backbone else "trained"
     scores = {split: results.get(f"{prefix}_mean_iou") for prefix, split in splits.items()}
     eval_results = [
         EvalResult(
@@ -203,6 +208,7 @@ def write_model_card(
         bands=config.num_channels,
         num_labels=len(labels),
         dataset=escape_code(data.dataset),
+        architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
         classes="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)),
         window=window,
@@ -214,7 +220,16 @@ def write_model_card(
         replacement=processor.nodata_replacement,
         statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
         data=_tabulate_data(audits or {}),
-        training=_list_options(recipe, config.loss, results),
+        training=list_options(
+            training,
+            {
+                "architecture": config.architecture,
+                "loss": config.loss,
+                "encoder": "none" if config.architecture == "unet" else encoder,
+                "augmentation": f"random crop of {data.crop_size or 'the image size'}, {data.augmentation}",
+            },
+            results.get("epoch"),
+        ),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -257,21 +272,18 @@ def _tabulate_data(audits: Mapping[str, SplitAudit]) -> str:
     return "\n".join(lines + notes)
 
 
-def _list_options(recipe: TrainingRecipe, loss: str, results: Mapping[str, Any]) -> str:
-    """List the options that matter for repeating the run, and the versions."""
-    training = recipe.training
+def list_options(training: PrithviTrainingArguments, own: Mapping[str, Any], epochs: float | None) -> str:
+    """List what matters for repeating a run: its `own` options, those of the training, and the versions."""
     optimizer, schedule = (str(getattr(kind, "value", kind)) for kind in (training.optim, training.lr_scheduler_type))
     everywhere = " on every parameter" if training.decay_all_parameters else ""
     sizes = (training.train_batch_size, training.gradient_accumulation_steps, training.world_size)
     values = {
-        "loss": loss,
-        "encoder": "frozen" if recipe.model.freeze_backbone else "trained",
+        **own,
         "optimizer": optimizer,
         "learning rate": f"{training.learning_rate:g}, {schedule} schedule",
         "weight decay": f"{training.weight_decay:g}{everywhere}",
         "batch": f"{' x '.join(map(str, sizes))} (per device x accumulation x devices)",
-        "epochs": f"{results.get('epoch', training.num_train_epochs):g}",
-        "augmentation": f"random crop of {recipe.data.crop_size or 'the image size'}, {recipe.data.augmentation}",
+        "epochs": f"{training.num_train_epochs if epochs is None else epochs:g}",
         "seed": training.seed,
         "data seed": training.data_seed if training.data_seed is not None else training.seed,
         "python": platform.python_version(),

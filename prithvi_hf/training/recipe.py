@@ -19,7 +19,7 @@ from transformers import HfArgumentParser
 from transformers.utils import cached_file, logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, check_model_source
+from prithvi_hf.models.prithvi.configuration_prithvi import ENCODER_FIELDS, PrithviConfig, check_model_source
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
@@ -35,8 +35,9 @@ _IMAGE_OPTIONS = (
     *("nodata_value", "nodata_replacement", "nodata_rule", "frame_order"),
 )
 _BAND_STATISTICS = ("image_mean", "image_std")
+_ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
 # What belongs to one run and one machine, not to the recipe that repeats it.
-_NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
+NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
 _GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
@@ -101,6 +102,12 @@ class Recipe:
             model = PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), attn_implementation=attention)
         else:
             model = self._adapt_starting_model(self.model.model, values, may_add_weights)
+        without_encoder = model.config.architecture == "unet"
+        if without_encoder and (given := [name for name in _ENCODER_OPTIONS if self.given.get(name)]):
+            raise ValueError(
+                f"Expected no options of an encoder with architecture unet, found {', '.join(given)}. Leave them out; "
+                f"what a recipe sets is unset by --{given[0]} none, or by --architecture unet on the command line."
+            )
         if self.model.freeze_backbone:
             model.freeze_backbone()
         return model
@@ -115,7 +122,7 @@ class Recipe:
         if other_bands:
             values = {name: value for name, value in values.items() if name not in ("bands", "num_channels")}
         # Only the encoder is fixed; a neck or head that the starting model lacks is a new one.
-        fixed = ("hidden_size", "mlp_ratio", "num_channels", "patch_size")
+        fixed = ("architecture", "hidden_size", "mlp_ratio", "num_channels", "patch_size")
         wrong = [name for name in fixed if name in values and values[name] != getattr(start, name)]
         wrong += ["num_hidden_layers"] * (values.get("num_hidden_layers", 0) > start.num_hidden_layers)
         if wrong:
@@ -123,7 +130,8 @@ class Recipe:
                 f"{name}: {source} has {getattr(start, name)}, the recipe asks for {values[name]}" for name in wrong
             ]
             raise ValueError(
-                f"Expected a recipe that fits the starting model. {'; '.join(found)}. Leave these options out."
+                f"Expected a recipe that fits the starting model. {'; '.join(found)}. Leave these options out, or "
+                "--model."
             )
         if len(values.get("id2label", ())) not in (0, start.num_labels):
             # What the starting model says of each of its classes does not hold for others.
@@ -145,7 +153,7 @@ class Recipe:
         )
         model, info = loaded
         mismatched = [key for key, *_ in info["mismatched_keys"]]
-        lost = [key for key in mismatched if key.startswith("prithvi.")]
+        lost = [key for key in mismatched if key.startswith(("prithvi.", "model."))]
         if lost:
             raise ValueError(f"Expected the encoder of {source} to fit the recipe, found other shapes: {lost}.")
         new = sorted([*info["missing_keys"], *mismatched])
@@ -163,7 +171,7 @@ class Recipe:
         # The groups hold as values what the command line gave as JSON.
         values: dict[str, Any] = {"dataset": self.data.dataset}
         values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
-        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        values = {name: value for name, value in values.items() if name not in NOT_SAVED}
         if self.data.data_dir is not None:  # the run may be repeated from another folder
             values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
@@ -404,6 +412,9 @@ def parse_groups(
     values: dict[str, Any] = {}
     for name in files.config:
         values |= read_options(name, groups)
+    if getattr(files, "architecture", None) == "unet" and (left_out := sorted({*_ENCODER_OPTIONS} & values.keys())):
+        logger.warning(f"--architecture unet has no encoder: the recipe's {', '.join(left_out)} are left out.")
+        values = {name: value for name, value in values.items() if name not in left_out}
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))

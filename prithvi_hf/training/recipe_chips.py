@@ -12,6 +12,7 @@ from prithvi_hf.data.audit import SplitAudit, audit_split
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
 from prithvi_hf.data.chips import find_shared_images
 from prithvi_hf.data.load import load_dataset
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.training.recipe import TrainingRecipe
 
@@ -104,6 +105,34 @@ def cache_splits(
     if not cached:  # another process: the cache is there, or is made by one process of each machine
         cache(show_progress=False)
     return {**splits, **cached}
+
+
+def check_batches(recipe: TrainingRecipe, config: PrithviConfig, chips: int) -> None:
+    """Check that every batch of a training can be trained on, and leave a last batch of one chip out for UPerNet.
+
+    UPerNet pools its smallest map to one value, which batch normalisation cannot normalise within one chip.
+    """
+    training = recipe.training
+    size, share = training.per_device_train_batch_size, -(-chips // training.world_size)
+    if training.dataloader_drop_last and share < size:
+        raise ValueError(
+            f"Expected at least {size} training chips for each process (per_device_train_batch_size) with "
+            f"dataloader_drop_last, found {share}. Lower the batch size, or set dataloader_drop_last: false."
+        )
+    normalizes_alone = training.world_size == 1 or not training.sync_batch_norm
+    if config.decode_head != "upernet" or not normalizes_alone:
+        return
+    if min(size, share) == 1:
+        raise ValueError(
+            "Expected batches of at least two chips with decode_head upernet, whose batch normalisation needs them, "
+            f"found per_device_train_batch_size {size} and {chips} training chips. Raise them, or choose another head."
+        )
+    if share % size == 1 and not training.dataloader_drop_last:
+        training.dataloader_drop_last = True
+        logger.warning(
+            f"The last batch of an epoch, of {chips} training chips, would be one chip, on which UPerNet cannot be "
+            "trained: it is left out of each epoch."
+        )
 
 
 def run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from prithvi_hf.data.builders import DATASETS
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
+from prithvi_hf.rasters.products import FMASK_BITS
 
 
 PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "chips", "iou")
@@ -22,7 +23,7 @@ MAIN_OPTIONS = {
     "the data": "dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
-    "the model and its loss": "freeze_backbone neck loss class_weights",
+    "the model and its loss": "architecture freeze_backbone neck loss class_weights",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
     "dataloader_num_workers",
@@ -71,6 +72,9 @@ class ModelArguments(EncoderArguments):
     name; what is left out comes from the starting model or from `PrithviConfig`'s defaults.
     """
 
+    architecture: str | None = _option(
+        "prithvi, or unet: a plain U-Net of 2 million parameters from random weights, the baseline to compare with."
+    )
     freeze_backbone: bool = _option("Leave the encoder as it starts and train neck and heads alone.", default=False)
     neck: str | None = _option(f"Enlarges the tokens to a map: {', '.join(NECKS)}.")
     neck_hidden_size: int | None = _option("Channels of the neck; hidden_size times the frames by default.")
@@ -237,3 +241,90 @@ class DataArguments(ImageArguments):
             wrong = [value for value in values if not (type(value) in (int, float) and 0 <= value <= 100)]
             if wrong:
                 raise ValueError(f"Expected published figures of {split} in percent, 0 to 100, found {wrong}.")
+
+
+MAIN_PRETRAIN_OPTIONS = {
+    "the run": "config output_dir model resume_from_checkpoint seed use_cpu",
+    "the scenes": "scenes eval_scenes eval_fraction num_frames fmask min_valid windows_per_epoch eval_windows",
+    "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
+    "nodata_value scale boa_add_offset crop_size augmentation",
+    "the model and its loss": "mask_ratio norm_pix_loss coords_encoding coords_dropout",
+    "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
+    "warmup_steps weight_decay lr_scheduler_type bf16 fp16 activation_checkpointing dataloader_num_workers",
+    "evaluation and results": "eval_strategy eval_steps save_steps save_total_limit logging_steps push_to_hub",
+}
+"""Options that `--help` shows, by heading; `--help_all` shows every other one too."""
+
+
+@dataclass
+class PretrainModelArguments(EncoderArguments):
+    """The masked autoencoder: where it starts from and, where it starts from nothing, its architecture.
+
+    Every field but `model` and `attn_implementation` is the field of `PrithviConfig` of the same name; what is left
+    out comes from the starting model or from `PrithviConfig`'s defaults.
+    """
+
+    coords_encoding: list[str] | None = _option("What the model takes beside pixels: time, location, or both.")
+    coords_scale_learn: bool | None = _option("Learn the scale of dates and places.")
+    decoder_hidden_size: int | None = _option("Width of the decoder, a multiple of 16.")
+    decoder_num_hidden_layers: int | None = _option("Layers of the decoder.")
+    decoder_num_attention_heads: int | None = _option("Attention heads of the decoder.")
+    mask_ratio: float | None = _option("Fraction of the patches that is hidden, above 0 and below 1.")
+    norm_pix_loss: bool | None = _option("Predict each patch normalised by its own mean and standard deviation.")
+
+
+@dataclass
+class PretrainDataArguments(ImageArguments):
+    """The scenes, how their files are read, and how windows are drawn from them."""
+
+    scenes: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Scenes to train on, one source or several: a folder of GeoTIFFs or granules, a quoted glob, a "
+            "text list (dates of a scene in one line), .csv, .jsonl, or a STAC item collection (.json)."
+        },
+    )
+    eval_scenes: list[str] | None = _option("Scenes to evaluate, in the same forms; a part of scenes by default.")
+    eval_fraction: float = _option(
+        "Fraction of the scenes that is kept for evaluation, with all dates of a place on one side; 0 for none.",
+        default=0.1,
+    )
+    windows_per_epoch: int | None = _option(
+        "Windows drawn in an epoch; by default as many as the training scenes have room for side by side."
+    )
+    eval_windows: int = _option(
+        "Windows of an evaluation, always the same ones with the same patches hidden.", default=256
+    )
+    min_valid: float = _option(
+        "Fraction of a window that has data, over all its dates and in every band; others are drawn again.",
+        default=0.5,
+    )
+    coords_dropout: float = _option(
+        "Fraction of the windows without their dates, and of those without their place, for models that take them.",
+        default=0.1,
+    )
+    scale: Literal["auto", "apply", "ignore", "refuse"] = _option(
+        "Scale and offset of files and products: auto brings numbers to the units of the statistics, apply to "
+        "reflectance, ignore leaves them, refuse makes an error of those that would change.",
+        default="auto",
+    )
+    boa_add_offset: float | None = _option("Offset of Sentinel-2 values, where the product does not say it.")
+    fmask: list[str] | None = _option(
+        f"HLS: pixels that Fmask marks as one of these have no data: {', '.join(FMASK_BITS)}."
+    )
+    check_data: bool = _option(
+        "Draw one window of every scene before the training, to stop at a bad file.", default=True
+    )
+    num_sample_reconstructions: int = _option("Windows drawn with their reconstructions at the end.", default=4)
+
+    def __post_init__(self) -> None:
+        """Check what no library checks."""
+        super().__post_init__()
+        for name, low, high in (("eval_fraction", 0, 1), ("min_valid", 0, 1.0001), ("coords_dropout", 0, 1.0001)):
+            if not low <= getattr(self, name) < high:
+                raise ValueError(f"Expected {name} as a fraction, 0 to {high:.0f}, found {getattr(self, name)}.")
+        if self.eval_windows < 1 or (self.windows_per_epoch is not None and self.windows_per_epoch < 1):
+            raise ValueError(
+                "Expected windows_per_epoch and eval_windows of at least 1, found "
+                f"{self.windows_per_epoch} and {self.eval_windows}."
+            )

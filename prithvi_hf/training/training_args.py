@@ -109,16 +109,18 @@ class PrithviTrainingArguments(TrainingArguments):
         self.logging_steps = 500 if self.logging_steps is None else self.logging_steps
         # The base class asks for `use_cpu` where half precision meets a machine without an accelerator.
         self.use_cpu = self.use_cpu or ((self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available())
-        # Two names that the base class does not know are out of its sight while it resolves the rest.
+        # Names that the base class does not know are out of its sight while it resolves the rest, and so is a schedule
+        # that needs evaluations where nothing is trained.
         optim, schedule = self.optim, self.lr_scheduler_type
         if optim == PLAIN_ADAM:
             self.optim = OptimizerNames.ADAMW_TORCH
-        if schedule in (MMSEG_POLY, STEP_DECAY):
+        is_hidden = schedule in (MMSEG_POLY, STEP_DECAY) or not self.do_train
+        if is_hidden:
             self.lr_scheduler_type = SchedulerType.LINEAR
         super().__post_init__()
         if optim == PLAIN_ADAM:
             self.optim = optim
-        if schedule in (MMSEG_POLY, STEP_DECAY):
+        if is_hidden:
             self.lr_scheduler_type = schedule
         self.logging_steps = 10 if self.adapts_logging_steps else self.logging_steps
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()

@@ -54,6 +54,17 @@ ORIGINAL_FIELDS = {
 }
 """Argument of the original code to the field of `PrithviConfig`."""
 
+ARCHITECTURES = ("prithvi", "unet")
+"""Values of `PrithviConfig.architecture`."""
+ENCODER_FIELDS = (
+    *("patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act"),
+    *("layer_norm_eps", "qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob", "coords_encoding"),
+    *("coords_scale_learn", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"),
+    *("mask_ratio", "norm_pix_loss", "neck", "neck_hidden_size", "first_conv_channels", "channel_reduction_factor"),
+    *("num_convs_per_upscale", "out_indices", "decode_head", "head_hidden_size", "head_num_convs", "unet_channels"),
+    *("pool_scales", "use_auxiliary_head", "auxiliary_head_num_convs", "auxiliary_loss_weight"),
+)
+"""Fields of the encoder, its necks and heads, which the architecture `"unet"` has none of."""
 _L30_BANDS = dict(zip(("B02", "B03", "B04", "B05", "B06", "B07"), PRITHVI_BANDS, strict=True))
 NODATA_NAME = "no data"
 """What counts and legends call pixels without data."""
@@ -82,6 +93,10 @@ class PrithviConfig(PreTrainedConfig):
     configuration files, `embed_dim`, `depth`, `num_heads`, `in_chans` and `img_size`, are accepted as well.
 
     Args:
+        architecture (`str`, defaults to `"prithvi"`): `"prithvi"`, or `"unet"`: a plain U-Net of 2 million parameters
+            from random weights in place of encoder, neck and head, to compare with. All dates are stacked as channels.
+            It takes the fields of images, classes, losses and padding, of the heads `classifier_channels` and
+            `classifier_dropout`, and refuses the others.
         image_size (`int` or `list[int]`, defaults to 224): Height and width in pixels that the position table is
             made for; also the default tile of sliding-window inference. Other sizes interpolate the table.
         patch_size (`int` or `list[int]`, defaults to `[1, 16, 16]`): Frames, rows and columns of one token. An
@@ -193,6 +208,7 @@ class PrithviConfig(PreTrainedConfig):
         "img_size": "image_size",
     }
 
+    architecture: str = "prithvi"
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = (1, 16, 16)
     num_frames: int = 3
@@ -274,7 +290,7 @@ class PrithviConfig(PreTrainedConfig):
         if self.neck is None:
             self.neck = find_necks(HEADS.get(self.decode_head))[0]
         if self.use_auxiliary_head is None:
-            self.use_auxiliary_head = self.neck not in MAP_NECKS
+            self.use_auxiliary_head = self.architecture == "prithvi" and self.neck not in MAP_NECKS
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
             self.bands = list(PRITHVI_BANDS)
 
@@ -408,6 +424,14 @@ class PrithviConfig(PreTrainedConfig):
         What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
         does: its own tests of a configuration take any width.
         """
+        if self.architecture == "unet":
+            plain = type(self)(use_auxiliary_head=False)
+            if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
+                values = ", ".join(f"{name} {getattr(self, name)}" for name in given)
+                raise ValueError(
+                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; --{given[0]} "
+                    "none unsets what a recipe sets."
+                )
         for name in _MAX_SIZES:
             _check_size(name, getattr(self, name))
         if self.hidden_act not in ACT2FN:
@@ -417,7 +441,9 @@ class PrithviConfig(PreTrainedConfig):
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
             ("input_upsampling", 1 / 16, 16),
-            *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
+            ("hidden_dropout_prob", 0, 1),
+            ("attention_probs_dropout_prob", 0, 1),
+            ("classifier_dropout", 0, 1),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN
                 raise ValueError(f"{name} must be a number from {low} to {high}, got {getattr(self, name)}.")
@@ -453,7 +479,8 @@ class PrithviConfig(PreTrainedConfig):
 
     def validate_segmentation(self) -> None:
         """Check neck, heads, losses and classes, and what the values of a regression are."""
-        registries: dict[str, Mapping[str, Any]] = {
+        registries: dict[str, Mapping[str, Any] | tuple[str, ...]] = {
+            "architecture": ARCHITECTURES,
             "neck": NECKS,
             "decode_head": HEADS,
             "loss": LOSSES,
