@@ -65,8 +65,7 @@ def load_model(
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 
     image_processor = load_image_processor(name)
-<<<<<<< HEAD
-    with _explain_loading(name):
+    with explain_loading(name):
         architectures = prithvi_hf.PrithviConfig.from_pretrained(name).architectures or ()
         kind: Any = prithvi_hf.PrithviForSemanticSegmentation  # also of a backbone, which it refuses
         for architecture in architectures:
@@ -74,10 +73,6 @@ def load_model(
             if isinstance(found, type) and issubclass(found, PrithviTaskModel):
                 kind = found
         model = unwrap_model(kind.from_pretrained(name), tasks)
-=======
-    with explain_loading(name):
-        model = unwrap_model(PrithviForSemanticSegmentation.from_pretrained(name))
->>>>>>> gen2
     image_processor.check_config(model.config)
     return model, image_processor
 

@@ -86,11 +86,12 @@ def describe_model(name: str) -> str:
     head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
     if kind == "PrithviForPixelRegression":
         lines.append(f"  regression   {head}loss {config.regression_loss}")
-        mean, std = (f"{value:g} {config.target_unit or ''}".strip() for value in (config.target_mean, config.target_std))
-        lines.append(f"  values       {config.target_name or 'value'}, mean {mean}, standard deviation {std}")
+        unit = f" {config.target_unit}" if config.target_unit else ""
+        figures = f"mean {config.target_mean:g}{unit}, standard deviation {config.target_std:g}{unit}"
+        lines.append(f"  values       {config.target_name or 'value'}, {figures}")
     elif kind == "PrithviForImageClassification":
-        classes = cast("dict[int, str]", config.id2label)
-        lines.append(f"  classes      {', '.join(classes[index] for index in sorted(classes))} ({config.problem_type})")
+        classes = sorted(cast("dict[int, str]", config.id2label).items())
+        lines.append(f"  classes      {', '.join(label for _, label in classes)} ({config.problem_type})")
     elif kind == "PrithviForSemanticSegmentation":
         lines.append(f"  segmentation {head}loss {config.loss}")
         labels = cast("dict[int, str]", config.id2label)

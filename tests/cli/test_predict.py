@@ -579,10 +579,8 @@ def test_many_scenes_of_values_are_in_the_summary(regression_folder, scene, tmp_
 
 def test_polygons_of_values_are_refused(regression_folder, scene, tmp_path, capsys):
     arguments = ("--model", regression_folder, "--polygons", "--device", "cpu")
-    for place in (
-        ("--frames", scene, "--output", tmp_path / "map.tif"),
-        ("--scenes", scene, "--output_dir", tmp_path),
-    ):
+    one, many = ("--frames", scene, "--output", tmp_path / "map.tif"), ("--scenes", f"{tmp_path}/*.tif")
+    for place in (one, (*many, "--output_dir", tmp_path / "maps")):
         assert_refused(capsys, tmp_path, "gives values, not classes", "predict", *arguments, *place)
 
 
