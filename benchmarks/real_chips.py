@@ -3,7 +3,7 @@
 
 Run alone: `python -m benchmarks.real_chips --data_dir DIR --output_dir OUT [--seeds 0 1 2] [--max_steps 600]`. Every
 model has the same chips, crops, steps, batch and learning rate, and random weights. A run whose folder in OUT is
-finished is not repeated, so that an interrupted comparison goes on where it was. `--picture_dir` draws two crops.
+finished is not repeated, so that an interrupted comparison goes on where it was. A crop of each split is drawn in OUT.
 """
 
 import argparse
@@ -108,14 +108,13 @@ def draw(path: Path, chip: Chip, maps: Mapping[str, SegmentationMap]) -> None:
 
 
 def main() -> None:
-    """Train what is missing, print the table in Markdown, and draw where asked for."""
+    """Train what is missing, print the table in Markdown, and draw maps of the first seed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_chips", description="Small models on real chips.")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with Sen1Floods11, or some of its chips")
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs and pictures")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the runs (default 0 1 2)")
     parser.add_argument("--max_steps", type=int, default=600, help="steps of each run (default 600)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of every run (default 1e-3)")
-    parser.add_argument("--picture_dir", type=Path, help="also draw a crop of each split there, by the first seed")
     options = parser.parse_args()
     dataset: Any = load_dataset("sen1floods11", data_dir=options.data_dir)
     processor = read_recipe("sen1floods11").build_image_processor()
@@ -146,8 +145,8 @@ def main() -> None:
             for column in zip(*figures, strict=True)
         ]
         print(f"| {name} | {' | '.join(cells)} |")
-    for split in splits if options.picture_dir else ():
-        draw(options.picture_dir / f"real_chips_{split}.png", chips[split][0], drawn[split])
+    for split in splits:
+        draw(options.output_dir / f"real_chips_{split}.png", chips[split][0], drawn[split])
 
 
 if __name__ == "__main__":
