@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, finetuning, gpu, loading, model, reading, scenes, steps, terratorch_peer
+from benchmarks import decoders, evaluating, finetuning, gpu, loading, model, reading, scenes, steps, terratorch_peer
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     results = [benchmark.run(repeats) for benchmark in (reading, evaluating, scenes)]
     results += loading.run(repeats, options.data_dir)
     results += model.run(repeats, options.quick)
-    results += [] if options.quick else steps.run(repeats)
+    results += [] if options.quick else [*steps.run(repeats), *decoders.run(max(1, repeats // 3))]
     results += finetuning.run(repeats, options.data_dir)
     results += gpu.run(repeats)
     results += terratorch_peer.run(repeats, options.quick)

@@ -158,12 +158,11 @@ _NAMES = {
 }
 
 
-def load_ours(model: PlainSegmenter, state_dict: Mapping[str, torch.Tensor]) -> None:
-    """Copy the weights of a `PrithviForSemanticSegmentation` of the same sizes.
+def convert_names(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename the weights of one of our models to those of plain modules; the three projections become one.
 
     Args:
-        model (`PlainSegmenter`): Written to.
-        state_dict (`Mapping[str, torch.Tensor]`): That of our model; every name and shape must fit.
+        state_dict (`Mapping[str, torch.Tensor]`): That of our model.
     """
     weights, parts = {}, {}
     for name, tensor in state_dict.items():
@@ -176,4 +175,14 @@ def load_ours(model: PlainSegmenter, state_dict: Mapping[str, torch.Tensor]) -> 
             weights[name] = tensor
     for (block, kind), tensors in parts.items():
         weights[f"{block}.attn.qkv.{kind}"] = torch.cat([tensors[part] for part in "qkv"])
-    model.load_state_dict(weights, strict=True)
+    return weights
+
+
+def load_ours(model: PlainSegmenter, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Copy the weights of a `PrithviForSemanticSegmentation` of the same sizes.
+
+    Args:
+        model (`PlainSegmenter`): Written to.
+        state_dict (`Mapping[str, torch.Tensor]`): That of our model; every name and shape must fit.
+    """
+    model.load_state_dict(convert_names(state_dict), strict=True)

@@ -25,47 +25,137 @@ CROP_CLASSES = ["Natural Vegetation", "Forest", "Corn", "Soybeans", "Wetlands", 
 CROP_CLASSES += ["Winter Wheat", "Alfalfa", "Fallow/Idle Cropland", "Cotton", "Sorghum", "Other"]
 
 
-def masked_autoencoder(hidden: int = 32, layers: int = 2, frames: int = 3, side: int = 2, bands: int = 6) -> dict:
-    """A state dict in the layout of Prithvi_100M.pt, decoder included, with random weights."""
-    generator = torch.Generator().manual_seed(0)
+def block_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of one transformer layer."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in {
+        **{"norm1": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width), "norm2": (width,)},
+        **{"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)},
+    }.items():
+        shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}
+    return shapes
 
-    def block(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
-        return {
-            f"{prefix}.norm1.weight": (width,),
-            f"{prefix}.norm1.bias": (width,),
-            f"{prefix}.attn.qkv.weight": (3 * width, width),
-            f"{prefix}.attn.qkv.bias": (3 * width,),
-            f"{prefix}.attn.proj.weight": (width, width),
-            f"{prefix}.attn.proj.bias": (width,),
-            f"{prefix}.norm2.weight": (width,),
-            f"{prefix}.norm2.bias": (width,),
-            f"{prefix}.mlp.fc1.weight": (4 * width, width),
-            f"{prefix}.mlp.fc1.bias": (4 * width,),
-            f"{prefix}.mlp.fc2.weight": (width, 4 * width),
-            f"{prefix}.mlp.fc2.bias": (width,),
-        }
 
+def encoder_shapes(hidden: int, layers: int, bands: int = 6, patch: int = 16) -> dict[str, tuple[int, ...]]:
+    """Shapes of an encoder without its positions."""
     shapes = {
         "cls_token": (1, 1, hidden),
-        "mask_token": (1, 1, 16),
-        "patch_embed.proj.weight": (hidden, bands, 1, 16, 16),
+        "patch_embed.proj.weight": (hidden, bands, 1, patch, patch),
         "patch_embed.proj.bias": (hidden,),
         "norm.weight": (hidden,),
         "norm.bias": (hidden,),
-        "decoder_embed.weight": (16, hidden),
-        "decoder_embed.bias": (16,),
-        "decoder_norm.weight": (16,),
-        "decoder_norm.bias": (16,),
-        "decoder_pred.weight": (256 * bands, 16),
-        "decoder_pred.bias": (256 * bands,),
     }
     for index in range(layers):
-        shapes |= block(f"blocks.{index}", hidden)
-    shapes |= block("decoder_blocks.0", 16)
+        shapes |= block_shapes(f"blocks.{index}", hidden)
+    return shapes
+
+
+def decoder_shapes(
+    hidden: int, width: int, layers: int, bands: int = 6, patch: int = 16
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the decoder of a masked autoencoder without its positions."""
+    shapes = {
+        "mask_token": (1, 1, width),
+        "decoder_embed.weight": (width, hidden),
+        "decoder_embed.bias": (width,),
+        "decoder_norm.weight": (width,),
+        "decoder_norm.bias": (width,),
+        "decoder_pred.weight": (patch**2 * bands, width),
+        "decoder_pred.bias": (patch**2 * bands,),
+    }
+    for index in range(layers):
+        shapes |= block_shapes(f"decoder_blocks.{index}", width)
+    return shapes
+
+
+def fill(shapes: dict[str, tuple[int, ...]], device: str = "cpu") -> dict[str, torch.Tensor]:
+    """Random weights of these shapes; variances are positive, counts of batch normalisation integers."""
+    generator = torch.Generator().manual_seed(0)
+    if device == "meta":
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     tensors = {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
+    for name in tensors:
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = torch.tensor(100)
+        elif name.endswith("running_var"):
+            tensors[name] = tensors[name].abs() + 1
+    return tensors
+
+
+def masked_autoencoder(hidden: int = 32, layers: int = 2, frames: int = 3, side: int = 2, bands: int = 6) -> dict:
+    """A state dict in the layout of Prithvi_100M.pt, decoder included, with random weights."""
+    tensors = fill(encoder_shapes(hidden, layers, bands) | decoder_shapes(hidden, 16, 1, bands))
     tensors["pos_embed"] = sincos_position_table(hidden, (frames, side, side))
     tensors["decoder_pos_embed"] = sincos_position_table(16, (frames, side, side))
     return tensors
+
+
+def second_generation(
+    hidden: int, layers: int, patch: int = 16, coords: bool = True, decoder: tuple[int, int] = (512, 8), **kwargs
+) -> dict:
+    """A state dict in the layout of Prithvi_EO_V2_300M_TL.pt: four frames of 224 pixels."""
+    grid, (width, depth) = (4, 224 // patch, 224 // patch), decoder
+    shapes = {f"encoder.{name}": shape for name, shape in encoder_shapes(hidden, layers, patch=patch).items()}
+    shapes |= {f"decoder.{name}": shape for name, shape in decoder_shapes(hidden, width, depth, patch=patch).items()}
+    for part in ("enc", "dec") if coords else ():
+        module = {"enc": "encoder", "dec": "decoder"}[part]
+        shapes |= {f"{module}.{kind}_embed_{part}.scale": (1,) for kind in ("temporal", "location")}
+    tensors = fill(shapes, **kwargs)
+    tensors["encoder.pos_embed"] = sincos_position_table(hidden, grid)
+    tensors["decoder.decoder_pos_embed"] = sincos_position_table(width, grid)
+    return tensors
+
+
+def terratorch_model(
+    hidden: int, layers: int, channels: int | list[int], labels: int = 2, coords: bool = False, **kwargs
+) -> dict:
+    """A state dict of terratorch's learned pyramid with UPerNet (channels: a number) or UNet (a list), one frame."""
+    shapes = {f"encoder.{name}": shape for name, shape in encoder_shapes(hidden, layers).items()}
+    if coords:
+        shapes |= {f"encoder.{kind}_embed_enc.scale": (1,) for kind in ("temporal", "location")}
+    shapes |= {
+        "neck.2.fpn1.0.weight": (hidden, hidden // 2, 2, 2),
+        "neck.2.fpn1.0.bias": (hidden // 2,),
+        "neck.2.fpn1.3.weight": (hidden // 2, hidden // 4, 2, 2),
+        "neck.2.fpn1.3.bias": (hidden // 4,),
+        "neck.2.fpn2.0.weight": (hidden, hidden // 2, 2, 2),
+        "neck.2.fpn2.0.bias": (hidden // 2,),
+    }
+    maps = [hidden // 4, hidden // 2, hidden, hidden]
+    convolutions = {}  # name without parts: output, input, kernel
+    if isinstance(channels, int):
+        parts = ("decoder.{}.conv", "decoder.{}.norm")
+        convolutions |= {f"psp_modules.{scale}.1": (channels, hidden, 1) for scale in range(4)}
+        convolutions["bottleneck"] = (channels, hidden + 4 * channels, 3)
+        convolutions |= {f"lateral_convs.{level}": (channels, maps[level], 1) for level in range(3)}
+        convolutions |= {f"fpn_convs.{level}": (channels, channels, 3) for level in range(3)}
+        convolutions["fpn_bottleneck"] = (channels, 4 * channels, 3)
+    else:
+        parts = ("decoder.decoder.blocks.{}.0", "decoder.decoder.blocks.{}.1")
+        inputs = [hidden + maps[2], channels[0] + maps[1], channels[1] + maps[0], channels[2]]
+        for block, (width, wide) in enumerate(zip(channels, inputs, strict=True)):
+            convolutions |= {f"{block}.conv1": (width, wide, 3), f"{block}.conv2": (width, width, 3)}
+    norms = {"neck.2.fpn1.1": hidden // 2}
+    for name, (width, wide, kernel) in convolutions.items():
+        shapes[f"{parts[0].format(name)}.weight"] = (width, wide, kernel, kernel)
+        norms[parts[1].format(name)] = width
+    for name, width in norms.items():
+        shapes |= {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
+        shapes[f"{name}.num_batches_tracked"] = ()
+    width = channels if isinstance(channels, int) else channels[-1]
+    shapes |= {"head.head.2.weight": (labels, width, 1, 1), "head.head.2.bias": (labels,)}
+    return {**fill(shapes, **kwargs), "encoder.pos_embed": sincos_position_table(hidden, (1, 14, 14))}
+
+
+def lightning_file(path, state_dict, **hyper_parameters):
+    """A checkpoint as Lightning saves the task of terratorch."""
+    content = {
+        **{"epoch": 41, "global_step": 630, "pytorch-lightning_version": "2.4.0", "loops": {"fit_loop": {}}},
+        "state_dict": OrderedDict((f"model.{name}", value) for name, value in state_dict.items()),
+        **{"hparams_name": "kwargs", "hyper_parameters": hyper_parameters},
+    }
+    torch.save(content, path)
+    return path
 
 
 def mmcv_file(path, state_dict, prefix="", averaging=False, **meta):

@@ -108,6 +108,25 @@ class PrithviModelTester:
         return self.get_config(), {"pixel_values": torch.rand(shape, device=torch_device)}
 
 
+class BaselineTester(PrithviModelTester):
+    """The same for the baseline, whose hidden states are the maps of its five levels, the first as large as images."""
+
+    def __init__(self, parent: unittest.TestCase, num_frames: int = 1, patch_size: tuple[int, ...] = (1, 16, 16)):
+        super().__init__(parent, num_frames, patch_size)
+        self.expected_num_hidden_layers = 5
+        self.seq_length = self.hidden_size = self.image_size
+
+    def get_config(self) -> PrithviConfig:
+        """The configuration."""
+        return PrithviConfig(
+            architecture="unet",
+            image_size=self.image_size,
+            num_frames=self.num_frames,
+            num_channels=self.num_channels,
+            num_labels=self.num_labels,
+        )
+
+
 def find_sdist(cache_dir: Path) -> Path:
     """The source distribution of the installed transformers, downloaded into `cache_dir` unless it is there."""
     sdist = cache_dir / f"transformers-{transformers.__version__}.tar.gz"
@@ -229,6 +248,23 @@ def make_test_cases(
     class PrithviForPixelRegressionTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForPixelRegression,)
 
+    class BaselineTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForSemanticSegmentation, PrithviForPixelRegression)
+        has_attentions = False
+        # It has one size, no attention, and refuses to compute its batch normalisation twice.
+        test_model_is_small = test_capture_outputs_decorator = None
+        test_gradient_checkpointing_enable_disable = test_peft_gradient_checkpointing_enable_disable = None
+        test_gradient_checkpointing_backward_compatibility = test_training_gradient_checkpointing = None
+        test_enable_input_require_grads_with_gradient_checkpointing = None
+        test_training_gradient_checkpointing_use_reentrant_false = None
+        test_training_gradient_checkpointing_use_reentrant_true = None
+
+        def setUp(self) -> None:
+            self.model_tester = BaselineTester(self, self.num_frames)
+
+    class BaselineTwoFramesTest(TwoFrames, BaselineTest):
+        pass
+
     class PrithviModelTwoFramesTest(TwoFrames, PrithviModelTest):
         pass
 
@@ -265,6 +301,8 @@ def make_test_cases(
         pass
 
     return [
+        BaselineTest,
+        BaselineTwoFramesTest,
         PrithviBackboneTest,
         PrithviConfigTest,
         PrithviModelTest,

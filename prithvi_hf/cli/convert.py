@@ -9,8 +9,9 @@ from prithvi_hf.cli.common import Commands
 
 _EPILOG = """examples:
   prithvi-hf convert Prithvi_EO_V1_100M.pt backbone
-  prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns --recipe hls_burn_scars
   prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-2.0-300M-TL backbone
+  prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-2.0-300M-BurnScars burns
+  prithvi-hf convert epoch=40.ckpt mine --original_config config.yaml
   prithvi-hf convert crops.pth crops --recipe multi_temporal_crop --report crops.json
 """
 
@@ -30,8 +31,10 @@ def add_parser(commands: Commands) -> None:
         "source", metavar="SOURCE", help="file, or hf://owner/name[@revision][/file], the file where there are several"
     )
     add("output_dir", metavar="OUTPUT_DIR", help="new or empty folder for model and image processor")
+    text = "config.json or terratorch's config.yaml of the weights (default the one beside them that fits them)"
+    add("--original_config", metavar="FILE", help=text)
     text = "what no weight shows: classes, bands, statistics, attention heads, loss; a packaged recipe or a YAML file"
-    add("--recipe", metavar="NAME_OR_YAML", help=text)
+    add("--recipe", metavar="NAME_OR_YAML", help=text + " (default that of a published model of mmsegmentation)")
     add("--report", metavar="JSON", help="also write what became of every tensor to this file")
     text = "fields of configuration or image processor that win, VALUE as JSON or text, e.g. num_attention_heads=8"
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=text)
@@ -54,7 +57,13 @@ def run(options: argparse.Namespace) -> None:
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
 
     report = convert_checkpoint(
-        options.source, options.output_dir, options.recipe, options.report, options.for_model, **overrides
+        options.source,
+        options.output_dir,
+        options.recipe,
+        options.report,
+        options.for_model,
+        options.original_config,
+        **overrides,
     )
     print(report)
     print(f"written to {options.output_dir}")

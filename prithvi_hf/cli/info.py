@@ -72,15 +72,20 @@ def describe_model(name: str) -> str:
                 weights += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{file} is not a complete safetensors file: copy or download it again.") from error
+    encoder = (
+        f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_attention_heads} heads, patch "
+        f"{tuple(config.tubelet_size)} (frames, rows, columns)"
+    )
+    has_encoder = config.architecture == "prithvi"
     lines = [
         f"{name}: {kind}" + (f", {weights:,} weights" if weights else ""),
-        f"  encoder      {config.num_hidden_layers} layers of width {config.hidden_size}, "
-        f"{config.num_attention_heads} heads, patch {tuple(config.tubelet_size)} (frames, rows, columns)",
+        f"  encoder      {encoder if has_encoder else 'none: the architecture is unet, the baseline'}",
         f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
         f"tiles of {' x '.join(map(str, window_and_stride(config)[0]))} pixels",
     ]
     if kind == "PrithviForSemanticSegmentation":
-        lines.append(f"  segmentation neck {config.neck}, head {config.decode_head}, loss {config.loss}")
+        head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
+        lines.append(f"  segmentation {head}loss {config.loss}")
         labels = cast("dict[int, str]", config.id2label)
         for index in sorted(labels):
             color = config.class_colors[index] if config.class_colors else "default colour"

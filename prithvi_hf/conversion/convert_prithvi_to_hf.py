@@ -3,13 +3,12 @@
 
 Layouts: masked autoencoders of both generations (`Prithvi_100M.pt`, `Prithvi_EO_V1_100M.pt`,
 `Prithvi_EO_V2_300M_TL.pt`), mmsegmentation's fine-tuned checkpoints (`backbone.`, `neck.`, `decode_head.`,
-`auxiliary_head.`) and those of terratorch (`model.encoder.`, `model.neck.`, `model.decoder.`, `model.head.`). The
-three published ones of mmsegmentation, each with its recipe, which names what no weight shows:
+`auxiliary_head.`) and those of terratorch (`model.encoder.`, `model.neck.`, `model.decoder.`, `model.head.`). What no
+weight shows comes from the configuration beside them or, for the published ones of mmsegmentation, from their recipe:
 
-    prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-sen1floods11 floods --recipe sen1floods11
-    prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns --recipe hls_burn_scars
-    prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-multi-temporal-crop-classification crops \
-        --recipe multi_temporal_crop
+    prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-2.0-300M-TL backbone
+    prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-2.0-300M-TL-Sen1Floods11 floods
+    prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns
 """
 
 import errno
@@ -32,7 +31,8 @@ from prithvi_hf.conversion.infer_config import (
     infer_grid,
     infer_values,
 )
-from prithvi_hf.conversion.read_checkpoint import Checkpoint, load_checkpoint
+from prithvi_hf.conversion.original_config import OriginalConfig, find_contradictions, find_original_config
+from prithvi_hf.conversion.read_checkpoint import Checkpoint, find_file, find_published_recipe, load_checkpoint
 from prithvi_hf.conversion.tensor_names import (
     convert_names,
     has_pretraining_decoder,
@@ -74,6 +74,7 @@ SECOND_GENERATION_MEAN = [1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0]
 SECOND_GENERATION_STD = [2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0]
 """Statistics of the six bands that Prithvi-EO-2.0 was pretrained with, reflectance times 10,000."""
 
+_DERIVED = {"label2id", "num_channels"}  # of class names and bands
 _CONFIG_FIELDS = {"num_labels", "label2id", *PrithviConfig.__dataclass_fields__}
 
 
@@ -87,6 +88,8 @@ class ConversionReport:
     dropped: dict[str, str] = field(default_factory=dict)  # original name to the reason it was left out
     newly_initialized: list[str] = field(default_factory=list)  # names of the model that the source did not hold
     assumed: dict[str, Any] = field(default_factory=dict)  # configuration values that no tensor's shape shows
+    config_file: str | None = None  # the original configuration that was read
+    config: dict[str, Any] = field(default_factory=dict)  # values of configuration and processor that it gave
     recipe: dict[str, Any] = field(default_factory=dict)  # values of configuration and processor that the recipe gave
     notes: list[str] = field(default_factory=list)  # what a user should know about the source
 
@@ -99,6 +102,7 @@ class ConversionReport:
         lines += [f"  dropped {name}: {reason}" for name, reason in self.dropped.items()]
         lines += [f"  newly initialised: {name}" for name in self.newly_initialized]
         lines += [f"  assumed {name} = {value} (not visible in any shape)" for name, value in self.assumed.items()]
+        lines += [f"  from {self.config_file}: {name} = {value}" for name, value in self.config.items()]
         lines += [f"  from the recipe: {name} = {value}" for name, value in self.recipe.items()]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
@@ -188,24 +192,30 @@ def convert_checkpoint(
     recipe: str | Path | None = None,
     report: str | Path | None = None,
     for_model: str | None = None,
+    original_config: str | Path | None = None,
     **overrides: Any,
 ) -> ConversionReport:
     """Convert an original checkpoint file to a folder that `from_pretrained` loads.
 
     Args:
         source (`str` or `Path`): A `.pt`, `.pth` or `.safetensors` file, or `hf://owner/name/file` on the Hub
-            (`hf://owner/name` where the repository holds one `.pt` or `.pth` file, `name@revision` for another than
-            the newest).
+            (`hf://owner/name` where the repository is a published one or holds one checkpoint, `name@revision` for
+            another than the newest).
         output_dir (`str` or `Path`): New or empty folder for the model and its image processor and, as `recipe.yaml`,
             the recipe.
         recipe (`str` or `Path`, *optional*): Name of a packaged recipe, or a YAML file like one, that names what no
-            shape reveals: classes, bands, statistics, label rules, attention heads, loss. Without it the image
+            shape reveals: classes, bands, statistics, label rules, attention heads, loss. By default that of a
+            published model of mmsegmentation, and none of others. Without it and an original configuration the image
             processor has the pretraining statistics, and class names are those stored with the weights, if any.
         report (`str` or `Path`, *optional*): JSON file for the whole report.
         for_model (`str`, *optional*): `"PrithviForPreTraining"` keeps the decoder of a masked autoencoder, as
             `convert_state_dict` does.
+        original_config (`str` or `Path`, *optional*): The original's `config.json` or terratorch's `config.yaml`, a
+            file or `hf://owner/name/file`. By default the one beside the weights that fits them or, without one,
+            what Lightning stored with them. Where it says something else than a weight shows, that is an error if it
+            is named here, else a note in the report, and the weight decides.
         overrides: `PrithviConfig` fields and `PrithviImageProcessor` options that replace what was read from the
-            shapes or the recipe.
+            shapes, the original configuration or the recipe.
 
     Returns:
         [`ConversionReport`]: What became of every tensor.
@@ -228,22 +238,32 @@ def convert_checkpoint(
             raise ValueError(
                 f"Expected a file in an existing folder for the report, found {file}. Make the folder first."
             )
+    recipe = recipe or find_published_recipe(source)
     loaded = None if recipe is None else _read_recipe(recipe, overrides)
-    checkpoint = load_checkpoint(source)
+    config_file = None if original_config is None else find_file(str(original_config))[1]
+    checkpoint = load_checkpoint(source, with_configs=config_file is None)
     state_dict = checkpoint.state_dict
     model_class = _find_model_class(state_dict, for_model)
     result = ConversionReport(model_class.__name__, checkpoint.source)
 
-    # The shapes first, over them the recipe or the class names stored with the weights, over these the overrides.
-    values: dict[str, Any] = {}
+    # The shapes first, over them the original configuration, the recipe or the class names stored with the weights,
+    # over these the overrides.
+    original = find_original_config(checkpoint, config_file, overrides.keys())
+    result.notes += original.notes
+    values = dict(original.values)
     if loaded is not None:
-        values = _read_recipe_values(loaded, str(recipe), state_dict, overrides)
-        derived = {"label2id", "num_channels"}  # of class names and bands
-        result.recipe = {name: value for name, value in values.items() if name not in overrides.keys() | derived}
+        values |= _read_recipe_values(loaded, str(recipe), state_dict, overrides)
+        set_by_recipe = values.keys() & loaded.get_config_values().keys()
+        result.recipe = {name: values[name] for name in values if name in set_by_recipe - overrides.keys() - _DERIVED}
     values |= _read_stored_classes(checkpoint, {**values, **overrides}, result)
     values |= {name: value for name, value in overrides.items() if name in _CONFIG_FIELDS}
     config = infer_config(state_dict, **values)
-    processor = _make_image_processor(loaded, state_dict, config, overrides, result)
+    processor = _make_image_processor(loaded, original, state_dict, config, overrides, result)
+    result.config_file = original.source
+    given = {**original.values, **original.processing}
+    result.config = {
+        name: value for name, value in given.items() if name not in overrides.keys() | result.recipe.keys() | _DERIVED
+    }
 
     with_decoder = model_class is PrithviForPreTraining
     converted, result.dropped = convert_names(
@@ -330,16 +350,13 @@ def _read_recipe_values(
         free |= {"num_frames", "image_size"}
     elif find_positions(state_dict) is None:
         free.add("image_size")
-    pairs = {name: (shown[name], value) for name, value in values.items() if name in shown and name not in free}
+    pairs = find_contradictions(shown, {name: value for name, value in values.items() if name not in free})
     if "id2label" in values and "id2label" not in free:
         count = len(values["id2label"])
-        pairs["number of classes (class_names)"] = shown.get("num_labels", count), count
-    wrong = [
-        f"{name}: the checkpoint has {found}, the recipe {value}"
-        for name, (found, value) in pairs.items()
-        if found != value
-    ]
-    if wrong:
+        if shown.get("num_labels", count) != count:
+            pairs["number of classes (class_names)"] = shown["num_labels"], count
+    if pairs:
+        wrong = [f"{name}: the checkpoint has {found}, the recipe {value}" for name, (found, value) in pairs.items()]
         raise ValueError(
             f"Expected the recipe {recipe} to fit the checkpoint. {'; '.join(wrong)}. Give the recipe that the "
             "checkpoint was trained with, or override single values (--set NAME=VALUE)."
@@ -372,6 +389,7 @@ def _read_stored_classes(checkpoint: Checkpoint, given: Mapping[str, Any], repor
 
 def _make_image_processor(
     loaded: "Recipe | None",
+    original: OriginalConfig,
     state_dict: Mapping[str, torch.Tensor],
     config: PrithviConfig,
     overrides: Mapping[str, Any],
@@ -380,25 +398,25 @@ def _make_image_processor(
     """Make the image processor of the converted model, or None where the statistics of its bands are not known."""
     names = PrithviImageProcessor.option_names()
     source = PrithviImageProcessor() if loaded is None else loaded.build_image_processor()
-    options = {name: overrides.get(name, getattr(source, name)) for name in names}
+    options = {name: getattr(source, name) for name in names} | original.processing
     if loaded is not None:
-        original: dict[str, Any] = {}
+        mixed: dict[str, Any] = {}
         if loaded.data.dataset in ORIGINAL_PROCESSING and is_segmentation_layout(state_dict):
             expected, reason = ORIGINAL_PROCESSING[loaded.data.dataset]
-            original = {name: value for name, value in expected.items() if name not in overrides}
-            settings = ", ".join(f"{name} = {value}" for name, value in original.items())
+            mixed = {name: value for name, value in expected.items() if name not in overrides}
+            settings = ", ".join(f"{name} = {value}" for name, value in mixed.items())
             report.notes.append(f"{settings or 'overridden: ' + ', '.join(expected)}: {reason}")
-        given = {name for name in names if getattr(loaded.data, name, None) is not None}
-        given -= overrides.keys() | original.keys()
-        report.recipe |= {name: options[name] for name in names if name in given}
-        options |= original
-    options["num_frames"] = config.num_frames
-    if loaded is None and (config.coords_encoding or config.num_frames == 4 or is_terratorch_layout(state_dict)):
+        given = {name: getattr(source, name) for name in names if getattr(loaded.data, name, None) is not None}
+        report.recipe |= {name: given[name] for name in given if name not in overrides.keys() | mixed.keys()}
+        options |= given | mixed
+    options |= {name: overrides[name] for name in names if name in overrides} | {"num_frames": config.num_frames}
+    is_second = bool(config.coords_encoding) or config.num_frames == 4 or is_terratorch_layout(state_dict)
+    if is_second and loaded is None and "image_mean" not in original.processing:
         statistics = {"image_mean": SECOND_GENERATION_MEAN, "image_std": SECOND_GENERATION_STD}
+        report.assumed |= {name: value for name, value in statistics.items() if name not in overrides}
         options |= {name: value for name, value in statistics.items() if name not in overrides}
-        report.assumed |= {name: options[name] for name in statistics if name not in overrides}
     known_bands = len(source.bands) == config.num_channels and options["bands"] == source.bands
-    if known_bands or {"bands", "image_mean", "image_std"} <= overrides.keys():
+    if known_bands or {"bands", "image_mean", "image_std"} <= overrides.keys() | original.processing.keys():
         return PrithviImageProcessor(**options)
     report.notes.append(
         f"no image processor is written: names and statistics of {config.num_channels} bands are not known; give "

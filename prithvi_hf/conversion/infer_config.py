@@ -13,7 +13,7 @@ from prithvi_hf.conversion.tensor_names import (
     is_terratorch_layout,
     shorten_names,
 )
-from prithvi_hf.models.prithvi.configuration_prithvi import ORIGINAL_FIELDS, PrithviConfig
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, read_original_fields
 from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 
 
@@ -63,7 +63,7 @@ def infer_values(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     found = {name: scale for name, scale in scales.items() if scale is not None}
     if found:
         head_values["coords_encoding"] = list(found)
-        head_values["coords_scale_learn"] = any(bool((scale != 1).any()) for scale in found.values())
+        head_values["coords_scale_learn"] = any(scale.is_meta or bool((scale != 1).any()) for scale in found.values())
     if has_pretraining_decoder(state_dict):
         decoder = {short.removeprefix("decoder."): value for short, value in state_dict.items()}
         if "decoder_embed.weight" in decoder:
@@ -93,6 +93,7 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
 
     Only the values tell three frames of 4 x 4 from twelve of 2 x 2: the best fitting grid is taken. Without a table
     it is the published one, 14 x 14, with three frames unless `frames`, which other tensors show, says otherwise.
+    Shapes without values, of the meta device, are taken for the published grid too, where they can be it.
     """
     if positions is None:
         return (frames or 3, 14, 14), 0.0
@@ -106,7 +107,9 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
     if not grids:
         of_frames = "" if frames is None else f" of {frames} frame(s), as the neck takes them"
         raise ValueError(f"Expected pos_embed of a square token grid{of_frames}, found {tuple(positions.shape)}.")
-    grids.sort(key=lambda grid: grid[1] != 14)  # the published 224 pixels and three frames first
+    grids.sort(key=lambda grid: grid[1] not in (14, 16))  # the published 224 pixels and three frames first
+    if positions.is_meta:
+        return grids[0], 0.0
     differences = [
         (sincos_position_table(positions.shape[2], grid) - positions.float()).abs().max().item() for grid in grids
     ]
@@ -228,7 +231,8 @@ def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
     Args:
         model_args (`Mapping`): What a terratorch `config.yaml` holds under `model_args`, such as `backbone`,
             `backbone_kwargs`, `necks`, `decoder`, `decoder_kwargs`, `head_kwargs` and `num_classes`. Arguments of a
-            part may also stand beside it, as in `backbone_num_frames` or `decoder_channels`.
+            part may also stand beside it, as in `backbone_num_frames` or `decoder_channels`. As in terratorch, there
+            is one frame where nothing else is said.
 
     Returns:
         [`PrithviConfig`]: Of `PrithviForSemanticSegmentation`.
@@ -237,7 +241,12 @@ def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
         ValueError: A backbone, neck or decoder that is not one of Prithvi's published models, or an argument that
             changes what the model computes and has no equal here.
     """
-    name = str(model_args.get("backbone", "")).removeprefix("terratorch_").lower()
+    return PrithviConfig(**read_terratorch_fields(model_args))
+
+
+def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the fields that `model_args` of terratorch give, and those of the published encoder that they name."""
+    name = str(model_args.get("backbone", "")).lower().removeprefix("terratorch_").removeprefix("timm_")
     if name == "prithvi_vit_100":
         name = "prithvi_eo_v1_100"
     if name not in PUBLISHED_ENCODERS:
@@ -246,32 +255,33 @@ def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
             f"{model_args.get('backbone')!r}."
         )
     backbone, decoder, head = (_read_part(model_args, part) for part in ("backbone", "decoder", "head"))
-    values = {**PUBLISHED_ENCODERS[name]}
-    for original, field in ORIGINAL_FIELDS.items():
-        if backbone.get(original) is not None:
-            values[field] = backbone[original]
-    if isinstance(values.get("bands"), list | tuple):
-        values["bands"] = [str(getattr(band, "value", band)).split(".")[-1] for band in values["bands"]]
-        values["num_channels"] = len(values["bands"])
-    necks = {neck["name"]: neck for neck in model_args.get("necks") or []}
+    # Older runs give some of them to the whole model.
+    backbone |= {key: model_args[key] for key in ("bands", "num_frames") if key in model_args}
+    values = {**PUBLISHED_ENCODERS[name], "num_frames": 1, **read_original_fields(backbone)}
+    necks = {neck["name"]: neck for neck in model_args.get("necks") or model_args.get("post_backbone_ops") or []}
     unknown = [neck for neck in necks if neck not in _NECKS]
-    if unknown or model_args.get("decoder") not in _DECODERS:
+    decoder_name = str(model_args.get("decoder")).removeprefix("terratorch_")
+    heads = {known.lower(): value for known, value in _DECODERS.items()}  # UPerNetDecoder is written so as well
+    if unknown or decoder_name.lower() not in heads:
         raise ValueError(
             f"Expected necks among {', '.join(_NECKS)} and a decoder among {', '.join(_DECODERS)}, found "
             f"{', '.join(necks) or 'none'} and {model_args.get('decoder')!r}."
         )
+    # Of the decoder, and since removed, before the pyramid was a neck.
     has_pyramid = "LearnedInterpolateToPyramidal" in necks or bool(decoder.get("scale_modules"))
     values |= {
-        "decode_head": _DECODERS[model_args["decoder"]],
+        "decode_head": heads[decoder_name.lower()],
         "neck": "pyramid" if has_pyramid else "token_map",
-        "num_labels": model_args["num_classes"],
+        "num_labels": model_args.get("num_classes") or 1,  # a regression has none
         "padding": "both_sides",
         "classifier_channels": list(head.get("channel_list") or []),
         "classifier_dropout": float(head.get("dropout") or 0.0),
     }
+    layers = list(backbone.get("out_indices") or range(values["num_hidden_layers"]))
     if "SelectIndices" in necks:
-        depth = values["num_hidden_layers"]
-        values["out_indices"] = [index % depth for index in necks["SelectIndices"]["indices"]]
+        layers = [layers[index] for index in necks["SelectIndices"]["indices"]]
+    if "SelectIndices" in necks or backbone.get("out_indices"):
+        values["out_indices"] = layers if has_pyramid else layers[-1:]
     if values["decode_head"] == "unet":
         values["unet_channels"] = list(decoder["channels"])
     else:
@@ -280,7 +290,7 @@ def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
         values["head_num_convs"] = decoder.get("num_convs", 4)
     if "pool_scales" in decoder:
         values["pool_scales"] = list(decoder["pool_scales"])
-    return PrithviConfig(**values)
+    return values
 
 
 def _read_part(model_args: Mapping[str, Any], part: str) -> dict[str, Any]:

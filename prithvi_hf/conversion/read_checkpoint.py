@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO
+from typing import IO, Any
 from urllib.parse import unquote
 
 import torch
@@ -20,6 +20,28 @@ from safetensors.torch import load_file
 
 from prithvi_hf.conversion.tensor_names import shorten_names
 
+
+_OWNER = "ibm-nasa-geospatial"
+PUBLISHED_FILES: dict[str, tuple[str, str | None]] = {
+    f"{_OWNER}/Prithvi-EO-1.0-100M": ("Prithvi_EO_V1_100M.pt", None),
+    f"{_OWNER}/Prithvi-100M": ("Prithvi_100M.pt", None),
+    **{
+        f"{_OWNER}/Prithvi-EO-2.0-{size}": (f"Prithvi_EO_V2_{size.replace('-', '_')}.pt", None)
+        for size in ("tiny-TL", "100M-TL", "300M", "300M-TL", "600M", "600M-TL")
+    },
+    f"{_OWNER}/Prithvi-EO-2.0-300M-TL-Sen1Floods11": ("Prithvi-EO-V2-300M-TL-Sen1Floods11.pt", None),
+    f"{_OWNER}/Prithvi-EO-2.0-300M-BurnScars": ("Prithvi_EO_V2_300M_BurnScars.pt", None),
+    **{
+        f"{_OWNER}/{generation}-{task}": (f"{file}_Prithvi_100M.pth", recipe)
+        for generation in ("Prithvi-EO-1.0-100M", "Prithvi-100M")
+        for task, file, recipe in (
+            ("sen1floods11", "sen1floods11", "sen1floods11"),
+            ("burn-scar", "burn_scars", "hls_burn_scars"),
+            ("multi-temporal-crop-classification", "multi_temporal_crop_classification", "multi_temporal_crop"),
+        )
+    },
+}
+"""By the published repository: its file of weights, and the packaged recipe that says what nothing in it does."""
 
 _NUMBER_FORMATS = {"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 _NUMBER_FORMATS |= {"f2": "e", "f4": "f", "f8": "d"}
@@ -55,12 +77,14 @@ def _read_number(kind: _NumberType, data: bytes) -> bool | int | float:
     return struct.unpack(kind.format, data)[0]
 
 
-# What torch does not unpickle by itself and mmcv's `meta` holds all the same: numpy's numbers, such as a best score.
+# What torch does not unpickle by itself and checkpoints hold all the same: numpy's numbers, such as mmcv's best score.
 # They are read without numpy, whose types trust the state that a pickle gives them; names are of numpy 1 and numpy 2.
 _SAFE_GLOBALS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     (_read_number, "numpy.core.multiarray.scalar"),
     (_read_number, "numpy._core.multiarray.scalar"),
     (_NumberType, "numpy.dtype"),
+    # Bands in the parameters of terratorch's models: their names.
+    *((str, f"terratorch.datasets.utils.{kind}Bands") for kind in ("HLS", "Optical", "SAR")),
 ]
 
 
@@ -69,20 +93,34 @@ class Checkpoint:
     """What an original checkpoint file holds."""
 
     source: str  # as it was given, and on the Hub without a file the one that was found
+    path: Path
     state_dict: dict[str, torch.Tensor]  # under the original names
     averaging: list[str] = field(default_factory=list)  # names of mmcv's EMAHook, which are not in state_dict
     class_names: list[str] | None = None  # that mmsegmentation stored with the weights
     class_colors: list[str] | None = None  # "#rrggbb"
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)  # of the task that Lightning trained
 
 
-def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Read an original checkpoint.
+def find_published_recipe(source: str | Path) -> str | None:
+    """Find the recipe of a published fine-tuned model by its repository, or by the name of its file here."""
+    if repository := re.match(r"hf://([^/]+/[^/@]+)", str(source)):
+        return PUBLISHED_FILES.get(repository[1], ("", None))[1]
+    return next((recipe for file, recipe in PUBLISHED_FILES.values() if file == Path(source).name), None)
+
+
+def is_config_name(name: str) -> bool:
+    """Whether a file beside weights may say what they are."""
+    return name == "config.json" or name.endswith((".yaml", ".yml"))
+
+
+def load_checkpoint(source: str | Path, with_configs: bool = True) -> Checkpoint:
+    """Read an original checkpoint; `with_configs` downloads configuration files beside one on the Hub as well.
 
     mmcv's `EMAHook` keeps a second copy of every weight as `ema_<name with underscores>`. When it saves, the averaged
     weights, those that were evaluated, stand under the plain names and the others in the copies; so the copies are
     left out.
     """
-    source, path = _find_file(str(source))
+    source, path = find_file(str(source), with_configs)
     content = _load(path)
     tensors = _find_tensors(content, path)
     for name in tensors:
@@ -104,13 +142,17 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         around = name.removesuffix(short).split(".")  # the hook may be inside some of the modules around
         copies |= {f"ema_{'.'.join([*around[level:-1], short])}".replace(".", "_") for level in range(len(around))}
     averaging = [name for short, name in shorten_names(tensors).items() if short in copies]
-    class_names, class_colors = _read_classes(content.get("meta") if isinstance(content, Mapping) else None)
+    beside = content if isinstance(content, Mapping) else {}
+    class_names, class_colors = _read_classes(beside.get("meta"))
+    hyper_parameters = beside.get("hyper_parameters")
     return Checkpoint(
         source=source,
+        path=path,
         state_dict={name: value for name, value in tensors.items() if name not in averaging},
         averaging=averaging,
         class_names=class_names,
         class_colors=class_colors,
+        hyper_parameters=hyper_parameters if isinstance(hyper_parameters, Mapping) else {},
     )
 
 
@@ -141,8 +183,11 @@ def _abbreviate(key: object) -> str:
     return ascii(key)[:80] if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
-def _find_file(source: str) -> tuple[str, Path]:
-    """Find a checkpoint file, which is downloaded first where it is on the Hub; the source then names it in full."""
+def find_file(source: str, with_configs: bool = False) -> tuple[str, Path]:
+    """Find a file, which is downloaded first where it is on the Hub; the source then names it in full.
+
+    `with_configs` downloads the configuration files of its folder too, to lie beside it.
+    """
     from huggingface_hub import hf_hub_download, list_repo_files
 
     path = Path(source).expanduser()
@@ -167,26 +212,38 @@ def _find_file(source: str) -> tuple[str, Path]:
     if not (owner and name) or bool(separator) != bool(revision):
         raise ValueError(f"Expected {_HUB_FORM}, found {source!r}.")
     repo_id, commit = f"{owner}/{name}", unquote(revision) or None
-    if not filename:  # then it is the only checkpoint of its repository
+    files: list[str] = []
+    if not filename or with_configs:
         try:
             files = list_repo_files(repo_id, revision=commit)
-        except (OSError, ValueError):
-            raise  # the Hub's answer, or none allowed: the message says which
-        except Exception as error:  # of a lost connection, by the HTTP library of huggingface_hub's version
-            raise ConnectionError(
-                f"Expected to list the files of {source}, found no connection to the Hub ({error}). A file that was "
-                "downloaded before is found when it is named: hf://owner/name/file."
-            ) from error
-        found = [name for name in files if name.lower().endswith((".pt", ".pth"))]
+        except Exception as error:
+            if not filename and isinstance(error, OSError | ValueError):
+                raise  # the Hub's answer, or none allowed: the message says which
+            if not filename:  # of a lost connection, by the HTTP library of huggingface_hub's version
+                raise ConnectionError(
+                    f"Expected to list the files of {source}, found no connection to the Hub ({error}). A file that "
+                    "was downloaded before is found when it is named: hf://owner/name/file."
+                ) from error
+            # A file that is named may be here already, with its configuration beside it.
+    if not filename:  # then it is the published one, or the only checkpoint of its repository
+        found = [name for name in files if name.lower().endswith((".pt", ".pth", ".ckpt"))]
+        published = PUBLISHED_FILES.get(repo_id, ("", None))[0]
+        if published in found:
+            found = [published]
         if len(found) != 1:
             raise ValueError(
-                f"Expected {source} to hold exactly one .pt or .pth file, found {len(found)}"
+                f"Expected {source} to hold exactly one .pt, .pth or .ckpt file, found {len(found)}"
                 f"{' among' if not found else ''}: {', '.join(found or sorted(files)) or 'no file at all'}. Name the "
                 f"file: {source.rstrip('/')}/FILE."
             )
         (filename,) = found
         source = f"{source.rstrip('/')}/{filename}"
-    return source, Path(hf_hub_download(repo_id, filename, revision=commit))
+    path = Path(hf_hub_download(repo_id, filename, revision=commit))
+    folder = filename.rpartition("/")[0]
+    for name in files if with_configs else []:
+        if name.rpartition("/")[0] == folder and is_config_name(name.rpartition("/")[2]):
+            hf_hub_download(repo_id, name, revision=commit)
+    return source, path
 
 
 def _load(path: Path) -> object:
@@ -223,7 +280,8 @@ def _load(path: Path) -> object:
         raise ValueError(
             f"Expected {path} to be a checkpoint of plain tensors, found a file that cannot be loaded safely "
             f"({reason}). Download a damaged file again. A pickle with other objects could run code and is refused: "
-            "re-save its state dict with torch.save, or as safetensors, where you trust it."
+            "where you trust it, re-save its state dict (Lightning's is under state_dict) with torch.save, or as "
+            "safetensors."
         ) from error
     raise ValueError(
         f"Expected {path} to be whole, found another checksum than the stored one in its part {damaged}. Download or "

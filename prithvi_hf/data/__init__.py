@@ -11,6 +11,7 @@ from typing import Any
 _MODULES = {
     "CachedChips": "prithvi_hf.data.chip_cache",
     "ChipCacheError": "prithvi_hf.data.chip_cache",
+    "ClassificationTransform": "prithvi_hf.data.transforms",
     "DatasetStatistics": "prithvi_hf.data.statistics",
     "GeoTiff": "prithvi_hf.data.geotiff",
     "GeoTiffError": "prithvi_hf.rasters.raster",

@@ -38,11 +38,15 @@ ChipDigest = tuple[str, list[str], str | None]
 
 @dataclass(frozen=True)
 class Chip:
-    """The files of a row: its image, one raster or a tuple of frames as the image processor takes it, and its mask."""
+    """The files of a row: its image, one raster or a tuple of frames as the image processor takes it, and its mask.
+
+    `label` is what the row says of the image as a whole, for classification.
+    """
 
     id: str
     image: Image
     mask: GeoTiffRaster | None
+    label: str | None = None
 
     @property
     def frames(self) -> tuple[GeoTiffRaster, ...]:
@@ -94,7 +98,7 @@ def read_chips(
         try:
             row = fetch_row()
             image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
-            chip = Chip(str(row.get("id")), image, row.get("mask"))
+            chip = Chip(str(row.get("id")), image, row.get("mask"), row.get("label"))
             bands = 1 if chip.mask is None else chip.mask.count - has_alpha(chip.mask.descriptions)
             if bands > 1 and all(frame.count == 1 for frame in chip.frames):
                 raise ValueError(

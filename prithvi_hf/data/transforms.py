@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
+from prithvi_hf.data.chip_labels import make_chip_labels
 from prithvi_hf.data.chips import Image
 from prithvi_hf.data.shared_batches import BatchRows, make_batch
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -39,7 +40,7 @@ class _Chip:
     """An image and its mask, of which crops are read. Sizes are height and width in pixels."""
 
     image: Image
-    mask: GeoTiffRaster
+    mask: GeoTiffRaster | None  # None where the chip has one label as a whole
     size: tuple[int, int]
     sides: tuple[int, int]  # of its crops, which are smaller than wanted where the chip is
     is_large: bool  # a whole crop fits into it
@@ -48,8 +49,8 @@ class _Chip:
     is_plain: bool = False
 
 
-# A chip, its random numbers, and its places in the batch: of values and of labels.
-_Example = tuple[_Chip, list[int], np.ndarray, np.ndarray]
+# A chip, its random numbers, and its places in the batch: of values and of labels (None: of none for each pixel).
+_Example = tuple[_Chip, list[int], np.ndarray, np.ndarray | None]
 
 
 class SegmentationTransform:
@@ -58,7 +59,8 @@ class SegmentationTransform:
     In training a crop is drawn at random, image and mask are read only there, the image processor is applied, and then
     the tensors are flipped and rotated together. A crop without any valid label is drawn again; a chip without any
     gives a crop as it is. A chip smaller than the crop is padded right and bottom, the image by reflection and the
-    labels by -100. In evaluation the whole chip is read, without augmentation.
+    labels by -100. With an image processor of `label_type` "value" labels are float32, and NaN stands for -100. In
+    evaluation the whole chip is read, without augmentation.
 
     Values in other units than the statistics are looked for in the first crops of each process only; a check of the
     data (`audit_split`) and evaluation look at every chip.
@@ -92,6 +94,8 @@ class SegmentationTransform:
     torch.Size([6, 1, 224, 224])
     ```
     """
+
+    needs_mask = True  # each training chip has one
 
     def __init__(
         self,
@@ -168,11 +172,12 @@ class SegmentationTransform:
     def _draw_batch(
         self,
         images: Sequence[Image],
-        masks: Sequence[GeoTiffRaster],
+        masks: Sequence[GeoTiffRaster | None],
         size: tuple[int, int],
         numbers: Sequence[list[int]] | None,
+        chip_labels: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Draw crops of several chips, each written to its place in one batch."""
+        """Draw crops of several chips, each written to its place in one batch; `chip_labels` stand for masks."""
         processor, options = self.image_processor, self.image_processor.checked_options()
         if options != self._chips_options:
             self._chips, self._chips_options = {}, deepcopy(options)
@@ -185,30 +190,41 @@ class SegmentationTransform:
             # Two bytes per label are enough on the way to a trainer that finishes the batch, and sooner written.
             if processor.num_labels is not None and processor.num_labels <= torch.iinfo(torch.int16).max:
                 label_dtype = torch.int16
+        if processor.label_type == "value":
+            label_dtype = torch.float32
         shape = (len(chips), len(processor.bands), processor.num_frames, *size)
-        batch = make_batch({name: (shape, dtype), "labels": ((len(chips), *size), label_dtype)})
+        label_shape: tuple[int, ...] = (len(chips), *size)
+        if chip_labels is not None:
+            label_shape, label_dtype = tuple(chip_labels.shape), chip_labels.dtype
+        batch = make_batch({name: (shape, dtype), "labels": (label_shape, label_dtype)})
         values, labels = (tensor.numpy() for tensor in batch.values())
         if numbers is None:  # drawn for the whole batch at once: one by one they take longer than a crop
             numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
+        if chip_labels is not None:
+            batch["labels"].copy_(chip_labels)
+            for place in zip(chips, numbers, values, strict=True):
+                self._write_example(*place, None)
+            return batch
         examples: list[_Example] = list(zip(chips, numbers, values, labels, strict=True))
         for example in self._write_plain_examples(examples, labels, options):
             self._write_example(*example)
         return batch
 
-    def _open_chip(self, image: Image, mask: GeoTiffRaster, crop_size: tuple[int, int]) -> _Chip:
+    def _open_chip(self, image: Image, mask: GeoTiffRaster | None, crop_size: tuple[int, int]) -> _Chip:
         """Check a chip. One whose pixels are in memory is looked at once, not for every crop."""
         frames, processor = _as_frames(image), self.image_processor
         key = (*map(id, frames), id(mask))  # of objects that the remembered chip keeps alive
         if key in self._chips:
             return self._chips[key]
-        _check_rasters(image, mask, needs_mask=True)
-        height, width = mask.shape[-2:]
+        _check_rasters(image, mask, self.needs_mask)
+        height, width = frames[0].shape[-2:]
         sides = (min(height, crop_size[0]), min(width, crop_size[1]))
         chip = _Chip(image, mask, (height, width), sides, is_large=sides == crop_size)
         # A processor that takes a step in its own way is asked for each crop.
         steps = ("read_image", "open_image", "examine")
         own_way = any(getattr(type(processor), step) is not getattr(PrithviImageProcessor, step) for step in steps)
-        if own_way or not all(hasattr(raster, "read_shared") for raster in (*frames, mask)):
+        rasters = frames if mask is None else (*frames, mask)
+        if own_way or not all(hasattr(raster, "read_shared") for raster in rasters):
             return chip
         whole = processor.open_image(image, mask)
         whole.nothing_missing = replacement_changes_nothing(whole.frames, whole.options)
@@ -256,35 +272,38 @@ class SegmentationTransform:
         is_empty = (own.max(axis=(1, 2)) == IGNORED_LABEL).tolist()
         return [example for example, empty in zip(examples, is_empty, strict=True) if empty]
 
-    def _write_example(self, chip: _Chip, row: list[int], values: np.ndarray, labels: np.ndarray) -> None:
+    def _write_example(self, chip: _Chip, row: list[int], values: np.ndarray, labels: np.ndarray | None) -> None:
         """Draw crops until one holds a valid label; after a few, place one on a valid label of the chip, if any."""
         numbers = iter(row)
-        turn = self._draw_turn(labels.shape, numbers)
-        place = labels if chip.is_large else np.empty(chip.sides, dtype=labels.dtype)
+        turn = self._draw_turn(values.shape[-2:], numbers)
+        dtype = None if labels is None else labels.dtype
+        place = labels if labels is None or chip.is_large else np.empty(chip.sides, dtype=dtype)
         for _ in range(_MAX_DRAWS):
             crop = self._read(chip, _draw_window(chip, numbers), place)
-            if place.max() != IGNORED_LABEL or place.min() != IGNORED_LABEL:
+            if place is None or _find_labelled(place).any():
                 break
         else:
-            all_labels = np.empty(chip.size, dtype=labels.dtype)
+            all_labels = np.empty(chip.size, dtype=dtype)
             self._read(chip, None, all_labels)
-            valid = np.argwhere(all_labels != IGNORED_LABEL)
+            valid = np.argwhere(_find_labelled(all_labels))
             if len(valid):
                 pixel = valid[next(numbers) % len(valid)].tolist()
                 crop = self._read(chip, _draw_window(chip, numbers, pixel), place)
         if chip.is_large:
             self._write_values(crop.turn(*turn), values)
-            if any(turn):
+            if any(turn) and labels is not None:
                 labels[...] = turn_array(labels, *turn)
             return
         small = np.empty((*values.shape[:2], *chip.sides), dtype=values.dtype)
         self._write_values(crop, small)
         # Reflection goes back and forth where a chip is smaller than its padding.
-        extra = [(0, whole - side) for whole, side in zip(labels.shape, chip.sides, strict=True)]
+        extra = [(0, whole - side) for whole, side in zip(values.shape[-2:], chip.sides, strict=True)]
         values[...] = turn_array(np.pad(small, [(0, 0), (0, 0), *extra], mode="reflect"), *turn)
-        labels[...] = turn_array(np.pad(place, extra, constant_values=IGNORED_LABEL), *turn)
+        if labels is not None and place is not None:
+            ignored = IGNORED_LABEL if labels.dtype.kind == "i" else np.nan
+            labels[...] = turn_array(np.pad(place, extra, constant_values=ignored), *turn)
 
-    def _read(self, chip: _Chip, window: Window | None, labels: np.ndarray) -> ReadImage:
+    def _read(self, chip: _Chip, window: Window | None, labels: np.ndarray | None) -> ReadImage:
         """Read a part of a chip, or everything, as [`PrithviImageProcessor.read_image`] does; labels get a place."""
         check_units = self._crops_checked < _CROPS_CHECKED_FOR_UNITS
         self._crops_checked += check_units
@@ -294,7 +313,8 @@ class SegmentationTransform:
         image, mask = chip.image, chip.mask
         if window is not None:
             frames = tuple(frame.select(window=window) for frame in _as_frames(image))
-            image, mask = frames if isinstance(image, tuple) else frames[0], mask.select(window=window)
+            image = frames if isinstance(image, tuple) else frames[0]
+            mask = None if mask is None else mask.select(window=window)
         return self.image_processor.read_image(image, mask, check_units, labels)
 
     def _write_values(self, crop: ReadImage, place: np.ndarray) -> None:
@@ -308,6 +328,60 @@ class SegmentationTransform:
         if self.augmentation == "hflip":
             return flip, 0
         return flip, next(numbers) % 4 if size[0] == size[1] else 2 * (next(numbers) % 2)
+
+
+class ClassificationTransform(SegmentationTransform):
+    """Turn rows of a dataset of labelled chips into examples, for `Dataset.with_transform`.
+
+    Training crops are drawn and turned as [`SegmentationTransform`] does it, anywhere in the chip, whose label they
+    have; a chip smaller than the crop is padded by reflection. In evaluation the whole chip is read.
+
+    Args:
+        image_processor (`PrithviImageProcessor`): bands, nodata, scale and statistics.
+        class_names (`list[str]`): name of each class, in the order of the model's labels.
+        multi_label (`bool`, *optional*, defaults to `False`): whether a chip may have several classes.
+        options: `crop_size` (needed to train), `augmentation`, `train` and `normalize` of [`SegmentationTransform`].
+
+    Raises:
+        ValueError: training without `crop_size`; when called, a label that is not a class, and what the image
+            processor finds wrong.
+    """
+
+    needs_mask = False
+
+    def __init__(
+        self,
+        image_processor: PrithviImageProcessor,
+        class_names: Sequence[str],
+        multi_label: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(image_processor, **options)
+        if self.train and self.crop_size is None:
+            raise ValueError("Expected crop_size to draw crops of labelled chips, found None. Give it in pixels.")
+        self.class_names, self.multi_label = list(class_names), multi_label
+
+    def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, torch.Tensor] | dict[str, list[torch.Tensor]]:
+        """Transform a batch of rows.
+
+        Args:
+            rows (`Mapping[str, list]`): columns `image` (a raster or a list of frames), `label` (text, see
+                [`~prithvi_hf.data.chip_labels.find_chip_classes`]; no such column for evaluation without labels), `id`
+                and, if given, `numbers`.
+
+        Returns:
+            `dict`: `pixel_values` or `file_values` as of [`SegmentationTransform`], and `labels`: for each row an
+            int64 class number or, with `multi_label`, float32 `(num_labels,)` of zeros and ones.
+        """
+        images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
+        labels = None
+        if self.train or "label" in rows:
+            names = [str(name) for name in rows.get("id") or range(len(images))]
+            labels = make_chip_labels(rows["label"], self.class_names, self.multi_label, names)
+        if self.train and self.crop_size is not None:
+            return self._draw_batch(images, [None] * len(images), self.crop_size, rows.get("numbers"), labels)
+        batch: dict[str, Any] = super().__call__({"image": images})
+        return batch if labels is None else {**batch, "labels": list(labels)}
 
 
 class TrainingCrops(torch.utils.data.Dataset):
@@ -379,6 +453,11 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
 
 def _as_frames(image: Image) -> tuple[GeoTiffRaster, ...]:
     return image if isinstance(image, tuple) else (image,)
+
+
+def _find_labelled(labels: np.ndarray) -> np.ndarray:
+    """Find the pixels whose label counts."""
+    return labels != IGNORED_LABEL if labels.dtype.kind == "i" else ~np.isnan(labels)
 
 
 def _check_rasters(image: Image, mask: GeoTiffRaster | None, needs_mask: bool) -> None:

@@ -85,7 +85,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     processor.check_config(model.config)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
-    elif recipe.model.model is None and training.process_index == 0:
+    elif recipe.model.model is None and model.config.architecture != "unet" and training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
 
     wanted = [data.train_split] * training.do_train

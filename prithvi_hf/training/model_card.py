@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
@@ -112,7 +113,7 @@ _CARD = """---
 
 # {name}
 
-Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with Prithvi, fine-tuned on
+Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with {architecture}, fine-tuned on
 `{dataset}` from {start} by `prithvi_hf`.
 
 ```python
@@ -203,6 +204,7 @@ def write_model_card(
         bands=config.num_channels,
         num_labels=len(labels),
         dataset=escape_code(data.dataset),
+        architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
         classes="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)),
         window=window,
@@ -214,7 +216,7 @@ def write_model_card(
         replacement=processor.nodata_replacement,
         statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
         data=_tabulate_data(audits or {}),
-        training=_list_options(recipe, config.loss, results),
+        training=_list_options(recipe, config, results),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -257,15 +259,20 @@ def _tabulate_data(audits: Mapping[str, SplitAudit]) -> str:
     return "\n".join(lines + notes)
 
 
-def _list_options(recipe: TrainingRecipe, loss: str, results: Mapping[str, Any]) -> str:
+def _list_options(recipe: TrainingRecipe, config: PrithviConfig, results: Mapping[str, Any]) -> str:
     """List the options that matter for repeating the run, and the versions."""
     training = recipe.training
     optimizer, schedule = (str(getattr(kind, "value", kind)) for kind in (training.optim, training.lr_scheduler_type))
     everywhere = " on every parameter" if training.decay_all_parameters else ""
     sizes = (training.train_batch_size, training.gradient_accumulation_steps, training.world_size)
     values = {
-        "loss": loss,
-        "encoder": "frozen" if recipe.model.freeze_backbone else "trained",
+        "architecture": config.architecture,
+        "loss": config.loss,
+        "encoder": "none"
+        if config.architecture == "unet"
+        else "frozen"
+        if recipe.model.freeze_backbone
+        else "trained",
         "optimizer": optimizer,
         "learning rate": f"{training.learning_rate:g}, {schedule} schedule",
         "weight decay": f"{training.weight_decay:g}{everywhere}",

@@ -19,7 +19,7 @@ from transformers import HfArgumentParser
 from transformers.utils import cached_file, logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, check_model_source
+from prithvi_hf.models.prithvi.configuration_prithvi import ENCODER_FIELDS, PrithviConfig, check_model_source
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
@@ -35,6 +35,7 @@ _IMAGE_OPTIONS = (
     *("nodata_value", "nodata_replacement", "nodata_rule", "frame_order"),
 )
 _BAND_STATISTICS = ("image_mean", "image_std")
+_ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
 # What belongs to one run and one machine, not to the recipe that repeats it.
 _NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
@@ -101,6 +102,12 @@ class Recipe:
             model = PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), attn_implementation=attention)
         else:
             model = self._adapt_starting_model(self.model.model, values, may_add_weights)
+        without_encoder = model.config.architecture == "unet"
+        if without_encoder and (given := [name for name in _ENCODER_OPTIONS if self.given.get(name)]):
+            raise ValueError(
+                f"Expected no options of an encoder with architecture unet, found {', '.join(given)}. Leave them out; "
+                f"what a recipe sets is unset by --{given[0]} none, or by --architecture unet on the command line."
+            )
         if self.model.freeze_backbone:
             model.freeze_backbone()
         return model
@@ -115,7 +122,7 @@ class Recipe:
         if other_bands:
             values = {name: value for name, value in values.items() if name not in ("bands", "num_channels")}
         # Only the encoder is fixed; a neck or head that the starting model lacks is a new one.
-        fixed = ("hidden_size", "mlp_ratio", "num_channels", "patch_size")
+        fixed = ("architecture", "hidden_size", "mlp_ratio", "num_channels", "patch_size")
         wrong = [name for name in fixed if name in values and values[name] != getattr(start, name)]
         wrong += ["num_hidden_layers"] * (values.get("num_hidden_layers", 0) > start.num_hidden_layers)
         if wrong:
@@ -123,7 +130,8 @@ class Recipe:
                 f"{name}: {source} has {getattr(start, name)}, the recipe asks for {values[name]}" for name in wrong
             ]
             raise ValueError(
-                f"Expected a recipe that fits the starting model. {'; '.join(found)}. Leave these options out."
+                f"Expected a recipe that fits the starting model. {'; '.join(found)}. Leave these options out, or "
+                "--model."
             )
         if len(values.get("id2label", ())) not in (0, start.num_labels):
             # What the starting model says of each of its classes does not hold for others.
@@ -145,7 +153,7 @@ class Recipe:
         )
         model, info = loaded
         mismatched = [key for key, *_ in info["mismatched_keys"]]
-        lost = [key for key in mismatched if key.startswith("prithvi.")]
+        lost = [key for key in mismatched if key.startswith(("prithvi.", "model."))]
         if lost:
             raise ValueError(f"Expected the encoder of {source} to fit the recipe, found other shapes: {lost}.")
         new = sorted([*info["missing_keys"], *mismatched])
@@ -300,6 +308,19 @@ def _check_value(name: str, value: Any, hint: Any, path: Path) -> None:
     raise ValueError(f"{path}: {name} has the wrong type. {problem}.{note}")
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of `name: value` lines, within limits and without anything that could run."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        content = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)  # noqa: S506  # it is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
+        raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
+    return content
+
+
 def find_option_types(groups: Sequence[type]) -> dict[str, Any]:
     """Find the type of each option of some dataclasses."""
     pairs = [(get_type_hints(group), fields(group)) for group in groups]
@@ -309,14 +330,7 @@ def find_option_types(groups: Sequence[type]) -> dict[str, Any]:
 def read_options(name_or_path: str | Path, groups: Sequence[type] = _GROUPS) -> dict[str, Any]:
     """Read the options in a recipe, with known names and values of the right types."""
     path, types = find_recipe(name_or_path), find_option_types(groups)
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
-        content = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)  # noqa: S506  # it is a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, a number of 5,000 digits
-        raise ValueError(f"Expected {path} to be a YAML file of options, found: {error}. Correct it there.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Expected {path} to hold 'name: value' lines, found {type(content).__name__}.")
+    content = read_yaml(path)
     unknown = sorted(str(name) for name in content if name not in types)
     if unknown:
         near = {name: get_close_matches(name, types, n=1) for name in unknown}
@@ -398,6 +412,9 @@ def parse_groups(
     values: dict[str, Any] = {}
     for name in files.config:
         values |= read_options(name, groups)
+    if getattr(files, "architecture", None) == "unet" and (left_out := sorted({*_ENCODER_OPTIONS} & values.keys())):
+        logger.warning(f"--architecture unet has no encoder: the recipe's {', '.join(left_out)} are left out.")
+        values = {name: value for name, value in values.items() if name not in left_out}
     if files.output_dir is None and "output_dir" not in values:
         raise ValueError("Expected --output_dir, the folder for the model and its results, found none.")
     found = vars(parser.parse_args(arguments, argparse.Namespace(**values)))

@@ -22,7 +22,7 @@ MAIN_OPTIONS = {
     "the data": "dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
-    "the model and its loss": "freeze_backbone neck loss class_weights",
+    "the model and its loss": "architecture freeze_backbone neck loss class_weights",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
     "dataloader_num_workers",
@@ -71,6 +71,9 @@ class ModelArguments(EncoderArguments):
     name; what is left out comes from the starting model or from `PrithviConfig`'s defaults.
     """
 
+    architecture: str | None = _option(
+        "prithvi, or unet: a plain U-Net of 2 million parameters from random weights, the baseline to compare with."
+    )
     freeze_backbone: bool = _option("Leave the encoder as it starts and train neck and heads alone.", default=False)
     neck: str | None = _option(f"Enlarges the tokens to a map: {', '.join(NECKS)}.")
     neck_hidden_size: int | None = _option("Channels of the neck; hidden_size times the frames by default.")

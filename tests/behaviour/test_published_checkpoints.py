@@ -302,12 +302,13 @@ def test_one_command_converts_a_repository(published, golden_dir, tmp_path, caps
 def test_other_revisions_can_be_named(published, tmp_path, capsys):
     first = published.find("main")
     published.add("main", "no weights any more", {"README.md": b""})
-    refused = assert_refused(capsys, tmp_path, "exactly one .pt or .pth file, found 0", f"hf://{REPOSITORY}")
+    refused = assert_refused(capsys, tmp_path, "exactly one .pt, .pth or .ckpt file, found 0", f"hf://{REPOSITORY}")
     assert "among: README.md" in refused
     published.add("two", "two weights", {**first.files, "old/best.PT": first.files["crops.pth"]})
     refused = assert_refused(capsys, tmp_path, "found 2: crops.pth, old/best.PT", f"hf://{REPOSITORY}@two")
     assert f"hf://{REPOSITORY}@two/FILE" in refused
-    assert convert(f"hf://{REPOSITORY}@{first.oid}", tmp_path / "out", "--set", "num_attention_heads=4") == 0
+    assert convert(f"hf://{REPOSITORY}@{first.oid}", tmp_path / "out", "--set", *REDUCED["crop"]) == 0
+    assert (tmp_path / "out" / "recipe.yaml").is_file(), "the recipe of a published model need not be named"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, loading
+from benchmarks import decoders, gpu, loading
+from prithvi_hf import PrithviConfig
 from prithvi_hf.data import collate_chips
 
 
@@ -52,3 +53,15 @@ def test_ours_and_the_original_reader_give_the_same_crops(monkeypatch):
                     for chip, mask in zip(flips, masks, strict=True)
                 ]
                 assert any(matches), (name, index)
+
+
+@pytest.mark.parametrize("head", ["unet", "upernet"])
+def test_the_plain_model_of_a_decoder_is_ours(monkeypatch, head):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "unet_channels": [8, 8, 8, 8]}
+    tiny = lambda **options: PrithviConfig(**{**options, **sizes, "head_hidden_size": 8})  # noqa: E731
+    monkeypatch.setattr(decoders, "PrithviConfig", tiny)
+    monkeypatch.setattr(decoders, "SIZE", 64)
+    inference, training = decoders.time_head(head, 1)
+    assert inference["logits_apart"] < 1e-4
+    assert sum(inference["parts"].values()) == pytest.approx(1)
+    assert training["ours_ms"] > 0

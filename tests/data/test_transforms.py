@@ -8,7 +8,14 @@ import torch
 from datasets import Dataset, Features, List
 from torch.utils.data import DataLoader
 
-from prithvi_hf.data import SegmentationTransform, TrainingCrops, cache_chips, collate_chips, transforms
+from prithvi_hf.data import (
+    ClassificationTransform,
+    SegmentationTransform,
+    TrainingCrops,
+    cache_chips,
+    collate_chips,
+    transforms,
+)
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -400,3 +407,85 @@ def test_a_training_crop_depends_on_seed_epoch_and_chip_alone(tmp_path, cached, 
     assert not torch.equal(first, second)
     assert not torch.equal(crops(batch_size=2, seed=1, epochs=[0])[0], first)
     assert len({tuple(crop[:2].flatten().tolist()) for crop in first}) == 5
+
+
+# ---------------------------------------------------------------------- regression and classification
+
+
+def value_chip(tmp_path, size, valid=1.0, name="values"):
+    """An image whose bands tell row and column, and a target of row + column / 1000; other pixels are nodata."""
+    array = coordinate_array(size)
+    target = (array[0] + array[1] / 1000).astype(np.float32)
+    target[np.random.default_rng(0).random(size) >= valid] = -9999
+    image = write_raster(tmp_path / f"{name}.tif", array, descriptions=BANDS)
+    return image, write_raster(tmp_path / f"{name}_target.tif", target, nodata=-9999)
+
+
+def make_value_processor():
+    return PrithviImageProcessor(bands=list(BANDS), do_normalize=False, label_type="value")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_targets_move_with_their_image(tmp_path, cached, normalize):
+    paths = [value_chip(tmp_path, size, 0.5, f"chip{i}") for i, size in enumerate([(40, 24), (12, 30)])]
+    features = Features({"image": GeoTiff(), "mask": GeoTiff()})
+    rows = {"image": [str(image) for image, _ in paths], "mask": [str(target) for _, target in paths]}
+    dataset, processor = Dataset.from_dict(rows, features), make_value_processor()
+    if cached:
+        dataset = cache_chips(dataset, processor, "a", tmp_path / "cache", show_progress=False)
+    transform = SegmentationTransform(processor, 16, "d4", train=True, normalize=normalize)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        batch = collate_chips([dataset.with_transform(transform)[i] for i in range(2)])
+        values, labels = batch["pixel_values" if normalize else "file_values"].float(), batch["labels"]
+        assert labels.dtype == torch.float32
+        expected = values[:, 0, 0] + values[:, 1, 0] / 1000
+        valid = ~labels.isnan()
+        torch.testing.assert_close(labels[valid], expected[valid])
+        assert 0.2 < valid[0].float().mean() < 0.8
+        assert valid[1].float().mean() < 0.6  # below or beside a chip of 12 rows there is no target
+
+
+def test_a_crop_without_a_target_is_drawn_again(tmp_path):
+    image, target = value_chip(tmp_path, (64, 64), valid=0)
+    lonely = np.full((64, 64), -9999, np.float32)
+    lonely[50, 9] = 1.5
+    write_raster(target, lonely, nodata=-9999)
+    transform = SegmentationTransform(make_value_processor(), 8, train=True)
+    labels = apply(transform, GeoTiffRaster(image), GeoTiffRaster(target))[1]
+    assert labels[~labels.isnan()].tolist() == [1.5]
+
+
+def make_labelled(tmp_path, sizes=((40, 24), (24, 24), (10, 30))):
+    paths = [
+        write_raster(tmp_path / f"{i}.tif", coordinate_array(size), descriptions=BANDS) for i, size in enumerate(sizes)
+    ]
+    rows = {"image": list(map(str, paths)), "label": ["River", "Forest;River", "Forest"], "id": ["0", "1", "2"]}
+    return Dataset.from_dict(rows).cast_column("image", GeoTiff())
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_crops_of_labelled_chips_have_the_label_of_their_chip(processor, tmp_path, cached):
+    dataset = make_labelled(tmp_path)
+    if cached:
+        dataset = cache_chips(dataset, processor, "a", tmp_path / "cache", show_progress=False)
+    options = {"crop_size": 16, "augmentation": "d4", "train": True, "normalize": False}
+    transform = ClassificationTransform(processor, ["Forest", "River"], multi_label=True, **options)
+    crops = TrainingCrops(dataset, transform, seed=0)
+    loader = DataLoader(crops, batch_size=3, collate_fn=collate_chips, num_workers=1)
+    [batch] = list(loader)
+    assert batch["file_values"].shape == (3, 6, 1, 16, 16)
+    assert batch["file_values"].dtype == torch.int16
+    assert batch["labels"].tolist() == [[0, 1], [1, 1], [1, 0]]
+    crops.set_epoch(1)
+    assert not torch.equal(next(iter(loader))["file_values"][:2], batch["file_values"][:2])
+
+
+def test_evaluation_of_labelled_chips_reads_them_whole(processor, tmp_path):
+    transform = ClassificationTransform(processor, ["Forest", "River", "Forest;River"])
+    rows = make_labelled(tmp_path).with_transform(transform)
+    assert rows[1]["pixel_values"].shape == (6, 1, 24, 24)
+    assert [int(row["labels"]) for row in rows] == [1, 2, 0]
+    with pytest.raises(ValueError, match="Expected crop_size"):
+        ClassificationTransform(processor, ["Forest"], train=True)

@@ -9,7 +9,14 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS, PrithviGeospatialNeck, PrithviNeck
+from prithvi_hf.models.prithvi.decode_heads_prithvi import (
+    HEADS,
+    NECKS,
+    PrithviGeospatialNeck,
+    PrithviNeck,
+    PrithviPyramidConvolution,
+    resize,
+)
 from tests.golden import assert_matches, read_golden
 from tests.upsampling_factory import count_neck_calls
 
@@ -198,3 +205,29 @@ def test_another_head_is_a_class_and_a_line_in_the_registry(tmp_path, monkeypatc
     with torch.no_grad():
         assert torch.equal(loaded(pixels).logits, model(pixels).logits)
     assert len(calls) == (3 if neck == "conv_transpose" else 0)
+
+
+@pytest.mark.parametrize("sizes", [((8, 8), (4, 4), (2, 2), (1, 1)), ((12, 9), (6, 5), (3, 3), (2, 1)), ((3, 3),)])
+def test_convolving_before_resizing_gives_the_same_map_and_gradients(sizes):
+    torch.manual_seed(0)
+    layer = PrithviPyramidConvolution(len(sizes) * 3, 5, 3, padding=1).double()
+    maps = [torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    features = torch.cat([resize(feature, maps[0]) for feature in maps], dim=1)
+    wanted = nn.functional.conv2d(features, layer.weight, layer.bias, padding=1)
+    found, weights = layer(maps), torch.randn_like(wanted)
+    torch.testing.assert_close(found, wanted)
+    inputs = [*maps, layer.weight, layer.bias]
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((wanted * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_under_autocast_the_maps_are_resized_first():
+    torch.manual_seed(0)
+    layer = PrithviPyramidConvolution(6, 5, 3, padding=1)
+    maps = [torch.randn(1, 3, 8, 8), torch.randn(1, 3, 2, 2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(maps).dtype == torch.bfloat16

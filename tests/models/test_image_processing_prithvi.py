@@ -584,6 +584,11 @@ EVERY_OPTION = {
     "do_reduce_labels": False,
     "num_labels": 13,
     "mask_nodata_labels": True,
+    "label_type": "class",
+    "target_rescale_factor": 0.1,
+    "target_rescale_offset": -2,
+    "target_nodata_value": [-1, 65535],
+    "target_range": [0, 500.5],
 }
 
 

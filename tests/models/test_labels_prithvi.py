@@ -148,3 +148,39 @@ def test_the_nodata_tag_of_a_mask_is_ignored_unless_it_is_a_class(tag, options, 
     for dtype in ("uint8", "int32", "float32"):
         frame = Frame(np.full(SIZE, tag, dtype=dtype), "mask", tag)
         assert (make_labels(frame, SIZE, None, as_options(**options)) == expected).all()
+
+
+# ---------------------------------------------------------------------- values
+
+
+def test_targets_are_the_scaled_values_and_nan_where_there_is_none():
+    values = np.array([[10, 20, 255], [30, 40, 250]], dtype=np.uint8)
+    options = as_options(
+        label_type="value", target_rescale_factor=0.5, target_rescale_offset=-1, target_nodata_value=250
+    )
+    file_mask = np.array([[False, True, False], [False, False, False]])
+    targets = make_labels(Frame(values, "a", 255.0, file_mask), values.shape, None, options)
+    np.testing.assert_array_equal(targets, np.float32([[4, np.nan, np.nan], [14, 19, np.nan]]))
+    assert targets.dtype == np.float32
+
+
+def test_values_that_no_quantity_has_and_those_out_of_range_are_not_targets():
+    values = np.array([[np.nan, np.inf, -3.4e38, 1e35, -5, 600, 0, 500]])
+    targets = make_labels(
+        Frame(values, "a", -9999.0), values.shape, None, as_options(label_type="value", target_range=[0, 500])
+    )
+    np.testing.assert_array_equal(targets, np.float32([[np.nan] * 6 + [0, 500]]))
+
+
+def test_targets_of_pixels_without_image_data_stay_unless_told():
+    values, nodata = np.full((2, 2), 7.5), np.eye(2, dtype=bool)
+    for hide in (False, True):
+        options = as_options(label_type="value", mask_nodata_labels=hide)
+        targets = make_labels(Frame(values, "a"), values.shape, nodata, options)
+        np.testing.assert_array_equal(np.isnan(targets), nodata & hide)
+
+
+@pytest.mark.parametrize("option", [{"num_labels": 2}, {"ignore_values": [255]}, {"label_map": {1: 0}}])
+def test_options_of_classes_are_refused_for_values(option):
+    with pytest.raises(ValueError, match=f"without options of classes, found {next(iter(option))}"):
+        as_options(label_type="value", **option)

@@ -121,10 +121,10 @@ def test_in_training_the_auxiliary_head_adds_its_loss():
     ("options", "message"),
     [
         ({"regression_loss": "rmse"}, "regression_loss must be one of mse, mae, huber"),
-        ({"target_std": 0.0}, "target_std must be a finite number above 0"),
+        ({"target_std": 0.0}, "target_std must be a finite number of at least 1e-30"),
         ({"target_mean": NAN}, "target_mean must be a finite number"),
-        ({"huber_delta": -1}, "huber_delta must be a finite number above 0"),
-        ({"target_unit": "Mg\n/ha"}, "target_unit must be text without control characters"),
+        ({"huber_delta": -1}, "huber_delta must be a finite number of at least 1e-30"),
+        ({"target_unit": "Mg\n/ha"}, "target_unit must hold text without control characters"),
     ],
 )
 def test_a_configuration_that_describes_no_regression_is_refused(options, message):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from huggingface_hub.errors import StrictDataclassError
 
 from prithvi_hf import (
     PrithviConfig,
@@ -714,3 +715,54 @@ def test_what_no_recipe_holds_is_named(write, text, found):
 def test_an_alias_may_stand_where_it_is_small(write):
     path = write("nodata_value: .nan\nimage_mean: &m [0.1, 0.2]\nimage_std: *m")[1]
     assert read_recipe(path).data.image_std == [0.1, 0.2]
+
+
+# ---------------------------------------------------------------- the baseline
+
+
+def test_a_baseline_on_the_command_line_leaves_the_encoder_of_a_recipe_out(write, caplog):
+    words = write("num_hidden_layers: 6\ndecode_head: upernet\nfreeze_backbone: true\nclassifier_dropout: 0.2\n")
+    recipe = parse_arguments([*words, "--architecture", "unet"])
+    assert "the recipe's decode_head, freeze_backbone, num_hidden_layers are left out" in caplog.text
+    config = recipe.build_model().config
+    assert (config.architecture, config.classifier_dropout) == ("unet", 0.2)
+    again = recipe.given
+    assert again["architecture"] == "unet"
+    assert "num_hidden_layers" not in again
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--hidden_size", "64"],
+        ["--num_hidden_layers", "12"],  # the default of the configuration, but given
+        ["--freeze_backbone", "true"],
+        ["--attn_implementation", "eager"],
+        ["--activation_checkpointing", "true"],
+        ["--use_auxiliary_head", "true"],
+    ],
+)
+def test_options_of_an_encoder_beside_a_baseline_are_refused(parse, words):
+    with pytest.raises((ValueError, StrictDataclassError), match=words[0][2:]):
+        parse("--architecture", "unet", *words).build_model()
+    words[-1] = "none" if words[-1] != "true" else "false"
+    parse("--architecture", "unet", *words).build_model()
+
+
+def test_a_baseline_starts_from_a_baseline_alone(parse, tmp_path):
+    baseline, backbone = str(tmp_path / "baseline"), str(tmp_path / "backbone")
+    PrithviForSemanticSegmentation(PrithviConfig(architecture="unet", num_frames=1)).save_pretrained(baseline)
+    PrithviModel(PrithviConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(backbone)
+    with pytest.raises(ValueError, match=r"architecture: .* has prithvi, the recipe asks for unet.*or --model"):
+        parse("--model", backbone, "--architecture", "unet").build_model()
+    classes = ["--class_names", "a", "b", "c", "--bands", "RED", "NIR_NARROW"]
+    model = parse("--model", baseline, *classes).build_model()
+    assert model.config.architecture == "unet"
+    assert model.config.num_labels == 3
+    weights = PrithviForSemanticSegmentation.from_pretrained(baseline).state_dict()
+    name = "model.patch_embeddings.weight"
+    torch.testing.assert_close(model.state_dict()[name], weights[name][:, [2, 3]])
+    with pytest.raises(ValueError, match=r"found other shapes: .*patch_embeddings"):
+        parse("--model", baseline, "--num_frames", "3").build_model()
+    with pytest.raises((ValueError, StrictDataclassError), match="num_hidden_layers"):
+        parse("--model", baseline, "--num_hidden_layers", "2").build_model()

@@ -25,10 +25,11 @@ _EXAMPLES = 5
 
 
 class ChipRow(TypedDict, total=False):
-    """One chip: its files by path, its id, and its day or, with several frames, days as ISO text."""
+    """One chip: its files by path, or its label, its id, and its day or, with several frames, days as ISO text."""
 
     image: str | list[str]
     mask: str | None
+    label: str | None
     id: str
     date: str | None
     dates: list[str | None]
@@ -62,10 +63,10 @@ def read_text(path: str) -> str:
         raise ValueError(f"{path}: expected text in UTF-8, found {error}. Save the file in UTF-8.") from error
 
 
-def read_ids(path: str, suffixes: Iterable[str]) -> list[str]:
+def read_ids(path: str, suffixes: Iterable[str], keep_folders: bool = False) -> list[str]:
     """Read chip ids, one per line: an id, a file name, a path, or a csv row whose first field is one of these."""
     fields = (line.split(",")[0].strip().strip('"') for line in read_text(path).splitlines())
-    return make_ids((name for name in fields if name), suffixes)
+    return make_ids((name for name in fields if name), suffixes, keep_folders)
 
 
 def normalize_name(name: str) -> str:
@@ -77,10 +78,11 @@ def normalize_name(name: str) -> str:
     return stem + dot + (extension.lower() if dot else extension)
 
 
-def make_ids(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
-    """Make chip ids of ids, file names and paths; the longest suffix that fits is cut off."""
+def make_ids(names: Iterable[str], suffixes: Iterable[str], keep_folders: bool = False) -> list[str]:
+    """Make chip ids of ids, file names and paths; the longest suffix that fits is cut off, and by default folders."""
     endings = sorted(map(normalize_name, suffixes), key=len, reverse=True)
-    files = [normalize_name(PurePosixPath(name.replace("\\", "/")).name) for name in names]
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in names]
+    files = [normalize_name(str(path) if keep_folders else path.name) for path in paths]
     return [name.removesuffix(next((end for end in endings if name.endswith(end)), "")) for name in files]
 
 

@@ -26,8 +26,8 @@ from prithvi_hf.data.builders.files import (
 
 logger = logging.get_logger(__name__)
 
-_EXTENSIONS = (".tif", ".tiff")  # in small letters or capitals
-_SPLIT_FOLDERS = {
+EXTENSIONS = (".tif", ".tiff")  # in small letters or capitals
+SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
@@ -123,12 +123,13 @@ class GeoTiffFolder(ChipBuilder):
     DATASET_NAME: ClassVar[str] = "geotiff_folder"
     BUILDER_CONFIG_CLASS = GeoTiffFolderConfig
     VERSION = "1.0.0"
+    IDS_HAVE_FOLDERS: ClassVar[bool] = False  # ids in lists are file names alone, whatever folder stands before them
 
     @classmethod
     def _find_other_places(cls, data_dir: str, options: Mapping[str, object]) -> list[str]:
         splits = options.get("splits")
         sources = list(splits.values()) if isinstance(splits, Mapping) else []
-        named = (options.get("image_dir"), options.get("mask_dir"), *sources)
+        named = (*(options.get(name) for name in ("image_dir", "mask_dir", "table")), *sources)
         places = {_join(data_dir, name) for name in named if name and isinstance(name, str)}
         outside = [path for path in places if os.path.commonpath([os.path.abspath(path), data_dir]) != data_dir]
         return sorted(path for path in outside if os.path.exists(path))
@@ -143,7 +144,7 @@ class GeoTiffFolder(ChipBuilder):
             )
         # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
         suffixes = [suffix and normalize_name(suffix) for suffix in (*config.image_suffixes, config.mask_suffix)]
-        *images, mask = (None if suffix in _EXTENSIONS else suffix for suffix in suffixes)
+        *images, mask = (None if suffix in EXTENSIONS else suffix for suffix in suffixes)
         if mask is not None and mask.endswith(VECTOR_SUFFIXES):
             raise ValueError(f"geotiff_folder: expected masks that are GeoTIFF files, found {mask}. {_RASTERIZE}")
         if config.mask_dir == config.image_dir and config.require_masks and mask in images:
@@ -162,7 +163,7 @@ class GeoTiffFolder(ChipBuilder):
         config = self.config
         folders = _join(config.data_dir, config.image_dir), _join(config.data_dir, config.mask_dir)
         sources = dict(config.splits or {})
-        for split, names in _SPLIT_FOLDERS.items() if config.splits is None else ():
+        for split, names in SPLIT_FOLDERS.items() if config.splits is None else ():
             found = [name for name in names if self._find_split_folders(name)]
             if len(found) > 1:
                 raise ValueError(
@@ -172,15 +173,17 @@ class GeoTiffFolder(ChipBuilder):
             if found:
                 sources[split] = found[0]
         given = [suffix for suffix in (*config.image_suffixes, config.mask_suffix) if suffix]
-        endings = [*given, *_EXTENSIONS]
+        endings = [*given, *EXTENSIONS]
         rows: dict[str, list[ChipRow]] = {}
         for split, source in sources.items():
             if not isinstance(source, str):
-                rows[split] = self._pair(*folders, f"{split} (list in splits)", make_ids(source, endings))
+                rows[split] = self._pair(
+                    *folders, f"{split} (list in splits)", make_ids(source, endings, self.IDS_HAVE_FOLDERS)
+                )
             elif place := self._find_split_folders(source):
                 rows[split] = self._pair(*place, split)
             elif os.path.isfile(path := _join(config.data_dir, source)):
-                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings))
+                rows[split] = self._pair(*folders, f"{split} ({path})", read_ids(path, endings, self.IDS_HAVE_FOLDERS))
             else:
                 raise FileNotFoundError(
                     f"Split {split}: expected a folder or a list of ids, found nothing at {path}. Check the option "
@@ -210,7 +213,7 @@ class GeoTiffFolder(ChipBuilder):
         if not any(frames):
             _check_geotiffs(self.config.data_dir, image_dir)
             names = [name for name in sorted(os.listdir(image_dir)) if not name.startswith(".")]
-            expected = " or ".join(suffix or "/".join(_EXTENSIONS) for suffix in suffixes)
+            expected = " or ".join(suffix or "/".join(EXTENSIONS) for suffix in suffixes)
             holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
             raise FileNotFoundError(
                 f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
@@ -259,7 +262,7 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
         )
 
     def find_ending(name: str, suffix: str | None) -> str:
-        endings = _EXTENSIONS if suffix is None else (normalize_name(suffix),)
+        endings = EXTENSIONS if suffix is None else (normalize_name(suffix),)
         return next((ending for ending in endings if name.endswith(ending)), "")
 
     found: dict[str, str] = {}
@@ -303,7 +306,7 @@ def _check_geotiffs(data_dir: str, folder: str) -> None:
     """Raise unless there is a GeoTIFF below a dataset's folder, or below one of its folders that may be elsewhere."""
     names = list(list_files(data_dir))
     others = list_files(folder) if os.path.isdir(folder) else ()
-    if not any(normalize_name(name).endswith(_EXTENSIONS) for name in (*names, *others)):
+    if not any(normalize_name(name).endswith(EXTENSIONS) for name in (*names, *others)):
         found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
         packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
         raise FileNotFoundError(

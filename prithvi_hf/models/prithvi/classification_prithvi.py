@@ -16,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_prithvi import PrithviConfig
 from .loss_prithvi import LOSSES, binary_cross_entropy_loss, count_known_labels, count_values
-from .modeling_prithvi import PrithviTaskModel, as_frames, pad_by_reflection
+from .modeling_prithvi import PrithviModel, PrithviTaskModel, as_frames, pad_by_reflection
 
 
 class PrithviForImageClassification(PrithviTaskModel):
@@ -27,6 +27,8 @@ class PrithviForImageClassification(PrithviTaskModel):
     it is None, the first labels decide between the first two: integers or floating point.
     """
 
+    task = "classification"
+
     def __init__(self, config: PrithviConfig) -> None:
         if not LOSSES[config.loss].is_sum_over_pixels:
             raise ValueError(
@@ -34,6 +36,7 @@ class PrithviForImageClassification(PrithviTaskModel):
                 "which compares areas. Choose one of the two."
             )
         super().__init__(config)
+        self.prithvi = PrithviModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate
@@ -53,6 +54,18 @@ ORIGINAL_FIELDS = {
 }
 """Argument of the original code to the field of `PrithviConfig`."""
 
+ARCHITECTURES = ("prithvi", "unet")
+"""Values of `PrithviConfig.architecture`."""
+ENCODER_FIELDS = (
+    *("patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act"),
+    *("layer_norm_eps", "qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob", "coords_encoding"),
+    *("coords_scale_learn", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"),
+    *("mask_ratio", "norm_pix_loss", "neck", "neck_hidden_size", "first_conv_channels", "channel_reduction_factor"),
+    *("num_convs_per_upscale", "out_indices", "decode_head", "head_hidden_size", "head_num_convs", "unet_channels"),
+    *("pool_scales", "use_auxiliary_head", "auxiliary_head_num_convs", "auxiliary_loss_weight"),
+)
+"""Fields of the encoder, its necks and heads, which the architecture `"unet"` has none of."""
+_L30_BANDS = dict(zip(("B02", "B03", "B04", "B05", "B06", "B07"), PRITHVI_BANDS, strict=True))
 NODATA_NAME = "no data"
 """What counts and legends call pixels without data."""
 # Limits of sizes, far above every published model (0.6 billion parameters): nothing is built from a faulty file.
@@ -65,6 +78,7 @@ _MAX_SIZES = {
     **dict.fromkeys(("num_labels", "channel_reduction_factor"), 2**16),
 }
 _MAX_PARAMETERS, _MAX_POSITIONS, _MAX_SIDE = 2**33, 2**28, 2**16
+_LEAST_SCALE = 1e-30  # what values are divided by
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither files nor messages can hold it
 _HEX_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _HUB_TIMEOUT = 5  # seconds
@@ -79,6 +93,10 @@ class PrithviConfig(PreTrainedConfig):
     configuration files, `embed_dim`, `depth`, `num_heads`, `in_chans` and `img_size`, are accepted as well.
 
     Args:
+        architecture (`str`, defaults to `"prithvi"`): `"prithvi"`, or `"unet"`: a plain U-Net of 2 million parameters
+            from random weights in place of encoder, neck and head, to compare with. All dates are stacked as channels.
+            It takes the fields of images, classes, losses and padding, of the heads `classifier_channels` and
+            `classifier_dropout`, and refuses the others.
         image_size (`int` or `list[int]`, defaults to 224): Height and width in pixels that the position table is
             made for; also the default tile of sliding-window inference. Other sizes interpolate the table.
         patch_size (`int` or `list[int]`, defaults to `[1, 16, 16]`): Frames, rows and columns of one token. An
@@ -190,6 +208,7 @@ class PrithviConfig(PreTrainedConfig):
         "img_size": "image_size",
     }
 
+    architecture: str = "prithvi"
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = (1, 16, 16)
     num_frames: int = 3
@@ -271,7 +290,7 @@ class PrithviConfig(PreTrainedConfig):
         if self.neck is None:
             self.neck = find_necks(HEADS.get(self.decode_head))[0]
         if self.use_auxiliary_head is None:
-            self.use_auxiliary_head = self.neck not in MAP_NECKS
+            self.use_auxiliary_head = self.architecture == "prithvi" and self.neck not in MAP_NECKS
         if self.bands is None and self.num_channels == len(PRITHVI_BANDS):
             self.bands = list(PRITHVI_BANDS)
 
@@ -291,14 +310,13 @@ class PrithviConfig(PreTrainedConfig):
             ValueError: It does not describe a Prithvi encoder.
         """
         found = values.get("pretrained_cfg", values)
-        known = {name: found[name] for name in ORIGINAL_FIELDS if found.get(name) is not None}
-        missing = [name for name in ("embed_dim", "depth", "num_heads") if name not in known]
+        missing = [name for name in ("embed_dim", "depth", "num_heads") if found.get(name) is None]
         if missing:
             raise ValueError(
                 f"Expected the config.json of a published Prithvi model, found one without {', '.join(missing)}. Give "
                 "what it holds under pretrained_cfg."
             )
-        return cls(**{ORIGINAL_FIELDS[name]: value for name, value in known.items()} | overrides)
+        return cls(**read_original_fields(found) | overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as they are saved; an installed class saves nothing about code on the Hub."""
@@ -406,6 +424,14 @@ class PrithviConfig(PreTrainedConfig):
         What `hidden_size` must be a multiple of, the model checks when it is built, as every model of transformers
         does: its own tests of a configuration take any width.
         """
+        if self.architecture == "unet":
+            plain = type(self)(use_auxiliary_head=False)
+            if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
+                values = ", ".join(f"{name} {getattr(self, name)}" for name in given)
+                raise ValueError(
+                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; --{given[0]} "
+                    "none unsets what a recipe sets."
+                )
         for name in _MAX_SIZES:
             _check_size(name, getattr(self, name))
         if self.hidden_act not in ACT2FN:
@@ -415,7 +441,9 @@ class PrithviConfig(PreTrainedConfig):
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
             ("input_upsampling", 1 / 16, 16),
-            *((name, 0, 1) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")),
+            ("hidden_dropout_prob", 0, 1),
+            ("attention_probs_dropout_prob", 0, 1),
+            ("classifier_dropout", 0, 1),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN
                 raise ValueError(f"{name} must be a number from {low} to {high}, got {getattr(self, name)}.")
@@ -450,8 +478,15 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
 
     def validate_segmentation(self) -> None:
-        """Check neck, heads, loss and classes."""
-        for name, registry in (("neck", NECKS), ("decode_head", HEADS), ("loss", LOSSES)):
+        """Check neck, heads, losses and classes, and what the values of a regression are."""
+        registries: dict[str, Mapping[str, Any] | tuple[str, ...]] = {
+            "architecture": ARCHITECTURES,
+            "neck": NECKS,
+            "decode_head": HEADS,
+            "loss": LOSSES,
+            "regression_loss": REGRESSION_LOSSES,
+        }
+        for name, registry in registries.items():
             if getattr(self, name) not in registry:
                 raise ValueError(f"{name} must be one of {', '.join(registry)}, got {getattr(self, name)!r}.")
         if self.neck == "geospatial" and self.neck_output_size < 1:
@@ -477,12 +512,20 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):
             raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
-        for name in ("focal_gamma", "auxiliary_loss_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        for name, least in (
+            *((name, 0) for name in ("focal_gamma", "auxiliary_loss_weight")),
+            *((name, _LEAST_SCALE) for name in ("huber_delta", "target_std")),
+            ("target_mean", -sys.float_info.max),
+        ):
+            if not least <= getattr(self, name) < math.inf:  # nor is NaN
+                raise ValueError(f"{name} must be a finite number of at least {least:g}, got {getattr(self, name)}.")
         labels = cast("dict[int, str]", self.id2label)
-        if broken := [label for label in labels.values() if _NOT_TEXT.search(label)]:
-            raise ValueError(f"id2label must hold names without control characters, got {ascii(broken[0])[:80]}.")
+        texts = [*labels.values(), self.target_name or "", self.target_unit or ""]
+        if broken := [text for text in texts if _NOT_TEXT.search(text)]:
+            raise ValueError(
+                "id2label, target_name and target_unit must hold text without control characters, got "
+                f"{ascii(broken[0])[:80]}."
+            )
         numbers = sorted(labels)
         if numbers != list(range(len(numbers))):
             raise ValueError(f"id2label must name the classes 0, 1, 2 and so on, got names of {numbers[:20]}.")
@@ -499,23 +542,6 @@ class PrithviConfig(PreTrainedConfig):
         for color in self.class_colors or ():
             if not _HEX_COLOR.fullmatch(color):
                 raise ValueError(f"class_colors must be written '#rrggbb', got {color!r}.")
-
-    def validate_regression(self) -> None:
-        """Check what describes the values of a regression."""
-        if self.regression_loss not in REGRESSION_LOSSES:
-            raise ValueError(
-                f"regression_loss must be one of {', '.join(REGRESSION_LOSSES)}, got {self.regression_loss!r}."
-            )
-        for name in ("huber_delta", "target_std"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
-        if not math.isfinite(self.target_mean):
-            raise ValueError(f"target_mean must be a finite number, got {self.target_mean}.")
-        for name in ("target_name", "target_unit"):
-            if _NOT_TEXT.search(getattr(self, name) or ""):
-                raise ValueError(
-                    f"{name} must be text without control characters, got {ascii(getattr(self, name))[:80]}."
-                )
 
     def validate_sizes(self) -> None:
         """Check, last of all, that the model is of a size that can be meant."""
@@ -552,6 +578,23 @@ def _check_size(name: str, value: object) -> None:
             _check_size(name, item)
     elif value is not None and not (isinstance(value, int) and 1 <= value <= _MAX_SIZES[name]):
         raise ValueError(f"{name} must be an integer from 1 to {_MAX_SIZES[name]:,}, got {value!r}.")
+
+
+def read_original_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the fields that arguments of the original code give.
+
+    Its files name the bands by the codes of HLS L30, on whose sensor B05 is the narrow near infrared, or by name.
+    """
+    fields = {field: values[name] for name, field in ORIGINAL_FIELDS.items() if values.get(name) is not None}
+    if isinstance(fields.get("patch_size"), int):
+        fields["patch_size"] = [values.get("tubelet_size") or 1, fields["patch_size"], fields["patch_size"]]
+    if isinstance(side := fields.get("image_size"), list | tuple) and len(set(side)) == 1:
+        fields["image_size"] = side[0]
+    if bands := fields.get("bands"):
+        names = [str(getattr(band, "value", band)).split(".")[-1] for band in bands]  # enumerations of terratorch
+        is_l30 = set(names) <= _L30_BANDS.keys()
+        fields |= {"bands": [_L30_BANDS[name] for name in names] if is_l30 else names, "num_channels": len(names)}
+    return fields
 
 
 def make_unique_names(id2label: Mapping[int, str]) -> dict[int, str]:

@@ -83,9 +83,16 @@ class PrithviNeck(PrithviTokenUpsampler):
 class PrithviConvLayer(nn.Module):
     """A convolution, 3x3 by default, batch normalisation and ReLU. Heads have no bias in it, the neck has one."""
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = False, kernel_size: int = 3) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = False,
+        kernel_size: int = 3,
+        kind: type[nn.Conv2d] = nn.Conv2d,
+    ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.convolution = kind(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.normalization = nn.BatchNorm2d(out_channels)
         self.activation = nn.ReLU()
 
@@ -132,7 +139,8 @@ def lay_out_tokens(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Te
     """
     batch_size, _, width = tokens.shape
     maps = tokens[:, 1:].reshape(batch_size, -1, *grid_size, width)  # (B, T, h, w, E)
-    return maps.permute(0, 1, 4, 2, 3).reshape(batch_size, -1, *grid_size)
+    # Channels-last in memory, as the tokens are: the convolutions that follow need no copy of one frame.
+    return maps.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 class PrithviTokenMapNeck(nn.Module):
@@ -272,6 +280,45 @@ class PrithviUNetHead(nn.Module):
         return self.classifier(smallest)
 
 
+class PrithviPyramidConvolution(nn.Conv2d):
+    """A 3x3 convolution of maps that are resized to the first one's size and put side by side."""
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]  # several inputs
+        """Map `(B, C, H, W)` and smaller maps of C channels to `(B, out_channels, H, W)`.
+
+        On a CPU the convolution comes before the resizing where a map is enlarged three times or more. Both are
+        linear, and resizing is one matrix down the rows and one along the columns; with a copy of either for each of
+        the three taps (shifted by a row, zero beyond the border) the sum is the same, for a fraction of the products.
+        """
+        channels, (height, width) = maps[0].shape[1], maps[0].shape[-2:]
+        kernels = self.weight.split(channels, dim=1)
+        is_exact = self.weight.dtype in (torch.float32, torch.float64) and self.weight.device.type == "cpu"
+        is_exact = is_exact and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
+        small = [
+            level for level, feature in enumerate(maps) if is_exact and height * width >= 9 * feature[0, 0].numel()
+        ]
+        large = [level for level in range(len(maps)) if level not in small]
+        features = torch.cat([resize(maps[level], maps[0]) for level in large], dim=1)
+        output = self._conv_forward(features, torch.cat([kernels[level] for level in large], dim=1), self.bias)
+        for level in small:
+            feature, kernel = maps[level], kernels[level].permute(0, 2, 3, 1).flatten(0, 2)  # (O 3 3, C)
+            rows = _interpolate_taps(feature, -2, height)
+            columns = _interpolate_taps(feature, -1, width)
+            taps = (kernel @ feature.flatten(2)).unflatten(1, (-1, 3, 3)).unflatten(-1, feature.shape[-2:])
+            taps = taps.transpose(3, 4).flatten(4) @ columns.T  # (B, O, 3, h, 3 w) to (B, O, 3, h, W)
+            output = output + rows @ taps.flatten(2, 3)  # (B, O, H, W)
+        return output
+
+
+def _interpolate_taps(features: torch.Tensor, dim: int, new_size: int) -> torch.Tensor:
+    """Make the matrices of `resize` along one side for the three taps of a convolution: `(new_size, 3 size)`."""
+    size = features.shape[dim]
+    identity = torch.eye(size, dtype=features.dtype, device=features.device)[None, None]
+    matrix = nn.functional.interpolate(identity, size=(new_size, size), mode="bilinear", align_corners=True)[0, 0]
+    padded = nn.functional.pad(matrix, (0, 0, 1, 1))
+    return torch.cat([padded[tap : tap + new_size] for tap in range(3)], dim=1)
+
+
 class PrithviUperNetHead(nn.Module):
     """UPerNet: the smallest map pooled at several scales, then a feature pyramid (terratorch's `UperNetDecoder`)."""
 
@@ -288,7 +335,9 @@ class PrithviUperNetHead(nn.Module):
         self.bottleneck = PrithviConvLayer(smallest + len(self.pool_scales) * channels, channels)
         self.lateral_layers = nn.ModuleList(PrithviConvLayer(width, channels, kernel_size=1) for width in larger)
         self.pyramid_layers = nn.ModuleList(PrithviConvLayer(channels, channels) for _ in larger)
-        self.pyramid_bottleneck = PrithviConvLayer((len(larger) + 1) * channels, channels)
+        self.pyramid_bottleneck = PrithviConvLayer(
+            (len(larger) + 1) * channels, channels, kind=PrithviPyramidConvolution
+        )
         self.classifier = PrithviClassifier(config, channels)
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -303,8 +352,7 @@ class PrithviUperNetHead(nn.Module):
         for level in range(len(larger), 0, -1):
             maps[level - 1] = maps[level - 1] + resize(maps[level], maps[level - 1])
         outputs = [layer(feature) for layer, feature in zip(self.pyramid_layers, maps, strict=False)] + maps[-1:]
-        outputs = [outputs[0], *(resize(feature, outputs[0]) for feature in outputs[1:])]
-        return self.classifier(self.pyramid_bottleneck(torch.cat(outputs, dim=1)))
+        return self.classifier(self.pyramid_bottleneck(outputs))
 
 
 def resize(features: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

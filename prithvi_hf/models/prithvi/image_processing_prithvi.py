@@ -80,6 +80,11 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
     num_labels: int | None
     mask_nodata_labels: bool
+    label_type: str
+    target_rescale_factor: float
+    target_rescale_offset: float
+    target_nodata_value: float | list[float] | None
+    target_range: list[float] | None
     file_nodata: float | list | None
     return_nodata_mask: bool | None
     names: str | list | tuple | None
@@ -146,7 +151,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             name stay as they are. It names no value of `ignore_values`.
         do_reduce_labels (`bool`): whether 0 becomes -100 and 1..n become 0..n-1; not beside `label_map`.
         num_labels (`int`, *optional*): number of classes; any other value in a mask is then an error.
-        mask_nodata_labels (`bool`): whether labels of nodata pixels become -100. The published metrics count them.
+        mask_nodata_labels (`bool`): whether labels of nodata pixels become -100 (NaN of `"value"`). The published
+            metrics count them.
 
     Example:
         >>> import numpy as np
@@ -181,6 +187,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     do_reduce_labels: bool = _DEFAULTS.do_reduce_labels
     num_labels: int | None = _DEFAULTS.num_labels
     mask_nodata_labels: bool = _DEFAULTS.mask_nodata_labels
+    label_type: str = _DEFAULTS.label_type
+    target_rescale_factor: Number = _DEFAULTS.target_rescale_factor
+    target_rescale_offset: Number = _DEFAULTS.target_rescale_offset
+    target_nodata_value: Number | list[Number] | None = _DEFAULTS.target_nodata_value
+    target_range: list[Number] | None = _DEFAULTS.target_range
 
     def __init__(self, **kwargs: Unpack[PrithviImageProcessorKwargs]) -> None:
         given: dict[str, Any] = dict(kwargs)

@@ -8,7 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .pixel_values_prithvi import Frame, Pixels, as_array, equals_nodata, has_alpha, is_raster, read_pixels
+from .pixel_values_prithvi import (
+    Frame,
+    Pixels,
+    as_array,
+    equals_nodata,
+    has_alpha,
+    is_raster,
+    list_nodata,
+    read_pixels,
+)
 from .processor_options_prithvi import IGNORED_LABEL as IGNORED_LABEL
 from .processor_options_prithvi import ProcessorOptions
 
@@ -111,7 +120,7 @@ def make_labels(
     """Turn the values of one mask into labels: class numbers, ignored pixels -100.
 
     `size` and `nodata_mask` (height, width) are those of the image. `out`, contiguous and int64 or, with `num_labels`,
-    int16, is written into; None makes an array of int64.
+    int16, is written into; None makes an array of int64. Of `label_type` "value" they are those of [`make_targets`].
     """
     values = mask.values
     if values.shape != size:
@@ -120,6 +129,8 @@ def make_labels(
             f"{values.shape[-1]} (the image is {image_name}). Remedy: pair each image with its own mask, on the same "
             "grid."
         )
+    if options.label_type == "value":
+        return make_targets(mask, nodata_mask, options, out)
     labels = None if out is None else write_labels_between(values, mask.limits, options, out)
     if labels is not None and mask.file_mask is not None:
         labels[mask.file_mask] = IGNORED_LABEL
@@ -141,6 +152,25 @@ def make_labels(
     if options.mask_nodata_labels and nodata_mask is not None:
         labels[nodata_mask] = IGNORED_LABEL
     return labels
+
+
+def make_targets(
+    mask: Frame, nodata_mask: np.ndarray | None, options: ProcessorOptions, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Turn a raster of a quantity into targets, float32 (height, width) in its unit, NaN where there is none."""
+    values, nodata = mask.values, list_nodata(mask.tag, options.target_nodata_value)
+    missing = [equals_nodata(values, nodata, mask.limits), mask.file_mask]
+    missing += [nodata_mask] if options.mask_nodata_labels else []
+    targets = np.empty(values.shape, dtype=np.float32) if out is None else out
+    with np.errstate(over="ignore", invalid="ignore"):  # of values that are missing
+        targets[...] = values * float(options.target_rescale_factor) + float(options.target_rescale_offset)
+    if options.target_range is not None:
+        lowest, highest = options.target_range
+        missing.append((targets < lowest) | (targets > highest))
+    for where in missing:
+        if where is not None:
+            targets[where] = np.nan
+    return targets
 
 
 def write_labels_between(

@@ -7,7 +7,7 @@ configuration from one.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .bands_prithvi import find_band_names
+from .baseline_prithvi import BASELINE_CHANNELS, PrithviBaselineUNet
 from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
 from .embeddings_prithvi import PrithviCoordinateEmbeddings, PrithviEmbeddings, sincos_position_table
@@ -194,7 +195,7 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
                 f"Expected distinct bands, found {', '.join(bands)}, which the model knows as {', '.join(known_as)}. "
                 "Name each band once."
             )
-        embeddings = cast("PrithviModel", self.base_model).embeddings.patch_embeddings
+        embeddings = cast(nn.Conv3d, self.get_input_embeddings())
         weight = embeddings.weight  # (E, C, t, p, q)
         mean_dtype = torch.promote_types(weight.dtype, torch.float32)
         mean = weight.mean(dim=1, keepdim=True, dtype=mean_dtype).to(weight.dtype)
@@ -251,6 +252,11 @@ class PrithviModel(PrithviPreTrainedModel):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
+        if config.architecture != "prithvi":
+            raise ValueError(
+                f"Expected architecture prithvi, with an encoder, found {config.architecture}, which models of "
+                "maps alone can have. Load it by PrithviForSemanticSegmentation or PrithviForPixelRegression."
+            )
         self.embeddings = PrithviEmbeddings(config)
         self.layers = nn.ModuleList(PrithviLayer(config) for _ in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -331,12 +337,15 @@ def pad_by_reflection(
 
 
 class PrithviTaskModel(PrithviPreTrainedModel):
-    """An encoder with layers for a task after it: the base of the models that are fine-tuned."""
+    """An encoder, `prithvi`, with layers for a task after it: the base of the models that are fine-tuned.
 
-    def __init__(self, config: PrithviConfig) -> None:
-        super().__init__(config)
-        self.prithvi = PrithviModel(config)
-        self._untrained: dict[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
+    Attributes:
+        task: `"segmentation"`, `"classification"` or `"regression"`, values of pixels.
+    """
+
+    prithvi: "PrithviModel"
+    task = "segmentation"
+    _untrained: Mapping[str, int] = {}  # weights that `from_pretrained` did not find, and their versions then
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -370,7 +379,12 @@ class PrithviTaskModel(PrithviPreTrainedModel):
 
         Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
         optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
+
+        Raises:
+            ValueError: The architecture is `"unet"`, which has no encoder.
         """
+        if self.config.architecture == "unet":
+            raise ValueError("Expected an encoder to freeze, found architecture unet. Leave freeze_backbone out.")
         self.prithvi.requires_grad_(False)
 
     def restore_unit(self, values: torch.Tensor) -> torch.Tensor:
@@ -396,12 +410,21 @@ class PrithviTaskModel(PrithviPreTrainedModel):
 
 
 class PrithviMapModel(PrithviTaskModel):
-    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps."""
+    """Encoder, neck and heads, which give `num_labels` values per pixel: the base of the models of maps.
+
+    With `architecture="unet"` the baseline stands for encoder and neck, and a 1x1 convolution for the head.
+    """
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
-        self.neck = NECKS[cast(str, config.neck)](config)
-        self.decode_head = HEADS[config.decode_head](config)
+        if config.architecture == "unet":
+            self.model = PrithviBaselineUNet(config)
+            self.decode_head: nn.Module = PrithviClassifier(config, BASELINE_CHANNELS[0])
+            self.supports_gradient_checkpointing = False  # its batch normalisation would count every batch twice
+        else:
+            self.prithvi = PrithviModel(config)
+            self.neck = NECKS[cast(str, config.neck)](config)
+            self.decode_head = HEADS[config.decode_head](config)
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
@@ -438,16 +461,41 @@ class PrithviMapModel(PrithviTaskModel):
         patch_height, patch_width = self.config.tubelet_size[1:]
         pairs = 2 if both_sides else 1
         padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
-        # As multiples, which an export that leaves the size open can compare with the neck's.
-        grid_size = (padded.shape[-2] // patch_height, padded.shape[-1] // patch_width)
-        size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
-        heads = [self.decode_head]
-        if labels is not None and self.training and self.auxiliary_head is not None:
-            heads.append(self.auxiliary_head)
-        takes_layers = self.config.neck in MAP_NECKS
         wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
+        if self.config.architecture == "unet":
+            outputs = self.model(padded, wants_states, **kwargs)
+            maps = [self.decode_head(outputs.last_hidden_state)]
+        else:
+            heads = [self.decode_head]
+            if labels is not None and self.training and self.auxiliary_head is not None:
+                heads.append(self.auxiliary_head)
+            maps, outputs = self.compute_head_maps(
+                padded, temporal_coords, location_coords, heads, wants_states, **kwargs
+            )
+        for index, head_map in enumerate(maps):
+            head_map = head_map[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+            if scale != 1:
+                head_map = nn.functional.interpolate(head_map, (height, width), mode="bilinear", align_corners=False)
+            maps[index] = head_map  # (B, num_labels, H, W)
+        return maps, outputs
+
+    def compute_head_maps(
+        self,
+        images: torch.Tensor,
+        temporal_coords: torch.Tensor | None,
+        location_coords: torch.Tensor | None,
+        heads: list[nn.Module],
+        wants_states: bool | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[list[torch.Tensor], BaseModelOutput]:
+        """Give the map of each head, as large as the images, which are whole patches."""
+        batch_size, patch_height, patch_width = images.shape[0], *self.config.tubelet_size[1:]
+        # As multiples, which an export that leaves the size open can compare with the neck's.
+        grid_size = (images.shape[-2] // patch_height, images.shape[-1] // patch_width)
+        size = (grid_size[0] * patch_height, grid_size[1] * patch_width)
+        takes_layers = self.config.neck in MAP_NECKS
         outputs = self.prithvi(
-            padded, temporal_coords, location_coords, output_hidden_states=wants_states or takes_layers, **kwargs
+            images, temporal_coords, location_coords, output_hidden_states=wants_states or takes_layers, **kwargs
         )  # last_hidden_state (B, 1 + T h w, E)
         fused = None
         if takes_layers:
@@ -465,11 +513,7 @@ class PrithviMapModel(PrithviTaskModel):
         # Heads give maps of their own size: the first generation's neck enlarges the grid 16 times whatever the patch.
         for index, head_map in enumerate(maps):
             if tuple(head_map.shape[-2:]) != size:
-                head_map = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
-            head_map = head_map[..., top : top + images.shape[-2], left : left + images.shape[-1]]
-            if scale != 1:
-                head_map = nn.functional.interpolate(head_map, (height, width), mode="bilinear", align_corners=False)
-            maps[index] = head_map  # (B, num_labels, H, W)
+                maps[index] = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
         outputs.hidden_states = outputs.hidden_states if wants_states else None
         return maps, outputs
 
@@ -565,18 +609,24 @@ class PrithviForSemanticSegmentation(PrithviMapModel):
         return loss.function(logits, labels, weights, ignore_index, **options)
 
 
-def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
-    """Take a model that is to make maps out of a data-parallel wrapper, and refuse one that cannot make them.
+def unwrap_model(model: nn.Module, tasks: Sequence[str] = ("segmentation", "regression")) -> Any:
+    """Take a model that is to predict out of a data-parallel wrapper, and refuse one that cannot.
+
+    `tasks` are those of the models that are wanted, by default those that make maps.
 
     Raises:
-        ValueError: The model is a backbone, or some of its weights are not in memory.
+        ValueError: The model is a backbone or one for another task, or some of its weights are not in memory.
     """
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
-    if isinstance(model, PrithviModel):
+    task = getattr(model, "task", None) if isinstance(model, PrithviPreTrainedModel) else tasks[0]
+    if task not in tasks:
+        remedy = "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+        if task is not None:
+            remedy = f'Use pipeline("geospatial-{task}", model=...).'
         raise ValueError(
-            "Expected a fine-tuned segmentation model, found a PrithviModel, the backbone without neck and head. "
-            "Fine-tune it first: `prithvi-hf finetune --model FOLDER ...`."
+            f"Expected a fine-tuned model for {' or '.join(tasks)}, found a {type(model).__name__}"
+            f"{', the backbone without neck and head' if task is None else ''}. {remedy}"
         )
     elsewhere = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if elsewhere:
@@ -584,9 +634,9 @@ def unwrap_model(model: nn.Module) -> PrithviForSemanticSegmentation:
             f"Expected a model whose weights are in memory, found {len(elsewhere)} tensors offloaded or never loaded, "
             f"e.g. {elsewhere[0]}. Load it without device_map and offload_folder, and give the device to use."
         )
-    if isinstance(model, PrithviForSemanticSegmentation):
+    if isinstance(model, PrithviTaskModel):
         model.check_trained()
-    return cast(PrithviForSemanticSegmentation, model)
+    return model
 
 
 __all__ = ["PrithviForSemanticSegmentation", "PrithviModel", "PrithviPreTrainedModel", "unwrap_model"]

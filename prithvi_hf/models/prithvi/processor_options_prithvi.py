@@ -100,6 +100,19 @@ class ProcessorOptions:
     do_reduce_labels: bool = _option(False, "true or false")
     num_labels: int | None = _option(None, "an integer from 1 to 65536", lambda value: 1 <= value <= 2**16)
     mask_nodata_labels: bool = _option(False, "true or false")
+    label_type: Literal["class", "value"] = _option("class", "'class' or 'value'")
+    target_rescale_factor: Number = _option(
+        1.0, "a finite number other than 0", lambda value: _is_finite(value) and value != 0
+    )
+    target_rescale_offset: Number = _option(0.0, "a finite number", _is_finite)
+    target_nodata_value: Number | list[Number] | None = _option(
+        None,
+        f"a finite number or a list of at most {_MAX_VALUES}",
+        lambda v: np.size(v) <= _MAX_VALUES and _is_finite(v),
+    )
+    target_range: list[Number] | None = _option(
+        None, "the smallest and the largest value", lambda value: len(value) == 2 and value[0] < value[1]
+    )
 
     def validate_lists(self) -> None:
         """Check that there is one entry per band, and that the statistics can serve where they are used."""
@@ -136,6 +149,12 @@ class ProcessorOptions:
             raise ValueError(
                 f"label_map: expected class numbers 0 to {self.num_labels - 1} ({self.num_labels} classes), found "
                 f"{max(label_map.values())}. Remedy: correct it, or name all classes."
+            )
+        of_classes = ("ignore_values", "label_map", "do_reduce_labels", "num_labels")
+        if self.label_type == "value" and (found := [name for name in of_classes if getattr(self, name)]):
+            raise ValueError(
+                f"label_type: expected 'value' without options of classes, found {', '.join(found)}. Remedy: leave "
+                "them out; target_nodata_value and target_range say which values do not count."
             )
         if self.do_normalize and min(self.image_std) <= 0:
             raise ValueError(f"image_std: expected values greater than 0, found {self.image_std}")

@@ -7,6 +7,7 @@ configuration from one.
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers.processing_utils import Unpack
@@ -33,6 +34,11 @@ class PixelRegressionOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
+    @property
+    def logits(self) -> torch.Tensor:
+        """The predicted values as maps of one channel, (batch_size, 1, height, width), as models of classes give."""
+        return cast(torch.Tensor, self.predicted_values).unsqueeze(1)
+
 
 class PrithviForPixelRegression(PrithviMapModel):
     """Prithvi with a neck and heads of one value per pixel.
@@ -40,6 +46,8 @@ class PrithviForPixelRegression(PrithviMapModel):
     Necks, heads and their options are those of `PrithviForSemanticSegmentation`; `num_labels` becomes 1. The network
     predicts standardised values, `(value - config.target_mean) / config.target_std`.
     """
+
+    task = "regression"
 
     def __init__(self, config: PrithviConfig) -> None:
         if config.num_labels != 1:  # a configuration without it says 2, one of a segmentation model its classes
