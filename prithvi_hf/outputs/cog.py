@@ -191,8 +191,8 @@ def write_geotiff(
 ) -> None:
     """Make one complete GeoTIFF of a layer, band by band, in a folder of its own for the side files.
 
-    `blocks` give the band from 0, the first row and (h, W) pixels, each of the layer's `block_size` rows but for a band's last
-    ones. Without `optimized` the file is tiled, without compression and overviews, for use within the run.
+    `blocks` give the band from 0, the first row and (h, W) pixels, each of the layer's `block_size` rows but for a
+    band's last ones. Without `optimized` the file is tiled, without compression and overviews, for use within the run.
     """
     plain = path.with_name("plain.tif") if optimized else path
     (height, width), side = shape, layer.block_size

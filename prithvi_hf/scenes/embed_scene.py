@@ -105,7 +105,12 @@ def embed_scene(
     check_output_path(output, frames if isinstance(frames, list | tuple) else [frames], overwrite, "GeoTIFF")
     image_processor = opening.adapt(image_processor)
     image_processor.check_config(config)
-    scene = frames if isinstance(frames, Scene) else open_scene(frames, image_processor, opening, name=name)
+    if not isinstance(frames, Scene):
+        scene = open_scene(frames, image_processor, opening, name=name)
+    elif closed := sorted({*options} - _WINDOW_NAMES - {"on_read_error"}):
+        raise TypeError(f"A scene that is open takes no options, found {closed}: pass them to `open_scene`.")
+    else:
+        scene = frames
     check_output_path(output, scene.files, overwrite, "GeoTIFF")
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method
@@ -147,7 +152,7 @@ def embed_scene(
     half: dict[str, str | int] = {"nbits": 16} if embedding_dtype == "float16" else {}
     gdal = {"predictor": "YES", "overview_resampling": "AVERAGE", **half}
     geotiff = Layer("embeddings", tuple(bands), "float32", math.nan, gdal, describe, block_size=_BLOCK_SIZE)
-    transform = scene.grid.transform * Affine.scale(sums.cell[1], sums.cell[0])
+    transform = scene.grid.transform @ Affine.scale(sums.cell[1], sums.cell[0])
     with complete_or_absent(output) as part:
         write_geotiff(part, geotiff, (height, width), make_blocks(), scene.grid.crs, transform)
     return report
@@ -158,8 +163,8 @@ def get_encoder(model: nn.Module) -> PrithviModel:
     encoder = getattr(model, "base_model", model)
     if not isinstance(encoder, PrithviModel):
         raise ValueError(
-            f"Expected a model with Prithvi's encoder, found {type(model).__name__} without one. Give a backbone, or a "
-            "model that was fine-tuned from one."
+            f"Expected a model with Prithvi's encoder, found {type(model).__name__} without one. Give a backbone, or "
+            "a model that was fine-tuned from one."
         )
     return encoder
 
@@ -178,7 +183,7 @@ def check_layer(config: "PrithviConfig", layer: int) -> int:
 def encode_patches(
     encoder: PrithviModel, pixel_values: torch.Tensor, coordinates: dict[str, torch.Tensor], layer: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the class tokens (B, E) and the patches (B, T, E, rows, columns) of a layer, from 0, for images of any size.
+    """Give the class tokens (B, E) and the patches (B, T, E, rows, columns) of a layer, from 0; images have any size.
 
     Images (B, C, T, H, W) are enlarged by `config.input_upsampling` and padded by reflection, as for a segmentation.
     """
@@ -202,6 +207,26 @@ def find_enlarged_size(config: "PrithviConfig", size: "torch.Size | tuple[int, .
     return cast("tuple[int, int]", tuple(max(1, round(side * config.input_upsampling)) for side in size))
 
 
+def find_patch_size(config: "PrithviConfig", size: tuple[int, int]) -> tuple[float, float]:
+    """Give height and width of a patch in pixels of an image (height, width) before the model enlarges it."""
+    sides = zip(config.tubelet_size[1:], size, find_enlarged_size(config, size), strict=True)
+    height, width = (patch * side / enlarged for patch, side, enlarged in sides)
+    return height, width
+
+
+def count_patches(size: tuple[int, int], patch: tuple[float, float]) -> tuple[int, int]:
+    """Count the rows and columns of patches in an image, those at the border included of which it has a part."""
+    rows, columns = (math.ceil(side / step - _ROUNDING) for side, step in zip(size, patch, strict=True))
+    return rows, columns
+
+
+def mark_patches(marks: np.ndarray, pixels: np.ndarray, patch: tuple[float, float], first: float = 0) -> None:
+    """Mark, bool (rows, columns), the patches with any of some pixels (h, W), whose first row is the row `first`."""
+    rows = ((first + np.arange(pixels.shape[0])) / patch[0] + _ROUNDING).astype(int)
+    columns = (np.arange(pixels.shape[1]) / patch[1] + _ROUNDING).astype(int)
+    np.logical_or.at(marks, (rows[:, None], columns[None, :]), pixels)
+
+
 class PatchSums:
     """Weighted sums of the embeddings of the scene's patches that are not final yet: as many rows as a tile has.
 
@@ -212,14 +237,8 @@ class PatchSums:
     """
 
     def __init__(self, config: "PrithviConfig", plan: TilePlan, blending: str, frames: int) -> None:
-        enlarged = find_enlarged_size(config, plan.window)
-        self.cell = tuple(
-            patch * side / large
-            for patch, side, large in zip(config.tubelet_size[1:], plan.window, enlarged, strict=True)
-        )
-        self.size = tuple(
-            math.ceil(side / cell - _ROUNDING) for side, cell in zip((plan.height, plan.width), self.cell, strict=True)
-        )
+        self.cell = find_patch_size(config, plan.window)
+        self.size = count_patches((plan.height, plan.width), self.cell)
         self.channels, self._plan, self._blending = config.hidden_size * frames, plan, blending
         rows = min(self.size[0], math.ceil(plan.window[0] / self.cell[0]) + 2)
         self._first = 0  # row of the scene's patches that the sums begin with
@@ -251,10 +270,7 @@ class PatchSums:
         `nodata` (h, W) are the pixels of the row's strip that have none.
         """
         start, stop = self._plan.strip(row)
-        columns = (np.arange(self._plan.width) / self.cell[1] + _ROUNDING).astype(int)
-        rows = (np.arange(start, stop) / self.cell[0] + _ROUNDING).astype(int) - self._first
-        firsts = np.flatnonzero(np.diff(columns, prepend=-1))
-        np.logical_or.at(self._has_data, rows, np.logical_or.reduceat(~nodata, firsts, axis=1))
+        mark_patches(self._has_data, ~nodata, self.cell, start - self._first * self.cell[0])
         # A row of patches is final once no tile below begins above its end.
         end = math.floor(stop / self.cell[0] + _ROUNDING) if stop < self._plan.height else self.size[0]
         count = end - self._first
