@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from prithvi_hf.scenes.embed_chips import embed_chips
     from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import predict_scene
+    from prithvi_hf.scenes.reconstruct import reconstruct_window
+    from prithvi_hf.scenes.windows import SceneWindows
     from prithvi_hf.training.trainer import PrithviTrainer
     from prithvi_hf.training.training_args import PrithviTrainingArguments
 
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "PrithviTrainer": "training.trainer",
     "PrithviTrainingArguments": "training.training_args",
+    "SceneWindows": "scenes.windows",
     "convert_checkpoint": "conversion.convert_prithvi_to_hf",
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "embed_chips": "scenes.embed_chips",
@@ -57,6 +60,7 @@ _LAZY = {
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
+    "reconstruct_window": "scenes.reconstruct",
 }
 
 
@@ -107,6 +111,7 @@ __all__ = [
     "PrithviPreTrainedModel",
     "PrithviTrainer",
     "PrithviTrainingArguments",
+    "SceneWindows",
     "convert_checkpoint",
     "convert_state_dict",
     "embed_chips",
@@ -114,4 +119,5 @@ __all__ = [
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",
+    "reconstruct_window",
 ]

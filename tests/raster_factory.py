@@ -35,6 +35,7 @@ CROP_CHIPS = {
     "training": ("chip_328_501", "chip_100_200", "chip_007_042"),
     "validation": ("chip_329_502", "chip_150_250", "chip_150_251", "chip_400_100"),
 }
+LANDSLIDES = {"train": (1, 2, 10), "validation": (1, 2), "test": (7,)}
 EVENT_DAYS = {"Ghana": "2018/09/19", "Spain": "2019/09/18", "Cambodia": "2018/08/04", "Bolivia": "2018/02/15"}
 
 
@@ -254,6 +255,25 @@ def make_crops(
     return root
 
 
+def make_landslides(root: Path, splits: Mapping[str, Sequence[int]] = LANDSLIDES) -> Path:
+    """A small copy of Landslide4Sense: HDF5 files of 14 bands (float64) and masks of 0 and 1, of 128 pixels.
+
+    Args:
+        root: the folder that holds `images` and `annotations`.
+        splits: numbers of the patches by split.
+    """
+    import h5py
+
+    for seed, (split, number) in enumerate((name, number) for name in splits for number in splits[name]):
+        image = np.random.default_rng(seed).normal(1, 0.3, (128, 128, 14)).round(2)
+        for kind, name, values in (("images", "img", image), ("annotations", "mask", class_mask((0, 1), 128, seed))):
+            path = root / kind / split / f"{'image' if name == 'img' else 'mask'}_{number}.h5"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(path, "w") as file:
+                file.create_dataset(name, data=values, compression="gzip")
+    return root
+
+
 def _all(folders: Mapping[str, Sequence[str]]) -> list[str]:
     return [chip for chips in folders.values() for chip in chips]
 
@@ -271,7 +291,7 @@ def hub_files(name: str, root: Path) -> tuple[str, dict[str, bytes]]:
     """The Hub repository of a data set made above, and its files: archives, and what lies there unpacked.
 
     Args:
-        name: "hls_burn_scars", "hls_irrigation_scenes" or "multi_temporal_crop".
+        name: "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop" or "landslide4sense".
         root: the folder that the data set was made in.
     """
     if name == "multi_temporal_crop":
@@ -279,6 +299,9 @@ def hub_files(name: str, root: Path) -> tuple[str, dict[str, bytes]]:
         lists = ("training_data.txt", "validation_data.txt", "chips_df.csv")
         plain = {path: (root / path).read_bytes() for path in lists}
         return "ibm-nasa-geospatial/multi-temporal-crop-classification", {**archives, **plain}
+    if name == "landslide4sense":
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.h5")}
+        return "ibm-nasa-geospatial/Landslide4sense", files
     folders = sorted(path.name for path in root.iterdir())
     return f"ibm-nasa-geospatial/{name}", {f"{name}.tar.gz": pack(root, *folders), "README.md": b"# chips\n"}
 
@@ -289,4 +312,52 @@ def make_folder(root: Path, ids: Sequence[str], *, image: str = "{}.tif", mask: 
         write_chip(root / image.format(chip), seed=seed)
         if mask is not None:
             write_mask(root / mask.format(chip), seed=seed)
+    return root
+
+
+def smooth_field(size: int, seed: int, cells: int = 4) -> np.ndarray:
+    """Blobs between 0 and 1, float64 (size, size): a coarse random grid, interpolated between its nodes."""
+    nodes = np.random.default_rng(seed).random((cells + 1, cells + 1))
+    places = np.linspace(0, cells, size)
+    rows = np.array([np.interp(places, np.arange(cells + 1), column) for column in nodes.T]).T
+    return np.array([np.interp(places, np.arange(cells + 1), row) for row in rows])
+
+
+def make_biomass(root: Path, splits: Mapping[str, int], *, size: int = SIZE, dtype: str = "float32") -> Path:
+    """Chips whose biomass, `*_agb.tif` in Mg/ha, follows from the near infrared: what a model can learn.
+
+    Every first row has no value (the nodata tag -9999, or 65535 of uint16), and uint16 holds tenths of Mg/ha.
+    """
+    seed = 0
+    for split, count in splits.items():
+        for number in range(count):
+            field, seed = smooth_field(size, seed), seed + 1
+            bands = reflectance(6, size, seed) // 20 + 300
+            bands[3] = 500 + 3000 * field
+            write_raster(root / split / f"{number}_image.tif", bands, descriptions=BANDS, nodata=0)
+            biomass = 20 + 300 * field
+            if dtype != "float32":
+                biomass *= 10
+            nodata = -9999 if dtype == "float32" else 65535
+            biomass[0] = nodata
+            write_raster(root / split / f"{number}_agb.tif", biomass.astype(dtype), nodata=nodata)
+    return root
+
+
+def make_land_cover(root: Path, splits: Mapping[str, int], *, size: int = SIZE, several: bool = False) -> Path:
+    """Chips of three land covers, told by the brightness of a band: in folders per class, or in a table of several."""
+    names, seed, rows = ("Forest", "River", "Town"), 0, ["file_name,split,labels"]
+    for split, count in splits.items():
+        for number in range(count):
+            seed += 1
+            draw = np.random.default_rng(seed).integers(0, 2, 3) if several else np.eye(3)[number % 3]
+            present = [name for name, there in zip(names, draw, strict=True) if there]
+            bands = reflectance(6, size, seed) // 20 + 300
+            for band, there in zip((3, 0, 4), draw, strict=True):
+                bands[band] += int(2500 * there)
+            folder = root / "images" if several else root / split / present[0]
+            write_raster(folder / f"{split}_{number}.tif", bands, descriptions=BANDS, nodata=0)
+            rows.append(f"{split}_{number}.tif,{split},{';'.join(present)}")
+    if several:
+        (root / "metadata.csv").write_text("\n".join(rows))
     return root

@@ -28,8 +28,8 @@ def load_dataset(
     """Load a dataset of georeferenced chips; rows hold rasters whose pixels are read when asked for.
 
     Args:
-        name (`str`): "sen1floods11", "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop", or
-            "geotiff_folder" for files of your own.
+        name (`str`): "sen1floods11", "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop",
+            "landslide4sense", or "geotiff_folder" for files of your own.
         data_dir (`str` or `os.PathLike`, *optional*): folder of the dataset; without it the data are downloaded from
             their public place into `downloads` of the cache, once.
         split (`str`, *optional*): one split, or an expression of `datasets` such as "train[:10%]" or

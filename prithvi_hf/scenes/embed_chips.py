@@ -169,9 +169,10 @@ class EmbeddingFile:
         pixel_values = torch.from_numpy(np.stack([chip.pop("values") for chip in chips]))
         tokens, patches = encode_patches(self._encoder, pixel_values, {}, self._layer)  # (B, E), (B, T, E, h, w)
         if self._pooling == "mean":
-            size = tuple(pixel_values.shape[-2:])
+            size = (pixel_values.shape[-2], pixel_values.shape[-1])
             cell = find_patch_size(config, size)
-            marks = np.zeros((len(chips), *count_patches(size, cell)), dtype=bool)
+            rows, columns = count_patches(size, cell)
+            marks = np.zeros((len(chips), rows, columns), dtype=bool)
             for mark, chip in zip(marks, chips, strict=True):
                 mark_patches(mark, ~chip["nodata"], cell)
             weights = torch.from_numpy(marks).to(patches.device, torch.float32)

@@ -2,14 +2,16 @@
 """`prithvi-hf embed`: scenes, lists of scenes, chips and recipes, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+from safetensors.torch import load_file, save_file
 
-from prithvi_hf import PrithviForSemanticSegmentation, PrithviModel, embed_scene
+from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviModel, embed_scene
 from tests.command_line import assert_refused, run
 from tests.raster_factory import make_burn_scars
 from tests.scene_factory import save_model, scene_pixels, tiny_model, tiny_processor, write_scene
@@ -101,7 +103,10 @@ def test_chips_of_a_recipe_are_prepared_as_it_says(model: Path, tmp_path: Path) 
         (("--frames", "scene.tif"), "--frames goes with --output"),
         (("--scenes", "scene.tif", "--output", "e.tif"), "--scenes goes with --output_dir"),
         (("--scenes", "scene.tif", "--output_dir", "out", "--dates", "2020-01-01"), "--dates are those of one scene"),
-        (("--frames", "scene.tif", "--output", "e.tif", "--layer", "3"), "layer: expected one of the model's 1 layers"),
+        (
+            ("--frames", "scene.tif", "--output", "e.tif", "--layer", "3"),
+            "layer: expected one of the model's 1 layers",
+        ),
         (("--frames", "scene.tif", "--output", "scene.tif"), "is also an input"),
         (("--chips", "no*.tif", "--output", "e.parquet"), "expected GeoTIFFs in no*.tif, found none"),
         (("--chips", "nowhere", "--output", "e.parquet"), "nowhere"),
@@ -114,9 +119,29 @@ def test_usage_errors(words: tuple, message: str, model: Path, tmp_path: Path, c
 
 
 def test_a_model_without_an_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    config = tiny_model().config
-    config.architecture = "unet"
+    config = PrithviConfig(architecture="unet", num_frames=1, image_size=32)
     PrithviForSemanticSegmentation(config).save_pretrained(tmp_path / "model")
     tiny_processor().save_pretrained(tmp_path / "model")
-    words = ("--model", tmp_path / "model", "--frames", write_scene(tmp_path / "scene.tif"), "--output", tmp_path / "e")
+    words = (
+        "--model",
+        tmp_path / "model",
+        "--frames",
+        write_scene(tmp_path / "scene.tif"),
+        "--output",
+        tmp_path / "e",
+    )
+    assert_refused(capsys, tmp_path, "Expected architecture prithvi, with an encoder", "embed", *words)
+
+
+def test_weights_without_those_of_the_encoder_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: weights[name] for name in weights if "layernorm" not in name},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    words = ("--model", folder, "--frames", write_scene(tmp_path / "scene.tif"), "--output", tmp_path / "e.tif")
     assert_refused(capsys, tmp_path, "Expected the weights of Prithvi's encoder", "embed", *words)

@@ -12,11 +12,22 @@ from safetensors.torch import load_file
 
 from prithvi_hf.cli.__main__ import main
 from prithvi_hf.data import clear_decoded_cache
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.training.recipe import parse_arguments
-from prithvi_hf.training.recipe_chips import check_splits, load_splits
-from tests.finetune_factory import HEADS, QUICK, SCRIPT, SIZES, command_line, finetune, run, run_in_two_processes
+from prithvi_hf.training.recipe_chips import check_batches, check_splits, load_splits
+from tests.finetune_factory import (
+    HEADS,
+    QUICK,
+    SCRIPT,
+    SIZES,
+    command_line,
+    finetune,
+    flags,
+    run,
+    run_in_two_processes,
+)
 from tests.raster_factory import class_mask, write_chip, write_raster
 
 
@@ -156,3 +167,27 @@ def test_small_chips_and_equal_images_are_a_warning(folder, caplog, monkeypatch)
     assert "train: 1 of 3 chips are smaller than the crop of 32 x 32 pixels, the smallest 24 x 40" in small
     assert "--crop_size 24" in small
     assert "Splits train and validation share 1 image with equal pixels: 2 as 4." in equal
+
+
+@pytest.mark.parametrize(
+    ("chips", "options", "left_out", "message"),
+    [
+        (5, {}, True, None),
+        (4, {}, False, None),
+        (5, {"per_device_train_batch_size": 1}, None, "batches of at least two chips .*found .* 1 and 5"),
+        (1, {}, None, "batches of at least two chips .*found .* 4 and 1"),
+        (3, {"dataloader_drop_last": "true"}, None, "at least 4 training chips .*found 3"),
+        (5, {"decode_head": "unet", "per_device_train_batch_size": 1}, False, None),
+    ],
+)
+def test_upernet_is_not_given_a_batch_of_one(chips, options, left_out, message, caplog):
+    words = {"decode_head": "upernet", "per_device_train_batch_size": 4, "use_cpu": "true", "output_dir": "unused"}
+    recipe = parse_arguments(flags(**{**words, **options}))
+    config = PrithviConfig(num_hidden_layers=4, **recipe.get_config_values())
+    if message:
+        with pytest.raises(ValueError, match=message):
+            check_batches(recipe, config, chips)
+        return
+    check_batches(recipe, config, chips)
+    assert recipe.training.dataloader_drop_last == left_out
+    assert ("is left out of each epoch" in caplog.text) == left_out

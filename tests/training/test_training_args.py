@@ -61,6 +61,7 @@ def test_without_training_its_strategies_do_not_count(tmp_path):
     arguments = make_arguments(tmp_path, do_train=False, do_eval=False, **recipe)
     assert (arguments.do_eval, arguments.eval_strategy, arguments.load_best_model_at_end) == (False, "no", False)
     assert make_arguments(tmp_path, **recipe).eval_strategy == "steps"
+    assert make_arguments(tmp_path, do_train=False, **PLATEAU).eval_strategy == "no"
 
 
 def test_the_schedule_of_an_older_recipe_is_not_another_formula(tmp_path):
