@@ -227,6 +227,11 @@ PUBLISHED_ENCODERS: dict[str, dict[str, Any]] = {
 }
 """`PrithviConfig` fields of each published encoder that may differ from the defaults, by its name in terratorch."""
 
+
+class UnsupportedModelError(ValueError):
+    """A model whose weights fit one of this package that does not compute the same."""
+
+
 _NECKS = ("SelectIndices", "ReshapeTokensToImage", "LearnedInterpolateToPyramidal")
 _DECODERS = {"UNetDecoder": "unet", "UperNetDecoder": "upernet", "FCNDecoder": "transpose_fcn"}
 
@@ -274,7 +279,7 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(necks) or 'none'} and {model_args.get('decoder')!r}."
         )
     if head.get("final_act") or head.get("learned_upscale_layers") or decoder.get("align_corners") is False:
-        raise ValueError(
+        raise UnsupportedModelError(
             "Expected a head without final_act and learned_upscale_layers and a decoder with align_corners, found "
             f"{head} and {decoder}. No model here computes the same."
         )

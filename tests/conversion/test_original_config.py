@@ -430,7 +430,7 @@ def test_of_several_files_the_one_that_fits_is_taken(run, tmp_path, capsys):
     assert convert(checkpoint, tmp_path / "out") == 0
     report = capsys.readouterr().out
     assert "from right.yaml: out_indices = [0, 1, 1, 1]" in report
-    assert "broken.yaml beside the weights was not read" in report
+    assert "the configuration broken.yaml was not read" in report
     write(tmp_path / "second.yaml", lightning_config(SMALL))
     assert convert(checkpoint, tmp_path / "again") == 0, "they say the same"
 
@@ -452,8 +452,17 @@ def test_stored_parameters_stand_in_for_a_file(tmp_path, capsys):
     assert (config.id2label, config.class_weights, config.loss) == ({0: "dry", 1: "wet"}, [0.3, 0.7], "focal")
     assert config.feature_layers == [0, 1, 1, 1]
     report = capsys.readouterr().out
-    assert "from the parameters stored with the weights: loss = focal" in report
+    assert "from the weights' file: loss = focal" in report
     assert "assumed image_mean" in report, "the parameters say nothing of the images"
+
+
+def test_stored_parameters_of_another_kind_are_left_out_unless_they_change_the_model(tmp_path, capsys):
+    tensors = terratorch_model(32, 2, [8, 8, 4, 4])
+    path = lightning_file(tmp_path / "a.ckpt", tensors, model_args={**SMALL, "head_final_act": "torch.nn.ReLU"})
+    assert_refused(capsys, tmp_path, "No model here computes the same", path)
+    path = lightning_file(tmp_path / "b.ckpt", tensors, model_args={**SMALL, "backbone": "my_encoder"})
+    assert convert(path, tmp_path / "out") == 0
+    assert "the configuration in the file was not read: Expected a backbone" in capsys.readouterr().out
 
 
 def test_a_recipe_wins_over_the_configuration(run, tmp_path):
