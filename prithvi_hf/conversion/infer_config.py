@@ -163,8 +163,12 @@ def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, 
         width = _find_tensor(state_dict, "decoder.convs.0.0.weight", 4).shape[1]
         convs = _count_layers(state_dict, "decoder.convs.")
         values |= {"decode_head": "transpose_fcn", "head_hidden_size": width, "head_num_convs": convs}
-    tokens = state_dict["decoder.convs.0.0.weight" if pyramid is None else pyramid]
-    values["token_channels"] = tokens.shape[0]
+    if pyramid is None and values["decode_head"] != "transpose_fcn":
+        raise ValueError(
+            f"Expected a learned pyramid (fpn1, fpn2) before the decoder {values['decode_head']}, found none. It was "
+            "trained on maps of one size, which no model here does: convert a run with LearnedInterpolateToPyramidal."
+        )
+    values["token_channels"] = state_dict[pyramid or "decoder.convs.0.0.weight"].shape[0]
     return values
 
 

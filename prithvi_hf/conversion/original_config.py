@@ -63,6 +63,7 @@ DATA_MODULES: dict[str, dict[str, Any]] = {
             *(0.9018, 1.2913),
         ],
         "class_names": ["no landslide", "landslide"],
+        "image_size": 128,
     },
     "MultiTemporalCropClassificationDataModule": {
         "dataset_bands": PRITHVI_BANDS,
@@ -253,7 +254,11 @@ def _read_terratorch(
     for option, key in (("rescale_factor", "constant_scale"), ("nodata_replacement", "no_data_replace")):
         if given.get(key) is not None:
             (config.processing[option],) = _read_numbers([given[key]])
-    ignored = arguments.get("ignore_index")
+    # Images of a data set of one size may have been enlarged for the model.
+    resized = [step["init_args"] for step in given.get("test_transform") or [] if "Resize" in str(step)]
+    if resized and "image_size" in known:
+        values["input_upsampling"] = resized[-1]["height"] / known["image_size"]
+    ignored = arguments.get("ignore_index", given.get("no_label_replace"))
     if values["num_labels"] == 1:  # of a regression
         config.processing["label_type"] = "value"
         config.processing |= {} if ignored is None else {"target_nodata_value": ignored}
