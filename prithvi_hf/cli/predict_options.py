@@ -29,7 +29,7 @@ why.
 """
 # The first of the choices is the default.
 _OUTPUTS_TITLE = "what is written beside each map"
-_GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "scenes and where their maps go": {
         "--frames": {
             "nargs": "+",
@@ -215,7 +215,7 @@ def add_options(commands: Commands) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="folder of a fine-tuned model and its processor, or a Hub id")
-    for title, options in _GROUPS.items():
+    for title, options in GROUPS.items():
         group = parser.add_argument_group(title)
         for output in OUTPUTS if title == _OUTPUTS_TITLE else ():
             if output.name != "map":
