@@ -1,8 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Prithvi geospatial foundation models for maps of scenes, as a Hugging Face Transformers-style package.
 
-Importing it registers the Auto classes, the pipeline task "geospatial-segmentation" and the `datasets` feature
-`GeoTiff`. What that does not need (rasterio, evaluate, matplotlib, the Trainer) is imported when first used.
+Importing it registers the Auto classes, the pipeline tasks "geospatial-segmentation", "geospatial-regression" and
+"geospatial-classification", and the `datasets` feature `GeoTiff`. What that does not need (rasterio, evaluate,
+matplotlib, the Trainer) is imported when first used.
 """
 
 from importlib import import_module
@@ -29,7 +30,12 @@ from prithvi_hf.models.prithvi.modeling_prithvi import (
     PrithviModel,
     PrithviPreTrainedModel,
 )
-from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf.models.prithvi.pipeline_prithvi import (
+    GeospatialClassificationPipeline,
+    GeospatialRegressionPipeline,
+    GeospatialSegmentationPipeline,
+    register_pipeline,
+)
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
 from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
     from prithvi_hf.scenes.predict_scene import predict_scene
+    from prithvi_hf.scenes.reconstruct import reconstruct_window
+    from prithvi_hf.scenes.windows import SceneWindows
     from prithvi_hf.training.trainer import PrithviTrainer
     from prithvi_hf.training.training_args import PrithviTrainingArguments
 
@@ -48,11 +56,13 @@ __version__ = "0.1.0"
 _LAZY = {
     "PrithviTrainer": "training.trainer",
     "PrithviTrainingArguments": "training.training_args",
+    "SceneWindows": "scenes.windows",
     "convert_checkpoint": "conversion.convert_prithvi_to_hf",
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
+    "reconstruct_window": "scenes.reconstruct",
 }
 
 
@@ -91,6 +101,8 @@ register_pipeline()
 
 __all__ = [
     "GeoTiff",
+    "GeospatialClassificationPipeline",
+    "GeospatialRegressionPipeline",
     "GeospatialSegmentationPipeline",
     "PrithviBackbone",
     "PrithviConfig",
@@ -103,9 +115,11 @@ __all__ = [
     "PrithviPreTrainedModel",
     "PrithviTrainer",
     "PrithviTrainingArguments",
+    "SceneWindows",
     "convert_checkpoint",
     "convert_state_dict",
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",
+    "reconstruct_window",
 ]

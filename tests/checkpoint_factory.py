@@ -25,6 +25,12 @@ CROP_CLASSES = ["Natural Vegetation", "Forest", "Corn", "Soybeans", "Wetlands", 
 CROP_CLASSES += ["Winter Wheat", "Alfalfa", "Fallow/Idle Cropland", "Cotton", "Sorghum", "Other"]
 
 
+STATISTICS = {
+    "mean": [1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0],
+    "std": [2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0],
+}
+
+
 def block_shapes(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
     """Shapes of one transformer layer."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -104,6 +110,20 @@ def second_generation(
     tensors["encoder.pos_embed"] = sincos_position_table(hidden, grid)
     tensors["decoder.decoder_pos_embed"] = sincos_position_table(width, grid)
     return tensors
+
+
+def hub_config(hidden, layers, heads, patch=16, coords=True, decoder=(512, 8)) -> dict:
+    """A `config.json` as the published backbones have it."""
+    given = {"img_size": 224, "num_frames": 4, "patch_size": [1, patch, patch], "in_chans": 6, "embed_dim": hidden}
+    given |= {"depth": layers, "num_heads": heads, "decoder_embed_dim": decoder[0], "decoder_depth": decoder[1]}
+    given |= {"decoder_num_heads": 16, "mlp_ratio": 4, "mask_ratio": 0.75, "norm_pix_loss": False}
+    given |= {"coords_encoding": ["time", "location"] if coords else [], "coords_scale_learn": coords}
+    bands = ["B02", "B03", "B04", "B05", "B06", "B07"]  # of HLS L30
+    return {
+        "architecture": "prithvi_eo",
+        "num_features": hidden,
+        "pretrained_cfg": {**given, "bands": bands, **STATISTICS},
+    }
 
 
 def terratorch_model(

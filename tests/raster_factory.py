@@ -313,3 +313,51 @@ def make_folder(root: Path, ids: Sequence[str], *, image: str = "{}.tif", mask: 
         if mask is not None:
             write_mask(root / mask.format(chip), seed=seed)
     return root
+
+
+def smooth_field(size: int, seed: int, cells: int = 4) -> np.ndarray:
+    """Blobs between 0 and 1, float64 (size, size): a coarse random grid, interpolated between its nodes."""
+    nodes = np.random.default_rng(seed).random((cells + 1, cells + 1))
+    places = np.linspace(0, cells, size)
+    rows = np.array([np.interp(places, np.arange(cells + 1), column) for column in nodes.T]).T
+    return np.array([np.interp(places, np.arange(cells + 1), row) for row in rows])
+
+
+def make_biomass(root: Path, splits: Mapping[str, int], *, size: int = SIZE, dtype: str = "float32") -> Path:
+    """Chips whose biomass, `*_agb.tif` in Mg/ha, follows from the near infrared: what a model can learn.
+
+    Every first row has no value (the nodata tag -9999, or 65535 of uint16), and uint16 holds tenths of Mg/ha.
+    """
+    seed = 0
+    for split, count in splits.items():
+        for number in range(count):
+            field, seed = smooth_field(size, seed), seed + 1
+            bands = reflectance(6, size, seed) // 20 + 300
+            bands[3] = 500 + 3000 * field
+            write_raster(root / split / f"{number}_image.tif", bands, descriptions=BANDS, nodata=0)
+            biomass = 20 + 300 * field
+            if dtype != "float32":
+                biomass *= 10
+            nodata = -9999 if dtype == "float32" else 65535
+            biomass[0] = nodata
+            write_raster(root / split / f"{number}_agb.tif", biomass.astype(dtype), nodata=nodata)
+    return root
+
+
+def make_land_cover(root: Path, splits: Mapping[str, int], *, size: int = SIZE, several: bool = False) -> Path:
+    """Chips of three land covers, told by the brightness of a band: in folders per class, or in a table of several."""
+    names, seed, rows = ("Forest", "River", "Town"), 0, ["file_name,split,labels"]
+    for split, count in splits.items():
+        for number in range(count):
+            seed += 1
+            draw = np.random.default_rng(seed).integers(0, 2, 3) if several else np.eye(3)[number % 3]
+            present = [name for name, there in zip(names, draw, strict=True) if there]
+            bands = reflectance(6, size, seed) // 20 + 300
+            for band, there in zip((3, 0, 4), draw, strict=True):
+                bands[band] += int(2500 * there)
+            folder = root / "images" if several else root / split / present[0]
+            write_raster(folder / f"{split}_{number}.tif", bands, descriptions=BANDS, nodata=0)
+            rows.append(f"{split}_{number}.tif,{split},{';'.join(present)}")
+    if several:
+        (root / "metadata.csv").write_text("\n".join(rows))
+    return root

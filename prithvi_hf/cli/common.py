@@ -2,7 +2,7 @@
 """What several commands of `prithvi-hf` share: choosing a device, loading a model, explaining errors."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 
 BAND_OPTIONS: dict[str, dict[str, Any]] = {
     "--band_indices": {
@@ -54,23 +53,32 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
     check_model_source(name)
-    with _explain_loading(name):
+    with explain_loading(name):
         return PrithviImageProcessor.from_pretrained(name)
 
 
-def load_model(name: str) -> "tuple[PrithviForSemanticSegmentation, PrithviImageProcessor]":
-    """Load a fine-tuned segmentation model and its image processor."""
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, unwrap_model
+def load_model(
+    name: str, tasks: Sequence[str] = ("segmentation", "regression")
+) -> "tuple[Any, PrithviImageProcessor]":
+    """Load a fine-tuned model for one of `tasks` and its image processor; the configuration tells its class."""
+    import prithvi_hf
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 
     image_processor = load_image_processor(name)
-    with _explain_loading(name):
-        model = unwrap_model(PrithviForSemanticSegmentation.from_pretrained(name))
+    with explain_loading(name):
+        architectures = prithvi_hf.PrithviConfig.from_pretrained(name).architectures or ()
+        kind: Any = prithvi_hf.PrithviForSemanticSegmentation  # also of a backbone, which it refuses
+        for architecture in architectures:
+            found = getattr(prithvi_hf, architecture, None)
+            if isinstance(found, type) and issubclass(found, PrithviTaskModel):
+                kind = found
+        model = unwrap_model(kind.from_pretrained(name), tasks)
     image_processor.check_config(model.config)
     return model, image_processor
 
 
 @contextmanager
-def _explain_loading(name: str) -> Iterator[None]:
+def explain_loading(name: str) -> Iterator[None]:
     """Say in one message what is wrong with a model, and keep the library's reports of it away."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

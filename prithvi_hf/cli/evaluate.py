@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> None:
         write_results,
     )
     from prithvi_hf.training.process_group import leave_process_group
+    from prithvi_hf.training.tasks import TASKS
 
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
             **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )
         first = recipe.training.process_index == 0
-        model, image_processor = load_model(options.model)
+        model, image_processor = load_model(options.model, tuple(TASKS))
         given = {"rescale_factor": options.rescale_factor, "rescale_offset": options.rescale_offset}
         if recipe.data.bands in (None, image_processor.bands):
             given |= {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}

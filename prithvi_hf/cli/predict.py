@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 from prithvi_hf.cli.common import Commands, load_image_processor, load_model, resolve_device, user_message
 from prithvi_hf.cli.predict_options import add_options, check_usage, read_options
 from prithvi_hf.disk import check_writable_folder
-from prithvi_hf.outputs.registry import check_outputs, resolve_paths
+from prithvi_hf.outputs.registry import check_outputs, check_value_outputs, resolve_paths
 
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
     from prithvi_hf.rasters.opening import FrameOptions
     from prithvi_hf.scenes.predict_scenes import ProcessGroup
     from prithvi_hf.scenes.scene import Scene
     from prithvi_hf.scenes.scene_list import SceneEntry
 
 SUMMARY = "summary.json"
-_DETAILS = ("height", "width", "nodata_fraction")  # of a scene's report that the summary repeats
+_DETAILS = ("height", "width", "nodata_fraction", "values")  # of a scene's report that the summary repeats
 
 
 def add_parser(commands: Commands) -> None:
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
     from prithvi_hf.scenes.predict_scene import predict_scene
     from prithvi_hf.scenes.predict_scenes import LAUNCH_VARIABLES, ProcessGroup, process_group
+    from prithvi_hf.scenes.predicted import PredictedScene
     from prithvi_hf.scenes.scene import open_scene
 
     is_launched = any(os.environ.get(name, "1") not in ("", "0", "1") for name in LAUNCH_VARIABLES)
@@ -71,7 +72,12 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet and (group is None or group.is_main):
         height, width = result.shape
         print(f"{height} x {width} pixels, CRS {result.crs}")
-        for name, count in result.class_counts().items():
+        if values := result.report.get("values"):  # of a regression
+            unit, fraction = values["unit"] or "", 1 - values["pixels"] / (height * width)
+            for name in ("mean", "std", "min", "max") if values["pixels"] else ():
+                print(f"  {values['name']:<24} {name:>4} {values[name]:>12.6g} {unit}")
+            print(f"  {'no data':<24} {height * width - values['pixels']:>12} pixels  {100 * fraction:6.2f} %")
+        for name, count in result.class_counts().items() if isinstance(result, PredictedScene) else ():
             print(f"  {name:<24} {count:>12} pixels  {100 * count / (height * width):6.2f} %")
         if bad := result.report.get("bad_windows"):
             print(f"  {len(bad)} areas could not be read and are nodata: see --report")
@@ -118,8 +124,10 @@ def _predict_many(
 
     model, _ = load_model(options.model)
     model.to(getattr(torch, options.dtype))
-    folder.mkdir(parents=True, exist_ok=True)
     written = sorted(resolve_paths(folder / "any.tif", keywords))
+    if model.task == "regression":
+        check_value_outputs(written, keywords)
+    folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps([describe_model(model, image_processor), keywords, written], sort_keys=True, default=str)
     together = group if options.split_scene else ProcessGroup()
     maker = _MapMaker(model, image_processor, options, opening, keywords, together, device, content)
@@ -147,7 +155,7 @@ def _predict_many(
 class _MapMaker:
     """What is done with each of many scenes; `content` is all that decides outputs and is the same for every scene."""
 
-    model: "PrithviForSemanticSegmentation"
+    model: "PrithviMapModel"
     image_processor: "PrithviImageProcessor"
     options: argparse.Namespace
     opening: "FrameOptions"

@@ -37,7 +37,11 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "one scene: its GeoTIFF, or those of all its dates in time order; folders or band files of "
             "granules",
         },
-        "--output": {"metavar": "TIF", "help": "with --frames: map to write, uint8 classes, 255 = nodata"},
+        "--output": {
+            "metavar": "TIF",
+            "help": "with --frames: map to write, uint8 classes, 255 = nodata; of a "
+            "regression model float32 values, NaN = nodata",
+        },
         "--scenes": {
             "metavar": "LIST",
             "help": "many scenes: a text list (frames of a scene in one line), .csv, .jsonl, a quoted glob, a folder "
@@ -195,7 +199,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 
 def add_options(commands: Commands) -> argparse.ArgumentParser:
     """Describe `predict`; returns its parser."""
-    text = "map scenes of any size: GeoTIFF frames in, Cloud-Optimized GeoTIFF of classes out"
+    text = "map scenes of any size: GeoTIFF frames in, Cloud-Optimized GeoTIFF of classes or values out"
     parser = commands.add_parser(
         "predict",
         help=text,

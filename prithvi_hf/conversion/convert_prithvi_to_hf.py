@@ -50,6 +50,7 @@ from prithvi_hf.models.prithvi.modeling_prithvi import (
 )
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
 from prithvi_hf.models.prithvi.processor_options_prithvi import to_json_number
+from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def convert_state_dict(
     Args:
         state_dict (`Mapping[str, torch.Tensor]`): Tensors under their original names. Those of an encoder become a
             state dict of `PrithviModel`, those of a model of mmsegmentation or terratorch one of
-            `PrithviForSemanticSegmentation`.
+            `PrithviForSemanticSegmentation` or, with a single output, of `PrithviForPixelRegression`.
         config (`PrithviConfig`): Configuration that the names and shapes are checked against.
         for_model (`type` or `str`, *optional*): `PrithviForPreTraining`, or its name, to keep the decoder that a file
             of the masked autoencoder holds; `PrithviModel`, the default, drops it.
@@ -174,6 +175,8 @@ def _find_model_class(
     """Find the model that a state dict is of; a name that does not fit it is an error."""
     if is_segmentation_layout(state_dict):
         fitting: list[type[PrithviPreTrainedModel]] = [PrithviForSemanticSegmentation]
+        if is_terratorch_layout(state_dict) and infer_values(state_dict)["num_labels"] == 1:
+            fitting.insert(0, PrithviForPixelRegression)
     else:
         fitting = [PrithviModel, PrithviForPreTraining][: 2 if has_pretraining_decoder(state_dict) else 1]
     name = for_model if isinstance(for_model, str) or for_model is None else for_model.__name__

@@ -136,6 +136,12 @@ def _find_tensor(state_dict: Mapping[str, torch.Tensor], name: str, dimensions: 
 
 def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Read the fields that a model of terratorch's factory shows, and the channels of the tokens, `token_channels`."""
+    if state_dict["head.head.2.weight"].ndim == 2:
+        raise ValueError(
+            "Expected a model of maps, found the head of a classification of images. It takes the mean of all tokens, "
+            "the class token among them, which PrithviForImageClassification does not; convert the encoder alone, "
+            "saved as {name: tensor} without decoder and head, and train a new head."
+        )
     labels, *_ = _find_tensor(state_dict, "head.head.2.weight", 4).shape
     layers = range(_count_layers(state_dict, "head.head.0."))
     values: dict[str, Any] = {
@@ -267,6 +273,11 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
             f"Expected necks among {', '.join(_NECKS)} and a decoder among {', '.join(_DECODERS)}, found "
             f"{', '.join(necks) or 'none'} and {model_args.get('decoder')!r}."
         )
+    if head.get("final_act") or head.get("learned_upscale_layers") or decoder.get("align_corners") is False:
+        raise ValueError(
+            "Expected a head without final_act and learned_upscale_layers and a decoder with align_corners, found "
+            f"{head} and {decoder}. No model here computes the same."
+        )
     # Of the decoder, and since removed, before the pyramid was a neck.
     has_pyramid = "LearnedInterpolateToPyramidal" in necks or bool(decoder.get("scale_modules"))
     values |= {
@@ -277,11 +288,11 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
         "classifier_channels": list(head.get("channel_list") or []),
         "classifier_dropout": float(head.get("dropout") or 0.0),
     }
-    layers = list(backbone.get("out_indices") or range(values["num_hidden_layers"]))
+    layers = backbone.get("out_indices") or range(values["num_hidden_layers"])
     if "SelectIndices" in necks:
         layers = [layers[index] for index in necks["SelectIndices"]["indices"]]
     if "SelectIndices" in necks or backbone.get("out_indices"):
-        values["out_indices"] = layers if has_pyramid else layers[-1:]
+        values["out_indices"] = list(layers if has_pyramid else layers[-1:])
     if values["decode_head"] == "unet":
         values["unet_channels"] = list(decoder["channels"])
     else:

@@ -10,6 +10,7 @@ from prithvi_hf.conversion.infer_config import find_positions, infer_values, rea
 from prithvi_hf.conversion.read_checkpoint import Checkpoint, is_config_name
 from prithvi_hf.conversion.tensor_names import is_segmentation_layout, is_terratorch_layout
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, read_json, read_original_fields
+from prithvi_hf.models.prithvi.loss_prithvi import REGRESSION_LOSSES
 from prithvi_hf.training.recipe import read_yaml
 
 
@@ -74,7 +75,7 @@ _DEPENDENT = {
     "decoder_hidden_size": ("decoder_num_attention_heads",),
     "num_hidden_layers": ("out_indices",),
     "num_channels": ("bands", "band_indices", "image_mean", "image_std"),
-    "num_labels": ("id2label", "label2id", "class_weights", "num_labels"),
+    "num_labels": ("id2label", "label2id", "class_weights", "num_labels", "label_type", "target_nodata_value"),
 }
 _LOSSES = {"ce": "cross_entropy", "focal": "focal"}
 
@@ -86,7 +87,7 @@ class OriginalConfig:
     source: str | None = None  # the file, or what of the checkpoint; None where there is none
     values: dict[str, Any] = field(default_factory=dict)  # fields of PrithviConfig
     processing: dict[str, Any] = field(default_factory=dict)  # options of the image processor
-    task: str | None = None  # terratorch's class of a fine-tuned model; None of an encoder
+    of_terratorch: bool = False  # of a model with a head, not of an encoder
     notes: list[str] = field(default_factory=list)
 
 
@@ -130,12 +131,15 @@ def find_original_config(
             "neither. Give another file."
         )
     wrong = {name: pair for name, pair in find_contradictions(shown, config.values).items() if name not in overrides}
-    texts = [f"{name} = {given}, the weights show {found}" for name, (found, given) in wrong.items()]
+    texts = [f"{name} = {str(given)[:200]}, the weights show {found}" for name, (found, given) in wrong.items()]
     if named is not None and texts:
         raise ValueError(
             f"Expected {named} to fit the weights. It says {'; '.join(texts)}. Give the file that they were trained "
             "with, or override single values (--set NAME=VALUE)."
         )
+    if not config.of_terratorch and not wrong.keys().isdisjoint(("hidden_size", "num_hidden_layers", "num_frames")):
+        said = f"{config.source} beside the weights is of others and was not taken: it says {'; '.join(texts)}"
+        return OriginalConfig(notes=[said])
     config.notes += [f"{config.source} says {text}: the weights decide" for text in texts]
     dropped = {other for name in wrong for other in _DEPENDENT.get(name, ())}
     config.values = {name: value for name, value in config.values.items() if name not in shown.keys() | dropped}
@@ -156,7 +160,7 @@ def _find_beside(checkpoint: Checkpoint, shown: Mapping[str, Any], is_terratorch
         except ValueError as error:
             notes.append(f"{path.name} beside the weights was not read: {error}")
         else:
-            found += [config] if config is not None and (config.task is not None) == is_terratorch else []
+            found += [config] if config is not None and config.of_terratorch == is_terratorch else []
     counts = [len(find_contradictions(shown, config.values)) for config in found]
     found = [config for config, count in zip(found, counts, strict=True) if count == min(counts)]
     if any((config.values, config.processing) != (found[0].values, found[0].processing) for config in found):
@@ -177,8 +181,7 @@ def parse_original_config(content: Mapping[str, Any], source: str) -> OriginalCo
         ValueError: It is of a Prithvi model of another kind, or damaged.
     """
     outer = _descend(content, "pretrained_cfg")
-    task = _descend(outer, "model")
-    arguments = _descend(task, "init_args")
+    arguments = _descend(_descend(outer, "model"), "init_args")
     model_args = _descend(arguments, "model_args")
     try:
         if "embed_dim" in model_args:
@@ -191,8 +194,7 @@ def parse_original_config(content: Mapping[str, Any], source: str) -> OriginalCo
             return OriginalConfig(source, values, processing | bands)
         if "backbone" not in model_args:
             return None
-        kind = str(task.get("class_path") or content.get("_class_path") or "SemanticSegmentationTask")
-        return _read_terratorch(model_args, arguments, _get(outer, "data"), source, kind.rpartition(".")[2])
+        return _read_terratorch(model_args, arguments, _get(outer, "data"), source)
     except (TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(
             f"Expected {source} to describe a Prithvi model as its code does, found a part that is not so "
@@ -212,20 +214,24 @@ def _get(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _read_numbers(values: Any, bands: Sequence[str] = ()) -> list[float]:
     """Read numbers per band, a list or by name; YAML reads some, as 1e-4, as text."""
-    return [float(value) for value in ([values[band] for band in bands] if isinstance(values, Mapping) else values)]
+    values = [values[band] for band in bands] if isinstance(values, Mapping) else list(values)
+    try:
+        return [float(value) for value in values]
+    except ValueError as error:
+        raise TypeError(str(error)) from error
 
 
 def _read_terratorch(
-    model_args: Mapping[str, Any], arguments: Mapping[str, Any], data: Mapping[str, Any], source: str, task: str
+    model_args: Mapping[str, Any], arguments: Mapping[str, Any], data: Mapping[str, Any], source: str
 ) -> OriginalConfig:
     """Read a model of terratorch's tasks, with what its data module says of images and labels."""
     values = read_terratorch_fields(model_args)
     known = DATA_MODULES.get(str(data.get("class_path")).rpartition(".")[2], {})
     given = {**known, **_get(data, "dict_kwargs"), **_get(data, "init_args")}
-    file_bands = [str(band) for band in given.get("dataset_bands") or []]
+    file_bands = [str(band).rpartition(".")[2] for band in given.get("dataset_bands") or []]
     chosen = given.get("output_bands") or given.get("bands") or values.get("bands") or file_bands
     bands = [file_bands[band] if isinstance(band, int) else str(band).rpartition(".")[2] for band in chosen]
-    config = OriginalConfig(source, values, task=task)
+    config = OriginalConfig(source, values, of_terratorch=True)
     if bands:
         values |= {"bands": bands, "num_channels": len(bands)}
         config.processing["bands"] = bands
@@ -236,12 +242,25 @@ def _read_terratorch(
             of_module = statistics is known.get(key)  # of every band of the files
             numbers = dict(zip(known["dataset_bands"], statistics, strict=True)) if of_module else statistics
             config.processing[option] = _read_numbers(numbers, bands)
-    options = {"constant_scale": "rescale_factor", "no_data_replace": "nodata_replacement"}
-    config.processing |= {options[key]: float(given[key]) for key in options if given.get(key) is not None}
-    if given.get("reduce_zero_label"):
-        config.processing["do_reduce_labels"] = True
-    if arguments.get("ignore_index") is not None:
-        config.processing["ignore_values"] = [int(arguments["ignore_index"])]
+    for option, key in (("rescale_factor", "constant_scale"), ("nodata_replacement", "no_data_replace")):
+        if given.get(key) is not None:
+            (config.processing[option],) = _read_numbers([given[key]])
+    ignored = arguments.get("ignore_index")
+    if values["num_labels"] == 1:  # of a regression
+        config.processing["label_type"] = "value"
+        config.processing |= {} if ignored is None else {"target_nodata_value": ignored}
+        values |= {"regression_loss": arguments["loss"]} if arguments.get("loss") in REGRESSION_LOSSES else {}
+    else:
+        config.processing["num_labels"] = values["num_labels"]
+        config.processing |= {} if ignored is None else {"ignore_values": [int(ignored)]}
+        config.processing |= {"do_reduce_labels": True} if given.get("reduce_zero_label") else {}
+        values |= {"loss": _LOSSES[arguments["loss"]]} if arguments.get("loss") in _LOSSES else {}
+        names = [str(name) for name in arguments.get("class_names") or given.get("class_names") or []]
+        if len(names) == values["num_labels"]:
+            labels = {name: index for index, name in enumerate(names)}
+            values |= {"id2label": dict(enumerate(names)), "label2id": labels}
+        if arguments.get("class_weights"):
+            values["class_weights"] = _read_numbers(arguments["class_weights"])
     if values.get("coords_encoding") and not given.get("use_metadata"):
         config.notes.append(
             f"by {source} the model was tuned without dates and places: leave temporal_coords and location_coords out"
@@ -251,14 +270,4 @@ def _read_terratorch(
             "terratorch reads files of several dates as all dates of the first band first, where its data module "
             "expands the dates; files are read here as all bands of the first date first"
         )
-    names = arguments.get("class_names") or given.get("class_names")
-    if "Regression" not in task:
-        config.processing["num_labels"] = values["num_labels"]
-    if names and "Regression" not in task and len(names) == values["num_labels"]:
-        names = [str(name) for name in names]
-        values |= {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    if arguments.get("class_weights"):
-        values["class_weights"] = _read_numbers(arguments["class_weights"])
-    if arguments.get("loss") in _LOSSES:
-        values["loss"] = _LOSSES[arguments["loss"]]
     return config

@@ -148,7 +148,7 @@ def convert_names(
             reason = "belongs to the pretraining decoder"
         elif short.endswith(("_embed_enc.scale", "_embed_dec.scale")):
             reason = None if learned_scales else "a scale that is not learned is 1"
-            if reason is not None and not bool((tensor == 1).all()):
+            if reason is not None and not (tensor.is_meta or bool((tensor == 1).all())):
                 raise ValueError(f"Expected {name} to be 1 without coords_scale_learn, found another value. Set it.")
         if not use_auxiliary_head and short.startswith("auxiliary_head."):
             reason = "use_auxiliary_head is false; only training uses this head"

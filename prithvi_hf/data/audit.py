@@ -3,7 +3,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +20,14 @@ from prithvi_hf.data.chips import (
     hash_file,
     read_chips,
 )
+from prithvi_hf.data.statistics import BandMoments
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, MaskValuesError
 from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
+
+
+# Class, ignored and nodata pixels, size and digests of one chip, and its values.
+_Counts = tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None, BandMoments]
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class SplitAudit:
     Attributes:
         split_name (`str`): the split.
         chips (`int`): number of chips.
-        class_pixels (`tuple[int, ...]`): labelled pixels of each class.
+        class_pixels (`tuple[int, ...]`): labelled pixels of each class; of labels of whole chips, chips.
         class_chips (`tuple[int, ...]`): number of chips in which each class occurs.
         ignored_pixels (`int`): pixels whose label is ignored.
         nodata_pixels (`int`): pixels without image data; they may be labelled.
@@ -42,6 +47,8 @@ class SplitAudit:
         image_digests (`dict[str, str]`): id of a chip by the digest of its pixels in the bands in use; images whose
             bands are constant are left out.
         files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
+        values (`BandMoments`, *optional*): of a regression, its values over all pixels.
+        chips_without_value (`int`): those of them that have none.
     """
 
     split_name: str
@@ -54,16 +61,18 @@ class SplitAudit:
     digest: str
     image_digests: dict[str, str] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
+    values: BandMoments | None = None
+    chips_without_value: int = 0
 
     @property
     def labelled_pixels(self) -> int:
-        """Pixels that carry a label of some class."""
-        return sum(self.class_pixels)
+        """Pixels that carry a label of some class or a value; of labels of whole chips, their number."""
+        return sum(self.class_pixels) if self.values is None else self.values.count
 
     @property
     def total_pixels(self) -> int:
         """All pixels."""
-        return self.labelled_pixels + self.ignored_pixels
+        return sum(height * width * chips for (height, width), chips in self.sizes.items())
 
     def find_changed_files(self) -> list[str]:
         """Find the files that are not as they were when they were read, or gone; one that was only touched is not."""
@@ -89,8 +98,13 @@ class SplitAudit:
         fractions = ", ".join(
             f"{name} {pixels / labelled:.1%}" for name, pixels in zip(class_names, self.class_pixels, strict=True)
         )
+        labels = f"labels: {fractions}"
+        if self.values is not None:
+            found = self.values
+            labels = f"values {found.minimum:.6g} to {found.maximum:.6g}, mean {found.mean:.6g}, std {found.std:.6g}"
+            labels += f" ({self.chips_without_value} chips have none)" if self.chips_without_value else ""
         return (
-            f"{self.split_name}: {self.chips} chips; labels: {fractions}; ignored {self.ignored_pixels / total:.1%}, "
+            f"{self.split_name}: {self.chips} chips; {labels}; ignored {self.ignored_pixels / total:.1%}, "
             f"without data {self.nodata_pixels / total:.1%} of the pixels"
         )
 
@@ -101,48 +115,68 @@ def audit_split(
     num_labels: int,
     split_name: str,
     show_progress: bool = True,
+    find_classes: Callable[[Chip], list[int]] | None = None,
 ) -> SplitAudit:
     """Read every chip of a split once and count its labels.
+
+    With an image processor of `label_type` "value" these are values, whose range it gives.
 
     Args:
         dataset: rows with `image` (a raster or a list of frames), `mask` and `id`; a transform on it is left aside.
         image_processor: the one of training.
-        num_labels: number of classes of the model.
+        num_labels: number of classes of the model; 0 for values.
         split_name: for messages.
         show_progress: draw a progress bar.
+        find_classes: gives the class numbers of a chip whose label is of the whole, or raises a `ValueError`; masks
+            are not read then.
 
     Raises:
         ValueError: an empty split, a split whose every pixel is ignored or without image data, or chips that cannot be
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
             of different size or place, mask values outside the classes.
     """
-    options = update_options(image_processor.checked_options(), {"num_labels": num_labels})
+    options = update_options(image_processor.checked_options(), {"num_labels": num_labels or None})
     files: dict[str, tuple[int, int, str]] = {}
 
-    def count(chip: Chip) -> tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None] | MaskValuesError:
-        """Class, ignored and nodata pixels, size and digests of one chip; raise what is wrong with it."""
-        if chip.mask is None:
+    def count(chip: Chip) -> "_Counts | MaskValuesError":
+        """Count the pixels of one chip; raise what is wrong with it."""
+        if chip.mask is None and find_classes is None:
             raise ValueError(f"{chip.id}: expected a mask, found none")
-        check_grid((*chip.frames, chip.mask))
-        paths = [raster.path for raster in (*chip.frames, chip.mask) if raster.path is not None]
+        mask = chip.mask if find_classes is None else None
+        rasters = chip.frames if mask is None else (*chip.frames, mask)
+        check_grid(rasters)
+        paths = [raster.path for raster in rasters if raster.path is not None]
         states = [os.stat(path) for path in paths]  # before they are read
         chip.verify()
         try:
             inputs = image_processor.preprocess(
-                [chip.image], [chip.mask], num_labels=num_labels, return_nodata_mask=True, return_tensors="np"
+                [chip.image],
+                None if mask is None else [mask],
+                num_labels=num_labels or None,
+                return_nodata_mask=True,
+                return_tensors="np",
             )
         except MaskValuesError as error:  # said of all masks together
             return error
-        labels = inputs["labels"][0]
-        valid = labels[labels != IGNORED_LABEL]
-        class_pixels, ignored = np.bincount(valid, minlength=num_labels), labels.size - valid.size
+        nodata, values = inputs["nodata_mask"][0], BandMoments()
+        if find_classes is not None:
+            class_pixels, ignored = np.bincount(find_classes(chip), minlength=num_labels), 0
+        elif options.label_type == "value":
+            targets = inputs["labels"][0]
+            values = BandMoments.of(targets[~np.isnan(targets)])
+            class_pixels, ignored = np.zeros(0, np.int64), targets.size - values.count
+        else:
+            labels = inputs["labels"][0]
+            valid = labels[labels != IGNORED_LABEL]
+            class_pixels, ignored = np.bincount(valid, minlength=num_labels), labels.size - valid.size
         # The files have just been read, so the system holds them in memory for the digest.
         digest = chip.digest()
-        if len(paths) == len(chip.frames) + 1:
-            for path, state, sha256 in zip(paths, states, [*digest[1], digest[2] or ""], strict=True):
+        if len(paths) == len(rasters):
+            hashes = [*digest[1], digest[2] or ""][: len(paths)]
+            for path, state, sha256 in zip(paths, states, hashes, strict=True):
                 files[path] = (state.st_size, state.st_mtime_ns, sha256)
         digests = digest, digest_pixels(inputs["pixel_values"])
-        return class_pixels, ignored, int(inputs["nodata_mask"][0].sum()), labels.shape, *digests
+        return class_pixels, ignored, int(nodata.sum()), nodata.shape, *digests, values
 
     results = list(read_chips(dataset, count, f"Checking {split_name}", show_progress))
     wrong = [result for result in results if isinstance(result, MaskValuesError)]
@@ -157,7 +191,7 @@ def audit_split(
         totals = sum((Counter(error.wrong) for error in wrong), Counter[float]())
         message = describe_wrong_masks([error.name for error in wrong], len(results), totals, values, options)
     counts = collect_results(counts, split_name, wrong_masks=message)
-    class_pixels, ignored_pixels, nodata_pixels, sizes, digests, image_digests = zip(*counts, strict=True)
+    class_pixels, ignored_pixels, nodata_pixels, sizes, digests, image_digests, parts = zip(*counts, strict=True)
     pixels = np.stack(class_pixels)  # (chips, classes)
     audit = SplitAudit(
         split_name=split_name,
@@ -170,6 +204,8 @@ def audit_split(
         digest=digest_split(digests),
         image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
         files=files,
+        values=sum(parts, BandMoments()) if options.label_type == "value" else None,
+        chips_without_value=sum(not part.count for part in parts) if options.label_type == "value" else 0,
     )
     # No data comes first, for labels of pixels without data may be ignored as well.
     if audit.nodata_pixels == audit.total_pixels:
@@ -178,8 +214,13 @@ def audit_split(
             f"{audit.chips} chips without data. Check nodata_value, nodata_rule and the files' nodata tags."
         )
     if audit.labelled_pixels == 0:
+        remedy = "Check ignore_values, label_map and do_reduce_labels against the masks."
+        if find_classes is not None:
+            raise ValueError(f"Split {split_name}: expected chips of some class, found {audit.chips} without.")
+        if options.label_type == "value":
+            remedy = "Check target_nodata_value and target_range against the files."
         raise ValueError(
             f"Split {split_name}: expected labelled pixels, found all {audit.total_pixels:,} pixels of {audit.chips} "
-            "chips ignored. Check ignore_values, label_map and do_reduce_labels against the masks."
+            f"chips ignored. {remedy}"
         )
     return audit

@@ -18,6 +18,7 @@ from prithvi_hf.data.chips import (
     Chip,
     ChipDigest,
     check_grid,
+    collect_results,
     digest_pixels,
     digest_split,
     find_grid_problem,
@@ -30,6 +31,7 @@ from prithvi_hf.models.prithvi.labels_prithvi import (
     count_values,
     find_unlabelled,
     make_labels,
+    make_targets,
     read_mask,
 )
 from prithvi_hf.models.prithvi.pixel_values_prithvi import LARGEST_VALUE, Frame
@@ -303,6 +305,37 @@ def compute_statistics(
         digest=digest_split(sums.digests),
         image_digests=sums.image_digests,
     )
+
+
+def measure_targets(
+    dataset: Dataset | IterableDataset,
+    image_processor: PrithviImageProcessor,
+    split_name: str = "train",
+    show_progress: bool = True,
+) -> BandMoments:
+    """Measure the values that a regression is to learn, by the rules of an image processor of `label_type` "value".
+
+    Raises:
+        ValueError: files that cannot be read, each by name, or a split without a value, or whose values are all equal.
+    """
+    options = image_processor.checked_options()
+
+    def measure(chip: Chip) -> BandMoments:
+        if chip.mask is None:
+            raise ValueError(f"{chip.id}: expected a raster of values, found none")
+        frame = read_mask(chip.mask, chip.mask.name)
+        targets = make_targets(frame, None, options)
+        return BandMoments.of(targets[~np.isnan(targets)])
+
+    results = read_chips(dataset, measure, f"Measuring values of {split_name}", show_progress)
+    found = sum(collect_results(results, split_name), BandMoments())
+    if not found.std > 0:
+        values = f"{found.count:,} values of {found.minimum:.6g}" if found.count else "none"
+        raise ValueError(
+            f"Split {split_name}: expected values that vary, found {values}. Check the files, target_nodata_value and "
+            "target_range."
+        )
+    return found
 
 
 @dataclass

@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from prithvi_hf.disk import explain_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import name_counts
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity, measure_values
 from prithvi_hf.outputs.cog import (
     BLOCK_SIZE,
     NODATA_CLASS,
@@ -28,6 +29,7 @@ from prithvi_hf.outputs.cog import (
     fraction_layer,
     quantize,
     sync_to_disk,
+    value_layer,
     write_geotiff,
 )
 from prithvi_hf.outputs.registry import Output, OutputOptions
@@ -36,6 +38,7 @@ from prithvi_hf.rasters.warping import Grid
 
 
 CLASSES, PROBABILITIES, ENTROPY, CONFIDENCE = "classes", "probabilities", "entropy", "confidence"
+VALUES = "values"  # of a regression, in place of all of them
 THUMBNAIL, DETAILS = "thumbnail", "details"  # kept besides by who makes the strips: a small picture, JSON as bytes
 _CHUNK_VALUES = 2**20  # logits turned at once: temporary arrays stay small whatever the strip's size
 _SMALL_OUTPUT = 2**20  # bytes that are asked for where the size of an output cannot be known beforehand
@@ -57,14 +60,18 @@ def make_products(
     Args:
         logits: float32 or wider.
         nodata: (h, W) bool, True = nodata.
-        needs: Some of `PROBABILITIES` (softmax of the logits), `ENTROPY` (of the probabilities, as a fraction of the
-            largest possible one, ln(num_labels)) and `CONFIDENCE` (the probability of the chosen class, float32).
+        needs: `VALUES`, of a regression, or some of `PROBABILITIES` (softmax of the logits), `ENTROPY` (of the
+            probabilities, as a fraction of the largest possible one, ln(num_labels)) and `CONFIDENCE` (the probability
+            of the chosen class, float32).
         dtype: "float32" or "uint8" (0..254 for 0..1), for probabilities and entropy.
 
     Returns:
-        By name, each (h, W): `CLASSES` uint8 with 255 for nodata, and as asked for one `name_probability(i)` per
-        class, `ENTROPY` and `CONFIDENCE`, with NaN (float32) or 255 (uint8) for nodata.
+        By name, each (h, W): `VALUES` float32 with NaN for nodata; or `CLASSES` uint8 with 255 for nodata, and as
+        asked for one `name_probability(i)` per class, `ENTROPY` and `CONFIDENCE`, with NaN (float32) or 255 (uint8)
+        for nodata.
     """
+    if VALUES in needs:
+        return {VALUES: np.where(nodata, np.float32(np.nan), logits[0].numpy().astype(np.float32))}
     if len(logits) > NODATA_CLASS:
         raise ValueError(f"A map of uint8 classes holds at most {NODATA_CLASS} of them, the model has {len(logits)}.")
     all_values = logits.numpy()
@@ -120,6 +127,7 @@ class StagedMap:
     rgb_title: str = "scene"
     parts: dict[str, Path] = field(default_factory=dict)  # by name, what is being made; the map is made first
     report: dict[str, Any] = field(default_factory=dict)  # for JSON; complete when the report is written
+    quantity: Quantity | None = None  # what the values of a regression are; None for a map of classes
     counts: np.ndarray = field(default_factory=partial(np.zeros, 256, np.int64))  # of class indices in the map
 
     def load(self, name: str) -> Iterator[np.ndarray]:
@@ -134,6 +142,8 @@ class StagedMap:
 
 def make_layer(output: Output, strips: StagedMap) -> Layer:
     """Describe the GeoTIFF of what strips keep for an output: of the classes where it needs nothing more."""
+    if not output.needs and strips.quantity is not None:
+        return value_layer(strips.quantity)
     if not output.needs:
         return class_layer(strips.id2label, strips.class_colors, strips.options.class_values)
     bands, descriptions, dtype = list(output.needs), list(output.needs), strips.options.probabilities_dtype
@@ -165,7 +175,11 @@ def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool 
     grid = strips.grid
     with explain_disk_full(path.parent, REMEDY):
         write_geotiff(path, layer, grid.size, cut_blocks(), grid.crs, grid.transform, optimized=optimized)
-    if layer.name == "map":
+    if layer.bands == (VALUES,):
+        found = measure_values(strips.load(VALUES))
+        strips.report["values"] = {**cast(Quantity, strips.quantity)._asdict(), **found}
+        strips.report["nodata_fraction"] = 1 - found["pixels"] / (grid.height * grid.width)
+    elif layer.name == "map":
         strips.report["class_pixels"] = name_counts(strips.counts, strips.id2label)
         strips.report["nodata_fraction"] = float(strips.counts[NODATA_CLASS] / strips.counts.sum())
 
@@ -201,7 +215,11 @@ def check_space(strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]]) -
         return
     needs = {need for output, _ in outputs.values() for need in output.needs}
     kept = len(strips.id2label) * (PROBABILITIES in needs) + (ENTROPY in needs)
-    per_pixel = 1 + kept * np.dtype(strips.options.probabilities_dtype).itemsize + 4 * (CONFIDENCE in needs)
+    per_pixel = (
+        (1 if strips.quantity is None else 4)
+        + kept * np.dtype(strips.options.probabilities_dtype).itemsize
+        + 4 * (CONFIDENCE in needs)
+    )
     staged = pixels * per_pixel * (staging.count - staging.resumed) // staging.count
 
     places: dict[int, list[str]] = {file_system(staging.folder): ["map"]}

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Maps as Cloud-Optimized GeoTIFF: classes with names and colours, probabilities with one band per class.
+"""Maps as Cloud-Optimized GeoTIFF: classes with names and colours, probabilities per class, values with their unit.
 
 A file appears under its name only when it is complete: it is made in a hidden folder beside the target and renamed.
 Making one holds a few hundred rows of one band in memory: a plain tiled GeoTIFF first, then the optimised copy, then a
@@ -27,6 +27,7 @@ from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
 from rasterio.windows import Window
 
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.rasters.raster import GDAL_ERRORS
 
@@ -92,6 +93,18 @@ def fraction_layer(name: str, bands: Sequence[str], descriptions: Sequence[str],
     return Layer(name, tuple(bands), dtype, nodata, options, describe)
 
 
+def value_layer(quantity: Quantity) -> Layer:
+    """Describe a map of float32 values, whose band says what they are and in which unit; nodata is NaN."""
+
+    def describe(dataset: DatasetWriter) -> None:
+        dataset.set_band_description(1, quantity.name)
+        if quantity.unit:
+            dataset.set_band_unit(1, quantity.unit)
+
+    options = {"predictor": "YES", "overview_resampling": "AVERAGE"}
+    return Layer("map", ("values",), "float32", math.nan, options, describe)
+
+
 def write_class_map(
     path: str | os.PathLike,
     mask: np.ndarray,
@@ -134,6 +147,36 @@ def write_class_map(
         )
     with complete_or_absent(path) as part:
         write_geotiff(part, layer, mask.shape, _cut_blocks(mask[None]), crs, transform)
+
+
+def write_value_map(
+    path: str | os.PathLike,
+    values: np.ndarray,
+    *,
+    name: str = "value",
+    unit: str | None = None,
+    crs: CRS | str | None = None,
+    transform: Affine | None = None,
+) -> None:
+    """Write values as a Cloud-Optimized GeoTIFF of one float32 band, described by their name, with their unit.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        values: (H, W) floats, NaN = nodata.
+        name: What they are.
+        unit: Their unit, or None.
+        crs: CRS of the map as rasterio reads it, or None.
+        transform: Affine transform from pixel to CRS coordinates, or None.
+
+    Raises:
+        ValueError: If the values have another form.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating) or values.size == 0:
+        raise ValueError(f"A map is a (height, width) array of floats, found {values.dtype} of shape {values.shape}.")
+    pixels = values.astype(np.float32, copy=False)[None]
+    with complete_or_absent(path) as part:
+        write_geotiff(part, value_layer(Quantity(name, unit)), values.shape, _cut_blocks(pixels), crs, transform)
 
 
 def write_probabilities(

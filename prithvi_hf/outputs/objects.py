@@ -13,6 +13,7 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.outputs.cog import NODATA_CLASS
 from prithvi_hf.outputs.polygons import check_polygon_options, write_polygons
 from prithvi_hf.outputs.vector_files import import_vector_package
@@ -30,9 +31,31 @@ def make_data_array(
 ) -> "DataArray":
     """Make a DataArray of classes (y, x), or of probabilities (class, y, x), as rioxarray reads and writes it.
 
-    Coordinates are the middles of pixels, `spatial_ref` holds CRS and transform; names and values of the classes are
-    in the attributes `flag_meanings` and `flag_values` of the CF conventions.
+    Names and values of the classes are in the attributes `flag_meanings` and `flag_values` of the CF conventions.
     """
+    names = [str(id2label[index]) for index in sorted(id2label)]
+    if pixels.ndim == 3:
+        attributes = {"long_name": "probability of the class", "units": "1", "_FillValue": np.nan}
+        return _place_array(pixels, "probabilities", attributes, crs, transform).assign_coords({"class": names})
+    meanings = " ".join("_".join(name.split()) for name in names)
+    values = np.arange(len(names), dtype=np.uint8)
+    attributes = {"_FillValue": NODATA_CLASS, "flag_values": values, "flag_meanings": meanings, "long_name": "class"}
+    return _place_array(pixels, "classes", attributes, crs, transform)
+
+
+def make_value_array(
+    values: np.ndarray, quantity: Quantity, crs: CRS | str | None, transform: Affine | None
+) -> "DataArray":
+    """Make a DataArray of values (y, x) as rioxarray reads and writes it, with their name and unit."""
+    unit = {"units": quantity.unit} if quantity.unit else {}
+    attributes = {"long_name": quantity.name, **unit, "_FillValue": np.nan}
+    return _place_array(values, "values", attributes, crs, transform)
+
+
+def _place_array(
+    pixels: np.ndarray, title: str, attributes: Mapping[str, object], crs: CRS | str | None, transform: Affine | None
+) -> "DataArray":
+    """Make a DataArray (y, x) or (class, y, x), with the middles of pixels, and CRS and transform in `spatial_ref`."""
     try:
         xarray = import_module("xarray")
     except ImportError as error:
@@ -40,7 +63,6 @@ def make_data_array(
             f"A DataArray needs the package xarray, which cannot be imported here ({error}): install it, "
             "pip install xarray rioxarray."
         ) from error
-    names = [str(id2label[index]) for index in sorted(id2label)]
     height, width = pixels.shape[-2:]
     coordinates: dict[str, object] = {}
     if transform is not None:
@@ -51,15 +73,6 @@ def make_data_array(
         known = {} if wkt is None else {"crs_wkt": wkt, "spatial_ref": wkt}
         notes = {**known, "GeoTransform": " ".join(repr(float(number)) for number in (c, a, b, f, d, e))}
         coordinates["spatial_ref"] = xarray.Variable((), 0, notes)
-    if pixels.ndim == 3:
-        coordinates["class"] = names
-        attributes: dict[str, object] = {"long_name": "probability of the class", "units": "1", "_FillValue": np.nan}
-    else:
-        meanings = " ".join("_".join(name.split()) for name in names)
-        values = np.arange(len(names), dtype=np.uint8)
-        attributes = {"_FillValue": NODATA_CLASS, "flag_values": values, "flag_meanings": meanings}
-        attributes["long_name"] = "class"
-    title = "classes" if pixels.ndim == 2 else "probabilities"
     array = xarray.DataArray(pixels, coordinates, ("class", "y", "x")[-pixels.ndim :], title, attributes)
     if "spatial_ref" in coordinates:
         array.encoding["grid_mapping"] = "spatial_ref"

@@ -1,10 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of maps: the classes beside the scene in natural colours, with a legend and a scale bar."""
+"""Pictures of maps: classes or values beside the scene in natural colours, with a legend and a scale bar."""
 
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
@@ -16,10 +17,14 @@ from prithvi_hf.outputs.palette import Rgb, class_palette
 from prithvi_hf.rasters.raster import find_degrees
 
 
+if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
+
 _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
 _DPI = 150
 _LABEL_LENGTH = 48  # characters of a class name in the legend
 _LEGEND_ENTRIES = 20
+_VALUE_PERCENTILES = (2.0, 98.0)
 _EARTH_RADIUS = 6_371_000.0  # metres
 _HATCH_COLOR, _GAP_COLOR = "#a8a8a8", "#606060"
 
@@ -78,6 +83,48 @@ def write_quicklook(
     draw_pictures(path, [PictureRow(pictures, width_metres)], id2label=id2label, palette=palette, present=present)
 
 
+def write_value_quicklook(
+    path: str | os.PathLike[str],
+    values: np.ndarray,
+    *,
+    title: str,
+    rgb: np.ndarray | None = None,
+    rgb_title: str = "scene",
+    crs: CRS | str | None = None,
+    transform: Affine | None = None,
+    step: int = 1,
+) -> None:
+    """Draw a map of values as PNG with a colour bar, beside a picture of the same scene where there is one.
+
+    Colours span the values from their 2nd to their 98th percentile.
+
+    Args:
+        path: The PNG to write; an existing one is replaced, and only by a complete one.
+        values: (H, W) floats, NaN = no data.
+        title: What they are, and their unit.
+        rgb: (h, w, 4) uint8 picture at any resolution, drawn to the left; or None.
+        rgb_title: What stands above it.
+        crs: CRS of the map, for a scale bar; or None.
+        transform: From (column, row) of the map to coordinates of the CRS, or None.
+        step: `values` hold every `step`-th row and column of the map, to which `transform` belongs.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    width_metres = measure_width(crs, transform, values.shape[0] * step, values.shape[1] * step)
+    thin = thumbnail_step(*values.shape)
+    values = values[::thin, ::thin]
+    valid = np.isfinite(values)
+    low, high = np.percentile(values[valid], _VALUE_PERCENTILES) if valid.any() else (0.0, 1.0)
+    scale = ScalarMappable(Normalize(low, high if high > low else low + 1), "viridis")
+    colors = scale.to_rgba(np.where(valid, values, low), bytes=True)
+    colors[~valid] = 0
+    pictures = {title: colors} if rgb is None else {rgb_title: rgb, title: colors}
+    draw_pictures(
+        path, [PictureRow(pictures, width_metres)], id2label={}, palette=[], present=(), colorbar=(title, scale)
+    )
+
+
 def draw_pictures(
     path: str | os.PathLike[str],
     rows: Sequence[PictureRow],
@@ -87,11 +134,12 @@ def draw_pictures(
     present: Collection[int],
     nodata_label: str = NODATA_NAME,
     panel_inches: float = 6.0,
+    colorbar: "tuple[str, ScalarMappable] | None" = None,
 ) -> None:
     """Draw rows of pictures with the same titles as PNG, with one legend. What is transparent is hatched.
 
     `present` are class indices on the maps, which the legend names alone where there are many classes;
-    `panel_inches` is the larger side of a picture.
+    `panel_inches` is the larger side of a picture; `colorbar` the title and the colours of values, if there are any.
     """
     # A figure with a canvas of its own leaves pyplot and its global state alone: this works in threads and notebooks.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -132,6 +180,9 @@ def draw_pictures(
             )
             axes.add_artist(AnchoredSizeBar(axes.transData, *bar, "lower left", pad=0.4, sep=4, borderpad=0.6))
 
+    if colorbar is not None:
+        title, scale = colorbar
+        figure.colorbar(scale, ax=panels, label=title.replace("$", r"\$"), extend="both", shrink=0.8)
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
     entries = []
     labels = make_unique_names(id2label)
@@ -142,7 +193,8 @@ def draw_pictures(
         entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
     if hatched or NODATA_CLASS in present:
         entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
-    figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
+    if entries:
+        figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
     with complete_or_absent(path) as part:
         # The layout leaves out what a title of two lines and a wide legend need beside pictures of a fixed shape.
         canvas.print_figure(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.05)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prithvi_hf.disk import check_writable_folder
 
@@ -55,6 +55,7 @@ class Output:
     write: "Callable[[Path, StagedMap], object] | None" = None  # makes the file; None writes that GeoTIFF
     check_path: Callable[[Path], object] | None = None  # refuses a path, before anything is loaded
     check: "Callable[[StagedMap], object] | None" = None  # refuses a map, before the model runs
+    of_classes: bool = False  # whether it is made of classes, which the map of a regression does not have
 
 
 def resolve_paths(output: str | os.PathLike, asked: Mapping[str, str | os.PathLike | bool | None]) -> dict[str, Path]:
@@ -104,6 +105,19 @@ def check_outputs(paths: Mapping[str, str | os.PathLike], inputs: Iterable[objec
         check_writable_folder(path.parent, f"the folder of the {name}")
 
 
+def check_value_outputs(asked: Iterable[str], options: Mapping[str, object]) -> None:
+    """Refuse outputs of a map of values that are made of classes, and options of classes, those of `OutputOptions`."""
+    refused = [output.name for output in OUTPUTS if output.of_classes and output.name in asked]
+    defaults = vars(OutputOptions()).items()
+    refused += [name for name, default in defaults if options.get(name) and options[name] != default]
+    if refused:
+        possible = ", ".join(output.name for output in OUTPUTS if not output.of_classes)
+        raise ValueError(
+            f"Expected outputs of a regression model, which gives values, not classes ({possible}), found "
+            f"{', '.join(refused)}. Leave {'it' if len(refused) == 1 else 'them'} out."
+        )
+
+
 def _check_vector_path(path: Path) -> None:
     """Refuse polygons whose packages are not installed."""
     from prithvi_hf.outputs.vector_files import check_vector_path
@@ -146,26 +160,30 @@ def _write_quicklook(path: Path, strips: "StagedMap") -> None:
     import numpy as np
 
     from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands, stretch_colors
-    from prithvi_hf.outputs.quicklook import thumbnail_step, write_quicklook
+    from prithvi_hf.outputs.quicklook import thumbnail_step, write_quicklook, write_value_quicklook
 
-    grid = strips.grid
+    grid, name = strips.grid, "classes" if strips.quantity is None else "values"
     step = thumbnail_step(grid.height, grid.width)
-    parts = [
-        rows[-start % step :: step, ::step] for start, rows in zip(strips.starts, strips.load("classes"), strict=True)
-    ]
+    parts = [rows[-start % step :: step, ::step] for start, rows in zip(strips.starts, strips.load(name), strict=True)]
     colors = np.concatenate(list(strips.load("thumbnail")), axis=1)
     _, is_natural = choose_color_bands(strips.bands)
+    scene: dict[str, Any] = {
+        "rgb": stretch_colors(colors, np.isfinite(colors).all(axis=0), is_natural),
+        "rgb_title": strips.rgb_title,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "step": step,
+    }
+    if strips.quantity is not None:
+        write_value_quicklook(path, np.concatenate(parts), title=strips.quantity.title, **scene)
+        return
     write_quicklook(
         path,
         np.concatenate(parts),
         id2label=strips.id2label,
         class_colors=strips.class_colors,
-        rgb=stretch_colors(colors, np.isfinite(colors).all(axis=0), is_natural),
-        rgb_title=strips.rgb_title,
         present=np.flatnonzero(strips.counts).tolist(),
-        crs=grid.crs,
-        transform=grid.transform,
-        step=step,
+        **scene,
     )
 
 
@@ -178,7 +196,7 @@ def _write_report(path: Path, strips: "StagedMap") -> None:
 
 _TIFF = (".tif", ".tiff")
 OUTPUTS: list[Output] = [
-    Output("map", "TIF", "uint8 classes, 255 = nodata", _TIFF, ".tif", raster=True),
+    Output("map", "TIF", "uint8 classes, 255 = nodata, or float32 values", _TIFF, ".tif", raster=True),
     Output(
         name="probabilities",
         metavar="TIF",
@@ -187,6 +205,7 @@ OUTPUTS: list[Output] = [
         ending="_probabilities.tif",
         needs=("probabilities",),
         raster=True,
+        of_classes=True,
     ),
     Output(
         name="entropy",
@@ -196,6 +215,7 @@ OUTPUTS: list[Output] = [
         ending="_entropy.tif",
         needs=("entropy",),
         raster=True,
+        of_classes=True,
     ),
     Output(
         name="polygons",
@@ -208,11 +228,12 @@ OUTPUTS: list[Output] = [
         write=_write_polygons,
         check_path=_check_vector_path,
         check=_check_polygons,
+        of_classes=True,
     ),
     Output(
         name="quicklook",
         metavar="PNG",
-        help="picture of scene and map with a legend",
+        help="picture of scene and map with a legend or a colour bar",
         suffixes=(".png",),
         ending=".png",
         needs=("thumbnail",),
@@ -221,7 +242,7 @@ OUTPUTS: list[Output] = [
     Output(
         name="report",
         metavar="JSON",
-        help="what was done: classes, files, unreadable blocks, seconds (always with --scenes)",
+        help="what was done: classes or statistics, files, unreadable blocks, seconds (always with --scenes)",
         suffixes=(".json",),
         ending=".json",
         write=_write_report,

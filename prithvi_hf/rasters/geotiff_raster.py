@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -88,6 +89,32 @@ class _GdalLog(python_logging.Logger):
 
 
 python_logging.getLogger("rasterio._env").__class__ = _GdalLog
+
+
+class OpenFiles:
+    """Files that stay open from one read to the next, for whoever reads small windows of the same ones all the time.
+
+    Opening a file and finding its blocks takes as long as decoding a window of 224 x 224 pixels. Within `with
+    open_files:` files that this thread reads are opened once, and the `most` that were read last stay open. Only one
+    thread at a time may use it; a process that gets it by a fork or a pickle opens files of its own. Files that change
+    meanwhile may be read as they were.
+    """
+
+    here = threading.local()  # the one in use
+
+    def __init__(self, most: int = 256) -> None:
+        self.most, self.process, self.datasets = most, 0, OrderedDict[str, DatasetReader]()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"most": self.most, "process": 0, "datasets": OrderedDict()}
+
+    def __enter__(self) -> None:
+        if self.process != os.getpid():  # handles of the parent share their places in the files
+            self.process, self.datasets = os.getpid(), OrderedDict()
+        self.here.files = self
+
+    def __exit__(self, *error: object) -> None:
+        self.here.files = None
 
 
 @dataclass(frozen=True)
@@ -275,11 +302,22 @@ class GeoTiffRaster(Raster):
 
     @contextmanager
     def _open(self) -> Iterator[DatasetReader]:
-        """Open the file or the bytes with the GTiff driver alone, and close it on leaving."""
+        """Open the file or the bytes with the GTiff driver alone, and close it on leaving, if it is not to be kept."""
+        kept = getattr(OpenFiles.here, "files", None) if self.content is None else None
         with rasterio.Env(session=DummySession(), **_GDAL_OPTIONS), ExitStack() as stack:
+            if kept is not None and self.path in kept.datasets:
+                kept.datasets.move_to_end(self.path)
+                yield kept.datasets[self.path]
+                return
             try:
                 target = self.path if self.content is None else stack.enter_context(MemoryFile(self.content)).name
-                dataset = stack.enter_context(DatasetReader(target, driver="GTiff"))
+                dataset = DatasetReader(target, driver="GTiff")
+                if kept is None:
+                    stack.enter_context(dataset)
+                else:
+                    kept.datasets[self.path] = dataset
+                    if len(kept.datasets) > kept.most:
+                        kept.datasets.popitem(last=False)[1].close()
             except GDAL_ERRORS as error:
                 path, start = self.path, (self.content or b"")[:8]
                 if path is not None and self.content is None:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.scenes.reading import BadWindow, RowEnd, TileBatch, TileSource, ring_parts
 from prithvi_hf.scenes.scene import Scene
@@ -145,7 +145,7 @@ class Strip:
 
 
 def predict_strips(
-    model: PrithviForSemanticSegmentation,
+    model: PrithviMapModel,
     image_processor: PrithviImageProcessor,
     scene: Scene,
     plan: TilePlan,
@@ -203,7 +203,7 @@ def predict_strips(
 
 
 def _run_model(
-    model: PrithviForSemanticSegmentation,
+    model: PrithviMapModel,
     tiles: TileSource,
     blending: str,
     tta: str,
@@ -243,7 +243,7 @@ def _run_model(
 
 @torch.no_grad()
 def predict_tiles(
-    model: PrithviForSemanticSegmentation,
+    model: PrithviMapModel,
     pixel_values: torch.Tensor,
     coordinates: dict[str, torch.Tensor] | None = None,
     tta: str = "none",

@@ -27,10 +27,12 @@ from rasterio.session import DummySession
 from transformers.utils import logging
 
 from prithvi_hf.models.prithvi.modeling_prithvi import unwrap_model
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.assemble import (
     DETAILS,
     THUMBNAIL,
+    VALUES,
     StagedMap,
     check_space,
     make_layer,
@@ -39,11 +41,18 @@ from prithvi_hf.outputs.assemble import (
     write_layer,
 )
 from prithvi_hf.outputs.cog import GDAL_CACHE_BYTES, file_values
-from prithvi_hf.outputs.registry import OUTPUTS, Output, OutputOptions, check_outputs, resolve_paths
+from prithvi_hf.outputs.registry import (
+    OUTPUTS,
+    Output,
+    OutputOptions,
+    check_outputs,
+    check_value_outputs,
+    resolve_paths,
+)
 from prithvi_hf.outputs.staging import Staging, as_text
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import Strip, predict_strips
-from prithvi_hf.scenes.predicted import PredictedScene
+from prithvi_hf.scenes.predicted import PredictedScene, PredictedValues
 from prithvi_hf.scenes.reading import BadWindow
 from prithvi_hf.scenes.scene import Scene, open_scene
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
@@ -51,7 +60,7 @@ from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
     from prithvi_hf.scenes.predict_scenes import ProcessGroup
 
 logger = logging.get_logger(__name__)
@@ -62,7 +71,7 @@ _PASSING = ("_name_or_path", "transformers_version")  # of a configuration: wher
 
 
 def predict_scene(
-    model: "PrithviForSemanticSegmentation",
+    model: "PrithviMapModel",
     image_processor: "PrithviImageProcessor",
     frames: Any,
     output: str | os.PathLike,
@@ -77,7 +86,7 @@ def predict_scene(
     notes: Mapping[str, Any] | None = None,
     group: "ProcessGroup | None" = None,
     **options: Any,
-) -> PredictedScene:
+) -> PredictedScene | PredictedValues:
     """Map a scene and write the map, in memory that grows with the scene's width only.
 
     Outputs get their names together, when all of them are complete, the map last. Until then, finished parts are in
@@ -87,10 +96,10 @@ def predict_scene(
     time are refused.
 
     Args:
-        model: The model; in evaluation mode meanwhile, and as it was afterwards.
+        model: A model of classes or of values of pixels; in evaluation mode meanwhile, and as it was afterwards.
         image_processor: Its image processor.
         frames: What `open_scene` takes: one GeoTIFF, or those of all dates in time order, and more; or a `Scene`.
-        output: The Cloud-Optimized GeoTIFF of classes to write.
+        output: The Cloud-Optimized GeoTIFF to write: uint8 classes, or float32 values of a regression.
         name: What to call the scene; None for the name of its first file.
         crs: CRS of frames that are arrays, such as "EPSG:32633".
         transform: Their affine transform, from (column, row) to coordinates of the CRS.
@@ -105,7 +114,7 @@ def predict_scene(
             - other outputs, each a path, True for the default name beside the map, or None: `probabilities` and
               `entropy` (GeoTIFF), `polygons` (.gpkg or .parquet), `quicklook` (.png), `report` (.json); and how they
               are written: `probabilities_dtype`, `class_values`, `polygon_classes`, `min_area`, see
-              [`~outputs.registry.OutputOptions`];
+              [`~outputs.registry.OutputOptions`]; of a map of values only `quicklook` and `report`;
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
             - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
@@ -114,7 +123,8 @@ def predict_scene(
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
-        "versions", "class_pixels", "nodata_fraction", "frame_nodata_fractions" (one per date), "bad_windows", "bytes"
+        "versions", "class_pixels" (or "values", with "name", "unit", "pixels", "mean", "std", "min" and "max" of those
+        with data), "nodata_fraction", "frame_nodata_fractions" (one per date), "bad_windows", "bytes"
         (of each output but the report), "strips" ("total", "resumed", "computed") and "seconds" ("reading" in its own
         thread, "model", "waiting" of the model for the reader, "writing" in its own thread, "finishing", "total"). In
         processes other than the first the result says nothing of the last pass.
@@ -131,10 +141,13 @@ def predict_scene(
     begin = time.perf_counter()
     model = unwrap_model(model)
     config = model.config
+    quantity = Quantity.of(config) if getattr(model, "task", None) == "regression" else None
     id2label = {int(index): str(label) for index, label in (config.id2label or {}).items()}
     asked, windows, opening, writing = sort_options(options)
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
+    if quantity is not None:
+        check_value_outputs(paths, vars(writing))
     file_values(id2label, writing.class_values)
     image_processor = opening.adapt(image_processor)
     image_processor.check_config(config)
@@ -150,13 +163,14 @@ def predict_scene(
     grid = scene.grid
     plan = TilePlan.for_model(config, grid.height, grid.width, windows.window, windows.overlap)
     outputs = {record.name: (record, paths[record.name]) for record in OUTPUTS if record.name in paths}
+    values = set() if quantity is None else {VALUES}
     content = {  # all that decides the strips besides scene, model and processor
         "window": list(plan.window),
         "stride": list(plan.stride),
         "blending": windows.blending,
         "tta": windows.tta,
         "on_read_error": opening.on_read_error,
-        "needs": sorted({need for record, _ in outputs.values() for need in record.needs}),
+        "needs": sorted({need for record, _ in outputs.values() for need in record.needs} | values),
         "probabilities_dtype": writing.probabilities_dtype,
     }
     # Batch size, device and number of processes are not in the plan: they may change between the parts of a run that
@@ -172,6 +186,7 @@ def predict_scene(
     staging = Staging(paths["map"], run_plan, plan.num_strips, resume=resume, index=index, processes=count)
     colors = getattr(config, "class_colors", None)
     strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing, show_progress=show_progress)
+    strips.quantity = quantity
     strips.bands = tuple(image_processor.bands)
     if THUMBNAIL in content["needs"]:
         last = scene.dates[-1] if scene.dates else None
@@ -227,16 +242,21 @@ def predict_scene(
         raise
     finally:
         staging.close()
+    written: dict[str, Any] = {
+        "path": paths["map"],
+        "outputs": paths,
+        "shape": grid.size,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "report": strips.report,
+    }
+    if quantity is not None:
+        return PredictedValues(**written, **quantity._asdict())
     return PredictedScene(
-        path=paths["map"],
-        outputs=paths,
-        shape=grid.size,
-        crs=grid.crs,
-        transform=grid.transform,
+        **written,
         id2label=strips.id2label,
         class_colors=strips.class_colors,
         class_values=writing.class_values,
-        report=strips.report,
     )
 
 
@@ -258,9 +278,7 @@ def sort_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], WindowOpti
     return asked, WindowOptions(**windows), FrameOptions(**opening), OutputOptions(**writing)
 
 
-def describe_model(
-    model: "PrithviForSemanticSegmentation", image_processor: "PrithviImageProcessor"
-) -> dict[str, Any]:
+def describe_model(model: "PrithviMapModel", image_processor: "PrithviImageProcessor") -> dict[str, Any]:
     """Describe a model for comparison, for JSON: digest of the weights, configuration and image processor.
 
     The digest is a SHA-256 over names, types, shapes and bytes of all tensors, buffers included.
@@ -277,7 +295,7 @@ def describe_model(
 
 
 def compute_strips(
-    model: "PrithviForSemanticSegmentation",
+    model: "PrithviMapModel",
     image_processor: "PrithviImageProcessor",
     scene: Scene,
     plan: TilePlan,

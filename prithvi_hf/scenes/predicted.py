@@ -17,6 +17,7 @@ from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from prithvi_hf.models.prithvi.configuration_prithvi import name_counts
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity, measure_values
 from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent, file_value_table, file_values
 
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 
-@dataclass(eq=False, repr=False)
-class PredictedScene:
+@dataclass(eq=False, repr=False, kw_only=True)
+class PredictedMap:
     """A map that was written, which may be larger than memory: pixels are read when they are asked for.
 
     Attributes:
@@ -36,9 +37,6 @@ class PredictedScene:
         shape: (height, width) in pixels.
         crs: CRS as rasterio reads it, or None.
         transform: Affine transform from pixel to CRS coordinates, or None.
-        id2label: Class index to name.
-        class_colors: `"#rrggbb"` per class, or None for default colours.
-        class_values: Class index to file value where the two differ.
         report: What happened, for JSON: see [`predict_scene`].
     """
 
@@ -47,15 +45,62 @@ class PredictedScene:
     shape: tuple[int, int]
     crs: CRS | None
     transform: Affine | None
-    id2label: Mapping[int, str]
-    class_colors: Sequence[str] | None = None
-    class_values: Mapping[int, int] | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         height, width = self.shape
         crs = self.crs.to_string() if isinstance(self.crs, CRS) else self.crs
-        return f"PredictedScene({str(self.path)!r}, {height} x {width} pixels, crs={crs})"
+        return f"{type(self).__name__}({str(self.path)!r}, {height} x {width} pixels, crs={crs})"
+
+    def to_json(self, path: str | os.PathLike) -> None:
+        """Write the report; an existing file is replaced, and only by a complete one."""
+        with complete_or_absent(path) as part:
+            part.write_text(json.dumps(self.report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PredictedValues(PredictedMap):
+    """A map of values that was written, of a regression model.
+
+    Attributes:
+        name: What the values are.
+        unit: Their unit, or None.
+    """
+
+    name: str = "value"
+    unit: str | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """(H, W) float32 in `unit`, NaN = nodata; the whole map is read into memory."""
+        with rasterio.Env(session=DummySession()), DatasetReader(os.fspath(self.path), driver="GTiff") as dataset:
+            return dataset.read(1)
+
+    def statistics(self) -> dict[str, Any]:
+        """Give "pixels" with data, and "mean", "std", "min" and "max" of their values, None without any."""
+        found = self.report.get("values") or measure_values([self.values])
+        return {name: found[name] for name in ("pixels", "mean", "std", "min", "max")}
+
+    def to_xarray(self) -> "DataArray":
+        """Give the values as an `xarray.DataArray`, read into memory, see `RegressionMap.to_xarray`."""
+        from prithvi_hf.outputs.objects import make_value_array
+
+        return make_value_array(self.values, Quantity(self.name, self.unit), self.crs, self.transform)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PredictedScene(PredictedMap):
+    """A map of classes that was written, which may be larger than memory.
+
+    Attributes:
+        id2label: Class index to name.
+        class_colors: `"#rrggbb"` per class, or None for default colours.
+        class_values: Class index to file value where the two differ.
+    """
+
+    id2label: Mapping[int, str]
+    class_colors: Sequence[str] | None = None
+    class_values: Mapping[int, int] | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -115,11 +160,6 @@ class PredictedScene:
         return make_geodataframe(
             self.path, names, self.crs, probabilities=probabilities, classes=polygon_classes, min_area=min_area
         )
-
-    def to_json(self, path: str | os.PathLike) -> None:
-        """Write the report; an existing file is replaced, and only by a complete one."""
-        with complete_or_absent(path) as part:
-            part.write_text(json.dumps(self.report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _read_classes(self, window: Window | None) -> np.ndarray:
         """Read class indices, the whole map or a window of it."""

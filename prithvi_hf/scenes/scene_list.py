@@ -80,6 +80,7 @@ def list_scenes(
     num_frames: int = 1,
     allow_remote: bool = False,
     output_dir: str | os.PathLike | None = None,
+    more_dates: bool = False,
 ) -> list[SceneEntry]:
     """Read a list of scenes.
 
@@ -93,7 +94,7 @@ def list_scenes(
     | any other file | one per line, frames separated by blanks, quoted where they hold some; `#` begins a comment |
 
     Paths are relative to the folder of the list. Of a model of one frame every granule and every item is a scene; of
-    more frames all dates of a tile, in time order, are one.
+    more frames all dates of a tile, in time order, are one; with `more_dates` they may be more than the frames.
 
     Scenes come in the order of the list (folders and globs: by name). A scene without a name is called after its first
     file; in folders and globs also after the subfolders that it is in, in a list after as many as tell it from the
@@ -113,11 +114,11 @@ def list_scenes(
     base = os.path.abspath(base)
     if is_folder or magic:
         paths = [source] if is_folder else sorted(glob.glob(source, recursive=True))
-        scenes = _list_files(paths, num_frames, source, base, output_dir)
+        scenes = _list_files(paths, num_frames, source, base, output_dir, more_dates)
     else:
         text, suffix = _read_text(source), Path(source).suffix.lower()
         if suffix in (".json", ".geojson"):
-            scenes = _group_dates(_read_stac(text, source, base, allow_remote), num_frames)
+            scenes = _group_dates(_read_stac(text, source, base, allow_remote), num_frames, more_dates)
         else:
             rows = _read_json_lines(text, source) if suffix in (".jsonl", ".ndjson") else _read_lines(text, source)
             if suffix in (".csv", ".tsv"):
@@ -290,7 +291,12 @@ def _check_path(path: str, origin: str) -> None:
 
 
 def _list_files(
-    paths: Sequence[str], num_frames: int, origin: str, base: str, output_dir: str | os.PathLike | None
+    paths: Sequence[str],
+    num_frames: int,
+    origin: str,
+    base: str,
+    output_dir: str | os.PathLike | None,
+    more_dates: bool,
 ) -> list[SceneEntry]:
     """Make scenes of files and of the granules in folders, by the names of their files."""
     found = (file for path in paths for file in (list_geotiffs(path) if os.path.isdir(path) else [path]))
@@ -351,7 +357,7 @@ def _list_files(
         frame = _to_frame([os.fspath(layer.path) for layer in layers])
         entry = SceneEntry(name, frame, origin, (layers[0].date.isoformat(),), problem)
         dates.append((f"T{layers[0].tile}", entry))
-    return _group_dates(dates, num_frames) + broken
+    return _group_dates(dates, num_frames, more_dates) + broken
 
 
 def _to_frame(files: Sequence[FramePath]) -> tuple[Frame, ...]:
@@ -359,7 +365,7 @@ def _to_frame(files: Sequence[FramePath]) -> tuple[Frame, ...]:
     return tuple(files) if len(files) < 2 else (tuple(files),)
 
 
-def _group_dates(dates: Sequence[_Dated], num_frames: int) -> list[SceneEntry]:
+def _group_dates(dates: Sequence[_Dated], num_frames: int, more_dates: bool) -> list[SceneEntry]:
     """Make one scene per date for models of one frame, else one per tile of all its dates."""
     if num_frames == 1:
         return [entry for _, entry in dates]
@@ -371,7 +377,8 @@ def _group_dates(dates: Sequence[_Dated], num_frames: int) -> list[SceneEntry]:
         known = [date for entry in entries for date in entry.dates or ("",)]
         days = [date[:10] for date in known]
         problem = next((entry.problem for entry in entries if entry.problem), None)
-        if problem is None and len(days) != num_frames:  # which of too many dates are meant is not guessed
+        fits = len(days) == num_frames or (more_dates and len(days) > num_frames)
+        if problem is None and not fits:  # which of too many dates are meant is not guessed
             listing = ", ".join(days[:12]) + (", ..." if len(days) > 12 else "")
             problem = (
                 f"the model takes {num_frames} frames, tile {tile} has {len(days)} ({listing}): put the dates that "

@@ -12,24 +12,16 @@ import yaml
 from transformers import PrinterCallback
 from transformers.utils import cached_file, logging
 
-from prithvi_hf.data.transforms import SegmentationTransform, collate_chips
+from prithvi_hf.data.transforms import collate_chips
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.recipe import TrainingRecipe, find_packaged_recipes, parse_arguments, read_options
-from prithvi_hf.training.recipe_chips import check_splits, load_splits
-from prithvi_hf.training.recipe_options import DataArguments
+from prithvi_hf.training.recipe_chips import check_splits, load_splits, make_transform
+from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, DataArguments
 from prithvi_hf.training.trainer import PrithviTrainer
+from prithvi_hf.training.training_args import TASK_METRICS
 
-
-MEAN_METRICS = {
-    "mean_iou": "Mean IoU",
-    "mean_accuracy": "Mean accuracy",
-    "overall_accuracy": "Overall accuracy",
-    "mean_f1": "Mean F1",
-}
-"""The means that tables show, with their titles."""
 
 # What an evaluation takes from the recipe that comes with a model: which data, and how they are read and cut.
 _TAKEN_FROM_MODEL = {option.name for option in fields(DataArguments)} - {"decoded_cache", "decoded_cache_dir"}
@@ -48,32 +40,38 @@ class SplitResult:
     split: str
     chips: int
     digest: str | None  # of the files, None where they were not checked
-    metrics: dict[str, Any]  # fractions from 0 to 1; None where a class is absent
-    published: dict[str, Any] = field(default_factory=dict)  # the recipe's published figures in percent
+    metrics: dict[str, Any]  # fractions from 0 to 1, or in the unit of the values; None where it is not defined
+    published: dict[str, Any] = field(default_factory=dict)  # the recipe's published figures, fractions in percent
+    task: str = "segmentation"
 
     def table(self, labels: Sequence[str]) -> str:
-        """Format the figures for people, in percent: every mean and the IoU of each class; `-` where there is none."""
-        names = [*MEAN_METRICS, *(f"IoU of {label}" for label in labels)]
-        measured = [self.metrics[name] for name in MEAN_METRICS] + list(self.metrics["per_category_iou"])
-        classes = self.published.get("iou", {})
-        published = [self.published.get(name) for name in MEAN_METRICS] + [classes.get(label) for label in labels]
+        """Format the figures for people, fractions in percent: every mean, one of each class; `-` for none."""
+        titles = {name: title for name, title in TASK_METRICS[self.task].items() if name in self.metrics}
+        names, measured = list(titles.values()), [self.metrics[name] for name in titles]
+        published = [self.published.get(name) for name in titles]
+        if self.task in CLASS_FIGURES:
+            own = CLASS_FIGURES[self.task]
+            names += [f"{CLASS_TITLES[own]} of {label}" for label in labels]
+            measured += self.metrics[f"per_category_{own}"]
+            published += [self.published.get(own, {}).get(label) for label in labels]
         heading = f"{self.split}: {self.chips} chip{'' if self.chips == 1 else 's'}"
         if self.published.get("chips", self.chips) != self.chips:
             heading += f"; the published figures are of {self.published['chips']:g}"
         width = max(map(len, names))
         lines = [heading, f"  {'':<{width}}  published  measured  difference"]
-        for name, figure, fraction in zip(names, published, measured, strict=True):
-            percent = None if fraction is None else 100 * fraction
-            difference = None if figure is None or percent is None else percent - figure
-            cells = [format_percent(value) for value in (figure, percent)]
-            change = "-" if difference is None else f"{difference:+.2f}"
+        scale = 100 if self.task in CLASS_FIGURES else 1
+        for name, figure, value in zip(names, published, measured, strict=True):
+            shown = None if value is None else scale * value
+            difference = None if figure is None or shown is None else shown - figure
+            cells = [format_figure(number, self.task) for number in (figure, shown)]
+            change = "-" if difference is None else f"{'+' * (difference >= 0)}{format_figure(difference, self.task)}"
             lines.append(f"  {name:<{width}}  {cells[0]:>9}  {cells[1]:>8}  {change:>10}")
         return "\n".join(lines)
 
 
-def format_percent(percent: float | None) -> str:
-    """Write a figure with two decimals; an absent class has none."""
-    return "-" if percent is None else f"{percent:.2f}"
+def format_figure(figure: float | None, task: str = "segmentation") -> str:
+    """Write a percentage with two decimals, another figure with four digits; an absent class has none."""
+    return "-" if figure is None else f"{figure:.2f}" if task in CLASS_FIGURES else f"{figure:.4g}"
 
 
 def get_class_names(config: PrithviConfig) -> list[str]:
@@ -139,7 +137,7 @@ def make_evaluation_recipe(
 
 
 def evaluate_recipe(
-    model: PrithviForSemanticSegmentation,
+    model: Any,
     image_processor: PrithviImageProcessor,
     recipe: TrainingRecipe,
     splits: Sequence[str] | None = None,
@@ -152,7 +150,13 @@ def evaluate_recipe(
     """
     data = recipe.data
     splits = list(splits or data.test_splits or [data.eval_split])
-    labels = get_class_names(model.config)
+    if data.task != model.task and "task" in recipe.given:
+        raise ValueError(
+            f"Expected a model of task {data.task}, found a {type(model).__name__}. Evaluate with the recipe that it "
+            "was trained with."
+        )
+    data.task, recipe.model.problem_type = model.task, model.config.problem_type
+    labels = get_class_names(model.config) if model.task in CLASS_FIGURES else []
     data.class_names = data.class_names or labels
     if data.class_names != labels:
         raise ValueError(
@@ -162,7 +166,7 @@ def evaluate_recipe(
         )
     chips = load_splits(recipe, splits, "Name them with --splits.")
     audits = check_splits(chips, image_processor, recipe, show_progress)
-    transform = SegmentationTransform(image_processor, None, "none", train=False)
+    transform = make_transform(recipe, image_processor)
     trainer = PrithviTrainer(
         model=model,
         args=recipe.training,
@@ -177,7 +181,7 @@ def evaluate_recipe(
         metrics = trainer.evaluate(chips[name].with_transform(transform), metric_key_prefix="eval")
         digest = audits[name].digest if name in audits else None
         own = {key.removeprefix("eval_"): value for key, value in metrics.items()}
-        results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {})))
+        results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {}), model.task))
     return results
 
 

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
 from prithvi_hf.data.chips import abbreviate_names
-from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops, collate_chips
+from prithvi_hf.data.transforms import TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
@@ -37,10 +37,14 @@ from prithvi_hf.training.recipe_chips import (
     cache_splits,
     check_batches,
     check_splits,
+    complete_target_statistics,
     load_splits,
+    make_transform,
     run_in_first_process,
 )
+from prithvi_hf.training.sample_pictures import plot_sample_labels, plot_sample_values
 from prithvi_hf.training.trainer import PrithviTrainer
+from prithvi_hf.training.training_args import TASK_METRICS
 
 
 logger = logging.get_logger(__name__)
@@ -54,7 +58,7 @@ _MISSING_SPLIT = (
 _FREE_TO_CHANGE = {
     *("image_size", "class_colors", "class_weights", "auxiliary_loss_weight", "focal_gamma"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"),
-    "fused_upsampling",
+    *("fused_upsampling", "target_name", "target_unit"),
 }
 
 
@@ -76,8 +80,9 @@ def setup(recipe: TrainingRecipe) -> Run:
     """
     data, training = recipe.data, recipe.training
     check_writable_folder(training.output_dir or ".", "--output_dir")
-    if not data.class_names:
+    if not data.class_names and data.task != "regression":
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
+    complete_target_statistics(recipe, _MISSING_SPLIT)
     checkpoint, verbosity = find_checkpoint_to_resume(recipe), logging.get_verbosity()
     set_seed(training.seed)
     if checkpoint is not None:  # its weights replace those that the library would report as newly initialized
@@ -102,10 +107,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     audits = check_splits(splits, processor, recipe, crop_size=crop_size)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
-    crops = SegmentationTransform(
-        processor, crop_size, data.augmentation, train=True, normalize=not data.normalize_on_device
-    )
-    whole = SegmentationTransform(processor, None, "none", train=False)
+    crops, whole = make_transform(recipe, processor, crop_size), make_transform(recipe, processor)
     train_dataset = None
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
@@ -225,7 +227,8 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
     folder = Path(training.output_dir or ".")
     if trainer.is_world_process_zero():
         if data.eval_split in run.splits and data.num_sample_predictions > 0:
-            plot_sample_predictions(
+            draw = {"regression": plot_sample_values, "classification": plot_sample_labels}
+            draw.get(data.task, plot_sample_predictions)(
                 trainer.model,
                 trainer.processing_class,
                 run.splits[data.eval_split],
@@ -235,7 +238,9 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
                 training.eval_overlap,
             )
         if training.do_train:  # curves and card are those of the training
-            plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
+            [(metric, title), *_] = TASK_METRICS[data.task].items()
+            title = title.replace("Mean", "mean")
+            plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png", (metric, title))
             results = {name: value for part in metrics.values() for name, value in part.items()}
             results["epoch"] = trainer.state.epoch
             names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}

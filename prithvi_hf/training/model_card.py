@@ -6,6 +6,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
@@ -28,8 +28,11 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes
-from prithvi_hf.training.evaluation import MEAN_METRICS, format_percent, get_class_names
+from prithvi_hf.training.evaluation import format_figure, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
+from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES
+from prithvi_hf.training.sample_pictures import pick_samples
+from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
 def escape_text(text: str) -> str:
@@ -44,16 +47,22 @@ def escape_code(text: object) -> str:
     return " ".join(str(text).replace("`", "'").split())
 
 
-def plot_learning_curves(log_history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw loss, mean IoU and learning rate of `trainer.state.log_history` over the steps, as PNG."""
+def plot_learning_curves(
+    log_history: Sequence[Mapping[str, Any]], path: Path, metric: tuple[str, str] = ("mean_iou", "mean IoU")
+) -> None:
+    """Draw loss, a metric (name, title) and learning rate of `trainer.state.log_history` over the steps, as PNG."""
     # A figure with a canvas of its own leaves pyplot's global state alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    name, title = metric
+    panels = {"loss": ("loss", "eval_loss"), title: (f"eval_{name}",), "learning rate": ("learning_rate",)}
+    measured = {name for entry in log_history for name in entry}
+    if measured.isdisjoint(panels[title]) and "eval_loss" in measured:  # of a task without such a metric
+        del panels[title]
+    figure = Figure(figsize=(1 + 4 * len(panels), 4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = {"loss": ("loss", "eval_loss"), "mean IoU": ("eval_mean_iou",), "learning rate": ("learning_rate",)}
-    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in log_history if entry.get(name) is not None]
             if points:
@@ -79,12 +88,10 @@ def plot_sample_predictions(
 
     The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
     """
-    rows, names = dataset.with_format(None), get_class_names(model.config)
+    names = get_class_names(model.config)
     palette = class_palette(len(names), model.config.class_colors, names)
-    indices = np.unique(np.linspace(0, len(rows) - 1, min(num_samples, len(rows))).round().astype(int))
     pictures, present = [], set()
-    for row in (rows[index] for index in indices.tolist()):
-        image = tuple(row["image"]) if isinstance(row["image"], list) else row["image"]
+    for row, image in pick_samples(dataset, num_samples):
         images: list[Any] = [image]
         labels = processor(images, [row["mask"]], return_tensors="np")["labels"][0]
         labels = np.where(labels < 0, NODATA_CLASS, labels).astype(np.uint8)
@@ -113,7 +120,7 @@ _CARD = """---
 
 # {name}
 
-Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes with {architecture}, fine-tuned on
+{purpose} with {architecture}, fine-tuned on
 `{dataset}` from {start} by `prithvi_hf`.
 
 ```python
@@ -121,17 +128,17 @@ from transformers import pipeline
 
 import prithvi_hf  # registers the model and the task
 
-result = pipeline("geospatial-segmentation", model={model})({scene})
-result.to_geotiff("map.tif")
+result = pipeline("geospatial-{task}", model={model})({scene})
+{use}
 ```
 
-## Classes
+## {labels_title}
 
-{classes}
+{labels}
 
-## Results (%)
+## {results_title}
 
-Whole chips by sliding window of {window} pixels, overlap {overlap:g}; pixels of ignored labels do not count.
+{procedure}
 
 {metrics}
 
@@ -157,11 +164,62 @@ No data: file tag, NaN, file mask{nodata}; replaced by {replacement:g} before sc
 """
 
 
+@dataclass(frozen=True)
+class _TaskTexts:
+    """What a card says of a task."""
+
+    hub_task: str
+    tag: str
+    purpose: str
+    use: str
+    labels_title: str
+    results_title: str
+    procedure: str
+    labelled: str
+
+
+_WINDOWS = (
+    "Whole chips by sliding window of {window} pixels, overlap {overlap:g}; pixels of ignored labels do not count."
+)
+_TEXTS = {
+    "segmentation": _TaskTexts(
+        "image-segmentation",
+        "semantic-segmentation",
+        "Semantic segmentation of {frames} date(s) of {bands} bands into {num_labels} classes",
+        'result.to_geotiff("map.tif")',
+        "Classes",
+        "Results (%)",
+        _WINDOWS,
+        "labelled pixels",
+    ),
+    "classification": _TaskTexts(
+        "image-classification",
+        "image-classification",
+        "Classification of images of {frames} date(s) of {bands} bands into {num_labels} classes",
+        "print(result)",
+        "Classes",
+        "Results (%)",
+        "Whole chips; {several}.",
+        "labels",
+    ),
+    "regression": _TaskTexts(
+        "image-to-image",
+        "regression",
+        "A map of {target} from {frames} date(s) of {bands} bands",
+        'result.to_geotiff("map.tif")',
+        "Values",
+        "Results",
+        _WINDOWS.replace("of ignored labels", "without a value"),
+        "pixels with a value",
+    ),
+}
+
+
 def write_model_card(
     folder: Path,
     recipe: TrainingRecipe,
     processor: PrithviImageProcessor,
-    model: PrithviForSemanticSegmentation,
+    model: Any,
     results: Mapping[str, Any],
     splits: Mapping[str, str],
     audits: Mapping[str, SplitAudit] | None = None,
@@ -171,84 +229,114 @@ def write_model_card(
     `results` are those of `all_results.json`, `splits` the names of the evaluated splits by metric prefix.
     """
     config, data, training = model.config, recipe.data, recipe.training
-    labels = get_class_names(config)
+    texts, labels = _TEXTS[data.task], get_class_names(config) if data.task in CLASS_FIGURES else []
     (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
-    name, task = training.hub_model_id or folder.resolve().name, "image-segmentation"
-    scores = {split: results.get(f"{prefix}_mean_iou") for prefix, split in splits.items()}
+    name, (metric, title) = training.hub_model_id or folder.resolve().name, next(iter(TASK_METRICS[data.task].items()))
+    encoder = "frozen" if recipe.model.freeze_backbone else "trained"
+    scores = {split: results.get(f"{prefix}_{metric}") for prefix, split in splits.items()}
     eval_results = [
         EvalResult(
-            *(task, data.dataset, data.dataset, "mean_iou", round(score, 4)),
+            *(texts.hub_task, data.dataset, data.dataset, metric, round(score, 4)),
             dataset_split=split,
-            metric_name="Mean IoU",
+            metric_name=title,
         )
         for split, score in scores.items()
         if score is not None
     ]
     metadata = ModelCardData(
         library_name="transformers",
-        pipeline_tag=task,
+        pipeline_tag=texts.hub_task,
         license="apache-2.0",
-        tags=["prithvi", "prithvi_hf", "remote-sensing", "semantic-segmentation", "geospatial"],
+        tags=["prithvi", "prithvi_hf", "remote-sensing", texts.tag, "geospatial"],
         model_name=name,
         eval_results=eval_results or None,
     )
     dates = ", ".join(f'"date_{number}.tif"' for number in range(1, config.num_frames + 1))
     statistics = zip(processor.bands, processor.image_mean, processor.image_std, strict=True)
     published = data.published if isinstance(data.published, dict) else {}
+    loss = config.regression_loss if data.task == "regression" else config.loss
+    loss = "binary cross entropy" if recipe.model.is_multi_label else loss
+    several = "a class is predicted where its probability is above 0.5" if recipe.model.is_multi_label else ""
+    facts = {
+        **{"frames": config.num_frames, "bands": config.num_channels, "num_labels": len(labels)},
+        **{"window": window, "overlap": training.eval_overlap},
+        "several": several or "the class is the most probable one",
+        "target": escape_text(config.target_name or "a value per pixel"),
+    }
+    unit = escape_text(config.target_unit or "")
+    values = (
+        f"{escape_text(config.target_name or 'Values')}, unit: {unit or 'not given'}. The network predicts them "
+        f"standardised, by a mean of {config.target_mean:.6g} and a standard deviation of {config.target_std:.6g}."
+    )
     text = _CARD.format(
         metadata=metadata.to_yaml().strip(),
         name=escape_text(name),
         model=json.dumps(escape_code(name)),
         scene='"scene.tif"' if config.num_frames == 1 else f"({dates})",  # the files of the dates are one tuple
-        frames=config.num_frames,
-        bands=config.num_channels,
-        num_labels=len(labels),
+        task=data.task,
+        **{name: getattr(texts, name) for name in ("use", "labels_title", "results_title")},
+        **{name: getattr(texts, name).format(**facts) for name in ("purpose", "procedure")},
         dataset=escape_code(data.dataset),
         architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
-        classes="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)),
-        window=window,
-        overlap=training.eval_overlap,
-        metrics=_tabulate_metrics(results, splits, labels, published),
+        labels="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)) or values,
+        metrics=_tabulate_metrics(results, splits, labels, published, data.task, unit),
         factor=processor.rescale_factor,
         offset=f", {processor.rescale_offset:g} is added" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
         replacement=processor.nodata_replacement,
         statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
-        data=_tabulate_data(audits or {}),
-        training=_list_options(recipe, config, results),
+        data=_tabulate_data(audits or {}, texts.labelled),
+        training=list_options(
+            training,
+            {
+                "architecture": config.architecture,
+                "loss": loss,
+                "encoder": "none" if config.architecture == "unet" else encoder,
+                "augmentation": f"random crop of {data.crop_size or 'the image size'}, {data.augmentation}",
+            },
+            results.get("epoch"),
+        ),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _tabulate_metrics(
-    results: Mapping[str, Any], splits: Mapping[str, str], labels: Sequence[str], published: Mapping[str, Any]
+    results: Mapping[str, Any],
+    splits: Mapping[str, str],
+    labels: Sequence[str],
+    published: Mapping[str, Any],
+    task: str,
+    unit: str,
 ) -> str:
-    """Make a table of the means and one of the classes' IoU; published figures have rows of their own."""
+    """Make a table of the means and one of a figure of each class; published figures have rows of their own."""
     if not splits:
         return "Not evaluated."
-    means = [f"| split | {' | '.join(MEAN_METRICS.values())} |", "|---" * (len(MEAN_METRICS) + 1) + "|"]
+    known = {name for prefix in splits for name in TASK_METRICS[task] if f"{prefix}_{name}" in results}
+    titles = {name: title for name, title in TASK_METRICS[task].items() if name in known or task != "classification"}
+    with_unit = [f"{title} ({unit})" if unit and name != "r2" else title for name, title in titles.items()]
+    means = [f"| split | {' | '.join(with_unit)} |", "|---" * (len(titles) + 1) + "|"]
+    figure, scale = CLASS_FIGURES.get(task, ""), 100 if task in CLASS_FIGURES else 1
     classes = [f"| split | {' | '.join(map(escape_text, labels))} |", "|---" * (len(labels) + 1) + "|"]
     for prefix, split in splits.items():
-        figures = [results.get(f"{prefix}_{name}") for name in MEAN_METRICS]
-        iou = results.get(f"{prefix}_per_category_iou", [])
-        for table, fractions in ((means, figures), (classes, iou)):
-            cells = [format_percent(None if fraction is None else 100 * fraction) for fraction in fractions]
+        figures = [results.get(f"{prefix}_{name}") for name in titles]
+        for table, values in ((means, figures), (classes, results.get(f"{prefix}_per_category_{figure}", []))):
+            cells = [format_figure(None if value is None else scale * value, task) for value in values]
             table.append(f"| {escape_text(split)} | {' | '.join(cells)} |")
         if split in published:
-            cells = [format_percent(published[split].get(name)) for name in MEAN_METRICS]
+            cells = [format_figure(published[split].get(name), task) for name in titles]
             means.append(f"| {escape_text(split)}, published | {' | '.join(cells)} |")
-        if published.get(split, {}).get("iou"):
-            cells = [format_percent(published[split]["iou"].get(label)) for label in labels]
+        if figure and published.get(split, {}).get(figure):
+            cells = [format_figure(published[split][figure].get(label), task) for label in labels]
             classes.append(f"| {escape_text(split)}, published | {' | '.join(cells)} |")
-    return "\n".join([*means, "", "IoU of each class (%):", "", *classes])
+    return "\n".join([*means, *(["", f"{CLASS_TITLES[figure]} of each class (%):", "", *classes] if figure else [])])
 
 
-def _tabulate_data(audits: Mapping[str, SplitAudit]) -> str:
+def _tabulate_data(audits: Mapping[str, SplitAudit], labelled: str) -> str:
     """Make a table of the splits, with the digest by which others can tell whether they have the same files."""
     if not audits:
         return "The chips were not counted (check_data: false)."
-    lines = ["| split | chips | labelled pixels | digest of the files (SHA-256) |", "|---|---|---|---|"]
+    lines = [f"| split | chips | {labelled} | digest of the files (SHA-256) |", "|---|---|---|---|"]
     notes, seen = [], dict[str, str]()
     for name, audit in audits.items():
         lines.append(f"| {escape_text(name)} | {audit.chips} | {audit.labelled_pixels:,} | `{audit.digest}` |")
@@ -259,26 +347,18 @@ def _tabulate_data(audits: Mapping[str, SplitAudit]) -> str:
     return "\n".join(lines + notes)
 
 
-def _list_options(recipe: TrainingRecipe, config: PrithviConfig, results: Mapping[str, Any]) -> str:
-    """List the options that matter for repeating the run, and the versions."""
-    training = recipe.training
+def list_options(training: PrithviTrainingArguments, own: Mapping[str, Any], epochs: float | None) -> str:
+    """List what matters for repeating a run: its `own` options, those of the training, and the versions."""
     optimizer, schedule = (str(getattr(kind, "value", kind)) for kind in (training.optim, training.lr_scheduler_type))
     everywhere = " on every parameter" if training.decay_all_parameters else ""
     sizes = (training.train_batch_size, training.gradient_accumulation_steps, training.world_size)
     values = {
-        "architecture": config.architecture,
-        "loss": config.loss,
-        "encoder": "none"
-        if config.architecture == "unet"
-        else "frozen"
-        if recipe.model.freeze_backbone
-        else "trained",
+        **own,
         "optimizer": optimizer,
         "learning rate": f"{training.learning_rate:g}, {schedule} schedule",
         "weight decay": f"{training.weight_decay:g}{everywhere}",
         "batch": f"{' x '.join(map(str, sizes))} (per device x accumulation x devices)",
-        "epochs": f"{results.get('epoch', training.num_train_epochs):g}",
-        "augmentation": f"random crop of {recipe.data.crop_size or 'the image size'}, {recipe.data.augmentation}",
+        "epochs": f"{training.num_train_epochs if epochs is None else epochs:g}",
         "seed": training.seed,
         "data seed": training.data_seed if training.data_seed is not None else training.seed,
         "python": platform.python_version(),

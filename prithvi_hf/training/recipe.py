@@ -22,9 +22,15 @@ from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import ENCODER_FIELDS, PrithviConfig, check_model_source
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.training.recipe_options import MAIN_OPTIONS, DataArguments, ImageArguments, ModelArguments
-from prithvi_hf.training.training_args import PrithviTrainingArguments
+from prithvi_hf.training.recipe_options import (
+    MAIN_OPTIONS,
+    REFUSED_OPTIONS,
+    DataArguments,
+    ImageArguments,
+    ModelArguments,
+)
+from prithvi_hf.training.tasks import TASKS
+from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -37,7 +43,7 @@ _IMAGE_OPTIONS = (
 _BAND_STATISTICS = ("image_mean", "image_std")
 _ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
 # What belongs to one run and one machine, not to the recipe that repeats it.
-_NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
+NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
 _GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
@@ -55,6 +61,16 @@ class Recipe:
     # The options that differ from their defaults, as they were given; those of a training among them.
     given: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse options that mean nothing in the recipe's task."""
+        task, values = self.data.task, {**vars(self.model), **vars(self.data)}
+        found = [name for name in REFUSED_OPTIONS[task] if values[name] not in (None, False)]
+        if found:
+            raise ValueError(
+                f"Expected options of task {task}, found {', '.join(found)}. Leave them out, or name another task "
+                f"({', '.join(TASKS)})."
+            )
+
     @staticmethod
     def from_values(values: Mapping[str, Any]) -> "Recipe":
         """Make a recipe from options by name; those of the training are kept in `given` alone."""
@@ -66,7 +82,7 @@ class Recipe:
         """Find the dates of one input: as given, or those of a fine-tuned starting model, whose neck is built so."""
         if self.data.num_frames is None and self.model.model is not None:
             start = read_starting_config(self.model.model)
-            if PrithviForSemanticSegmentation.__name__ in (start.architectures or ()):
+            if {task.model.__name__ for task in TASKS.values()} & {*(start.architectures or ())}:
                 return start.num_frames
         return self.data.num_frames or 1
 
@@ -74,6 +90,8 @@ class Recipe:
         """Collect the fields of `PrithviConfig` that the recipe sets."""
         values = {name: value for name, value in vars(self.model).items() if name not in ("model", "freeze_backbone")}
         values |= {name: getattr(self.data, name) for name in ("bands", "class_colors", "num_frames")}
+        if self.data.task == "classification":
+            values["problem_type"] = self.model.problem_type or "single_label_classification"
         if self.data.class_names is not None:
             values["id2label"] = dict(enumerate(self.data.class_names))
             values["label2id"] = {name: index for index, name in enumerate(self.data.class_names)}
@@ -84,11 +102,13 @@ class Recipe:
     def build_image_processor(self) -> PrithviImageProcessor:
         """Build the image processor: options left open come from the starting model's, where it has one."""
         given: dict[str, Any] = {"num_frames": self.find_num_frames()}
-        if self.data.class_names is not None:
+        if self.data.task == "regression":
+            given["label_type"] = "value"
+        elif self.data.class_names is not None:
             given["num_labels"] = len(self.data.class_names)
         return build_image_processor(self.model.model, self.data, given)
 
-    def build_model(self, may_add_weights: bool = True) -> PrithviForSemanticSegmentation:
+    def build_model(self, may_add_weights: bool = True) -> Any:
         """Build the model: random weights, or those of `--model` adapted to the recipe.
 
         The frames may be others than the starting model's (positions are computed), layers may be fewer, bands are
@@ -99,7 +119,8 @@ class Recipe:
         values = {**self.get_config_values(), "num_frames": self.find_num_frames()}
         if self.model.model is None:
             attention = values.pop("attn_implementation", None)
-            model = PrithviForSemanticSegmentation._from_config(PrithviConfig(**values), attn_implementation=attention)
+            kind = TASKS[self.data.task].model
+            model = kind._from_config(PrithviConfig(**values), attn_implementation=attention)
         else:
             model = self._adapt_starting_model(self.model.model, values, may_add_weights)
         without_encoder = model.config.architecture == "unet"
@@ -112,9 +133,7 @@ class Recipe:
             model.freeze_backbone()
         return model
 
-    def _adapt_starting_model(
-        self, source: str, values: dict[str, Any], may_add_weights: bool
-    ) -> PrithviForSemanticSegmentation:
+    def _adapt_starting_model(self, source: str, values: dict[str, Any], may_add_weights: bool) -> Any:
         """Load the starting model with the recipe's values in its configuration."""
         start, bands = read_starting_config(source), values.get("bands")
         # Other bands come in by name once the weights are loaded; channels without names stay as they are.
@@ -148,7 +167,7 @@ class Recipe:
                 "out, as they were in pretraining where they were not known."
             )
             values = {**values, "coords_encoding": [], "coords_scale_learn": False}
-        loaded: Any = PrithviForSemanticSegmentation.from_pretrained(
+        loaded: Any = TASKS[self.data.task].model.from_pretrained(
             source, ignore_mismatched_sizes=True, output_loading_info=True, **values
         )
         model, info = loaded
@@ -171,7 +190,7 @@ class Recipe:
         # The groups hold as values what the command line gave as JSON.
         values: dict[str, Any] = {"dataset": self.data.dataset}
         values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
-        values = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+        values = {name: value for name, value in values.items() if name not in NOT_SAVED}
         if self.data.data_dir is not None:  # the run may be repeated from another folder
             values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
@@ -187,6 +206,19 @@ class TrainingRecipe(Recipe):
     """
 
     training: PrithviTrainingArguments = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse options, and a metric that chooses the checkpoint, of another task than the recipe's."""
+        super().__post_init__()
+        task, best = self.data.task, (self.training.metric_for_best_model or "loss").removeprefix("eval_")
+        of_others = {name for other in TASKS if other != task for name in TASK_METRICS[other]}
+        if self.model.problem_type != "multi_label_classification":
+            of_others.add("mean_average_precision")
+        if self.training.do_train and best in of_others:
+            raise ValueError(
+                f"Expected metric_for_best_model of task {task}, found {best}. Choose one of "
+                f"{', '.join(name for name in TASK_METRICS[task] if name not in of_others)} or loss."
+            )
 
 
 def build_image_processor(
@@ -426,6 +458,10 @@ def parse_groups(
     given = {name: value for name, value in options.items() if value != unset[name]}
     given = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
     given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
+    metric = "metric_for_best_model"  # asked for, it is checked, also where it is the default of segmentation
+    is_asked_for = metric in values or any(word.startswith(f"--{metric}") for word in words)
+    if options.get("task", "segmentation") != "segmentation" and not is_asked_for:
+        options[metric] = next(iter(TASK_METRICS[options["task"]]))
     made = [group(**{option.name: options[option.name] for option in fields(group) if option.init}) for group in kinds]
     return made, given
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
@@ -10,11 +11,15 @@ from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit, audit_split
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
-from prithvi_hf.data.chips import find_shared_images
+from prithvi_hf.data.chip_labels import find_chip_classes
+from prithvi_hf.data.chips import Chip, find_shared_images
 from prithvi_hf.data.load import load_dataset
+from prithvi_hf.data.statistics import measure_targets
+from prithvi_hf.data.transforms import ClassificationTransform, SegmentationTransform
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.training.recipe import TrainingRecipe
+from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
+from prithvi_hf.training.recipe import TrainingRecipe, read_starting_config
 
 
 logger = logging.get_logger(__name__)
@@ -35,6 +40,55 @@ def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> D
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
 
 
+def make_transform(
+    recipe: TrainingRecipe, processor: PrithviImageProcessor, crop_size: Sequence[int] | None = None
+) -> SegmentationTransform:
+    """Make what turns rows into examples of a recipe: training crops of a size, or whole chips to evaluate."""
+    data, options = recipe.data, dict[str, Any]()
+    if crop_size is not None:
+        options = {"crop_size": crop_size, "augmentation": data.augmentation, "train": True}
+        options["normalize"] = not data.normalize_on_device
+    if data.task != "classification":
+        return SegmentationTransform(processor, **options)
+    return ClassificationTransform(processor, data.class_names or [], recipe.model.is_multi_label, **options)
+
+
+def complete_target_statistics(recipe: TrainingRecipe, remedy: str) -> None:
+    """Measure mean and standard deviation of the values to be learned, where neither recipe nor model gives them.
+
+    The remedy is as of [`load_splits`].
+    """
+    model, data = recipe.model, recipe.data
+    given = [model.target_mean, model.target_std]
+    if data.task != "regression" or not recipe.training.do_train or None not in given:
+        return
+    if given != [None, None]:
+        raise ValueError(
+            f"Expected target_mean and target_std together, found {given[0]} and {given[1]}. Give both, as "
+            "`prithvi-hf stats` writes them, or neither."
+        )
+    start = None if model.model is None else read_starting_config(model.model)
+    if start is not None and PrithviForPixelRegression.__name__ in (start.architectures or ()):
+        return  # its head is trained for its own
+    split = load_splits(recipe, [data.train_split], remedy)[data.train_split]
+    found: list[Any] = [None]
+
+    def measure() -> None:
+        found[0] = measure_targets(split, recipe.build_image_processor(), data.train_split)
+
+    run_in_first_process(recipe, measure)
+    if recipe.training.world_size > 1:
+        broadcast_object_list(found)
+    model.target_mean, model.target_std = found[0].mean, found[0].std
+    if recipe.training.process_index == 0:
+        print(
+            f"{data.train_split}: {found[0].count:,} values from {found[0].minimum:.6g} to {found[0].maximum:.6g} "
+            f"{model.target_unit or ''}; target_mean {found[0].mean:.6g} and target_std {found[0].std:.6g} are saved "
+            "with the model",
+            flush=True,
+        )
+
+
 def check_splits(
     splits: Mapping[str, Dataset | CachedChips],
     processor: PrithviImageProcessor,
@@ -52,9 +106,13 @@ def check_splits(
     audits: dict[str, SplitAudit] = {}
     class_names = recipe.data.class_names or []
 
+    def find_classes(chip: Chip) -> list[int]:
+        return find_chip_classes(chip.label, class_names, recipe.model.is_multi_label, chip.id)
+
     def audit() -> None:
+        of_chips = find_classes if recipe.data.task == "classification" else None
         for name, split in splits.items():
-            audits[name] = audit_split(split, processor, len(class_names), name, show_progress)
+            audits[name] = audit_split(split, processor, len(class_names), name, show_progress, of_chips)
             if show_progress:
                 print(audits[name].summary(class_names), flush=True)
             # Chips of a training split are cropped to one size; those of the others come whole.

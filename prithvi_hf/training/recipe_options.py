@@ -11,18 +11,55 @@ from typing import Any, Literal
 from prithvi_hf.data.builders import DATASETS
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
-from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
+from prithvi_hf.models.prithvi.loss_prithvi import LOSSES, REGRESSION_LOSSES
+from prithvi_hf.rasters.products import FMASK_BITS
+from prithvi_hf.training.training_args import TASK_METRICS
 
 
-PUBLISHED_FIGURES = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "chips", "iou")
-"""What `published` may hold of a split: means in percent, the number of chips, and the IoU of each class."""
+CLASS_FIGURES = {"segmentation": "iou", "classification": "f1"}
+"""What tables show of each class, by task; its list among the metrics is `per_category_...`."""
+CLASS_TITLES = {"iou": "IoU", "f1": "F1"}
+PUBLISHED_FIGURES = {
+    task: [*metrics, "chips", *CLASS_FIGURES.get(task, "").split()] for task, metrics in TASK_METRICS.items()
+}
+"""What `published` may hold of a split: means in percent (of a regression in their unit), the number of chips, and one
+figure of each class."""
+
+_MAP_OPTIONS = (
+    *("neck", "neck_hidden_size", "first_conv_channels", "channel_reduction_factor", "num_convs_per_upscale"),
+    *("decode_head", "out_indices", "unet_channels", "classifier_channels", "padding", "input_upsampling"),
+    *("head_hidden_size", "head_num_convs", "use_auxiliary_head", "auxiliary_head_num_convs"),
+    *("auxiliary_loss_weight",),
+)
+_MASK_OPTIONS = ("ignore_values", "label_map", "do_reduce_labels")
+_VALUE_OPTIONS = (
+    *("regression_loss", "huber_delta", "target_mean", "target_std", "target_name", "target_unit"),
+    *("target_rescale_factor", "target_rescale_offset", "target_nodata_value", "target_range"),
+)
+REFUSED_OPTIONS: dict[str, tuple[str, ...]] = {
+    "segmentation": ("problem_type", *_VALUE_OPTIONS),
+    "classification": (
+        "architecture",
+        *_MAP_OPTIONS,
+        *_MASK_OPTIONS,
+        "mask_nodata_labels",
+        "class_colors",
+        *_VALUE_OPTIONS,
+    ),
+    "regression": (
+        *("class_names", "class_colors", "class_weights", "loss", "focal_gamma", "problem_type"),
+        *_MASK_OPTIONS,
+    ),
+}
+"""Options that mean nothing in a task, by task: they are refused, so that none is overlooked."""
 
 MAIN_OPTIONS = {
     "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed use_cpu",
-    "the data": "dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
+    "the data": "task dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
-    "the model and its loss": "architecture freeze_backbone neck loss class_weights",
+    "the model and its loss": "architecture freeze_backbone neck loss class_weights problem_type regression_loss "
+    "target_name target_unit",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
     "dataloader_num_workers",
@@ -103,6 +140,20 @@ class ModelArguments(EncoderArguments):
         "How much less well-classified pixels count in the focal loss; 0 is cross entropy."
     )
     class_weights: list[float] | None = _option("Weight of each class in the loss.")
+    problem_type: Literal["single_label_classification", "multi_label_classification"] | None = _option(
+        "Of task classification: whether a chip has one class (the default) or any number of them."
+    )
+    regression_loss: str | None = _option(f"{', '.join(REGRESSION_LOSSES)}, of standardised values.")
+    huber_delta: float | None = _option("Error from which on huber grows linearly, in standard deviations.")
+    target_mean: float | None = _option("Mean of the values; measured on the training split by default.")
+    target_std: float | None = _option("Their standard deviation; measured on the training split by default.")
+    target_name: str | None = _option("What the values are, such as canopy height.")
+    target_unit: str | None = _option("Their unit, such as m.")
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.problem_type == "multi_label_classification"
 
 
 @dataclass
@@ -153,7 +204,14 @@ class ImageArguments:
 class DataArguments(ImageArguments):
     """The data: which dataset, how its files are read, and how chips are cut."""
 
-    dataset: str = _option(f"{', '.join(DATASETS)}; geotiff_folder is for your own.", default="geotiff_folder")
+    task: Literal["segmentation", "classification", "regression"] = _option(
+        "What is learned: a class for each pixel, a class or several for each chip, or a value for each pixel.",
+        default="segmentation",
+    )
+    dataset: str = _option(
+        f"{', '.join(DATASETS)}; geotiff_folder is for your own, geotiff_classification where a chip has a label.",
+        default="geotiff_folder",
+    )
     data_dir: str | None = _option("Folder of the dataset; without it a public dataset is downloaded.")
     dataset_options: dict | str | None = _option("Options of the dataset builder, as JSON on the command line.")
     train_split: str = _option("Split to train on.", default="train")
@@ -174,6 +232,10 @@ class DataArguments(ImageArguments):
     )
     do_reduce_labels: bool = _option("Masks hold 1..n for the classes 0..n-1, and 0 is not a class.", default=False)
     mask_nodata_labels: bool = _option("Ignore the labels of pixels without data.", default=False)
+    target_rescale_factor: float | None = _option("Numbers of a regression's files times it are its values.")
+    target_rescale_offset: float | None = _option("Added after target_rescale_factor; 0 by default.")
+    target_nodata_value: float | None = _option("Number in these files that means no value, beside tag and NaN.")
+    target_range: list[float] | None = _option("Smallest and largest value that counts; others are left out.")
     decoded_cache: bool = _option(
         "Decode the needed bands of training and validation chips once, into a file that all processes "
         "share, and not crop by crop. Its size is printed first: pixels times bands, not compressed.",
@@ -224,19 +286,110 @@ class DataArguments(ImageArguments):
                 "another name if it is to be learned."
             )
         for split, figures in self.published.items() if isinstance(self.published, dict) else ():
-            classes = figures.get("iou", {}) if isinstance(figures, dict) else None
+            class_figure = CLASS_FIGURES.get(self.task, "")
+            classes = figures.get(class_figure, {}) if isinstance(figures, dict) else None
             if not isinstance(classes, dict):
                 raise ValueError(
                     "Expected published as {split: {metric: percent, iou: {class: percent}}}, found "
                     f"{figures!r} for {split}."
                 )
-            unknown = [str(name) for name in figures if name not in PUBLISHED_FIGURES]
+            known = PUBLISHED_FIGURES[self.task]
+            unknown = [str(name) for name in figures if name not in known]
             if unknown:
                 raise ValueError(
-                    f"Expected published figures of {split} under {', '.join(PUBLISHED_FIGURES)}, found "
-                    f"{', '.join(unknown)}."
+                    f"Expected published figures of {split} under {', '.join(known)}, found {', '.join(unknown)}."
                 )
-            values = [*classes.values(), *(value for name, value in figures.items() if name not in ("iou", "chips"))]
+            values = [
+                *classes.values(),
+                *(value for name, value in figures.items() if name not in (class_figure, "chips")),
+            ]
             wrong = [value for value in values if not (type(value) in (int, float) and 0 <= value <= 100)]
-            if wrong:
+            if wrong and self.task in CLASS_FIGURES:
                 raise ValueError(f"Expected published figures of {split} in percent, 0 to 100, found {wrong}.")
+
+
+MAIN_PRETRAIN_OPTIONS = {
+    "the run": "config output_dir model resume_from_checkpoint seed use_cpu",
+    "the scenes": "scenes eval_scenes eval_fraction num_frames fmask min_valid windows_per_epoch eval_windows",
+    "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
+    "nodata_value scale boa_add_offset crop_size augmentation",
+    "the model and its loss": "mask_ratio norm_pix_loss coords_encoding coords_dropout",
+    "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
+    "warmup_steps weight_decay lr_scheduler_type bf16 fp16 activation_checkpointing dataloader_num_workers",
+    "evaluation and results": "eval_strategy eval_steps save_steps save_total_limit logging_steps push_to_hub",
+}
+"""Options that `--help` shows, by heading; `--help_all` shows every other one too."""
+
+
+@dataclass
+class PretrainModelArguments(EncoderArguments):
+    """The masked autoencoder: where it starts from and, where it starts from nothing, its architecture.
+
+    Every field but `model` and `attn_implementation` is the field of `PrithviConfig` of the same name; what is left
+    out comes from the starting model or from `PrithviConfig`'s defaults.
+    """
+
+    coords_encoding: list[str] | None = _option("What the model takes beside pixels: time, location, or both.")
+    coords_scale_learn: bool | None = _option("Learn the scale of dates and places.")
+    decoder_hidden_size: int | None = _option("Width of the decoder, a multiple of 16.")
+    decoder_num_hidden_layers: int | None = _option("Layers of the decoder.")
+    decoder_num_attention_heads: int | None = _option("Attention heads of the decoder.")
+    mask_ratio: float | None = _option("Fraction of the patches that is hidden, above 0 and below 1.")
+    norm_pix_loss: bool | None = _option("Predict each patch normalised by its own mean and standard deviation.")
+
+
+@dataclass
+class PretrainDataArguments(ImageArguments):
+    """The scenes, how their files are read, and how windows are drawn from them."""
+
+    scenes: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Scenes to train on, one source or several: a folder of GeoTIFFs or granules, a quoted glob, a "
+            "text list (dates of a scene in one line), .csv, .jsonl, or a STAC item collection (.json)."
+        },
+    )
+    eval_scenes: list[str] | None = _option("Scenes to evaluate, in the same forms; a part of scenes by default.")
+    eval_fraction: float = _option(
+        "Fraction of the scenes that is kept for evaluation, with all dates of a place on one side; 0 for none.",
+        default=0.1,
+    )
+    windows_per_epoch: int | None = _option(
+        "Windows drawn in an epoch; by default as many as the training scenes have room for side by side."
+    )
+    eval_windows: int = _option(
+        "Windows of an evaluation, always the same ones with the same patches hidden.", default=256
+    )
+    min_valid: float = _option(
+        "Fraction of a window that has data, over all its dates and in every band; others are drawn again.",
+        default=0.5,
+    )
+    coords_dropout: float = _option(
+        "Fraction of the windows without their dates, and of those without their place, for models that take them.",
+        default=0.1,
+    )
+    scale: Literal["auto", "apply", "ignore", "refuse"] = _option(
+        "Scale and offset of files and products: auto brings numbers to the units of the statistics, apply to "
+        "reflectance, ignore leaves them, refuse makes an error of those that would change.",
+        default="auto",
+    )
+    boa_add_offset: float | None = _option("Offset of Sentinel-2 values, where the product does not say it.")
+    fmask: list[str] | None = _option(
+        f"HLS: pixels that Fmask marks as one of these have no data: {', '.join(FMASK_BITS)}."
+    )
+    check_data: bool = _option(
+        "Draw one window of every scene before the training, to stop at a bad file.", default=True
+    )
+    num_sample_reconstructions: int = _option("Windows drawn with their reconstructions at the end.", default=4)
+
+    def __post_init__(self) -> None:
+        """Check what no library checks."""
+        super().__post_init__()
+        for name, low, high in (("eval_fraction", 0, 1), ("min_valid", 0, 1.0001), ("coords_dropout", 0, 1.0001)):
+            if not low <= getattr(self, name) < high:
+                raise ValueError(f"Expected {name} as a fraction, 0 to {high:.0f}, found {getattr(self, name)}.")
+        if self.eval_windows < 1 or (self.windows_per_epoch is not None and self.windows_per_epoch < 1):
+            raise ValueError(
+                "Expected windows_per_epoch and eval_windows of at least 1, found "
+                f"{self.windows_per_epoch} and {self.eval_windows}."
+            )

@@ -25,14 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from prithvi_hf.hub import push_folder_to_hub
-from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import (
-    confusion_matrix,
-    metrics_from_confusion_matrix,
-)
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits, window_and_stride
 from prithvi_hf.training.checkpoints import check_output_folder, write_digests
 from prithvi_hf.training.process_group import synchronize_batch_norm
 from prithvi_hf.training.schedule import (
@@ -42,7 +35,8 @@ from prithvi_hf.training.schedule import (
     get_poly_schedule_with_warmup,
     get_step_schedule_with_warmup,
 )
-from prithvi_hf.training.training_args import PLAIN_ADAM, PrithviTrainingArguments
+from prithvi_hf.training.tasks import TASKS
+from prithvi_hf.training.training_args import LOWER_IS_BETTER, PLAIN_ADAM, PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -54,11 +48,12 @@ class PrithviTrainer(Trainer):
     Each process evaluates every n-th chip and adds up a confusion matrix; the matrices are summed once at the end, so
     every chip counts exactly once, whatever the number of processes. Metrics are those of `segmentation_metrics`, with
     the prefix (`eval_`, `test_`, ...) in front; `loss` is that of the averaged logits, over all valid pixels or, with
-    a Dice loss, over the chips.
+    a Dice loss, over the chips. A model of values per pixel is evaluated in the same way, with `regression_metrics`;
+    one of whole images on whole chips, with `classification_metrics`.
     """
 
     args: PrithviTrainingArguments
-    model: PrithviForSemanticSegmentation
+    model: Any  # of one of `TASKS`
     processing_class: PrithviImageProcessor
 
     def __init__(self, model: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -97,7 +92,7 @@ class PrithviTrainer(Trainer):
             schedule: Any
             if kind == REDUCE_ON_PLATEAU:  # torch's own default is that less is better, of any metric
                 options.pop("metric", None)
-                mode: Literal["min", "max"] = "min" if self.args.watched_metric == "loss" else "max"
+                mode: Literal["min", "max"] = "min" if self.args.watched_metric in LOWER_IS_BETTER else "max"
                 schedule = ReduceLROnPlateau(optimizer, mode=mode, **options)
             else:
                 schedule = own[kind](optimizer, warmup_steps, num_training_steps, **options)
@@ -138,7 +133,8 @@ class PrithviTrainer(Trainer):
             # In place, because the Trainer counts the items of this very dict.
             file_values = self._prepare_input(inputs.pop("file_values"))
             inputs["pixel_values"] = self.processing_class.normalize_file_values(file_values)
-            inputs["labels"] = self._prepare_input(inputs["labels"]).long()
+            labels = self._prepare_input(inputs["labels"])
+            inputs["labels"] = labels if labels.is_floating_point() else labels.long()
         return super()._prepare_inputs(inputs)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
@@ -148,9 +144,7 @@ class PrithviTrainer(Trainer):
         labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
         if not labels:
             return None
-        config = self.model.config
-        count_items, ignore_index = LOSSES[config.loss].count_items, config.semantic_loss_ignore_index
-        count = torch.stack([count_items(part, ignore_index) for part in labels]).sum(dim=0).to(device)
+        count = torch.stack([self.model.count_loss_items(part) for part in labels]).sum(dim=0).to(device)
         return self.accelerator.reduce(count, "sum") if self.args.average_tokens_across_devices else count
 
     def training_step(
@@ -199,36 +193,18 @@ class PrithviTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Stream over the chips and return their metrics; the parameters are those of `Trainer.evaluation_loop`."""
-        config = self.model.config
-        num_labels, over_pixels = int(config.num_labels or 0), LOSSES[config.loss].is_sum_over_pixels
-        window, stride = window_and_stride(config, self.args.eval_window, self.args.eval_overlap)
         self.model.eval()
         # Batch normalisation's running statistics are each process's own; those of the first are what is saved.
         broadcast(list(self.model.buffers()))
         self.callback_handler.eval_dataloader = dataloader
-        matrix = torch.zeros(num_labels, num_labels, dtype=torch.int64, device=self.args.device)
-        # Loss x weight, weight, chips; Apple's GPUs have no float64.
-        dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
-        totals = torch.zeros(3, dtype=dtype, device=self.args.device)
+        figures = TASKS[self.model.task].figures(self.model, self.args, self.accelerator)
         for batch in dataloader:
-            with self.accelerator.autocast():  # (batch_size, num_labels, height, width)
-                logits = sliding_window_logits(
-                    self.model, batch["pixel_values"], window, stride, self.args.eval_window_batch_size
-                )
-            labels = batch["labels"].to(logits.device)
-            matrix += confusion_matrix(logits.argmax(dim=1), labels, num_labels)
-            loss = self.model.segmentation_loss(logits, labels)
-            # A loss is a mean over the valid pixels or, as Dice is, over the chips.
-            weight = (labels != -100).sum().to(dtype) if over_pixels else totals.new_tensor(len(labels))
-            totals += torch.stack([loss.to(dtype) * weight, weight, totals.new_tensor(len(labels))])
+            figures.add(batch)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        matrix, totals = (self.accelerator.reduce(tensor, reduction="sum") for tensor in (matrix, totals))
-        weighted_loss, weight, chips = totals.tolist()
-        metrics = metrics_from_confusion_matrix(matrix)
-        metrics["loss"] = weighted_loss / weight if weight else None
+        metrics, chips = figures.compute()
         prefixed: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         no_predictions: Any = None  # what the base class gives too where there are none
-        return EvalLoopOutput(no_predictions, label_ids=None, metrics=prefixed, num_samples=int(chips))
+        return EvalLoopOutput(no_predictions, label_ids=None, metrics=prefixed, num_samples=chips)
 
     def push_to_hub(  # type: ignore[override]  # the base class gives None in other processes too, and types it not
         self,

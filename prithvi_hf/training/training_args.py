@@ -13,9 +13,28 @@ from transformers.training_args import OptimizerNames
 from prithvi_hf.training.schedule import MMSEG_POLY, REDUCE_ON_PLATEAU, SCHEDULE_OPTIONS, STEP_DECAY
 
 
+TASK_METRICS: dict[str, dict[str, str]] = {
+    "segmentation": {
+        "mean_iou": "Mean IoU",
+        "mean_accuracy": "Mean accuracy",
+        "overall_accuracy": "Overall accuracy",
+        "mean_f1": "Mean F1",
+    },
+    "classification": {
+        "macro_f1": "Macro F1",
+        "accuracy": "Accuracy",
+        "micro_f1": "Micro F1",
+        "mean_average_precision": "Mean average precision",
+    },
+    "regression": {"rmse": "RMSE", "mae": "MAE", "bias": "Bias", "r2": "R²"},
+}
+"""The single figures that tables show, by task, with their titles; the first chooses the best checkpoint."""
+LOWER_IS_BETTER = {"loss", "rmse", "mae"}
 SELECTABLE_METRICS = [
-    *("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "mean_precision", "mean_recall"),
-    "loss",
+    *TASK_METRICS["segmentation"],
+    *("mean_precision", "mean_recall"),
+    *TASK_METRICS["classification"],
+    *("rmse", "mae", "r2", "loss"),
 ]
 """Metrics of an evaluation that are one figure, by which the best checkpoint can be chosen."""
 SCHEDULES = [MMSEG_POLY, STEP_DECAY, *(kind.value for kind in SchedulerType)]
@@ -68,11 +87,17 @@ class PrithviTrainingArguments(TrainingArguments):
         },
     )
     metric_for_best_model: str | None = field(
-        default="mean_iou", metadata={"help": "Evaluation metric that chooses the best checkpoint."}
+        default="mean_iou",
+        metadata={
+            "help": "Evaluation metric that chooses the best checkpoint; "
+            f"{', '.join(f'{next(iter(metrics))} of a {task}' for task, metrics in TASK_METRICS.items())} by default."
+        },
     )
     greater_is_better: bool | None = field(
         default=None,
-        metadata={"help": "Whether a larger metric_for_best_model is better; by default by its name: not for loss."},
+        metadata={
+            "help": "Whether a larger metric_for_best_model is better; by default by its name: not of loss or errors."
+        },
     )
     per_device_eval_batch_size: int = field(
         default=1, metadata={"help": "Whole chips in one evaluation batch; 1 where chips differ in size."}
@@ -109,6 +134,9 @@ class PrithviTrainingArguments(TrainingArguments):
         self.logging_steps = 500 if self.logging_steps is None else self.logging_steps
         # The base class asks for `use_cpu` where half precision meets a machine without an accelerator.
         self.use_cpu = self.use_cpu or ((self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available())
+        best = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if self.greater_is_better is None and best in LOWER_IS_BETTER:
+            self.greater_is_better = False  # the base class knows of loss alone
         # Names that the base class does not know are out of its sight while it resolves the rest, and so is a schedule
         # that needs evaluations where nothing is trained.
         optim, schedule = self.optim, self.lr_scheduler_type
@@ -177,14 +205,13 @@ class PrithviTrainingArguments(TrainingArguments):
                     f"and eval_strategy {IntervalStrategy(self.eval_strategy).value}. Set them, or leave it out."
                 )
             self.restore_callback_states_from_checkpoint = True  # a resumed run goes on counting
-        best = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if best not in SELECTABLE_METRICS:
             raise ValueError(f"metric_for_best_model must be one of {', '.join(SELECTABLE_METRICS)}, found {best!r}.")
         # The wrong direction would keep the worst checkpoint, and nothing would show it.
-        if self.metric_for_best_model is not None and self.greater_is_better != (best != "loss"):
+        if self.metric_for_best_model is not None and self.greater_is_better == (best in LOWER_IS_BETTER):
             raise ValueError(
-                f"greater_is_better must be {best != 'loss'} where metric_for_best_model is {best}, found "
-                f"{self.greater_is_better}. Set it, or leave it out."
+                f"greater_is_better must be {best not in LOWER_IS_BETTER} where metric_for_best_model is {best}, "
+                f"found {self.greater_is_better}. Set it, or leave it out."
             )
 
     @property

@@ -13,6 +13,7 @@ import yaml
 
 from prithvi_hf import (
     PrithviConfig,
+    PrithviForPixelRegression,
     PrithviForPreTraining,
     PrithviForSemanticSegmentation,
     PrithviImageProcessor,
@@ -26,8 +27,10 @@ from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from tests.checkpoint_factory import (
     RECIPES,
     REDUCED,
+    STATISTICS,
     assert_refused,
     convert,
+    hub_config,
     lightning_file,
     masked_autoencoder,
     mmcv_file,
@@ -38,10 +41,6 @@ from tests.golden import read_golden
 
 
 OWNER = "ibm-nasa-geospatial"
-STATISTICS = {
-    "mean": [1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0],
-    "std": [2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0],
-}
 NECKS = [
     {"name": "SelectIndices", "indices": [5, 11, 17, 23]},
     {"name": "ReshapeTokensToImage"},
@@ -106,20 +105,6 @@ BURN_YAML = lightning_config(
         | {"no_data_replace": 0, "no_label_replace": -1, "num_classes": 2},
     },
 )
-
-
-def hub_config(hidden, layers, heads, patch=16, coords=True, decoder=(512, 8)) -> dict:
-    """A `config.json` as the published backbones have it."""
-    given = {"img_size": 224, "num_frames": 4, "patch_size": [1, patch, patch], "in_chans": 6, "embed_dim": hidden}
-    given |= {"depth": layers, "num_heads": heads, "decoder_embed_dim": decoder[0], "decoder_depth": decoder[1]}
-    given |= {"decoder_num_heads": 16, "mlp_ratio": 4, "mask_ratio": 0.75, "norm_pix_loss": False}
-    given |= {"coords_encoding": ["time", "location"] if coords else [], "coords_scale_learn": coords}
-    bands = ["B02", "B03", "B04", "B05", "B06", "B07"]  # of HLS L30
-    return {
-        "architecture": "prithvi_eo",
-        "num_features": hidden,
-        "pretrained_cfg": {**given, "bands": bands, **STATISTICS},
-    }
 
 
 def saved(state_dict, save=torch.save, *args, **kwargs) -> bytes:
@@ -380,6 +365,7 @@ def test_a_configuration_can_be_named(run, tmp_path, capsys):
         ({"decoder": "FCNDecoder"}, "decode_head = transpose_fcn, the weights show unet"),
         ({"decoder": "ASPPDecoder"}, "a decoder among UNetDecoder, UperNetDecoder, FCNDecoder, found"),
         ({"backbone": "terramind_v1_base"}, "Expected a backbone that is one of"),
+        ({"head_final_act": "torch.nn.ReLU"}, "Expected a head without final_act"),
         ({"necks": [{"indices": [1]}]}, "found a part that is not so (KeyError: 'name')"),
         ({"decoder_channels": None}, "found a part that is not so (TypeError"),
     ],
@@ -404,6 +390,26 @@ def test_a_named_file_of_something_else_is_refused(run, tmp_path, capsys, conten
     write(config, content)
     assert_refused(capsys, tmp_path, message, checkpoint, "--original_config", config)
     assert_refused(capsys, tmp_path, "none at absent.yaml", checkpoint, "--original_config", "absent.yaml")
+
+
+def test_statistics_that_are_not_numbers_are_refused(run, tmp_path, capsys):
+    checkpoint, config = run
+    data = {"class_path": "Generic", "init_args": {"means": ["low", *MEANS[1:]], "stds": STDS}}
+    write(config, lightning_config(SMALL, data=data))
+    message = (
+        "mine.conf to describe a Prithvi model as its code does, found a part that is not so (TypeError: could not"
+    )
+    assert_refused(capsys, tmp_path, message, checkpoint, "--original_config", config)
+
+
+def test_a_configuration_of_other_weights_is_left_out(tmp_path, capsys):
+    torch.save(masked_autoencoder(), tmp_path / "Prithvi_100M.pt")
+    (tmp_path / "config.json").write_text(json.dumps(hub_config(1024, 24, 16)))
+    assert convert(tmp_path / "Prithvi_100M.pt", tmp_path / "out") == 0
+    report = capsys.readouterr().out
+    assert "config.json beside the weights is of others and was not taken" in report
+    assert "hidden_size = 1024, the weights show 32" in report
+    assert PrithviImageProcessor.from_pretrained(tmp_path / "out").image_mean[0] == 775
 
 
 def test_a_setting_wins_over_a_contradiction(run, tmp_path):
@@ -537,3 +543,29 @@ def test_other_units_and_labels_of_a_run(tmp_path):
         **{"rescale_factor": 0.0001, "do_reduce_labels": True, "ignore_values": [255], "num_labels": 2},
     }
     assert "all dates of the first band first" in config.notes[0]
+
+
+@pytest.mark.parametrize("decoder", ["UNetDecoder", "UperNetDecoder"])
+def test_a_regression_predicts_values_of_pixels(tmp_path, capsys, decoder):
+    channels = [8, 8, 4, 4] if decoder == "UNetDecoder" else 8
+    path = lightning_file(tmp_path / "best.ckpt", terratorch_model(32, 2, channels, labels=1))
+    data = {"class_path": "GenericNonGeoPixelwiseRegressionDataModule"}
+    data["init_args"] = {"means": MEANS, "stds": STDS, "no_data_replace": 0}
+    model_args = {**SMALL, "decoder": decoder, "decoder_channels": channels, "num_classes": None}
+    content = lightning_config(model_args, "PixelwiseRegressionTask", data, loss="mae", ignore_index=-9999)
+    assert convert(path, tmp_path / "out", "--original_config", write(tmp_path / "mine.conf", content)) == 0
+    assert "PrithviForPixelRegression: " in capsys.readouterr().out
+    model = PrithviForPixelRegression.from_pretrained(tmp_path / "out").eval()
+    assert (model.config.regression_loss, model.config.target_mean, model.config.target_std) == ("mae", 0, 1)
+    assert model.config.feature_layers == [0, 1, 1, 1]
+    processor = PrithviImageProcessor.from_pretrained(tmp_path / "out")
+    assert (processor.label_type, processor.target_nodata_value, processor.image_mean) == ("value", -9999, MEANS)
+    pixels = torch.rand(1, 6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert model(pixels).predicted_values.shape == (1, 32, 32)
+
+
+def test_a_classification_of_images_is_refused(tmp_path, capsys):
+    tensors = {name: value for name, value in terratorch_model(32, 2, 8).items() if name.startswith("encoder.")}
+    tensors |= {"head.head.2.weight": torch.ones(10, 32), "head.head.2.bias": torch.ones(10)}
+    path = lightning_file(tmp_path / "best.ckpt", tensors)
+    assert_refused(capsys, tmp_path, "found the head of a classification of images", path)

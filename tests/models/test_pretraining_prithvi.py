@@ -97,3 +97,30 @@ def test_it_saves_and_loads_and_the_encoder_is_that_of_other_models(tmp_path):
 def test_a_mask_ratio_outside_its_range_is_refused(ratio):
     with pytest.raises(ValueError, match="mask_ratio from 0 to below 1"):
         tiny_model()(torch.randn(1, 6, 2, 32, 32), mask_ratio=ratio)
+
+
+def test_hidden_patches_are_counted_as_the_loss_counts_them():
+    model, pixels = tiny_model(), torch.randn(3, 6, 2, 32, 32)
+    nodata = torch.zeros(3, 2, 32, 32, dtype=torch.bool)
+    nodata[1, :, :16] = True  # four of eight patches
+    nodata[2, :, 1:] = True  # no patch without any data
+    nodata[2, :, 16:] = True
+    outputs = model(pixels, nodata_mask=nodata, noise=torch.rand(3, 8))
+    has_data = model.patchify((~nodata).unsqueeze(1).float()).any(dim=-1)
+    assert model.count_hidden(nodata) == (outputs.mask.bool() & has_data).sum() == 6 + 2 + 2
+    assert model.count_hidden(nodata, mask_ratio=0.5) == 4 + 0 + 0
+
+
+def test_bands_move_in_the_encoder_and_in_the_predictions():
+    model, pixels, noise = tiny_model(), torch.randn(2, 6, 2, 32, 32), torch.rand(2, 8)
+    expected = model.reconstruct(model(pixels, noise=noise), pixels)
+    order = [5, 0, 3]
+    rest = [channel for channel in range(6) if channel not in order]
+    names = [model.config.bands[channel] for channel in [*order, *rest]]
+    assert model.set_bands(names) == []
+    moved = pixels[:, [*order, *rest]]
+    assert torch.allclose(model.reconstruct(model(moved, noise=noise), moved), expected[:, [*order, *rest]], atol=1e-5)
+    assert model.set_bands([*names[:2], "RED_EDGE_1"]) == ["RED_EDGE_1"]
+    outputs = model(pixels[:, :3], noise=noise)
+    assert outputs.logits.shape == (2, 8, 16 * 16 * 3)
+    assert outputs.loss.isfinite()

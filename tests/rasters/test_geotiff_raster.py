@@ -24,7 +24,13 @@ from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProce
 from prithvi_hf.models.prithvi.pixel_values_prithvi import equals_nodata
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
 from prithvi_hf.rasters import raster as raster_module
-from prithvi_hf.rasters.geotiff_raster import GeoTiffDecodeError, GeoTiffError, GeoTiffNotFoundError, GeoTiffRaster
+from prithvi_hf.rasters.geotiff_raster import (
+    GeoTiffDecodeError,
+    GeoTiffError,
+    GeoTiffNotFoundError,
+    GeoTiffRaster,
+    OpenFiles,
+)
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 from prithvi_hf.scenes.scene import open_scene
 from tests.raster_factory import (
@@ -625,3 +631,18 @@ def test_failures_that_rasterio_does_not_translate_name_the_file(tmp_path):
         GeoTiffRaster(path)
     with pytest.raises(GeoTiffError, match=r"b\.tif: expected an array, CRS and options that GDAL can write"):
         write_geotiff(tmp_path / "b.tif", np.zeros((2, 2), np.uint8), crs="EPSG:1", transform=Affine.identity())
+
+
+def test_files_can_stay_open_from_one_read_to_the_next(tmp_path):
+    rasters = [GeoTiffRaster(write_chip(tmp_path / f"{seed}.tif", seed=seed)) for seed in range(3)]
+    expected = [raster.read() for raster in rasters]
+    kept = OpenFiles(most=2)
+    with kept:
+        for _ in range(2):
+            for raster, pixels in zip(rasters, expected, strict=True):
+                assert np.array_equal(raster.select(window=(3, 4, 5, 6)).read(), pixels[:, 3:8, 4:10])
+    assert list(kept.datasets) == [raster.path for raster in rasters[1:]]
+    assert not any(dataset.closed for dataset in kept.datasets.values())
+    write_chip(tmp_path / "2.tif", seed=9)
+    assert not np.array_equal(rasters[2].read(), expected[2])  # out of the context a file is opened again
+    assert pickle.loads(pickle.dumps(kept)).datasets == {}

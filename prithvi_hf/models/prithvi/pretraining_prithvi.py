@@ -7,6 +7,7 @@ configuration from one.
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
 from .embeddings_prithvi import PrithviCoordinateEmbeddings, interpolate_position_table, sincos_position_table
 from .modeling_prithvi import PrithviLayer, PrithviModel, PrithviPreTrainedModel, as_frames
@@ -160,7 +162,7 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
                 raise ValueError(f"Expected a nodata_mask of shape {expected}, found {tuple(nodata_mask.shape)}.")
             weights = self.patchify((~nodata_mask).unsqueeze(1).expand(images.shape).to(patches.dtype))
             noise = noise.masked_fill(~weights.bool().any(dim=-1), float("inf"))
-        kept = max(1, int(count * (1 - ratio) + _ROUNDING))
+        kept = _count_seen(count, ratio)
         ids_shuffle = noise.argsort(dim=1, stable=True)
         ids_restore = ids_shuffle.argsort(dim=1)
         mask = (ids_restore >= kept).to(patches.dtype)
@@ -184,6 +186,52 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def count_hidden(self, nodata_mask: torch.Tensor, mask_ratio: float | None = None) -> torch.Tensor:
+        """Count the hidden patches with data, whose mean the loss is, of images with a nodata_mask (B, T, H, W)."""
+        has_data = self.patchify((~nodata_mask).unsqueeze(1)).any(dim=-1)  # (B, L)
+        ratio = self.config.mask_ratio if mask_ratio is None else mask_ratio
+        return (has_data.sum(dim=1) - _count_seen(has_data.shape[1], ratio)).clamp(min=0).sum()
+
+    @torch.no_grad()
+    def reconstruct(self, outputs: PrithviForPreTrainingOutput, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Give the images that were hidden in part with the prediction in the place of the hidden patches.
+
+        Args:
+            outputs: of the call with `pixel_values`.
+            pixel_values: (batch_size, num_channels, num_frames, height, width), or without frames for one.
+
+        Returns:
+            Normalised bands (batch_size, num_channels, num_frames, height, width), without a border narrower than a
+            patch. Of a model with `norm_pix_loss` each predicted patch gets back the mean and the standard deviation
+            that the hidden one has.
+        """
+        images = as_frames(pixel_values, self.config.num_channels)
+        patches, mask = self.patchify(images).float(), cast("torch.Tensor", outputs.mask).unsqueeze(-1).bool()
+        predicted = cast("torch.Tensor", outputs.logits).float()
+        if self.config.norm_pix_loss:
+            mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
+            predicted = predicted * (variance + _VARIANCE_EPS) ** 0.5 + mean
+        sides = zip(images.shape[2:], self.config.tubelet_size, strict=True)
+        frames, height, width = (side // patch * patch for side, patch in sides)
+        return self.unpatchify(torch.where(mask, predicted, patches), (frames, height, width))
+
+    @torch.no_grad()
+    def set_bands(self, bands: list[str]) -> list[str]:
+        """Make the model take and predict other bands, see `PrithviPreTrainedModel.set_bands`.
+
+        A new band is predicted as the mean of all bands that the model knows.
+        """
+        known = list(self.config.bands or [])
+        new = super().set_bands(bands)
+        places = [len(known) if place is None else place for place in find_band_names(bands, known)]
+        layer = self.decoder.prediction
+        for name in ("weight", "bias"):
+            rows = getattr(layer, name).unflatten(0, (-1, len(known)))  # (values of a band in a patch, C, ...)
+            rows = torch.cat([rows, rows.mean(dim=1, keepdim=True)], dim=1)[:, places]
+            setattr(layer, name, nn.Parameter(rows.flatten(0, 1)))
+        layer.out_features = len(layer.weight)
+        return new
 
     def patchify(self, images: torch.Tensor) -> torch.Tensor:
         """Cut images (B, C, T, H, W) into patches (B, patches, frames x rows x columns x C), as the decoder's.
@@ -209,6 +257,11 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         laid = patches.reshape(len(patches), *grid, *patch, -1)  # (B, T', h, w, t, p, q, C)
         laid = laid.permute(0, 7, 1, 4, 2, 5, 3, 6)
         return laid.reshape(len(patches), -1, *(side * step for side, step in zip(grid, patch, strict=True)))
+
+
+def _count_seen(count: int, mask_ratio: float) -> int:
+    """Count the patches that are seen of `count`."""
+    return max(1, int(count * (1 - mask_ratio) + _ROUNDING))
 
 
 __all__ = ["PrithviForPreTraining", "PrithviForPreTrainingOutput"]

@@ -1,0 +1,125 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command `prithvi-hf reconstruct`: what a masked autoencoder makes of the hidden part of a window."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, explain_loading, load_image_processor, resolve_device
+
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe `reconstruct`."""
+    text = "hide patches of a scene and draw what a masked autoencoder makes of them"
+    parser = commands.add_parser("reconstruct", help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument(
+        "--model", required=True, help="folder or Hub id of a PrithviForPreTraining with its processor"
+    )
+    parser.add_argument(
+        "--frames",
+        nargs="+",
+        required=True,
+        metavar="FRAME",
+        help="the scene: its GeoTIFF, or those of all its dates in time order; folders or band files of granules",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="PNG", help="picture: input, what the model saw, and reconstruction"
+    )
+    parser.add_argument(
+        "--geotiff", metavar="TIF", help="reconstruction as float32 in the units that the model takes, nodata NaN"
+    )
+    parser.add_argument(
+        "--mask_ratio", type=float, metavar="R", help="fraction of the patches to hide, 0 <= R < 1 (default: model's)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="chooses which patches are hidden (default 0)")
+    parser.add_argument(
+        "--window",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="side of the window, or height and width, in pixels (default: the model's image_size)",
+    )
+    parser.add_argument(
+        "--offset",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="upper left pixel of the window (default: in the middle of the scene)",
+    )
+    for flag, settings in BAND_OPTIONS.items():
+        parser.add_argument(flag, **settings)
+    parser.add_argument(
+        "--scale",
+        choices=("auto", "apply", "refuse", "ignore"),
+        default="auto",
+        help="scale and offset of files and products, as of predict (default auto)",
+    )
+    parser.add_argument("--boa_add_offset", type=float, metavar="X", help="offset of Sentinel-2 values")
+    parser.add_argument("--dates", nargs="+", metavar="DATE", help="date of each frame, where names do not say it")
+    parser.add_argument("--device", default="auto", help='"auto" (default: a CUDA GPU where there is one), "cpu", ...')
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draw the reconstruction of one window."""
+    from prithvi_hf.disk import check_writable_folder
+    from prithvi_hf.rasters.opening import FrameOptions
+    from prithvi_hf.scenes.reconstruct import reconstruct_window
+    from prithvi_hf.scenes.scene import open_scene
+
+    for name in ("output", "geotiff"):
+        value = getattr(options, name)
+        endings = (".png",) if name == "output" else (".tif", ".tiff")
+        if value is not None and not value.lower().endswith(endings):
+            raise ValueError(f"Expected --{name} as a file name that ends in {' or '.join(endings)}, found {value}.")
+        if value is not None:
+            check_writable_folder(Path(value).absolute().parent, f"the folder of --{name}")
+    if options.window is not None and (len(options.window) > 2 or min(options.window) < 1):
+        raise ValueError(f"Expected --window as one side or height and width, found {options.window}.")
+    names = {field.name for field in fields(FrameOptions)} & vars(options).keys()
+    opening = FrameOptions(**{name: getattr(options, name) for name in names})
+    image_processor = opening.adapt(load_image_processor(options.model))
+    scene = open_scene(options.frames, image_processor, opening)
+    device: Any = resolve_device(options.device)
+    model = load_pretraining_model(options.model).to(device)
+    height, width = (options.window * 2)[:2] if options.window else model.config.frame_size
+    height, width = min(height, scene.grid.height), min(width, scene.grid.width)
+    row, column = options.offset or ((scene.grid.height - height) // 2, (scene.grid.width - width) // 2)
+    found = reconstruct_window(
+        model,
+        image_processor,
+        scene,
+        (row, column, height, width),
+        mask_ratio=options.mask_ratio,
+        seed=options.seed,
+    )
+    found.to_png(options.output)
+    print(
+        f"{found.hidden.mean():.0%} of {' x '.join(map(str, found.hidden.shape))} pixels hidden, loss {found.loss:.4f}"
+    )
+    print(f"picture written to {options.output}")
+    if options.geotiff is not None:
+        found.to_geotiff(options.geotiff)
+        print(f"reconstruction written to {options.geotiff}")
+    return 0
+
+
+def load_pretraining_model(name: str) -> "PrithviForPreTraining":
+    """Load a masked autoencoder, and refuse a model without the decoder that one has."""
+    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+
+    with explain_loading(name):
+        loaded: Any = PrithviForPreTraining.from_pretrained(name, output_loading_info=True)
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"Expected a PrithviForPreTraining, found no weights in {name} for {len(missing)} tensors, e.g. "
+            f"{missing[0]}: it has no decoder that predicts pixels. Convert the published weights with `prithvi-hf "
+            "convert --for_model PrithviForPreTraining`, or pretrain it with `prithvi-hf pretrain`."
+        )
+    return model.eval()

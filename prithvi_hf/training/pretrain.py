@@ -1,0 +1,290 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""A pretraining run on scenes without labels, from its recipe to its card: `setup`, `train`, `evaluate`, `report`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCardData
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import set_seed
+from transformers.trainer_utils import EvalLoopOutput
+
+from prithvi_hf.disk import check_writable_folder
+from prithvi_hf.scenes.reconstruct import Reconstruction, draw_reconstructions
+from prithvi_hf.scenes.windows import SceneWindows
+from prithvi_hf.training import finetune
+from prithvi_hf.training.finetune import check_resumable, find_checkpoint_to_resume, train
+from prithvi_hf.training.model_card import escape_code, escape_text, list_options, plot_learning_curves
+from prithvi_hf.training.pretrain_recipe import PretrainRecipe, parse_pretrain_arguments
+from prithvi_hf.training.recipe_chips import run_in_first_process
+from prithvi_hf.training.trainer import PrithviTrainer
+
+
+# Windows to evaluate are drawn with another seed than those to train on, whose scenes may be the same.
+_EVAL_SEED = 1_000_003
+
+
+class PretrainingTrainer(PrithviTrainer):
+    """A `PrithviTrainer` of masked autoencoders: the loss is the mean over all hidden patches with data of a step.
+
+    So it does not depend on how a global batch is divided among processes and accumulated batches. An evaluation
+    gives `eval_loss`, the mean over the hidden patches of all windows.
+    """
+
+    model: Any
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Count the hidden patches of a whole optimisation step, over its batches and all processes."""
+        if self.args.n_gpu > 1:
+            return None
+        count = torch.stack([self.model.count_hidden(batch["nodata_mask"]) for batch in batch_samples]).sum()
+        return self.accelerator.reduce(count.to(device), "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Compute the part of a step's loss that one batch has; the parameters are those of `Trainer.compute_loss`."""
+        outputs = model(**inputs)
+        loss = outputs["loss"]
+        if num_items_in_batch is not None:  # processes take the mean of their gradients
+            part = self.model.count_hidden(inputs["nodata_mask"]) / num_items_in_batch
+            loss = loss * part * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Compute the loss of this process's windows; the parameters are those of `Trainer.evaluation_loop`."""
+        self.model.eval()
+        self.callback_handler.eval_dataloader = dataloader
+        dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
+        totals = torch.zeros(3, dtype=dtype, device=self.args.device)  # loss x patches, patches, windows
+        for batch in dataloader:
+            inputs = self._prepare_inputs(batch)
+            with self.accelerator.autocast():
+                loss = self.model(**inputs).loss
+            count = self.model.count_hidden(inputs["nodata_mask"]).to(dtype)
+            totals += torch.stack([loss.to(dtype) * count, count, totals.new_tensor(len(inputs["noise"]))])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        summed, count, windows = self.accelerator.reduce(totals, reduction="sum").tolist()
+        no_predictions: Any = None  # what the base class gives too where there are none
+        metrics = {f"{metric_key_prefix}_loss": summed / max(count, 1)}
+        return EvalLoopOutput(no_predictions, label_ids=None, metrics=metrics, num_samples=int(windows))
+
+
+@dataclass
+class PretrainingRun:
+    """A pretraining run that is ready to start."""
+
+    recipe: PretrainRecipe
+    trainer: PretrainingTrainer
+    windows: SceneWindows  # to train on
+    eval_windows: SceneWindows | None
+    checkpoint: str | None = None  # to resume from, None for a fresh start
+
+
+def setup(recipe: PretrainRecipe) -> PretrainingRun:
+    """Build model and trainer, and open and check the scenes; nothing is written.
+
+    What is not as expected of data or options is a ValueError or an OSError, with what was expected and a remedy.
+    """
+    data, training = recipe.data, recipe.training
+    check_writable_folder(training.output_dir or ".", "--output_dir")
+    own: Any = recipe  # what is asked of a recipe below is in this one too
+    checkpoint = find_checkpoint_to_resume(own)
+    set_seed(training.seed)
+    model = recipe.build_model()
+    config = model.config
+    config.validate()
+    if not 0 < config.mask_ratio < 1:
+        raise ValueError(f"Expected a mask_ratio above 0 and below 1 to learn from, found {config.mask_ratio}.")
+    processor = recipe.build_image_processor()
+    processor.check_config(config)
+    if checkpoint is not None:
+        check_resumable(checkpoint, config)
+    train_scenes, eval_scenes = recipe.open_scenes(processor)
+    size = config.frame_size if data.crop_size is None else (data.crop_size, data.crop_size)
+    seed = training.seed if training.data_seed is None else training.data_seed
+    windows = SceneWindows(
+        train_scenes,
+        processor,
+        config,
+        size,
+        recipe.count_windows(train_scenes, size),
+        seed,
+        min_valid=data.min_valid,
+        augmentation=data.augmentation,
+        coords_dropout=data.coords_dropout if config.coords_encoding else 0.0,
+    )
+    eval_windows = None
+    if eval_scenes:
+        eval_windows = SceneWindows(
+            eval_scenes, processor, config, size, data.eval_windows, seed + _EVAL_SEED, min_valid=data.min_valid
+        )
+    elif training.eval_strategy != "no":
+        raise ValueError("Expected scenes to evaluate, found none. Give --eval_scenes, or --eval_strategy no.")
+    if data.check_data:
+        run_in_first_process(own, lambda: check_scenes([windows, *([eval_windows] if eval_windows else [])]))
+    if training.process_index == 0:
+        print(
+            f"{len(train_scenes)} scenes to train on, {len(windows):,} windows of {size[0]} x {size[1]} pixels in an "
+            f"epoch; {len(eval_scenes)} scenes and {len(eval_windows or ())} windows to evaluate",
+            flush=True,
+        )
+    trainer = PretrainingTrainer(
+        model=model, args=training, train_dataset=windows, eval_dataset=eval_windows, processing_class=processor
+    )
+    return PretrainingRun(recipe, trainer, windows, eval_windows, checkpoint)
+
+
+def check_scenes(splits: Sequence[SceneWindows]) -> None:
+    """Draw a window of every scene, so that a bad file or one in other units is known before anything is written."""
+    for windows in splits:
+        for place, scene in enumerate(windows.scenes):
+            numbers = np.random.default_rng((windows.seed, place))
+            if windows.draw_window(scene, numbers, check_units=True) is None:
+                raise ValueError(
+                    f"{scene.name}: expected windows of which {windows.min_valid:.0%} has data (min_valid), found "
+                    "none in some that were drawn. Lower --min_valid, or leave the scene out."
+                )
+
+
+def evaluate(run: PretrainingRun) -> dict[str, Any]:
+    """Compute the loss of the fixed windows with their fixed patches hidden, if there are any."""
+    if not run.recipe.training.do_eval or run.eval_windows is None:
+        return {}
+    metrics = run.trainer.evaluate()
+    run.trainer.log_metrics("eval", metrics)
+    run.trainer.save_metrics("eval", metrics)
+    return metrics
+
+
+def report(run: PretrainingRun, metrics: dict[str, Any]) -> None:
+    """Draw curves and reconstructions and write the card, in the first process; upload the folder where asked for."""
+    recipe, trainer = run.recipe, run.trainer
+    training, folder = recipe.training, Path(recipe.training.output_dir or ".")
+    if trainer.is_world_process_zero():
+        if training.do_train:
+            plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
+        windows = run.eval_windows or run.windows
+        count = min(recipe.data.num_sample_reconstructions, len(windows))
+        if count:
+            examples = [windows[index] for index in range(count)]
+            pictures = [
+                Reconstruction.of_example(trainer.model, trainer.processing_class, example) for example in examples
+            ]
+            draw_reconstructions(folder / "sample_reconstructions.png", pictures)
+        write_model_card(folder, run, metrics)
+    if training.push_to_hub:
+        trainer.push_to_hub()
+
+
+_CARD = """---
+{metadata}
+---
+
+# {name}
+
+Masked autoencoder Prithvi for {frames} date(s) of {bands} bands, pretrained on {scenes} scenes without labels from
+{start} by `prithvi_hf`.
+
+```python
+from prithvi_hf import PrithviForPreTraining
+
+model = PrithviForPreTraining.from_pretrained({model})
+```
+
+`prithvi-hf finetune --model {code} ...` fine-tunes its encoder.
+
+## Results
+
+{results}
+
+## Input
+
+| band | mean | standard deviation |
+|---|---|---|
+{statistics}
+
+File values are multiplied by {factor:g} and {offset:g} is added, then they are normalised; the image processor in this
+repository does this.
+
+## Training
+
+`recipe.yaml` beside this card holds every option that was given;
+`prithvi-hf pretrain --config recipe.yaml --output_dir FOLDER` repeats the run.
+
+{training}
+"""
+
+
+def write_model_card(folder: Path, run: PretrainingRun, metrics: dict[str, Any]) -> None:
+    """Write `README.md`: what the model takes, its loss, and how it was trained."""
+    recipe, processor, config = run.recipe, run.trainer.processing_class, run.trainer.model.config
+    name = recipe.training.hub_model_id or folder.resolve().name
+    metadata = ModelCardData(
+        library_name="transformers",
+        license="apache-2.0",
+        tags=["prithvi", "prithvi_hf", "remote-sensing", "masked-autoencoder", "geospatial"],
+        model_name=name,
+    )
+    loss, source = metrics.get("eval_loss"), recipe.model.model
+    results = "Not evaluated."
+    if loss is not None and run.eval_windows is not None:
+        results = f"Loss of {len(run.eval_windows)} fixed windows of {len(run.eval_windows.scenes)} held-out scenes: "
+        results += f"{loss:.4f} (mask ratio {config.mask_ratio:g}, norm_pix_loss {str(config.norm_pix_loss).lower()})."
+    statistics = zip(processor.bands, processor.image_mean, processor.image_std, strict=True)
+    own = {
+        "mask ratio": config.mask_ratio,
+        "windows of an epoch": len(run.windows),
+        "smallest fraction with data": recipe.data.min_valid,
+        "augmentation": recipe.data.augmentation,
+    }
+    text = _CARD.format(
+        metadata=metadata.to_yaml().strip(),
+        name=escape_text(name),
+        code=escape_code(name),
+        model=f'"{escape_code(name)}"',
+        frames=config.num_frames,
+        bands=config.num_channels,
+        scenes=len(run.windows.scenes),
+        start=f"`{escape_code(source)}`" if source else "random weights",
+        results=results,
+        statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
+        factor=processor.rescale_factor,
+        offset=processor.rescale_offset,
+        training=list_options(recipe.training, own, run.trainer.state.epoch),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def execute(run: PretrainingRun) -> None:
+    """Train, evaluate and report what `setup` made ready."""
+    started: Any = run  # what `train` reads of a run is here too
+    if run.recipe.training.do_train:
+        train(started)
+    report(run, evaluate(run))
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    program: str = "pretrain.py",
+    execute: Callable[[PretrainingRun], None] = execute,
+) -> int:
+    """Run from the command line and return the exit status, see `finetune.main`."""
+    return finetune.main(arguments, program, execute, lambda words, name: setup(parse_pretrain_arguments(words, name)))
