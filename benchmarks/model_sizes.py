@@ -134,8 +134,8 @@ def tabulate_models(models: Iterable[str]) -> str:
         models (`Iterable[str]`): Names in `MODELS`.
     """
     lines = [
-        "| `ibm-nasa-geospatial/` | parameters | layers | width | heads | patch | dates | coordinates | float32 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| `ibm-nasa-geospatial/` | parameters | layers | width | heads | patch | dates and places | float32 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for model in models:
         config = make_config(model)
@@ -144,7 +144,7 @@ def tabulate_models(models: Iterable[str]) -> str:
         coordinates = "-" if not config.coords_encoding else "with TL" if " and " in MODELS[model][1] else "yes"
         lines.append(
             f"| {MODELS[model][1]} | {parameters / 1e6:,.0f} M | {config.num_hidden_layers} | {config.hidden_size} "
-            f"| {config.num_attention_heads} | {patch} | {config.num_frames} | {coordinates} "
+            f"| {config.num_attention_heads} | {patch} | {coordinates} "
             f"| {4 * parameters / 1e6:,.0f} MB |"
         )
     return "\n".join(lines)

@@ -41,7 +41,7 @@ SMALL = flags(
 )
 LAUNCHERS = ("accelerate", "torchrun", "srun", "python")
 # Without --data_dir these download; the stand-in beside the page is a small copy.
-DOWNLOADED = {"sen1floods11": "DIR", "hls_burn_scars": "burns_data"}
+DOWNLOADED = {"sen1floods11": "DIR", "sen1floods11_v2": "DIR", "hls_burn_scars": "burns_data"}
 
 with_blocks = [page for page in PAGES if read_blocks(page)]
 
