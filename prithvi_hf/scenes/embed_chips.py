@@ -24,6 +24,7 @@ from prithvi_hf.outputs.cog import check_output_path, complete_or_absent
 from prithvi_hf.rasters.opening import parse_granule_name
 from prithvi_hf.rasters.raster import find_degrees
 from prithvi_hf.scenes.embed_scene import (
+    check_choice,
     check_layer,
     count_patches,
     encode_patches,
@@ -86,8 +87,7 @@ def embed_chips(
         OSError: Writing fails, or the disk is full.
     """
     encoder, layer = get_encoder(model), check_layer(model.config, layer)
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, found {pooling!r}. Choose one of these.")
+    check_choice("pooling", pooling, POOLINGS)
     if batch_size < 1:
         raise ValueError(f"batch_size is a number of chips, at least 1, found {batch_size}.")
     if not isinstance(chips, Dataset | Mapping):
