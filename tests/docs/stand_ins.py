@@ -48,6 +48,7 @@ def make_stand_ins(root: Path) -> Path:
         shutil.copytree(root / "floods", root / copy)
     torch.save(masked_autoencoder(layers=1), root / "Prithvi_EO_V1_100M.pt")
     convert_checkpoint(root / "Prithvi_EO_V1_100M.pt", root / "prithvi-100m", num_attention_heads=2)
+    shutil.copytree(root / "prithvi-100m", root / "prithvi-300m-tl")
 
     (root / "quickstart" / "data").mkdir()
     (root / "tiles").mkdir()

@@ -40,7 +40,7 @@ FEW_STEPS = flags(**{**QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1, 
 SMALL = flags(**SIZES, **HEADS)  # but for the baseline, which has one size
 LAUNCHERS = ("accelerate", "torchrun", "srun", "python")
 # Without --data_dir these download; the stand-in beside the page is a small copy.
-DOWNLOADED = {"sen1floods11": "DIR", "hls_burn_scars": "burns_data"}
+DOWNLOADED = {"sen1floods11": "DIR", "sen1floods11_v2": "DIR", "hls_burn_scars": "burns_data"}
 
 with_blocks = [page for page in PAGES if read_blocks(page)]
 
