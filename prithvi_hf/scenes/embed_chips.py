@@ -59,9 +59,8 @@ def embed_chips(
     """Write one embedding for each chip, a batch of them in memory at a time.
 
     Columns of the file: `id`, `dates`, a list, `longitude` and `latitude` of the centre in degrees, `split` (where
-    there are several), `embedding`, a list of `hidden_size` float32, and `geometry`, the centre as a point. The file is
-    GeoParquet as well.
-    What is not known is null, and a model that takes dates or places does without it.
+    there are several), `embedding`, a list of `hidden_size` float32, and `geometry`, the centre as a point
+    for GeoParquet. What is not known is null, and a model that takes dates or places does without it.
 
     Args:
         model: A model with an encoder: a backbone, a pretraining model, or a fine-tuned one, whose neck and head are

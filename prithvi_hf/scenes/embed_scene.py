@@ -21,14 +21,13 @@ from rasterio.io import DatasetWriter
 from torch import nn
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.coordinates_prithvi import warn_of_unknown
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel, pad_by_reflection
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import iterate_in_background, weight_profile
 from prithvi_hf.scenes.reading import TileBatch, TileSource
-from prithvi_hf.scenes.scene import Scene, open_scene, scene_coordinates
+from prithvi_hf.scenes.scene import Scene, open_scene, warn_of_unknown_coordinates
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 
@@ -113,17 +112,14 @@ def embed_scene(
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method
     plan = TilePlan.for_model(config, *scene.grid.size, windows.window, windows.overlap)
-    encoded = tuple(config.coords_encoding)
-    if encoded:
-        whole = scene_coordinates(scene, None, encoded, image_processor.first_day_of_year, image_processor.num_frames)
-        warn_of_unknown(whole, scene.name)
+    warn_of_unknown_coordinates(scene, image_processor, config.coords_encoding)
     tiles = TileSource(
         scene,
         image_processor,
         plan,
         range(plan.num_strips),
         windows.batch_size,
-        encoded=encoded,
+        encoded=tuple(config.coords_encoding),
         on_read_error=opening.on_read_error,
         pin_memory=encoder.device.type == "cuda",
     )
