@@ -44,8 +44,8 @@ class PrithviForImageClassification(PrithviTaskModel):
     @property
     def accepts_loss_kwargs(self) -> bool:
         """Whether transformers' count of labels, those other than -100, is what the loss is divided by."""
-        has_classes = self.config.problem_type in (None, "single_label_classification")
-        return has_classes and self.config.semantic_loss_ignore_index == -100
+        is_single = self.config.problem_type == "single_label_classification"
+        return is_single and self.config.semantic_loss_ignore_index == -100
 
     @can_return_tuple
     def forward(
