@@ -161,7 +161,9 @@ def check_scenes(splits: Sequence[SceneWindows]) -> None:
         scenes = [(windows, scene) for windows in splits for scene in windows.scenes]
         numbers = [np.random.default_rng((windows.seed, place)) for place, (windows, _) in enumerate(scenes)]
         drawn = pool.map(lambda one, own: one[0].draw_window(one[1], own, check_units=True), scenes, numbers)
-        for (windows, scene), window in zip(scenes, tqdm(drawn, "checking", len(scenes), leave=False), strict=True):
+        for (windows, scene), window in zip(
+            scenes, tqdm(drawn, "checking", len(scenes), leave=False, disable=None), strict=True
+        ):
             if window is None:
                 raise ValueError(
                     f"{scene.name}: expected windows of which {windows.min_valid:.0%} has data (min_valid), found "
