@@ -288,11 +288,11 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
         "classifier_channels": list(head.get("channel_list") or []),
         "classifier_dropout": float(head.get("dropout") or 0.0),
     }
-    layers = list(backbone.get("out_indices") or range(values["num_hidden_layers"]))
+    layers = backbone.get("out_indices") or range(values["num_hidden_layers"])
     if "SelectIndices" in necks:
         layers = [layers[index] for index in necks["SelectIndices"]["indices"]]
     if "SelectIndices" in necks or backbone.get("out_indices"):
-        values["out_indices"] = layers if has_pyramid else layers[-1:]
+        values["out_indices"] = list(layers if has_pyramid else layers[-1:])
     if values["decode_head"] == "unet":
         values["unet_channels"] = list(decoder["channels"])
     else:

@@ -131,12 +131,15 @@ def find_original_config(
             "neither. Give another file."
         )
     wrong = {name: pair for name, pair in find_contradictions(shown, config.values).items() if name not in overrides}
-    texts = [f"{name} = {given}, the weights show {found}" for name, (found, given) in wrong.items()]
+    texts = [f"{name} = {str(given)[:200]}, the weights show {found}" for name, (found, given) in wrong.items()]
     if named is not None and texts:
         raise ValueError(
             f"Expected {named} to fit the weights. It says {'; '.join(texts)}. Give the file that they were trained "
             "with, or override single values (--set NAME=VALUE)."
         )
+    if not config.of_terratorch and not wrong.keys().isdisjoint(("hidden_size", "num_hidden_layers", "num_frames")):
+        said = f"{config.source} beside the weights is of others and was not taken: it says {'; '.join(texts)}"
+        return OriginalConfig(notes=[said])
     config.notes += [f"{config.source} says {text}: the weights decide" for text in texts]
     dropped = {other for name in wrong for other in _DEPENDENT.get(name, ())}
     config.values = {name: value for name, value in config.values.items() if name not in shown.keys() | dropped}
@@ -211,7 +214,11 @@ def _get(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _read_numbers(values: Any, bands: Sequence[str] = ()) -> list[float]:
     """Read numbers per band, a list or by name; YAML reads some, as 1e-4, as text."""
-    return [float(value) for value in ([values[band] for band in bands] if isinstance(values, Mapping) else values)]
+    values = [values[band] for band in bands] if isinstance(values, Mapping) else list(values)
+    try:
+        return [float(value) for value in values]
+    except ValueError as error:
+        raise TypeError(str(error)) from error
 
 
 def _read_terratorch(
@@ -235,8 +242,9 @@ def _read_terratorch(
             of_module = statistics is known.get(key)  # of every band of the files
             numbers = dict(zip(known["dataset_bands"], statistics, strict=True)) if of_module else statistics
             config.processing[option] = _read_numbers(numbers, bands)
-    options = {"constant_scale": "rescale_factor", "no_data_replace": "nodata_replacement"}
-    config.processing |= {options[key]: float(given[key]) for key in options if given.get(key) is not None}
+    for option, key in (("rescale_factor", "constant_scale"), ("nodata_replacement", "no_data_replace")):
+        if given.get(key) is not None:
+            (config.processing[option],) = _read_numbers([given[key]])
     ignored = arguments.get("ignore_index")
     if values["num_labels"] == 1:  # of a regression
         config.processing["label_type"] = "value"

@@ -392,6 +392,26 @@ def test_a_named_file_of_something_else_is_refused(run, tmp_path, capsys, conten
     assert_refused(capsys, tmp_path, "none at absent.yaml", checkpoint, "--original_config", "absent.yaml")
 
 
+def test_statistics_that_are_not_numbers_are_refused(run, tmp_path, capsys):
+    checkpoint, config = run
+    data = {"class_path": "Generic", "init_args": {"means": ["low", *MEANS[1:]], "stds": STDS}}
+    write(config, lightning_config(SMALL, data=data))
+    message = (
+        "mine.conf to describe a Prithvi model as its code does, found a part that is not so (TypeError: could not"
+    )
+    assert_refused(capsys, tmp_path, message, checkpoint, "--original_config", config)
+
+
+def test_a_configuration_of_other_weights_is_left_out(tmp_path, capsys):
+    torch.save(masked_autoencoder(), tmp_path / "Prithvi_100M.pt")
+    (tmp_path / "config.json").write_text(json.dumps(hub_config(1024, 24, 16)))
+    assert convert(tmp_path / "Prithvi_100M.pt", tmp_path / "out") == 0
+    report = capsys.readouterr().out
+    assert "config.json beside the weights is of others and was not taken" in report
+    assert "hidden_size = 1024, the weights show 32" in report
+    assert PrithviImageProcessor.from_pretrained(tmp_path / "out").image_mean[0] == 775
+
+
 def test_a_setting_wins_over_a_contradiction(run, tmp_path):
     checkpoint, config = run
     write(config, lightning_config({**SMALL, "num_classes": 3}, class_names=["a", "b", "c"]))

@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor
-from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
+from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, check_model_source
 from tests.hub_server import USER
 
 
@@ -20,6 +20,23 @@ def test_original_names_are_accepted():
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_channels", "image_size")
     assert [getattr(config, name) for name in names] == [64, 3, 2, 4, 96]
     assert config.bands is None, "four channels are not the six HLS bands"
+
+
+@pytest.mark.parametrize(
+    ("bands", "found"),
+    [
+        (["B02", "B03", "B04", "B05", "B06", "B07"], PRITHVI_BANDS),
+        (["B07", "B02"], ["SWIR_2", "BLUE"]),
+        (["B02", "B8A"], ["B02", "B8A"]),
+        (["HLSBands.RED", "VV"], ["RED", "VV"]),
+    ],
+)
+def test_original_codes_of_bands_are_those_of_hls_l30(bands, found):
+    values = {"embed_dim": 32, "depth": 1, "num_heads": 2, "bands": bands, "in_chans": len(bands)}
+    values |= {"img_size": [224, 224], "patch_size": 14, "tubelet_size": 2, "num_frames": 4}
+    config = PrithviConfig.from_original(values, mask_ratio=0.5)
+    assert (config.bands, config.num_channels, config.mask_ratio) == (found, len(bands), 0.5)
+    assert (config.image_size, config.tubelet_size) == (224, (2, 14, 14))
 
 
 def test_round_trip(tmp_path):
