@@ -82,9 +82,7 @@ def add_parser(commands: Commands) -> None:
     add("--nodata_value", type=float, metavar="X", help="file value that means nodata, besides tag and NaN")
     add("--ignore_values", nargs="+", type=int, metavar="VALUE", help="mask values that are not classes")
     add("--label_map", metavar="JSON", help="class number of mask values, e.g. '{\"255\": 1}' for masks of 0 and 255")
-    add(
-        "--target_rescale_factor", type=float, metavar="X", help="numbers of a regression's files are multiplied by it"
-    )
+    add("--target_rescale_factor", type=float, metavar="X", help="values of a regression are file numbers times it")
     add("--target_rescale_offset", type=float, metavar="X", help="added after that")
     add("--target_nodata_value", type=float, metavar="X", help="number in these files that means no value")
     add("--target_range", nargs=2, type=float, metavar="X", help="smallest and largest value that counts")

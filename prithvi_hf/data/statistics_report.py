@@ -221,7 +221,9 @@ class StatisticsReport:
             return _comment([f"target_mean and target_std are left out: in split {self.split} {found}."])
         mean, std = _round(values.mean, values.std)
         note = _comment(["Mean and standard deviation of the values that are learned, after target_rescale_factor"])
-        return note + _to_yaml({"target_mean": mean, "target_std": std})
+        return note + yaml.safe_dump(
+            {"target_mean": mean, "target_std": std}, default_flow_style=False, sort_keys=False
+        )
 
     def _list_chips(self) -> list[str]:
         rows = [["split", "chips", "without mask", "no data", "ignored", "height x width: chips", "sha256"]]
@@ -263,9 +265,8 @@ class StatisticsReport:
         labels = sorted({label for split in splits for label in split.chip_labels})
         if labels:
             rows = [["label", *(f"{name} chips" for name in self.splits)]]
-            rows += [
-                [label or "(none)", *(str(split.chip_labels.get(label, 0)) for split in splits)] for label in labels
-            ]
+            for label in labels:
+                rows.append([label or "(none)", *(str(split.chip_labels.get(label, 0)) for split in splits)])
             return ["Labels of chips", *_table(rows)]
         values, meanings = sorted({value for split in splits for value in split.mask_values}), {}
         for value, label in self._find_labels(values).items():
