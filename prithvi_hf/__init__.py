@@ -1,8 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Prithvi geospatial foundation models for maps of scenes, as a Hugging Face Transformers-style package.
 
-Importing it registers the Auto classes, the pipeline task "geospatial-segmentation" and the `datasets` feature
-`GeoTiff`. What that does not need (rasterio, evaluate, matplotlib, the Trainer) is imported when first used.
+Importing it registers the Auto classes, the pipeline tasks "geospatial-segmentation", "geospatial-regression" and
+"geospatial-classification", and the `datasets` feature `GeoTiff`. What that does not need (rasterio, evaluate,
+matplotlib, the Trainer) is imported when first used.
 """
 
 from importlib import import_module
@@ -29,7 +30,12 @@ from prithvi_hf.models.prithvi.modeling_prithvi import (
     PrithviModel,
     PrithviPreTrainedModel,
 )
-from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf.models.prithvi.pipeline_prithvi import (
+    GeospatialClassificationPipeline,
+    GeospatialRegressionPipeline,
+    GeospatialSegmentationPipeline,
+    register_pipeline,
+)
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
 from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 
@@ -95,6 +101,8 @@ register_pipeline()
 
 __all__ = [
     "GeoTiff",
+    "GeospatialClassificationPipeline",
+    "GeospatialRegressionPipeline",
     "GeospatialSegmentationPipeline",
     "PrithviBackbone",
     "PrithviConfig",

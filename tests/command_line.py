@@ -24,6 +24,6 @@ def assert_refused(capsys, folder, message, *arguments):
     lines = [line for line in output.err.splitlines() if "prithvi-hf" in line]
     assert len(lines) == 1
     assert f"prithvi-hf {arguments[0]}: error: " in lines[0]
-    assert message in output.err
+    assert message in output.err, output.err
     assert "Traceback" not in output.err
     assert (folder_contents(folder), sorted(os.listdir(folder))) == before

@@ -10,7 +10,8 @@ from rasterio.crs import CRS
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, PrithviTaskModel
+from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 from prithvi_hf.rasters.write_geotiff import write_geotiff
 
 
@@ -21,7 +22,9 @@ LABELS = {0: "no water", 1: "water", 2: "cloud"}
 WINDOW = 32
 
 
-def tiny_model(num_frames: int = 1, **options) -> PrithviForSemanticSegmentation:
+def tiny_model(
+    num_frames: int = 1, kind: type[PrithviTaskModel] = PrithviForSemanticSegmentation, **options
+) -> PrithviTaskModel:
     """A random model in evaluation mode whose classes all occur: batch normalisation gets statistics that spread."""
     torch.manual_seed(0)
     config = PrithviConfig(
@@ -37,7 +40,15 @@ def tiny_model(num_frames: int = 1, **options) -> PrithviForSemanticSegmentation
         label2id={name: index for index, name in LABELS.items()},
         **options,
     )
-    return PrithviForSemanticSegmentation(config).eval()
+    return kind(config).eval()
+
+
+BIOMASS = {"target_name": "aboveground biomass", "target_unit": "Mg/ha", "target_mean": 120.0, "target_std": 40.0}
+
+
+def tiny_regressor(**options) -> PrithviForPixelRegression:
+    """A random model of biomass."""
+    return tiny_model(kind=PrithviForPixelRegression, **BIOMASS, **options)
 
 
 def tiny_processor(num_frames: int = 1, **options) -> PrithviImageProcessor:

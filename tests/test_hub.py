@@ -20,12 +20,18 @@ from transformers import (
 
 from prithvi_hf import (
     PrithviConfig,
+    PrithviForImageClassification,
     PrithviForSemanticSegmentation,
     PrithviImageProcessor,
     PrithviModel,
     push_folder_to_hub,
 )
-from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf.models.prithvi.pipeline_prithvi import (
+    GeospatialClassificationPipeline,
+    GeospatialRegressionPipeline,
+    GeospatialSegmentationPipeline,
+    register_pipeline,
+)
 from prithvi_hf.models.prithvi.remote_code_prithvi import (
     CUSTOM_PIPELINES,
     IMAGE_PROCESSOR_AUTO_MAP,
@@ -33,6 +39,7 @@ from prithvi_hf.models.prithvi.remote_code_prithvi import (
     source_files,
 )
 from tests.hub_server import USER
+from tests.scene_factory import tiny_model, tiny_regressor
 
 
 TASK = "geospatial-segmentation"
@@ -121,7 +128,7 @@ def test_push_adds_code_and_mappings_and_changes_nothing_here(here, model, proce
     ]
     config = here.json(REPO, "config.json")
     assert config["auto_map"] == MODEL_AUTO_MAP
-    assert config["custom_pipelines"] == CUSTOM_PIPELINES
+    assert config["custom_pipelines"] == {TASK: CUSTOM_PIPELINES[TASK]}
     assert here.json(REPO, "preprocessor_config.json")["auto_map"] == IMAGE_PROCESSOR_AUTO_MAP
     assert all(files[path.name] == path.read_bytes() for path in source_files())
     assert config_fields(model) == before
@@ -182,7 +189,7 @@ def test_a_pipeline_pushes_everything_at_once(here, model, processor):
     GeospatialSegmentationPipeline(model=model, image_processor=processor).push_to_hub(REPO)
     assert len(here.commits(REPO)) == 1
     assert here.json(REPO, "config.json")["auto_map"] == MODEL_AUTO_MAP
-    assert here.json(REPO, "config.json")["custom_pipelines"] == CUSTOM_PIPELINES
+    assert here.json(REPO, "config.json")["custom_pipelines"] == {TASK: CUSTOM_PIPELINES[TASK]}
     assert here.json(REPO, "preprocessor_config.json")["auto_map"] == IMAGE_PROCESSOR_AUTO_MAP
 
 
@@ -196,7 +203,7 @@ def test_an_output_folder_goes_in_one_commit_without_checkpoints(here, output_fo
     saved = {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert set(here.files(REPO)) == kept | saved | CODE
     assert [(made.oid, made.message) for made in here.commits(REPO)] == [(commit.oid, "Floods")]
-    assert here.json(REPO, "config.json")["custom_pipelines"] == CUSTOM_PIPELINES
+    assert here.json(REPO, "config.json")["custom_pipelines"] == {TASK: CUSTOM_PIPELINES[TASK]}
     assert here.json(REPO, "preprocessor_config.json")["auto_map"] == IMAGE_PROCESSOR_AUTO_MAP
     assert here.files(REPO)["model.safetensors"] == before["model.safetensors"]
     assert contents(output_folder) == before
@@ -314,8 +321,30 @@ if target:
 """
 
 
-def run_without_the_package(source, folder, hub, target=""):
-    command = [sys.executable, "-I", "-c", WITHOUT_THE_PACKAGE, str(source), str(folder), target]
+OTHER_TASKS_WITHOUT_THE_PACKAGE = """
+import sys
+
+sys.modules["prithvi_hf"] = None
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForImageClassification, pipeline
+
+source, folder, _ = sys.argv[1:]
+chip = load_file(f"{folder}/chip.safetensors")["chip"]
+values = pipeline("geospatial-regression", model=f"{source}-regression", trust_remote_code=True)(chip.numpy())
+labels = pipeline("geospatial-classification", model=f"{source}-classes", trust_remote_code=True)(chip.numpy())
+model = AutoModel.from_pretrained(f"{source}-regression", trust_remote_code=True)
+assert type(model).__name__ == "PrithviForPixelRegression", type(model)
+model = AutoModelForImageClassification.from_pretrained(f"{source}-classes", trust_remote_code=True)
+assert type(model).__name__ == "PrithviForImageClassification", type(model)
+assert values.unit == "Mg/ha" and [one["label"] for one in labels] == ["water"], (values, labels)
+results = {"values": torch.tensor(values.values), "score": torch.tensor(labels[0]["score"])}
+save_file(results, f"{folder}/results.safetensors")
+"""
+
+
+def run_without_the_package(source, folder, hub, target="", script=WITHOUT_THE_PACKAGE):
+    command = [sys.executable, "-I", "-c", script, str(source), str(folder), target]
     run = subprocess.run(command, cwd=folder, env=hub.env, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     return load_file(folder / "results.safetensors")
@@ -353,3 +382,20 @@ def test_a_process_without_the_package_loads_pushes_and_saves(here, output_folde
     assert {path.name for path in (tmp_path / "saved").iterdir()} >= CODE
     found = run_without_the_package(tmp_path / "saved", tmp_path, here)
     torch.testing.assert_close(found["logits"], expected["logits"], rtol=1e-6, atol=1e-6)
+
+
+def test_a_process_without_the_package_predicts_values_and_classes_of_images(here, processor, chip, tmp_path):
+    regressor, classifier = tiny_regressor(), tiny_model(kind=PrithviForImageClassification)
+    with torch.no_grad():
+        classifier.classifier.bias[1] += 10  # above the threshold, which no other is
+    classifier.classifier.bias.data[[0, 2]] -= 10
+    classifier.config.problem_type = "multi_label_classification"
+    for one, name in ((regressor, "regression"), (classifier, "classes")):
+        one.push_to_hub(f"{REPO}-{name}")
+        processor.push_to_hub(f"{REPO}-{name}")
+    save_file({"chip": chip}, tmp_path / "chip.safetensors")
+    found = run_without_the_package(REPO, tmp_path, here, script=OTHER_TASKS_WITHOUT_THE_PACKAGE)
+    values = GeospatialRegressionPipeline(model=regressor, image_processor=processor)(chip.numpy()).values
+    ((label),) = GeospatialClassificationPipeline(model=classifier, image_processor=processor)(chip.numpy())
+    torch.testing.assert_close(found["values"], torch.from_numpy(values), rtol=1e-6, atol=1e-4)
+    assert found["score"].item() == pytest.approx(label["score"], abs=1e-6)

@@ -83,16 +83,16 @@ def describe_model(name: str) -> str:
         f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
         f"tiles of {' x '.join(map(str, window_and_stride(config)[0]))} pixels",
     ]
+    head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
     if kind == "PrithviForPixelRegression":
-        lines.append(f"  regression   neck {config.neck}, head {config.decode_head}, loss {config.regression_loss}")
+        lines.append(f"  regression   {head}loss {config.regression_loss}")
         unit = f" {config.target_unit}" if config.target_unit else ""
-        values = f"{config.target_name or 'value'}, mean {config.target_mean:g}{unit}, std {config.target_std:g}{unit}"
-        lines.append(f"  values       {values}")
+        figures = f"mean {config.target_mean:g}{unit}, standard deviation {config.target_std:g}{unit}"
+        lines.append(f"  values       {config.target_name or 'value'}, {figures}")
     elif kind == "PrithviForImageClassification":
-        labels = cast("dict[int, str]", config.id2label)
-        lines.append(f"  classes      {', '.join(labels[index] for index in sorted(labels))} ({config.problem_type})")
+        classes = sorted(cast("dict[int, str]", config.id2label).items())
+        lines.append(f"  classes      {', '.join(label for _, label in classes)} ({config.problem_type})")
     elif kind == "PrithviForSemanticSegmentation":
-        head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
         lines.append(f"  segmentation {head}loss {config.loss}")
         labels = cast("dict[int, str]", config.id2label)
         for index in sorted(labels):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prithvi_hf.cli.common import Commands, load_image_processor, load_model, resolve_device, user_message
 from prithvi_hf.cli.predict_options import add_options, check_usage, read_options
 from prithvi_hf.disk import check_writable_folder
-from prithvi_hf.outputs.registry import check_outputs, resolve_paths
+from prithvi_hf.outputs.registry import check_outputs, check_value_outputs, resolve_paths
 
 
 if TYPE_CHECKING:
@@ -124,8 +124,10 @@ def _predict_many(
 
     model, _ = load_model(options.model)
     model.to(getattr(torch, options.dtype))
-    folder.mkdir(parents=True, exist_ok=True)
     written = sorted(resolve_paths(folder / "any.tif", keywords))
+    if model.task == "regression":
+        check_value_outputs(written, keywords)
+    folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps([describe_model(model, image_processor), keywords, written], sort_keys=True, default=str)
     together = group if options.split_scene else ProcessGroup()
     maker = _MapMaker(model, image_processor, options, opening, keywords, together, device, content)

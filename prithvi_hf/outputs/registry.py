@@ -105,10 +105,11 @@ def check_outputs(paths: Mapping[str, str | os.PathLike], inputs: Iterable[objec
         check_writable_folder(path.parent, f"the folder of the {name}")
 
 
-def check_value_outputs(asked: Iterable[str], options: OutputOptions) -> None:
-    """Refuse outputs of a map of values that are made of classes, and options of classes."""
+def check_value_outputs(asked: Iterable[str], options: Mapping[str, object]) -> None:
+    """Refuse outputs of a map of values that are made of classes, and options of classes, those of `OutputOptions`."""
     refused = [output.name for output in OUTPUTS if output.of_classes and output.name in asked]
-    refused += [name for name, value in vars(options).items() if value != getattr(OutputOptions(), name)]
+    defaults = vars(OutputOptions()).items()
+    refused += [name for name, default in defaults if options.get(name) and options[name] != default]
     if refused:
         possible = ", ".join(output.name for output in OUTPUTS if not output.of_classes)
         raise ValueError(

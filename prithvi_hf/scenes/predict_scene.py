@@ -147,7 +147,7 @@ def predict_scene(
     paths = resolve_paths(output, asked)
     check_outputs(paths, frames if isinstance(frames, list | tuple) else [frames], overwrite)
     if quantity is not None:
-        check_value_outputs(paths, writing)
+        check_value_outputs(paths, vars(writing))
     file_values(id2label, writing.class_values)
     image_processor = opening.adapt(image_processor)
     image_processor.check_config(config)

@@ -4,12 +4,21 @@
 import numpy as np
 import pytest
 
+from prithvi_hf import PrithviForImageClassification
 from prithvi_hf.cli.info import band_statistics, describe_raster
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.command_line import assert_refused, run
-from tests.scene_factory import TRANSFORM, save_model, scene_pixels, write_scene
+from tests.scene_factory import (
+    TRANSFORM,
+    save_model,
+    scene_pixels,
+    tiny_model,
+    tiny_processor,
+    tiny_regressor,
+    write_scene,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,22 @@ def test_info_of_a_model(model_folder, capsys):
         assert part in text
     model = PrithviForSemanticSegmentation.from_pretrained(model_folder)
     assert f"{sum(tensor.numel() for tensor in model.state_dict().values()):,} weights" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        (tiny_regressor(), ["regression   neck conv_transpose", "aboveground biomass, mean 120 Mg/ha, standard dev"]),
+        (tiny_model(kind=PrithviForImageClassification), ["classes      no water, water, cloud"]),
+    ],
+    ids=["regression", "classification"],
+)
+def test_info_of_models_of_other_tasks(model, parts, tmp_path, capsys):
+    model.save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    assert run("info", tmp_path) == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in parts), text
 
 
 def test_info_of_a_geotiff(model_folder, tmp_path, capsys):

@@ -15,10 +15,21 @@ import rasterio
 import torch
 from rio_cogeo import cog_validate
 
+from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel
 from tests.command_line import assert_refused, run
-from tests.scene_factory import CRS_UTM, TRANSFORM, WINDOW, save_model, scene_pixels, tiny_processor, write_scene
+from tests.scene_factory import (
+    CRS_UTM,
+    TRANSFORM,
+    WINDOW,
+    save_model,
+    scene_pixels,
+    tiny_model,
+    tiny_processor,
+    tiny_regressor,
+    write_scene,
+)
 
 
 @pytest.fixture(scope="module")
@@ -529,3 +540,53 @@ def test_two_processes_share_every_scene_of_a_list(model_folder, scene_list, tmp
     assert re.search(r"process 1: .*cannot be decoded", summary["c"]["reason"])  # the first process never reads there
     assert predict(model_folder, [tmp_path / "in" / "b.tif"], tmp_path / "b.tif", "--quiet") == 0
     assert (tmp_path / "b.tif").read_bytes() == (folder / "b.tif").read_bytes()
+
+
+# ---------------------------------------------------------------- models of values and of whole images
+
+
+@pytest.fixture(scope="module")
+def regression_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regression")
+    tiny_regressor().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
+def test_a_regression_model_maps_values(regression_folder, scene, tmp_path, capsys):
+    assert predict(regression_folder, [scene], tmp_path / "map.tif", "--quicklook") == 0
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert (dataset.dtypes, dataset.units) == (("float32",), ("Mg/ha",))
+        mean = dataset.read(1).mean()
+    output = capsys.readouterr().out
+    assert re.search(rf"aboveground biomass +mean +{mean:.4g}\d* Mg/ha", output)
+    assert re.search(r"no data +0 pixels +0\.00 %", output)
+    assert sorted(os.listdir(tmp_path)) == ["map.png", "map.tif", "scene.tif"]
+
+
+def test_many_scenes_of_values_are_in_the_summary(regression_folder, scene, tmp_path):
+    write_scene(tmp_path / "second.tif", scene_pixels(40, 45, seed=1))
+    assert (
+        run(
+            *("predict", "--model", regression_folder, "--scenes", f"{tmp_path}/*.tif", "--device", "cpu", "--quiet"),
+            *("--output_dir", tmp_path / "maps"),
+        )
+        == 0
+    )
+    scenes = json.loads((tmp_path / "maps" / "summary.json").read_text())["scenes"]
+    assert [one["details"]["values"]["unit"] for one in scenes] == ["Mg/ha"] * 2
+
+
+def test_polygons_of_values_are_refused(regression_folder, scene, tmp_path, capsys):
+    arguments = ("--model", regression_folder, "--polygons", "--device", "cpu")
+    one, many = ("--frames", scene, "--output", tmp_path / "map.tif"), ("--scenes", f"{tmp_path}/*.tif")
+    for place in (one, (*many, "--output_dir", tmp_path / "maps")):
+        assert_refused(capsys, tmp_path, "gives values, not classes", "predict", *arguments, *place)
+
+
+def test_a_model_of_whole_images_names_its_pipeline(scene, tmp_path_factory, tmp_path, capsys):
+    folder = tmp_path_factory.mktemp("classifier")
+    tiny_model(kind=PrithviForImageClassification).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    arguments = ("--model", folder, "--frames", scene, "--output", tmp_path / "map.tif", "--device", "cpu")
+    assert_refused(capsys, tmp_path, 'Use pipeline("geospatial-classification", model=...)', "predict", *arguments)

@@ -15,14 +15,25 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.pipelines import PIPELINE_REGISTRY
 
 import prithvi_hf
-from prithvi_hf import PrithviForSemanticSegmentation, PrithviTrainer, PrithviTrainingArguments
-from prithvi_hf.models.prithvi.pipeline_prithvi import GeospatialSegmentationPipeline, register_pipeline
+from prithvi_hf import (
+    PrithviForImageClassification,
+    PrithviForSemanticSegmentation,
+    PrithviTrainer,
+    PrithviTrainingArguments,
+)
+from prithvi_hf.models.prithvi.pipeline_prithvi import (
+    GeospatialClassificationPipeline,
+    GeospatialRegressionPipeline,
+    GeospatialSegmentationPipeline,
+    register_pipeline,
+)
 from prithvi_hf.models.prithvi.remote_code_prithvi import source_files
 from prithvi_hf.rasters.radiometry import RadiometryWarning
 from prithvi_hf.scenes import predict_scene
 from tests.granule_factory import LANDSAT_8, write_bands
 from tests.scene_factory import (
     CRS_UTM,
+    LABELS,
     TRANSFORM,
     WINDOW,
     save_model,
@@ -442,3 +453,89 @@ def test_every_backend_of_auto_classes_is_there_so_that_none_is_missed():
     """Transformers says on every load which backend it wanted and did not find."""
     found = IMAGE_PROCESSOR_MAPPING[prithvi_hf.PrithviConfig]
     assert found == {"torchvision": prithvi_hf.PrithviImageProcessor, "pil": prithvi_hf.PrithviImageProcessor}
+
+
+# ---------------------------------------------------------------- classes of whole images
+
+
+def make_classifier(**options):
+    return tiny_model(kind=PrithviForImageClassification, **options)
+
+
+def test_an_image_of_one_class_gets_probabilities_that_add_up_to_one(tmp_path):
+    make_classifier().save_pretrained(tmp_path / "model")
+    tiny_processor().save_pretrained(tmp_path / "model")
+    pipe = pipeline("geospatial-classification", model=str(tmp_path / "model"), device="cpu")
+    path = write_scene(tmp_path / "chip.tif", scene_pixels(40, 23))
+    found = pipe(str(path))
+    inputs = tiny_processor()(scene_pixels(40, 23), return_tensors="pt")
+    with torch.no_grad():
+        expected = pipe.model(**inputs).logits[0].softmax(dim=0)
+    assert {one["label"]: one["score"] for one in found} == pytest.approx(
+        {LABELS[index]: score for index, score in enumerate(expected.tolist())}, abs=1e-6
+    )
+    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+    assert pipe(str(path), top_k=1) == found[:1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_images_of_a_list_are_classified_in_batches_and_those_without_data_say_so(batch_size):
+    pipe = GeospatialClassificationPipeline(
+        model=make_classifier(), image_processor=tiny_processor(nodata_value=-9999), device="cpu"
+    )
+    images = [scene_pixels(32, 32, seed=seed) for seed in range(5)]
+    images[3][:] = -9999
+    found = pipe(images, batch_size=batch_size)
+    assert found[3] == [{"label": "no data", "score": 1.0}]
+    for image, one in zip(images[:3], found[:3], strict=True):
+        (alone,) = pipe([image])
+        assert [entry["label"] for entry in one] == [entry["label"] for entry in alone]
+        assert one[0]["score"] == pytest.approx(alone[0]["score"], abs=1e-5)
+
+
+def test_an_image_of_several_classes_gets_all_above_the_threshold():
+    model = make_classifier(problem_type="multi_label_classification")
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([2.0, -1.0, 0.5]))
+    pipe = GeospatialClassificationPipeline(model=model, image_processor=tiny_processor(), device="cpu")
+    assert [one["label"] for one in pipe(scene_pixels(32, 32))] == ["no water", "cloud"]
+    found = pipe(scene_pixels(32, 32), threshold=0.2)
+    assert [one["score"] for one in found] == pytest.approx([0.8808, 0.6225, 0.2689], abs=1e-4)
+    assert pipe(scene_pixels(32, 32), threshold=0.9) == []
+
+
+def test_a_regression_of_whole_images_gives_its_value():
+    model = make_classifier(problem_type="regression", target_mean=50.0, target_std=10.0)
+    pipe = GeospatialClassificationPipeline(model=model, image_processor=tiny_processor(), device="cpu")
+    found = pipe(scene_pixels(32, 32), top_k=None)
+    assert len(found) == 3
+    assert all(0 < one["score"] < 100 for one in found)
+
+
+def test_dates_of_an_image_are_a_tuple():
+    pipe = GeospatialClassificationPipeline(
+        model=make_classifier(num_frames=2), image_processor=tiny_processor(2), device="cpu"
+    )
+    dates = (scene_pixels(32, 32), scene_pixels(32, 32, seed=1))
+    assert pipe(dates) == pipe([np.stack(dates, axis=1)])[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (GeospatialClassificationPipeline, {}, "model for classification, found a PrithviForSemanticSegmentation"),
+        (GeospatialRegressionPipeline, {}, 'regression, found a .*pipeline."geospatial-segmentation"'),
+    ],
+)
+def test_a_pipeline_refuses_models_of_other_tasks(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(model=tiny_model(**options), image_processor=tiny_processor())
+
+
+def test_options_of_maps_are_none_of_classes_of_images():
+    pipe = GeospatialClassificationPipeline(model=make_classifier(), image_processor=tiny_processor(), device="cpu")
+    with pytest.raises(TypeError, match=r"it takes batch_size, band_names, .*, top_k, threshold\.$"):
+        pipe(scene_pixels(32, 32), overlap=0.5)
+    with pytest.raises(ValueError, match="at least one scene"):
+        pipe([])

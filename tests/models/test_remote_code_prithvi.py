@@ -12,16 +12,22 @@ from prithvi_hf.models.prithvi.remote_code_prithvi import (
     CUSTOM_PIPELINES,
     IMAGE_PROCESSOR_AUTO_MAP,
     MODEL_AUTO_MAP,
+    REGRESSION_AUTO_MAP,
     source_files,
 )
 
 
-TASK = "geospatial-segmentation"
+REFERENCES = [
+    *MODEL_AUTO_MAP.values(),
+    *REGRESSION_AUTO_MAP.values(),
+    *IMAGE_PROCESSOR_AUTO_MAP.values(),
+    *(pipe["impl"] for pipe in CUSTOM_PIPELINES.values()),
+]
 CODE = {path.name for path in source_files()}
 
 
 def test_the_mappings_name_classes_that_exist():
-    for reference in [*MODEL_AUTO_MAP.values(), *IMAGE_PROCESSOR_AUTO_MAP.values(), CUSTOM_PIPELINES[TASK]["impl"]]:
+    for reference in REFERENCES:
         module, name = reference.split(".")
         assert f"{module}.py" in CODE
         assert getattr(import_module(f"prithvi_hf.models.prithvi.{module}"), name).__name__ == name
@@ -38,7 +44,7 @@ def test_the_code_that_travels_needs_no_file_and_no_package_that_stays():
 def test_every_class_leads_to_every_file():
     """So that transformers fetches all of them with one, and what was loaded can be pushed again."""
     folder = source_files()[0].parent
-    for reference in [*MODEL_AUTO_MAP.values(), *IMAGE_PROCESSOR_AUTO_MAP.values(), CUSTOM_PIPELINES[TASK]["impl"]]:
+    for reference in REFERENCES:
         module = folder / f"{reference.split('.')[0]}.py"
         assert set(get_relative_import_files(module)) | {str(module)} == set(map(str, source_files()))
 

@@ -41,12 +41,17 @@ REGRESSION_AUTO_MAP = {"AutoModel": "regression_prithvi.PrithviForPixelRegressio
 """What `AutoModel` is in a repository of a regression model: transformers has no Auto class for values per pixel."""
 IMAGE_PROCESSOR_AUTO_MAP = {"AutoImageProcessor": "image_processing_prithvi.PrithviImageProcessor"}
 CUSTOM_PIPELINES = {
-    "geospatial-segmentation": {
-        "impl": "pipeline_prithvi.GeospatialSegmentationPipeline",
-        "pt": ["AutoModelForSemanticSegmentation"],
-        "type": "image",
-    }
+    f"geospatial-{task}": {"impl": f"pipeline_prithvi.{name}", "pt": [auto_class], "type": "image"}
+    for task, name, auto_class in (
+        ("segmentation", "GeospatialSegmentationPipeline", "AutoModelForSemanticSegmentation"),
+        ("regression", "GeospatialRegressionPipeline", "AutoModel"),
+        ("classification", "GeospatialClassificationPipeline", "AutoModelForImageClassification"),
+    )
 }
+TASKS_OF_MODELS = dict(
+    zip(("ForSemanticSegmentation", "ForPixelRegression", "ForImageClassification"), CUSTOM_PIPELINES, strict=True)
+)
+"""Pipeline for each model by the end of its name; a backbone has none."""
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 CONFIG_FILE, IMAGE_PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
@@ -92,12 +97,12 @@ def commit_with_code(
                 values["auto_map"] = IMAGE_PROCESSOR_AUTO_MAP
             else:
                 values = {key: value for key, value in values.items() if key not in CODE_KEYS}
-                architectures = " ".join(values.get("architectures") or ())
                 values["auto_map"] = MODEL_AUTO_MAP
-                if "ForPixelRegression" in architectures:
-                    values["auto_map"] = MODEL_AUTO_MAP | REGRESSION_AUTO_MAP
-                elif "ForSemanticSegmentation" in architectures:  # a backbone alone makes no maps
-                    values["custom_pipelines"] = CUSTOM_PIPELINES
+                for ending, task in TASKS_OF_MODELS.items():
+                    if any(name.endswith(ending) for name in values.get("architectures") or ()):
+                        values["custom_pipelines"] = {task: CUSTOM_PIPELINES[task]}
+                        if ending == "ForPixelRegression":
+                            values["auto_map"] = MODEL_AUTO_MAP | REGRESSION_AUTO_MAP
             content = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
         operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))
     api = HfApi()
