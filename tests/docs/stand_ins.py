@@ -13,7 +13,14 @@ from tests.checkpoint_factory import masked_autoencoder
 from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
 from tests.granule_factory import write_hls_granule
-from tests.raster_factory import class_mask, hls_layout, make_burn_scars, reflectance, write_raster
+from tests.raster_factory import (
+    class_mask,
+    hls_layout,
+    make_biomass,
+    make_burn_scars,
+    reflectance,
+    write_raster,
+)
 from tests.scene_factory import tiny_model, tiny_processor, write_scene
 
 
@@ -64,6 +71,7 @@ def make_stand_ins(root: Path) -> Path:
     make_chips(root / "DIR")
     make_burn_scars(root / "burns_data")
     make_own_chips(root / "my_fires")
+    make_biomass(root / "my_plots", {"train": 2, "validation": 1, "test": 1})
     return root
 
 
