@@ -262,11 +262,11 @@ class StatisticsReport:
                 texts = [f"{_round(figure, found.std)[0]:.15g}" for figure in figures] if found.count else ["none"] * 4
                 rows.append([name, str(found.count), *texts])
             return ["Values that are learned", *_table(rows)]
-        labels = sorted({label for split in splits for label in split.chip_labels})
-        if labels:
+        names = sorted({name for split in splits for name in split.chip_labels})
+        if names:
             rows = [["label", *(f"{name} chips" for name in self.splits)]]
-            for label in labels:
-                rows.append([label or "(none)", *(str(split.chip_labels.get(label, 0)) for split in splits)])
+            for name in names:
+                rows.append([name or "(none)", *(str(split.chip_labels.get(name, 0)) for split in splits)])
             return ["Labels of chips", *_table(rows)]
         values, meanings = sorted({value for split in splits for value in split.mask_values}), {}
         for value, label in self._find_labels(values).items():

@@ -96,8 +96,6 @@ def write_value_quicklook(
 ) -> None:
     """Draw a map of values as PNG with a colour bar, beside a picture of the same scene where there is one.
 
-    Colours span the values from their 2nd to their 98th percentile.
-
     Args:
         path: The PNG to write; an existing one is replaced, and only by a complete one.
         values: (H, W) floats, NaN = no data.
@@ -108,18 +106,12 @@ def write_value_quicklook(
         transform: From (column, row) of the map to coordinates of the CRS, or None.
         step: `values` hold every `step`-th row and column of the map, to which `transform` belongs.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     width_metres = measure_width(crs, transform, values.shape[0] * step, values.shape[1] * step)
     thin = thumbnail_step(*values.shape)
     values = values[::thin, ::thin]
-    valid = np.isfinite(values)
-    low, high = np.percentile(values[valid], _VALUE_PERCENTILES) if valid.any() else (0.0, 1.0)
-    scale = ScalarMappable(Normalize(low, high if high > low else low + 1), "viridis")
-    colors = scale.to_rgba(np.where(valid, values, low), bytes=True)
-    colors[~valid] = 0
-    pictures = {title: colors} if rgb is None else {rgb_title: rgb, title: colors}
+    scale = make_color_scale(values)
+    painted = paint_values(values, scale)
+    pictures = {"values": painted} if rgb is None else {rgb_title: rgb, "values": painted}
     draw_pictures(
         path, [PictureRow(pictures, width_metres)], id2label={}, palette=[], present=(), colorbar=(title, scale)
     )
@@ -206,6 +198,24 @@ def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:
     table[: len(palette)] = [(*color, 255) for color in palette]
     step = thumbnail_step(*mask.shape)
     return table[mask[::step, ::step]]
+
+
+def make_color_scale(values: np.ndarray) -> "ScalarMappable":
+    """Make the colours of values, NaN = no data: they span them from their 2nd to their 98th percentile."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    valid = values[np.isfinite(values)]
+    low, high = np.percentile(valid, _VALUE_PERCENTILES) if valid.size else (0.0, 1.0)
+    return ScalarMappable(Normalize(low, high if high > low else low + 1), "viridis")
+
+
+def paint_values(values: np.ndarray, scale: "ScalarMappable") -> np.ndarray:
+    """Paint values (H, W), NaN = no data, as uint8 colours and opacity (H, W, 4)."""
+    missing = np.isnan(values)
+    painted = scale.to_rgba(np.where(missing, 0, values), bytes=True)
+    painted[missing] = 0
+    return painted
 
 
 def measure_width(crs: CRS | str | None, transform: Affine | None, height: int, width: int) -> float | None:

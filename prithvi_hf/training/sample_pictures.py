@@ -11,12 +11,16 @@ from datasets import Dataset
 
 from prithvi_hf.data.chip_cache import CachedChips
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import predict_scene_logits, prepare_scene
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
-from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width
-
-
-_PERCENTILES = (2.0, 98.0)  # of the true values, which the colours span
+from prithvi_hf.outputs.quicklook import (
+    PictureRow,
+    draw_pictures,
+    make_color_scale,
+    measure_width,
+    paint_values,
+)
 
 
 def pick_samples(dataset: Dataset | CachedChips, num_samples: int) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -37,10 +41,7 @@ def plot_sample_values(
     window: int | None = None,
     overlap: float = 0.5,
 ) -> None:
-    """Draw chips beside their true and predicted values, with one colour bar."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
+    """Draw chips beside their true and predicted values, with one colour bar, which the true values span."""
     config, samples = model.config, []
     for row, image in pick_samples(dataset, num_samples):
         images: list[Any] = [image]
@@ -49,20 +50,15 @@ def plot_sample_values(
         predicted = predict_scene_logits(model, scene, window=window, overlap=overlap)[0].float().cpu().numpy()
         predicted[scene.nodata_mask] = np.nan
         samples.append((scene, targets, predicted))
-    true = np.concatenate([targets[np.isfinite(targets)] for _, targets, _ in samples])
-    low, high = np.percentile(true, _PERCENTILES) if true.size else (0.0, 1.0)
-    scale = ScalarMappable(Normalize(low, high if high > low else low + 1), "viridis")
+    scale = make_color_scale(np.concatenate([targets.ravel() for _, targets, _ in samples]))
     rows = []
     for scene, *values in samples:
-        painted = [scale.to_rgba(np.nan_to_num(part, nan=low), bytes=True) for part in values]
-        for picture, part in zip(painted, values, strict=True):
-            picture[np.isnan(part)] = 0
+        painted = [paint_values(part, scale) for part in values]
         width_metres = measure_width(scene.crs, scene.transform, *values[0].shape)
         pictures = {scene.rgb_title: scene.rgb, "target": painted[0], "prediction": painted[1]}
         rows.append(PictureRow(pictures, width_metres))
-    title = config.target_name or "value"
-    title += f" ({config.target_unit})" if config.target_unit else ""
-    draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=(title, scale))
+    colorbar = (Quantity.of(config).title, scale)
+    draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=colorbar)
 
 
 def plot_sample_labels(

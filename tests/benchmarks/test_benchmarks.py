@@ -1,11 +1,13 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The benchmarks' own arithmetic, with sizes that take no time; their figures are never tested."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import decoders, gpu, loading
+from benchmarks import decoders, gpu, loading, real_chips
 from prithvi_hf import PrithviConfig
 from prithvi_hf.data import collate_chips
 
@@ -53,6 +55,29 @@ def test_ours_and_the_original_reader_give_the_same_crops(monkeypatch):
                     for chip, mask in zip(flips, masks, strict=True)
                 ]
                 assert any(matches), (name, index)
+
+
+def make_chip(labels):
+    return SimpleNamespace(labels=np.array(labels))
+
+
+def test_water_of_several_splits_is_pooled_over_pixels_with_a_label():
+    chips = {"validation": [make_chip([[1, 1, 0, -100]])], "test": [make_chip([[1, 0, 0, 0]])]}
+    chips["bolivia"] = [make_chip([[0, 0, 0, 1]])]
+    found = {"validation": [[[1, 0, 1, 1]]], "test": [[[1, 0, 0, 255]]], "bolivia": [[[0, 1, 0, 1]]]}
+    classes = {split: [np.array(mask) for mask in masks] for split, masks in found.items()}
+    pooled, held_out, _ = real_chips.measure(chips, classes)
+    assert (pooled, held_out) == (2 / 4, 1 / 2)
+
+
+def test_a_map_in_blocks_has_all_its_borders_on_the_grid_and_one_that_is_shifted_has_none():
+    blocks = np.kron(np.random.default_rng(0).integers(0, 2, (4, 5)), np.ones((16, 16), dtype=int))
+    labelled = np.zeros_like(blocks)
+    on_grid, every = real_chips.count_borders(blocks, labelled)
+    assert on_grid == every > 100
+    assert real_chips.count_borders(blocks[5:, 5:], labelled[5:, 5:])[0] == 0
+    labelled[:, 40:] = -100
+    assert real_chips.count_borders(blocks, labelled)[1] < every
 
 
 @pytest.mark.parametrize("head", ["unet", "upernet"])
