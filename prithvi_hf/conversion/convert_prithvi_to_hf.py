@@ -423,6 +423,8 @@ def _make_image_processor(
         given = {name: getattr(source, name) for name in names if getattr(loaded.data, name, None) is not None}
         report.recipe |= {name: given[name] for name in given if name not in overrides.keys() | mixed.keys()}
         options |= given | mixed
+    elif config.coords_encoding and not is_terratorch_layout(state_dict):
+        options["first_day_of_year"] = 1  # the model card of the pretraining counts days from 1 to 365
     options |= {name: overrides[name] for name in names if name in overrides} | {"num_frames": config.num_frames}
     is_second = bool(config.coords_encoding) or config.num_frames == 4 or is_terratorch_layout(state_dict)
     if is_second and loaded is None and "image_mean" not in original.processing:
