@@ -109,9 +109,10 @@ def run(options: argparse.Namespace) -> int:
     other = "output" if wanted == "output_dir" else "output_dir"
     if getattr(options, wanted) is None or getattr(options, other) is not None:
         raise ValueError(f"--{given[0]} goes with --{wanted}, which names what is written; leave --{other} out.")
-    if options.scenes is not None and options.dates:
+    if options.scenes is not None and (options.dates or options.location):
         raise ValueError(
-            "--dates are those of one scene: leave them out with --scenes, where names or items say them."
+            f"{'--dates are those' if options.dates else '--location is that'} of one scene: leave them out with "
+            "--scenes, where names or items say them."
         )
 
     from prithvi_hf.outputs.cog import check_output_path

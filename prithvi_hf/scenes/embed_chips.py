@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, List, Value
 
-from prithvi_hf.data.chips import Chip, collect_results, read_chips
+from prithvi_hf.data.chips import Chip, collect_results, find_coordinates, read_chips
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
@@ -102,7 +102,8 @@ def embed_chips(
     with complete_or_absent(output) as part, evaluation_mode(encoder):
         file = EmbeddingFile(part, encoder, layer, pooling, batch_size)
         for name, split in splits.items():
-            results = read_chips(split, partial(prepare_chip, image_processor), name, show_progress)
+            prepare = partial(prepare_chip, image_processor, tuple(model.config.coords_encoding))
+            results = read_chips(split, prepare, name, show_progress)
             days = iter(split.with_format(None)[dates] if dates else ())
             own = {"split": name} if isinstance(chips, Mapping) else {}
 
@@ -133,8 +134,10 @@ def make_chip_dataset(images: Sequence[Any]) -> Dataset:
     return Dataset.from_dict({"id": ids, "image": paths, "dates": dates}, features=features)
 
 
-def prepare_chip(image_processor: "PrithviImageProcessor", chip: Chip) -> dict[str, Any]:
-    """Read a chip: its values (C, T, H, W), the pixels without data, and the place of its centre."""
+def prepare_chip(
+    image_processor: "PrithviImageProcessor", coords_encoding: Sequence[str], chip: Chip
+) -> dict[str, Any]:
+    """Read a chip: its values (C, T, H, W), the pixels without data, the place of its centre, and what is encoded."""
     image, first = chip.frames if len(chip.frames) > 1 else chip.frames[0], chip.frames[0]
     frames, missing, nodata = image_processor.read_frames(image, chip.id)
     image_processor.check_units(frames, missing, chip.id)
@@ -143,7 +146,9 @@ def prepare_chip(image_processor: "PrithviImageProcessor", chip: Chip) -> dict[s
     if first.crs is not None:
         height, width = first.shape[-2:]
         (longitude,), (latitude,) = find_degrees(first.crs, *(first.transform @ (width / 2, height / 2)), chip.id)
-    return {"id": chip.id, "values": values, "nodata": nodata, "longitude": longitude, "latitude": latitude}
+    coordinates = find_coordinates(chip.image, chip.dates, image_processor, coords_encoding)
+    place = {"longitude": longitude, "latitude": latitude}
+    return {"id": chip.id, "values": values, "nodata": nodata, "coordinates": coordinates, **place}
 
 
 class EmbeddingFile:
@@ -167,7 +172,11 @@ class EmbeddingFile:
         """Turn the waiting chips into rows."""
         config, chips = self._encoder.config, self._waiting
         pixel_values = torch.from_numpy(np.stack([chip.pop("values") for chip in chips]))
-        tokens, patches = encode_patches(self._encoder, pixel_values, {}, self._layer)  # (B, E), (B, T, E, h, w)
+        known = [chip.pop("coordinates") for chip in chips]
+        coordinates = {name: torch.from_numpy(np.stack([one[name] for one in known])) for name in known[0]}
+        tokens, patches = encode_patches(
+            self._encoder, pixel_values, coordinates, self._layer
+        )  # (B, E), (B, T, E, h, w)
         if self._pooling == "mean":
             size = (pixel_values.shape[-2], pixel_values.shape[-1])
             cell = find_patch_size(config, size)

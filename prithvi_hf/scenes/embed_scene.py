@@ -26,7 +26,7 @@ from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent,
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import iterate_in_background, weight_profile
 from prithvi_hf.scenes.reading import TileBatch, TileSource
-from prithvi_hf.scenes.scene import Scene, open_scene
+from prithvi_hf.scenes.scene import Scene, open_scene, warn_of_unknown_coordinates
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 
@@ -115,6 +115,7 @@ def embed_scene(
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method
     plan = TilePlan.for_model(config, *scene.grid.size, windows.window, windows.overlap)
+    warn_of_unknown_coordinates(scene, image_processor, config.coords_encoding)
     tiles = TileSource(
         scene,
         image_processor,

@@ -56,15 +56,19 @@ class PretrainRecipe:
         """Build the image processor: options left open come from the starting model's, where it has one."""
         return build_image_processor(self.model.model, self.data, {"num_frames": self.data.num_frames or 1})
 
-    def build_model(self) -> PrithviForPreTraining:
-        """Build the masked autoencoder: random weights, or those of `--model`, whose decoder may be a new one."""
+    def build_model(self, quiet: bool = False) -> PrithviForPreTraining:
+        """Build the masked autoencoder: random weights, or those of `--model`, whose decoder may be a new one.
+
+        What starts at random is a warning, unless `quiet`: a checkpoint may follow.
+        """
         values = {name: value for name, value in vars(self.model).items() if name != "model" and value is not None}
         values["num_frames"], bands, source = self.data.num_frames or 1, self.data.bands, self.model.model
         if source is None:
             if bands is not None:
                 values |= {"bands": bands, "num_channels": len(bands)}
             attention = values.pop("attn_implementation", None)
-            logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to continue a pretraining.")
+            if not quiet:
+                logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to continue a pretraining.")
             return PrithviForPreTraining._from_config(PrithviConfig(**values), attn_implementation=attention)
         start = read_starting_config(source)
         # Only fewer layers leave the pretrained encoder what it is.
@@ -82,7 +86,7 @@ class PretrainRecipe:
         lost = [key for key in new if key.startswith("prithvi.") and not key.endswith("_scale")]
         if lost:
             raise ValueError(f"Expected the encoder of {source} to fit the options, found no weights for {lost}.")
-        if new:
+        if new and not quiet:
             logger.warning(
                 f"{source} has no weights for {len(new)} tensors of the pretraining decoder or of dates and places, "
                 f"e.g. {new[0]}: they start at random. `prithvi-hf convert --for_model PrithviForPreTraining` keeps "
