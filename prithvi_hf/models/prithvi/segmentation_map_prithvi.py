@@ -113,12 +113,7 @@ class SegmentationMap:
             from prithvi_hf.outputs.cog import write_class_map
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.mask`, `.crs` and `.transform`") from error
-        if self.crs is None or self.transform is None:
-            warnings.warn(
-                f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other "
-                "program can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
-                stacklevel=2,
-            )
+        warn_without_place(path, self.crs, self.transform)
         write_class_map(
             path,
             self.mask,
@@ -230,6 +225,16 @@ class SegmentationMap:
             rgb_title=self.rgb_title,
             crs=self.crs,
             transform=self.transform,
+        )
+
+
+def warn_without_place(path: str | os.PathLike, crs: object | None, transform: Affine | None) -> None:
+    """Warn of a map whose file will not say where it is."""
+    if crs is None or transform is None:
+        warnings.warn(
+            f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other program "
+            "can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
+            stacklevel=3,
         )
 
 
