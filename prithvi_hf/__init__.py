@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
+    from prithvi_hf.scenes.embed_chips import embed_chips
+    from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import predict_scene
     from prithvi_hf.scenes.reconstruct import reconstruct_window
     from prithvi_hf.scenes.windows import SceneWindows
@@ -59,6 +61,8 @@ _LAZY = {
     "SceneWindows": "scenes.windows",
     "convert_checkpoint": "conversion.convert_prithvi_to_hf",
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
+    "embed_chips": "scenes.embed_chips",
+    "embed_scene": "scenes.embed_scene",
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
@@ -118,6 +122,8 @@ __all__ = [
     "SceneWindows",
     "convert_checkpoint",
     "convert_state_dict",
+    "embed_chips",
+    "embed_scene",
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",

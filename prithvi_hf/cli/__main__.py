@@ -14,7 +14,7 @@ from importlib import import_module
 from prithvi_hf.cli.common import user_message
 
 
-_COMMANDS = ("convert", "pretrain", "reconstruct", "finetune", "predict", "evaluate", "stats", "info")
+_COMMANDS = ("convert", "pretrain", "reconstruct", "finetune", "predict", "embed", "evaluate", "stats", "info")
 """Modules with `add_parser(commands)`, which names the module's `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 
 BAND_OPTIONS: dict[str, dict[str, Any]] = {
     "--band_indices": {
@@ -75,6 +76,21 @@ def load_model(
         model = unwrap_model(kind.from_pretrained(name), tasks)
     image_processor.check_config(model.config)
     return model, image_processor
+
+
+def load_encoder(name: str, **fields: Any) -> "PrithviModel":
+    """Load the encoder of any model that has one, with some fields of its configuration replaced."""
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
+
+    with explain_loading(name):
+        loaded: Any = PrithviModel.from_pretrained(name, output_loading_info=True, **fields)
+    model, info = loaded
+    if info["missing_keys"]:
+        raise ValueError(
+            f"Expected the weights of Prithvi's encoder in {name}, found {len(info['missing_keys'])} tensors missing, "
+            f"e.g. {min(info['missing_keys'])}. Give a converted backbone, or a model that was fine-tuned from one."
+        )
+    return model
 
 
 @contextmanager

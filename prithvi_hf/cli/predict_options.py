@@ -29,7 +29,7 @@ why.
 """
 # The first of the choices is the default.
 _OUTPUTS_TITLE = "what is written beside each map"
-_GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "scenes and where their maps go": {
         "--frames": {
             "nargs": "+",
@@ -159,6 +159,13 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "DATE",
             "help": "date of each frame, e.g. 2022-06-01, where file names do not say it",
         },
+        "--location": {
+            "nargs": 2,
+            "type": float,
+            "metavar": ("LAT", "LON"),
+            "help": "latitude and longitude of the centre in degrees, of a scene without CRS for a model that takes "
+            "places",
+        },
         "--on_read_error": {
             "choices": ("raise", "nodata"),
             "help": "a block that cannot be read ends the scene (default), or is nodata in the map and listed in the "
@@ -208,7 +215,7 @@ def add_options(commands: Commands) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="folder of a fine-tuned model and its processor, or a Hub id")
-    for title, options in _GROUPS.items():
+    for title, options in GROUPS.items():
         group = parser.add_argument_group(title)
         for output in OUTPUTS if title == _OUTPUTS_TITLE else ():
             if output.name != "map":
@@ -236,9 +243,10 @@ def check_usage(options: argparse.Namespace) -> None:
     if getattr(options, wanted) is None or getattr(options, other) is not None:
         given = "--scenes" if many else "--frames"
         raise ValueError(f"{given} goes with --{wanted}, which names what is written; leave --{other} out.")
-    if many and options.dates:
+    if many and (options.dates or options.location):
         raise ValueError(
-            "--dates are those of one scene: leave them out with --scenes, where names or items say them."
+            f"{'--dates are those' if options.dates else '--location is that'} of one scene: leave them out with "
+            "--scenes, where names or items say them."
         )
     for output in OUTPUTS if many else ():
         value = getattr(options, output.name, None)

@@ -75,7 +75,6 @@ SECOND_GENERATION_MEAN = [1087.0, 1342.0, 1433.0, 2734.0, 1958.0, 1363.0]
 SECOND_GENERATION_STD = [2248.0, 2179.0, 2178.0, 1850.0, 1242.0, 1049.0]
 """Statistics of the six bands that Prithvi-EO-2.0 was pretrained with, reflectance times 10,000."""
 
-_DERIVED = {"label2id", "num_channels"}  # of class names and bands
 _CONFIG_FIELDS = {"num_labels", "label2id", *PrithviConfig.__dataclass_fields__}
 
 
@@ -255,22 +254,35 @@ def convert_checkpoint(
     result.notes += original.notes
     values = dict(original.values)
     if loaded is not None:
-        values |= _read_recipe_values(loaded, str(recipe), state_dict, overrides)
-        set_by_recipe = values.keys() & loaded.get_config_values().keys()
-        result.recipe = {name: values[name] for name in values if name in set_by_recipe - overrides.keys() - _DERIVED}
+        result.recipe = _read_recipe_values(loaded, str(recipe), state_dict, overrides)
+        values |= result.recipe
     values |= _read_stored_classes(checkpoint, {**values, **overrides}, result)
     values |= {name: value for name, value in overrides.items() if name in _CONFIG_FIELDS}
     config = infer_config(state_dict, **values)
     processor = _make_image_processor(loaded, original, state_dict, config, overrides, result)
+    unsaid = {*overrides, "label2id", "num_channels"}  # the last two are of class names and bands
+    result.recipe = {name: value for name, value in result.recipe.items() if name not in unsaid}
+    given, unsaid = {**original.values, **original.processing}, unsaid | result.recipe.keys()
     result.config_file = original.source
-    given = {**original.values, **original.processing}
-    result.config = {
-        name: value for name, value in given.items() if name not in overrides.keys() | result.recipe.keys() | _DERIVED
-    }
+    result.config = {name: value for name, value in given.items() if name not in unsaid}
 
+    model = _build_model(checkpoint, model_class, config, result)
+    _note_assumptions(state_dict, config, values, result)
+    _save_atomically(output_dir, model, processor, loaded)
+    if report is not None:
+        folder = Path(report).parent
+        with explain_disk_full(folder, f"The model is complete in {output_dir}; its report is missing."):
+            result.save(report)
+    return result
+
+
+def _build_model(
+    checkpoint: Checkpoint, model_class: type[PrithviPreTrainedModel], config: PrithviConfig, report: ConversionReport
+) -> PrithviPreTrainedModel:
+    """Build the model with the weights of a checkpoint, and report what became of each."""
     with_decoder = model_class is PrithviForPreTraining
-    converted, result.dropped = convert_names(
-        state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn
+    converted, report.dropped = convert_names(
+        checkpoint.state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn
     )
     broken = [name for name, group in converted.items() if not all(part.isfinite().all() for part in group.values())]
     if broken:  # by a training that diverged or a damaged copy: every map would be without meaning
@@ -282,31 +294,30 @@ def convert_checkpoint(
         )
     model = model_class(config)
     model.load_state_dict(_fit_tensors(converted, model_class, config), strict=True)
-
-    result.converted = {name: list(group) for name, group in converted.items()}
+    report.converted = {name: list(group) for name, group in converted.items()}
     averaging = "a copy that mmcv's EMAHook keeps of the weights before averaging"
-    result.dropped |= dict.fromkeys(checkpoint.averaging, averaging)
+    report.dropped |= dict.fromkeys(checkpoint.averaging, averaging)
+    return model
+
+
+def _note_assumptions(
+    state_dict: Mapping[str, torch.Tensor], config: PrithviConfig, values: Mapping[str, Any], report: ConversionReport
+) -> None:
+    """Report the fields that neither the weights nor `values` show, and learned positions."""
     positions, segmentation = find_positions(state_dict), is_segmentation_layout(state_dict)
     unseen = ["num_attention_heads", "layer_norm_eps"]
-    unseen += ["decoder_num_attention_heads"] if with_decoder else []
+    unseen += ["decoder_num_attention_heads"] if report.model_class == PrithviForPreTraining.__name__ else []
     if config.neck in MAP_NECKS and "out_indices" not in values:
-        result.assumed["out_indices"] = config.feature_layers
+        report.assumed["out_indices"] = config.feature_layers
     unseen += ["pool_scales"] if config.decode_head == "upernet" else []
     if positions is None:
         unseen += ["image_size"] if segmentation else ["image_size", "num_frames"]  # the neck shows the frames
-    result.assumed |= {name: getattr(config, name) for name in unseen if name not in values}
+    report.assumed |= {name: getattr(config, name) for name in unseen if name not in values}
     difference = infer_grid(positions, config.grid_size[0] if segmentation else None)[1]
     if difference > POSITION_TOLERANCE:
-        result.notes.append(
+        report.notes.append(
             f"the stored pos_embed differs from the fixed table by up to {difference:.3g}; the fixed table is used"
         )
-
-    _save_atomically(output_dir, model, processor, loaded)
-    if report is not None:
-        folder = Path(report).parent
-        with explain_disk_full(folder, f"The model is complete in {output_dir}; its report is missing."):
-            result.save(report)
-    return result
 
 
 def _check_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -412,6 +423,8 @@ def _make_image_processor(
         given = {name: getattr(source, name) for name in names if getattr(loaded.data, name, None) is not None}
         report.recipe |= {name: given[name] for name in given if name not in overrides.keys() | mixed.keys()}
         options |= given | mixed
+    elif config.coords_encoding and not is_terratorch_layout(state_dict):
+        options["first_day_of_year"] = 1  # the model card of the pretraining counts days from 1 to 365
     options |= {name: overrides[name] for name in names if name in overrides} | {"num_frames": config.num_frames}
     is_second = bool(config.coords_encoding) or config.num_frames == 4 or is_terratorch_layout(state_dict)
     if is_second and loaded is None and "image_mean" not in original.processing:

@@ -163,8 +163,12 @@ def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, 
         width = _find_tensor(state_dict, "decoder.convs.0.0.weight", 4).shape[1]
         convs = _count_layers(state_dict, "decoder.convs.")
         values |= {"decode_head": "transpose_fcn", "head_hidden_size": width, "head_num_convs": convs}
-    tokens = state_dict["decoder.convs.0.0.weight" if pyramid is None else pyramid]
-    values["token_channels"] = tokens.shape[0]
+    if pyramid is None and values["decode_head"] != "transpose_fcn":
+        raise ValueError(
+            f"Expected a learned pyramid (fpn1, fpn2) before the decoder {values['decode_head']}, found none. It was "
+            "trained on maps of one size, which no model here does: convert a run with LearnedInterpolateToPyramidal."
+        )
+    values["token_channels"] = state_dict[pyramid or "decoder.convs.0.0.weight"].shape[0]
     return values
 
 
@@ -227,6 +231,11 @@ PUBLISHED_ENCODERS: dict[str, dict[str, Any]] = {
 }
 """`PrithviConfig` fields of each published encoder that may differ from the defaults, by its name in terratorch."""
 
+
+class UnsupportedModelError(ValueError):
+    """A model whose weights fit one of this package that does not compute the same."""
+
+
 _NECKS = ("SelectIndices", "ReshapeTokensToImage", "LearnedInterpolateToPyramidal")
 _DECODERS = {"UNetDecoder": "unet", "UperNetDecoder": "upernet", "FCNDecoder": "transpose_fcn"}
 
@@ -274,7 +283,7 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(necks) or 'none'} and {model_args.get('decoder')!r}."
         )
     if head.get("final_act") or head.get("learned_upscale_layers") or decoder.get("align_corners") is False:
-        raise ValueError(
+        raise UnsupportedModelError(
             "Expected a head without final_act and learned_upscale_layers and a decoder with align_corners, found "
             f"{head} and {decoder}. No model here computes the same."
         )

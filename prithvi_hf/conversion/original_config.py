@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prithvi_hf.conversion.infer_config import find_positions, infer_values, read_terratorch_fields
+from prithvi_hf.conversion.infer_config import (
+    UnsupportedModelError,
+    find_positions,
+    infer_values,
+    read_terratorch_fields,
+)
 from prithvi_hf.conversion.read_checkpoint import Checkpoint, is_config_name
 from prithvi_hf.conversion.tensor_names import is_segmentation_layout, is_terratorch_layout
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, read_json, read_original_fields
@@ -58,6 +63,7 @@ DATA_MODULES: dict[str, dict[str, Any]] = {
             *(0.9018, 1.2913),
         ],
         "class_names": ["no landslide", "landslide"],
+        "image_size": 128,
     },
     "MultiTemporalCropClassificationDataModule": {
         "dataset_bands": PRITHVI_BANDS,
@@ -151,14 +157,18 @@ def _find_beside(checkpoint: Checkpoint, shown: Mapping[str, Any], is_terratorch
     """Find the configuration beside weights that fits them best; YAML says more of the data than `config.json`."""
     found: list[OriginalConfig] = []
     notes = []
-    paths = [path for path in checkpoint.path.parent.iterdir() if is_config_name(path.name)]
-    for path in sorted(paths, key=lambda path: (path.suffix == ".json", path.name)):
-        if found and path.suffix == ".json":
+    paths = [path for path in checkpoint.path.parent.iterdir() if is_config_name(path.name) and path.is_file()]
+    paths.sort(key=lambda path: (path.suffix == ".json", path.name))
+    for path in [*paths, None]:  # last what Lightning stored
+        if found and (path is None or path.suffix == ".json"):
             break
         try:
-            config = read_original_config(path)
+            stored = checkpoint.hyper_parameters
+            config = parse_original_config(stored, "the weights' file") if path is None else read_original_config(path)
+        except UnsupportedModelError:
+            raise
         except ValueError as error:
-            notes.append(f"{path.name} beside the weights was not read: {error}")
+            notes.append(f"the configuration {path.name if path else 'in the file'} was not read: {error}")
         else:
             found += [config] if config is not None and config.of_terratorch == is_terratorch else []
     counts = [len(find_contradictions(shown, config.values)) for config in found]
@@ -168,8 +178,7 @@ def _find_beside(checkpoint: Checkpoint, shown: Mapping[str, Any], is_terratorch
             f"Expected one configuration beside {checkpoint.path.name}, found {len(found)} that differ: "
             f"{', '.join(str(config.source) for config in found)}. Name the right one by --original_config."
         )
-    stored = parse_original_config(checkpoint.hyper_parameters, "the parameters stored with the weights")
-    config = found[0] if found else (is_terratorch and stored) or OriginalConfig()
+    config = found[0] if found else OriginalConfig()
     config.notes = notes + config.notes
     return config
 
@@ -245,7 +254,11 @@ def _read_terratorch(
     for option, key in (("rescale_factor", "constant_scale"), ("nodata_replacement", "no_data_replace")):
         if given.get(key) is not None:
             (config.processing[option],) = _read_numbers([given[key]])
-    ignored = arguments.get("ignore_index")
+    # Images of a data set of one size may have been enlarged for the model.
+    resized = [step["init_args"] for step in given.get("test_transform") or [] if "Resize" in str(step)]
+    if resized and "image_size" in known:
+        values["input_upsampling"] = resized[-1]["height"] / known["image_size"]
+    ignored = arguments.get("ignore_index", given.get("no_label_replace"))
     if values["num_labels"] == 1:  # of a regression
         config.processing["label_type"] = "value"
         config.processing |= {} if ignored is None else {"target_nodata_value": ignored}

@@ -17,15 +17,21 @@ from prithvi_hf.data.chips import (
     describe_wrong_masks,
     digest_pixels,
     digest_split,
+    find_coordinates,
     hash_file,
     read_chips,
 )
 from prithvi_hf.data.statistics import BandMoments
+from prithvi_hf.models.prithvi.coordinates_prithvi import find_unknown, is_in_time_order
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, MaskValuesError
 from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
 
 
+_UNKNOWN = {
+    "date": "have no date, or not one for each frame; their term is left out of the tokens, as in pretraining",
+    "place": "have no CRS and so no place; this term is left out of the tokens, as in pretraining",
+}
 # Class, ignored and nodata pixels, size and digests of one chip, and its values.
 _Counts = tuple[np.ndarray, int, int, tuple[int, ...], ChipDigest, str | None, BandMoments]
 
@@ -46,6 +52,8 @@ class SplitAudit:
             folder and order.
         image_digests (`dict[str, str]`): id of a chip by the digest of its pixels in the bands in use; images whose
             bands are constant are left out.
+        coordinate_problems (`dict[str, int]`): number of chips by what is odd about the date or place that the model
+            encodes, such as "have no date".
         files (`dict[str, tuple[int, int, str]]`): size, time of modification (ns) and sha256 of each file.
         values (`BandMoments`, *optional*): of a regression, its values over all pixels.
         chips_without_value (`int`): those of them that have none.
@@ -60,6 +68,7 @@ class SplitAudit:
     sizes: dict[tuple[int, int], int]
     digest: str
     image_digests: dict[str, str] = field(default_factory=dict)
+    coordinate_problems: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
     values: BandMoments | None = None
     chips_without_value: int = 0
@@ -116,6 +125,7 @@ def audit_split(
     split_name: str,
     show_progress: bool = True,
     find_classes: Callable[[Chip], list[int]] | None = None,
+    coords_encoding: Sequence[str] = (),
 ) -> SplitAudit:
     """Read every chip of a split once and count its labels.
 
@@ -129,14 +139,16 @@ def audit_split(
         show_progress: draw a progress bar.
         find_classes: gives the class numbers of a chip whose label is of the whole, or raises a `ValueError`; masks
             are not read then.
+        coords_encoding: that of the model: dates and places are checked and counted then.
 
     Raises:
         ValueError: an empty split, a split whose every pixel is ignored or without image data, or chips that cannot be
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
-            of different size or place, mask values outside the classes.
+            of different size or place, mask values outside the classes, dates and places that cannot be.
     """
     options = update_options(image_processor.checked_options(), {"num_labels": num_labels or None})
     files: dict[str, tuple[int, int, str]] = {}
+    problems: list[str] = []
 
     def count(chip: Chip) -> "_Counts | MaskValuesError":
         """Count the pixels of one chip; raise what is wrong with it."""
@@ -145,6 +157,11 @@ def audit_split(
         mask = chip.mask if find_classes is None else None
         rasters = chip.frames if mask is None else (*chip.frames, mask)
         check_grid(rasters)
+        if coords_encoding:
+            found = find_coordinates(chip.image, chip.dates, image_processor, coords_encoding)
+            problems.extend(_UNKNOWN[name] for name in find_unknown(found))
+            if not is_in_time_order(found.get("temporal_coords", ())):
+                problems.append("have dates that are not in time order")
         paths = [raster.path for raster in rasters if raster.path is not None]
         states = [os.stat(path) for path in paths]  # before they are read
         chip.verify()
@@ -203,6 +220,7 @@ def audit_split(
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
         image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
+        coordinate_problems=dict(Counter(problems)),
         files=files,
         values=sum(parts, BandMoments()) if options.label_type == "value" else None,
         chips_without_value=sum(not part.count for part in parts) if options.label_type == "value" else 0,

@@ -17,11 +17,14 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
+from prithvi_hf.models.prithvi.coordinates_prithvi import encode_dates, encode_location
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import advise_label_options, describe_expected_values, list_counts
 from prithvi_hf.models.prithvi.pixel_values_prithvi import GRID_TOLERANCE, has_alpha
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import measure_shift, name_crs_pair
+from prithvi_hf.rasters.raster import find_center, measure_shift, name_crs_pair
 
 
 _MAX_THREADS = 8
@@ -40,13 +43,15 @@ ChipDigest = tuple[str, list[str], str | None]
 class Chip:
     """The files of a row: its image, one raster or a tuple of frames as the image processor takes it, and its mask.
 
-    `label` is what the row says of the image as a whole, for classification.
+    `label` is what the row says of the image as a whole, for classification; `dates` are its `date`, or `dates` of its
+    frames.
     """
 
     id: str
     image: Image
     mask: GeoTiffRaster | None
     label: str | None = None
+    dates: Any = None
 
     @property
     def frames(self) -> tuple[GeoTiffRaster, ...]:
@@ -98,7 +103,8 @@ def read_chips(
         try:
             row = fetch_row()
             image = tuple(row["image"]) if isinstance(row["image"], list | tuple) else row["image"]
-            chip = Chip(str(row.get("id")), image, row.get("mask"), row.get("label"))
+            dates = row.get("dates") or row.get("date")
+            chip = Chip(str(row.get("id")), image, row.get("mask"), row.get("label"), dates)
             bands = 1 if chip.mask is None else chip.mask.count - has_alpha(chip.mask.descriptions)
             if bands > 1 and all(frame.count == 1 for frame in chip.frames):
                 raise ValueError(
@@ -171,6 +177,37 @@ def collect_results(
     if not found:
         raise ValueError(f"Split {split_name}: expected at least one chip, found none.")
     return found
+
+
+def find_coordinates(
+    image: Image, dates: Any, processor: PrithviImageProcessor, coords_encoding: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Give `temporal_coords` (num_frames, 2) and `location_coords` (2,) of a chip, those that a model encodes.
+
+    The place is the centre of the whole chip; NaN stands for what neither row nor file tells. A day that cannot be,
+    another number of dates than of frames, and a centre that is not on Earth are a ValueError.
+    """
+    first, found = image[0] if isinstance(image, tuple) else image, {}
+    if "time" in coords_encoding:
+        days = encode_dates(dates, processor.num_frames, processor.first_day_of_year, first.name)
+        found[COORDINATE_ARGUMENTS["time"]] = days
+    if "location" in coords_encoding:
+        center = find_center(first.crs, first.transform, (0, 0, *first.shape[-2:]), first.name)
+        found[COORDINATE_ARGUMENTS["location"]] = encode_location(center, first.name)
+    return found
+
+
+def find_given_coordinates(dataset: Dataset, coords_encoding: Sequence[str]) -> list[str]:
+    """Find which of a model's encodings the chips of a split give, as far as a single one has a date or a CRS."""
+    plain, given = dataset.with_format(None), []
+    columns = [name for name in ("date", "dates") if name in plain.column_names]
+    days = [day for name in columns for cell in plain[name] for day in (cell if isinstance(cell, list) else [cell])]
+    if "time" in coords_encoding and any(day is not None for day in days):
+        given.append("time")
+    if "location" in coords_encoding:
+        frames = (image[0] if isinstance(image, list | tuple) else image for image in (row["image"] for row in plain))
+        given += ["location"] if any(frame.crs is not None for frame in frames) else []
+    return given
 
 
 def abbreviate_names(names: Sequence[str]) -> str:

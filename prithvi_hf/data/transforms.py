@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from prithvi_hf.data.chip_labels import make_chip_labels
-from prithvi_hf.data.chips import Image
+from prithvi_hf.data.chips import Image, find_coordinates
 from prithvi_hf.data.shared_batches import BatchRows, make_batch
+from prithvi_hf.models.prithvi.coordinates_prithvi import check_coordinates
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, find_ignored_between, write_labels_between
 from prithvi_hf.models.prithvi.pixel_values_prithvi import (
@@ -81,6 +83,9 @@ class SegmentationTransform:
             the data type of the file; and `labels` as int16 where the image processor knows `num_labels`.
             [`PrithviTrainer`] normalises them on the model's device
             ([`PrithviImageProcessor.normalize_file_values`]); half the bytes go there, and half the work is done here.
+        coords_encoding (`Sequence[str]`, *optional*, defaults to `()`): that of the model's configuration: "time" adds
+            `temporal_coords` from the columns `date` or `dates`, "location" adds `location_coords` of the centre of
+            the whole chip, also to its crops, as the published models were trained. NaN stands for what is unknown.
 
     Raises:
         TypeError: an image processor of a class that changes `preprocess` but not `read_image`.
@@ -104,6 +109,7 @@ class SegmentationTransform:
         augmentation: Literal["none", "hflip", "d4"] = "none",
         train: bool = False,
         normalize: bool = True,
+        coords_encoding: Sequence[str] = (),
     ) -> None:
         if augmentation not in ("none", "hflip", "d4"):
             raise ValueError(f"Expected augmentation none, hflip or d4, found {augmentation!r}.")
@@ -128,6 +134,7 @@ class SegmentationTransform:
         self.augmentation = augmentation
         self.train = train
         self.normalize = normalize
+        self.coords_encoding = tuple(coords_encoding)
         self._crops_checked = 0
         # Chips whose pixels are in memory, by where their rasters are in this process, and the options they were
         # looked at with.
@@ -142,18 +149,21 @@ class SegmentationTransform:
 
         Args:
             rows (`Mapping[str, list]`): columns `image` (a raster or a list of frames) and `mask` (a raster; None, or
-                no such column, for evaluation without labels); `numbers`, if given, the random numbers of each row.
+                no such column, for evaluation without labels); with `coords_encoding` also `date`, or `dates` of the
+                frames; `numbers`, if given, the random numbers of each row.
 
         Returns:
             `dict`: one tensor per row, in a list or, of training crops, along the first axis of one tensor:
             `pixel_values` float32, each `(num_channels, num_frames, height, width)`, or `file_values` (see
             `normalize`), and `labels` int64 (with `file_values` int16), each `(height, width)`, ignored pixels -100;
-            no `labels` where no row has a mask.
+            no `labels` where no row has a mask. With `coords_encoding` also `temporal_coords` float32, each
+            `(num_frames, 2)`, and `location_coords` float32, each `(2,)`.
         """
         images = [tuple(image) if isinstance(image, list | tuple) else image for image in rows["image"]]
         masks = rows.get("mask") or [None] * len(images)
+        coordinates = self._find_coordinates(images, rows)
         if self.train and self.crop_size is not None:
-            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"))
+            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates)
         has_labels = self.train or any(mask is not None for mask in masks)
         batch: dict[str, list[torch.Tensor]] = {"pixel_values": [], **({"labels": []} if has_labels else {})}
         for image, mask in zip(images, masks, strict=True):
@@ -167,7 +177,18 @@ class SegmentationTransform:
                 parts = [torch.from_numpy(turn_array(part.numpy(), *turn)) for part in parts]
             for tensors, part in zip(batch.values(), parts, strict=True):
                 tensors.append(part)
-        return batch
+        return {**batch, **{name: list(torch.from_numpy(values)) for name, values in coordinates.items()}}
+
+    def _find_coordinates(self, images: Sequence[Image], rows: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+        """Give what the model encodes of the chips' dates and places, each of the whole batch."""
+        if not self.coords_encoding:
+            return {}
+        dates = rows.get("dates") or rows.get("date") or [None] * len(images)
+        found = [
+            find_coordinates(image, days, self.image_processor, self.coords_encoding)
+            for image, days in zip(images, dates, strict=True)
+        ]
+        return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
     def _draw_batch(
         self,
@@ -175,6 +196,7 @@ class SegmentationTransform:
         masks: Sequence[GeoTiffRaster | None],
         size: tuple[int, int],
         numbers: Sequence[list[int]] | None,
+        coordinates: Mapping[str, np.ndarray],
         chip_labels: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Draw crops of several chips, each written to its place in one batch; `chip_labels` stand for masks."""
@@ -196,8 +218,11 @@ class SegmentationTransform:
         label_shape: tuple[int, ...] = (len(chips), *size)
         if chip_labels is not None:
             label_shape, label_dtype = tuple(chip_labels.shape), chip_labels.dtype
-        batch = make_batch({name: (shape, dtype), "labels": (label_shape, label_dtype)})
-        values, labels = (tensor.numpy() for tensor in batch.values())
+        shapes = {name: (shape, dtype), "labels": (label_shape, label_dtype)}
+        batch = make_batch(shapes | {key: (pairs.shape, torch.float32) for key, pairs in coordinates.items()})
+        values, labels = batch[name].numpy(), batch["labels"].numpy()
+        for key, pairs in coordinates.items():
+            batch[key].numpy()[...] = pairs
         if numbers is None:  # drawn for the whole batch at once: one by one they take longer than a crop
             numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
         if chip_labels is not None:
@@ -340,7 +365,8 @@ class ClassificationTransform(SegmentationTransform):
         image_processor (`PrithviImageProcessor`): bands, nodata, scale and statistics.
         class_names (`list[str]`): name of each class, in the order of the model's labels.
         multi_label (`bool`, *optional*, defaults to `False`): whether a chip may have several classes.
-        options: `crop_size` (needed to train), `augmentation`, `train` and `normalize` of [`SegmentationTransform`].
+        options: `crop_size` (needed to train), `augmentation`, `train`, `normalize` and `coords_encoding` of
+            [`SegmentationTransform`].
 
     Raises:
         ValueError: training without `crop_size`; when called, a label that is not a class, and what the image
@@ -379,8 +405,9 @@ class ClassificationTransform(SegmentationTransform):
             names = [str(name) for name in rows.get("id") or range(len(images))]
             labels = make_chip_labels(rows["label"], self.class_names, self.multi_label, names)
         if self.train and self.crop_size is not None:
-            return self._draw_batch(images, [None] * len(images), self.crop_size, rows.get("numbers"), labels)
-        batch: dict[str, Any] = super().__call__({"image": images})
+            coordinates, masks = self._find_coordinates(images, rows), [None] * len(images)
+            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates, labels)
+        batch: dict[str, Any] = super().__call__({**rows, "image": images, "mask": []})
         return batch if labels is None else {**batch, "labels": list(labels)}
 
 
@@ -428,17 +455,21 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
 
     Returns:
         `pixel_values` (or `file_values`) (batch_size, num_channels, num_frames, height, width) and, where the examples
-        have them, `labels` (batch_size, height, width).
+        have them, `labels` (batch_size, height, width), `temporal_coords` (batch_size, num_frames, 2) and
+        `location_coords` (batch_size, 2).
 
     Raises:
-        ValueError: examples of different sizes, or of which only some have labels.
+        ValueError: examples of different sizes, of which only some have labels or coordinates, or with dates or places
+            that cannot be.
     """
     if isinstance(rows, BatchRows):
         return rows.batch
-    keys = [key for key in ("pixel_values", "file_values", "labels") if any(key in row for row in rows)]
+    names = ("pixel_values", "file_values", "labels", *COORDINATE_ARGUMENTS.values())
+    keys = [key for key in names if any(key in row for row in rows)]
     for key in keys:
         if not all(key in row for row in rows):
-            raise ValueError(f"Expected {key} in every example of a batch, found some without. Give all chips a mask.")
+            remedy = "Give all chips a mask." if key == "labels" else "Write NaN where a date or place is not known."
+            raise ValueError(f"Expected {key} in every example of a batch, found some without. {remedy}")
         shapes = sorted({tuple(row[key].shape) for row in rows})
         if len(shapes) > 1:
             raise ValueError(
@@ -448,6 +479,7 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
     batch = make_batch({key: ((len(rows), *rows[0][key].shape), rows[0][key].dtype) for key in keys})
     for key, tensor in batch.items():
         torch.stack([row[key] for row in rows], out=tensor)
+    check_coordinates(batch)
     return batch
 
 

@@ -57,6 +57,7 @@ class Layer:
     options: Mapping[str, str | int]  # of GDAL's COG driver
     describe: Callable[[DatasetWriter], None]  # adds names, colours and the like to the new file
     values: np.ndarray | None = None  # (256,) uint8 file value of each class index; None writes pixels as they are
+    block_size: int = BLOCK_SIZE  # side of the blocks in pixels
 
 
 def class_layer(
@@ -233,14 +234,14 @@ def write_geotiff(
 ) -> None:
     """Make one complete GeoTIFF of a layer, band by band, in a folder of its own for the side files.
 
-    `blocks` give the band from 0, the first row and (h, W) pixels, each of `BLOCK_SIZE` rows but for a band's last
-    ones. Without `optimized` the file is tiled, without compression and overviews, for use within the run.
+    `blocks` give the band from 0, the first row and (h, W) pixels, each of the layer's `block_size` rows but for a
+    band's last ones. Without `optimized` the file is tiled, without compression and overviews, for use within the run.
     """
     plain = path.with_name("plain.tif") if optimized else path
-    height, width = shape
+    (height, width), side = shape, layer.block_size
     profile = {"count": len(layer.bands), "height": height, "width": width, "dtype": layer.dtype}
     place = {"crs": crs, "transform": transform, "nodata": layer.nodata}
-    tiling = {"tiled": True, "blockxsize": BLOCK_SIZE, "blockysize": BLOCK_SIZE, "interleave": "band"}
+    tiling = {"tiled": True, "blockxsize": side, "blockysize": side, "interleave": "band"}
     # Else GDAL takes 3 or 4 bands of bytes for red, green, blue and opacity, and the fourth class for a mask.
     tiling["photometric"] = "MINISBLACK"
     checksums: dict[tuple[int, int, int], int] = {}  # by band, row and column of the block
@@ -256,13 +257,13 @@ def write_geotiff(
                 for band, start, rows in blocks:
                     pixels = rows if layer.values is None else layer.values[rows]
                     dataset.write(pixels, band + 1, window=Window(0, start, width, len(pixels)))
-                    for left in range(0, width, BLOCK_SIZE):
-                        block = np.ascontiguousarray(pixels[:, left : left + BLOCK_SIZE])
-                        checksums[band, start // BLOCK_SIZE, left // BLOCK_SIZE] = zlib.crc32(block.data)
+                    for left in range(0, width, side):
+                        block = np.ascontiguousarray(pixels[:, left : left + side])
+                        checksums[band, start // side, left // side] = zlib.crc32(block.data)
             if optimized:
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
                 threads = min(cores, _MOST_THREADS)  # the file is the same with any number of them
-                options = {"compress": "DEFLATE", "blocksize": BLOCK_SIZE, "bigtiff": "IF_SAFER", **layer.options}
+                options = {"compress": "DEFLATE", "blocksize": side, "bigtiff": "IF_SAFER", **layer.options}
                 copy_dataset(os.fspath(plain), os.fspath(path), driver="COG", num_threads=threads, **options)
                 plain.unlink()
                 sync_to_disk(path)

@@ -80,6 +80,8 @@ class FrameOptions:
         band_names: names of all bands of a file, in its order.
         dates: when each frame was acquired, where file names do not say it: datetimes (UTC), dates or ISO texts; one
             per frame, or one for each date that a single file stacks.
+        location: latitude and longitude of the centre in degrees (WGS 84), for a model that takes places and a scene
+            without a CRS.
         allow_remote: whether Cloud-Optimized GeoTIFFs are read from http and https addresses.
         allow_vrt: whether VRT files are read. They read other files: allow it only for those that you trust.
         on_read_error: "raise", or "nodata" to take blocks that cannot be decoded for nodata; local files whose end is
@@ -104,6 +106,7 @@ class FrameOptions:
     band_map: Mapping[str, str | int] | Sequence[str] | None = None
     band_names: Sequence[str] | None = None
     dates: Sequence[Date] | None = None
+    location: Sequence[float] | None = None
     allow_remote: bool = False
     allow_vrt: bool = False
     on_read_error: Literal["raise", "nodata"] = "raise"

@@ -385,6 +385,27 @@ def find_degrees(crs: CRS | str, xs: Any, ys: Any, name: str) -> np.ndarray:
     return degrees
 
 
+def find_center(crs: CRS | None, transform: Affine, window: Window, name: str) -> tuple[float, float] | None:
+    """Find latitude and longitude (WGS 84) in degrees of the centre of a window of pixels; None without a CRS.
+
+    `transform` is that of the whole, from (column, row) to coordinates of the CRS. A centre that is not on Earth is a
+    ValueError that begins with the name.
+    """
+    if crs is None:
+        return None
+    row, column, height, width = window
+    x, y = transform @ (column + width / 2, row + height / 2)
+    degrees = find_degrees(crs, x, y, name)
+    longitude, latitude = degrees[:, 0].tolist()
+    if not (math.isfinite(longitude) and abs(latitude) <= 90):
+        swapped = " Its axes look swapped: write longitudes as x." if crs.is_geographic and abs(x) <= 90 else ""
+        raise ValueError(
+            f"{name}: expected a place on Earth, found its centre at x = {x:g}, y = {y:g}, outside of "
+            f"{str(crs)[:_SHOWN_CRS]}.{swapped or ' Correct CRS or transform, e.g. with `gdal_edit.py`.'}"
+        )
+    return latitude, longitude
+
+
 @functools.cache
 def find_proj_problem() -> str | None:
     """Say which variable of the environment leads PROJ to the database of another program; None where all is well."""

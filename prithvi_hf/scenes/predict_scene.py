@@ -60,7 +60,7 @@ from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel, PrithviPreTrainedModel
     from prithvi_hf.scenes.predict_scenes import ProcessGroup
 
 logger = logging.get_logger(__name__)
@@ -278,7 +278,7 @@ def sort_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], WindowOpti
     return asked, WindowOptions(**windows), FrameOptions(**opening), OutputOptions(**writing)
 
 
-def describe_model(model: "PrithviMapModel", image_processor: "PrithviImageProcessor") -> dict[str, Any]:
+def describe_model(model: "PrithviPreTrainedModel", image_processor: "PrithviImageProcessor") -> dict[str, Any]:
     """Describe a model for comparison, for JSON: digest of the weights, configuration and image processor.
 
     The digest is a SHA-256 over names, types, shapes and bytes of all tensors, buffers included.

@@ -398,7 +398,8 @@ class TileSource:
         coordinates: dict[str, torch.Tensor] = {}
         if self.encoded:  # of the middle of each tile
             windows = [(self.plan.tops[row], left, *self.plan.window) for left in lefts]
-            places = [scene_coordinates(self.scene, window, self.encoded) for window in windows]
+            options = self.encoded, self.image_processor.first_day_of_year, self.image_processor.num_frames
+            places = [scene_coordinates(self.scene, window, *options) for window in windows]
             for name in places[0]:
                 values = np.stack([np.asarray(place[name], dtype=np.float32) for place in places])
                 coordinates[name] = torch.from_numpy(values)

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
+from prithvi_hf.models.prithvi.coordinates_prithvi import encode_dates, encode_location, parse_date
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
@@ -31,7 +32,7 @@ from prithvi_hf.rasters.opening import (
     open_whole,
     parse_granule_name,
 )
-from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_degrees, find_files
+from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_center, find_files
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
 
 
@@ -56,6 +57,7 @@ class Scene:
         grid: the grid of every frame.
         dates: when each frame was acquired (UTC), None where nothing tells.
         files: absolute path of every local file behind the scene.
+        location: latitude and longitude of the centre, where it was given for a scene without CRS.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Scene:
     grid: Grid
     dates: tuple[datetime.datetime | None, ...]
     files: tuple[str, ...]
+    location: tuple[float, float] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe what the pixels depend on, for JSON: files, their sizes and times, and all that is done to pixels.
@@ -76,6 +79,7 @@ class Scene:
             "frames": [describe_raster(frame) for frame in self.frames],
             "grid": self.grid.describe(),
             "dates": [None if date is None else date.isoformat() for date in self.dates],
+            **({} if self.location is None else {"location": self.location}),
         }
 
 
@@ -150,7 +154,15 @@ def open_scene(
             )
     dates = _resolve_dates(options.dates, [source.date for source in sources], sorted(counts))
     files = tuple(dict.fromkeys([file for raster in rasters for file in find_files(raster)]))
-    return Scene(name or sources[0].name, rasters, grid, dates, files)
+    location = None
+    if options.location is not None:
+        if grid.crs is not None:
+            raise ValueError(
+                f"{sources[0].name}: expected location with a scene without CRS only, found it beside {grid.crs}, "
+                "which tells the place. Leave it out."
+            )
+        location = cast("tuple[float, float]", tuple(encode_location(options.location).tolist()))
+    return Scene(name or sources[0].name, rasters, grid, dates, files, location)
 
 
 @dataclass(frozen=True)
@@ -309,16 +321,7 @@ def _resolve_dates(
     if dates is not None:
         resolved = []
         for date in [dates] if isinstance(dates, str) else dates:
-            if isinstance(date, str):
-                try:
-                    date = datetime.datetime.fromisoformat(date)
-                except ValueError as error:
-                    raise ValueError(f"dates: expected a date such as 2021-06-24, found {date!r}.") from error
-            if isinstance(date, datetime.date) and not isinstance(date, datetime.datetime):
-                date = datetime.datetime.combine(date, datetime.time())
-            if date is not None:  # a time without zone is taken for UTC
-                date = date.replace(tzinfo=datetime.UTC) if date.tzinfo is None else date.astimezone(datetime.UTC)
-            resolved.append(date)
+            resolved.append(parse_date(date))
         if len(resolved) not in counts:
             raise ValueError(
                 f"dates: expected one for each of {' or '.join(map(str, counts))} frames, found {len(resolved)}. Give "
@@ -340,13 +343,18 @@ def scene_coordinates(
     window: Window | None = None,
     encoded: Sequence[str] = tuple(COORDINATE_ARGUMENTS),
     first_day_of_year: int = 0,
+    num_frames: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Give the date of each frame and the place of a window (None: of the whole scene), those that are wanted.
 
     Dates are `temporal_coords` float32 (num_frames, 2), year and day of the year, where 1 January counts as
-    `first_day_of_year`: the datasets that the published models were tuned on with dates mostly count from 0, others
-    from 1. Places are `location_coords` float32 (2,), latitude and longitude of the centre in degrees (WGS 84). A
-    frame without a date or a scene without CRS is a ValueError: a made-up date or place would mislead the model.
+    `first_day_of_year` of the model's image processor. Places are `location_coords` float32 (2,), latitude and
+    longitude of the centre in degrees (WGS 84). What is not known is NaN, whose term a model leaves out, and never
+    made up. `num_frames` are the dates that the frames hold, where a single one stacks them; as many as frames by
+    default.
+
+    Raises:
+        ValueError: A name that is not of a coordinate, a year or a place that cannot be.
     """
     unknown = sorted(set(encoded) - set(COORDINATE_ARGUMENTS))
     if unknown:
@@ -355,24 +363,11 @@ def scene_coordinates(
         raise ValueError(f"first_day_of_year: expected 0 or 1, found {first_day_of_year}.")
     found = {}
     if "time" in encoded:
-        missing = [frame.name for frame, date in zip(scene.frames, scene.dates, strict=False) if date is None]
-        if missing or not scene.dates:
-            raise ValueError(
-                f"{scene.name}: expected a date for each frame, as the model takes dates, found none for "
-                f"{', '.join(missing)}. Give the option dates, or files with their published HLS or Sentinel-2 names."
-            )
-        days = [(date.year, date.timetuple().tm_yday - 1 + first_day_of_year) for date in scene.dates if date]
-        found[COORDINATE_ARGUMENTS["time"]] = np.asarray(days, dtype=np.float32)
+        count = num_frames or len(scene.dates)
+        dates = scene.dates if len(scene.dates) == count else None  # one date in a name does not tell those of a stack
+        found[COORDINATE_ARGUMENTS["time"]] = encode_dates(dates, count, first_day_of_year, scene.name)
     if "location" in encoded:
         grid = scene.grid
-        if grid.crs is None:
-            raise ValueError(
-                f"{scene.name}: expected a CRS, as the model takes latitude and longitude, found none. Write the CRS "
-                "into the files, e.g. `gdal_edit.py -a_srs`."
-            )
-        row, column, height, width = window or (0, 0, grid.height, grid.width)
-        y, x = row + height / 2, column + width / 2
-        a, b, c, d, e, f = grid.transform[:6]
-        longitude, latitude = find_degrees(grid.crs, a * x + b * y + c, d * x + e * y + f, scene.name)
-        found[COORDINATE_ARGUMENTS["location"]] = np.asarray([latitude[0], longitude[0]], dtype=np.float32)
+        place = find_center(grid.crs, grid.transform, window or (0, 0, *grid.size), scene.name)
+        found[COORDINATE_ARGUMENTS["location"]] = encode_location(place or scene.location, scene.name)
     return found

@@ -11,7 +11,6 @@ import torch
 from rasterio.session import DummySession
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize, turn_array
 from prithvi_hf.rasters.geotiff_raster import OpenFiles
@@ -78,12 +77,8 @@ def read_window(
     options = image_processor.checked_options()
     if options.frame_order != "time_major":  # its channels mix dates
         nodata_mask |= nodata_mask.any(axis=0)
-    has_dates = len(scene.dates) == len(frames) and None not in scene.dates
-    is_known = {"time": has_dates, "location": scene.grid.crs is not None}
-    sizes = {"time": (len(frames), 2), "location": (2,)}
-    unknown = {COORDINATE_ARGUMENTS[name]: np.full(sizes[name], np.nan, dtype=np.float32) for name in encoded}
-    known = scene_coordinates(scene, window, [name for name in encoded if is_known[name]])
-    return WindowPixels(scale_and_normalize(frames, missing, options), nodata_mask, {**unknown, **known})
+    coordinates = scene_coordinates(scene, window, encoded, options.first_day_of_year, len(frames))
+    return WindowPixels(scale_and_normalize(frames, missing, options), nodata_mask, coordinates)
 
 
 class SceneWindows(torch.utils.data.Dataset):

@@ -165,8 +165,9 @@ def evaluate_recipe(
             "classes."
         )
     chips = load_splits(recipe, splits, "Name them with --splits.")
-    audits = check_splits(chips, image_processor, recipe, show_progress)
-    transform = make_transform(recipe, image_processor)
+    encoded = model.config.coords_encoding
+    audits = check_splits(chips, image_processor, recipe, show_progress, coords_encoding=encoded)
+    transform = make_transform(recipe, image_processor, coords_encoding=encoded)
     trainer = PrithviTrainer(
         model=model,
         args=recipe.training,

@@ -22,6 +22,7 @@ from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.transforms import TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.checkpoints import (
     check_output_folder,
@@ -37,6 +38,7 @@ from prithvi_hf.training.recipe_chips import (
     cache_splits,
     check_batches,
     check_splits,
+    choose_coords_encoding,
     complete_target_statistics,
     load_splits,
     make_transform,
@@ -83,31 +85,28 @@ def setup(recipe: TrainingRecipe) -> Run:
     if not data.class_names and data.task != "regression":
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
     complete_target_statistics(recipe, _MISSING_SPLIT)
-    checkpoint, verbosity = find_checkpoint_to_resume(recipe), logging.get_verbosity()
-    set_seed(training.seed)
-    if checkpoint is not None:  # its weights replace those that the library would report as newly initialized
-        logging.set_verbosity_error()
-    try:
-        model = recipe.build_model(may_add_weights=training.do_train)
-    finally:
-        logging.set_verbosity(verbosity)
-    model.config.validate()  # what would be refused when the model is saved
+    checkpoint = find_checkpoint_to_resume(recipe)
+    model = build_model(recipe, checkpoint)
     processor = recipe.build_image_processor()
     processor.check_config(model.config)
-    if checkpoint is not None:
-        check_resumable(checkpoint, model.config)
-    elif recipe.model.model is None and model.config.architecture != "unet" and training.process_index == 0:
+    is_random = checkpoint is None and recipe.model.model is None and model.config.architecture != "unet"
+    if is_random and training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
 
     wanted = [data.train_split] * training.do_train
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
-    splits = cache_splits(load_splits(recipe, wanted, _MISSING_SPLIT), processor, recipe)
+    chips = load_splits(recipe, wanted, _MISSING_SPLIT)
+    if choose_coords_encoding(recipe, model.config, chips):
+        model = build_model(recipe, checkpoint)
+    if checkpoint is not None:
+        check_resumable(checkpoint, model.config)
+    splits, encoded = cache_splits(chips, processor, recipe), model.config.coords_encoding
     crop_size = window_and_stride(model.config)[0] if data.crop_size is None else (data.crop_size, data.crop_size)
-    audits = check_splits(splits, processor, recipe, crop_size=crop_size)
+    audits = check_splits(splits, processor, recipe, crop_size=crop_size, coords_encoding=encoded)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
-    crops, whole = make_transform(recipe, processor, crop_size), make_transform(recipe, processor)
+    crops, whole = (make_transform(recipe, processor, size, encoded) for size in (crop_size, None))
     train_dataset = None
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
@@ -123,6 +122,20 @@ def setup(recipe: TrainingRecipe) -> Run:
         processing_class=processor,
     )
     return Run(recipe, trainer, splits, checkpoint, audits)
+
+
+def build_model(recipe: TrainingRecipe, checkpoint: str | None) -> PrithviForSemanticSegmentation:
+    """Build the model of a recipe after setting the seed; the weights of a checkpoint to resume come later."""
+    verbosity = logging.get_verbosity()
+    set_seed(recipe.training.seed)
+    if checkpoint is not None:  # its weights replace those that the library would report as newly initialized
+        logging.set_verbosity_error()
+    try:
+        model = recipe.build_model(may_add_weights=recipe.training.do_train)
+    finally:
+        logging.set_verbosity(verbosity)
+    model.config.validate()  # what would be refused when the model is saved
+    return model
 
 
 def find_checkpoint_to_resume(recipe: TrainingRecipe) -> str | None:

@@ -96,7 +96,8 @@ def plot_sample_predictions(
         labels = processor(images, [row["mask"]], return_tensors="np")["labels"][0]
         labels = np.where(labels < 0, NODATA_CLASS, labels).astype(np.uint8)
         # The frames were checked as training needs it; `open_frames` would hold them to the stricter grid of a map.
-        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,))
+        dates, encoded = row.get("dates") or row.get("date"), model.config.coords_encoding
+        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,), encoded, dates)
         logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}

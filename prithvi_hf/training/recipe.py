@@ -38,7 +38,7 @@ logger = logging.get_logger(__name__)
 # What the weights of a starting model expect of an image; labels are the dataset's own affair.
 _IMAGE_OPTIONS = (
     *("bands", "rescale_factor", "rescale_offset", "image_mean", "image_std"),
-    *("nodata_value", "nodata_replacement", "nodata_rule", "frame_order"),
+    *("nodata_value", "nodata_replacement", "nodata_rule", "frame_order", "first_day_of_year"),
 )
 _BAND_STATISTICS = ("image_mean", "image_std")
 _ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
@@ -161,12 +161,8 @@ class Recipe:
             values = {**values, "neck": find_necks(HEADS[head])[0]}
         if values.get("neck", start.neck) in MAP_NECKS:
             values = {"use_auxiliary_head": False, **values}
-        if start.coords_encoding:
-            logger.warning(
-                f"{source} takes {' and '.join(start.coords_encoding)}, which chips do not give: their terms are left "
-                "out, as they were in pretraining where they were not known."
-            )
-            values = {**values, "coords_encoding": [], "coords_scale_learn": False}
+        if set(values.get("coords_encoding", ())) - set(start.coords_encoding):
+            values = {"coords_scale_learn": True, **values}  # a new term begins small
         loaded: Any = TASKS[self.data.task].model.from_pretrained(
             source, ignore_mismatched_sizes=True, output_loading_info=True, **values
         )
@@ -425,6 +421,8 @@ def parse_groups(
     for action in parser._actions:
         if action.dest == "band_map":
             action.nargs = "+"
+        if action.dest == "coords_encoding":
+            action.nargs = "*"
         # `none` unsets an option, so that it can undo what a file sets; report_to has a "none" of its own.
         optional = type(None) in get_args(types.get(action.dest))
         if optional and defaults[action.dest] != "none" and callable(action.type):

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from prithvi_hf.data.audit import SplitAudit, audit_split
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
 from prithvi_hf.data.chip_labels import find_chip_classes
-from prithvi_hf.data.chips import Chip, find_shared_images
+from prithvi_hf.data.chips import Chip, find_given_coordinates, find_shared_images
 from prithvi_hf.data.load import load_dataset
 from prithvi_hf.data.statistics import measure_targets
 from prithvi_hf.data.transforms import ClassificationTransform, SegmentationTransform
@@ -40,13 +40,42 @@ def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> D
     return DatasetDict({name: splits[name] for name in dict.fromkeys(wanted)})
 
 
+def choose_coords_encoding(recipe: TrainingRecipe, config: PrithviConfig, splits: Mapping[str, Dataset]) -> bool:
+    """Leave out of the recipe's model what it takes of dates and places and not one training chip gives.
+
+    A term that was never there in the training would otherwise disturb the maps of scenes that give it. Where the
+    recipe has `coords_encoding`, that is what counts. Returns whether the model has to be built again.
+    """
+    encoded = list(config.coords_encoding)
+    if not encoded or recipe.model.coords_encoding is not None or not recipe.training.do_train:
+        return False
+    given = find_given_coordinates(splits[recipe.data.train_split], encoded)
+    if given == encoded:
+        return False
+    kinds = {"time": "a date", "location": "a CRS, which tells the place"}
+    missing = [name for name in encoded if name not in given]
+    logger.warning(
+        f"The starting model takes {' and '.join(encoded)}, and not one training chip has "
+        f"{' or '.join(kinds[name] for name in missing)}: coords_encoding is {given}, without "
+        f"{' and '.join(missing)}. Set coords_encoding in the recipe to choose otherwise."
+    )
+    recipe.model.coords_encoding = given
+    return True
+
+
 def make_transform(
-    recipe: TrainingRecipe, processor: PrithviImageProcessor, crop_size: Sequence[int] | None = None
+    recipe: TrainingRecipe,
+    processor: PrithviImageProcessor,
+    crop_size: Sequence[int] | None = None,
+    coords_encoding: Sequence[str] = (),
 ) -> SegmentationTransform:
-    """Make what turns rows into examples of a recipe: training crops of a size, or whole chips to evaluate."""
-    data, options = recipe.data, dict[str, Any]()
+    """Make what turns rows into examples of a recipe: training crops of a size, or whole chips to evaluate.
+
+    `coords_encoding` is that of the model.
+    """
+    data, options = recipe.data, dict[str, Any](coords_encoding=coords_encoding)
     if crop_size is not None:
-        options = {"crop_size": crop_size, "augmentation": data.augmentation, "train": True}
+        options |= {"crop_size": crop_size, "augmentation": data.augmentation, "train": True}
         options["normalize"] = not data.normalize_on_device
     if data.task != "classification":
         return SegmentationTransform(processor, **options)
@@ -95,11 +124,13 @@ def check_splits(
     recipe: TrainingRecipe,
     show_progress: bool = True,
     crop_size: Sequence[int] | None = None,
+    coords_encoding: Sequence[str] = (),
 ) -> dict[str, SplitAudit]:
     """Read every chip once, in the first process, so that a bad file stops the run before anything is written.
 
-    Equal images in two splits and training chips smaller than the crop (height, width) are a warning. Returns what
-    each split holds; nothing in other processes and without `check_data`.
+    Equal images in two splits, training chips smaller than the crop (height, width), and chips without a date or a
+    place that the model encodes are a warning. Returns what each split holds; nothing in other processes and without
+    `check_data`.
     """
     if not recipe.data.check_data:
         return {}
@@ -112,9 +143,13 @@ def check_splits(
     def audit() -> None:
         of_chips = find_classes if recipe.data.task == "classification" else None
         for name, split in splits.items():
-            audits[name] = audit_split(split, processor, len(class_names), name, show_progress, of_chips)
+            audits[name] = audit_split(
+                split, processor, len(class_names), name, show_progress, of_chips, coords_encoding
+            )
             if show_progress:
                 print(audits[name].summary(class_names), flush=True)
+            for problem, chips in audits[name].coordinate_problems.items():
+                logger.warning(f"{name}: {chips} of {audits[name].chips} chips {problem}.")
             # Chips of a training split are cropped to one size; those of the others come whole.
             is_cropped = recipe.training.do_train and name == recipe.data.train_split
             sizes, batch_size = sorted(audits[name].sizes), recipe.training.per_device_eval_batch_size

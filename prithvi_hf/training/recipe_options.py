@@ -93,6 +93,10 @@ class EncoderArguments:
     num_attention_heads: int | None = _option("Attention heads.")
     mlp_ratio: float | None = _option("Width of the MLP over hidden_size.")
     hidden_dropout_prob: float | None = _option("Dropout of the encoder, 0 to 1.")
+    coords_encoding: list[str] | None = _option(
+        "What the encoder takes besides the image: time, location, both or, as [] (no word on the command line), "
+        "nothing. By default what the starting model takes, as far as the training chips have dates and places."
+    )
 
     def __post_init__(self) -> None:
         """Resolve `~` once, for everything that reads the starting model."""
@@ -164,6 +168,9 @@ class ImageArguments:
     the starting model, whose weights expect it, or else from `PrithviImageProcessor`'s defaults.
     """
 
+    first_day_of_year: Literal[0, 1] | None = _option(
+        "What 1 January counts as where the encoder takes dates; as the starting model was trained by default, or 0."
+    )
     num_frames: int | None = _option("Dates in one input; those of a fine-tuned starting model by default, or else 1.")
     bands: list[str] | None = _option(
         "Names of the bands that the model takes. A starting model's weights follow by name; a band that "

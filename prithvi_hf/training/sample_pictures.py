@@ -46,7 +46,10 @@ def plot_sample_values(
     for row, image in pick_samples(dataset, num_samples):
         images: list[Any] = [image]
         targets = processor(images, [row["mask"]], return_tensors="np")["labels"][0]
-        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,))
+        dates = row.get("dates") or row.get("date")
+        scene = prepare_scene(
+            processor, image if isinstance(image, tuple) else (image,), config.coords_encoding, dates
+        )
         predicted = predict_scene_logits(model, scene, window=window, overlap=overlap)[0].float().cpu().numpy()
         predicted[scene.nodata_mask] = np.nan
         samples.append((scene, targets, predicted))
@@ -77,9 +80,13 @@ def plot_sample_labels(
     names, several = model.config.id2label, model.config.problem_type == "multi_label_classification"
     rows = []
     for row, image in pick_samples(dataset, num_samples):
-        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,))
+        dates, encoded = row.get("dates") or row.get("date"), model.config.coords_encoding
+        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,), encoded, dates)
+        inputs = {"pixel_values": scene.pixel_values, **scene.coordinates}
         with evaluation_mode(model), torch.inference_mode():
-            logits = model(pixel_values=scene.pixel_values.to(model.device)).logits[0].float().cpu()
+            logits = (
+                model(**{name: values.to(model.device) for name, values in inputs.items()}).logits[0].float().cpu()
+            )
         scores = logits.sigmoid() if several else logits.softmax(0)
         chosen = [label for label in range(len(names)) if logits[label] > 0] if several else [int(logits.argmax())]
         texts = [f"{names[label]} ({scores[label]:.2f})" for label in chosen] or ["none"]

@@ -16,6 +16,7 @@ from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import (
     metrics_from_confusion_matrix,
 )
 from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
@@ -61,9 +62,13 @@ class SegmentationFigures:
     def predict(self, batch: Batch) -> torch.Tensor:
         """Predict whole chips by sliding window, (batch_size, num_labels, height, width)."""
         window, stride = window_and_stride(self.model.config, self.args.eval_window, self.args.eval_overlap)
-        return sliding_window_logits(
-            self.model, batch["pixel_values"], window, stride, self.args.eval_window_batch_size
-        )
+        count, coordinates = self.args.eval_window_batch_size, self.find_coordinates(batch)
+        return sliding_window_logits(self.model, batch["pixel_values"], window, stride, count, coordinates)
+
+    @staticmethod
+    def find_coordinates(batch: Batch) -> dict[str, torch.Tensor]:
+        """Find the dates and places in a batch, where the model takes them."""
+        return {name: batch[name] for name in COORDINATE_ARGUMENTS.values() if name in batch}
 
     def count(self, predictions: torch.Tensor, labels: torch.Tensor) -> None:
         """Add predictions and labels to the sums."""
@@ -109,7 +114,8 @@ class ClassificationFigures(SegmentationFigures):
 
     def predict(self, batch: Batch) -> torch.Tensor:
         """Classify whole chips, (batch_size, num_labels)."""
-        return self.model(pixel_values=batch["pixel_values"].to(self.model.device)).logits
+        inputs = {"pixel_values": batch["pixel_values"], **self.find_coordinates(batch)}
+        return self.model(**{name: values.to(self.model.device) for name, values in inputs.items()}).logits
 
     def count(self, predictions: torch.Tensor, labels: torch.Tensor) -> None:
         """Keep logits and labels."""

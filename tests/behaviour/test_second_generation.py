@@ -4,7 +4,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prithvi_hf import PrithviConfig, PrithviForPreTraining, PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf import (
+    PrithviConfig,
+    PrithviForPreTraining,
+    PrithviForSemanticSegmentation,
+    PrithviImageProcessor,
+    PrithviModel,
+)
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
 from prithvi_hf.conversion.infer_config import PUBLISHED_ENCODERS, config_from_terratorch, infer_config
 from prithvi_hf.training.recipe import Recipe
@@ -137,10 +143,13 @@ def test_a_file_converts_keeps_its_decoder_when_asked_and_trains_with_another_he
 
     values = {"model": str(tmp_path / "whole"), "decode_head": "unet", "unet_channels": [16, 8, 8, 4]}
     tuned = Recipe.from_values(values).build_model()
-    assert (tuned.config.neck, tuned.config.use_auxiliary_head, tuned.config.coords_encoding) == ("pyramid", False, [])
+    assert (tuned.config.neck, tuned.config.use_auxiliary_head) == ("pyramid", False)
     encoder = PrithviModel.from_pretrained(tmp_path / "backbone").eval()
-    expected = encoder(golden["in_.x"]).last_hidden_state
-    assert_matches(tuned.prithvi.eval()(golden["in_.x"]).last_hidden_state, expected)
+    expected = encoder(golden["in_.x"], **coords).last_hidden_state
+    assert_matches(tuned.prithvi.eval()(golden["in_.x"], **coords).last_hidden_state, expected)
+    without = Recipe.from_values({**values, "coords_encoding": []}).build_model()
+    assert (without.config.coords_encoding, without.prithvi.embeddings.coordinates) == ([], None)
+    assert PrithviImageProcessor.from_pretrained(tmp_path / "backbone").first_day_of_year == 1
 
 
 def test_a_model_that_is_not_in_the_file_is_refused(golden_dir):

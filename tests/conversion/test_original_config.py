@@ -430,7 +430,7 @@ def test_of_several_files_the_one_that_fits_is_taken(run, tmp_path, capsys):
     assert convert(checkpoint, tmp_path / "out") == 0
     report = capsys.readouterr().out
     assert "from right.yaml: out_indices = [0, 1, 1, 1]" in report
-    assert "broken.yaml beside the weights was not read" in report
+    assert "the configuration broken.yaml was not read" in report
     write(tmp_path / "second.yaml", lightning_config(SMALL))
     assert convert(checkpoint, tmp_path / "again") == 0, "they say the same"
 
@@ -452,8 +452,17 @@ def test_stored_parameters_stand_in_for_a_file(tmp_path, capsys):
     assert (config.id2label, config.class_weights, config.loss) == ({0: "dry", 1: "wet"}, [0.3, 0.7], "focal")
     assert config.feature_layers == [0, 1, 1, 1]
     report = capsys.readouterr().out
-    assert "from the parameters stored with the weights: loss = focal" in report
+    assert "from the weights' file: loss = focal" in report
     assert "assumed image_mean" in report, "the parameters say nothing of the images"
+
+
+def test_stored_parameters_of_another_kind_are_left_out_unless_they_change_the_model(tmp_path, capsys):
+    tensors = terratorch_model(32, 2, [8, 8, 4, 4])
+    path = lightning_file(tmp_path / "a.ckpt", tensors, model_args={**SMALL, "head_final_act": "torch.nn.ReLU"})
+    assert_refused(capsys, tmp_path, "No model here computes the same", path)
+    path = lightning_file(tmp_path / "b.ckpt", tensors, model_args={**SMALL, "backbone": "my_encoder"})
+    assert convert(path, tmp_path / "out") == 0
+    assert "the configuration in the file was not read: Expected a backbone" in capsys.readouterr().out
 
 
 def test_a_recipe_wins_over_the_configuration(run, tmp_path):
@@ -536,6 +545,7 @@ def test_other_units_and_labels_of_a_run(tmp_path):
     data = {"class_path": "GenericNonGeoSegmentationDataModule"}
     data["init_args"] = {"dataset_bands": ["RED", "GREEN", "DEM"], "output_bands": ["DEM", "RED"]}
     data["init_args"] |= {"means": ["1e-2", 2], "stds": [3, 4.5], "constant_scale": "1e-4", "reduce_zero_label": True}
+    data["init_args"] |= {"test_transform": [{"class_path": "ToTensorV2"}]}
     content = lightning_config({**SMALL, "backbone_num_frames": 3}, data=data, ignore_index=255)
     config = read_original_config(write(tmp_path / "a.yaml", content))
     assert config.processing == {
@@ -569,3 +579,26 @@ def test_a_classification_of_images_is_refused(tmp_path, capsys):
     tensors |= {"head.head.2.weight": torch.ones(10, 32), "head.head.2.bias": torch.ones(10)}
     path = lightning_file(tmp_path / "best.ckpt", tensors)
     assert_refused(capsys, tmp_path, "found the head of a classification of images", path)
+
+
+def test_landslides_are_enlarged_as_in_training(tmp_path):
+    """Landslide4Sense has chips of 128 pixels, which its runs enlarge."""
+    resize = {"class_path": "albumentations.Resize", "init_args": {"height": 224, "width": 224}}
+    data = {"class_path": "terratorch.datamodules.Landslide4SenseNonGeoDataModule"}
+    bands = ["BLUE", "GREEN", "RED", "NIR_BROAD", "SWIR_1", "SWIR_2"]
+    data["init_args"] = {"bands": bands, "test_transform": [resize, {"class_path": "ToTensorV2"}]}
+    path = lightning_file(tmp_path / "landslides.pt", terratorch_model(32, 2, 8))
+    content = lightning_config({**SMALL, "decoder": "UperNetDecoder", "decoder_channels": 8}, data=data, loss="focal")
+    assert convert(path, tmp_path / "out", "--original_config", write(tmp_path / "mine.conf", content)) == 0
+    config = PrithviConfig.from_pretrained(tmp_path / "out")
+    assert (config.input_upsampling, config.loss, config.bands) == (1.75, "focal", bands)
+    assert config.id2label == {0: "no landslide", 1: "landslide"}
+    processor = PrithviImageProcessor.from_pretrained(tmp_path / "out")
+    assert (processor.image_mean[3], processor.image_std[5]) == (0.0802, 0.9232)
+    assert processor.band_indices == [1, 2, 3, 7, 10, 11]
+
+
+def test_decoders_without_a_pyramid_are_refused(tmp_path, capsys):
+    tensors = {name: value for name, value in terratorch_model(32, 2, 8).items() if not name.startswith("neck.")}
+    path = lightning_file(tmp_path / "best.ckpt", tensors)
+    assert_refused(capsys, tmp_path, "a learned pyramid (fpn1, fpn2) before the decoder upernet, found none", path)

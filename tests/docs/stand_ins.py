@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prithvi_hf import convert_checkpoint
+from prithvi_hf import PrithviForImageClassification, convert_checkpoint
 from tests.checkpoint_factory import masked_autoencoder
 from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
 from tests.granule_factory import write_hls_granule
 from tests.raster_factory import class_mask, hls_layout, make_burn_scars, reflectance, write_raster
-from tests.scene_factory import tiny_model, tiny_processor, write_scene
+from tests.scene_factory import tiny_model, tiny_processor, tiny_regressor, write_scene
 
 
 FLOOD_CLASSES = {0: "no water", 1: "water"}
@@ -40,6 +40,10 @@ def make_stand_ins(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     save_tiny_model(root / "floods")
     save_tiny_model(root / "irrigation", num_frames=3)
+    other = (("biomass", tiny_regressor()), ("land-use", tiny_model(kind=PrithviForImageClassification)))
+    for name, model in other:
+        model.save_pretrained(root / name)
+        tiny_processor().save_pretrained(root / name)
     for copy in ("quickstart/model", "OUT"):
         shutil.copytree(root / "floods", root / copy)
     torch.save(masked_autoencoder(layers=1), root / "Prithvi_EO_V1_100M.pt")

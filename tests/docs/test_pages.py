@@ -29,7 +29,13 @@ OTHER_OPTIONS = {
     "--check",
 }
 # Command of `prithvi-hf` -> the page whose tables list its options.
-PAGE_OF = {"predict": "predict.md", "evaluate": "fine-tune.md", "stats": "your-own-data.md", "convert": "convert.md"}
+PAGE_OF = {
+    "predict": "predict.md",
+    "evaluate": "fine-tune.md",
+    "stats": "your-own-data.md",
+    "convert": "convert.md",
+    "embed": "embed.md",
+}
 
 
 def options_of(command):

@@ -584,6 +584,7 @@ EVERY_OPTION = {
     "do_reduce_labels": False,
     "num_labels": 13,
     "mask_nodata_labels": True,
+    "first_day_of_year": 1,
     "label_type": "class",
     "target_rescale_factor": 0.1,
     "target_rescale_offset": -2,

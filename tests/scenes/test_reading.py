@@ -12,6 +12,7 @@ import rasterio
 import torch
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
+from prithvi_hf.models.prithvi.coordinates_prithvi import CoordinatesWarning
 from prithvi_hf.models.prithvi.pixel_values_prithvi import UnitsWarning
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import draw_scene, stretch_colors
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffNotFoundError
@@ -108,8 +109,10 @@ def test_coordinates_reach_a_model_that_takes_them():
     assert len(np.unique(expected, axis=0)) == 6
 
     undated = make_scene(*frames)
-    with pytest.raises(ValueError, match="a date for each frame"):
+    model.seen.clear()
+    with pytest.warns(CoordinatesWarning, match=r"^scene: the model takes the date, .* Give the option dates"):
         list(predict_strips(model, tiny_processor(2), undated, plan))
+    assert all(time.isnan().all() and place.isfinite().all() for time, place in model.seen)
 
 
 # ------------------------------------------------------------------ blocks of files

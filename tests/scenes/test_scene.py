@@ -373,14 +373,23 @@ def test_a_local_crs_has_no_place(tmp_path):
         scene_coordinates(scene, encoded=["location"])
 
 
-def test_unknown_dates_and_places_are_an_error_and_never_made_up(tmp_path):
+def test_unknown_dates_and_places_are_not_a_number_and_never_made_up(tmp_path):
     scene = open_scene(write_scene(tmp_path / "a.tif"))
-    with pytest.raises(ValueError, match=r"found none for .*a.tif. Give the option dates"):
-        scene_coordinates(scene)
+    assert np.isnan(scene_coordinates(scene)["temporal_coords"]).all()
     dated = open_scene(tmp_path / "a.tif", dates=[datetime.date(2020, 12, 31)])
     assert scene_coordinates(dated, encoded=["time"])["temporal_coords"].tolist() == [[2020, 365]]
-    with pytest.raises(ValueError, match="expected a CRS"):
-        scene_coordinates(open_scene([scene_pixels()]), encoded=["location"])
+    assert np.isnan(scene_coordinates(dated, num_frames=3)["temporal_coords"]).all()  # which of a stack is not said
+    nowhere = open_scene([scene_pixels()])
+    assert np.isnan(scene_coordinates(nowhere, encoded=["location"])["location_coords"]).all()
+    placed = open_scene([scene_pixels()], location=(39.7, -120.6))
+    assert scene_coordinates(placed)["location_coords"] == pytest.approx([39.7, -120.6])
+    assert placed.fingerprint() != nowhere.fingerprint()
+    with pytest.raises(ValueError, match="look swapped"):
+        open_scene([scene_pixels()], location=(-120.6, 39.7))
+    with pytest.raises(ValueError, match=r"location with a scene without CRS only, found it beside EPSG:32720"):
+        open_scene(tmp_path / "a.tif", location=(39.7, -120.6))
+    with pytest.raises(ValueError, match="a year from 1900 to 2099, found 20"):
+        scene_coordinates(open_scene(tmp_path / "a.tif", dates=["0020-06-01"]))
     with pytest.raises(ValueError, match="expected some of time, location"):
         scene_coordinates(dated, encoded=["place"])
     with pytest.raises(ValueError, match="dates: expected a date such as"):

@@ -33,8 +33,8 @@ class GeoTiffClassificationConfig(GeoTiffFolderConfig):
     """Options of [`GeoTiffClassification`]; paths are relative to `data_dir`, or absolute.
 
     Args:
-        image_suffix, image_dir, splits (*optional*): as in [`GeoTiffFolderConfig`]; lists may name chips with their
-            folder ("Forest/a"). The options of masks are not for this dataset.
+        image_suffix, image_dir, splits, dates (*optional*): as in [`GeoTiffFolderConfig`]; lists may name chips with
+            their folder ("Forest/a"). The options of masks are not for this dataset.
         table (`str`, *optional*): CSV file of the labels. None takes `metadata.csv` in the folder of the images or in
             `data_dir`, and where there is none the name of the folder that an image is in.
         file_column (`str`, *optional*, defaults to `"file_name"`): column of file names, with or without folders and
@@ -67,7 +67,7 @@ class GeoTiffClassification(GeoTiffFolder):
     - images in a folder with any folders below it, and a table with columns `file_name` and `label`.
 
     Rows: `image` (GeoTIFF, or a list of frames), `label` (text; several classes are separated by ";"), `id` (file name
-    without suffix, with the folders below the images' own), `date` (None; with a list of frames `dates`).
+    without suffix, with the folders below the images' own), `date` or `dates` as of [`GeoTiffFolder`].
     """
 
     DATASET_NAME: ClassVar[str] = "geotiff_classification"
@@ -77,7 +77,7 @@ class GeoTiffClassification(GeoTiffFolder):
     def _info(self) -> datasets.DatasetInfo:
         super()._info()  # checks the options
         frames = self.config.has_frames
-        features = make_features(frames_are_files=frames, multi_date=frames)
+        features = make_features(frames_are_files=frames, multi_date=frames or self.config.dates is not None)
         features["label"] = datasets.Value("string")
         del features["mask"]
         return datasets.DatasetInfo(description="Georeferenced chips with labels as a whole.", features=features)
@@ -172,9 +172,6 @@ class GeoTiffClassification(GeoTiffFolder):
         check_ids(wanted, {**kinds, "label": labels}, f"split {split} ({image_dir}{hint})")
         rows: list[ChipRow] = []
         for chip in wanted:
-            row: ChipRow = {"image": frames[0][chip], "label": labels[chip], "id": chip, "date": None}
-            if config.has_frames:
-                del row["date"]
-                row |= {"image": [files[chip] for files in frames], "dates": [None] * len(frames)}
-            rows.append(row)
-        return rows
+            image = [files[chip] for files in frames]
+            rows.append({"image": image if config.has_frames else image[0], "label": labels[chip], "id": chip})
+        return self._date_rows(rows)

@@ -1,6 +1,8 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The user's own chips: folders of GeoTIFF images and masks, paired by file name."""
 
+import csv
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,12 @@ from prithvi_hf.data.builders.files import (
     list_files,
     make_ids,
     normalize_name,
+    read_day,
     read_ids,
+    read_text,
     show_some,
 )
+from prithvi_hf.rasters.opening import parse_granule_name
 
 
 logger = logging.get_logger(__name__)
@@ -42,6 +47,7 @@ _EXPECTED = {
     "mask_suffix": "a text such as '_mask.tif'",
     "image_dir": "the path of a folder",
     "mask_dir": "the path of a folder",
+    "dates": "the path of a csv file",
     "splits": "a mapping from each split to its folder, its text file of ids, or a list of ids, as in "
     "{train: train.txt, validation: ['a', 'b']}",
 }
@@ -65,6 +71,9 @@ class GeoTiffFolderConfig(BuilderConfig):
             or the ids themselves as a list; file names do as well as ids. None looks for folders train(ing),
             validation/valid/val and test(ing); without any, all chips are the split "train".
         require_masks (`bool`, *optional*, defaults to `True`): False allows chips without mask, whose `mask` is None.
+        dates (`str`, *optional*): a csv file of days for models that take them, one chip per line: its id or file
+            name, and the day of each frame in the order of the frames, such as 2022-06-21; an empty day is unknown.
+            None takes the days in file names of HLS, Sentinel-2 and Landsat.
     """
 
     image_suffix: str | list[str] | tuple[str, ...] | None = None
@@ -73,6 +82,7 @@ class GeoTiffFolderConfig(BuilderConfig):
     mask_dir: str | None = None
     splits: dict[str, str | list[str] | tuple[str, ...]] | None = None
     require_masks: bool = True
+    dates: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,8 +126,8 @@ class GeoTiffFolder(ChipBuilder):
     - splits as folders around these (`train/images/a.tif`) or inside them (`images/train/a.tif`), found by their usual
       names or named by `splits`; or as lists of ids, in text files or in place (`splits={"train": ["a", "b"]}`).
 
-    Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (None; with a list of
-    frames `dates`, None for each).
+    Rows: `image` (GeoTIFF, or a list of frames), `mask`, `id` (file name without suffix), `date` (ISO day, or None);
+    with a list of frames or the option `dates` instead `dates`, a list with one for each frame.
     """
 
     DATASET_NAME: ClassVar[str] = "geotiff_folder"
@@ -129,7 +139,7 @@ class GeoTiffFolder(ChipBuilder):
     def _find_other_places(cls, data_dir: str, options: Mapping[str, object]) -> list[str]:
         splits = options.get("splits")
         sources = list(splits.values()) if isinstance(splits, Mapping) else []
-        named = (*(options.get(name) for name in ("image_dir", "mask_dir", "table")), *sources)
+        named = (*(options.get(name) for name in ("image_dir", "mask_dir", "table", "dates")), *sources)
         places = {_join(data_dir, name) for name in named if name and isinstance(name, str)}
         outside = [path for path in places if os.path.commonpath([os.path.abspath(path), data_dir]) != data_dir]
         return sorted(path for path in outside if os.path.exists(path))
@@ -156,7 +166,9 @@ class GeoTiffFolder(ChipBuilder):
             )
         return DatasetInfo(
             description="Georeferenced chips with masks, from a folder of GeoTIFF files.",
-            features=make_features(frames_are_files=config.has_frames, multi_date=config.has_frames),
+            features=make_features(
+                frames_are_files=config.has_frames, multi_date=config.has_frames or config.dates is not None
+            ),
         )
 
     def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
@@ -234,12 +246,41 @@ class GeoTiffFolder(ChipBuilder):
         kinds = {f"frame {i}" if len(frames) > 1 else "image": files for i, files in enumerate(frames, 1)}
         check_ids(ids, {**kinds, "mask": masks} if self.config.require_masks else kinds, f"split {split}")
         rows: list[ChipRow] = [{"image": frames[0][chip], "mask": masks.get(chip), "id": chip} for chip in ids]
-        for chip, row in zip(ids, rows, strict=True):
-            if self.config.has_frames:
-                row |= {"image": [files[chip] for files in frames], "dates": [None] * len(frames)}
+        if self.config.has_frames:
+            for row in rows:
+                row["image"] = [files[row["id"]] for files in frames]
+        return self._date_rows(rows)
+
+    def _date_rows(self, rows: list[ChipRow]) -> list[ChipRow]:
+        """Give rows their `date`, or `dates`: of the table where there is one, else of the names of the files."""
+        config, table = self.config, {}
+        if config.dates is not None:
+            endings = [*(suffix for suffix in config.image_suffixes if suffix), *EXTENSIONS]
+            table = _read_dates(_join(config.data_dir, config.dates), endings, self.IDS_HAVE_FOLDERS)
+        unknown: list[str | None] = [None] * len(next(iter(table.values()), ()))
+        for row in rows:
+            image = row["image"]
+            granules = [parse_granule_name(path) for path in (image if isinstance(image, list) else [image])]
+            days = [None if granule is None else granule.date.date().isoformat() for granule in granules]
+            if config.has_frames or table:
+                row["dates"] = table.get(row["id"], unknown) if table else days
             else:
-                row["date"] = None
+                row["date"] = days[0]
         return rows
+
+
+def _read_dates(path: str, endings: Iterable[str], keep_folders: bool) -> dict[str, list[str | None]]:
+    """Read the days of each chip's frames; a first line of names is left out."""
+    lines = [line for line in csv.reader(io.StringIO(read_text(path))) if line]
+    lines = lines[1:] if lines and not any(character.isdigit() for character in "".join(lines[0][1:])) else lines
+    ids = make_ids((line[0].strip() for line in lines), endings, keep_folders=keep_folders)
+    counts = {len(line) - 1 for line in lines}
+    if len(counts) != 1 or 0 in counts or len(set(ids)) < len(ids):
+        raise ValueError(
+            f"{path}: expected a line for each chip, once, with its id and the day of each frame, found lines of "
+            f"{' and '.join(map(str, sorted(counts))) or 'no'} days for {len(set(ids))} chips in {len(ids)} lines."
+        )
+    return {chip: [read_day(text, path) for text in line[1:]] for chip, line in zip(ids, lines, strict=True)}
 
 
 def _is_text(value: object) -> bool:

@@ -24,6 +24,13 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import read_json
+from .coordinates_prithvi import (
+    CoordinatesWarning,
+    check_location,
+    encode_dates,
+    encode_location,
+    is_in_time_order,
+)
 from .labels_prithvi import make_labels, name_mask, read_labels, read_mask
 from .pixel_values_prithvi import (
     Frame,
@@ -80,6 +87,7 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
     num_labels: int | None
     mask_nodata_labels: bool
+    first_day_of_year: int
     label_type: str
     target_rescale_factor: float
     target_rescale_offset: float
@@ -153,6 +161,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         num_labels (`int`, *optional*): number of classes; any other value in a mask is then an error.
         mask_nodata_labels (`bool`): whether labels of nodata pixels become -100 (NaN of `"value"`). The published
             metrics count them.
+        first_day_of_year (`int`): what 1 January counts as in `temporal_coords`, 0 or 1, as the model was trained.
 
     Example:
         >>> import numpy as np
@@ -164,7 +173,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     """
 
     valid_kwargs = PrithviImageProcessorKwargs
-    model_input_names = ["pixel_values"]
+    model_input_names = ["pixel_values", "temporal_coords", "location_coords"]
 
     # As attributes of the class too, as in every image processor of transformers, so that a subclass may set its own.
     bands: list[str] = _DEFAULTS.bands
@@ -187,6 +196,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     do_reduce_labels: bool = _DEFAULTS.do_reduce_labels
     num_labels: int | None = _DEFAULTS.num_labels
     mask_nodata_labels: bool = _DEFAULTS.mask_nodata_labels
+    first_day_of_year: int = _DEFAULTS.first_day_of_year
     label_type: str = _DEFAULTS.label_type
     target_rescale_factor: Number = _DEFAULTS.target_rescale_factor
     target_rescale_offset: Number = _DEFAULTS.target_rescale_offset
@@ -258,6 +268,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         self,
         images: Image | Sequence[Image],
         segmentation_maps: Pixels | Sequence[Pixels] | None = None,
+        dates: Any = None,
+        locations: Any = None,
         **kwargs: Unpack[PrithviImageProcessorKwargs],
     ) -> BatchFeature:
         """Prepare one image or a batch, with or without masks.
@@ -266,6 +278,11 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             images: one image, or a list (or 5-D array) of images; see the class for what an image is.
             segmentation_maps: one mask per image, or None: arrays (height, width) or (1, height, width), or rasters of
                 one band. Values are class numbers; floats must be whole; NaN and -100 are ignored.
+            dates: for models with "time" in `config.coords_encoding`: the date of an image of one frame, or a list
+                with that of each frame; of a batch a list with one such entry per image. A date is a datetime, a date,
+                ISO text, or (year, day of the year) where 1 January counts as `first_day_of_year`; None is unknown.
+            locations: for models with "location" in it: latitude and longitude of an image's centre in degrees (WGS
+                84); of a batch a list with one such pair, or None, per image.
             **kwargs: any option of the class, for this call only, and
 
                 - `band_names`: band descriptions of arrays, or in place of the files' own: one list for all images, or
@@ -280,7 +297,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         Returns:
             `pixel_values` float32 (batch_size, num_channels, num_frames, height, width); with masks `labels` int64
             (batch_size, height, width), ignored pixels -100; if asked `nodata_mask` bool (batch_size, height, width),
-            True where there is no data.
+            True where there is no data; with dates `temporal_coords` float32 (batch_size, num_frames, 2), year and day
+            of the year; with locations `location_coords` float32 (batch_size, 2); NaN where unknown.
 
         Raises:
             ValueError: an image or a mask does not fit the options or the other images; the message says what was
@@ -304,6 +322,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         names = _repeat("names", call.names, len(batch))
         tags = _repeat("file_nodata", call.file_nodata, len(batch))
         data: dict[str, list[torch.Tensor]] = {}
+        coordinates = self.encode_coordinates(dates, locations, len(batch) if is_batch else None, options)
         for i, (image, segmentation_map) in enumerate(zip(batch, maps, strict=True)):
             name = names[i] or name_image(image, i)
             frames = read_frames(image, options, name, tags[i], band_names[i])
@@ -311,12 +330,49 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
             self.check_units(frames, missing, name, options)
             values = scale_and_normalize(frames, missing, options)
             data.setdefault("pixel_values", []).append(torch.from_numpy(values))
+            if locations is not None:
+                check_location(image, coordinates["location_coords"][i], name)
             if segmentation_map is not None:
                 labels = read_labels(segmentation_map, nodata_mask, options, name)
                 data.setdefault("labels", []).append(torch.from_numpy(labels))
             if call.return_nodata_mask:
                 data.setdefault("nodata_mask", []).append(torch.from_numpy(nodata_mask))
-        return BatchFeature(data={key: _stack(key, rows, call.return_tensors) for key, rows in data.items()})
+        output = {key: _stack(key, rows, call.return_tensors) for key, rows in data.items()}
+        for key, values in coordinates.items():
+            tensor = torch.from_numpy(values)
+            output[key] = {"pt": tensor, "np": values, None: list(tensor)}[call.return_tensors]
+        return BatchFeature(data=output)
+
+    def encode_coordinates(
+        self, dates: Any, locations: Any, batch_size: int | None = None, options: ProcessorOptions | None = None
+    ) -> dict[str, np.ndarray]:
+        """Give `temporal_coords` (batch_size, num_frames, 2) and `location_coords` (batch_size, 2) of images.
+
+        What is None is left out. Both are as in a call of the processor: of one image (batch_size None), or lists.
+
+        Raises:
+            ValueError: a date or a place that cannot be, or another number of them than of images or frames.
+        """
+        options, found = self.checked_options() if options is None else options, {}
+        for name, values in (("dates", dates), ("locations", locations)):
+            if values is None:
+                continue
+            rows = [values] if batch_size is None else list(values)
+            if len(rows) != (batch_size or 1):
+                raise ValueError(f"{name}: expected one entry for each of {batch_size} images, found {len(rows)}")
+            if name == "locations":
+                found["location_coords"] = np.stack([encode_location(row, name) for row in rows])
+                continue
+            encoded = [encode_dates(row, options.num_frames, options.first_day_of_year, name) for row in rows]
+            found["temporal_coords"] = np.stack(encoded)
+            if not all(map(is_in_time_order, encoded)):
+                warnings.warn(
+                    "dates: expected frames in time order, found others. The order is kept as given: change it if the "
+                    "model was trained with the oldest frame first.",
+                    CoordinatesWarning,
+                    stacklevel=3,
+                )
+        return found
 
     def normalize_file_values(self, file_values: torch.Tensor) -> torch.Tensor:
         """Turn what `SegmentationTransform(normalize=False)` gives, (B, C, T, H, W), into `pixel_values`."""

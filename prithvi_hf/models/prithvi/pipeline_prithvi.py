@@ -15,6 +15,7 @@ from transformers import AutoModelForImageClassification, AutoModelForSemanticSe
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_prithvi import NODATA_NAME, PrithviConfig
+from .coordinates_prithvi import warn_of_unknown
 from .image_processing_prithvi import PrithviImageProcessor
 from .modeling_prithvi import PrithviMapModel, unwrap_model
 from .pixel_values_prithvi import missing_package
@@ -30,6 +31,7 @@ from .segmentation_map_prithvi import (
     open_frames,
     predict_scene_logits,
     prepare_scene,
+    take_coordinates,
 )
 from .sliding_window_prithvi import check_window_options
 
@@ -43,7 +45,7 @@ class GeospatialPipeline(RemoteCodeMixin, Pipeline):
 
     geospatial_task = TASK
     preprocess_options: tuple[str, ...] = (
-        *("band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset"),
+        *("band_names", "band_map", "band_indices", "rescale_factor", "rescale_offset", "dates", "location"),
     )
     forward_options: tuple[str, ...] = ()
     postprocess_options: tuple[str, ...] = ()
@@ -83,6 +85,8 @@ class GeospatialPipeline(RemoteCodeMixin, Pipeline):
         input_: FrameSource | Sequence[FrameSource],
         crs: Any = None,
         transform: Sequence[float] | None = None,
+        dates: Any = None,
+        location: Sequence[float] | None = None,
         **options: Any,
     ) -> PreparedScene:
         """Open the frames of a scene and apply the model's preprocessing; the result is in host memory."""
@@ -92,12 +96,18 @@ class GeospatialPipeline(RemoteCodeMixin, Pipeline):
         sources = input_ if isinstance(input_, list | tuple) else (input_,)
         paths = [source for source in sources if isinstance(source, str | os.PathLike)]
         is_nested = any(isinstance(source, list | tuple) for source in sources)
-        if is_nested or any(map(os.path.isdir, paths)) or len(paths) > image_processor.num_frames:
+        encoded = cast(PrithviConfig, self.model.config).coords_encoding
+        are_arrays = all(isinstance(source, np.ndarray | torch.Tensor) for source in sources)
+        needs_dates = bool(encoded) and not are_arrays  # of file names
+        if needs_dates or is_nested or any(map(os.path.isdir, paths)) or len(paths) > image_processor.num_frames:
             try:
                 from prithvi_hf.scenes.scene import open_scene
             except ImportError as error:
                 raise missing_package("Reading one file per band", "give files of all bands") from error
-            frames = open_frames(open_scene(cast(Any, input_), image_processor, scale=scale).frames)
+            opened = open_scene(cast(Any, input_), image_processor, scale=scale, dates=dates)
+            frames = open_frames(opened.frames)
+            # One date in a name does not tell those of a stack.
+            dates = opened.dates if len(opened.dates) == image_processor.num_frames else None
         else:
             frames = in_model_units(image_processor, open_frames(input_), scale)
         scene = prepare_scene(image_processor, frames)
@@ -112,6 +122,9 @@ class GeospatialPipeline(RemoteCodeMixin, Pipeline):
             except ImportError as error:
                 raise missing_package("Placing an array", "leave `crs` and `transform` out") from error
             scene.crs, scene.transform = read_place(crs, transform)
+        if encoded:
+            take_coordinates(scene, image_processor, encoded, dates, location)
+            warn_of_unknown(scene.coordinates, "The scene")
         return scene
 
 
@@ -239,6 +252,10 @@ class GeospatialSegmentationPipeline(GeospatialMapPipeline):
             own; scale and offset of files and products are not applied then.
         crs: CRS of scenes that are arrays, in any form that rasterio reads, such as "EPSG:32633".
         transform: Their affine transform, from (column, row) to coordinates of the CRS.
+        dates: For a model that takes dates: when each frame was acquired, where neither file names nor times of xarray
+            say it; datetimes, dates or ISO texts in the order of the frames.
+        location: For a model that takes places: latitude and longitude of the centre in degrees (WGS 84), of scenes
+            without CRS.
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -315,7 +332,8 @@ class GeospatialClassificationPipeline(GeospatialPipeline):
         batch_size: Images in one forward pass, 1 by default; those of a batch must be of one size.
         top_k: Most classes in a result, 5 by default; None for all.
         threshold: Of a model of several classes per image, the least probability in a result; 0.5 by default.
-        band_names, band_map, band_indices, rescale_factor, rescale_offset: As in [`GeospatialSegmentationPipeline`].
+        band_names, band_map, band_indices, rescale_factor, rescale_offset, dates, location: As in
+            [`GeospatialSegmentationPipeline`].
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
     """
 
@@ -346,7 +364,8 @@ class GeospatialClassificationPipeline(GeospatialPipeline):
     ) -> dict[str, torch.Tensor]:
         """Open the frames of an image and apply the model's preprocessing."""
         scene = self.read_scene(input_, **options)
-        return {"pixel_values": scene.pixel_values, "has_data": torch.tensor([not scene.nodata_mask.all()])}
+        has_data = torch.tensor([not scene.nodata_mask.all()])
+        return {"pixel_values": scene.pixel_values, **scene.coordinates, "has_data": has_data}
 
     def _forward(self, input_tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:  # type: ignore[override]
         """Run the model on one image or a batch."""

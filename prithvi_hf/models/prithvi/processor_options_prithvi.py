@@ -100,6 +100,7 @@ class ProcessorOptions:
     do_reduce_labels: bool = _option(False, "true or false")
     num_labels: int | None = _option(None, "an integer from 1 to 65536", lambda value: 1 <= value <= 2**16)
     mask_nodata_labels: bool = _option(False, "true or false")
+    first_day_of_year: Literal[0, 1] = _option(0, "0 or 1")
     label_type: Literal["class", "value"] = _option("class", "'class' or 'value'")
     target_rescale_factor: Number = _option(
         1.0, "a finite number other than 0", lambda value: _is_finite(value) and value != 0

@@ -23,7 +23,7 @@ from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig, name_counts
 from .image_processing_prithvi import PrithviImageProcessor
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
-from .sliding_window_prithvi import evaluation_mode, sliding_window_logits, window_and_stride
+from .sliding_window_prithvi import evaluation_mode, list_windows, sliding_window_logits, window_and_stride
 
 
 NODATA_CLASS = 255
@@ -243,6 +243,14 @@ class PreparedScene:
     transform: Affine | None = None
     rgb: np.ndarray | None = None
     rgb_title: str = "scene"
+    # Of a model that takes them: `temporal_coords` (1, T, 2), and `location_coords` (1, 2) of its centre
+    coordinates: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def find_place(self, window: tuple[int, int, int, int]) -> tuple[float, float]:
+        """Find latitude and longitude of the middle of a window, of a scene that has a CRS."""
+        from prithvi_hf.rasters.raster import find_center
+
+        return cast(Any, find_center(cast(Any, self.crs), cast(Any, self.transform), window, "the scene"))
 
 
 def open_frames(scene: FrameSource | Sequence[FrameSource]) -> tuple[Frame, ...]:
@@ -307,15 +315,23 @@ def in_model_units(
     )
 
 
-def prepare_scene(image_processor: PrithviImageProcessor, frames: Sequence[Frame]) -> PreparedScene:
-    """Read the bands that the model uses and apply its preprocessing, once."""
+def prepare_scene(
+    image_processor: PrithviImageProcessor,
+    frames: Sequence[Frame],
+    coords_encoding: Sequence[str] = (),
+    dates: Any = None,
+) -> PreparedScene:
+    """Read the bands that the model uses and apply its preprocessing, once.
+
+    Of a model that takes dates and places `coords_encoding` is needed, and `dates` where they are known.
+    """
     inputs = image_processor.preprocess(
         [frames[0] if len(frames) == 1 else tuple(frames)],
         return_nodata_mask=True,
         return_tensors="pt",
     )
     nodata_mask = np.asarray(inputs["nodata_mask"][0], dtype=bool)
-    return PreparedScene(
+    scene = PreparedScene(
         pixel_values=inputs["pixel_values"],
         nodata_mask=nodata_mask,
         crs=getattr(frames[0], "crs", None),
@@ -323,6 +339,34 @@ def prepare_scene(image_processor: PrithviImageProcessor, frames: Sequence[Frame
         rgb=draw_scene(image_processor, inputs["pixel_values"][0], nodata_mask),
         rgb_title=title_picture(image_processor.bands, image_processor.num_frames, getattr(frames[-1], "date", None)),
     )
+    if coords_encoding:
+        take_coordinates(scene, image_processor, coords_encoding, dates)
+    return scene
+
+
+def take_coordinates(
+    scene: PreparedScene,
+    image_processor: PrithviImageProcessor,
+    coords_encoding: Sequence[str],
+    dates: Any = None,
+    location: Sequence[float] | None = None,
+) -> None:
+    """Give a scene what a model encodes of its date and place, NaN where that is not known.
+
+    `dates` are those of its frames; `location`, latitude and longitude, is for scenes without CRS.
+    """
+    if scene.crs is not None and location is not None:
+        raise ValueError(
+            f"Expected location with a scene without CRS only, found it beside {scene.crs}, which tells the place. "
+            "Leave it out."
+        )
+    if scene.crs is not None and "location" in coords_encoding:
+        location = scene.find_place((0, 0, *scene.pixel_values.shape[-2:]))
+    found = image_processor.encode_coordinates(
+        ([None] * image_processor.num_frames if dates is None else dates) if "time" in coords_encoding else None,
+        (location or (None, None)) if "location" in coords_encoding else None,
+    )
+    scene.coordinates = {name: torch.from_numpy(values) for name, values in found.items()}
 
 
 def predict_scene_logits(
@@ -335,8 +379,12 @@ def predict_scene_logits(
 ) -> torch.Tensor:
     """Slide the model over the scene: (num_labels, H, W) float32 logits, finite on valid pixels."""
     size, stride = window_and_stride(cast(PrithviConfig, model.config), window, overlap)
+    coordinates = scene.coordinates
+    if "location_coords" in coordinates and scene.crs is not None:  # of the middle of each tile
+        places = [scene.find_place(tile) for tile in list_windows(scene.pixel_values.shape[-2:], size, stride)]
+        coordinates = {**coordinates, "location_coords": torch.tensor([places], dtype=torch.float32)}
     with evaluation_mode(model), torch.inference_mode():
-        logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size)[0]
+        logits = sliding_window_logits(model, scene.pixel_values, size, stride, batch_size, coordinates)[0]
     broken = ~torch.isfinite(logits).all(dim=0).cpu().numpy() & ~scene.nodata_mask
     if broken.any():
         raise ValueError(

@@ -1,7 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Sliding-window prediction: tiles of images larger than the model's own, logits averaged where tiles overlap."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -47,6 +47,18 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     return [max(min(step * stride, size - window), 0) for step in range(steps)]
 
 
+def list_windows(
+    size: Sequence[int], window: tuple[int, int], stride: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """List the tiles (row, column, height, width) of an image of a size (height, width), row by row."""
+    height, width = (min(side, whole) for side, whole in zip(window, size, strict=True))
+    return [
+        (top, left, height, width)
+        for top in window_starts(size[0], height, stride[0])
+        for left in window_starts(size[1], width, stride[1])
+    ]
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Hold a model in evaluation mode, and give every module its own mode back afterwards."""
@@ -66,32 +78,42 @@ def sliding_window_logits(
     window: tuple[int, int],
     stride: tuple[int, int],
     batch_size: int = 8,
+    coordinates: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Compute logits of images of any size, as the mean over all tiles that hold a pixel.
 
     This is mmsegmentation's `slide_inference`: tiles are clamped to the border, logits (not probabilities) are
     averaged. Sums run in raster order of the tiles and in float32 or wider, whatever the batch size. Pixel values
     (B, C, T, H, W) or (B, C, H, W) of any device give (B, num_labels, H, W) on that of the model, which is in
-    evaluation mode. An image smaller than the window (height, width) is one tile.
+    evaluation mode. An image smaller than the window (height, width) is one tile. `coordinates` are further arguments
+    of the model: `temporal_coords` (B, T, 2) and `location_coords` (B, 2) of the images, which every tile gets, or
+    `location_coords` (B, N, 2) of each of the N tiles that `list_windows` gives.
     """
     if batch_size < 1 or any(not 0 < step <= size for step, size in zip(stride, window, strict=True)):
         raise ValueError(
             f"Expected batch_size >= 1 and strides from 1 to the window {window}, found {batch_size} and {stride}."
         )
     size = pixel_values.shape[-2:]
-    height, width = (min(side, whole) for side, whole in zip(window, size, strict=True))
     places = [
         (..., slice(top, top + height), slice(left, left + width))
-        for top in window_starts(size[0], height, stride[0])
-        for left in window_starts(size[1], width, stride[1])
+        for top, left, height, width in list_windows(size, window, stride)
     ]
     results = []
-    for image in pixel_values:
+    for index, image in enumerate(pixel_values):
+        extra = {name: values[index].to(model.device) for name, values in (coordinates or {}).items()}
+        if "location_coords" in extra and extra["location_coords"].ndim == 1:
+            extra["location_coords"] = extra["location_coords"].expand(len(places), 2)
         total = count = None
         for first in range(0, len(places), batch_size):
             batch = places[first : first + batch_size]
             tiles = torch.stack([image[place] for place in batch])
-            logits = model(pixel_values=tiles.to(model.device)).logits
+            own = {
+                name: values[first : first + batch_size]
+                if name == "location_coords"
+                else values.expand(len(batch), -1, 2)
+                for name, values in extra.items()
+            }
+            logits = model(pixel_values=tiles.to(model.device), **own).logits
             if total is None or count is None:
                 dtype = torch.promote_types(logits.dtype, torch.float32)
                 total = logits.new_zeros((logits.shape[1], *size), dtype=dtype)

@@ -1,0 +1,289 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""The command `prithvi-hf embed`: what the encoder says of each patch of a scene, or of each chip."""
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prithvi_hf.cli.common import Commands, load_encoder, load_image_processor, resolve_device, user_message
+from prithvi_hf.cli.predict_options import GROUPS
+
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
+    from prithvi_hf.rasters.opening import FrameOptions
+    from prithvi_hf.scenes.scene_list import SceneEntry
+
+SUMMARY = "summary.json"
+_EPILOG = """examples:
+  prithvi-hf embed --model OUT --frames scene.tif --output embeddings.tif
+  prithvi-hf embed --model OUT --scenes "tiles/*.tif" --output_dir embeddings --embedding_dtype float16
+  prithvi-hf embed --model OUT --chips "chips/*_merged.tif" --output embeddings.parquet
+  prithvi-hf embed --model OUT --chips sen1floods11 --data_dir floods --output embeddings.parquet
+
+A model is any folder with an encoder: a converted backbone, a pretraining model, or a fine-tuned one, whose neck and
+head are not used. Frames are given as in `prithvi-hf predict`.
+"""
+_SHARED = ("how the model slides over the scene", "how the frames are read", "how the work is done")
+_NOT_SHARED = ("--tta", "--split_scene")
+_TARGETS = {"frames": "output", "scenes": "output_dir", "chips": "output"}  # what is read: what is written
+
+
+def add_parser(commands: Commands) -> None:
+    """Describe `embed`."""
+    text = (
+        "embeddings of scenes, a GeoTIFF with one pixel per patch, or of chips, a Parquet file with one row per chip"
+    )
+    parser = commands.add_parser(
+        "embed",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, help="folder of a model and its image processor, or a Hub id")
+    add = parser.add_argument_group("what is read and where embeddings go").add_argument
+    add("--frames", nargs="+", metavar="FRAME", help="one scene: its GeoTIFF, or those of all its dates in time order")
+    add("--scenes", metavar="LIST", help="many scenes, a list as `prithvi-hf predict` takes it")
+    add(
+        "--chips",
+        metavar="CHIPS",
+        help="a folder of GeoTIFFs, each a chip of all bands, a quoted glob of them, or a recipe (a name such as "
+        "sen1floods11, or a YAML file)",
+    )
+    add("--data_dir", metavar="DIR", help="with a recipe: folder of the dataset (default: the recipe's, or download)")
+    add("--num_frames", type=int, metavar="N", help="dates of a scene or chip, where they are not the model's number")
+    add("--splits", nargs="+", metavar="NAME", help="with a recipe: splits to embed (default: all)")
+    add("--output", metavar="FILE", help="with --frames: GeoTIFF to write; with --chips: Parquet file to write")
+    add("--output_dir", metavar="DIR", help="with --scenes: folder for NAME.tif; finished scenes there are skipped")
+    add("--no_overwrite", dest="overwrite", action="store_false", help="refuse an output that exists")
+    add = parser.add_argument_group("what is written").add_argument
+    add(
+        "--layer",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="layer of the encoder, from 0; negative ones count from the last (default -1)",
+    )
+    add(
+        "--pooling",
+        choices=("mean", "cls"),
+        default="mean",
+        help="of chips: mean over the patches with data (default), or the class token",
+    )
+    add(
+        "--frames_as",
+        choices=("mean", "separate"),
+        default="mean",
+        help="of scenes with several dates: their mean (default), or the bands of each date after the other",
+    )
+    add(
+        "--embedding_dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of scenes: float16 rounds to half precision, in half the room (default float32)",
+    )
+    for title in _SHARED:
+        group = parser.add_argument_group(title)
+        for flag, settings in GROUPS[title].items():
+            if flag not in _NOT_SHARED:
+                default = {"default": settings["choices"][0]} if "choices" in settings else {}
+                group.add_argument(flag, **{**default, **settings})
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write embeddings; the exit status is 1 where one of many scenes failed."""
+    given = [name for name in _TARGETS if getattr(options, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(f"--{name}" for name in given) or "none of them"
+        raise ValueError(f"Expected one of --frames, --scenes and --chips, found {found}.")
+    wanted = _TARGETS[given[0]]
+    other = "output" if wanted == "output_dir" else "output_dir"
+    if getattr(options, wanted) is None or getattr(options, other) is not None:
+        raise ValueError(f"--{given[0]} goes with --{wanted}, which names what is written; leave --{other} out.")
+    if options.scenes is not None and options.dates:
+        raise ValueError(
+            "--dates are those of one scene: leave them out with --scenes, where names or items say them."
+        )
+
+    from prithvi_hf.outputs.cog import check_output_path
+    from prithvi_hf.rasters.opening import FrameOptions
+    from prithvi_hf.scenes.predict_scene import OPTION_NAMES
+
+    opening = FrameOptions(**{name: getattr(options, name) for name in OPTION_NAMES[FrameOptions]})
+    if options.scenes is not None:
+        return _embed_many(options, opening)
+    check_output_path(options.output, options.frames or (), options.overwrite, "embeddings")
+    device = resolve_device(options.device)
+    if options.frames is not None:
+        from prithvi_hf.scenes.scene import open_scene
+
+        image_processor = load_processor(options, opening)
+        scene = open_scene(options.frames, image_processor, opening)  # before a model is loaded for it
+        report = embed(options, load_model(options), image_processor, scene, options.output, device, opening)
+        written = "{height} x {width} patches, {bands} bands, layer {layer}".format(**report)
+    else:
+        from prithvi_hf.scenes.embed_chips import embed_chips
+
+        chips, image_processor = find_chips(options, opening)
+        model = load_model(options)
+        count = embed_chips(
+            model,
+            image_processor,
+            chips,
+            options.output,
+            layer=options.layer,
+            pooling=options.pooling,
+            batch_size=options.batch_size,
+            device=device,
+            overwrite=options.overwrite,
+            show_progress=not options.quiet,
+        )
+        written = f"{count} chips, {model.config.hidden_size} values each"
+    if not options.quiet:
+        print(f"{written}\nembeddings written to {options.output}")
+    return 0
+
+
+def load_processor(options: argparse.Namespace, opening: "FrameOptions") -> "PrithviImageProcessor":
+    """Load the image processor for images as the options say."""
+    return opening.adapt(load_image_processor(options.model).with_options(num_frames=options.num_frames))
+
+
+def load_model(options: argparse.Namespace) -> "PrithviModel":
+    """Load the encoder for as many frames and in the type that was asked for."""
+    import torch
+
+    frames = {} if options.num_frames is None else {"num_frames": options.num_frames}
+    return load_encoder(options.model, **frames).to(getattr(torch, options.dtype))
+
+
+def embed(
+    options: argparse.Namespace,
+    model: "PrithviModel",
+    image_processor: "PrithviImageProcessor",
+    scene: Any,
+    output: str | os.PathLike,
+    device: str,
+    opening: "FrameOptions",
+    **keywords: Any,
+) -> dict[str, Any]:
+    """Write the embeddings of one scene as the options say."""
+    from prithvi_hf.scenes.embed_scene import embed_scene
+
+    window = options.window[0] if options.window is not None and len(options.window) == 1 else options.window
+    return embed_scene(
+        model,
+        image_processor,
+        scene,
+        output,
+        layer=options.layer,
+        frames_as=options.frames_as,
+        embedding_dtype=options.embedding_dtype,
+        window=window,
+        overlap=options.overlap,
+        batch_size=options.batch_size,
+        blending=options.blending,
+        on_read_error=opening.on_read_error,
+        device=device,
+        overwrite=options.overwrite,
+        show_progress=not options.quiet,
+        **keywords,
+    )
+
+
+def find_chips(options: argparse.Namespace, opening: "FrameOptions") -> "tuple[Any, PrithviImageProcessor]":
+    """Find the chips of a folder, a glob or a recipe, as `embed_chips` takes them, and what prepares them."""
+    from prithvi_hf.rasters.granules import list_geotiffs
+
+    if os.path.isdir(options.chips) or glob.has_magic(options.chips):
+        files = list_geotiffs(options.chips) if os.path.isdir(options.chips) else sorted(glob.glob(options.chips))
+        if not files:
+            raise ValueError(f"--chips: expected GeoTIFFs in {options.chips}, found none. Check the path.")
+        return files, load_processor(options, opening)
+    from prithvi_hf.data.load import load_dataset
+    from prithvi_hf.training.recipe import build_image_processor, read_recipe
+
+    load_image_processor(options.model)  # says what is wrong with the model
+    data = read_recipe(options.chips).data
+    dataset_options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
+    splits = load_dataset(data.dataset, options.data_dir or data.data_dir, **dataset_options)
+    missing = sorted(set(options.splits or ()) - set(splits))
+    if missing:
+        raise ValueError(f"--splits: expected some of {', '.join(splits)}, found {', '.join(missing)}.")
+    options.num_frames = options.num_frames or data.num_frames
+    frames = {} if options.num_frames is None else {"num_frames": options.num_frames}
+    image_processor = opening.adapt(build_image_processor(options.model, data, frames))
+    return {name: splits[name] for name in options.splits or splits}, image_processor
+
+
+def _embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
+    """Write the embeddings of many scenes, on all processes of the launch; returns the exit status."""
+    import rasterio
+
+    from prithvi_hf.disk import check_writable_folder
+    from prithvi_hf.scenes.predict_scene import describe_model
+    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, Work, format_outcomes, process_group, run_scenes
+    from prithvi_hf.scenes.scene import Scene, open_scene
+    from prithvi_hf.scenes.scene_list import check_imagery, list_scenes
+
+    folder = Path(options.output_dir)
+    check_writable_folder(folder, "--output_dir")
+    with process_group() as group:
+        device = resolve_device(group.choose_device(options.device))
+        image_processor = load_processor(options, opening)
+        scenes = list_scenes(
+            options.scenes,
+            num_frames=image_processor.num_frames,
+            allow_remote=options.allow_remote,
+            output_dir=folder,
+        )
+        model = load_model(options)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = ("layer", "frames_as", "embedding_dtype", "window", "overlap", "blending", "dtype")
+        content = [describe_model(model, image_processor), {name: getattr(options, name) for name in names}]
+
+        def find_path(entry: "SceneEntry") -> Path:
+            return folder / f"{entry.name}.tif"
+
+        def prepare(entry: "SceneEntry") -> tuple[Scene, str]:
+            """Open a scene, and digest all that decides its embeddings."""
+            check_imagery(entry)
+            frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
+            scene = open_scene(frames, image_processor, replace(opening, dates=entry.dates), name=entry.name)
+            text = json.dumps([content, scene.fingerprint()], sort_keys=True, default=str)
+            return scene, hashlib.sha256(text.encode()).hexdigest()
+
+        def is_finished(entry: "SceneEntry") -> bool:
+            if not options.resume or not find_path(entry).is_file():
+                return False
+            with rasterio.open(find_path(entry), driver="GTiff") as dataset:
+                return dataset.tags().get("run") == prepare(entry)[1]
+
+        def make(entry: "SceneEntry") -> dict[str, Any]:
+            scene, run = prepare(entry)
+            return embed(options, model, image_processor, scene, find_path(entry), device, opening, tags={"run": run})
+
+        def tell(number: int, outcome: Outcome) -> None:
+            if not options.quiet:
+                reason = f": {outcome.reason}" if outcome.reason else ""
+                line = f"[{number + 1}/{len(scenes)}] {outcome.name} {outcome.status}, {outcome.seconds:.1f} s{reason}"
+                print(line, file=sys.stderr)
+
+        work = Work(make, lambda entry: {"embeddings": find_path(entry)}, is_finished, user_message)
+        outcomes = run_scenes(scenes, work, group, folder / SUMMARY, on_outcome=tell)
+        failed = sum(outcome.status == FAILED for outcome in outcomes)
+        if group.is_main and not options.quiet:
+            print(f"{format_outcomes(outcomes)}\nsummary written to {folder / SUMMARY}")
+        if group.is_main and failed:
+            message = f"{failed} of {len(outcomes)} scenes failed, {folder / SUMMARY} says why"
+            print(f"prithvi-hf embed: error: {message}", file=sys.stderr)
+    return 1 if failed else 0
