@@ -3,7 +3,7 @@
 
 One process (CPU or one GPU):
 
-    python examples/pretrain.py --config pretrain --model prithvi-2-mae --scenes SCENES --output_dir OUT
+    python examples/pretrain.py --config pretrain --model prithvi-mae --scenes SCENES --output_dir OUT
 
 Many GPUs, one or more machines (settings in examples/accelerate):
 

@@ -22,7 +22,7 @@ SIZES = {
 QUICK = {
     **{"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 1, "logging_steps": 1},
     **{"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "eval_windows": 5},
-    **{"num_sample_reconstructions": 1, "use_cpu": True, "disable_tqdm": True},
+    **{"num_sample_reconstructions": 0, "use_cpu": True, "disable_tqdm": True},
 }
 SWATH = 40  # columns without data in the second scene
 
@@ -44,12 +44,12 @@ def write_smooth_scene(path, height=96, width=110, seed=0, nodata=-9999, gap=Non
     return write_scene(Path(path), pixels, nodata=nodata, **options)
 
 
-def make_scenes(folder, count=4, **options):
+def make_scenes(folder, names=("a", "b", "c", "d"), **options):
     """Scenes of different places, the second with a swath of no data."""
-    for index in range(count):
+    for index, name in enumerate(names):
         place = Affine(30, 0, 500_000 + index * 10_000, 0, -30, 8_000_000)
         gap = (slice(None), slice(SWATH)) if index == 1 else None
-        write_smooth_scene(Path(folder) / f"scene_{index}.tif", seed=index, gap=gap, transform=place, **options)
+        write_smooth_scene(Path(folder) / f"{name}.tif", seed=index, gap=gap, transform=place, **options)
     return Path(folder)
 
 

@@ -31,9 +31,31 @@ _EPILOG = """examples:
 A model is any folder with an encoder: a converted backbone, a pretraining model, or a fine-tuned one, whose neck and
 head are not used. Frames are given as in `prithvi-hf predict`.
 """
-_SHARED = ("how the model slides over the scene", "how the frames are read", "how the work is done")
-_NOT_SHARED = ("--tta", "--split_scene")
+_OF_SCENES = ("layer", "frames_as", "embedding_dtype", "window", "overlap", "blending", "on_read_error")
 _TARGETS = {"frames": "output", "scenes": "output_dir", "chips": "output"}  # what is read: what is written
+_NOT_SHARED = ("--tta", "--split_scene")  # of the options of `predict`
+_SHARED = ("how the model slides over the scene", "how the frames are read", "how the work is done")
+_RECIPES = "a recipe (a name such as sen1floods11, or a YAML file)"
+_GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+    "what is read and where embeddings go": {
+        "--frames": {"nargs": "+", "help": "one scene: its GeoTIFF, or those of all its dates in time order"},
+        "--scenes": {"metavar": "LIST", "help": "many scenes, a list as `prithvi-hf predict` takes it"},
+        "--chips": {"help": f"a folder of GeoTIFFs of all bands, a quoted glob of them, or {_RECIPES}"},
+        "--data_dir": {"metavar": "DIR", "help": "folder of a recipe's dataset (default: the recipe's, or download)"},
+        "--splits": {"nargs": "+", "metavar": "NAME", "help": "splits of a recipe's dataset (default: all)"},
+        "--num_frames": {"type": int, "metavar": "N", "help": "dates of an image, where not those of the model"},
+        "--output": {"metavar": "FILE", "help": "GeoTIFF to write with --frames, Parquet file with --chips"},
+        "--output_dir": {"metavar": "DIR", "help": "with --scenes: folder for NAME.tif; finished scenes are skipped"},
+        "--no_overwrite": {"dest": "overwrite", "action": "store_false", "help": "refuse an output that exists"},
+    },
+    "what is written": {
+        "--layer": {"type": int, "default": -1, "metavar": "N", "help": "from 0, or from the last one (default -1)"},
+        "--pooling": {"choices": ("mean", "cls"), "help": "of chips: patches with data (default), or class token"},
+        "--frames_as": {"choices": ("mean", "separate"), "help": "of scenes of several dates: what becomes of them"},
+        "--embedding_dtype": {"choices": ("float32", "float16"), "help": "of scenes; float16 takes half the room"},
+    },
+    **{title: GROUPS[title] for title in _SHARED},
+}
 
 
 def add_parser(commands: Commands) -> None:
@@ -49,50 +71,9 @@ def add_parser(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="folder of a model and its image processor, or a Hub id")
-    add = parser.add_argument_group("what is read and where embeddings go").add_argument
-    add("--frames", nargs="+", metavar="FRAME", help="one scene: its GeoTIFF, or those of all its dates in time order")
-    add("--scenes", metavar="LIST", help="many scenes, a list as `prithvi-hf predict` takes it")
-    add(
-        "--chips",
-        metavar="CHIPS",
-        help="a folder of GeoTIFFs, each a chip of all bands, a quoted glob of them, or a recipe (a name such as "
-        "sen1floods11, or a YAML file)",
-    )
-    add("--data_dir", metavar="DIR", help="with a recipe: folder of the dataset (default: the recipe's, or download)")
-    add("--num_frames", type=int, metavar="N", help="dates of a scene or chip, where they are not the model's number")
-    add("--splits", nargs="+", metavar="NAME", help="with a recipe: splits to embed (default: all)")
-    add("--output", metavar="FILE", help="with --frames: GeoTIFF to write; with --chips: Parquet file to write")
-    add("--output_dir", metavar="DIR", help="with --scenes: folder for NAME.tif; finished scenes there are skipped")
-    add("--no_overwrite", dest="overwrite", action="store_false", help="refuse an output that exists")
-    add = parser.add_argument_group("what is written").add_argument
-    add(
-        "--layer",
-        type=int,
-        default=-1,
-        metavar="N",
-        help="layer of the encoder, from 0; negative ones count from the last (default -1)",
-    )
-    add(
-        "--pooling",
-        choices=("mean", "cls"),
-        default="mean",
-        help="of chips: mean over the patches with data (default), or the class token",
-    )
-    add(
-        "--frames_as",
-        choices=("mean", "separate"),
-        default="mean",
-        help="of scenes with several dates: their mean (default), or the bands of each date after the other",
-    )
-    add(
-        "--embedding_dtype",
-        choices=("float32", "float16"),
-        default="float32",
-        help="of scenes: float16 rounds to half precision, in half the room (default float32)",
-    )
-    for title in _SHARED:
+    for title, options in _GROUPS.items():
         group = parser.add_argument_group(title)
-        for flag, settings in GROUPS[title].items():
+        for flag, settings in options.items():
             if flag not in _NOT_SHARED:
                 default = {"default": settings["choices"][0]} if "choices" in settings else {}
                 group.add_argument(flag, **{**default, **settings})
@@ -109,48 +90,43 @@ def run(options: argparse.Namespace) -> int:
     other = "output" if wanted == "output_dir" else "output_dir"
     if getattr(options, wanted) is None or getattr(options, other) is not None:
         raise ValueError(f"--{given[0]} goes with --{wanted}, which names what is written; leave --{other} out.")
-    if options.scenes is not None and options.dates:
-        raise ValueError(
-            "--dates are those of one scene: leave them out with --scenes, where names or items say them."
-        )
+    if options.scenes is not None and (options.dates or options.location):
+        found = "--dates are those" if options.dates else "--location is that"
+        raise ValueError(f"{found} of one scene: leave them out with --scenes, where names or items say them.")
 
     from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.rasters.opening import FrameOptions
+    from prithvi_hf.scenes.embed_chips import embed_chips
+    from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import OPTION_NAMES
+    from prithvi_hf.scenes.scene import open_scene
 
     opening = FrameOptions(**{name: getattr(options, name) for name in OPTION_NAMES[FrameOptions]})
+    if options.window is not None and len(options.window) == 1:
+        options.window = options.window[0]
+    options.show_progress = not options.quiet
     if options.scenes is not None:
-        return _embed_many(options, opening)
+        return embed_many(options, opening)
     check_output_path(options.output, options.frames or (), options.overwrite, "embeddings")
-    device = resolve_device(options.device)
+    options.device = resolve_device(options.device)
     if options.frames is not None:
-        from prithvi_hf.scenes.scene import open_scene
-
         image_processor = load_processor(options, opening)
         scene = open_scene(options.frames, image_processor, opening)  # before a model is loaded for it
-        report = embed(options, load_model(options), image_processor, scene, options.output, device, opening)
+        keywords = pick(options, *_OF_SCENES)
+        report = embed_scene(load_model(options), image_processor, scene, options.output, **keywords)
         written = "{height} x {width} patches, {bands} bands, layer {layer}".format(**report)
     else:
-        from prithvi_hf.scenes.embed_chips import embed_chips
-
         chips, image_processor = find_chips(options, opening)
-        model = load_model(options)
-        count = embed_chips(
-            model,
-            image_processor,
-            chips,
-            options.output,
-            layer=options.layer,
-            pooling=options.pooling,
-            batch_size=options.batch_size,
-            device=device,
-            overwrite=options.overwrite,
-            show_progress=not options.quiet,
-        )
-        written = f"{count} chips, {model.config.hidden_size} values each"
+        keywords = pick(options, "layer", "pooling")
+        written = f"{embed_chips(load_model(options), image_processor, chips, options.output, **keywords)} chips"
     if not options.quiet:
         print(f"{written}\nembeddings written to {options.output}")
     return 0
+
+
+def pick(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Give some options as keywords, and those of scenes and chips alike."""
+    return {name: getattr(options, name) for name in (*names, "batch_size", "device", "overwrite", "show_progress")}
 
 
 def load_processor(options: argparse.Namespace, opening: "FrameOptions") -> "PrithviImageProcessor":
@@ -164,40 +140,6 @@ def load_model(options: argparse.Namespace) -> "PrithviModel":
 
     frames = {} if options.num_frames is None else {"num_frames": options.num_frames}
     return load_encoder(options.model, **frames).to(getattr(torch, options.dtype))
-
-
-def embed(
-    options: argparse.Namespace,
-    model: "PrithviModel",
-    image_processor: "PrithviImageProcessor",
-    scene: Any,
-    output: str | os.PathLike,
-    device: str,
-    opening: "FrameOptions",
-    **keywords: Any,
-) -> dict[str, Any]:
-    """Write the embeddings of one scene as the options say."""
-    from prithvi_hf.scenes.embed_scene import embed_scene
-
-    window = options.window[0] if options.window is not None and len(options.window) == 1 else options.window
-    return embed_scene(
-        model,
-        image_processor,
-        scene,
-        output,
-        layer=options.layer,
-        frames_as=options.frames_as,
-        embedding_dtype=options.embedding_dtype,
-        window=window,
-        overlap=options.overlap,
-        batch_size=options.batch_size,
-        blending=options.blending,
-        on_read_error=opening.on_read_error,
-        device=device,
-        overwrite=options.overwrite,
-        show_progress=not options.quiet,
-        **keywords,
-    )
 
 
 def find_chips(options: argparse.Namespace, opening: "FrameOptions") -> "tuple[Any, PrithviImageProcessor]":
@@ -225,11 +167,12 @@ def find_chips(options: argparse.Namespace, opening: "FrameOptions") -> "tuple[A
     return {name: splits[name] for name in options.splits or splits}, image_processor
 
 
-def _embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
+def embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
     """Write the embeddings of many scenes, on all processes of the launch; returns the exit status."""
     import rasterio
 
     from prithvi_hf.disk import check_writable_folder
+    from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import describe_model
     from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, Work, format_outcomes, process_group, run_scenes
     from prithvi_hf.scenes.scene import Scene, open_scene
@@ -238,7 +181,7 @@ def _embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
     folder = Path(options.output_dir)
     check_writable_folder(folder, "--output_dir")
     with process_group() as group:
-        device = resolve_device(group.choose_device(options.device))
+        options.device = resolve_device(group.choose_device(options.device))
         image_processor = load_processor(options, opening)
         scenes = list_scenes(
             options.scenes,
@@ -248,8 +191,8 @@ def _embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
         )
         model = load_model(options)
         folder.mkdir(parents=True, exist_ok=True)
-        names = ("layer", "frames_as", "embedding_dtype", "window", "overlap", "blending", "dtype")
-        content = [describe_model(model, image_processor), {name: getattr(options, name) for name in names}]
+        own = {name: getattr(options, name) for name in (*_OF_SCENES, "dtype")}
+        content = [describe_model(model, image_processor), own]
 
         def find_path(entry: "SceneEntry") -> Path:
             return folder / f"{entry.name}.tif"
@@ -270,7 +213,8 @@ def _embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
 
         def make(entry: "SceneEntry") -> dict[str, Any]:
             scene, run = prepare(entry)
-            return embed(options, model, image_processor, scene, find_path(entry), device, opening, tags={"run": run})
+            keywords = {**pick(options, *_OF_SCENES), "tags": {"run": run}}
+            return embed_scene(model, image_processor, scene, find_path(entry), **keywords)
 
         def tell(number: int, outcome: Outcome) -> None:
             if not options.quiet:

@@ -139,7 +139,8 @@ def convert_state_dict(
     """
     model_class = _find_model_class(state_dict, for_model)
     with_decoder = model_class is PrithviForPreTraining
-    converted, _ = convert_names(state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn)
+    coords = config.coords_scale_learn, config.coords_encoding
+    converted, _ = convert_names(state_dict, bool(config.use_auxiliary_head), with_decoder, *coords)
     return _fit_tensors(converted, model_class, config)
 
 
@@ -281,8 +282,9 @@ def _build_model(
 ) -> PrithviPreTrainedModel:
     """Build the model with the weights of a checkpoint, and report what became of each."""
     with_decoder = model_class is PrithviForPreTraining
+    coords = config.coords_scale_learn, config.coords_encoding
     converted, report.dropped = convert_names(
-        checkpoint.state_dict, bool(config.use_auxiliary_head), with_decoder, config.coords_scale_learn
+        checkpoint.state_dict, bool(config.use_auxiliary_head), with_decoder, *coords
     )
     broken = [name for name, group in converted.items() if not all(part.isfinite().all() for part in group.values())]
     if broken:  # by a training that diverged or a damaged copy: every map would be without meaning

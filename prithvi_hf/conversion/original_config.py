@@ -51,6 +51,7 @@ DATA_MODULES: dict[str, dict[str, Any]] = {
         ],
         "no_data_replace": 0,
         "class_names": ["unburnt land", "burn scar"],
+        "first_day_of_year": 1,
     },
     "Landslide4SenseNonGeoDataModule": {
         "dataset_bands": _LANDSLIDE_BANDS,
@@ -251,6 +252,7 @@ def _read_terratorch(
             of_module = statistics is known.get(key)  # of every band of the files
             numbers = dict(zip(known["dataset_bands"], statistics, strict=True)) if of_module else statistics
             config.processing[option] = _read_numbers(numbers, bands)
+    config.processing["first_day_of_year"] = known.get("first_day_of_year", 0)
     for option, key in (("rescale_factor", "constant_scale"), ("nodata_replacement", "no_data_replace")):
         if given.get(key) is not None:
             (config.processing[option],) = _read_numbers([given[key]])
@@ -276,7 +278,8 @@ def _read_terratorch(
             values["class_weights"] = _read_numbers(arguments["class_weights"])
     if values.get("coords_encoding") and not given.get("use_metadata"):
         config.notes.append(
-            f"by {source} the model was tuned without dates and places: leave temporal_coords and location_coords out"
+            f"by {source} the model was tuned without dates and places, though it takes them; to leave them out of "
+            "every map, convert with --set coords_encoding=[]"
         )
     if values["num_frames"] > 1:
         config.notes.append(

@@ -2,7 +2,7 @@
 """Original tensor names: what each becomes, and what is left out and why."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 
@@ -126,10 +126,12 @@ def convert_names(
     use_auxiliary_head: bool = True,
     with_decoder: bool = False,
     learned_scales: bool = True,
+    coords_encoding: Collection[str] = ("time", "location"),
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
     """Give by original name its tensors under their new names, or the reason it is dropped; unknown is an error.
 
-    `with_decoder` keeps the decoder of the masked autoencoder; `learned_scales` is `config.coords_scale_learn`.
+    `with_decoder` keeps the decoder of the masked autoencoder; `learned_scales` is `config.coords_scale_learn`, and
+    `coords_encoding` the configuration's, which may leave out what the weights take.
     """
     converted: dict[str, dict[str, torch.Tensor]] = {}
     dropped: dict[str, str] = {}
@@ -147,6 +149,10 @@ def convert_names(
         if in_decoder and not with_decoder:
             reason = "belongs to the pretraining decoder"
         elif short.endswith(("_embed_enc.scale", "_embed_dec.scale")):
+            kind = "time" if short.startswith("temporal") else "location"
+            if kind not in coords_encoding:
+                dropped[name] = f"coords_encoding leaves the {kind} out"
+                continue
             reason = None if learned_scales else "a scale that is not learned is 1"
             if reason is not None and not (tensor.is_meta or bool((tensor == 1).all())):
                 raise ValueError(f"Expected {name} to be 1 without coords_scale_learn, found another value. Set it.")

@@ -184,11 +184,14 @@ def find_coordinates(
 ) -> dict[str, np.ndarray]:
     """Give `temporal_coords` (num_frames, 2) and `location_coords` (2,) of a chip, those that a model encodes.
 
-    The place is the centre of the whole chip; NaN stands for what neither row nor file tells. A day that cannot be,
-    another number of dates than of frames, and a centre that is not on Earth are a ValueError.
+    The place is the centre of the whole chip; NaN stands for what neither row nor file tells. A single date does not
+    tell those of a stack of several. A day that cannot be, another number of dates than of frames, and a centre that
+    is not on Earth are a ValueError.
     """
     first, found = image[0] if isinstance(image, tuple) else image, {}
     if "time" in coords_encoding:
+        is_single = isinstance(dates, str) or (isinstance(dates, list) and len(dates) == 1)
+        dates = None if is_single and processor.num_frames > 1 else dates
         days = encode_dates(dates, processor.num_frames, processor.first_day_of_year, first.name)
         found[COORDINATE_ARGUMENTS["time"]] = days
     if "location" in coords_encoding:
@@ -205,9 +208,10 @@ def find_given_coordinates(dataset: Dataset, coords_encoding: Sequence[str]) -> 
     if "time" in coords_encoding and any(day is not None for day in days):
         given.append("time")
     if "location" in coords_encoding:
-        frames = (image[0] if isinstance(image, list | tuple) else image for image in (row["image"] for row in plain))
+        images = (row["image"] for row in plain)
+        frames = (image[0] if isinstance(image, list | tuple) else image for image in images)
         given += ["location"] if any(frame.crs is not None for frame in frames) else []
-    return given
+    return [name for name in coords_encoding if name in given]
 
 
 def abbreviate_names(names: Sequence[str]) -> str:

@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, Features, List, Value
 
-from prithvi_hf.data.chips import Chip, collect_results, read_chips
+from prithvi_hf.data.chips import Chip, collect_results, find_coordinates, read_chips
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.cog import check_output_path, complete_or_absent
 from prithvi_hf.rasters.opening import parse_granule_name
-from prithvi_hf.rasters.raster import find_degrees
+from prithvi_hf.rasters.raster import find_center
 from prithvi_hf.scenes.embed_scene import (
+    check_choice,
     check_layer,
     count_patches,
     encode_patches,
@@ -57,9 +58,9 @@ def embed_chips(
 ) -> int:
     """Write one embedding for each chip, a batch of them in memory at a time.
 
-    Columns of the file: `id`, `split` (of several), `date` or `dates` where the chips have them, `longitude` and
-    `latitude` of the centre in degrees, `embedding`, a list of `hidden_size` float32, and `geometry`, the centre as a
-    point for GeoParquet. What is not known is null.
+    Columns of the file: `id`, `dates`, a list, `longitude` and `latitude` of the centre in degrees, `split` (where
+    there are several), `embedding`, a list of `hidden_size` float32, and `geometry`, the centre as a point
+    for GeoParquet. What is not known is null, and a model that takes dates or places does without it.
 
     Args:
         model: A model with an encoder: a backbone, a pretraining model, or a fine-tuned one, whose neck and head are
@@ -86,8 +87,7 @@ def embed_chips(
         OSError: Writing fails, or the disk is full.
     """
     encoder, layer = get_encoder(model), check_layer(model.config, layer)
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, found {pooling!r}. Choose one of these.")
+    check_choice("pooling", pooling, POOLINGS)
     if batch_size < 1:
         raise ValueError(f"batch_size is a number of chips, at least 1, found {batch_size}.")
     if not isinstance(chips, Dataset | Mapping):
@@ -97,25 +97,22 @@ def embed_chips(
     image_processor.check_config(model.config)
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method
-    dates = next((one for one in ("date", "dates") if all(one in split.column_names for split in splits.values())), "")
     failed: list[str] = []
     with complete_or_absent(output) as part, evaluation_mode(encoder):
         file = EmbeddingFile(part, encoder, layer, pooling, batch_size)
         for name, split in splits.items():
-            results = read_chips(split, partial(prepare_chip, image_processor), name, show_progress)
-            days = iter(split.with_format(None)[dates] if dates else ())
             own = {"split": name} if isinstance(chips, Mapping) else {}
 
-            def take(result: "dict[str, Any] | str", days: Any = days, own: dict[str, str] = own) -> str | None:
-                row = {**own, **({dates: next(days)} if dates else {})}
+            def take(result: "dict[str, Any] | str", own: dict[str, str] = own) -> str | None:
                 if isinstance(result, str):
                     failed.append(result)
                     return result
                 if not failed:  # the rest is read for what else is wrong
-                    file.add({**result, **row})
+                    file.add({**result, **own})
                 return None
 
-            collect_results(map(take, results), name)
+            read = partial(prepare_chip, image_processor, model.config.coords_encoding)
+            collect_results(map(take, read_chips(split, read, name, show_progress)), name)
         file.close()
     return file.count
 
@@ -133,17 +130,19 @@ def make_chip_dataset(images: Sequence[Any]) -> Dataset:
     return Dataset.from_dict({"id": ids, "image": paths, "dates": dates}, features=features)
 
 
-def prepare_chip(image_processor: "PrithviImageProcessor", chip: Chip) -> dict[str, Any]:
-    """Read a chip: its values (C, T, H, W), the pixels without data, and the place of its centre."""
+def prepare_chip(image_processor: "PrithviImageProcessor", encoded: Sequence[str], chip: Chip) -> dict[str, Any]:
+    """Read a chip: values (C, T, H, W), pixels without data, dates and place, and what a model takes of these."""
     image, first = chip.frames if len(chip.frames) > 1 else chip.frames[0], chip.frames[0]
     frames, missing, nodata = image_processor.read_frames(image, chip.id)
     image_processor.check_units(frames, missing, chip.id)
     values = scale_and_normalize(frames, missing, image_processor.checked_options())
-    longitude = latitude = None
-    if first.crs is not None:
-        height, width = first.shape[-2:]
-        (longitude,), (latitude,) = find_degrees(first.crs, *(first.transform @ (width / 2, height / 2)), chip.id)
-    return {"id": chip.id, "values": values, "nodata": nodata, "longitude": longitude, "latitude": latitude}
+    dates = chip.dates if isinstance(chip.dates, list) else [chip.dates]
+    # The date of a file does not tell those of all that it stacks.
+    known = dates if len(dates) == image_processor.num_frames or len(dates) > 1 else None
+    coordinates = find_coordinates(image, known, image_processor, encoded)
+    latitude, longitude = find_center(first.crs, first.transform, (0, 0, *first.shape[-2:]), chip.id) or (None, None)
+    row = {"id": chip.id, "dates": dates, "longitude": longitude, "latitude": latitude}
+    return {**row, "values": values, "nodata": nodata, "coordinates": coordinates}
 
 
 class EmbeddingFile:
@@ -167,7 +166,9 @@ class EmbeddingFile:
         """Turn the waiting chips into rows."""
         config, chips = self._encoder.config, self._waiting
         pixel_values = torch.from_numpy(np.stack([chip.pop("values") for chip in chips]))
-        tokens, patches = encode_patches(self._encoder, pixel_values, {}, self._layer)  # (B, E), (B, T, E, h, w)
+        places = [chip.pop("coordinates") for chip in chips]
+        coordinates = {name: torch.from_numpy(np.stack([place[name] for place in places])) for name in places[0]}
+        tokens, patches = encode_patches(self._encoder, pixel_values, coordinates, self._layer)
         if self._pooling == "mean":
             size = (pixel_values.shape[-2], pixel_values.shape[-1])
             cell = find_patch_size(config, size)
@@ -197,7 +198,7 @@ class EmbeddingFile:
         """Write the rows as one group."""
         if self._writer is None:
             types = {
-                **dict.fromkeys(("id", "split", "date"), pa.string()),
+                **dict.fromkeys(("id", "split"), pa.string()),
                 **dict.fromkeys(("longitude", "latitude"), pa.float64()),
                 "dates": pa.list_(pa.string()),
                 "embedding": pa.list_(pa.float32()),

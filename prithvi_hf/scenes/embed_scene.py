@@ -7,7 +7,7 @@ its patches count for those of the scene by the area that they share, so that no
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.io import DatasetWriter
 from torch import nn
 from transformers.utils import logging
@@ -26,7 +27,7 @@ from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent,
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import iterate_in_background, weight_profile
 from prithvi_hf.scenes.reading import TileBatch, TileSource
-from prithvi_hf.scenes.scene import Scene, open_scene
+from prithvi_hf.scenes.scene import Scene, open_scene, warn_of_unknown_coordinates
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 
@@ -56,7 +57,7 @@ def embed_scene(
     device: str | torch.device | None = None,
     overwrite: bool = True,
     show_progress: bool = True,
-    tags: dict[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Write the embeddings of a scene, in memory that grows with the scene's width only.
@@ -94,12 +95,8 @@ def embed_scene(
     """
     config, encoder = model.config, get_encoder(model)
     layer = check_layer(config, layer)
-    for option, value, known in (
-        ("frames_as", frames_as, FRAMES_AS),
-        ("embedding_dtype", embedding_dtype, EMBEDDING_DTYPES),
-    ):
-        if value not in known:
-            raise ValueError(f"{option}: expected one of {', '.join(known)}, found {value!r}. Choose one of these.")
+    check_choice("frames_as", frames_as, FRAMES_AS)
+    check_choice("embedding_dtype", embedding_dtype, EMBEDDING_DTYPES)
     windows = WindowOptions(**{key: value for key, value in options.items() if key in _WINDOW_NAMES})
     opening = FrameOptions(**{key: value for key, value in options.items() if key not in _WINDOW_NAMES})
     check_output_path(output, frames if isinstance(frames, list | tuple) else [frames], overwrite, "GeoTIFF")
@@ -115,6 +112,7 @@ def embed_scene(
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method
     plan = TilePlan.for_model(config, *scene.grid.size, windows.window, windows.overlap)
+    warn_of_unknown_coordinates(scene, image_processor, config.coords_encoding)
     tiles = TileSource(
         scene,
         image_processor,
@@ -126,36 +124,55 @@ def embed_scene(
         pin_memory=encoder.device.type == "cuda",
     )
     sums = PatchSums(config, plan, windows.blending, config.grid_size[0] if frames_as == "separate" else 1)
-    channels, (height, width) = sums.channels, sums.size
     bands = [f"channel_{channel}" for channel in range(config.hidden_size)]
     if frames_as == "separate":
         bands = [f"frame_{frame}_{band}" for frame in range(1, config.grid_size[0] + 1) for band in bands]
-    report = {"output": os.fspath(output), "height": height, "width": width, "bands": channels, "layer": layer}
+    strips = embed_strips(encoder, tiles, layer, sums, show_progress)
+    transform = scene.grid.transform @ Affine.scale(sums.cell[1], sums.cell[0])
+    place, tags = (scene.grid.crs, transform), {"layer": str(layer), **(tags or {})}
+    fraction = write_embeddings(output, strips, sums.size, bands, embedding_dtype, place, tags)
+    size = {"height": sums.size[0], "width": sums.size[1], "bands": len(bands)}
+    return {"output": os.fspath(output), **size, "layer": layer, "nodata_fraction": fraction}
+
+
+def write_embeddings(
+    path: str | os.PathLike,
+    strips: Iterable[np.ndarray],
+    size: tuple[int, int],
+    bands: Sequence[str],
+    embedding_dtype: str,
+    place: tuple[CRS | None, Affine],
+    tags: Mapping[str, str],
+) -> float:
+    """Write rows of patches (bands, rows, columns), which come from top to bottom, as a file of a CRS and a transform.
+
+    Returns the fraction of the patches without data.
+    """
+    nodata = 0
 
     def describe(dataset: DatasetWriter) -> None:
-        dataset.update_tags(layer=layer, **(tags or {}))
+        dataset.update_tags(**tags)
         for number, band in enumerate(bands, start=1):
             dataset.set_band_description(number, band)
 
     def make_blocks() -> Iterator[tuple[int, int, np.ndarray]]:
-        first, nodata, rows = 0, 0, np.empty((channels, 0, width), dtype=np.float32)
-        for strip in embed_strips(encoder, tiles, layer, sums, show_progress):
+        nonlocal nodata
+        first, rows = 0, np.empty((len(bands), 0, size[1]), dtype=np.float32)
+        for strip in strips:
             nodata += int(np.isnan(strip[0]).sum())
             strip = strip if embedding_dtype == "float32" else strip.astype(np.float16).astype(np.float32)
             rows = np.concatenate([rows, strip], axis=1)
-            while rows.shape[1] >= _BLOCK_SIZE or (rows.shape[1] and first + rows.shape[1] == height):
+            while rows.shape[1] >= _BLOCK_SIZE or (rows.shape[1] and first + rows.shape[1] == size[0]):
                 yield from ((band, first, values) for band, values in enumerate(rows[:, :_BLOCK_SIZE]))
                 first, rows = first + len(rows[0, :_BLOCK_SIZE]), rows[:, _BLOCK_SIZE:]
-        report["nodata_fraction"] = nodata / (height * width)
 
     # NBITS stores half precision, which readers widen again; GDAL before 3.11 has no type of that name.
     half: dict[str, str | int] = {"nbits": 16} if embedding_dtype == "float16" else {}
-    gdal = {"predictor": "YES", "overview_resampling": "AVERAGE", **half}
-    geotiff = Layer("embeddings", tuple(bands), "float32", math.nan, gdal, describe, block_size=_BLOCK_SIZE)
-    transform = scene.grid.transform @ Affine.scale(sums.cell[1], sums.cell[0])
-    with complete_or_absent(output) as part:
-        write_geotiff(part, geotiff, (height, width), make_blocks(), scene.grid.crs, transform)
-    return report
+    options = {"predictor": "YES", "overview_resampling": "AVERAGE", **half}
+    geotiff = Layer("embeddings", tuple(bands), "float32", math.nan, options, describe, block_size=_BLOCK_SIZE)
+    with complete_or_absent(path) as part:
+        write_geotiff(part, geotiff, size, make_blocks(), *place)
+    return nodata / (size[0] * size[1])
 
 
 def get_encoder(model: nn.Module) -> PrithviModel:
@@ -167,6 +184,12 @@ def get_encoder(model: nn.Module) -> PrithviModel:
             "a model that was fine-tuned from one."
         )
     return encoder
+
+
+def check_choice(option: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a value that an option does not know."""
+    if value not in known:
+        raise ValueError(f"{option}: expected one of {', '.join(known)}, found {value!r}. Choose one of these.")
 
 
 def check_layer(config: "PrithviConfig", layer: int) -> int:

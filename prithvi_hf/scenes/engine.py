@@ -26,12 +26,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from prithvi_hf.models.prithvi.coordinates_prithvi import warn_of_unknown
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.scenes.reading import BadWindow, RowEnd, TileBatch, TileSource, ring_parts
-from prithvi_hf.scenes.scene import Scene, scene_coordinates
+from prithvi_hf.scenes.scene import Scene, warn_of_unknown_coordinates
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 
@@ -190,8 +189,7 @@ def predict_strips(
         model.to(device)  # type: ignore[arg-type]  # transformers wraps the method
     encoded = tuple(getattr(model.config, "coords_encoding", None) or ())
     if encoded:
-        options = image_processor.first_day_of_year, image_processor.num_frames
-        warn_of_unknown(scene_coordinates(scene, None, encoded, *options), scene.name)
+        warn_of_unknown_coordinates(scene, image_processor, encoded)
     tiles = TileSource(
         scene,
         image_processor,

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
 
 from prithvi_hf.models.prithvi.bands_prithvi import is_undescribed
-from prithvi_hf.models.prithvi.coordinates_prithvi import encode_dates, encode_location, parse_date
+from prithvi_hf.models.prithvi.coordinates_prithvi import encode_dates, encode_location, parse_date, warn_of_unknown
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.pixel_values_prithvi import as_array
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import open_frames
@@ -34,6 +34,10 @@ from prithvi_hf.rasters.opening import (
 )
 from prithvi_hf.rasters.raster import ArrayRaster, Raster, Window, describe_raster, find_center, find_files
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
+
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
 
 Frame: TypeAlias = "str | os.PathLike | bytes | np.ndarray | Raster | Sequence[str | os.PathLike]"
@@ -371,3 +375,11 @@ def scene_coordinates(
         place = find_center(grid.crs, grid.transform, window or (0, 0, *grid.size), scene.name)
         found[COORDINATE_ARGUMENTS["location"]] = encode_location(place or scene.location, scene.name)
     return found
+
+
+def warn_of_unknown_coordinates(
+    scene: Scene, image_processor: "PrithviImageProcessor", encoded: Sequence[str]
+) -> None:
+    """Warn where a date or the place of a scene, which a model takes, is not known."""
+    options = image_processor.first_day_of_year, image_processor.num_frames
+    warn_of_unknown(scene_coordinates(scene, None, encoded, *options), scene.name)

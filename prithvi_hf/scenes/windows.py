@@ -164,7 +164,8 @@ class SceneWindows(torch.utils.data.Dataset):
         numbers = np.random.default_rng((self.seed, int(self._epoch), index))
         for _ in range(_SCENES_OF_A_WINDOW):
             scene = self.scenes[int(np.searchsorted(self._chances, numbers.random(), side="right"))]
-            window = self.draw_window(scene, numbers)
+            with self._open_files:
+                window = self.draw_window(scene, numbers)
             if window is not None:
                 break
         else:
@@ -200,7 +201,7 @@ class SceneWindows(torch.utils.data.Dataset):
             row, column = (
                 int(numbers.integers(whole - side + 1)) for whole, side in zip(grid.size, self.size, strict=True)
             )
-            with self._open_files, rasterio.Env(session=DummySession(), GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
+            with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
                 window = read_window(
                     chosen,
                     self.image_processor,

@@ -14,9 +14,10 @@ from prithvi_hf.data.builders.splits import divide_groups
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+from prithvi_hf.rasters.granules import SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.scene import Scene, open_scene
-from prithvi_hf.scenes.scene_list import check_imagery, list_scenes
+from prithvi_hf.scenes.scene_list import SceneEntry, check_imagery, list_scenes
 from prithvi_hf.training.recipe import NOT_SAVED, build_image_processor, parse_groups, read_starting_config
 from prithvi_hf.training.recipe_options import MAIN_PRETRAIN_OPTIONS, PretrainDataArguments, PretrainModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
@@ -56,15 +57,19 @@ class PretrainRecipe:
         """Build the image processor: options left open come from the starting model's, where it has one."""
         return build_image_processor(self.model.model, self.data, {"num_frames": self.data.num_frames or 1})
 
-    def build_model(self) -> PrithviForPreTraining:
-        """Build the masked autoencoder: random weights, or those of `--model`, whose decoder may be a new one."""
+    def build_model(self, quiet: bool = False) -> PrithviForPreTraining:
+        """Build the masked autoencoder: random weights, or those of `--model`, whose decoder may be a new one.
+
+        What starts at random is a warning, unless `quiet`: a checkpoint may follow.
+        """
         values = {name: value for name, value in vars(self.model).items() if name != "model" and value is not None}
         values["num_frames"], bands, source = self.data.num_frames or 1, self.data.bands, self.model.model
         if source is None:
             if bands is not None:
                 values |= {"bands": bands, "num_channels": len(bands)}
             attention = values.pop("attn_implementation", None)
-            logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to continue a pretraining.")
+            if not quiet:
+                logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to continue a pretraining.")
             return PrithviForPreTraining._from_config(PrithviConfig(**values), attn_implementation=attention)
         start = read_starting_config(source)
         # Only fewer layers leave the pretrained encoder what it is.
@@ -82,7 +87,7 @@ class PretrainRecipe:
         lost = [key for key in new if key.startswith("prithvi.") and not key.endswith("_scale")]
         if lost:
             raise ValueError(f"Expected the encoder of {source} to fit the options, found no weights for {lost}.")
-        if new:
+        if new and not quiet:
             logger.warning(
                 f"{source} has no weights for {len(new)} tensors of the pretraining decoder or of dates and places, "
                 f"e.g. {new[0]}: they start at random. `prithvi-hf convert --for_model PrithviForPreTraining` keeps "
@@ -126,12 +131,12 @@ class PretrainRecipe:
         )
         scenes = []
         for source in sources:
-            entries = list_scenes(
-                str(Path(source).expanduser()),
-                num_frames=image_processor.num_frames,
-                output_dir=self.training.output_dir,
-                more_dates=True,
-            )
+            path = str(Path(source).expanduser())
+            if path.lower().endswith(SUFFIXES) and Path(path).is_file():  # one scene, or a glob that a shell expanded
+                entries = [SceneEntry(Path(path).stem, (path,), path)]
+            else:
+                count, folder = image_processor.num_frames, self.training.output_dir
+                entries = list_scenes(path, num_frames=count, output_dir=folder, more_dates=True)
             problems = [entry.problem for entry in entries if entry.problem]
             if problems:
                 raise ValueError(f"{source}: {len(problems)} of {len(entries)} scenes cannot be used: {problems[0]}")

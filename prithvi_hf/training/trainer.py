@@ -104,9 +104,10 @@ class PrithviTrainer(Trainer):
         """Evaluate in a training, and tell a schedule that watches a metric, which the base class may not know."""
         plateau = self.lr_scheduler if isinstance(self.lr_scheduler, ReduceLROnPlateau) else None
         metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler or plateau is not None)
-        value = metrics[f"eval_{self.args.watched_metric}"]
-        if plateau is not None and not skip_scheduler and value is not None:  # None where no pixel has a label
-            plateau.step(value)
+        if plateau is not None and not skip_scheduler:
+            value = metrics[f"eval_{self.args.watched_metric}"]
+            if value is not None:  # None where no pixel has a label
+                plateau.step(value)
         return metrics
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

@@ -5,15 +5,19 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import torch
 from affine import Affine
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from prithvi_hf import (
+    GeospatialClassificationPipeline,
     GeospatialSegmentationPipeline,
     PrithviConfig,
+    PrithviForImageClassification,
     PrithviForSemanticSegmentation,
     PrithviImageProcessor,
     PrithviModel,
@@ -21,8 +25,12 @@ from prithvi_hf import (
 )
 from prithvi_hf.cli.__main__ import main
 from prithvi_hf.data import SegmentationTransform, TrainingCrops, cache_chips, collate_chips
+from prithvi_hf.data.audit import audit_split
+from prithvi_hf.data.geotiff import GeoTiff
+from prithvi_hf.data.transforms import ClassificationTransform
 from prithvi_hf.models.prithvi.coordinates_prithvi import CoordinatesWarning
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.scenes.embed_chips import embed_chips
 from prithvi_hf.scenes.predict_scene import predict_scene
 from prithvi_hf.training import finetune
 from tests.finetune_factory import HEADS, SIZES, command_line, flags, make_chips, run
@@ -248,3 +256,51 @@ def test_examples_of_a_batch_are_checked_when_they_are_put_together():
         collate_chips([example, example])
     with pytest.raises(ValueError, match="Write NaN where a date or place is not known"):
         collate_chips([example, {"pixel_values": example["pixel_values"]}])
+
+
+def test_the_check_of_the_data_counts_what_is_unknown(tmp_path):
+    """Of four chips of three dates, one lacks a date, one has them in another order, and one has no CRS."""
+    days = ["2022-03-24", "2022-06-01", "2022-09-15"]
+    rows = {"image": [], "mask": [], "id": list("abcd"), "dates": [days, [None, *days[1:]], days[::-1], days]}
+    for name in rows["id"]:
+        place = {"crs": None} if name == "d" else {}
+        rows["image"].append(str(write_raster(tmp_path / f"{name}.tif", reflectance(18), **place)))
+        rows["mask"].append(str(write_raster(tmp_path / f"{name}_mask.tif", np.ones((32, 32), np.uint8), **place)))
+    chips = Dataset.from_dict(rows).cast_column("image", GeoTiff()).cast_column("mask", GeoTiff())
+    processor = PrithviImageProcessor(num_frames=3)
+    problems = audit_split(chips, processor, 2, "train", False, coords_encoding=BOTH).coordinate_problems
+    assert {text[:24]: count for text, count in problems.items()} == {
+        "have no date, or not one": 1,
+        "have no CRS and so no pl": 1,
+        "have dates that are not ": 1,
+    }
+    assert audit_split(chips, processor, 2, "train", False).coordinate_problems == {}
+    wrong = chips.remove_columns("dates").add_column("dates", [days[:2]] * 4)
+    with pytest.raises(ValueError, match=r"4 of 4 chips.*\n- .*a.tif: expected a date for each of 3 frame"):
+        audit_split(wrong, processor, 2, "train", False, coords_encoding=BOTH)
+
+
+def test_labelled_chips_and_embeddings_take_dates_and_places(tmp_path):
+    torch.manual_seed(0)
+    config = PrithviConfig(num_frames=1, coords_encoding=BOTH, id2label={0: "a", 1: "b"}, **SIZES)
+    model = PrithviForImageClassification(config).eval()
+    chip = write_chip(tmp_path / "HLS.S30.T30SXH.2018190T105031.v2.0.tif", 32)
+    rows = {"image": [GeoTiffRaster(chip)], "label": ["a"], "date": ["2018-07-09"], "id": ["chip"]}
+    processor = PrithviImageProcessor()
+    options = {"class_names": ["a", "b"], "coords_encoding": BOTH}
+    example = ClassificationTransform(processor, **options)(rows)
+    crop = ClassificationTransform(processor, crop_size=16, train=True, **options)(rows)
+    for name, expected in (("temporal_coords", [[2018, 189]]), ("location_coords", pytest.approx(CENTER))):
+        assert example[name][0].tolist() == crop[name][0].tolist() == expected
+    with torch.no_grad():
+        coordinates = {name: example[name][0][None] for name in ("temporal_coords", "location_coords")}
+        scores = model(example["pixel_values"][0][None], **coordinates).logits.softmax(1)[0].tolist()
+        tokens = model.prithvi(example["pixel_values"][0][None], **coordinates).last_hidden_state
+    pipe = GeospatialClassificationPipeline(model=model, image_processor=processor, device="cpu")
+    both = pipe([str(chip), str(chip)], batch_size=2)
+    assert [{one["label"]: one["score"] for one in found} for found in both] == [
+        pytest.approx(dict(zip("ab", scores, strict=True)))
+    ] * 2
+    embed_chips(model, processor, [chip], tmp_path / "chips.parquet", pooling="cls", show_progress=False)
+    [embedding] = pq.read_table(tmp_path / "chips.parquet")["embedding"].to_pylist()
+    np.testing.assert_allclose(embedding, tokens[0, 0], atol=1e-5)

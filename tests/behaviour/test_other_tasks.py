@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from transformers import pipeline
 
 from prithvi_hf import PrithviForImageClassification, PrithviForPixelRegression
 from prithvi_hf.cli.__main__ import main
@@ -88,6 +89,20 @@ def test_regression_learns_and_is_measured_in_its_unit(biomass, mapped, capsys):
     assert "RMSE" in capsys.readouterr().out
 
 
+def test_the_map_of_a_scene_has_the_measured_error_and_the_unit(biomass, mapped, tmp_path):
+    data, _ = biomass
+    errors = []
+    for number in range(SPLITS["test"]):
+        chip, output = data / "test" / f"{number}_image.tif", tmp_path / f"{number}.tif"
+        command = ["predict", "--model", mapped, "--frames", chip, "--output", output, "--device", "cpu", "--quiet"]
+        assert main(list(map(str, command))) == 0
+        with rasterio.open(output) as found, rasterio.open(data / "test" / f"{number}_agb.tif") as true:
+            assert (found.units, found.descriptions) == (("Mg/ha",), ("biomass",))
+            errors.append(found.read(1)[1:] - true.read(1)[1:])
+    rmse = np.sqrt(np.mean(np.square(errors)))
+    assert rmse == pytest.approx(read_results(mapped)["test_rmse"], rel=1e-4)
+
+
 def test_the_best_checkpoint_of_a_regression_has_the_smallest_error(mapped):
     history = json.loads((mapped / "trainer_state.json").read_text())
     errors = [entry["eval_rmse"] for entry in history["log_history"] if "eval_rmse" in entry]
@@ -138,6 +153,10 @@ def test_classification_learns_classes_of_folders(covers, tmp_path, capsys):
     for part in ("Classification of images", "| split | Macro F1 | Accuracy | Micro F1 |", "F1 of each class (%)"):
         assert part in card
     assert (output / "sample_predictions.png").stat().st_size > 1000
+    images = sorted((covers / "test").rglob("*.tif"))
+    found = pipeline("geospatial-classification", model=str(output), device="cpu")(list(map(str, images)), top_k=1)
+    right = [labels[0]["label"] == image.parent.name for image, labels in zip(images, found, strict=True)]
+    assert np.mean(right) == pytest.approx(results["test_accuracy"])
 
 
 def test_classification_learns_several_labels_of_a_table(tmp_path):

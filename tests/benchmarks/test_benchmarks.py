@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import decoders, gpu, loading, real_chips
+from benchmarks import decoders, gpu, loading, model_sizes, real_chips
 from prithvi_hf import PrithviConfig
 from prithvi_hf.data import collate_chips
 
@@ -90,3 +90,26 @@ def test_the_plain_model_of_a_decoder_is_ours(monkeypatch, head):
     assert inference["logits_apart"] < 1e-4
     assert sum(inference["parts"].values()) == pytest.approx(1)
     assert training["ours_ms"] > 0
+
+
+@pytest.mark.parametrize("kind", model_sizes.KINDS)
+@pytest.mark.parametrize("head", model_sizes.HEADS)
+def test_memory_and_time_of_a_model_are_measured(monkeypatch, kind, head):
+    monkeypatch.setattr(model_sizes, "TRAIN_SIZE", 64)
+    monkeypatch.setattr(model_sizes, "CHIP_SIZE", 96)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 4, "neck_hidden_size": 8}
+    config = model_sizes.make_config("tiny", head, **sizes, head_hidden_size=8, unet_channels=[16, 8, 8, 8])
+    _, seconds = model_sizes.measure(config, kind, repeats=1)  # the peak is that of a fresh process
+    assert 0 < seconds < 60
+
+
+def test_the_published_sizes_are_those_of_their_names():
+    parameters = [row.split(" | ")[1] for row in model_sizes.tabulate_models(model_sizes.MODELS).splitlines()[2:]]
+    assert parameters == ["86 M", "6 M", "86 M", "304 M", "631 M"]
+
+
+def test_a_model_that_does_not_fit_is_not_measured(monkeypatch):
+    free = type("Memory", (), {"available": 10**9})
+    monkeypatch.setattr(model_sizes.psutil, "virtual_memory", lambda: free)
+    found = model_sizes.measure_in_fresh_process("600M", "unet", "training step", 1)
+    assert found == "not measured: needs 13 GB, 1 GB are free"

@@ -9,7 +9,7 @@ from tests.pretrain_factory import command_line, make_scenes, save_autoencoder
 
 
 def test_it_runs_the_packaged_recipe(tmp_path):
-    scenes, model = make_scenes(tmp_path / "scenes", count=2), save_autoencoder(tmp_path / "mae")
+    scenes, model = make_scenes(tmp_path / "scenes", names=("a", "b")), save_autoencoder(tmp_path / "mae")
     options = {"config": "pretrain", "max_steps": 1, "eval_steps": 1, "save_steps": 1, "dataloader_num_workers": 0}
     options |= {"dataloader_persistent_workers": False, "model": model}
     words = command_line(scenes, tmp_path / "OUT", **options)

@@ -270,9 +270,22 @@ def test_the_published_flood_model(publish, tmp_path, capsys):
     assert (processor.rescale_factor, processor.nodata_replacement, processor.ignore_values) == (0.0001, 0, [-1])
     assert (processor.band_indices, processor.num_labels) == ([1, 2, 3, 8, 11, 12], 2)
     assert "config.yaml says hidden_size = 1024, the weights show 64: the weights decide" in report
-    assert "leave temporal_coords and location_coords out" in report
+    assert "tuned without dates and places, though it takes them" in report
     assert "assumed out_indices" not in report
     assert "381 tensors converted" not in report.replace("380 tensors converted", ""), "all but the positions"
+
+
+@pytest.mark.parametrize("kept", [[], ["location"]])
+def test_dates_and_places_can_be_left_out(tmp_path, kept):
+    tensors = terratorch_model(32, 2, 8, coords=True)
+    path = lightning_file(tmp_path / "a.pt", tensors)
+    report = convert_checkpoint(path, tmp_path / "out", coords_encoding=kept)
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "out")
+    assert model.config.coords_encoding == kept
+    scales = {name: value for name, value in model.state_dict().items() if name.endswith("_scale")}
+    assert len(scales) == len(kept)
+    assert report.dropped["model.encoder.temporal_embed_enc.scale"] == "coords_encoding leaves the time out"
+    assert convert_state_dict(tensors, model.config).keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["burn_scars_config.yaml", "config.json"])
@@ -536,6 +549,7 @@ def test_data_modules_know_their_statistics(tmp_path, module):
     config = read_original_config(write(tmp_path / "a.yaml", content))
     assert config.processing["image_mean"] == [known["means"][index] for index in (3, 1)]
     assert config.processing["band_indices"] == [3, 1]
+    assert config.processing["first_day_of_year"] == (module == "FireScarsNonGeoDataModule")
     assert list(config.values["id2label"].values()) == known["class_names"]
     data["dict_kwargs"]["bands"] = [3, 1]
     assert read_original_config(write(tmp_path / "a.yaml", content)).processing == config.processing
@@ -550,7 +564,13 @@ def test_other_units_and_labels_of_a_run(tmp_path):
     config = read_original_config(write(tmp_path / "a.yaml", content))
     assert config.processing == {
         **{"bands": ["DEM", "RED"], "band_indices": [2, 0], "image_mean": [0.01, 2.0], "image_std": [3.0, 4.5]},
-        **{"rescale_factor": 0.0001, "do_reduce_labels": True, "ignore_values": [255], "num_labels": 2},
+        **{
+            "first_day_of_year": 0,
+            "rescale_factor": 0.0001,
+            "do_reduce_labels": True,
+            "ignore_values": [255],
+            "num_labels": 2,
+        },
     }
     assert "all dates of the first band first" in config.notes[0]
 

@@ -17,6 +17,9 @@ PAGES = sorted(
 )
 _FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _PROGRAMS = (
+    ("pretrain", ["examples/pretrain.py"]),
+    ("pretrain", ["prithvi-hf", "pretrain"]),
+    ("pretrain", ["-m", "prithvi_hf.cli", "pretrain"]),
     ("finetune", ["examples/finetune.py"]),
     ("finetune", ["prithvi-hf", "finetune"]),
     ("finetune", ["-m", "prithvi_hf.cli", "finetune"]),
@@ -54,7 +57,7 @@ class Command:
     Attributes:
         text: as it is on the page, on one line.
         launcher: the words before the program: `torchrun --nproc_per_node 8`.
-        program: "prithvi-hf", "finetune", or the first word of anything else.
+        program: "prithvi-hf", "finetune", "pretrain", or the first word of anything else.
         arguments: the words after the program.
         stdout: the file that the output goes to.
     """

@@ -13,7 +13,15 @@ from tests.checkpoint_factory import masked_autoencoder
 from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
 from tests.granule_factory import write_hls_granule
-from tests.raster_factory import class_mask, hls_layout, make_burn_scars, reflectance, write_raster
+from tests.pretrain_factory import make_scenes, save_autoencoder
+from tests.raster_factory import (
+    class_mask,
+    hls_layout,
+    make_biomass,
+    make_burn_scars,
+    reflectance,
+    write_raster,
+)
 from tests.scene_factory import tiny_model, tiny_processor, tiny_regressor, write_scene
 
 
@@ -48,6 +56,7 @@ def make_stand_ins(root: Path) -> Path:
         shutil.copytree(root / "floods", root / copy)
     torch.save(masked_autoencoder(layers=1), root / "Prithvi_EO_V1_100M.pt")
     convert_checkpoint(root / "Prithvi_EO_V1_100M.pt", root / "prithvi-100m", num_attention_heads=2)
+    shutil.copytree(root / "prithvi-100m", root / "prithvi-300m-tl")
 
     (root / "quickstart" / "data").mkdir()
     (root / "tiles").mkdir()
@@ -68,6 +77,9 @@ def make_stand_ins(root: Path) -> Path:
     make_chips(root / "DIR")
     make_burn_scars(root / "burns_data")
     make_own_chips(root / "my_fires")
+    make_biomass(root / "my_plots", {"train": 2, "validation": 1, "test": 1})
+    make_scenes(root / "my_scenes", names=("a", "b"))
+    save_autoencoder(root / "prithvi-mae")
     return root
 
 

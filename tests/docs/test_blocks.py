@@ -18,7 +18,10 @@ import yaml
 import prithvi_hf.data.load
 from prithvi_hf.cli.__main__ import build_parser
 from prithvi_hf.cli.__main__ import main as run_cli
+from prithvi_hf.training import pretrain
+from prithvi_hf.training.pretrain_recipe import parse_pretrain_arguments
 from prithvi_hf.training.recipe import find_packaged_recipes, parse_arguments, read_recipe
+from tests import pretrain_factory
 from tests.docs.pages import PAGES, ROOT, Block, Command, name_of, read_blocks, read_commands
 from tests.docs.stand_ins import make_stand_ins
 from tests.finetune_factory import HEADS, QUICK, SIZES, finetune, flags
@@ -38,9 +41,13 @@ NOT_RUN = {
 }
 FEW_STEPS = flags(**{**QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1, "num_sample_predictions": 0})
 SMALL = flags(**SIZES, **HEADS)  # but for the baseline, which has one size
+SMALL_PRETRAINING = flags(
+    **{**pretrain_factory.SIZES, **pretrain_factory.QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1},
+    **{"dataloader_num_workers": 0, "dataloader_persistent_workers": False},
+)
 LAUNCHERS = ("accelerate", "torchrun", "srun", "python")
 # Without --data_dir these download; the stand-in beside the page is a small copy.
-DOWNLOADED = {"sen1floods11": "DIR", "hls_burn_scars": "burns_data"}
+DOWNLOADED = {"sen1floods11": "DIR", "sen1floods11_v2": "DIR", "hls_burn_scars": "burns_data"}
 
 with_blocks = [page for page in PAGES if read_blocks(page)]
 
@@ -98,6 +105,9 @@ def check_command(command: Command, block: Block) -> None:
     elif command.program == "finetune" and "--help" not in command.arguments:
         with usage_errors_of(where):
             parse_arguments([*command.arguments, "--use_cpu", "true"])
+    elif command.program == "pretrain":
+        with usage_errors_of(where):
+            parse_pretrain_arguments([*command.arguments, "--use_cpu", "true"])
     elif command.program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert set(command.arguments) <= set(targets), f"{where}: no such target"
@@ -122,6 +132,9 @@ def run_command(command: Command, block: Block) -> None:
         small = [] if "--architecture" in command.arguments else SMALL
         words = [*command.arguments, *small, *FEW_STEPS, *data_of(command)]
         assert finetune.main(words) == 0, f"{block}: {command.text}"
+        return
+    if command.program == "pretrain":
+        assert pretrain.main([*command.arguments, *SMALL_PRETRAINING]) == 0, f"{block}: {command.text}"
         return
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

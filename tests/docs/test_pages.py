@@ -10,14 +10,22 @@ from dataclasses import fields
 import pytest
 
 from prithvi_hf.cli.__main__ import build_parser
-from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
+from prithvi_hf.training.recipe_options import (
+    DataArguments,
+    ModelArguments,
+    PretrainDataArguments,
+    PretrainModelArguments,
+)
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 from tests.docs.pages import PAGES, ROOT, name_of
 
 
 DOCS = ROOT / "docs"
 SOURCES = ("prithvi_hf", "tests", "examples", "benchmarks", "docs")
-RECIPE_OPTIONS = (ModelArguments, DataArguments, PrithviTrainingArguments)
+RECIPE_OPTIONS = (
+    *(ModelArguments, DataArguments, PrithviTrainingArguments),
+    *(PretrainModelArguments, PretrainDataArguments),
+)
 # Of launchers, and of tools in what CONTRIBUTING.md says.
 OTHER_OPTIONS = {
     "--config",
@@ -30,6 +38,7 @@ OTHER_OPTIONS = {
 }
 # Command of `prithvi-hf` -> the page whose tables list its options.
 PAGE_OF = {
+    "reconstruct": "pretrain.md",
     "predict": "predict.md",
     "evaluate": "fine-tune.md",
     "stats": "your-own-data.md",
@@ -49,6 +58,12 @@ def options_of(command):
 @pytest.mark.parametrize("command", PAGE_OF)
 def test_every_option_of_a_command_is_on_its_page(command):
     assert options_of(command) - set(re.findall(r"--\w+", (DOCS / PAGE_OF[command]).read_text())) == set()
+
+
+def test_every_option_of_a_pretraining_is_on_its_page():
+    groups = (PretrainModelArguments, PretrainDataArguments)
+    names = {f"--{name}" for group in groups for name in vars(group).get("__annotations__", {})}
+    assert names - set(re.findall(r"--\w+", (DOCS / "pretrain.md").read_text())) == set()
 
 
 def test_the_page_of_predict_lists_no_other_options():

@@ -98,3 +98,38 @@ def test_coordinates_of_another_shape_are_refused(dates, place, message):
     """Dates for the configured number of frames, not for those of the input, were taken by the original."""
     with pytest.raises(ValueError, match=message):
         PrithviModel(tiny_config(**COORDS))(torch.randn(1, 6, 2, 32, 32), dates, place)
+
+
+@pytest.mark.parametrize("size", [(2, 32, 128), (1, 48, 80), (5, 32, 32), (2, 50, 70)])
+def test_each_image_gets_its_own_terms_at_any_size(size):
+    """An image of a batch without a date, or without a place, is as if it were alone without it."""
+    model = PrithviModel(tiny_config(**COORDS)).eval()
+    with torch.no_grad():
+        model.embeddings.coordinates.time_scale.fill_(1)
+        model.embeddings.coordinates.location_scale.fill_(1)
+    pixels = torch.randn(2, 6, *size)
+    dates = torch.tensor([[[2020.0 + frame, 10 * frame + image] for frame in range(size[0])] for image in range(2)])
+    places = torch.tensor([[-33.0, 151.0], [60.0, -120.0]])
+    dates[0], places[1] = float("nan"), float("nan")
+    together = model(pixels, dates, places).last_hidden_state
+    assert_matches(together[:1], model(pixels[:1], None, places[:1]).last_hidden_state)
+    assert_matches(together[1:], model(pixels[1:], dates[1:], None).last_hidden_state)
+    for dtype in (torch.float64, torch.int64):
+        known = model(pixels[1:], dates[1:].to(dtype)).last_hidden_state
+        assert torch.equal(known, model(pixels[1:], dates[1:]).last_hidden_state)
+
+
+def test_terms_are_sines_and_cosines_of_halves_of_the_channels():
+    model = PrithviModel(tiny_config(**COORDS)).eval()
+    pixels = torch.zeros(1, 6, 2, 32, 48)
+    scales = {"time_scale": DATES, "location_scale": PLACE}
+    added = model.embeddings(pixels, DATES, PLACE) - model.embeddings(pixels)
+    terms = []
+    for name, pairs in scales.items():
+        count = model.config.hidden_size // 4
+        angles = pairs.double().unsqueeze(-1) / 10000 ** (torch.arange(count).double() / count)
+        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
+        terms.append(waves * getattr(model.embeddings.coordinates, name).double())
+    expected = terms[0].repeat_interleave((added.shape[1] - 1) // 2, dim=1) + terms[1].unsqueeze(1)
+    assert (added[:, 1:] - expected).abs().max() < 1e-4
+    assert not added[:, 0].any()

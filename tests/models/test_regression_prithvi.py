@@ -4,13 +4,14 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from prithvi_hf import PrithviForPixelRegression, PrithviForSemanticSegmentation, PrithviModel
-from prithvi_hf.models.prithvi.loss_prithvi import REGRESSION_LOSSES, huber_loss, mae_loss, mse_loss
+from prithvi_hf import PrithviConfig, PrithviForPixelRegression, PrithviForSemanticSegmentation, PrithviModel
+from prithvi_hf.models.prithvi.loss_prithvi import REGRESSION_LOSSES, regression_loss
 from prithvi_hf.models.prithvi.regression_prithvi import PixelRegressionOutput
 from tests.models.test_modeling_prithvi import small_config
 
 
 NAN = float("nan")
+UNITS = {"target_mean": 120.0, "target_std": 40.0}
 DECODERS = [
     {"neck": "conv_transpose"},
     {"neck": "geospatial", "neck_hidden_size": None},
@@ -25,7 +26,7 @@ def small_regressor(**overrides) -> PrithviForPixelRegression:
     return PrithviForPixelRegression(small_config(**overrides)).eval()
 
 
-@pytest.mark.parametrize("options", DECODERS, ids=lambda options: options.get("decode_head") or options["neck"])
+@pytest.mark.parametrize("options", DECODERS, ids=lambda options: "-".join(map(str, options.values())))
 def test_every_neck_and_head_gives_a_value_per_pixel_of_an_image_of_any_size(options):
     model = small_regressor(num_frames=2, **options)
     outputs = model(torch.randn(2, 6, 2, 40, 23))
@@ -33,6 +34,14 @@ def test_every_neck_and_head_gives_a_value_per_pixel_of_an_image_of_any_size(opt
     assert outputs.predicted_values.shape == (2, 40, 23)
     assert outputs.predicted_values.isfinite().all()
     assert outputs.loss is None
+
+
+def test_the_baseline_gives_values_too():
+    model = PrithviForPixelRegression(PrithviConfig(architecture="unet", num_frames=1, image_size=32, **UNITS)).eval()
+    pixels, labels = torch.randn(2, 6, 1, 40, 23), torch.full((2, 40, 23), 120.0)
+    outputs = model(pixels, labels=labels)
+    assert torch.allclose(outputs.loss, ((outputs.predicted_values - labels) ** 2).mean() / 40**2)
+    assert 100 < outputs.predicted_values.mean() < 140
 
 
 @pytest.mark.parametrize("labels", [1, 2, 5])
@@ -46,7 +55,7 @@ def test_the_number_of_labels_becomes_one_and_the_given_configuration_stays(labe
 
 def test_values_are_in_the_unit_of_the_labels_and_the_loss_is_without_one():
     plain = small_regressor()
-    model = small_regressor(target_mean=120.0, target_std=40.0)
+    model = small_regressor(**UNITS)
     pixels, standard = torch.randn(2, 6, 1, 32, 32), torch.randn(2, 32, 32)
     outputs = model(pixels, labels=standard * 40 + 120)
     expected = plain(pixels, labels=standard)
@@ -86,16 +95,16 @@ def test_a_loss_is_the_mean_over_the_pixels_that_have_a_label(name, error):
     assert model.count_loss_items(labels) == 2 * 22 * 32
 
 
-@pytest.mark.parametrize("function", [mse_loss, mae_loss, huber_loss])
-def test_pixels_without_a_label_have_no_gradient_whatever_was_predicted_there(function):
+@pytest.mark.parametrize("name", REGRESSION_LOSSES)
+def test_pixels_without_a_label_have_no_gradient_whatever_was_predicted_there(name):
     values = torch.tensor([[1.0, float("inf"), NAN, 2.0]], requires_grad=True)
-    loss = function(values, torch.tensor([[0.0, NAN, NAN, 2.5]]))
+    loss = regression_loss(values, torch.tensor([[0.0, NAN, NAN, 2.5]]), name)
     loss.backward()
     assert loss.isfinite()
     assert values.grad[0, 1:3].tolist() == [0, 0]
     assert values.grad[0, 0] > 0 > values.grad[0, 3]
-    assert function(values, torch.full((1, 4), NAN)) == 0
-    assert function(values.detach().bfloat16(), torch.zeros(1, 4)).dtype == torch.float32
+    assert regression_loss(values, torch.full((1, 4), NAN), name) == 0
+    assert regression_loss(values.detach().bfloat16(), torch.zeros(1, 4), name).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", REGRESSION_LOSSES)

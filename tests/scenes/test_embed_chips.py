@@ -81,10 +81,25 @@ def test_splits_of_a_dataset_have_their_names_and_dates(tmp_path: Path) -> None:
     assert [(row["split"], row["id"]) for row in rows] == [
         (name, one) for name in splits for one in splits[name]["id"]
     ]
-    assert [row["date"] for row in rows] == [one for name in splits for one in splits[name]["date"]]
+    assert [row["dates"] for row in rows] == [[one] for name in splits for one in splits[name]["date"]]
     single = embed(tiny_model(), splits["train"], tmp_path / "train.parquet")
     assert "split" not in single[0]
     assert single[0]["embedding"] == pytest.approx(rows[0]["embedding"], abs=1e-6)
+
+
+def test_a_model_that_takes_dates_and_places_is_given_those_of_each_chip(tmp_path: Path) -> None:
+    model = tiny_model(coords_encoding=["time", "location"])
+    dated = write_scene(tmp_path / "HLS.S30.T10SEH.2022158T184919.v2.0.tif", scene_pixels(32, 32))
+    unknown = write_scene(tmp_path / "unknown.tif", scene_pixels(32, 32), crs=None)
+    rows = embed(model, [dated, unknown], tmp_path / "chips.parquet")
+    pixel_values = tiny_processor()([GeoTiffRaster(dated)], return_tensors="pt")["pixel_values"]
+    coordinates = (torch.tensor([[[2022.0, 157.0]]]), torch.tensor([[rows[0]["latitude"], rows[0]["longitude"]]]))
+    with torch.no_grad():
+        expected = model.prithvi(pixel_values, *coordinates).last_hidden_state[0, 1:].mean(dim=0)
+        without = model.prithvi(pixel_values).last_hidden_state[0, 1:].mean(dim=0)
+    np.testing.assert_allclose(rows[0]["embedding"], expected, atol=1e-4)
+    np.testing.assert_allclose(rows[1]["embedding"], without, atol=1e-5)
+    assert not np.allclose(expected, without, atol=1e-2)
 
 
 def test_rows_come_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ import torch
 from affine import Affine
 
 from prithvi_hf import PrithviForPreTraining, PrithviForSemanticSegmentation, PrithviModel, embed_scene
+from prithvi_hf.models.prithvi.coordinates_prithvi import CoordinatesWarning
 from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import find_center
 from prithvi_hf.scenes import open_scene
 from tests.scene_factory import CRS_UTM, TRANSFORM, scene_pixels, tiny_model, tiny_processor, write_scene
 
@@ -122,6 +124,21 @@ def test_a_model_that_enlarges_images_has_smaller_patches(tmp_path: Path) -> Non
     assert np.isfinite(found).all()
     with rasterio.open(tmp_path / "embeddings.tif") as dataset:
         assert dataset.transform.almost_equals(TRANSFORM @ Affine.scale(8))
+
+
+def test_a_model_that_takes_dates_and_places_is_given_those_of_each_tile(tmp_path: Path) -> None:
+    model = tiny_model(coords_encoding=["time", "location"])
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(32, 64))
+    found = embed(model, scene, tmp_path / "embeddings.tif", dates=["2022-06-07"], overlap=0.0)
+    raster = GeoTiffRaster(scene).select(window=(0, 32, 32, 32))
+    pixel_values = tiny_processor()([raster], return_tensors="pt")["pixel_values"]
+    latitude, longitude = find_center(CRS_UTM, TRANSFORM, (0, 32, 32, 32), "tile")
+    coordinates = (torch.tensor([[[2022.0, 157.0]]]), torch.tensor([[latitude, longitude]]))
+    with torch.no_grad():
+        tokens = model.prithvi(pixel_values, *coordinates).last_hidden_state[0, 1:]
+    np.testing.assert_allclose(found[:, :, 2:], tokens.T.reshape(32, 2, 2), atol=1e-4)
+    with pytest.warns(CoordinatesWarning, match="takes the date"):
+        embed(model, scene, tmp_path / "embeddings.tif")
 
 
 def test_every_model_with_an_encoder_gives_the_same(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def make_windows(scenes, num_frames=1, count=12, processor=None, seed=3, **optio
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    folder = make_scenes(tmp_path_factory.mktemp("windows"), count=3)
+    folder = make_scenes(tmp_path_factory.mktemp("windows"), names=("a", "b", "c"))
     return [open_scene(path, PrithviImageProcessor(num_frames=1)) for path in sorted(folder.glob("*.tif"))]
 
 
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused(scenes, dated):
     with pytest.raises(ValueError, match=r"whole patches of 16 x 16 pixels, found crop_size 30 x 32"):
         SceneWindows(scenes, PrithviImageProcessor(num_frames=1), PrithviConfig(num_frames=1, **SIZES), (30, 32), 1, 0)
     config = PrithviConfig(num_frames=1, **SIZES)
-    with pytest.raises(ValueError, match=r"scene_0.*expected at least 128 x 128 pixels"):
+    with pytest.raises(ValueError, match=r"a.*expected at least 128 x 128 pixels"):
         SceneWindows(scenes, PrithviImageProcessor(num_frames=1), config, (128, 128), 1, 0)
     with pytest.raises(ValueError, match=r"expected at least 4 dates \(num_frames\), found 3"):
         make_windows([dated], num_frames=4)

@@ -15,7 +15,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_prithvi import PrithviConfig
-from .loss_prithvi import LOSSES, binary_cross_entropy_loss, count_known_labels, count_values
+from .loss_prithvi import LOSSES, binary_cross_entropy_loss
 from .modeling_prithvi import PrithviModel, PrithviTaskModel, as_frames, pad_by_reflection
 
 
@@ -44,8 +44,8 @@ class PrithviForImageClassification(PrithviTaskModel):
     @property
     def accepts_loss_kwargs(self) -> bool:
         """Whether transformers' count of labels, those other than -100, is what the loss is divided by."""
-        has_classes = self.config.problem_type in (None, "single_label_classification")
-        return has_classes and self.config.semantic_loss_ignore_index == -100
+        is_single = self.config.problem_type == "single_label_classification"
+        return is_single and self.config.semantic_loss_ignore_index == -100
 
     @can_return_tuple
     def forward(
@@ -93,7 +93,7 @@ class PrithviForImageClassification(PrithviTaskModel):
     def count_loss_items(self, labels: torch.Tensor) -> torch.Tensor:
         """Count what the loss of labels is divided by: those that are not ignored."""
         if labels.is_floating_point():
-            return count_values(labels) if self.config.problem_type == "regression" else count_known_labels(labels)
+            return (~labels.isnan() if self.config.problem_type == "regression" else labels >= 0).sum()
         return LOSSES[self.config.loss].count_items(labels, self.config.semantic_loss_ignore_index)
 
     def classification_loss(

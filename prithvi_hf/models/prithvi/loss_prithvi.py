@@ -7,7 +7,6 @@ All compute in float32 where the predictions are of half precision, and return o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -189,43 +188,33 @@ def binary_cross_entropy_loss(
     return _divide_by_count(total, known.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def mse_loss(
-    values: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+def regression_loss(
+    values: torch.Tensor,
+    labels: torch.Tensor,
+    loss: str = "mse",
+    num_items_in_batch: torch.Tensor | int | None = None,
+    huber_delta: float = 1.0,
 ) -> torch.Tensor:
-    """Compute the mean square error over the pixels whose label is not NaN.
+    """Compute a loss of values, averaged over the count of labels that are not NaN.
 
     Args:
-        values (`torch.Tensor` of shape `(batch_size, height, width)`): Predictions.
-        labels (`torch.Tensor` of shape `(batch_size, height, width)`): True values in the same unit; NaN where there
-            is none. The gradient is exactly 0 there.
-        num_items_in_batch (`torch.Tensor` or `int`, *optional*): What to divide by instead of the count of pixels with
-            a label.
+        values (`torch.Tensor`): Predictions, of any shape.
+        labels (`torch.Tensor` of the same shape): True values in the same unit; NaN where there is none. The gradient
+            is exactly 0 there, whatever was predicted.
+        loss (`str`, defaults to `"mse"`): A name in `REGRESSION_LOSSES`: `"mse"`, `"mae"`, or `"huber"`, half the
+            square of an error up to `huber_delta` and linear from there (Huber, 1964).
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*): What to divide by instead of the count of labels.
+        huber_delta (`float`, defaults to 1.0): See above.
 
     Returns:
         `torch.Tensor` of shape `()`, in float32 or wider. A batch without a label gives 0.
     """
-    return _average_errors(nn.functional.mse_loss, values, labels, num_items_in_batch)
-
-
-def mae_loss(
-    values: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Compute the mean absolute error over the pixels whose label is not NaN, as [`mse_loss`] does."""
-    return _average_errors(nn.functional.l1_loss, values, labels, num_items_in_batch)
-
-
-def huber_loss(
-    values: torch.Tensor,
-    labels: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None = None,
-    delta: float = 1.0,
-) -> torch.Tensor:
-    """Compute the Huber loss over the pixels whose label is not NaN, as [`mse_loss`] does.
-
-    It is half the square of an error up to `delta`, and grows linearly from there (Huber, 1964): values far off count
-    less than in the mean square error.
-    """
-    return _average_errors(nn.functional.huber_loss, values, labels, num_items_in_batch, delta=delta)
+    values, missing = _at_least_float32(values), labels.isnan()
+    labels = labels.to(values.dtype).masked_fill(missing, 0)
+    options = {"delta": huber_delta} if loss == "huber" else {}
+    # Filled first: 0 times NaN is NaN.
+    total = REGRESSION_LOSSES[loss](values.masked_fill(missing, 0), labels, reduction="sum", **options)
+    return _divide_by_count(total, (~missing).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def count_valid_pixels(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
@@ -246,16 +235,6 @@ def count_labelled_images(labels: torch.Tensor, ignore_index: int = -100) -> tor
 def count_pixels_and_images(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
     """Count valid pixels and images that have one: two numbers."""
     return torch.stack([count_valid_pixels(labels, ignore_index), count_labelled_images(labels, ignore_index)])
-
-
-def count_known_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Count the labels `(batch_size, num_labels)` of several classes per image that are neither NaN nor negative."""
-    return (labels >= 0).sum()
-
-
-def count_values(labels: torch.Tensor) -> torch.Tensor:
-    """Count the pixels of labels of a regression that are not NaN."""
-    return (~labels.isnan()).sum()
 
 
 @dataclass(frozen=True)
@@ -288,15 +267,14 @@ LOSSES: dict[str, SegmentationLoss] = {
 }
 """The loss of each value of `PrithviConfig.loss`. Another loss is a function and a line here."""
 
-REGRESSION_LOSSES: dict[str, tuple[Callable[..., torch.Tensor], dict[str, str]]] = {
-    "mse": (mse_loss, {}),
-    "mae": (mae_loss, {}),
-    "huber": (huber_loss, {"delta": "huber_delta"}),
+REGRESSION_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "mse": nn.functional.mse_loss,
+    "mae": nn.functional.l1_loss,
+    "huber": nn.functional.huber_loss,
 }
-"""Function of each value of `PrithviConfig.regression_loss`, and its options by the field that holds each.
+"""torch's function of each value of `PrithviConfig.regression_loss`, see [`regression_loss`].
 
-All are sums over pixels divided by their count: a root of the mean would depend on how a batch is split.
-"""
+All are sums divided by a count: a root of the mean would depend on how a batch is split."""
 
 
 def _dice_terms(probabilities: torch.Tensor, matched: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -323,21 +301,6 @@ def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
 def _as_weight(class_weights: ClassWeights, logits: torch.Tensor) -> torch.Tensor | None:
     """Bring the class weights to the logits' device and dtype."""
     return None if class_weights is None else torch.as_tensor(class_weights, dtype=logits.dtype, device=logits.device)
-
-
-def _average_errors(
-    function: Callable[..., torch.Tensor],
-    values: torch.Tensor,
-    labels: torch.Tensor,
-    count: torch.Tensor | int | None,
-    **options: Any,
-) -> torch.Tensor:
-    """Sum a loss of torch over the pixels whose label is not NaN, and divide it by their number or a given one."""
-    values, missing = _at_least_float32(values), labels.isnan()
-    labels = labels.to(values.dtype).masked_fill(missing, 0)
-    # Filled first: 0 times NaN is NaN.
-    total = function(values.masked_fill(missing, 0), labels, reduction="sum", **options)
-    return _divide_by_count(total, (~missing).sum() if count is None else count)
 
 
 def _divide_by_count(total: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:

@@ -30,7 +30,7 @@ from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
 from .embeddings_prithvi import PrithviCoordinateEmbeddings, PrithviEmbeddings, sincos_position_table
 from .fused_upsampling_prithvi import FusedUpsampling
-from .loss_prithvi import LOSSES, REGRESSION_LOSSES
+from .loss_prithvi import LOSSES, regression_loss
 from .remote_code_prithvi import RemoteCodeMixin
 
 
@@ -403,10 +403,9 @@ class PrithviTaskModel(PrithviPreTrainedModel):
         Both are standardised, so the loss has no unit. `num_items_in_batch` is what the model's `count_loss_items`
         gives of a whole optimisation step; by default it is that of these labels.
         """
-        function, fields = REGRESSION_LOSSES[self.config.regression_loss]
-        options = {parameter: getattr(self.config, name) for parameter, name in fields.items()}
-        mean, std = self.config.target_mean, self.config.target_std
-        return function((values - mean) / std, (labels - mean) / std, num_items_in_batch, **options)
+        config = self.config
+        standard, targets = ((one - config.target_mean) / config.target_std for one in (values, labels))
+        return regression_loss(standard, targets, config.regression_loss, num_items_in_batch, config.huber_delta)
 
 
 class PrithviMapModel(PrithviTaskModel):

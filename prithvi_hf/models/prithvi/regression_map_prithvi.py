@@ -6,7 +6,6 @@ This file travels to the Hub beside the pipeline: it reaches for GeoTIFF writing
 
 import math
 import os
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 
 from .configuration_prithvi import PrithviConfig
 from .pixel_values_prithvi import missing_package
-from .segmentation_map_prithvi import Affine
+from .segmentation_map_prithvi import Affine, warn_without_place
 
 
 class Quantity(NamedTuple):
@@ -82,12 +81,7 @@ class RegressionMap:
             from prithvi_hf.outputs.cog import write_value_map
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.values`, `.crs` and `.transform`") from error
-        if self.crs is None or self.transform is None:
-            warnings.warn(
-                f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other "
-                "program can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
-                stacklevel=2,
-            )
+        warn_without_place(path, self.crs, self.transform)
         write_value_map(path, self.values, name=self.name, unit=self.unit, crs=self.crs, transform=self.transform)
 
     def to_xarray(self) -> Any:

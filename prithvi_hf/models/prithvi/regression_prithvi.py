@@ -15,7 +15,6 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_prithvi import PrithviConfig
-from .loss_prithvi import count_values
 from .modeling_prithvi import PrithviMapModel
 
 
@@ -106,7 +105,7 @@ class PrithviForPixelRegression(PrithviMapModel):
 
     def count_loss_items(self, labels: torch.Tensor) -> torch.Tensor:
         """Count what the loss of labels (batch_size, height, width) is divided by: those that are not NaN."""
-        return count_values(labels)
+        return (~labels.isnan()).sum()
 
 
 __all__ = ["PixelRegressionOutput", "PrithviForPixelRegression"]

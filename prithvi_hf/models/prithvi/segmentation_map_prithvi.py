@@ -113,12 +113,7 @@ class SegmentationMap:
             from prithvi_hf.outputs.cog import write_class_map
         except ImportError as error:
             raise missing_package("Writing a GeoTIFF", "take `.mask`, `.crs` and `.transform`") from error
-        if self.crs is None or self.transform is None:
-            warnings.warn(
-                f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other "
-                "program can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
-                stacklevel=2,
-            )
+        warn_without_place(path, self.crs, self.transform)
         write_class_map(
             path,
             self.mask,
@@ -233,6 +228,16 @@ class SegmentationMap:
         )
 
 
+def warn_without_place(path: str | os.PathLike, crs: object | None, transform: Affine | None) -> None:
+    """Warn of a map whose file will not say where it is."""
+    if crs is None or transform is None:
+        warnings.warn(
+            f"{os.fspath(path)}: expected a map with a CRS and a transform, found one without, which no other program "
+            "can place. Give crs= and transform= to the pipeline with an array, or set them on the map.",
+            stacklevel=3,
+        )
+
+
 @dataclass(eq=False)
 class PreparedScene:
     """A scene as the model takes it, with what its map needs besides; no dictionary, see the pipeline's steps."""
@@ -248,8 +253,10 @@ class PreparedScene:
 
     def find_place(self, window: tuple[int, int, int, int]) -> tuple[float, float]:
         """Find latitude and longitude of the middle of a window, of a scene that has a CRS."""
-        from prithvi_hf.rasters.raster import find_center
-
+        try:
+            from prithvi_hf.rasters.raster import find_center
+        except ImportError as error:
+            raise missing_package("Finding a place by its CRS", "pass arrays, and `location`") from error
         return cast(Any, find_center(cast(Any, self.crs), cast(Any, self.transform), window, "the scene"))
 
 
