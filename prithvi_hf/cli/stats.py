@@ -32,6 +32,7 @@ the exit status is 1.
 """
 # Options of the command line that are options of a recipe, and win over those of --config.
 RECIPE_OPTIONS = (
+    *("task", "target_rescale_factor", "target_rescale_offset", "target_nodata_value", "target_range"),
     *("dataset", "dataset_options", "class_names", "bands", "band_indices", "band_map", "band_names", "num_frames"),
     *("rescale_factor", "rescale_offset", "nodata_value", "ignore_values", "label_map", "do_reduce_labels"),
 )
@@ -66,6 +67,11 @@ def add_parser(commands: Commands) -> None:
     names = ", ".join(DATASETS)
     add("--dataset", metavar="NAME", help=f"{names} (default: known by its files, else geotiff_folder)")
     add("--dataset_options", metavar="JSON", help='options of the dataset, e.g. \'{"mask_suffix": "_mask.tif"}\'')
+    add(
+        "--task",
+        choices=("segmentation", "classification", "regression"),
+        help="what is learned (default: the recipe's, else segmentation); values of a regression are measured",
+    )
     add("--class_names", nargs="+", metavar="NAME", help="name of each class; other mask values are reported")
     add("--bands", nargs="+", metavar="NAME", help="bands to measure (default: as the files describe them)")
     for flag, settings in BAND_OPTIONS.items():
@@ -76,6 +82,10 @@ def add_parser(commands: Commands) -> None:
     add("--nodata_value", type=float, metavar="X", help="file value that means nodata, besides tag and NaN")
     add("--ignore_values", nargs="+", type=int, metavar="VALUE", help="mask values that are not classes")
     add("--label_map", metavar="JSON", help="class number of mask values, e.g. '{\"255\": 1}' for masks of 0 and 255")
+    add("--target_rescale_factor", type=float, metavar="X", help="values of a regression are file numbers times it")
+    add("--target_rescale_offset", type=float, metavar="X", help="added after that")
+    add("--target_nodata_value", type=float, metavar="X", help="number in these files that means no value")
+    add("--target_range", nargs=2, type=float, metavar="X", help="smallest and largest value that counts")
     add("--do_reduce_labels", action="store_true", default=None, help="masks hold 1..n for classes 0..n-1")
 
 
@@ -177,8 +187,8 @@ def measure(splits: "datasets.DatasetDict", recipe: "Recipe", options: argparse.
             raise ValueError("Expected at least one chip, found none.")
     if data.bands is not None:  # placeholders: those of the recipe may be of other bands
         data.image_mean, data.image_std = [0.0] * len(data.bands), [1.0] * len(data.bands)
-    if data.class_names is None:
-        data.class_names = getattr(main.features["mask"], "class_names", None)
+    if data.class_names is None and data.task != "regression":
+        data.class_names = getattr(main.features.get("mask"), "class_names", None)
     processor = recipe.build_image_processor()
     statistics = {
         name: compute_statistics(

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 from datasets import Dataset, IterableDataset
 
+from prithvi_hf.data.chip_labels import SEPARATOR
 from prithvi_hf.data.chips import (
     Chip,
     ChipDigest,
@@ -172,6 +173,8 @@ class DatasetStatistics:
         class_chips (`dict[int, int]`): number of chips in which the class occurs.
         ignored_pixels (`int`): pixels of masks whose label is ignored.
         label_problems (`tuple[LabelProblem, ...]`): every mask that training would refuse.
+        values (`BandMoments`): of an image processor of `label_type` "value", the targets of all masks, in their unit.
+        chip_labels (`dict[str, int]`): chips of each label, where chips have labels as a whole.
         unreadable (`tuple[str, ...]`): for every chip that could not be read, and counts nowhere, why, with its file.
         digest, image_digests (`str`, `dict[str, str]`): of the content of the chips, as in [`SplitAudit`].
     """
@@ -196,6 +199,8 @@ class DatasetStatistics:
     unreadable: tuple[str, ...]
     digest: str
     image_digests: dict[str, str] = field(default_factory=dict)
+    values: BandMoments = BandMoments()
+    chip_labels: dict[str, int] = field(default_factory=dict)
 
     @property
     def image_mean(self) -> list[float]:
@@ -304,6 +309,8 @@ def compute_statistics(
         unreadable=tuple(unreadable),
         digest=digest_split(sums.digests),
         image_digests=sums.image_digests,
+        values=sums.values,
+        chip_labels=dict(sorted(sums.chip_labels.items())),
     )
 
 
@@ -355,6 +362,8 @@ class _Sums:
     class_chips: Counter[int] = field(default_factory=Counter)
     ignored_pixels: int = 0
     label_problems: list[LabelProblem] = field(default_factory=list)
+    values: BandMoments = BandMoments()
+    chip_labels: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "_Sums") -> None:
         """Take in a chip."""
@@ -395,7 +404,9 @@ def _measure(chip: Chip, processor: PrithviImageProcessor, num_labels: int | Non
         nodata_pixels=int(nodata.sum()),
         digests=[],
     )
-    if chip.mask is None:
+    if chip.label is not None:
+        sums.chip_labels.update(text.strip() for text in chip.label.split(SEPARATOR))
+    elif chip.mask is None:
         sums.chips_without_mask = 1
     else:
         _measure_mask(chip, chip.mask, nodata, processor, num_labels, sums)
@@ -424,6 +435,11 @@ def _measure_mask(
         problem = str(error).removeprefix(f"{mask.name}: ")
     counts: dict[float, int] = {}
     options = update_options(processor.checked_options(), {"num_labels": num_labels, "mask_nodata_labels": False})
+    if problem is None and processor.label_type == "value":
+        targets = make_targets(read_mask(mask, mask.name), nodata, processor.checked_options())
+        sums.values = BandMoments.of(targets[~np.isnan(targets)])
+        sums.ignored_pixels = targets.size - sums.values.count
+        return
     if problem is None:
         frame = read_mask(mask, mask.name)
         values, unlabelled = frame.values, find_unlabelled(frame, options)

@@ -57,6 +57,11 @@ class StatisticsReport:
         return self.splits[self.split]
 
     @property
+    def has_values(self) -> bool:
+        """Whether the masks hold a quantity and not classes."""
+        return self.image_processor.label_type == "value"
+
+    @property
     def num_labels(self) -> int | None:
         """Number of classes: that of their names, or n where the labels are 0, 1, ... n - 1 without a gap."""
         if self.class_names is not None:
@@ -89,6 +94,9 @@ class StatisticsReport:
             "mask_nodata_labels": processor.mask_nodata_labels or None,
             "class_names": self.class_names and list(self.class_names),
         }
+        if self.has_values:
+            names = ("target_rescale_factor", "target_rescale_offset", "target_nodata_value", "target_range")
+            where_set |= {"task": "regression", **{name: getattr(processor, name) for name in names}}
         settings |= {name: value for name, value in where_set.items() if value not in (None, [])}
         rounded = [_round(*pair) for pair in zip(main.image_mean, main.image_std, strict=True)]
         bands = _to_yaml({"image_mean": [mean for mean, _ in rounded], "image_std": [std for _, std in rounded]})
@@ -101,7 +109,7 @@ class StatisticsReport:
             _comment(self._list_chips()),
             _comment(["How the files were read"]) + _to_yaml(settings),
             _comment(["Mean and standard deviation of each band after scaling"]) + bands,
-            self._write_weights(),
+            self._write_target() if self.has_values else self._write_weights(),
             *map(_comment, (self._list_bands(), self._list_mask_values(_MASK_VALUES_SHOWN))),
             *map(_comment, (self._list_label_problems(None), list_unreadable(self.splits, None))),
         ]
@@ -122,7 +130,7 @@ class StatisticsReport:
     def describe_wrong_labels(self) -> str | None:
         """Say in one message which masks training would refuse, with the remedy; None where classes have no names."""
         problems = [problem for split in self.splits.values() for problem in split.label_problems]
-        if not problems or self.class_names is None:
+        if not problems or (self.class_names is None and not self.has_values):
             return None
         wrong = [problem for problem in problems if problem.values]
         if not wrong:
@@ -187,6 +195,8 @@ class StatisticsReport:
         return texts
 
     def _write_weights(self) -> str:
+        if self.main.chip_labels:  # which are of chips as a whole
+            return ""
         weights = self._class_weights()
         if weights is not None:
             notes = [
@@ -204,11 +214,22 @@ class StatisticsReport:
             reason = f"the labels ({labels}) are not 0, 1, ... n. Name the classes by class_names; {advice}"
         return _comment(textwrap.wrap(f"class_weights are left out: {reason.rstrip('.')}.", 110))
 
+    def _write_target(self) -> str:
+        values = self.main.values
+        if not values.std > 0:
+            found = f"all {values.count} values are {values.minimum:.6g}" if values.count else "there is no value"
+            return _comment([f"target_mean and target_std are left out: in split {self.split} {found}."])
+        mean, std = _round(values.mean, values.std)
+        note = _comment(["Mean and standard deviation of the values that are learned, after target_rescale_factor"])
+        return note + yaml.safe_dump(
+            {"target_mean": mean, "target_std": std}, default_flow_style=False, sort_keys=False
+        )
+
     def _list_chips(self) -> list[str]:
         rows = [["split", "chips", "without mask", "no data", "ignored", "height x width: chips", "sha256"]]
         for name, split in self.splits.items():
             strangers = sum(sum(problem.values.values()) for problem in split.label_problems)
-            masks = sum(split.class_pixels.values()) + split.ignored_pixels + strangers
+            masks = sum(split.class_pixels.values()) + split.values.count + split.ignored_pixels + strangers
             sizes = [f"{height} x {width}: {chips}" for (height, width), chips in split.sizes.items()]
             more = f" and {len(sizes) - _SHOWN_ON_SCREEN} more sizes" if len(sizes) > _SHOWN_ON_SCREEN else ""
             fractions = _percent(split.nodata_pixels, split.total_pixels), _percent(split.ignored_pixels, masks)
@@ -233,6 +254,20 @@ class StatisticsReport:
 
     def _list_mask_values(self, limit: int) -> list[str]:
         splits = self.splits.values()
+        if self.has_values:
+            rows = [["split", "pixels", "mean", "std", "minimum", "maximum"]]
+            for name, split in self.splits.items():
+                found = split.values
+                figures = (found.mean, found.std, found.minimum, found.maximum)
+                texts = [f"{_round(figure, found.std)[0]:.15g}" for figure in figures] if found.count else ["none"] * 4
+                rows.append([name, str(found.count), *texts])
+            return ["Values that are learned", *_table(rows)]
+        names = sorted({name for split in splits for name in split.chip_labels})
+        if names:
+            rows = [["label", *(f"{name} chips" for name in self.splits)]]
+            for name in names:
+                rows.append([name or "(none)", *(str(split.chip_labels.get(name, 0)) for split in splits)])
+            return ["Labels of chips", *_table(rows)]
         values, meanings = sorted({value for split in splits for value in split.mask_values}), {}
         for value, label in self._find_labels(values).items():
             if label == IGNORED_LABEL:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -22,10 +23,12 @@ from tests.raster_factory import (
     class_mask,
     cut_off,
     labels,
+    make_biomass,
     make_burn_scars,
     make_crops,
     make_folder,
     make_irrigation_scenes,
+    make_land_cover,
     make_sen1floods11,
     reflectance,
     write_chip,
@@ -474,3 +477,43 @@ def test_a_public_dataset_is_known_by_its_files(tmp_path, capsys, make, name, fr
     merged = parse_arguments(["--config", name, str(tmp_path / "stats.yaml"), "--output_dir", str(tmp_path / "out")])
     assert merged.data.image_mean == values["image_mean"]
     assert merged.data.dataset == name
+
+
+# ---------------------------------------------------------------------- other tasks
+
+
+def test_values_of_a_regression_are_measured(tmp_path, capsys):
+    root = make_biomass(tmp_path / "chips", {"train": 3, "validation": 2}, dtype="uint16")
+    options = json.dumps({"image_suffix": "_image.tif", "mask_suffix": "_agb.tif", "cache_dir": str(tmp_path / "c")})
+    command = ["stats", root, "--task", "regression", "--target_rescale_factor", 0.1, "--dataset_options", options]
+    assert main([*map(str, command), "--plot", str(tmp_path / "a.png")]) == 0
+    recipe, screen = capsys.readouterr()
+    values = [rasterio.open(path).read(1)[1:] * 0.1 for path in sorted((root / "train").glob("*_agb.tif"))]
+    written = yaml.safe_load(recipe)
+    assert written["task"] == "regression"
+    assert written["target_rescale_factor"] == 0.1
+    assert written["target_mean"] == pytest.approx(np.mean(values), rel=1e-5)
+    assert written["target_std"] == pytest.approx(np.std(values), rel=1e-5)
+    assert "class_weights" not in recipe
+    assert "Values that are learned" in screen
+    (tmp_path / "stats.yaml").write_text(recipe)
+    assert read_recipe(tmp_path / "stats.yaml").model.target_mean == written["target_mean"]
+
+
+def test_a_raster_of_values_of_another_size_is_refused(tmp_path, capsys):
+    root = make_biomass(tmp_path / "chips", {"train": 2})
+    write_raster(root / "train" / "1_agb.tif", np.ones((8, 8), np.float32))
+    options = json.dumps({"image_suffix": "_image.tif", "mask_suffix": "_agb.tif", "cache_dir": str(tmp_path / "c")})
+    assert main(["stats", str(root), "--task", "regression", "--dataset_options", options]) == 1
+    assert "expected the image's size 32 x 32, found 8 x 8" in capsys.readouterr().err
+
+
+def test_labels_of_chips_are_counted(tmp_path, capsys):
+    root = make_land_cover(tmp_path / "chips", {"train": 6, "test": 3})
+    options = json.dumps({"cache_dir": str(tmp_path / "c")})
+    command = ["stats", root, "--task", "classification", "--dataset", "geotiff_classification"]
+    assert main([*map(str, command), "--dataset_options", options]) == 0
+    recipe, screen = capsys.readouterr()
+    assert re.search(r"Forest +2 +1\n", screen)
+    assert "image_mean" in yaml.safe_load(recipe)
+    assert "class_weights" not in recipe

@@ -14,7 +14,14 @@ from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
 from tests.granule_factory import write_hls_granule
 from tests.pretrain_factory import make_scenes, save_autoencoder
-from tests.raster_factory import class_mask, hls_layout, make_burn_scars, reflectance, write_raster
+from tests.raster_factory import (
+    class_mask,
+    hls_layout,
+    make_biomass,
+    make_burn_scars,
+    reflectance,
+    write_raster,
+)
 from tests.scene_factory import tiny_model, tiny_processor, tiny_regressor, write_scene
 
 
@@ -70,6 +77,7 @@ def make_stand_ins(root: Path) -> Path:
     make_chips(root / "DIR")
     make_burn_scars(root / "burns_data")
     make_own_chips(root / "my_fires")
+    make_biomass(root / "my_plots", {"train": 2, "validation": 1, "test": 1})
     make_scenes(root / "my_scenes", names=("a", "b"))
     save_autoencoder(root / "prithvi-mae")
     return root
