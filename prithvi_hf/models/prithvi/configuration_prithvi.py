@@ -436,8 +436,8 @@ class PrithviConfig(PreTrainedConfig):
             if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
                 values = ", ".join(f"{name} {getattr(self, name)}" for name in given)
                 raise ValueError(
-                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; --{given[0]} "
-                    "none unsets what a recipe sets."
+                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; "
+                    "--architecture unet on the command line leaves out what a recipe says of them."
                 )
         for name in _MAX_SIZES:
             _check_size(name, getattr(self, name))
