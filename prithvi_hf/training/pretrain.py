@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A pretraining run on scenes without labels, from its recipe to its card: `setup`, `train`, `evaluate`, `report`."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
 
 from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.scenes.reconstruct import Reconstruction, draw_reconstructions
@@ -26,6 +28,8 @@ from prithvi_hf.training.pretrain_recipe import PretrainRecipe, parse_pretrain_a
 from prithvi_hf.training.recipe_chips import run_in_first_process
 from prithvi_hf.training.trainer import PrithviTrainer
 
+
+logger = logging.get_logger(__name__)
 
 # Windows to evaluate are drawn with another seed than those to train on, whose scenes may be the same.
 _EVAL_SEED = 1_000_003
@@ -156,17 +160,29 @@ def setup(recipe: PretrainRecipe) -> PretrainingRun:
 
 
 def check_scenes(splits: Sequence[SceneWindows]) -> None:
-    """Draw a window of every scene, so that a bad file or one in other units is known before anything is written."""
+    """Draw a window of every scene, so that a bad file or one in other units is known before anything is written.
+
+    Scenes whose dates or place a model takes and nothing tells are counted in a warning.
+    """
+    unknown: Counter[str] = Counter()
     with ThreadPoolExecutor(_CHECKING_THREADS) as pool:
         scenes = [(windows, scene) for windows in splits for scene in windows.scenes]
         numbers = [np.random.default_rng((windows.seed, place)) for place, (windows, _) in enumerate(scenes)]
         drawn = pool.map(lambda one, own: one[0].draw_window(one[1], own, check_units=True), scenes, numbers)
-        for (windows, scene), window in zip(scenes, tqdm(drawn, "checking", len(scenes), leave=False), strict=True):
+        for (windows, scene), window in zip(
+            scenes, tqdm(drawn, "checking", len(scenes), leave=False, disable=None), strict=True
+        ):
             if window is None:
                 raise ValueError(
                     f"{scene.name}: expected windows of which {windows.min_valid:.0%} has data (min_valid), found "
                     "none in some that were drawn. Lower --min_valid, or leave the scene out."
                 )
+            unknown.update(name for name, values in window.coordinates.items() if np.isnan(values).any())
+    for name, count in unknown.items():
+        logger.warning(
+            f"{count} of {len(scenes)} scenes do not tell {name} of every date, which the model takes: the term is "
+            "left out there. Dates are read from published file names and lists, places from the CRS."
+        )
 
 
 def evaluate(run: PretrainingRun) -> dict[str, Any]:

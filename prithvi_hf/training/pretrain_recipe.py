@@ -14,9 +14,10 @@ from prithvi_hf.data.builders.splits import divide_groups
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+from prithvi_hf.rasters.granules import SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.scene import Scene, open_scene
-from prithvi_hf.scenes.scene_list import check_imagery, list_scenes
+from prithvi_hf.scenes.scene_list import SceneEntry, check_imagery, list_scenes
 from prithvi_hf.training.recipe import NOT_SAVED, build_image_processor, parse_groups, read_starting_config
 from prithvi_hf.training.recipe_options import MAIN_PRETRAIN_OPTIONS, PretrainDataArguments, PretrainModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
@@ -130,12 +131,12 @@ class PretrainRecipe:
         )
         scenes = []
         for source in sources:
-            entries = list_scenes(
-                str(Path(source).expanduser()),
-                num_frames=image_processor.num_frames,
-                output_dir=self.training.output_dir,
-                more_dates=True,
-            )
+            path = str(Path(source).expanduser())
+            if path.lower().endswith(SUFFIXES) and Path(path).is_file():  # one scene, or a glob that a shell expanded
+                entries = [SceneEntry(Path(path).stem, (path,), path)]
+            else:
+                count, folder = image_processor.num_frames, self.training.output_dir
+                entries = list_scenes(path, num_frames=count, output_dir=folder, more_dates=True)
             problems = [entry.problem for entry in entries if entry.problem]
             if problems:
                 raise ValueError(f"{source}: {len(problems)} of {len(entries)} scenes cannot be used: {problems[0]}")

@@ -352,8 +352,8 @@ class PretrainDataArguments(ImageArguments):
     scenes: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Scenes to train on, one source or several: a folder of GeoTIFFs or granules, a quoted glob, a "
-            "text list (dates of a scene in one line), .csv, .jsonl, or a STAC item collection (.json)."
+            "help": "Scenes to train on, one source or several: a GeoTIFF, a folder of GeoTIFFs or granules, a "
+            "glob, a text list (dates of a scene in one line), .csv, .jsonl, or a STAC item collection (.json)."
         },
     )
     eval_scenes: list[str] | None = _option("Scenes to evaluate, in the same forms; a part of scenes by default.")

@@ -539,3 +539,6 @@ def test_options_of_maps_are_none_of_classes_of_images():
         pipe(scene_pixels(32, 32), overlap=0.5)
     with pytest.raises(ValueError, match="at least one scene"):
         pipe([])
+    for option in ({"top_k": 0}, {"threshold": 1.5}):
+        with pytest.raises(ValueError, match="Expected top_k of at least 1"):
+            pipe(scene_pixels(32, 32), **option)

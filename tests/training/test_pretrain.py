@@ -159,7 +159,7 @@ def test_a_backbone_gets_a_new_decoder_and_that_is_said(scenes, start, tmp_path,
     assert torch.equal(model.prithvi.embeddings.cls_token, PrithviModel.from_pretrained(start).embeddings.cls_token)
 
 
-def test_scenes_with_more_dates_than_the_model_takes_give_all_of_them(tmp_path):
+def test_scenes_with_more_dates_than_the_model_takes_give_all_of_them(tmp_path, caplog):
     for place in range(2):
         for date in range(4):
             write_smooth_scene(tmp_path / f"{place}_{date}.tif", 48, 48, date)
@@ -169,6 +169,8 @@ def test_scenes_with_more_dates_than_the_model_takes_give_all_of_them(tmp_path):
     options |= {"eval_scenes": tmp_path / "scenes.txt", "save_steps": 2}
     run(tmp_path / "scenes.txt", tmp_path / "OUT", **options)
     assert PrithviForPreTraining.from_pretrained(tmp_path / "OUT").config.num_frames == 3
+    assert "4 of 4 scenes do not tell temporal_coords" in caplog.text  # two to train on, the same two to evaluate
+    assert "location_coords" not in caplog.text
 
 
 @pytest.mark.parametrize(

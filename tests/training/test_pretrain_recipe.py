@@ -8,7 +8,7 @@ from prithvi_hf import PrithviForPreTraining, PrithviImageProcessor
 from prithvi_hf.training.pretrain_recipe import parse_pretrain_arguments
 from prithvi_hf.training.recipe import find_packaged_recipes, read_options
 from tests.granule_factory import write_hls_granule
-from tests.pretrain_factory import SIZES, command_line, save_autoencoder
+from tests.pretrain_factory import SIZES, command_line, make_scenes, save_autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,13 @@ def test_a_folder_of_granules_is_scenes_of_all_dates_with_their_masks(tmp_path):
     assert not held_out
     assert [date.day for date in train[0].dates] == [7, 10, 20]
     assert all(frame.excludes for scene in train for frame in scene.frames)
+
+
+def test_single_files_are_scenes_too(tmp_path):
+    paths = [str(path) for path in sorted(make_scenes(tmp_path / "scenes").glob("*.tif"))]
+    recipe = parse_pretrain_arguments(command_line(paths, tmp_path / "OUT", eval_fraction=0, eval_strategy="no"))
+    train, held_out = recipe.open_scenes(PrithviImageProcessor(num_frames=1))
+    assert ([scene.name for scene in train], held_out) == (["a", "b", "c", "d"], [])
 
 
 def test_a_list_with_a_faulty_scene_is_refused(tmp_path):

@@ -340,6 +340,16 @@ class GeospatialClassificationPipeline(GeospatialPipeline):
     geospatial_task = CLASSIFICATION_TASK
     postprocess_options = ("top_k", "threshold")
 
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Sort the caller's options into those of the three steps, and check them."""
+        top_k, threshold = parameters.get("top_k"), parameters.get("threshold", 0.5)
+        if (top_k is not None and top_k < 1) or not 0 <= threshold <= 1:
+            raise ValueError(
+                f"Expected top_k of at least 1, or None for all, and a threshold from 0 to 1, found {top_k} and "
+                f"{threshold}."
+            )
+        return super()._sanitize_parameters(**parameters)
+
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Classify one image or several.
 

@@ -40,18 +40,19 @@ MODEL_AUTO_MAP = {
 REGRESSION_AUTO_MAP = {"AutoModel": "regression_prithvi.PrithviForPixelRegression"}
 """What `AutoModel` is in a repository of a regression model: transformers has no Auto class for values per pixel."""
 IMAGE_PROCESSOR_AUTO_MAP = {"AutoImageProcessor": "image_processing_prithvi.PrithviImageProcessor"}
-CUSTOM_PIPELINES = {
-    f"geospatial-{task}": {"impl": f"pipeline_prithvi.{name}", "pt": [auto_class], "type": "image"}
-    for task, name, auto_class in (
-        ("segmentation", "GeospatialSegmentationPipeline", "AutoModelForSemanticSegmentation"),
-        ("regression", "GeospatialRegressionPipeline", "AutoModel"),
-        ("classification", "GeospatialClassificationPipeline", "AutoModelForImageClassification"),
-    )
-}
-TASKS_OF_MODELS = dict(
-    zip(("ForSemanticSegmentation", "ForPixelRegression", "ForImageClassification"), CUSTOM_PIPELINES, strict=True)
+_TASKS = (  # the end of a model's name, its task, its Auto class
+    ("ForSemanticSegmentation", "Segmentation", "AutoModelForSemanticSegmentation"),
+    ("ForPixelRegression", "Regression", "AutoModel"),
+    ("ForImageClassification", "Classification", "AutoModelForImageClassification"),
 )
-"""Pipeline for each model by the end of its name; a backbone has none."""
+CUSTOM_PIPELINES = {
+    f"geospatial-{task.lower()}": {
+        "impl": f"pipeline_prithvi.Geospatial{task}Pipeline",
+        "pt": [auto_class],
+        "type": "image",
+    }
+    for _, task, auto_class in _TASKS
+}
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 CONFIG_FILE, IMAGE_PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
@@ -98,7 +99,7 @@ def commit_with_code(
             else:
                 values = {key: value for key, value in values.items() if key not in CODE_KEYS}
                 values["auto_map"] = MODEL_AUTO_MAP
-                for ending, task in TASKS_OF_MODELS.items():
+                for (ending, *_), task in zip(_TASKS, CUSTOM_PIPELINES, strict=True):  # a backbone alone has none
                     if any(name.endswith(ending) for name in values.get("architectures") or ()):
                         values["custom_pipelines"] = {task: CUSTOM_PIPELINES[task]}
                         if ending == "ForPixelRegression":
