@@ -108,6 +108,9 @@ def describe_model(name: str) -> str:
     values = "" if processor.nodata_value is None else f" or {processor.nodata_value}"
     rule = f"file mask, or {processor.nodata_rule} of the bands NaN, the file tag{values}"
     lines.append(f"  no data      {rule}; becomes {processor.nodata_replacement:g} before scaling")
+    if config.coords_encoding:
+        first = f"; 1 January is day {processor.first_day_of_year}" if "time" in config.coords_encoding else ""
+        lines.append(f"  coordinates  {' and '.join(config.coords_encoding)}{first}")
     if processor.frame_order != "time_major":
         lines.append(f"  frame order  {processor.frame_order}: bands and dates mixed as in the original crop recipe")
     return "\n".join(lines)

@@ -140,9 +140,10 @@ class SegmentationTransform:
         # looked at with.
         self._chips: dict[tuple[int, ...], _Chip] = {}
         self._chips_options: ProcessorOptions | None = None
+        self._coordinates: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_chips": {}}
+        return {**self.__dict__, "_chips": {}, "_coordinates": {}}
 
     def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, torch.Tensor] | dict[str, list[torch.Tensor]]:
         """Transform a batch of rows.
@@ -183,11 +184,15 @@ class SegmentationTransform:
         """Give what the model encodes of the chips' dates and places, each of the whole batch."""
         if not self.coords_encoding:
             return {}
-        dates = rows.get("dates") or rows.get("date") or [None] * len(images)
-        found = [
-            find_coordinates(image, days, self.image_processor, self.coords_encoding)
-            for image, days in zip(images, dates, strict=True)
-        ]
+        dates, processor = rows.get("dates") or rows.get("date") or [None] * len(images), self.image_processor
+        options, found = (processor.num_frames, processor.first_day_of_year), []
+        for image, days in zip(images, dates, strict=True):
+            first = _as_frames(image)[0]
+            # Finding them takes longer than a crop; a file tells them once.
+            key = (first.path, first.window, str(days), options)
+            if first.path is None or key not in self._coordinates:
+                self._coordinates[key] = find_coordinates(image, days, processor, self.coords_encoding)
+            found.append(self._coordinates[key])
         return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
     def _draw_batch(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, IterableDataset, List, Value
 
 from prithvi_hf.data.chips import Chip, collect_results, find_coordinates, read_chips
 from prithvi_hf.data.geotiff import GeoTiff
@@ -46,7 +46,7 @@ _GEOPARQUET_VERSION = "1.1.0"
 def embed_chips(
     model: "PrithviPreTrainedModel",
     image_processor: "PrithviImageProcessor",
-    chips: Dataset | Mapping[str, Dataset] | Sequence[Any],
+    chips: Dataset | IterableDataset | Mapping[str, Dataset | IterableDataset] | Sequence[Any],
     output: str | os.PathLike,
     *,
     layer: int = -1,
@@ -66,9 +66,9 @@ def embed_chips(
         model: A model with an encoder: a backbone, a pretraining model, or a fine-tuned one, whose neck and head are
             not used. In evaluation mode meanwhile.
         image_processor: Its image processor.
-        chips: A dataset with the columns `image` and, where there are such, `id`, `date` or `dates`; several by the
-            names of their splits, as `load_dataset` gives them; or a list of GeoTIFFs, each a path or, for several
-            dates, a list of paths. Each chip is encoded as a whole, whatever its size.
+        chips: A dataset, streamed or not, with the columns `image` and, where there are such, `id`, `date` or `dates`;
+            several by the names of their splits, as `load_dataset` gives them; or a list of GeoTIFFs, each a path or,
+            for several dates, a list of paths. Each chip is encoded as a whole, whatever its size.
         output: The Parquet file to write. It is there once it is complete.
         layer: The layer of the encoder, from 0; negative ones count from the last, which comes with its layer
             normalisation.
@@ -90,8 +90,8 @@ def embed_chips(
     check_choice("pooling", pooling, POOLINGS)
     if batch_size < 1:
         raise ValueError(f"batch_size is a number of chips, at least 1, found {batch_size}.")
-    if not isinstance(chips, Dataset | Mapping):
-        chips = make_chip_dataset(chips)
+    if not isinstance(chips, Dataset | IterableDataset | Mapping):
+        chips = make_chip_dataset([chips] if isinstance(chips, str | os.PathLike) else chips)
     splits = chips if isinstance(chips, Mapping) else {"chips": chips}
     check_output_path(output, overwrite=overwrite, purpose="Parquet file")
     image_processor.check_config(model.config)

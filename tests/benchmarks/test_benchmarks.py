@@ -99,9 +99,8 @@ def test_memory_and_time_of_a_model_are_measured(monkeypatch, kind, head):
     monkeypatch.setattr(model_sizes, "CHIP_SIZE", 96)
     sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 4, "neck_hidden_size": 8}
     config = model_sizes.make_config("tiny", head, **sizes, head_hidden_size=8, unet_channels=[16, 8, 8, 8])
-    peak, seconds = model_sizes.measure(config, kind, repeats=1)
-    assert peak >= 0
-    assert seconds > 0
+    _, seconds = model_sizes.measure(config, kind, repeats=1)  # the peak is that of a fresh process
+    assert 0 < seconds < 60
 
 
 def test_the_published_sizes_are_those_of_their_names():

@@ -53,10 +53,11 @@ def test_info_of_a_model(model_folder, capsys):
     [
         (tiny_regressor(), ["regression   neck conv_transpose", "aboveground biomass, mean 120 Mg/ha, standard dev"]),
         (tiny_model(kind=PrithviForImageClassification), ["classes      no water, water, cloud"]),
+        (tiny_model(coords_encoding=["time", "location"]), ["coordinates  time and location; 1 January is day 0"]),
     ],
-    ids=["regression", "classification"],
+    ids=["regression", "classification", "dates and places"],
 )
-def test_info_of_models_of_other_tasks(model, parts, tmp_path, capsys):
+def test_info_of_models_of_every_kind(model, parts, tmp_path, capsys):
     model.save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)
     assert run("info", tmp_path) == 0

@@ -85,6 +85,8 @@ def test_splits_of_a_dataset_have_their_names_and_dates(tmp_path: Path) -> None:
     single = embed(tiny_model(), splits["train"], tmp_path / "train.parquet")
     assert "split" not in single[0]
     assert single[0]["embedding"] == pytest.approx(rows[0]["embedding"], abs=1e-6)
+    streamed = embed(tiny_model(), splits["train"].to_iterable_dataset(), tmp_path / "streamed.parquet")
+    assert streamed == single
 
 
 def test_a_model_that_takes_dates_and_places_is_given_those_of_each_chip(tmp_path: Path) -> None:

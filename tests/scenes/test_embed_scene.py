@@ -194,8 +194,8 @@ def test_values_that_are_not_finite_and_models_without_encoder_are_errors(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
-def test_memory_is_bounded_by_rows_and_long_scenes_come_out_as_short_ones(tmp_path: Path) -> None:
-    pixels = scene_pixels(80 * 16, 32)  # more rows of patches than a block of the file has
+def test_a_scene_of_more_rows_than_a_block_of_the_file_comes_out_as_its_parts(tmp_path: Path) -> None:
+    pixels = scene_pixels(80 * 16, 32)
     scene = write_scene(tmp_path / "scene.tif", pixels)
     model = tiny_model()
     whole = embed(model, scene, tmp_path / "embeddings.tif", overlap=0.0)

@@ -253,8 +253,10 @@ class PreparedScene:
 
     def find_place(self, window: tuple[int, int, int, int]) -> tuple[float, float]:
         """Find latitude and longitude of the middle of a window, of a scene that has a CRS."""
-        from prithvi_hf.rasters.raster import find_center
-
+        try:
+            from prithvi_hf.rasters.raster import find_center
+        except ImportError as error:
+            raise missing_package("Finding a place by its CRS", "pass arrays, and `location`") from error
         return cast(Any, find_center(cast(Any, self.crs), cast(Any, self.transform), window, "the scene"))
 
 

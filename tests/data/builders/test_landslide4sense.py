@@ -1,5 +1,6 @@
 """The builder of Landslide4Sense: HDF5 files become GeoTIFF files, once, and hostile ones are refused."""
 
+import json
 import shutil
 import sys
 from functools import partial
@@ -10,6 +11,8 @@ import pytest
 
 from prithvi_hf.data import load_dataset
 from prithvi_hf.data.builders.landslide4sense import LANDSLIDE4SENSE_BANDS, convert_patch
+from prithvi_hf.training import finetune
+from tests.finetune_factory import flags
 from tests.raster_factory import LANDSLIDES, hub_files, make_landslides
 
 
@@ -202,7 +205,13 @@ def test_a_file_of_absurd_size_is_not_opened(tmp_path):
         convert_patch("mask", tmp_path / "mask_1.h5", tmp_path / "train_1_mask.tif")
 
 
-def test_without_h5py_the_message_names_the_extra(made, tmp_path, monkeypatch):
+def test_without_h5py_the_message_names_the_extra(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"Expected the package h5py .*pip install 'prithvi_hf\[hdf5\]'"):
         convert_patch("image", made / "images/train/image_1.h5", tmp_path / "train_1_image.tif")
+    cache = json.dumps({"cache_dir": str(tmp_path / "cache")})
+    words = flags(config="landslide4sense", data_dir=made, output_dir=tmp_path / "OUT", dataset_options=cache)
+    sizes = flags(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, use_cpu="true")
+    assert finetune.main([*words, *sizes]) == 2
+    assert "error: Expected the package h5py" in capsys.readouterr().err
+    assert not (tmp_path / "OUT").exists()
