@@ -163,12 +163,14 @@ def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, 
         width = _find_tensor(state_dict, "decoder.convs.0.0.weight", 4).shape[1]
         convs = _count_layers(state_dict, "decoder.convs.")
         values |= {"decode_head": "transpose_fcn", "head_hidden_size": width, "head_num_convs": convs}
-    if pyramid is None and values["decode_head"] != "transpose_fcn":
-        raise ValueError(
-            f"Expected a learned pyramid (fpn1, fpn2) before the decoder {values['decode_head']}, found none. It was "
-            "trained on maps of one size, which no model here does: convert a run with LearnedInterpolateToPyramidal."
-        )
-    values["token_channels"] = state_dict[pyramid or "decoder.convs.0.0.weight"].shape[0]
+    if pyramid is None and values["decode_head"] == "unet":
+        raise ValueError("Expected a learned pyramid (fpn1, fpn2) before the decoder unet, found none.")
+    if pyramid is None and values["decode_head"] == "upernet":
+        values["token_channels"] = _find_tensor(state_dict, "decoder.lateral_convs.0.conv.weight", 4).shape[1]
+        maps, depth = 1 + _count_layers(state_dict, "decoder.lateral_convs."), _count_layers(state_dict, "blocks.")
+        values["out_indices"] = [max(1, depth * number // maps) - 1 for number in range(1, maps + 1)]
+    else:
+        values["token_channels"] = state_dict[pyramid or "decoder.convs.0.0.weight"].shape[0]
     return values
 
 
@@ -300,8 +302,9 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
     layers = backbone.get("out_indices") or range(values["num_hidden_layers"])
     if "SelectIndices" in necks:
         layers = [layers[index] for index in necks["SelectIndices"]["indices"]]
-    if "SelectIndices" in necks or backbone.get("out_indices"):
-        values["out_indices"] = list(layers if has_pyramid else layers[-1:])
+    takes_one = not has_pyramid and values["decode_head"] == "transpose_fcn"
+    if "SelectIndices" in necks or backbone.get("out_indices") or not (has_pyramid or takes_one):
+        values["out_indices"] = list(layers[-1:] if takes_one else layers)
     if values["decode_head"] == "unet":
         values["unet_channels"] = list(decoder["channels"])
     else:

@@ -127,7 +127,7 @@ class Recipe:
         if without_encoder and (given := [name for name in _ENCODER_OPTIONS if self.given.get(name)]):
             raise ValueError(
                 f"Expected no options of an encoder with architecture unet, found {', '.join(given)}. Leave them out; "
-                f"what a recipe sets is unset by --{given[0]} none, or by --architecture unet on the command line."
+                "--architecture unet on the command line leaves out those of a recipe."
             )
         if self.model.freeze_backbone:
             model.freeze_backbone()

@@ -109,6 +109,17 @@ def test_the_best_checkpoint_of_a_regression_has_the_smallest_error(mapped):
     assert history["best_metric"] == min(errors)
 
 
+def test_the_baseline_is_fine_tuned_for_a_regression(biomass, tmp_path):
+    data, builder = biomass
+    sizes = {**dict.fromkeys([*SIZES, *HEADS, "use_auxiliary_head"]), "image_size": 32}
+    options = biomass_options(**sizes, architecture="unet", max_steps=4)
+    assert main(["finetune", *finetune(data, tmp_path / "OUT", builder, **options)]) == 0
+    results = read_results(tmp_path / "OUT")
+    assert results["test_rmse"] > 0
+    assert_same(evaluate(tmp_path / "OUT"), results, "test")
+    assert PrithviForPixelRegression.from_pretrained(tmp_path / "OUT").config.architecture == "unet"
+
+
 def test_integer_targets_with_a_factor_are_the_same_values(biomass, tmp_path):
     data = make_biomass(tmp_path / "data", SPLITS, dtype="uint16")
     _, builder = biomass

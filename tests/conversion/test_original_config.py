@@ -618,7 +618,25 @@ def test_landslides_are_enlarged_as_in_training(tmp_path):
     assert processor.band_indices == [1, 2, 3, 7, 10, 11]
 
 
-def test_decoders_without_a_pyramid_are_refused(tmp_path, capsys):
-    tensors = {name: value for name, value in terratorch_model(32, 2, 8).items() if not name.startswith("neck.")}
+def test_a_unet_without_a_pyramid_is_refused(tmp_path, capsys):
+    tensors = terratorch_model(32, 2, [16, 8, 8, 4])
+    tensors = {name: value for name, value in tensors.items() if not name.startswith("neck.")}
     path = lightning_file(tmp_path / "best.ckpt", tensors)
-    assert_refused(capsys, tmp_path, "a learned pyramid (fpn1, fpn2) before the decoder upernet, found none", path)
+    assert_refused(capsys, tmp_path, "a learned pyramid (fpn1, fpn2) before the decoder unet, found none", path)
+
+
+def test_a_upernet_on_maps_of_one_size_is_converted(tmp_path, capsys):
+    tensors = {name: value for name, value in terratorch_model(32, 3, 8).items() if not name.startswith("neck.")}
+    for level in range(3):
+        tensors[f"decoder.lateral_convs.{level}.conv.weight"] = torch.randn(8, 32, 1, 1)
+    path = lightning_file(tmp_path / "best.ckpt", tensors)
+    arguments = {**SMALL, "decoder": "UperNetDecoder", "decoder_channels": 8}
+    arguments["backbone_kwargs"] = {**SMALL["backbone_kwargs"], "depth": 3}
+    arguments["necks"] = [{"name": "SelectIndices", "indices": [0, 1, 1, 2]}, NECKS[1]]
+    options = ("--original_config", write(tmp_path / "mine.conf", lightning_config(arguments)))
+    assert convert(path, tmp_path / "out", *options) == 0
+    model = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "out")
+    assert (model.config.neck, model.config.out_indices) == ("token_map", [0, 1, 1, 2])
+    assert model(torch.randn(1, 6, 1, 40, 64)).logits.shape == (1, 2, 40, 64)
+    assert convert(path, tmp_path / "plain") == 0
+    assert "assumed out_indices = [0, 0, 1, 2]" in capsys.readouterr().out

@@ -130,9 +130,10 @@ class PrithviConfig(PreTrainedConfig):
             `"conv_transpose"`, two pairs of transposed convolutions of one width; or `"geospatial"`, four times a
             transposed convolution and 3x3 convolutions, ever narrower, a fraction of the cost. Both take the last
             layer, for the head `"fcn"`. Or maps of the layers `out_indices`, for the other heads: `"pyramid"`, four
-            maps of four sizes; `"token_map"`, one map. `None` is the one that suits the decode head.
+            maps of four sizes; `"token_map"`, maps of one size. `None` is the one that suits the decode head.
         out_indices (`list[int]`, *optional*): Encoder layers, from 0, whose tokens the necks `"pyramid"` (four) and
-            `"token_map"` (one) take. `None` means the last layer of each quarter, or the last of all. Also the layers
+            `"token_map"` (one, or any for `"upernet"`) take. `None` means the last layer of each quarter, or the last
+            of all. Also the layers
             of which `PrithviBackbone` gives maps, in order and each once; negative ones count from the last layer.
         out_features (`list[str]`, *optional*): The same by the names in `stage_names`, `"stage1"` for layer 0; an
             attribute that follows `out_indices`, which is what a file holds.
@@ -146,7 +147,8 @@ class PrithviConfig(PreTrainedConfig):
             down.
         num_convs_per_upscale (`int`, defaults to 1): 3x3 convolutions after each upsampling.
         decode_head (`str`, defaults to `"fcn"`): The decode head, a name in the registry `HEADS`: `"fcn"` is
-            convolutions and a 1x1 classifier; `"unet"` and `"upernet"` decode a `"pyramid"`; `"transpose_fcn"`
+            convolutions and a 1x1 classifier; `"unet"` and `"upernet"` decode a `"pyramid"`, the latter also
+            maps of one size; `"transpose_fcn"`
             upsamples the last map of a `"pyramid"` or a `"token_map"`, twice per convolution.
         unet_channels (`list[int]`, defaults to `[512, 256, 128, 64]`): Channels of the four blocks of `"unet"`.
         pool_scales (`list[int]`, defaults to `[1, 2, 3, 6]`): Sizes that `"upernet"` pools the smallest map to.
@@ -352,7 +354,8 @@ class PrithviConfig(PreTrainedConfig):
         if self.neck not in MAP_NECKS:
             return [depth - 1]
         quarters = [max(1, depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)]
-        return list(self.out_indices or (quarters if self.neck == "pyramid" else quarters[-1:]))
+        takes_one = self.neck == "token_map" and self.decode_head == "transpose_fcn"
+        return list(self.out_indices or (quarters[-1:] if takes_one else quarters))
 
     # What transformers asks of the configuration of a backbone. Its `BackboneConfigMixin` counts the embeddings as
     # layer 0, where `out_indices` here counts the encoder's layers, as terratorch and timm do.
@@ -397,7 +400,11 @@ class PrithviConfig(PreTrainedConfig):
         """Channels of the maps that the neck hands to the head, in their order."""
         width = self.hidden_size * self.grid_size[0]
         if self.neck in MAP_NECKS:
-            return [width // 4, width // 2, width, width] if self.neck == "pyramid" else [width]
+            return (
+                [width // 4, width // 2, width, width]
+                if self.neck == "pyramid"
+                else [width] * len(self.feature_layers)
+            )
         return [self.neck_output_size]
 
     @property
@@ -429,8 +436,8 @@ class PrithviConfig(PreTrainedConfig):
             if given := [name for name in ENCODER_FIELDS if getattr(self, name) != getattr(plain, name)]:
                 values = ", ".join(f"{name} {getattr(self, name)}" for name in given)
                 raise ValueError(
-                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; --{given[0]} "
-                    "none unsets what a recipe sets."
+                    f"architecture unet has no encoder, neck or head to set, got {values}. Leave it out; "
+                    "--architecture unet on the command line leaves out what a recipe says of them."
                 )
         for name in _MAX_SIZES:
             _check_size(name, getattr(self, name))
@@ -501,6 +508,8 @@ class PrithviConfig(PreTrainedConfig):
                 f"neck must be one of {', '.join(necks)} with the decode_head {self.decode_head}, got {self.neck!r}."
             )
         layers, count = self.feature_layers, 4 if self.neck == "pyramid" else 1
+        if self.neck == "token_map" and self.decode_head == "upernet":
+            count = max(1, len(layers))  # as many maps as there are layers
         if len(layers) != count or not all(0 <= layer < self.num_hidden_layers for layer in layers):
             raise ValueError(
                 f"out_indices must be {count} of the {self.num_hidden_layers} layers, from 0, with the neck "

@@ -144,14 +144,14 @@ def lay_out_tokens(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Te
 
 
 class PrithviTokenMapNeck(nn.Module):
-    """The tokens of one layer as a map, at the size of the token grid."""
+    """The tokens of each layer as a map, at the size of the token grid."""
 
     def __init__(self, config: "PrithviConfig") -> None:
         super().__init__()
 
     def forward(self, features: Sequence[torch.Tensor], grid_size: tuple[int, int]) -> list[torch.Tensor]:
-        """Map tokens of a layer `(B, 1 + frames * rows * columns, E)` to a map `(B, frames * E, rows, columns)`."""
-        return [lay_out_tokens(features[-1], grid_size)]
+        """Map tokens of layers `(B, 1 + frames * rows * columns, E)` to maps `(B, frames * E, rows, columns)`."""
+        return [lay_out_tokens(tokens, grid_size) for tokens in features]
 
 
 class PrithviPyramidNeck(nn.Module):
@@ -320,9 +320,12 @@ def _interpolate_taps(features: torch.Tensor, dim: int, new_size: int) -> torch.
 
 
 class PrithviUperNetHead(nn.Module):
-    """UPerNet: the smallest map pooled at several scales, then a feature pyramid (terratorch's `UperNetDecoder`)."""
+    """UPerNet: the smallest map pooled at several scales, then a feature pyramid (terratorch's `UperNetDecoder`).
 
-    necks = ("pyramid",)
+    With the neck `"token_map"` all maps have one size, as in some published recipes.
+    """
+
+    necks = ("pyramid", "token_map")
 
     def __init__(self, config: "PrithviConfig") -> None:
         super().__init__()
