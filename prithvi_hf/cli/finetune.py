@@ -3,26 +3,29 @@
 
 import argparse
 import traceback
+from importlib import import_module
 
 from prithvi_hf.cli.common import Commands
 
 
 def add_parser(commands: Commands) -> None:
-    """Describe `finetune`, whose options are read where the recipe is."""
+    """Describe `finetune`."""
+    add_training_parser(commands, "finetune", "fine-tune a model on labelled chips by a recipe")
+
+
+def add_training_parser(commands: Commands, name: str, text: str) -> None:
+    """Describe a command of a module of `training`, whose options are read where the recipe is."""
     # No word begins with this character, so that argparse hands on every option, --help too.
-    parser = commands.add_parser(
-        "finetune", help="fine-tune a model on labelled chips by a recipe", add_help=False, prefix_chars="\0"
-    )
-    parser.add_argument("words", nargs="*", help="recipes and options, see `prithvi-hf finetune --help`")
+    parser = commands.add_parser(name, help=text, add_help=False, prefix_chars="\0")
+    parser.add_argument("words", nargs="*", help=f"recipes and options, see `prithvi-hf {name} --help`")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fine-tune; on many GPUs by `accelerate launch -m prithvi_hf.cli finetune ...`."""
-    from prithvi_hf.training.finetune import main
-
+    """Train; on many GPUs by `accelerate launch -m prithvi_hf.cli finetune ...`."""
+    main = import_module(f"prithvi_hf.training.{options.command}").main
     try:
-        return main(options.words, "prithvi-hf finetune")
+        return main(options.words, f"prithvi-hf {options.command}")
     except Exception:  # a fault and not the user's: `main` has explained what a user can fix
         traceback.print_exc()
         return 1

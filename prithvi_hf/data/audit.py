@@ -118,6 +118,66 @@ class SplitAudit:
         )
 
 
+@dataclass
+class _ChipCounter:
+    """Counts chips, in several threads; the arguments are those of [`audit_split`]."""
+
+    image_processor: PrithviImageProcessor
+    num_labels: int
+    find_classes: Callable[[Chip], list[int]] | None
+    coords_encoding: Sequence[str]
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # as in SplitAudit
+    problems: list[str] = field(default_factory=list)  # of dates and places
+
+    def __post_init__(self) -> None:
+        self.options = update_options(self.image_processor.checked_options(), {"num_labels": self.num_labels or None})
+
+    def count(self, chip: Chip) -> _Counts | MaskValuesError:
+        """Count the pixels of one chip; raise what is wrong with it."""
+        mask = chip.mask if self.find_classes is None else None
+        if mask is None and self.find_classes is None:
+            raise ValueError(f"{chip.id}: expected a mask, found none")
+        rasters = chip.frames if mask is None else (*chip.frames, mask)
+        check_grid(rasters)
+        if self.coords_encoding:
+            found = find_coordinates(chip.image, chip.dates, self.image_processor, self.coords_encoding)
+            self.problems.extend(_UNKNOWN[name] for name in find_unknown(found))
+            if not is_in_time_order(found.get("temporal_coords", ())):
+                self.problems.append("have dates that are not in time order")
+        paths = [raster.path for raster in rasters if raster.path is not None]
+        states = [os.stat(path) for path in paths]  # before they are read
+        chip.verify()
+        try:
+            inputs = self.image_processor.preprocess(
+                [chip.image],
+                None if mask is None else [mask],
+                num_labels=self.num_labels or None,
+                return_nodata_mask=True,
+                return_tensors="np",
+            )
+        except MaskValuesError as error:  # said of all masks together
+            return error
+        nodata, values = inputs["nodata_mask"][0], BandMoments()
+        if self.find_classes is not None:
+            class_pixels, ignored = np.bincount(self.find_classes(chip), minlength=self.num_labels), 0
+        elif self.options.label_type == "value":
+            targets = inputs["labels"][0]
+            values = BandMoments.of(targets[~np.isnan(targets)])
+            class_pixels, ignored = np.zeros(0, np.int64), targets.size - values.count
+        else:
+            labels = inputs["labels"][0]
+            valid = labels[labels != IGNORED_LABEL]
+            class_pixels, ignored = np.bincount(valid, minlength=self.num_labels), labels.size - valid.size
+        # The files have just been read, so the system holds them in memory for the digest.
+        digest = chip.digest()
+        if len(paths) == len(rasters):
+            hashes = [*digest[1], digest[2] or ""][: len(paths)]
+            for path, state, sha256 in zip(paths, states, hashes, strict=True):
+                self.files[path] = (state.st_size, state.st_mtime_ns, sha256)
+        digests = digest, digest_pixels(inputs["pixel_values"])
+        return class_pixels, ignored, int(nodata.sum()), nodata.shape, *digests, values
+
+
 def audit_split(
     dataset: Dataset | IterableDataset,
     image_processor: PrithviImageProcessor,
@@ -146,56 +206,9 @@ def audit_split(
             used, each with its file: unreadable or truncated files, missing bands or masks, images, frames and masks
             of different size or place, mask values outside the classes, dates and places that cannot be.
     """
-    options = update_options(image_processor.checked_options(), {"num_labels": num_labels or None})
-    files: dict[str, tuple[int, int, str]] = {}
-    problems: list[str] = []
-
-    def count(chip: Chip) -> "_Counts | MaskValuesError":
-        """Count the pixels of one chip; raise what is wrong with it."""
-        if chip.mask is None and find_classes is None:
-            raise ValueError(f"{chip.id}: expected a mask, found none")
-        mask = chip.mask if find_classes is None else None
-        rasters = chip.frames if mask is None else (*chip.frames, mask)
-        check_grid(rasters)
-        if coords_encoding:
-            found = find_coordinates(chip.image, chip.dates, image_processor, coords_encoding)
-            problems.extend(_UNKNOWN[name] for name in find_unknown(found))
-            if not is_in_time_order(found.get("temporal_coords", ())):
-                problems.append("have dates that are not in time order")
-        paths = [raster.path for raster in rasters if raster.path is not None]
-        states = [os.stat(path) for path in paths]  # before they are read
-        chip.verify()
-        try:
-            inputs = image_processor.preprocess(
-                [chip.image],
-                None if mask is None else [mask],
-                num_labels=num_labels or None,
-                return_nodata_mask=True,
-                return_tensors="np",
-            )
-        except MaskValuesError as error:  # said of all masks together
-            return error
-        nodata, values = inputs["nodata_mask"][0], BandMoments()
-        if find_classes is not None:
-            class_pixels, ignored = np.bincount(find_classes(chip), minlength=num_labels), 0
-        elif options.label_type == "value":
-            targets = inputs["labels"][0]
-            values = BandMoments.of(targets[~np.isnan(targets)])
-            class_pixels, ignored = np.zeros(0, np.int64), targets.size - values.count
-        else:
-            labels = inputs["labels"][0]
-            valid = labels[labels != IGNORED_LABEL]
-            class_pixels, ignored = np.bincount(valid, minlength=num_labels), labels.size - valid.size
-        # The files have just been read, so the system holds them in memory for the digest.
-        digest = chip.digest()
-        if len(paths) == len(rasters):
-            hashes = [*digest[1], digest[2] or ""][: len(paths)]
-            for path, state, sha256 in zip(paths, states, hashes, strict=True):
-                files[path] = (state.st_size, state.st_mtime_ns, sha256)
-        digests = digest, digest_pixels(inputs["pixel_values"])
-        return class_pixels, ignored, int(nodata.sum()), nodata.shape, *digests, values
-
-    results = list(read_chips(dataset, count, f"Checking {split_name}", show_progress))
+    counter = _ChipCounter(image_processor, num_labels, find_classes, coords_encoding)
+    options = counter.options
+    results = list(read_chips(dataset, counter.count, f"Checking {split_name}", show_progress))
     wrong = [result for result in results if isinstance(result, MaskValuesError)]
     counts = [result for result in results if not isinstance(result, MaskValuesError)]
     message = None
@@ -220,8 +233,8 @@ def audit_split(
         sizes=dict(Counter(sizes)),
         digest=digest_split(digests),
         image_digests={pixels: chip for (chip, *_), pixels in zip(digests, image_digests, strict=True) if pixels},
-        coordinate_problems=dict(Counter(problems)),
-        files=files,
+        coordinate_problems=dict(Counter(counter.problems)),
+        files=counter.files,
         values=sum(parts, BandMoments()) if options.label_type == "value" else None,
         chips_without_value=sum(not part.count for part in parts) if options.label_type == "value" else 0,
     )

@@ -29,7 +29,8 @@ def load_dataset(
 
     Args:
         name (`str`): "sen1floods11", "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop",
-            "landslide4sense", or "geotiff_folder" for files of your own.
+            "landslide4sense", or for files of your own "geotiff_folder" (masks) and "geotiff_classification"
+            (a label for each chip).
         data_dir (`str` or `os.PathLike`, *optional*): folder of the dataset; without it the data are downloaded from
             their public place into `downloads` of the cache, once.
         split (`str`, *optional*): one split, or an expression of `datasets` such as "train[:10%]" or

@@ -43,6 +43,7 @@ class SplitResult:
     metrics: dict[str, Any]  # fractions from 0 to 1, or in the unit of the values; None where it is not defined
     published: dict[str, Any] = field(default_factory=dict)  # the recipe's published figures, fractions in percent
     task: str = "segmentation"
+    unit: str | None = None  # of a regression's values
 
     def table(self, labels: Sequence[str]) -> str:
         """Format the figures for people, fractions in percent: every mean, one of each class; `-` for none."""
@@ -55,6 +56,7 @@ class SplitResult:
             measured += self.metrics[f"per_category_{own}"]
             published += [self.published.get(own, {}).get(label) for label in labels]
         heading = f"{self.split}: {self.chips} chip{'' if self.chips == 1 else 's'}"
+        heading += f"; in {self.unit}, R² without unit" if self.unit else ""
         if self.published.get("chips", self.chips) != self.chips:
             heading += f"; the published figures are of {self.published['chips']:g}"
         width = max(map(len, names))
@@ -177,12 +179,12 @@ def evaluate_recipe(
     )
     trainer.remove_callback(PrinterCallback)  # the table says it for people
     published = data.published if isinstance(data.published, dict) else {}
-    results = []
+    unit, results = model.config.target_unit if model.task == "regression" else None, []
     for name in splits:
         metrics = trainer.evaluate(chips[name].with_transform(transform), metric_key_prefix="eval")
         digest = audits[name].digest if name in audits else None
         own = {key.removeprefix("eval_"): value for key, value in metrics.items()}
-        results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {}), model.task))
+        results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {}), model.task, unit))
     return results
 
 

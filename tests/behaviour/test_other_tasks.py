@@ -2,6 +2,7 @@
 """Classification and regression from the command line: fine-tuning, evaluation and what they leave."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_regression_learns_and_is_measured_in_its_unit(biomass, mapped, capsys):
         assert (mapped / name).stat().st_size > 1000
     capsys.readouterr()
     assert main(["evaluate", "--model", str(mapped), "--device", "cpu"]) == 0
-    assert "RMSE" in capsys.readouterr().out
+    assert re.search(r"test: 3 chips; in Mg/ha.*\n.*\n +RMSE +- +\d+\.\d+ ", capsys.readouterr().out)
 
 
 def test_the_map_of_a_scene_has_the_measured_error_and_the_unit(biomass, mapped, tmp_path):
@@ -101,6 +102,19 @@ def test_the_map_of_a_scene_has_the_measured_error_and_the_unit(biomass, mapped,
             errors.append(found.read(1)[1:] - true.read(1)[1:])
     rmse = np.sqrt(np.mean(np.square(errors)))
     assert rmse == pytest.approx(read_results(mapped)["test_rmse"], rel=1e-4)
+
+
+def test_a_regression_goes_on_from_a_checkpoint_and_from_a_model_with_its_statistics(biomass, mapped, tmp_path):
+    data, builder = biomass
+    options = biomass_options(max_steps=122, do_predict=False, num_sample_predictions=0, load_best_model_at_end=False)
+    resumed = {**options, "resume_from_checkpoint": mapped / "checkpoint-120"}
+    assert main(["finetune", *finetune(data, tmp_path / "resumed", builder, **resumed)]) == 0
+    assert read_results(tmp_path / "resumed")["eval_r2"] > 0.5
+    # Other values to learn, but the head of the model was trained for its own mean.
+    more = {**options, "model": mapped, "max_steps": 1, "target_rescale_factor": 1.1}
+    assert main(["finetune", *finetune(data, tmp_path / "more", builder, **more)]) == 0
+    first, second = (json.loads((folder / "config.json").read_text()) for folder in (mapped, tmp_path / "more"))
+    assert second["target_mean"] == first["target_mean"]
 
 
 def test_the_best_checkpoint_of_a_regression_has_the_smallest_error(mapped):
