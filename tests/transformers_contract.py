@@ -38,6 +38,7 @@ from prithvi_hf import (
     PrithviConfig,
     PrithviForImageClassification,
     PrithviForPixelRegression,
+    PrithviForPreTraining,
     PrithviForSemanticSegmentation,
     PrithviModel,
 )
@@ -72,7 +73,7 @@ class PrithviModelTester:
         self.parent = parent
         self.batch_size = 3
         self.image_size = 32
-        self.patch_size = list(patch_size)
+        self.patch_size: int | list[int] = list(patch_size)
         self.num_frames = num_frames
         self.num_channels = 6 if num_frames == 1 else 3
         self.hidden_size = 32
@@ -99,6 +100,9 @@ class PrithviModelTester:
             head_hidden_size=16,
             num_labels=self.num_labels,
             out_indices=[0, 1],
+            decoder_hidden_size=16,
+            decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=2,
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PrithviConfig, dict[str, Any]]:
@@ -106,6 +110,16 @@ class PrithviModelTester:
         frames = [self.num_frames] if self.num_frames > 1 else []
         shape = [self.batch_size, self.num_channels, *frames, self.image_size, self.image_size]
         return self.get_config(), {"pixel_values": torch.rand(shape, device=torch_device)}
+
+
+class PreTrainingTester(PrithviModelTester):
+    """The same for the masked autoencoder, whose encoder sees a quarter of the patches."""
+
+    def __init__(self, parent: unittest.TestCase, num_frames: int = 1, patch_size: tuple[int, ...] = (1, 16, 16)):
+        super().__init__(parent, num_frames, patch_size)
+        self.num_patches = self.seq_length - 1
+        self.seq_length = 1 + self.num_patches // 4
+        self.patch_size = patch_size[-1]  # as a test reads it that makes noise
 
 
 class BaselineTester(PrithviModelTester):
@@ -245,6 +259,18 @@ def make_test_cases(
     class PrithviForImageClassificationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForImageClassification,)
 
+    class PrithviForPreTrainingTest(ContractTest, unittest.TestCase):
+        all_model_classes = (PrithviForPreTraining,)
+
+        def setUp(self) -> None:
+            self.model_tester = PreTrainingTester(self, self.num_frames, self.patch_size)
+
+        def _prepare_for_class(self, inputs_dict: dict, model_class: type, return_labels: bool = False) -> dict:
+            """Overridden so that the same patches are hidden in every call."""
+            inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+            noise = torch.linspace(1, 0, self.model_tester.num_patches, device=torch_device)
+            return inputs | {"noise": noise.expand(len(inputs["pixel_values"]), -1)}
+
     class PrithviForPixelRegressionTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForPixelRegression,)
 
@@ -300,6 +326,9 @@ def make_test_cases(
     class PrithviForPixelRegressionTwoFramesTest(TwoFrames, PrithviForPixelRegressionTest):
         pass
 
+    class PrithviForPreTrainingTwoFramesTest(TwoFrames, PrithviForPreTrainingTest):
+        pass
+
     return [
         BaselineTest,
         BaselineTwoFramesTest,
@@ -313,6 +342,8 @@ def make_test_cases(
         PrithviForImageClassificationTwoFramesTest,
         PrithviForPixelRegressionTest,
         PrithviForPixelRegressionTwoFramesTest,
+        PrithviForPreTrainingTest,
+        PrithviForPreTrainingTwoFramesTest,
     ]
 
 

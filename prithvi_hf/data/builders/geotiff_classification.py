@@ -153,6 +153,8 @@ class GeoTiffClassification(GeoTiffFolder):
             own = {os.path.relpath(os.path.join(image_dir, chip), root).replace(os.sep, "/") for root in roots}
             for name in own | {chip.rpartition("/")[2]}:
                 called.setdefault(name, []).append(chip)
+        # Lists of other copies of a dataset name its pictures: a.jpg is a.tif here.
+        ids = ids and [name if name in called else os.path.splitext(name)[0] for name in ids]
         texts = {} if table is None else self._read_table(table)
         labels = {chip: chip.split("/")[0] for chip in chips if "/" in chip}
         if table is not None:

@@ -39,7 +39,7 @@ def test_a_folder_per_class_in_folders_of_splits(tmp_path):
 def test_lists_name_chips_with_or_without_their_folder(tmp_path):
     root = make_folders(tmp_path / "chips")
     (root / "train.txt").write_text("Forest/a.tif\nRiver/a.tif\n")
-    splits = load(root, splits={"train": "train.txt", "test": ["b", "c.tif"]})
+    splits = load(root, splits={"train": "train.txt", "test": ["b", "c.jpg"]})
     assert splits["train"]["id"] == ["Forest/a", "River/a"]
     assert labels_of(splits["test"]) == {"Forest/b": "Forest", "River/c": "River"}
     with pytest.raises(ValueError, match="expected one image a, found Forest/a, River/a"):
