@@ -260,7 +260,7 @@ _NECKS = ("SelectIndices", "ReshapeTokensToImage", "LearnedInterpolateToPyramida
 _DECODERS = {"UNetDecoder": "unet", "UperNetDecoder": "upernet", "FCNDecoder": "transpose_fcn"}
 # Arguments that change what a model computes, and the one value of each that has an equal here.
 _PLAIN = {
-    **{"rescale": True, "peft_config": None, "backbone_padding": "reflect", "backbone_use_temporal": None},
+    **{"peft_config": None, "backbone_padding": "reflect", "backbone_use_temporal": None},
     **{"backbone_vpt": None, "backbone_vit_adapter": None, "decoder_align_corners": True},
     **{"decoder_attention_type": None, "head_final_act": None, "head_learned_upscale_layers": None},
 }

@@ -379,7 +379,7 @@ def test_a_configuration_can_be_named(run, tmp_path, capsys):
         ({"decoder": "ASPPDecoder"}, "a decoder among UNetDecoder, UperNetDecoder, FCNDecoder, found"),
         ({"backbone": "terramind_v1_base"}, "Expected a backbone that is one of"),
         ({"head_final_act": "torch.nn.ReLU"}, "Expected a model without head_final_act = torch.nn.ReLU"),
-        ({"rescale": False, "backbone_padding": "constant"}, "without backbone_padding = constant, rescale = False:"),
+        ({"backbone_padding": "constant"}, "Expected a model without backbone_padding = constant: no model"),
         ({"backbone_use_temporal": True}, "without backbone_use_temporal = True"),
         ({"decoder_in_index": 0}, "without decoder_in_index = 0"),
         ({"necks": [{"indices": [1]}]}, "found a part that is not so (KeyError: 'name')"),
