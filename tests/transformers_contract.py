@@ -23,6 +23,7 @@ import types
 import unittest
 from collections import Counter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -69,6 +70,8 @@ MODULES_LEFT_OUT = {
 class PrithviModelTester:
     """A small configuration and a batch for it, in the form that transformers' tests ask for."""
 
+    options = MappingProxyType({"out_indices": [0, 1]})
+
     def __init__(self, parent: unittest.TestCase, num_frames: int = 1, patch_size: tuple[int, ...] = (1, 16, 16)):
         self.parent = parent
         self.batch_size = 3
@@ -99,10 +102,10 @@ class PrithviModelTester:
             neck_hidden_size=None if self.num_frames == 1 else 16,
             head_hidden_size=16,
             num_labels=self.num_labels,
-            out_indices=[0, 1],
             decoder_hidden_size=16,
             decoder_num_hidden_layers=1,
             decoder_num_attention_heads=2,
+            **self.options,
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PrithviConfig, dict[str, Any]]:
@@ -110,6 +113,12 @@ class PrithviModelTester:
         frames = [self.num_frames] if self.num_frames > 1 else []
         shape = [self.batch_size, self.num_channels, *frames, self.image_size, self.image_size]
         return self.get_config(), {"pixel_values": torch.rand(shape, device=torch_device)}
+
+
+class PyramidTester(PrithviModelTester):
+    """The same with a neck that takes several layers."""
+
+    options = MappingProxyType({"out_indices": [0, 0, 1, 1], "decode_head": "unet", "unet_channels": [16, 8, 8, 8]})
 
 
 class PreTrainingTester(PrithviModelTester):
@@ -256,6 +265,10 @@ def make_test_cases(
     class PrithviForSemanticSegmentationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForSemanticSegmentation,)
 
+    class PyramidTest(PrithviForSemanticSegmentationTest):
+        def setUp(self) -> None:
+            self.model_tester = PyramidTester(self)
+
     class PrithviForImageClassificationTest(ContractTest, unittest.TestCase):
         all_model_classes = (PrithviForImageClassification,)
 
@@ -344,6 +357,7 @@ def make_test_cases(
         PrithviForPixelRegressionTwoFramesTest,
         PrithviForPreTrainingTest,
         PrithviForPreTrainingTwoFramesTest,
+        PyramidTest,
     ]
 
 

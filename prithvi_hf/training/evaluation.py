@@ -47,9 +47,9 @@ class SplitResult:
 
     def table(self, labels: Sequence[str]) -> str:
         """Format the figures for people, fractions in percent: every mean, one of each class; `-` for none."""
-        titles = {name: title for name, title in TASK_METRICS[self.task].items() if name in self.metrics}
-        names, measured = list(titles.values()), [self.metrics[name] for name in titles]
-        published = [self.published.get(name) for name in titles]
+        names = [name for name in TASK_METRICS[self.task] if name in self.metrics]
+        measured = [self.metrics[name] for name in names]
+        published = [self.published.get(name) for name in names]
         if self.task in CLASS_FIGURES:
             own = CLASS_FIGURES[self.task]
             names += [f"{CLASS_TITLES[own]} of {label}" for label in labels]

@@ -105,7 +105,7 @@ def test_hidden_states_are_the_maps_of_the_levels():
     outputs = baseline()(pixel_values=torch.rand(1, 6, 1, 48, 32), output_hidden_states=True)
     sizes = [(16, 48, 32), (32, 24, 16), (64, 12, 8), (128, 6, 4), (256, 3, 2)]
     assert [tuple(level.shape[1:]) for level in outputs.hidden_states] == sizes
-    some = baseline()(pixel_values=torch.rand(1, 6, 1, 32, 32), output_hidden_states=[1, 4]).hidden_states
+    some = baseline()(pixel_values=torch.rand(1, 6, 1, 32, 32), output_hidden_states=[1, -1]).hidden_states
     assert [number for number, level in enumerate(some) if level is not None] == [1, 4]
     assert baseline()(pixel_values=torch.rand(1, 6, 1, 32, 32)).hidden_states is None
 

@@ -479,6 +479,21 @@ def test_hidden_states_and_attentions_on_request():
     assert isinstance(model(torch.randn(1, 6, 1, 32, 32), return_dict=False), tuple)
 
 
+@pytest.mark.parametrize("head", ["fcn", "unet"])
+def test_some_hidden_states_on_request(head):
+    """Also of a model whose neck needs others; what the call says wins over the configuration."""
+    model = small_model(
+        decode_head=head, unet_channels=[8, 8, 8, 8], out_indices=[0, 0, 1, 1], output_hidden_states=True
+    )
+    pixels = torch.randn(1, 6, 1, 32, 32)
+    every, some = model(pixels), model(pixels, output_hidden_states=[0, -1])
+    torch.testing.assert_close(some.logits, every.logits, rtol=0, atol=0)
+    assert some.hidden_states[1] is None
+    for number in (0, 2):
+        torch.testing.assert_close(some.hidden_states[number], every.hidden_states[number], rtol=0, atol=0)
+    assert model(pixels, output_hidden_states=False).hidden_states is None
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_close(dtype):
     model = small_model()

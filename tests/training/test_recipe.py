@@ -62,7 +62,10 @@ def refused(words):
 # ---------------------------------------------------------------- the files of examples/configs
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!p]*.yaml")), ids=lambda path: path.stem)  # but pretrain
+RECIPES = [path for path in sorted(CONFIGS.glob("*.yaml")) if path.stem != "pretrain"]  # which has other options
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_makes_a_run(path, tmp_path):
     recipe = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu"])
     config = PrithviConfig(**recipe.get_config_values())

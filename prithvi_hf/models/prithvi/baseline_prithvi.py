@@ -2,7 +2,7 @@
 """The baseline: a plain U-Net in place of encoder, neck and heads, chosen by `PrithviConfig.architecture`."""
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -58,14 +58,14 @@ class PrithviBaselineUNet(nn.Module):
     def forward(
         self,
         images: torch.Tensor,
-        output_hidden_states: bool | int | list[int] | None = None,
+        output_hidden_states: bool = False,
         output_attentions: bool | None = None,
         **kwargs: object,
     ) -> BaseModelOutput:
         """Map images `(B, C, T, H, W)`, sides multiples of 16, to features `(B, 16, H, W)` as `last_hidden_state`.
 
-        `hidden_states`, where all or some are wanted, are the maps of the five levels on the way down, the largest
-        first. There is no attention: to ask for it is a ValueError. What else only the encoder knows is left aside.
+        `hidden_states`, where they are wanted, are the maps of the five levels on the way down, the largest first.
+        There is no attention: to ask for it is a ValueError. What else only the encoder knows is left aside.
         """
         if output_attentions or self.config.output_attentions:
             raise ValueError("Expected no output_attentions with architecture unet, which has none. Leave it out.")
@@ -76,9 +76,5 @@ class PrithviBaselineUNet(nn.Module):
             levels.append(features)
         for block, level in zip(self.up_blocks, levels[-2::-1], strict=True):
             features = block(features, level)
-        states: Any = None  # a tuple may hold None, which the type of the output does not know
-        if output_hidden_states not in (None, False):  # True, or numbers of levels
-            chosen = [output_hidden_states] if isinstance(output_hidden_states, int) else output_hidden_states
-            every = output_hidden_states is True
-            states = tuple(level if every or number in chosen else None for number, level in enumerate(levels))
+        states = tuple(levels) if output_hidden_states else None
         return BaseModelOutput(last_hidden_state=features, hidden_states=states)

@@ -22,7 +22,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import (
+    capture_outputs,
+    resolve_hidden_states_indices,
+    selected_hidden_states,
+)
 
 from .bands_prithvi import find_band_names
 from .baseline_prithvi import BASELINE_CHANNELS, PrithviBaselineUNet
@@ -460,17 +464,23 @@ class PrithviMapModel(PrithviTaskModel):
         patch_height, patch_width = self.config.tubelet_size[1:]
         pairs = 2 if both_sides else 1
         padded, (top, left) = pad_by_reflection(images, (pairs * patch_height, pairs * patch_width), both_sides)
-        wants_states = kwargs.pop("output_hidden_states", None) or self.config.output_hidden_states
+        given: Any = kwargs.pop("output_hidden_states", None)  # whether, or which
+        wanted = self.config.output_hidden_states if given is None else given
         if self.config.architecture == "unet":
-            outputs = self.model(padded, wants_states, **kwargs)
+            outputs = self.model(padded, bool(wanted), **kwargs)
             maps = [self.decode_head(outputs.last_hidden_state)]
         else:
             heads = [self.decode_head]
             if labels is not None and self.training and self.auxiliary_head is not None:
                 heads.append(self.auxiliary_head)
             maps, outputs = self.compute_head_maps(
-                padded, temporal_coords, location_coords, heads, wants_states, **kwargs
+                padded, temporal_coords, location_coords, heads, bool(wanted), **kwargs
             )
+        if wanted and (numbers := selected_hidden_states(wanted)) is not None:
+            states: Any = outputs.hidden_states
+            chosen = resolve_hidden_states_indices(self, numbers, len(states))
+            states = tuple(state if number in chosen else None for number, state in enumerate(states))
+            outputs.hidden_states = states
         for index, head_map in enumerate(maps):
             head_map = head_map[..., top : top + images.shape[-2], left : left + images.shape[-1]]
             if scale != 1:
@@ -484,7 +494,7 @@ class PrithviMapModel(PrithviTaskModel):
         temporal_coords: torch.Tensor | None,
         location_coords: torch.Tensor | None,
         heads: list[nn.Module],
-        wants_states: bool | None,
+        wants_states: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[list[torch.Tensor], BaseModelOutput]:
         """Give the map of each head, as large as the images, which are whole patches."""
