@@ -163,7 +163,8 @@ def terratorch_model(
         shapes |= {f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")}
         shapes[f"{name}.num_batches_tracked"] = ()
     width = channels if isinstance(channels, int) else channels[-1]
-    shapes |= {"head.head.2.weight": (labels, width, 1, 1), "head.head.2.bias": (labels,)}
+    classifier = f"head.head.{1 if labels == 1 else 2}"  # that of a regression is one place before
+    shapes |= {f"{classifier}.weight": (labels, width, 1, 1), f"{classifier}.bias": (labels,)}
     return {**fill(shapes, **kwargs), "encoder.pos_embed": sincos_position_table(hidden, (1, 14, 14))}
 
 

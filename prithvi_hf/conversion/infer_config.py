@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The configuration of an original checkpoint, as far as the shapes of its tensors show it."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -91,8 +92,9 @@ def find_positions(state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor | Non
 def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tuple[tuple[int, int, int], float]:
     """Find the token grid of a position table `(1, 1 + frames * rows * columns, hidden_size)`, and how well it fits.
 
-    Only the values tell three frames of 4 x 4 from twelve of 2 x 2: the best fitting grid is taken. Without a table
-    it is the published one, 14 x 14, with three frames unless `frames`, which other tensors show, says otherwise.
+    Only the values tell three frames of 4 x 4 from twelve of 2 x 2, or 2 x 8 from 4 x 4: the best fitting grid is
+    taken. Without a table it is the published one, 14 x 14, with three frames unless `frames`, which other tensors
+    show, says otherwise.
     Shapes without values, of the meta device, are taken for the published grid too, where they can be it.
     """
     if positions is None:
@@ -104,17 +106,23 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
         for count, side in sides.items()
         if side and count * side**2 == num_tokens and frames in (None, count)
     ]
+    grids.sort(key=lambda grid: grid[1] not in (14, 16))  # the published 224 pixels and three frames first
+    if num_tokens > 0 and not positions.is_meta:
+        # The first channels of columns and rows are the sine of their number: a size ends where that begins anew.
+        sizes, tokens = [], positions[0, 1:].float()
+        for channel in (0, tokens.shape[1] // 16 * 6):
+            anew = (tokens[:, channel] - torch.arange(len(tokens)).sin()).abs() > POSITION_TOLERANCE
+            sizes.append(max(1, int(anew.int().argmax())) if anew.any() else len(tokens))
+            tokens = tokens[:: sizes[-1]]
+        shown = (len(tokens), sizes[1], sizes[0])
+        if math.prod(shown) == num_tokens and frames in (None, shown[0]):
+            fits = (sincos_position_table(positions.shape[2], shown) - positions).abs().max() <= POSITION_TOLERANCE
+            grids = [shown] if fits else grids
     if not grids:
         of_frames = "" if frames is None else f" of {frames} frame(s), as the neck takes them"
-        raise ValueError(f"Expected pos_embed of a square token grid{of_frames}, found {tuple(positions.shape)}.")
-    grids.sort(key=lambda grid: grid[1] not in (14, 16))  # the published 224 pixels and three frames first
-    if positions.is_meta:
-        return grids[0], 0.0
-    differences = [
-        (sincos_position_table(positions.shape[2], grid) - positions.float()).abs().max().item() for grid in grids
-    ]
-    best = next((i for i, difference in enumerate(differences) if difference <= POSITION_TOLERANCE), 0)
-    return grids[best], differences[best]
+        raise ValueError(f"Expected pos_embed of a token grid{of_frames}, found {tuple(positions.shape)}.")
+    table = sincos_position_table(positions.shape[2], grids[0])
+    return grids[0], 0.0 if positions.is_meta else (table - positions.float()).abs().max().item()
 
 
 def _count_layers(state_dict: Mapping[str, torch.Tensor], prefix: str) -> int:
@@ -136,13 +144,23 @@ def _find_tensor(state_dict: Mapping[str, torch.Tensor], name: str, dimensions: 
 
 def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Read the fields that a model of terratorch's factory shows, and the channels of the tokens, `token_channels`."""
-    if state_dict["head.head.2.weight"].ndim == 2:
+    # That of a regression has nothing before its dropout.
+    classifier = "head.head.1.weight" if "head.head.1.weight" in state_dict else "head.head.2.weight"
+    if classifier in state_dict and state_dict[classifier].ndim == 2:
         raise ValueError(
             "Expected a model of maps, found the head of a classification of images. It takes the mean of all tokens, "
             "the class token among them, which PrithviForImageClassification does not; convert the encoder alone, "
             "saved as {name: tensor} without decoder and head, and train a new head."
         )
-    labels, *_ = _find_tensor(state_dict, "head.head.2.weight", 4).shape
+    labels, *_ = _find_tensor(state_dict, classifier, 4).shape
+    plain = re.compile(r"head\.head\.(0\.\d+\.0|[12])\.(weight|bias)")
+    others = [name for name in state_dict if name.startswith("head.head.") and not plain.fullmatch(name)]
+    if others or (labels > 1 and classifier == "head.head.1.weight"):
+        raise UnsupportedModelError(
+            "Expected a head of plain convolutions, with one output for a regression, found "
+            f"{', '.join(others[:3]) or f'{labels} outputs'}. No model here computes the same; convert the encoder "
+            "alone, saved as {name: tensor} without decoder and head, and train a new head."
+        )
     layers = range(_count_layers(state_dict, "head.head.0."))
     values: dict[str, Any] = {
         "num_labels": labels,
@@ -240,6 +258,12 @@ class UnsupportedModelError(ValueError):
 
 _NECKS = ("SelectIndices", "ReshapeTokensToImage", "LearnedInterpolateToPyramidal")
 _DECODERS = {"UNetDecoder": "unet", "UperNetDecoder": "upernet", "FCNDecoder": "transpose_fcn"}
+# Arguments that change what a model computes, and the one value of each that has an equal here.
+_PLAIN = {
+    **{"rescale": True, "peft_config": None, "backbone_padding": "reflect", "backbone_use_temporal": None},
+    **{"backbone_vpt": None, "backbone_vit_adapter": None, "decoder_align_corners": True},
+    **{"decoder_attention_type": None, "head_final_act": None, "head_learned_upscale_layers": None},
+}
 
 
 def config_from_terratorch(model_args: Mapping[str, Any]) -> PrithviConfig:
@@ -284,13 +308,19 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
             f"Expected necks among {', '.join(_NECKS)} and a decoder among {', '.join(_DECODERS)}, found "
             f"{', '.join(necks) or 'none'} and {model_args.get('decoder')!r}."
         )
-    if head.get("final_act") or head.get("learned_upscale_layers") or decoder.get("align_corners") is False:
-        raise UnsupportedModelError(
-            "Expected a head without final_act and learned_upscale_layers and a decoder with align_corners, found "
-            f"{head} and {decoder}. No model here computes the same."
-        )
     # Of the decoder, and since removed, before the pyramid was a neck.
     has_pyramid = "LearnedInterpolateToPyramidal" in necks or bool(decoder.get("scale_modules"))
+    in_index = decoder.get("in_index", -1)
+    parts = {"backbone": backbone, "decoder": decoder, "head": head}
+    given = {**model_args, **{f"{part}_{key}": value for part in parts for key, value in parts[part].items()}}
+    wrong = [key for key in _PLAIN.keys() & given.keys() if given[key] != _PLAIN[key] and (given[key] or _PLAIN[key])]
+    wrong += ["decoder_in_index"] if has_pyramid and in_index not in (-1, 3) else []
+    if wrong:
+        found = ", ".join(f"{key} = {given[key]}" for key in sorted(wrong))
+        raise UnsupportedModelError(
+            f"Expected a model without {found}: no model here computes the same. Where the argument makes no "
+            "difference, such as another padding to images of whole pairs of patches, delete it."
+        )
     values |= {
         "decode_head": heads[decoder_name.lower()],
         "neck": "pyramid" if has_pyramid else "token_map",
@@ -303,8 +333,8 @@ def read_terratorch_fields(model_args: Mapping[str, Any]) -> dict[str, Any]:
     if "SelectIndices" in necks:
         layers = [layers[index] for index in necks["SelectIndices"]["indices"]]
     takes_one = not has_pyramid and values["decode_head"] == "transpose_fcn"
-    if "SelectIndices" in necks or backbone.get("out_indices") or not (has_pyramid or takes_one):
-        values["out_indices"] = list(layers[-1:] if takes_one else layers)
+    if "SelectIndices" in necks or backbone.get("out_indices") or not (has_pyramid or takes_one) or in_index != -1:
+        values["out_indices"] = [layers[in_index]] if takes_one else list(layers)
     if values["decode_head"] == "unet":
         values["unet_channels"] = list(decoder["channels"])
     else:

@@ -46,7 +46,7 @@ _TERRATORCH_NAMES = [
     (r"decoder\.convs\.(\d+)\.1\.(weight|bias)", r"decode_head.blocks.\1.convolution.\2"),
     (r"decoder\.convs\.(\d+)\.2\.ln\.(weight|bias)", r"decode_head.blocks.\1.normalization.\2"),
     (r"head\.head\.0\.(\d+)\.0\.(weight|bias)", r"decode_head.classifier.layers.\1.\2"),
-    (r"head\.head\.2\.(weight|bias)", r"decode_head.classifier.classifier.\1"),
+    (r"head\.head\.[12]\.(weight|bias)", r"decode_head.classifier.classifier.\1"),
     *((rf"{old}\.{conv}\.weight", f"{new}.convolution.weight") for old, new, conv, _ in _TERRATORCH_LAYERS),
     *(
         (rf"{old}\.{norm}\.(?P<part>\w+)", rf"{new}.normalization.\g<part>")

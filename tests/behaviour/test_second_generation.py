@@ -12,7 +12,8 @@ from prithvi_hf import (
     PrithviModel,
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
-from prithvi_hf.conversion.infer_config import PUBLISHED_ENCODERS, config_from_terratorch, infer_config
+from prithvi_hf.conversion.infer_config import PUBLISHED_ENCODERS, config_from_terratorch, infer_config, infer_grid
+from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
 from prithvi_hf.training.recipe import Recipe
 from tests.golden import assert_matches, read_golden
 
@@ -208,6 +209,21 @@ def test_a_published_config_json_is_read():
 def test_other_models_of_terratorch_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         config_from_terratorch({"backbone": "prithvi_eo_v2_300", "decoder": "FCNDecoder", "num_classes": 2, **change})
+
+
+@pytest.mark.parametrize(("necks", "index", "layers"), [(None, 2, [2]), ([1, 5, 7], -2, [5])])
+def test_the_fcn_takes_the_layer_of_its_index(necks, index, layers):
+    necks = [{"name": "SelectIndices", "indices": necks}] if necks else []
+    arguments = {"backbone": "prithvi_eo_v2_100", "decoder": "FCNDecoder", "num_classes": 2, "necks": necks}
+    assert config_from_terratorch({**arguments, "decoder_in_index": index}).feature_layers == layers
+
+
+@pytest.mark.parametrize(
+    "grid", [(1, 2, 8), (1, 8, 2), (3, 4, 4), (12, 2, 2), (4, 4, 6), (1, 1, 5), (1, 5, 1), (7, 1, 1)]
+)
+def test_positions_show_their_grid(grid):
+    assert infer_grid(sincos_position_table(64, grid))[0] == grid
+    assert infer_grid(sincos_position_table(64, grid), grid[0])[0] == grid
 
 
 def test_arguments_of_a_part_may_stand_beside_it():

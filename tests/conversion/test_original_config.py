@@ -378,7 +378,10 @@ def test_a_configuration_can_be_named(run, tmp_path, capsys):
         ({"decoder": "FCNDecoder"}, "decode_head = transpose_fcn, the weights show unet"),
         ({"decoder": "ASPPDecoder"}, "a decoder among UNetDecoder, UperNetDecoder, FCNDecoder, found"),
         ({"backbone": "terramind_v1_base"}, "Expected a backbone that is one of"),
-        ({"head_final_act": "torch.nn.ReLU"}, "Expected a head without final_act"),
+        ({"head_final_act": "torch.nn.ReLU"}, "Expected a model without head_final_act = torch.nn.ReLU"),
+        ({"rescale": False, "backbone_padding": "constant"}, "without backbone_padding = constant, rescale = False:"),
+        ({"backbone_use_temporal": True}, "without backbone_use_temporal = True"),
+        ({"decoder_in_index": 0}, "without decoder_in_index = 0"),
         ({"necks": [{"indices": [1]}]}, "found a part that is not so (KeyError: 'name')"),
         ({"decoder_channels": None}, "found a part that is not so (TypeError"),
     ],
@@ -472,7 +475,7 @@ def test_stored_parameters_stand_in_for_a_file(tmp_path, capsys):
 def test_stored_parameters_of_another_kind_are_left_out_unless_they_change_the_model(tmp_path, capsys):
     tensors = terratorch_model(32, 2, [8, 8, 4, 4])
     path = lightning_file(tmp_path / "a.ckpt", tensors, model_args={**SMALL, "head_final_act": "torch.nn.ReLU"})
-    assert_refused(capsys, tmp_path, "No model here computes the same", path)
+    assert_refused(capsys, tmp_path, "no model here computes the same", path)
     path = lightning_file(tmp_path / "b.ckpt", tensors, model_args={**SMALL, "backbone": "my_encoder"})
     assert convert(path, tmp_path / "out") == 0
     assert "the configuration in the file was not read: Expected a backbone" in capsys.readouterr().out
@@ -592,6 +595,20 @@ def test_a_regression_predicts_values_of_pixels(tmp_path, capsys, decoder):
     assert (processor.label_type, processor.target_nodata_value, processor.image_mean) == ("value", -9999, MEANS)
     pixels = torch.rand(1, 6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     assert model(pixels).predicted_values.shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ({"0.0.0.weight": (4, 8, 3, 3), "0.0.1.running_var": (4,), "2.weight": (1, 4, 1, 1)}, "head.head.0.0.1.runn"),
+        ({"1.weight": (2, 8, 1, 1), "1.bias": (2,)}, "for a regression, found 2 outputs"),
+        ({"3.weight": (2, 8, 1, 1)}, "Expected a tensor head.head.2.weight"),
+    ],
+)
+def test_other_heads_are_refused(tmp_path, capsys, head, message):
+    tensors = {name: value for name, value in terratorch_model(32, 2, 8).items() if not name.startswith("head.")}
+    tensors |= {f"head.head.{name}": torch.ones(shape) for name, shape in head.items()}
+    assert_refused(capsys, tmp_path, message, lightning_file(tmp_path / "best.ckpt", tensors))
 
 
 def test_a_classification_of_images_is_refused(tmp_path, capsys):

@@ -145,7 +145,7 @@ def test_another_file_is_refused_and_nothing_is_written(tmp_path, change, messag
         (lambda tensors: tensors.update({"decode_head.conv_seg.bias": torch.zeros(3)}), "expected (2,), found (3,)"),
         (
             lambda tensors: tensors.update({"backbone.pos_embed": torch.zeros(1, 8, 64)}),
-            "square token grid of 1 frame",
+            "token grid of 1 frame",
         ),
     ],
 )
