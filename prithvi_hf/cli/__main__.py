@@ -15,7 +15,7 @@ from prithvi_hf.cli.common import user_message
 
 
 _COMMANDS = ("convert", "pretrain", "reconstruct", "finetune", "predict", "embed", "evaluate", "stats", "info")
-"""Modules with `add_parser(commands)`, which names the module's `run(options)`, in the order of the help."""
+"""Modules with `add_parser(commands)` and `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 
@@ -25,7 +25,9 @@ def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prithvi-hf", description=description)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
-        import_module(f"prithvi_hf.cli.{name}").add_parser(commands)
+        module = import_module(f"prithvi_hf.cli.{name}")
+        module.add_parser(commands)
+        commands.choices[name].set_defaults(run=module.run)
         if commands.choices[name].add_help:  # others show all options anyway; finetune has both helps itself
             commands.choices[name].add_argument("--help_all", action="help", help=argparse.SUPPRESS)
     return parser

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What several commands of `prithvi-hf` share: choosing a device, loading a model, explaining errors."""
+"""What commands of `prithvi-hf` share: adding a parser, choosing a device, loading a model, explaining errors."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 
 BAND_OPTIONS: dict[str, dict[str, Any]] = {
     "--band_indices": {
@@ -32,6 +31,15 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives: commands add their parsers to it."""
+
+
+def add_command(
+    commands: Commands, name: str, text: str, note: str = "", epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """Add a command: `text` in the list of commands and, as a sentence with a note after it, above its options."""
+    raw: dict[str, Any] = {"epilog": epilog, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    description = f"{text[0].upper()}{text[1:]}.{note}"
+    return commands.add_parser(name, help=text, description=description, **(raw if epilog else {}))
 
 
 def resolve_device(name: str) -> str:
@@ -78,17 +86,14 @@ def load_model(
     return model, image_processor
 
 
-def load_encoder(name: str, **fields: Any) -> "PrithviModel":
-    """Load the encoder of any model that has one, with some fields of its configuration replaced."""
-    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
-
+def load_whole_model(kind: Any, name: str, remedy: str, **fields: Any) -> Any:
+    """Load a model of a class, with some fields of its configuration replaced, and refuse one that lacks weights."""
     with explain_loading(name):
-        loaded: Any = PrithviModel.from_pretrained(name, output_loading_info=True, **fields)
-    model, info = loaded
-    if info["missing_keys"]:
+        model, info = kind.from_pretrained(name, output_loading_info=True, **fields)
+    if missing := sorted(info["missing_keys"]):
         raise ValueError(
-            f"Expected the weights of Prithvi's encoder in {name}, found {len(info['missing_keys'])} tensors missing, "
-            f"e.g. {min(info['missing_keys'])}. Give a converted backbone, or a model that was fine-tuned from one."
+            f"Expected the weights of a {kind.__name__} in {name}, found none for {len(missing)} tensors, e.g. "
+            f"{missing[0]}. {remedy}"
         )
     return model
 

@@ -4,7 +4,7 @@
 import argparse
 import json
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import Commands, add_command
 
 
 _EPILOG = """examples:
@@ -19,14 +19,7 @@ _EPILOG = """examples:
 def add_parser(commands: Commands) -> None:
     """Describe `convert`."""
     text = "convert an original checkpoint (.pt, .pth, .safetensors) to a folder that from_pretrained loads"
-    parser = commands.add_parser(
-        "convert",
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+    add = add_command(commands, "convert", text, epilog=_EPILOG).add_argument
     add(
         "source", metavar="SOURCE", help="file, or hf://owner/name[@revision][/file], the file where there are several"
     )
@@ -40,7 +33,6 @@ def add_parser(commands: Commands) -> None:
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=text)
     text = "of a masked autoencoder: PrithviForPreTraining keeps its decoder (default PrithviModel, the encoder alone)"
     add("--for_model", metavar="CLASS", help=text)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

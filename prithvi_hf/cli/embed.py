@@ -7,11 +7,17 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands, load_encoder, load_image_processor, resolve_device, user_message
+from prithvi_hf.cli.common import (
+    Commands,
+    add_command,
+    load_image_processor,
+    load_whole_model,
+    resolve_device,
+    user_message,
+)
 from prithvi_hf.cli.predict_options import GROUPS
 
 
@@ -63,13 +69,7 @@ def add_parser(commands: Commands) -> None:
     text = (
         "embeddings of scenes, a GeoTIFF with one pixel per patch, or of chips, a Parquet file with one row per chip"
     )
-    parser = commands.add_parser(
-        "embed",
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "embed", text, epilog=_EPILOG)
     parser.add_argument("--model", required=True, help="folder of a model and its image processor, or a Hub id")
     for title, options in _GROUPS.items():
         group = parser.add_argument_group(title)
@@ -77,7 +77,6 @@ def add_parser(commands: Commands) -> None:
             if flag not in _NOT_SHARED:
                 default = {"default": settings["choices"][0]} if "choices" in settings else {}
                 group.add_argument(flag, **{**default, **settings})
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -138,8 +137,11 @@ def load_model(options: argparse.Namespace) -> "PrithviModel":
     """Load the encoder for as many frames and in the type that was asked for."""
     import torch
 
+    from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
+
     frames = {} if options.num_frames is None else {"num_frames": options.num_frames}
-    return load_encoder(options.model, **frames).to(getattr(torch, options.dtype))
+    remedy = "Give a converted backbone, or a model that was fine-tuned from one."
+    return load_whole_model(PrithviModel, options.model, remedy, **frames).to(getattr(torch, options.dtype))
 
 
 def find_chips(options: argparse.Namespace, opening: "FrameOptions") -> "tuple[Any, PrithviImageProcessor]":
@@ -175,8 +177,8 @@ def embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
     from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import describe_model
     from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, Work, format_outcomes, process_group, run_scenes
-    from prithvi_hf.scenes.scene import Scene, open_scene
-    from prithvi_hf.scenes.scene_list import check_imagery, list_scenes
+    from prithvi_hf.scenes.scene import Scene
+    from prithvi_hf.scenes.scene_list import list_scenes, open_entry
 
     folder = Path(options.output_dir)
     check_writable_folder(folder, "--output_dir")
@@ -199,9 +201,7 @@ def embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
 
         def prepare(entry: "SceneEntry") -> tuple[Scene, str]:
             """Open a scene, and digest all that decides its embeddings."""
-            check_imagery(entry)
-            frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
-            scene = open_scene(frames, image_processor, replace(opening, dates=entry.dates), name=entry.name)
+            scene = open_entry(entry, image_processor, opening)
             text = json.dumps([content, scene.fingerprint()], sort_keys=True, default=str)
             return scene, hashlib.sha256(text.encode()).hexdigest()
 

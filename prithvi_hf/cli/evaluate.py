@@ -4,14 +4,13 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, load_model, resolve_device
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command, load_model, resolve_device
 
 
 def add_parser(commands: Commands) -> None:
     """Describe `evaluate`."""
     text = "measure a model on labelled chips, with the published figures of its recipe beside the measured ones"
-    launch = "On many GPUs: accelerate launch -m prithvi_hf.cli evaluate ..."
-    parser = commands.add_parser("evaluate", help=text, description=f"{text[0].upper()}{text[1:]}. {launch}")
+    parser = add_command(commands, "evaluate", text, " On many GPUs: accelerate launch -m prithvi_hf.cli evaluate ...")
     add = parser.add_argument
     add("--model", required=True, help="folder of a fine-tuned model and its image processor, or a Hub id")
     add(
@@ -41,7 +40,6 @@ def add_parser(commands: Commands) -> None:
     add("--quiet", action="store_true", help="print only the figures")
     for flag, settings in BAND_OPTIONS.items():
         add(flag, **settings)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

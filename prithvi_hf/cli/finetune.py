@@ -18,7 +18,6 @@ def add_training_parser(commands: Commands, name: str, text: str) -> None:
     # No word begins with this character, so that argparse hands on every option, --help too.
     parser = commands.add_parser(name, help=text, add_help=False, prefix_chars="\0")
     parser.add_argument("words", nargs="*", help=f"recipes and options, see `prithvi-hf {name} --help`")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

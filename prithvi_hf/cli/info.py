@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command
 
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _VALUES_IN_MEMORY = 2**24  # pixel values of one read; bounds the memory for sce
 def add_parser(commands: Commands) -> None:
     """Describe `info`."""
     text = "show what a model folder or a GeoTIFF holds"
-    parser = commands.add_parser("info", help=text, description=text[0].upper() + text[1:] + ".")
+    parser = add_command(commands, "info", text)
     parser.add_argument("path", metavar="MODEL_OR_TIF", help="model folder, Hub id, or GeoTIFF")
     parser.add_argument(
         "--model", help="with a GeoTIFF: show how this model's processor maps its bands and what units it expects"
@@ -30,7 +30,6 @@ def add_parser(commands: Commands) -> None:
     group = parser.add_argument_group("with --model: where the bands are")
     for flag, settings in BAND_OPTIONS.items():
         group.add_argument(flag, **settings)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

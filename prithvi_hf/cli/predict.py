@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import Commands, load_image_processor, load_model, resolve_device, user_message
-from prithvi_hf.cli.predict_options import add_options, check_usage, read_options
+from prithvi_hf.cli.common import load_image_processor, load_model, resolve_device, user_message
+from prithvi_hf.cli.predict_options import add_parser, check_usage, read_options
 from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.outputs.registry import check_outputs, check_value_outputs, resolve_paths
 
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
     from prithvi_hf.scenes.scene import Scene
     from prithvi_hf.scenes.scene_list import SceneEntry
 
+__all__ = ["add_parser", "run"]
+
 SUMMARY = "summary.json"
 _DETAILS = ("height", "width", "nodata_fraction", "values")  # of a scene's report that the summary repeats
-
-
-def add_parser(commands: Commands) -> None:
-    """Describe `predict`."""
-    add_options(commands).set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -203,11 +200,8 @@ class _MapMaker:
 
     def _open(self, entry: "SceneEntry") -> tuple["Scene", str]:
         """Open a scene, whose pixels are not read yet, and digest all that decides its outputs."""
-        from prithvi_hf.scenes.scene import open_scene
-        from prithvi_hf.scenes.scene_list import check_imagery
+        from prithvi_hf.scenes.scene_list import open_entry
 
-        check_imagery(entry)
-        frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
-        scene = open_scene(frames, self.image_processor, replace(self.opening, dates=entry.dates), name=entry.name)
+        scene = open_entry(entry, self.image_processor, self.opening)
         text = self.content + json.dumps(scene.fingerprint(), sort_keys=True, default=str)
         return scene, hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,7 @@ and usage errors cost nothing.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command
 from prithvi_hf.outputs.registry import OUTPUTS
 
 
@@ -204,16 +204,11 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def add_options(commands: Commands) -> argparse.ArgumentParser:
-    """Describe `predict`; returns its parser."""
+def add_parser(commands: Commands) -> None:
+    """Describe `predict`."""
     text = "map scenes of any size: GeoTIFF frames in, Cloud-Optimized GeoTIFF of classes or values out"
-    parser = commands.add_parser(
-        "predict",
-        help=text,
-        description=text[0].upper() + text[1:] + ", in memory that grows with the width of the scene only.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    note = " Memory grows with the width of the scene only."
+    parser = add_command(commands, "predict", text, note, _EPILOG)
     parser.add_argument("--model", required=True, help="folder of a fine-tuned model and its processor, or a Hub id")
     for title, options in GROUPS.items():
         group = parser.add_argument_group(title)
@@ -224,7 +219,6 @@ def add_options(commands: Commands) -> argparse.ArgumentParser:
         for flag, settings in options.items():
             default = {"default": settings["choices"][0]} if "choices" in settings else {}
             group.add_argument(flag, **{**default, **settings})
-    return parser
 
 
 def check_usage(options: argparse.Namespace) -> None:

@@ -2,7 +2,10 @@
 """The command `prithvi-hf pretrain`: a pretraining run by its recipe, on one or many processes."""
 
 from prithvi_hf.cli.common import Commands
-from prithvi_hf.cli.finetune import add_training_parser
+from prithvi_hf.cli.finetune import add_training_parser, run
+
+
+__all__ = ["add_parser", "run"]
 
 
 def add_parser(commands: Commands) -> None:

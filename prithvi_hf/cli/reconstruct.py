@@ -4,19 +4,22 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, explain_loading, load_image_processor, resolve_device
-
-
-if TYPE_CHECKING:
-    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+from prithvi_hf.cli.common import (
+    BAND_OPTIONS,
+    Commands,
+    add_command,
+    load_image_processor,
+    load_whole_model,
+    resolve_device,
+)
 
 
 def add_parser(commands: Commands) -> None:
     """Describe `reconstruct`."""
     text = "hide patches of a scene and draw what a masked autoencoder makes of them"
-    parser = commands.add_parser("reconstruct", help=text, description=text[0].upper() + text[1:] + ".")
+    parser = add_command(commands, "reconstruct", text)
     parser.add_argument(
         "--model", required=True, help="folder or Hub id of a PrithviForPreTraining with its processor"
     )
@@ -62,12 +65,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--boa_add_offset", type=float, metavar="X", help="offset of Sentinel-2 values")
     parser.add_argument("--dates", nargs="+", metavar="DATE", help="date of each frame, where names do not say it")
     parser.add_argument("--device", default="auto", help='"auto" (default: a CUDA GPU where there is one), "cpu", ...')
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Draw the reconstruction of one window."""
     from prithvi_hf.disk import check_writable_folder
+    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
     from prithvi_hf.rasters.opening import FrameOptions
     from prithvi_hf.scenes.reconstruct import reconstruct_window
     from prithvi_hf.scenes.scene import open_scene
@@ -86,7 +89,11 @@ def run(options: argparse.Namespace) -> int:
     image_processor = opening.adapt(load_image_processor(options.model))
     scene = open_scene(options.frames, image_processor, opening)
     device: Any = resolve_device(options.device)
-    model = load_pretraining_model(options.model).to(device)
+    remedy = (
+        "Without them it has no decoder that predicts pixels. Convert the published weights with `prithvi-hf convert "
+        "--for_model PrithviForPreTraining`, or pretrain it with `prithvi-hf pretrain`."
+    )
+    model = load_whole_model(PrithviForPreTraining, options.model, remedy).to(device).eval()
     height, width = (options.window * 2)[:2] if options.window else model.config.frame_size
     height, width = min(height, scene.grid.height), min(width, scene.grid.width)
     row, column = options.offset or ((scene.grid.height - height) // 2, (scene.grid.width - width) // 2)
@@ -107,19 +114,3 @@ def run(options: argparse.Namespace) -> int:
         found.to_geotiff(options.geotiff)
         print(f"reconstruction written to {options.geotiff}")
     return 0
-
-
-def load_pretraining_model(name: str) -> "PrithviForPreTraining":
-    """Load a masked autoencoder, and refuse a model without the decoder that one has."""
-    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
-
-    with explain_loading(name):
-        loaded: Any = PrithviForPreTraining.from_pretrained(name, output_loading_info=True)
-    model, info = loaded
-    if missing := sorted(info["missing_keys"]):
-        raise ValueError(
-            f"Expected a PrithviForPreTraining, found no weights in {name} for {len(missing)} tensors, e.g. "
-            f"{missing[0]}: it has no decoder that predicts pixels. Convert the published weights with `prithvi-hf "
-            "convert --for_model PrithviForPreTraining`, or pretrain it with `prithvi-hf pretrain`."
-        )
-    return model.eval()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command
 from prithvi_hf.data.builders import DATASETS
 
 
@@ -41,13 +41,7 @@ RECIPE_OPTIONS = (
 def add_parser(commands: Commands) -> None:
     """Describe `stats`."""
     text = "measure a dataset: band statistics, class weights, bad labels, as a recipe that --config takes"
-    parser = commands.add_parser(
-        "stats",
-        help=text,
-        description=text[0].upper() + text[1:] + ". Every file is read once.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "stats", text, " Every file is read once.", _EPILOG)
     add = parser.add_argument
     add("data_dir", metavar="DIR", help="folder of the dataset")
     add(
@@ -62,7 +56,6 @@ def add_parser(commands: Commands) -> None:
     add("--plot", metavar="PNG", help="also draw histograms of the bands and the fractions of the classes")
     add("--skip_unreadable", action="store_true", help="leave out chips that cannot be read, instead of failing")
     add("--quiet", action="store_true", help="print neither progress nor summary")
-    parser.set_defaults(run=run)
     add = parser.add_argument_group("how the files are read, as in recipes").add_argument
     names = ", ".join(DATASETS)
     add("--dataset", metavar="NAME", help=f"{names} (default: known by its files, else geotiff_folder)")

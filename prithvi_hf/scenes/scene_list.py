@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_description
@@ -33,7 +33,13 @@ from prithvi_hf.rasters.granules import (
     parse_layer,
     parse_name,
 )
+from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.rasters.products import BASELINE_OFFSET, REFLECTANCE_SCALE, offset_of_baseline
+from prithvi_hf.scenes.scene import Scene, open_scene
+
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
 
 MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
@@ -148,6 +154,13 @@ def check_imagery(entry: SceneEntry) -> None:
             )
         if is_own_map(path):
             raise ValueError(f"{entry.origin}: expected imagery, found the map {path}. Leave it out of the list.")
+
+
+def open_entry(entry: SceneEntry, image_processor: "PrithviImageProcessor", options: FrameOptions) -> Scene:
+    """Open a scene of a list, whose pixels are not read yet; what the list says of dates wins over the options."""
+    check_imagery(entry)
+    frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
+    return open_scene(frames, image_processor, replace(options, dates=entry.dates), name=entry.name)
 
 
 def _escape(text: str) -> str:

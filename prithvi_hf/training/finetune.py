@@ -31,7 +31,7 @@ from prithvi_hf.training.checkpoints import (
     find_last_checkpoint,
     lock_output_folder,
 )
-from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
+from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
 from prithvi_hf.training.recipe_chips import (
@@ -44,9 +44,9 @@ from prithvi_hf.training.recipe_chips import (
     make_transform,
     run_in_first_process,
 )
-from prithvi_hf.training.sample_pictures import plot_sample_labels, plot_sample_values
+from prithvi_hf.training.sample_pictures import plot_sample_labels, plot_sample_predictions, plot_sample_values
 from prithvi_hf.training.trainer import PrithviTrainer
-from prithvi_hf.training.training_args import TASK_METRICS
+from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -85,7 +85,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     if not data.class_names and data.task != "regression":
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
     complete_target_statistics(recipe, _MISSING_SPLIT)
-    checkpoint = find_checkpoint_to_resume(recipe)
+    checkpoint = find_checkpoint_to_resume(training)
     model = build_model(recipe, checkpoint)
     processor = recipe.build_image_processor()
     processor.check_config(model.config)
@@ -138,13 +138,13 @@ def build_model(recipe: TrainingRecipe, checkpoint: str | None) -> PrithviForSem
     return model
 
 
-def find_checkpoint_to_resume(recipe: TrainingRecipe) -> str | None:
+def find_checkpoint_to_resume(training: PrithviTrainingArguments) -> str | None:
     """Find the checkpoint that `--resume_from_checkpoint` means; None for a fresh start."""
-    wanted = str(recipe.training.resume_from_checkpoint or "false")
+    wanted = str(training.resume_from_checkpoint or "false")
     if wanted.lower() in ("false", "no"):
         return None
     if wanted.lower() in ("true", "yes"):
-        output_dir, first = recipe.training.output_dir or ".", recipe.training.process_index == 0
+        output_dir, first = training.output_dir or ".", training.process_index == 0
         found = find_last_checkpoint(output_dir, log=first)
         if first:
             logger.warning(
@@ -290,7 +290,7 @@ def main(
     try:
         ready = prepare(arguments, program)
         folder = Path(ready.recipe.training.output_dir or ".")
-        run_in_first_process(ready.recipe, lambda: locks.append(lock_output_folder(folder)))
+        run_in_first_process(ready.recipe.training, lambda: locks.append(lock_output_folder(folder)))
         run = ready
         execute(run)
         leave_process_group(run.trainer)

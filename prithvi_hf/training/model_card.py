@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a fine-tuning run leaves for people: learning curves, sample predictions and the model card."""
+"""What a fine-tuning run leaves for people: learning curves and the model card."""
 
 import html
 import json
@@ -11,27 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCardData
 
 from prithvi_hf.data.audit import SplitAudit
-from prithvi_hf.data.chip_cache import CachedChips
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
-    NODATA_CLASS,
-    assemble_map,
-    predict_scene_logits,
-    prepare_scene,
-)
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
-from prithvi_hf.outputs.palette import class_palette
-from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes
 from prithvi_hf.training.evaluation import format_figure, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES
-from prithvi_hf.training.sample_pictures import pick_samples
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
@@ -73,46 +60,6 @@ def plot_learning_curves(
         if axes.lines:
             axes.legend()
     canvas.print_figure(path, dpi=110)
-
-
-def plot_sample_predictions(
-    model: PrithviForSemanticSegmentation,
-    processor: PrithviImageProcessor,
-    dataset: Dataset | CachedChips,
-    path: Path,
-    num_samples: int = 4,
-    window: int | None = None,
-    overlap: float = 0.5,
-) -> None:
-    """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map.
-
-    The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
-    """
-    names = get_class_names(model.config)
-    palette = class_palette(len(names), model.config.class_colors, names)
-    pictures, present = [], set()
-    for row, image in pick_samples(dataset, num_samples):
-        images: list[Any] = [image]
-        labels = processor(images, [row["mask"]], return_tensors="np")["labels"][0]
-        labels = np.where(labels < 0, NODATA_CLASS, labels).astype(np.uint8)
-        # The frames were checked as training needs it; `open_frames` would hold them to the stricter grid of a map.
-        dates, encoded = row.get("dates") or row.get("date"), model.config.coords_encoding
-        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,), encoded, dates)
-        logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
-        prediction = assemble_map(model.config, logits, scene).mask
-        painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
-        width_metres = measure_width(scene.crs, scene.transform, *labels.shape)
-        pictures.append(PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres))
-        present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
-    draw_pictures(
-        path,
-        pictures,
-        id2label=dict(enumerate(names)),
-        palette=palette,
-        present=present,
-        nodata_label="no data or ignored label",
-        panel_inches=4.0,
-    )
 
 
 _CARD = """---

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from huggingface_hub import ModelCardData
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import set_seed
-from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from prithvi_hf.disk import check_writable_folder
@@ -67,31 +65,31 @@ class PretrainingTrainer(PrithviTrainer):
             loss = loss * part * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    @torch.no_grad()
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Compute the loss of this process's windows; the parameters are those of `Trainer.evaluation_loop`."""
-        self.model.eval()
-        self.callback_handler.eval_dataloader = dataloader
-        dtype = torch.float32 if self.args.device.type == "mps" else torch.float64
-        totals = torch.zeros(3, dtype=dtype, device=self.args.device)  # loss x patches, patches, windows
-        for batch in dataloader:
-            inputs = self._prepare_inputs(batch)
-            with self.accelerator.autocast():
-                loss = self.model(**inputs).loss
-            count = self.model.count_hidden(inputs["nodata_mask"]).to(dtype)
-            totals += torch.stack([loss.to(dtype) * count, count, totals.new_tensor(len(inputs["noise"]))])
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        summed, count, windows = self.accelerator.reduce(totals, reduction="sum").tolist()
-        no_predictions: Any = None  # what the base class gives too where there are none
-        metrics = {f"{metric_key_prefix}_loss": summed / max(count, 1)}
-        return EvalLoopOutput(no_predictions, label_ids=None, metrics=metrics, num_samples=int(windows))
+    def make_figures(self) -> "PretrainingFigures":
+        """Make the sums of an evaluation."""
+        return PretrainingFigures(self)
+
+
+class PretrainingFigures:
+    """What the windows of an evaluation add up to, in each process until `compute`."""
+
+    def __init__(self, trainer: PretrainingTrainer) -> None:
+        self.trainer = trainer
+        dtype = torch.float32 if trainer.args.device.type == "mps" else torch.float64
+        self.totals = torch.zeros(3, dtype=dtype, device=trainer.args.device)  # loss x patches, patches, windows
+
+    def add(self, batch: dict[str, Any]) -> None:
+        """Hide patches of the windows of a batch and compute the loss."""
+        inputs = self.trainer._prepare_inputs(batch)
+        with self.trainer.accelerator.autocast():
+            loss = self.trainer.model(**inputs).loss
+        count = self.trainer.model.count_hidden(inputs["nodata_mask"]).to(self.totals.dtype)
+        self.totals += torch.stack([loss.to(count.dtype) * count, count, count.new_tensor(len(inputs["noise"]))])
+
+    def compute(self) -> tuple[dict[str, Any], int]:
+        """Add up the figures of all processes, once: the loss, and the number of windows."""
+        summed, count, windows = self.trainer.accelerator.reduce(self.totals, reduction="sum").tolist()
+        return {"loss": summed / max(count, 1)}, int(windows)
 
 
 @dataclass
@@ -112,8 +110,7 @@ def setup(recipe: PretrainRecipe) -> PretrainingRun:
     """
     data, training = recipe.data, recipe.training
     check_writable_folder(training.output_dir or ".", "--output_dir")
-    own: Any = recipe  # what is asked of a recipe below is in this one too
-    checkpoint = find_checkpoint_to_resume(own)
+    checkpoint = find_checkpoint_to_resume(training)
     set_seed(training.seed)
     model = recipe.build_model(quiet=checkpoint is not None or training.process_index > 0)
     config = model.config
@@ -146,7 +143,7 @@ def setup(recipe: PretrainRecipe) -> PretrainingRun:
     elif training.eval_strategy != "no":
         raise ValueError("Expected scenes to evaluate, found none. Give --eval_scenes, or --eval_strategy no.")
     if data.check_data:
-        run_in_first_process(own, lambda: check_scenes([windows, *([eval_windows] if eval_windows else [])]))
+        run_in_first_process(training, lambda: check_scenes([windows, *([eval_windows] if eval_windows else [])]))
     if training.process_index == 0:
         print(
             f"{len(train_scenes)} scenes to train on, {len(windows):,} windows of {size[0]} x {size[1]} pixels in an "

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProce
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
 from prithvi_hf.rasters.granules import SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
-from prithvi_hf.scenes.scene import Scene, open_scene
-from prithvi_hf.scenes.scene_list import SceneEntry, check_imagery, list_scenes
+from prithvi_hf.scenes.scene import Scene
+from prithvi_hf.scenes.scene_list import SceneEntry, list_scenes, open_entry
 from prithvi_hf.training.recipe import NOT_SAVED, build_image_processor, parse_groups, read_starting_config
 from prithvi_hf.training.recipe_options import MAIN_PRETRAIN_OPTIONS, PretrainDataArguments, PretrainModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
@@ -141,11 +141,8 @@ class PretrainRecipe:
             if problems:
                 raise ValueError(f"{source}: {len(problems)} of {len(entries)} scenes cannot be used: {problems[0]}")
             for entry in entries:
-                check_imagery(entry)
-                frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
-                dates = max(len(frames), image_processor.num_frames)
-                processor = image_processor.with_options(num_frames=dates)
-                scenes.append(open_scene(frames, processor, replace(options, dates=entry.dates), name=entry.name))
+                dates = max(len(entry.frames), image_processor.num_frames)
+                scenes.append(open_entry(entry, image_processor.with_options(num_frames=dates), options))
         return scenes
 
     def count_windows(self, scenes: Sequence[Scene], size: tuple[int, int]) -> int:

@@ -20,6 +20,7 @@ from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 from prithvi_hf.training.recipe import TrainingRecipe, read_starting_config
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -105,7 +106,7 @@ def complete_target_statistics(recipe: TrainingRecipe, remedy: str) -> None:
     def measure() -> None:
         found[0] = measure_targets(split, recipe.build_image_processor(), data.train_split)
 
-    run_in_first_process(recipe, measure)
+    run_in_first_process(recipe.training, measure)
     if recipe.training.world_size > 1:
         broadcast_object_list(found)
     model.target_mean, model.target_std = found[0].mean, found[0].std
@@ -170,7 +171,7 @@ def check_splits(
         for text in find_shared_images({name: audit.image_digests for name, audit in audits.items()}):
             logger.warning(text)
 
-    run_in_first_process(recipe, audit)
+    run_in_first_process(recipe.training, audit)
     return audits
 
 
@@ -194,7 +195,7 @@ def cache_splits(
         for name in names:
             cached[name] = cache_chips(splits[name], processor, name, cache_dir, show_progress)
 
-    run_in_first_process(recipe, partial(cache, show_progress=True))
+    run_in_first_process(recipe.training, partial(cache, show_progress=True))
     if not cached:  # another process: the cache is there, or is made by one process of each machine
         cache(show_progress=False)
     return {**splits, **cached}
@@ -228,16 +229,16 @@ def check_batches(recipe: TrainingRecipe, config: PrithviConfig, chips: int) -> 
         )
 
 
-def run_in_first_process(recipe: TrainingRecipe, work: Callable[[], None]) -> None:
+def run_in_first_process(training: PrithviTrainingArguments, work: Callable[[], None]) -> None:
     """Do work in the first process while the others wait; what is wrong is raised in all of them."""
     outcome: list[str | None] = [None]
-    if recipe.training.process_index == 0:
+    if training.process_index == 0:
         try:
             work()
         except (ValueError, OSError) as error:
             outcome = [str(error)]
     # The others learn of the error too, instead of waiting for a process that has ended.
-    if recipe.training.world_size > 1:
+    if training.world_size > 1:
         broadcast_object_list(outcome)
     if outcome[0] is not None:
         raise ValueError(outcome[0])

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of chips beside what a model of values per pixel, or of labels of whole chips, makes of them."""
+"""Pictures of chips beside their labels and what a model makes of them: classes, values, or labels of whole chips."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +12,75 @@ from datasets import Dataset
 from prithvi_hf.data.chip_cache import CachedChips
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import predict_scene_logits, prepare_scene
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
+    NODATA_CLASS,
+    PreparedScene,
+    assemble_map,
+    predict_scene_logits,
+    prepare_scene,
+)
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
+from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import (
     PictureRow,
     draw_pictures,
     make_color_scale,
     measure_width,
+    paint_classes,
     paint_values,
 )
 
 
-def pick_samples(dataset: Dataset | CachedChips, num_samples: int) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Give rows that are spread evenly over a dataset, each with its image as one raster or a tuple of frames."""
+def pick_samples(
+    model: Any, processor: PrithviImageProcessor, dataset: Dataset | CachedChips, num_samples: int
+) -> Iterator[tuple[dict[str, Any], PreparedScene, Any]]:
+    """Give rows spread evenly over a dataset, each prepared for the model, with the labels of its mask if any."""
     rows = dataset.with_format(None)
     places = np.linspace(0, len(rows) - 1, min(num_samples, len(rows))).round().astype(int)
     for index in np.unique(places).tolist():
         row = rows[index]
-        yield row, tuple(row["image"]) if isinstance(row["image"], list) else row["image"]
+        image = tuple(row["image"]) if isinstance(row["image"], list) else row["image"]
+        images: list[Any] = [image]
+        has_mask = row.get("mask") is not None
+        labels = processor(images, [row["mask"]], return_tensors="np")["labels"][0] if has_mask else None
+        # The frames were checked as training needs it; `open_frames` would hold them to the stricter grid of a map.
+        frames, dates = image if isinstance(image, tuple) else (image,), row.get("dates") or row.get("date")
+        yield row, prepare_scene(processor, frames, model.config.coords_encoding, dates), labels
+
+
+def plot_sample_predictions(
+    model: Any,
+    processor: PrithviImageProcessor,
+    dataset: Dataset | CachedChips,
+    path: Path,
+    num_samples: int = 4,
+    window: int | None = None,
+    overlap: float = 0.5,
+) -> None:
+    """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map.
+
+    The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
+    """
+    id2label = dict(sorted(model.config.id2label.items()))
+    palette = class_palette(len(id2label), model.config.class_colors, [*id2label.values()])
+    pictures, present = [], set()
+    for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
+        labels = np.where(targets < 0, NODATA_CLASS, targets).astype(np.uint8)
+        logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
+        prediction = assemble_map(model.config, logits, scene).mask
+        painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
+        width_metres = measure_width(scene.crs, scene.transform, *labels.shape)
+        pictures.append(PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres))
+        present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
+    draw_pictures(
+        path,
+        pictures,
+        id2label=id2label,
+        palette=palette,
+        present=present,
+        nodata_label="no data or ignored label",
+        panel_inches=4.0,
+    )
 
 
 def plot_sample_values(
@@ -42,14 +93,8 @@ def plot_sample_values(
     overlap: float = 0.5,
 ) -> None:
     """Draw chips beside their true and predicted values, with one colour bar, which the true values span."""
-    config, samples = model.config, []
-    for row, image in pick_samples(dataset, num_samples):
-        images: list[Any] = [image]
-        targets = processor(images, [row["mask"]], return_tensors="np")["labels"][0]
-        dates = row.get("dates") or row.get("date")
-        scene = prepare_scene(
-            processor, image if isinstance(image, tuple) else (image,), config.coords_encoding, dates
-        )
+    samples = []
+    for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
         predicted = predict_scene_logits(model, scene, window=window, overlap=overlap)[0].float().cpu().numpy()
         predicted[scene.nodata_mask] = np.nan
         samples.append((scene, targets, predicted))
@@ -60,7 +105,7 @@ def plot_sample_values(
         width_metres = measure_width(scene.crs, scene.transform, *values[0].shape)
         pictures = {scene.rgb_title: scene.rgb, "target": painted[0], "prediction": painted[1]}
         rows.append(PictureRow(pictures, width_metres))
-    colorbar = (Quantity.of(config).title, scale)
+    colorbar = (Quantity.of(model.config).title, scale)
     draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=colorbar)
 
 
@@ -79,9 +124,7 @@ def plot_sample_labels(
     """
     names, several = model.config.id2label, model.config.problem_type == "multi_label_classification"
     rows = []
-    for row, image in pick_samples(dataset, num_samples):
-        dates, encoded = row.get("dates") or row.get("date"), model.config.coords_encoding
-        scene = prepare_scene(processor, image if isinstance(image, tuple) else (image,), encoded, dates)
+    for row, scene, _ in pick_samples(model, processor, dataset, num_samples):
         inputs = {"pixel_values": scene.pixel_values, **scene.coordinates}
         with evaluation_mode(model), torch.inference_mode():
             logits = (

@@ -198,7 +198,7 @@ class PrithviTrainer(Trainer):
         # Batch normalisation's running statistics are each process's own; those of the first are what is saved.
         broadcast(list(self.model.buffers()))
         self.callback_handler.eval_dataloader = dataloader
-        figures = TASKS[self.model.task].figures(self.model, self.args, self.accelerator)
+        figures = self.make_figures()
         for batch in dataloader:
             figures.add(batch)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -206,6 +206,10 @@ class PrithviTrainer(Trainer):
         prefixed: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         no_predictions: Any = None  # what the base class gives too where there are none
         return EvalLoopOutput(no_predictions, label_ids=None, metrics=prefixed, num_samples=chips)
+
+    def make_figures(self) -> Any:
+        """Make what adds up the metrics of an evaluation: `add` takes a batch, `compute` gives metrics and chips."""
+        return TASKS[self.model.task].figures(self.model, self.args, self.accelerator)
 
     def push_to_hub(  # type: ignore[override]  # the base class gives None in other processes too, and types it not
         self,

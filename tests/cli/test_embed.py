@@ -144,4 +144,4 @@ def test_weights_without_those_of_the_encoder_are_refused(
         metadata={"format": "pt"},
     )
     words = ("--model", folder, "--frames", write_scene(tmp_path / "scene.tif"), "--output", tmp_path / "e.tif")
-    assert_refused(capsys, tmp_path, "Expected the weights of Prithvi's encoder", "embed", *words)
+    assert_refused(capsys, tmp_path, "Expected the weights of a PrithviModel", "embed", *words)

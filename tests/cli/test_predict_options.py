@@ -36,7 +36,7 @@ def scene_list(tmp_path):
 
 def read(*given):
     parser = argparse.ArgumentParser()
-    predict_options.add_options(parser.add_subparsers())
+    predict_options.add_parser(parser.add_subparsers())
     start = ["predict", "--model", "m", "--frames", "a.tif", "--output", "b.tif"]
     return predict_options.read_options(parser.parse_args([*start, *given]))
 

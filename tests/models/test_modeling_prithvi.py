@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSemanticSegmentation
 
 from prithvi_hf import (
+    PrithviBackbone,
     PrithviConfig,
     PrithviForSemanticSegmentation,
     PrithviModel,
@@ -554,3 +555,21 @@ def test_an_export_leaves_batch_height_and_width_open(neck, example):
         for shape in ((3, 6, 2, 96, 32), (1, 6, 2, 64, 64)):
             pixels = torch.randn(shape)
             assert_matches(program.module()(pixel_values=pixels).logits, model(pixels).logits)
+
+
+@pytest.mark.parametrize("model_class", [PrithviForSemanticSegmentation, PrithviBackbone])
+def test_an_export_of_a_pyramid_and_of_a_backbone_does_so_too(model_class):
+    """Of at least three rows and columns of patches: the pyramid halves them, and torch fixes every size that is 1."""
+    config = small_config(decode_head="unet", unet_channels=[8, 8, 8, 8], out_indices=[0, 1, 1, 1], num_frames=2)
+    if model_class is PrithviBackbone:
+        config.out_indices = [0, 1]
+    model = model_class(config).eval()
+    sides = (torch.export.Dim(name, min=3, max=64) for name in "rc")
+    shape = dict(zip((3, 4), (16 * side for side in sides), strict=True))
+    sizes = {"pixel_values": {0: torch.export.Dim("b", min=1, max=64), **shape}}
+    with torch.no_grad():
+        program = torch.export.export(model, (torch.randn(2, 6, 2, 64, 96),), dynamic_shapes=sizes)
+        pixels = torch.randn(3, 6, 2, 96, 48)
+        found, expected = program.module()(pixels), model(pixels)
+    key = "logits" if "logits" in expected else "feature_maps"
+    torch.testing.assert_close(found[key], expected[key])

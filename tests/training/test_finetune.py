@@ -26,9 +26,9 @@ from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint
 from tests.finetune_factory import SCRIPT, SIZES, command_line, finetune, run, save_model, start
 from tests.hub_server import USER
 from tests.raster_factory import write_chip, write_mask
+from tests.training.test_sample_pictures import png_size
 
 
-PNG = b"\x89PNG\r\n\x1a\n"
 METRICS = (
     *("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "mean_precision", "mean_recall"),
     *("per_category_iou", "per_category_accuracy", "per_category_f1", "per_category_precision"),
@@ -38,12 +38,6 @@ METRICS = (
 
 def files_under(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def png_size(path):
-    header = path.read_bytes()[:24]
-    assert header[:8] == PNG
-    return tuple(int.from_bytes(header[start : start + 4], "big") for start in (16, 20))
 
 
 def same_metrics(found, expected, prefixes=("eval", "test", "bolivia")):

@@ -4,42 +4,16 @@
 import ast
 import re
 
-import numpy as np
 import pytest
-import torch
 from huggingface_hub import ModelCard
-from matplotlib.image import imread
 
-from prithvi_hf import load_dataset
-from prithvi_hf.data import SegmentationTransform, SplitAudit
-from prithvi_hf.training.model_card import plot_learning_curves, plot_sample_predictions, write_model_card
+from prithvi_hf.data import SplitAudit
+from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
-from tests.raster_factory import make_sen1floods11, reflectance, write_chip, write_mask, write_raster
 from tests.scene_factory import tiny_model, tiny_processor
-
-
-COLORS = ["#aa5500", "#0000fe", "#7fff7f"]
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def png_size(path):
-    """Width and height from the header of a PNG."""
-    header = path.read_bytes()[:24]
-    assert header[:8] == PNG
-    return tuple(int.from_bytes(header[start : start + 4], "big") for start in (16, 20))
-
-
-def colors_in(path):
-    """Every colour of a picture as (red, green, blue) of 0 to 255, with its pixels."""
-    pixels = (imread(path)[..., :3] * 255).round().astype(np.uint8).reshape(-1, 3)
-    values, counts = np.unique(pixels, axis=0, return_counts=True)
-    return {tuple(value): int(count) for value, count in zip(values.tolist(), counts, strict=True)}
-
-
-def rgb(color):
-    return tuple(bytes.fromhex(color[1:]))
+from tests.training.test_sample_pictures import COLORS, colors_in, png_size
 
 
 # ---------------------------------------------------------------- curves
@@ -64,93 +38,9 @@ def test_learning_curves(tmp_path):
     assert not lines & set(empty)
 
 
-# ---------------------------------------------------------------- samples
-
-
 @pytest.fixture
 def model():
     return tiny_model(class_colors=COLORS)
-
-
-def folder_of_chips(root, count, options):
-    for seed in range(count):
-        write_chip(root / f"{seed}.tif", 40, seed=seed)
-        write_mask(root / f"{seed}_mask.tif", 40, seed=seed)
-    return load_dataset("geotiff_folder", root, "train", cache_dir=str(root / "cache"), **options)
-
-
-@pytest.mark.parametrize(("wanted", "rows"), [(4, 3), (1, 1)])
-def test_sample_predictions(tmp_path, model, wanted, rows):
-    dataset = folder_of_chips(tmp_path / "chips", 3, {"mask_suffix": "_mask.tif"})
-    processor = tiny_processor(ignore_values=[-1], num_labels=3)
-    # the trainer's data set decodes to tensors; the pictures need the rasters
-    transformed = dataset.with_transform(SegmentationTransform(processor))
-    plot_sample_predictions(model, processor, transformed, tmp_path / "samples.png", num_samples=wanted)
-    width, height = png_size(tmp_path / "samples.png")
-    assert height == pytest.approx(width * rows / 3, rel=0.25)
-    found = colors_in(tmp_path / "samples.png")
-    # classes 0 and 1 are in the labels, all three in the predictions
-    assert found[rgb(COLORS[0])] > 1000 * rows
-    assert found[rgb(COLORS[1])] > 1000 * rows
-    assert "pixel_values" in transformed[0]
-
-
-def test_sample_predictions_are_those_of_the_model(tmp_path, model):
-    """A model that says one class everywhere paints it, and nothing else, beside the label."""
-    with torch.no_grad():
-        model.decode_head.classifier.weight.zero_()
-        model.decode_head.classifier.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
-    root = tmp_path / "chips"
-    write_chip(root / "a.tif", 40)
-    write_raster(root / "a_mask.tif", np.zeros((40, 40), np.int16))
-    dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
-    plot_sample_predictions(model, tiny_processor(), dataset, tmp_path / "samples.png")
-    found = colors_in(tmp_path / "samples.png")
-    assert found[rgb(COLORS[2])] == pytest.approx(found[rgb(COLORS[0])], rel=0.05)  # a scale bar
-    assert found[rgb(COLORS[2])] > 50_000
-    assert found[rgb(COLORS[1])] < 2_000  # the legend
-
-
-def test_sample_predictions_of_several_frames(tmp_path):
-    root = tmp_path / "chips"
-    for month in range(2):
-        write_chip(root / f"a_{month}.tif", 40, seed=month)
-    write_raster(root / "a_mask.tif", np.ones((40, 40), np.int16))
-    dataset = load_dataset(
-        "geotiff_folder",
-        root,
-        "train",
-        cache_dir=str(tmp_path / "cache"),
-        image_suffix=["_0.tif", "_1.tif"],
-        mask_suffix="_mask.tif",
-    )
-    model = tiny_model(2, class_colors=COLORS)
-    plot_sample_predictions(model, tiny_processor(2), dataset, tmp_path / "samples.png", window=24, overlap=0.25)
-    assert colors_in(tmp_path / "samples.png")[rgb(COLORS[1])] > 50_000
-
-
-def test_pixels_without_data_and_ignored_labels_have_no_class(tmp_path, model):
-    root = tmp_path / "chips"
-    pixels = reflectance(6, 40)
-    pixels[:, :, :20] = -9999
-    write_raster(root / "a.tif", pixels, nodata=-9999)
-    write_raster(root / "a_mask.tif", np.full((40, 40), -1, np.int16))
-    dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
-    processor = tiny_processor(ignore_values=[-1])
-    plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
-    picture = (imread(tmp_path / "samples.png")[:-150, :, :3] * 255).round()  # above the legend
-    scene, label, prediction = np.array_split(picture, 3, axis=1)
-    without_data, with_data = np.array_split(prediction, 2, axis=1)
-
-    def colored(panel):
-        return sum(int((panel == rgb(color)).all(axis=-1).sum()) for color in COLORS)
-
-    assert colored(label) == 0
-    assert colored(without_data[:, :-10]) == 0
-    assert colored(with_data) > 20_000
-    left, right = np.array_split(scene, 2, axis=1)
-    grey = [np.ptp(half, axis=-1).max() == 0 for half in (left[:, :-10], right)]
-    assert grey == [True, False]  # hatched, and in natural colours
 
 
 # ---------------------------------------------------------------- the card
@@ -224,14 +114,6 @@ def test_a_card_without_any_evaluation(tmp_path, model):
     assert ModelCard(text).data.eval_results is None
     assert "| split |" not in text
     assert "Not evaluated." in text
-
-
-def test_samples_of_a_builders_data_set(tmp_path, model):
-    root = make_sen1floods11(tmp_path / "data", size=40)
-    dataset = load_dataset("sen1floods11", root, "validation", cache_dir=str(tmp_path / "cache"))
-    processor = tiny_processor(ignore_values=[-1])
-    plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
-    assert min(png_size(tmp_path / "samples.png")) > 300
 
 
 def audit(name, digest):

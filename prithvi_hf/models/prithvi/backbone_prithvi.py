@@ -97,7 +97,7 @@ class PrithviBackbone(BackboneMixin, PrithviPreTrainedModel):
         if config.reshape_hidden_states:
             grid_size = (images.shape[-2] // patch_height, images.shape[-1] // patch_width)
             # (B, E T, h, w), without the class token
-            maps = tuple(state[:, 1:].transpose(1, 2).reshape(len(state), -1, *grid_size) for state in maps)
+            maps = tuple(state[:, 1:].transpose(1, 2).reshape(state.shape[0], -1, *grid_size) for state in maps)
         return BackboneOutput(feature_maps=maps, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
 
 

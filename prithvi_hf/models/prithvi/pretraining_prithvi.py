@@ -81,7 +81,7 @@ class PrithviPreTrainingDecoder(nn.Module):
     ) -> torch.Tensor:
         """Map tokens `(B, 1 + kept, hidden_size)`, class token first, to pixels `(B, patches, values of a patch)`."""
         seen = self.embedding(hidden_states)
-        hidden = self.mask_token.expand(len(seen), ids_restore.shape[1] + 1 - seen.shape[1], -1).to(seen.dtype)
+        hidden = self.mask_token.expand(seen.shape[0], ids_restore.shape[1] + 1 - seen.shape[1], -1).to(seen.dtype)
         tokens = torch.cat([seen[:, 1:], hidden], dim=1)  # (B, T h w, D), shuffled
         tokens = tokens.gather(1, ids_restore.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
         positions = interpolate_position_table(self.position_embeddings, self.config.grid_size, grid_size)
