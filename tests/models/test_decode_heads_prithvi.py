@@ -243,3 +243,16 @@ def test_under_autocast_the_maps_are_resized_first():
     maps = [torch.randn(1, 3, 8, 8), torch.randn(1, 3, 2, 2)]
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(maps).dtype == torch.bfloat16
+
+
+def test_an_adapter_may_wrap_the_convolution_of_the_pyramid():
+    peft = pytest.importorskip("peft")
+    options = {"decode_head": "upernet", "num_hidden_layers": 4}
+    model = PrithviForSemanticSegmentation(geospatial_config(neck=None, **options)).eval()
+    pixels = torch.randn(2, 6, 1, 64, 64)
+    expected = model(pixels).logits
+    config = peft.LoraConfig(r=2, target_modules=["pyramid_bottleneck.convolution"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config)
+    found = adapted(pixels).logits
+    assert (found - expected).abs().max() > 1e-3
+    torch.testing.assert_close(adapted.merge_and_unload()(pixels).logits, found)
