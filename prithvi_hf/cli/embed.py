@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     options.show_progress = not options.quiet
     if options.scenes is not None:
         return embed_many(options, opening)
-    check_output_path(options.output, options.frames or (), options.overwrite, "embeddings")
+    check_output_path(options.output, options.frames or (), options.overwrite, "file of embeddings")
     options.device = resolve_device(options.device)
     if options.frames is not None:
         image_processor = load_processor(options, opening)
@@ -148,7 +148,8 @@ def find_chips(options: argparse.Namespace, opening: "FrameOptions") -> "tuple[A
     """Find the chips of a folder, a glob or a recipe, as `embed_chips` takes them, and what prepares them."""
     from prithvi_hf.rasters.granules import list_geotiffs
 
-    if os.path.isdir(options.chips) or glob.has_magic(options.chips):
+    is_glob = glob.has_magic(options.chips) or options.chips.lower().endswith((".tif", ".tiff"))
+    if os.path.isdir(options.chips) or is_glob:
         files = list_geotiffs(options.chips) if os.path.isdir(options.chips) else sorted(glob.glob(options.chips))
         if not files:
             raise ValueError(f"--chips: expected GeoTIFFs in {options.chips}, found none. Check the path.")

@@ -71,9 +71,10 @@ def run(options: argparse.Namespace) -> int:
     """Draw the reconstruction of one window."""
     from prithvi_hf.disk import check_writable_folder
     from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+    from prithvi_hf.outputs.cog import check_output_path
     from prithvi_hf.rasters.opening import FrameOptions
     from prithvi_hf.scenes.reconstruct import reconstruct_window
-    from prithvi_hf.scenes.scene import open_scene
+    from prithvi_hf.scenes.scene import open_scene, warn_of_unknown_coordinates
 
     for name in ("output", "geotiff"):
         value = getattr(options, name)
@@ -82,18 +83,23 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"Expected --{name} as a file name that ends in {' or '.join(endings)}, found {value}.")
         if value is not None:
             check_writable_folder(Path(value).absolute().parent, f"the folder of --{name}")
+    if options.seed < 0:
+        raise ValueError(f"Expected a --seed of at least 0, found {options.seed}.")
     if options.window is not None and (len(options.window) > 2 or min(options.window) < 1):
         raise ValueError(f"Expected --window as one side or height and width, found {options.window}.")
     names = {field.name for field in fields(FrameOptions)} & vars(options).keys()
     opening = FrameOptions(**{name: getattr(options, name) for name in names})
     image_processor = opening.adapt(load_image_processor(options.model))
     scene = open_scene(options.frames, image_processor, opening)
+    for path in filter(None, (options.output, options.geotiff)):
+        check_output_path(path, scene.files, purpose="file")
     device: Any = resolve_device(options.device)
     remedy = (
         "Without them it has no decoder that predicts pixels. Convert the published weights with `prithvi-hf convert "
         "--for_model PrithviForPreTraining`, or pretrain it with `prithvi-hf pretrain`."
     )
     model = load_whole_model(PrithviForPreTraining, options.model, remedy).to(device).eval()
+    warn_of_unknown_coordinates(scene, image_processor, model.config.coords_encoding)
     height, width = (options.window * 2)[:2] if options.window else model.config.frame_size
     height, width = min(height, scene.grid.height), min(width, scene.grid.width)
     row, column = options.offset or ((scene.grid.height - height) // 2, (scene.grid.width - width) // 2)

@@ -25,6 +25,8 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 logger = logging.get_logger(__name__)
 
+_FILL_VALUES = (-999, -9999, -32768, -99999, 32767, 65535)
+
 
 def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> DatasetDict:
     """Load the splits that a run needs; the first process prepares them for the others.
@@ -149,6 +151,14 @@ def check_splits(
             )
             if show_progress:
                 print(audits[name].summary(class_names), flush=True)
+            values, options = audits[name].values, processor.checked_options()
+            for value in (values.minimum, values.maximum) if values else ():
+                number = round((value - options.target_rescale_offset) / options.target_rescale_factor, 3)
+                if number in _FILL_VALUES:
+                    logger.warning(
+                        f"{name}: {number:g} is among the values that count, and is a usual sign of files for no "
+                        f"value. Remedy: target_nodata_value: {number:g}, unless it means what it says."
+                    )
             for problem, chips in audits[name].coordinate_problems.items():
                 logger.warning(f"{name}: {chips} of {audits[name].chips} chips {problem}.")
             # Chips of a training split are cropped to one size; those of the others come whole.

@@ -203,8 +203,12 @@ class ImageArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read the option that came as pairs."""
+        """Read the option that came as pairs, and check numbers that would be taken for "not given"."""
         self.band_map = parse_band_map(self.band_map)
+        for name in ("num_frames", "crop_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Expected {name} of at least 1, found {value}. Leave it out for the default.")
 
 
 @dataclass

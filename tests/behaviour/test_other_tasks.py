@@ -2,6 +2,7 @@
 """Classification and regression from the command line: fine-tuning, evaluation and what they leave."""
 
 import json
+import logging
 import re
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_regression_learns_and_is_measured_in_its_unit(biomass, mapped, capsys):
         assert (mapped / name).stat().st_size > 1000
     capsys.readouterr()
     assert main(["evaluate", "--model", str(mapped), "--device", "cpu"]) == 0
-    assert re.search(r"test: 3 chips; in Mg/ha.*\n.*\n +RMSE +- +\d+\.\d+ ", capsys.readouterr().out)
+    assert re.search(r"test: 3 chips; in Mg/ha.*\n.*\n +rmse +- +\d+\.\d+ ", capsys.readouterr().out)
 
 
 def test_the_map_of_a_scene_has_the_measured_error_and_the_unit(biomass, mapped, tmp_path):
@@ -141,6 +142,19 @@ def test_integer_targets_with_a_factor_are_the_same_values(biomass, tmp_path):
     assert main(["finetune", *finetune(data, tmp_path / "OUT", builder, **options)]) == 0
     config = json.loads((tmp_path / "OUT" / "config.json").read_text())
     assert config["target_mean"] == pytest.approx(170, abs=40)
+
+
+def test_a_fill_value_without_a_tag_is_a_warning(biomass, tmp_path, caplog, monkeypatch):
+    for name in ("prithvi_hf", "prithvi_hf.training.recipe_chips"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    data, (_, builder) = make_biomass(tmp_path / "data", SPLITS, dtype="uint16"), biomass
+    path = data / "train" / "0_agb.tif"
+    with rasterio.open(path, "r+") as dataset:
+        dataset.nodata = None
+    options = biomass_options(target_rescale_factor=0.1, max_steps=1, do_predict=False)
+    assert main(["finetune", *finetune(data, tmp_path / "OUT", builder, **options)]) == 0
+    assert caplog.text.count("65535 is among the values that count") == 1
+    assert "train: 65535 is" in caplog.text
 
 
 @pytest.fixture(scope="module")

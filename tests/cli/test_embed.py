@@ -109,6 +109,7 @@ def test_chips_of_a_recipe_are_prepared_as_it_says(model: Path, tmp_path: Path) 
         ),
         (("--frames", "scene.tif", "--output", "scene.tif"), "is also an input"),
         (("--chips", "no*.tif", "--output", "e.parquet"), "expected GeoTIFFs in no*.tif, found none"),
+        (("--chips", "no.tif", "--output", "e.parquet"), "expected GeoTIFFs in no.tif, found none"),
         (("--chips", "nowhere", "--output", "e.parquet"), "nowhere"),
     ],
 )

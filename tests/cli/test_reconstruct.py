@@ -48,6 +48,7 @@ def test_it_draws_a_picture_and_writes_the_pixels(folder, tmp_path, capsys):
         ({}, ("--offset", 80, 0), "inside 96 x 110 pixels"),
         ({}, ("--window", 1, 2, 3), "Expected --window"),
         ({}, ("--geotiff", "a.png"), "ends in .tif or .tiff"),
+        ({}, ("--seed", -1), "--seed of at least 0"),
         ({"model": "nowhere"}, (), "no model folder"),
     ],
 )
@@ -57,3 +58,20 @@ def test_what_cannot_be_is_one_message_and_nothing_written(options, words, messa
     assert message in printed
     assert "Traceback" not in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_is_never_replaced(folder, tmp_path, capsys):
+    frame = folder / "june.tif"
+    before = frame.read_bytes()
+    assert reconstruct(folder, tmp_path / "a.png", "--geotiff", frame) == 2
+    assert "is also an input" in capsys.readouterr().err
+    assert frame.read_bytes() == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_date_is_a_warning(folder, tmp_path, capsys):
+    save_autoencoder(folder / "dated", num_frames=2, coords_encoding=["time"])
+    assert reconstruct(folder, tmp_path / "a.png", model="dated") == 0
+    assert "takes the date, which is not known of every frame" in capsys.readouterr().err
+    assert reconstruct(folder, tmp_path / "a.png", "--dates", "2020-06-01", "2020-07-01", model="dated") == 0
+    assert "not known" not in capsys.readouterr().err

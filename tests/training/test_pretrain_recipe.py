@@ -76,3 +76,9 @@ def test_a_list_with_a_faulty_scene_is_refused(tmp_path):
     recipe = parse_pretrain_arguments(command_line(tmp_path / "scenes.txt", tmp_path / "OUT"))
     with pytest.raises(ValueError, match="1 of 2 scenes cannot be used"):
         recipe.open_scenes(PrithviImageProcessor(num_frames=1))
+
+
+@pytest.mark.parametrize(("name", "value"), [("crop_size", 0), ("crop_size", -16), ("num_frames", 0)])
+def test_no_pixels_and_no_frames_are_refused(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"Expected {name} of at least 1, found {value}"):
+        parse(tmp_path, **{name: value})
