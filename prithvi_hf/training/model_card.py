@@ -209,7 +209,7 @@ def write_model_card(
         dataset=escape_code(data.dataset),
         architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
-        metrics=_tabulate_metrics(results, splits, labels, data, config.target_unit),
+        metrics=_tabulate_metrics(results, splits, labels, data, escape_text(config.target_unit or "")),
         factor=processor.rescale_factor,
         offset=f", {processor.rescale_offset:g} is added" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
@@ -261,7 +261,7 @@ def _tabulate_metrics(
     splits: Mapping[str, str],
     labels: Sequence[str],
     data: DataArguments,
-    unit: str | None,
+    unit: str,
 ) -> str:
     """Make a table of the means and one of a figure of each class; published figures have rows of their own."""
     if not splits:
