@@ -15,6 +15,7 @@ from prithvi_hf.models.prithvi.decode_heads_prithvi import (
     PrithviGeospatialNeck,
     PrithviNeck,
     PrithviPyramidConvolution,
+    find_necks,
     resize,
 )
 from tests.golden import assert_matches, read_golden
@@ -205,6 +206,17 @@ def test_another_head_is_a_class_and_a_line_in_the_registry(tmp_path, monkeypatc
     with torch.no_grad():
         assert torch.equal(loaded(pixels).logits, model(pixels).logits)
     assert len(calls) == (3 if neck == "conv_transpose" else 0)
+
+
+@pytest.mark.parametrize(("head", "neck"), [(head, neck) for head in HEADS for neck in find_necks(HEADS[head])])
+def test_every_weight_that_is_trained_gets_a_gradient(head, neck):
+    """Checkpointing on several processes waits for each of them."""
+    options = {"decode_head": head, "neck": neck, "unet_channels": [8, 8, 8, 8], "num_hidden_layers": 4}
+    model = PrithviForSemanticSegmentation(geospatial_config(**options)).train()
+    model(torch.randn(2, 6, 1, 64, 64), labels=torch.zeros(2, 64, 64, dtype=torch.long)).loss.backward()
+    weights = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert weights == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name for name in weights if name.startswith("prithvi.")}
 
 
 @pytest.mark.parametrize("sizes", [((8, 8), (4, 4), (2, 2), (1, 1)), ((12, 9), (6, 5), (3, 3), (2, 1)), ((3, 3),)])
