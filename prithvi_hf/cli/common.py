@@ -2,14 +2,18 @@
 """What commands of `prithvi-hf` share: adding a parser, choosing a device, loading a model, explaining errors."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.scenes.predict_scenes import ProcessGroup, Work
+    from prithvi_hf.scenes.scene_list import SceneEntry
 
 BAND_OPTIONS: dict[str, dict[str, Any]] = {
     "--band_indices": {
@@ -29,6 +33,9 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of every command that reads images: where the bands are."""
 
+SUMMARY = "summary.json"
+"""What became of a list of scenes, in the folder of the outputs."""
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives: commands add their parsers to it."""
 
@@ -40,6 +47,33 @@ def add_command(
     raw: dict[str, Any] = {"epilog": epilog, "formatter_class": argparse.RawDescriptionHelpFormatter}
     description = f"{text[0].upper()}{text[1:]}.{note}"
     return commands.add_parser(name, help=text, description=description, **(raw if epilog else {}))
+
+
+def run_list(
+    options: argparse.Namespace,
+    scenes: "Sequence[SceneEntry]",
+    work: "Work",
+    group: "ProcessGroup",
+    split: bool = False,
+) -> int:
+    """Do the work of a list of scenes, see `run_scenes`, and tell of it; returns the exit status: 1 if one failed."""
+    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, format_outcomes, run_scenes
+
+    def tell(number: int, outcome: Outcome) -> None:
+        if not options.quiet and (outcome.process is not None or group.is_main):
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            line = f"[{number + 1}/{len(scenes)}] {outcome.name} {outcome.status}, {outcome.seconds:.1f} s{reason}"
+            print(line, file=sys.stderr)
+
+    summary = Path(options.output_dir) / SUMMARY
+    outcomes = run_scenes(scenes, work, group, summary, split=split, on_outcome=tell)
+    failed = sum(outcome.status == FAILED for outcome in outcomes)
+    if group.is_main and not options.quiet:
+        print(f"{format_outcomes(outcomes)}\nsummary written to {summary}")
+    if group.is_main and failed:
+        message = f"{failed} of {len(outcomes)} scenes failed, {summary} says why"
+        print(f"prithvi-hf {options.command}: error: {message}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def resolve_device(name: str) -> str:

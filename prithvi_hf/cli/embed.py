@@ -6,7 +6,6 @@ import glob
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from prithvi_hf.cli.common import (
     load_image_processor,
     load_whole_model,
     resolve_device,
+    run_list,
     user_message,
 )
 from prithvi_hf.cli.predict_options import GROUPS
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from prithvi_hf.rasters.opening import FrameOptions
     from prithvi_hf.scenes.scene_list import SceneEntry
 
-SUMMARY = "summary.json"
 _EPILOG = """examples:
   prithvi-hf embed --model OUT --frames scene.tif --output embeddings.tif
   prithvi-hf embed --model OUT --scenes "tiles/*.tif" --output_dir embeddings --embedding_dtype float16
@@ -179,7 +178,7 @@ def embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
     from prithvi_hf.disk import check_writable_folder
     from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import describe_model
-    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, Work, format_outcomes, process_group, run_scenes
+    from prithvi_hf.scenes.predict_scenes import Work, process_group
     from prithvi_hf.scenes.scene import Scene
     from prithvi_hf.scenes.scene_list import list_scenes, open_entry
 
@@ -219,18 +218,5 @@ def embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
             keywords = {**pick(options, *_OF_SCENES), "tags": {"run": run}}
             return embed_scene(model, image_processor, scene, find_path(entry), **keywords)
 
-        def tell(number: int, outcome: Outcome) -> None:
-            if not options.quiet:
-                reason = f": {outcome.reason}" if outcome.reason else ""
-                line = f"[{number + 1}/{len(scenes)}] {outcome.name} {outcome.status}, {outcome.seconds:.1f} s{reason}"
-                print(line, file=sys.stderr)
-
         work = Work(make, lambda entry: {"embeddings": find_path(entry)}, is_finished, user_message)
-        outcomes = run_scenes(scenes, work, group, folder / SUMMARY, on_outcome=tell)
-        failed = sum(outcome.status == FAILED for outcome in outcomes)
-        if group.is_main and not options.quiet:
-            print(f"{format_outcomes(outcomes)}\nsummary written to {folder / SUMMARY}")
-        if group.is_main and failed:
-            message = f"{failed} of {len(outcomes)} scenes failed, {folder / SUMMARY} says why"
-            print(f"prithvi-hf embed: error: {message}", file=sys.stderr)
-    return 1 if failed else 0
+        return run_list(options, scenes, work, group)

@@ -5,13 +5,12 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import load_image_processor, load_model, resolve_device, user_message
+from prithvi_hf.cli.common import SUMMARY, load_image_processor, load_model, resolve_device, run_list, user_message
 from prithvi_hf.cli.predict_options import add_parser, check_usage, read_options
 from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.outputs.registry import check_outputs, check_value_outputs, resolve_paths
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-SUMMARY = "summary.json"
 _DETAILS = ("height", "width", "nodata_fraction", "values")  # of a scene's report that the summary repeats
 
 
@@ -90,7 +88,7 @@ def _predict_many(
     import torch
 
     from prithvi_hf.scenes.predict_scene import describe_model
-    from prithvi_hf.scenes.predict_scenes import FAILED, Outcome, ProcessGroup, Work, format_outcomes, run_scenes
+    from prithvi_hf.scenes.predict_scenes import ProcessGroup, Work
     from prithvi_hf.scenes.scene_list import list_scenes
 
     folder, keywords = Path(options.output_dir), {**keywords, "report": keywords["report"] or True}
@@ -130,22 +128,8 @@ def _predict_many(
     maker = _MapMaker(model, image_processor, options, opening, keywords, together, device, content)
     maker.show_progress = not options.quiet and (group.count == 1 or (options.split_scene and group.is_main))
 
-    def tell(number: int, outcome: Outcome) -> None:
-        if not options.quiet and (outcome.process is not None or group.is_main):
-            reason = f": {outcome.reason}" if outcome.reason else ""
-            line = f"[{number + 1}/{len(scenes)}] {outcome.name} {outcome.status}, {outcome.seconds:.1f} s{reason}"
-            print(line, file=sys.stderr)
-
     work = Work(maker.predict, maker.name_outputs, maker.is_finished, user_message)
-    outcomes = run_scenes(scenes, work, group, folder / SUMMARY, split=options.split_scene, on_outcome=tell)
-    failed = sum(outcome.status == FAILED for outcome in outcomes)
-    if group.is_main and not options.quiet:
-        print(format_outcomes(outcomes))
-        print(f"summary written to {folder / SUMMARY}")
-    if group.is_main and failed:
-        message = f"{failed} of {len(outcomes)} scenes failed, {folder / SUMMARY} says why"
-        print(f"prithvi-hf predict: error: {message}", file=sys.stderr)
-    return 1 if failed else 0
+    return run_list(options, scenes, work, group, options.split_scene)
 
 
 @dataclass

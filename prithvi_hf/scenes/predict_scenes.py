@@ -170,7 +170,7 @@ class Outcome:
 class Work:
     """What is done with each scene."""
 
-    predict: Callable[[SceneEntry], Mapping[str, Any]]  # maps it and returns what it reports (JSON-like)
+    predict: Callable[[SceneEntry], Mapping[str, Any]]  # does it and returns what it reports (JSON-like)
     outputs: Callable[[SceneEntry], Mapping[str, str | os.PathLike]]  # names its outputs
     is_finished: Callable[[SceneEntry], bool]  # whether exactly this work was done before
     explain: Callable[[Exception], str | None] = str  # message of an error; None for a fault of the program
@@ -185,7 +185,7 @@ def run_scenes(
     split: bool = False,
     on_outcome: Callable[[int, Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Map scenes, the same list in every process; one that fails does not stop the others.
+    """Work at scenes, the same list in every process; one that fails does not stop the others.
 
     With `split` all processes work at each scene together, in place of each at its own ones. `on_outcome` is called
     after each scene of this process with its number among all and what became of it. `summary` is a JSON to write.

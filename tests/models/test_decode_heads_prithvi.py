@@ -15,6 +15,8 @@ from prithvi_hf.models.prithvi.decode_heads_prithvi import (
     PrithviGeospatialNeck,
     PrithviNeck,
     PrithviPyramidConvolution,
+    find_necks,
+    lay_out_tokens,
     resize,
 )
 from tests.golden import assert_matches, read_golden
@@ -207,6 +209,17 @@ def test_another_head_is_a_class_and_a_line_in_the_registry(tmp_path, monkeypatc
     assert len(calls) == (3 if neck == "conv_transpose" else 0)
 
 
+@pytest.mark.parametrize(("head", "neck"), [(head, neck) for head in HEADS for neck in find_necks(HEADS[head])])
+def test_every_weight_that_is_trained_gets_a_gradient(head, neck):
+    """Checkpointing on several processes waits for each of them."""
+    options = {"decode_head": head, "neck": neck, "unet_channels": [8, 8, 8, 8], "num_hidden_layers": 4}
+    model = PrithviForSemanticSegmentation(geospatial_config(**options)).train()
+    model(torch.randn(2, 6, 1, 64, 64), labels=torch.zeros(2, 64, 64, dtype=torch.long)).loss.backward()
+    weights = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert weights == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name for name in weights if name.startswith("prithvi.")}
+
+
 @pytest.mark.parametrize("sizes", [((8, 8), (4, 4), (2, 2), (1, 1)), ((12, 9), (6, 5), (3, 3), (2, 1)), ((3, 3),)])
 def test_convolving_before_resizing_gives_the_same_map_and_gradients(sizes):
     torch.manual_seed(0)
@@ -231,3 +244,13 @@ def test_under_autocast_the_maps_are_resized_first():
     maps = [torch.randn(1, 3, 8, 8), torch.randn(1, 3, 2, 2)]
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(maps).dtype == torch.bfloat16
+
+
+def test_tokens_become_maps_as_the_original_lays_them_in_memory():
+    """One frame is a view of the tokens; the frames of several follow each other, channels first."""
+    tokens = torch.arange(1.0, 1 + 2 * 13 * 16).view(2, 13, 16)
+    one, two = lay_out_tokens(tokens, (3, 4)), lay_out_tokens(tokens, (3, 2))
+    assert one.data_ptr() == tokens[:, 1:].data_ptr()
+    assert torch.equal(one[:, :, 1, 2], tokens[:, 1 + 6])
+    assert two.is_contiguous()
+    assert torch.equal(two[:, :, 1, 1], torch.cat([tokens[:, 1 + 3], tokens[:, 1 + 6 + 3]], dim=1))

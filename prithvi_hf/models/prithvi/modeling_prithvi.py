@@ -428,6 +428,8 @@ class PrithviMapModel(PrithviTaskModel):
             self.prithvi = PrithviModel(config)
             self.neck = NECKS[cast(str, config.neck)](config)
             self.decode_head = HEADS[config.decode_head](config)
+            if config.decode_head == "transpose_fcn":  # takes the pooled map, which none of the neck's weights is for;
+                self.neck.requires_grad_(False)  # checkpointing on several processes waits for every gradient
         self.auxiliary_head = (
             PrithviFCNHead(config, config.auxiliary_head_num_convs) if config.use_auxiliary_head else None
         )
