@@ -163,24 +163,13 @@ def convert_names(
             continue
         if tensor.dtype not in _FLOATS and not short.endswith("num_batches_tracked"):  # a count of batch normalisation
             not_float.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
-        if match := _QKV.fullmatch(short):  # the fused projection becomes three
-            if tensor.ndim == 0 or tensor.shape[0] % 3:
-                raise ValueError(f"Expected {name} to hold three projections, found shape {tuple(tensor.shape)}.")
-            module = "decoder." if in_decoder else prefix
-            target = f"{module}layers.{match[2]}.attention.{{}}_proj.{match[3]}"
-            parts = zip("qkv", tensor.chunk(3), strict=True)
-            converted[name] = {target.format(part): chunk.clone() for part, chunk in parts}
-        elif match := _GEOSPATIAL_CONV.fullmatch(short):  # they follow a transposed one, from 1 on
-            layer, part = int(match[2]) - 1, "normalization" if match[3] == "1" else "convolution"
-            converted[name] = {f"neck.upsample_blocks.{match[1]}.layers.{layer}.{part}.{match[4]}": tensor}
+        if _QKV.fullmatch(short) and (tensor.ndim == 0 or tensor.shape[0] % 3):
+            raise ValueError(f"Expected {name} to hold three projections, found shape {tuple(tensor.shape)}.")
+        names = decoder_renamings if in_decoder else renamings
+        if renamed := rename_tensor(short, tensor, names, "decoder." if in_decoder else prefix):
+            converted[name] = renamed
         else:
-            names = decoder_renamings if in_decoder else renamings
-            found = ((re.fullmatch(pattern, short), replacement) for pattern, replacement in names)
-            renamed = next((match.expand(replacement) for match, replacement in found if match), None)
-            if renamed is None:
-                unknown.append(name)
-            else:
-                converted[name] = {renamed: tensor}
+            unknown.append(name)
     if unknown or not converted:
         raise ValueError(
             "Expected the layout of a Prithvi encoder, with or without decoder and prefixes such as encoder., or a "
@@ -193,3 +182,21 @@ def convert_names(
             f"{', '.join(not_float[:5])}. Save them as float32 first, dequantized where they are quantized."
         )
     return converted, dropped
+
+
+def rename_tensor(
+    short: str, tensor: torch.Tensor, renamings: Iterable[tuple[str, str]], module: str
+) -> dict[str, torch.Tensor]:
+    """Give a tensor under its new name, or the parts that it becomes under theirs; nothing where it is unknown.
+
+    `module` is what layers of a transformer are in, with a dot at the end.
+    """
+    if match := _QKV.fullmatch(short):  # the fused projection becomes three
+        target = f"{module}layers.{match[2]}.attention.{{}}_proj.{match[3]}"
+        parts = zip("qkv", tensor.chunk(3), strict=True)
+        return {target.format(part): chunk.clone() for part, chunk in parts}
+    if match := _GEOSPATIAL_CONV.fullmatch(short):  # they follow a transposed one, from 1 on
+        layer, part = int(match[2]) - 1, "normalization" if match[3] == "1" else "convolution"
+        return {f"neck.upsample_blocks.{match[1]}.layers.{layer}.{part}.{match[4]}": tensor}
+    found = ((re.fullmatch(pattern, short), replacement) for pattern, replacement in renamings)
+    return next(({match.expand(replacement): tensor} for match, replacement in found if match), {})

@@ -64,7 +64,7 @@ class Reconstruction:
         with evaluation_mode(model):
             outputs = model(**batch, mask_ratio=mask_ratio)
         images = batch["pixel_values"]
-        completed = model.reconstruct(outputs, images)[0]
+        completed = model.reconstruct(outputs, images, batch["nodata_mask"])[0]
         frames, height, width = completed.shape[1:]
         hidden = model.unpatchify(outputs.mask.unsqueeze(-1), (frames, height, width))[0, 0].bool().cpu().numpy()
         options = image_processor.checked_options()

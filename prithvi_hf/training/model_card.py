@@ -14,11 +14,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from prithvi_hf.data.audit import SplitAudit
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.evaluation import format_figure, get_class_names
 from prithvi_hf.training.recipe import TrainingRecipe
-from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES
+from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, DataArguments
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
@@ -178,16 +179,12 @@ def write_model_card(
     """
     config, data, training = model.config, recipe.data, recipe.training
     texts, labels = _TEXTS[data.task], get_class_names(config) if data.task in CLASS_FIGURES else []
-    (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
     name, (metric, title) = training.hub_model_id or folder.resolve().name, next(iter(TASK_METRICS[data.task].items()))
     encoder = "frozen" if recipe.model.freeze_backbone else "trained"
     scores = {split: results.get(f"{prefix}_{metric}") for prefix, split in splits.items()}
+    about = (texts.hub_task, data.dataset, data.dataset, metric)
     eval_results = [
-        EvalResult(
-            *(texts.hub_task, data.dataset, data.dataset, metric, round(score, 4)),
-            dataset_split=split,
-            metric_name=title,
-        )
+        EvalResult(*about, round(score, 4), dataset_split=split, metric_name=title)
         for split, score in scores.items()
         if score is not None
     ]
@@ -200,40 +197,24 @@ def write_model_card(
         eval_results=eval_results or None,
     )
     dates = ", ".join(f'"date_{number}.tif"' for number in range(1, config.num_frames + 1))
-    statistics = zip(processor.bands, processor.image_mean, processor.image_std, strict=True)
-    published = data.published if isinstance(data.published, dict) else {}
     loss = config.regression_loss if data.task == "regression" else config.loss
     loss = "binary cross entropy" if recipe.model.is_multi_label else loss
-    several = "a class is predicted where its probability is above 0.5" if recipe.model.is_multi_label else ""
-    facts = {
-        **{"frames": config.num_frames, "bands": config.num_channels, "num_labels": len(labels)},
-        **{"window": window, "overlap": training.eval_overlap},
-        "several": several or "the class is the most probable one",
-        "target": escape_text(config.target_name or "a value per pixel"),
-    }
-    unit = escape_text(config.target_unit or "")
-    values = (
-        f"{escape_text(config.target_name or 'Values')}, unit: {unit or 'not given'}. The network predicts them "
-        f"standardised, by a mean of {config.target_mean:.6g} and a standard deviation of {config.target_std:.6g}."
-    )
     text = _CARD.format(
         metadata=metadata.to_yaml().strip(),
         name=escape_text(name),
         model=json.dumps(escape_code(name)),
         scene='"scene.tif"' if config.num_frames == 1 else f"({dates})",  # the files of the dates are one tuple
         task=data.task,
-        **{name: getattr(texts, name) for name in ("use", "labels_title", "results_title")},
-        **{name: getattr(texts, name).format(**facts) for name in ("purpose", "procedure")},
+        **_fill_texts(recipe, config, labels),
         dataset=escape_code(data.dataset),
         architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
         start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
-        labels="\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)) or values,
-        metrics=_tabulate_metrics(results, splits, labels, published, data.task, unit),
+        metrics=_tabulate_metrics(results, splits, labels, data, escape_text(config.target_unit or "")),
         factor=processor.rescale_factor,
         offset=f", {processor.rescale_offset:g} is added" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
         replacement=processor.nodata_replacement,
-        statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
+        statistics=tabulate_bands(processor),
         data=_tabulate_data(audits or {}, texts.labelled),
         training=list_options(
             training,
@@ -249,20 +230,48 @@ def write_model_card(
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
+def _fill_texts(recipe: TrainingRecipe, config: PrithviConfig, labels: Sequence[str]) -> dict[str, str]:
+    """Fill what a card says of its task with the figures of the model, and list its classes or describe its values."""
+    training, unit = recipe.training, escape_text(config.target_unit or "")
+    (window, _), _ = window_and_stride(config, training.eval_window, training.eval_overlap)
+    several = "a class is predicted where its probability is above 0.5" if recipe.model.is_multi_label else ""
+    facts = {
+        **{"frames": config.num_frames, "bands": config.num_channels, "num_labels": len(labels)},
+        **{"window": window, "overlap": training.eval_overlap},
+        "several": several or "the class is the most probable one",
+        "target": escape_text(config.target_name or "a value per pixel"),
+    }
+    values = (
+        f"{escape_text(config.target_name or 'Values')}, unit: {unit or 'not given'}. The network predicts them "
+        f"standardised, by a mean of {config.target_mean:.6g} and a standard deviation of {config.target_std:.6g}."
+    )
+    listed = "\n".join(f"{index}. {escape_text(label)}" for index, label in enumerate(labels)) or values
+    names = ("purpose", "use", "labels_title", "results_title", "procedure")
+    return {"labels": listed, **{name: getattr(_TEXTS[recipe.data.task], name).format(**facts) for name in names}}
+
+
+def tabulate_bands(processor: PrithviImageProcessor) -> str:
+    """Make the rows of a table of the bands with their statistics."""
+    statistics = zip(processor.bands, processor.image_mean, processor.image_std, strict=True)
+    return "\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics)
+
+
 def _tabulate_metrics(
     results: Mapping[str, Any],
     splits: Mapping[str, str],
     labels: Sequence[str],
-    published: Mapping[str, Any],
-    task: str,
+    data: DataArguments,
     unit: str,
 ) -> str:
     """Make a table of the means and one of a figure of each class; published figures have rows of their own."""
     if not splits:
         return "Not evaluated."
+    task, published = data.task, data.published if isinstance(data.published, dict) else {}
     known = {name for prefix in splits for name in TASK_METRICS[task] if f"{prefix}_{name}" in results}
     titles = {name: title for name, title in TASK_METRICS[task].items() if name in known or task != "classification"}
-    with_unit = [f"{title} ({unit})" if unit and name != "r2" else title for name, title in titles.items()]
+    with_unit = [
+        f"{title} ({escape_text(unit)})" if unit and name != "r2" else title for name, title in titles.items()
+    ]
     means = [f"| split | {' | '.join(with_unit)} |", "|---" * (len(titles) + 1) + "|"]
     figure, scale = CLASS_FIGURES.get(task, ""), 100 if task in CLASS_FIGURES else 1
     classes = [f"| split | {' | '.join(map(escape_text, labels))} |", "|---" * (len(labels) + 1) + "|"]

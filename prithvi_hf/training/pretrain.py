@@ -21,7 +21,13 @@ from prithvi_hf.scenes.reconstruct import Reconstruction, draw_reconstructions
 from prithvi_hf.scenes.windows import SceneWindows
 from prithvi_hf.training import finetune
 from prithvi_hf.training.finetune import check_resumable, find_checkpoint_to_resume, train
-from prithvi_hf.training.model_card import escape_code, escape_text, list_options, plot_learning_curves
+from prithvi_hf.training.model_card import (
+    escape_code,
+    escape_text,
+    list_options,
+    plot_learning_curves,
+    tabulate_bands,
+)
 from prithvi_hf.training.pretrain_recipe import PretrainRecipe, parse_pretrain_arguments
 from prithvi_hf.training.recipe_chips import run_in_first_process
 from prithvi_hf.training.trainer import PrithviTrainer
@@ -175,9 +181,10 @@ def check_scenes(splits: Sequence[SceneWindows]) -> None:
                     "none in some that were drawn. Lower --min_valid, or leave the scene out."
                 )
             unknown.update(name for name, values in window.coordinates.items() if np.isnan(values).any())
+    kinds = {"temporal_coords": "the date of every frame", "location_coords": "their place"}
     for name, count in unknown.items():
         logger.warning(
-            f"{count} of {len(scenes)} scenes do not tell {name} of every date, which the model takes: the term is "
+            f"{count} of {len(scenes)} scenes do not tell {kinds[name]} ({name}), which the model takes: the term is "
             "left out there. Dates are read from published file names and lists, places from the CRS."
         )
 
@@ -266,7 +273,6 @@ def write_model_card(folder: Path, run: PretrainingRun, metrics: dict[str, Any])
     if loss is not None and run.eval_windows is not None:
         results = f"Loss of {len(run.eval_windows)} fixed windows of {len(run.eval_windows.scenes)} held-out scenes: "
         results += f"{loss:.4f} (mask ratio {config.mask_ratio:g}, norm_pix_loss {str(config.norm_pix_loss).lower()})."
-    statistics = zip(processor.bands, processor.image_mean, processor.image_std, strict=True)
     own = {
         "mask ratio": config.mask_ratio,
         "windows of an epoch": len(run.windows),
@@ -283,7 +289,7 @@ def write_model_card(folder: Path, run: PretrainingRun, metrics: dict[str, Any])
         scenes=len(run.windows.scenes),
         start=f"`{escape_code(source)}`" if source else "random weights",
         results=results,
-        statistics="\n".join(f"| {escape_text(band)} | {mean:g} | {std:g} |" for band, mean, std in statistics),
+        statistics=tabulate_bands(processor),
         factor=processor.rescale_factor,
         offset=processor.rescale_offset,
         training=list_options(recipe.training, own, run.trainer.state.epoch),

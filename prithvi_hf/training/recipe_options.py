@@ -81,7 +81,8 @@ class EncoderArguments:
     """The encoder: where it starts from and, where it starts from nothing, its architecture."""
 
     model: str | None = _option(
-        "Folder or Hub id to start from: a converted backbone or a fine-tuned model; random weights without it."
+        "Folder or Hub id to start from: a converted backbone, a masked autoencoder or a fine-tuned model; without it "
+        "the weights are random."
     )
     attn_implementation: str | None = _option("sdpa, eager or flash_attention_2.")
     image_size: int | None = _option("Pixels along a side that the position table is made for.")

@@ -154,32 +154,7 @@ class PrithviTrainingArguments(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
 
-        options = set(self.lr_scheduler_kwargs or {})
-        if self.lr_scheduler_type == SchedulerType.POLYNOMIAL and "warmup_ratio" in options:
-            raise ValueError(
-                "lr_scheduler_type polynomial is transformers' schedule, which has no warmup_ratio; the schedule of "
-                f"the original recipes, which had this name before, is {MMSEG_POLY} now. Write lr_scheduler_type: "
-                f"{MMSEG_POLY}, or leave warmup_ratio out of lr_scheduler_kwargs."
-            )
-        known = SCHEDULE_OPTIONS.get(schedule)
-        if known is not None and not options <= set(known):
-            raise ValueError(
-                f"lr_scheduler_kwargs of {schedule} may hold {', '.join(known)}, found "
-                f"{', '.join(sorted(options - set(known)))}."
-            )
-        given = cast(dict, self.lr_scheduler_kwargs) or {}
-        numbers = [given.get("step_size"), given.get("gamma", 0.1)]
-        if schedule == STEP_DECAY and not all(type(n) in (int, float) and 0 < n < math.inf for n in numbers):
-            raise ValueError(
-                f"Expected lr_scheduler_kwargs of {STEP_DECAY} with step_size (steps, or below 1 a fraction of the "
-                f"run) and gamma, positive numbers, found {given}. Set them: {{step_size: 0.1, gamma: 0.9}}."
-            )
-        if schedule == REDUCE_ON_PLATEAU and (self.watched_metric not in SELECTABLE_METRICS or self.warmup_steps):
-            raise ValueError(
-                f"Expected {REDUCE_ON_PLATEAU} without warm-up, and to watch one of {', '.join(SELECTABLE_METRICS)}, "
-                f"found warmup_steps {self.warmup_steps} and {self.watched_metric!r}. Set warmup_steps: 0, and metric "
-                "in lr_scheduler_kwargs."
-            )
+        self.check_schedule()
         if not 0 <= self.eval_overlap < 1:
             raise ValueError(f"eval_overlap must be at least 0 and below 1, found {self.eval_overlap}.")
         if self.eval_window_batch_size < 1 or (self.eval_window is not None and self.eval_window < 1):
@@ -196,6 +171,40 @@ class PrithviTrainingArguments(TrainingArguments):
             )
         if self.dataloader_num_workers < 0:
             raise ValueError(f"dataloader_num_workers must be at least 0, found {self.dataloader_num_workers}.")
+        self.check_best_metric(best)
+
+    def check_schedule(self) -> None:
+        """Refuse a learning-rate schedule whose options are not its own or would fail once training has begun."""
+        schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        given = cast(dict, self.lr_scheduler_kwargs) or {}
+        options = set(given)
+        if schedule == SchedulerType.POLYNOMIAL and "warmup_ratio" in options:
+            raise ValueError(
+                "lr_scheduler_type polynomial is transformers' schedule, which has no warmup_ratio; the schedule of "
+                f"the original recipes, which had this name before, is {MMSEG_POLY} now. Write lr_scheduler_type: "
+                f"{MMSEG_POLY}, or leave warmup_ratio out of lr_scheduler_kwargs."
+            )
+        known = SCHEDULE_OPTIONS.get(schedule)
+        if known is not None and not options <= set(known):
+            raise ValueError(
+                f"lr_scheduler_kwargs of {schedule} may hold {', '.join(known)}, found "
+                f"{', '.join(sorted(options - set(known)))}."
+            )
+        numbers = [given.get("step_size"), given.get("gamma", 0.1)]
+        if schedule == STEP_DECAY and not all(type(n) in (int, float) and 0 < n < math.inf for n in numbers):
+            raise ValueError(
+                f"Expected lr_scheduler_kwargs of {STEP_DECAY} with step_size (steps, or below 1 a fraction of the "
+                f"run) and gamma, positive numbers, found {given}. Set them: {{step_size: 0.1, gamma: 0.9}}."
+            )
+        if schedule == REDUCE_ON_PLATEAU and (self.watched_metric not in SELECTABLE_METRICS or self.warmup_steps):
+            raise ValueError(
+                f"Expected {REDUCE_ON_PLATEAU} without warm-up, and to watch one of {', '.join(SELECTABLE_METRICS)}, "
+                f"found warmup_steps {self.warmup_steps} and {self.watched_metric!r}. Set warmup_steps: 0, and metric "
+                "in lr_scheduler_kwargs."
+            )
+
+    def check_best_metric(self, best: str) -> None:
+        """Refuse a metric, without prefix, that cannot choose the best checkpoint or stop a run."""
         if self.early_stopping_patience is not None:
             evaluates = self.load_best_model_at_end and self.eval_strategy != "no"
             if self.early_stopping_patience < 1 or (self.do_train and not evaluates):

@@ -11,12 +11,22 @@ from pathlib import Path
 import pytest
 
 from prithvi_hf.cli.__main__ import build_parser
-from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
+from prithvi_hf.training.pretrain_recipe import PrithviPretrainingArguments
+from prithvi_hf.training.recipe_options import (
+    DataArguments,
+    ModelArguments,
+    PretrainDataArguments,
+    PretrainModelArguments,
+)
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("convert", "finetune", "predict", "evaluate", "stats", "info")
+COMMANDS = ("convert", "pretrain", "reconstruct", "finetune", "predict", "embed", "evaluate", "stats", "info")
+RECIPES = {
+    "finetune": (ModelArguments, DataArguments, PrithviTrainingArguments),
+    "pretrain": (PretrainModelArguments, PretrainDataArguments, PrithviPretrainingArguments),
+}
 # Options that say how files are read: messages call them as Python and recipes do, without dashes.
 READING = ("band_indices", "band_map", "band_names", "rescale_factor", "rescale_offset", "boa_add_offset")
 READERS = {"finetune", "predict", "evaluate", "stats"}
@@ -24,19 +34,26 @@ READERS = {"finetune", "predict", "evaluate", "stats"}
 # models to train are built by `finetune`, files are read by all but `convert`.
 SPEAKERS = {
     "cli/common.py": {"predict", "evaluate"},
+    "cli/embed.py": {"embed"},
+    "cli/predict_options.py": {"predict"},
+    "cli/reconstruct.py": {"reconstruct"},
     "data/builders/": {"finetune", "stats"},
     "data/statistics_report.py": {"stats"},
     "models/prithvi/bands_prithvi.py": {*READERS, "info"},
+    "models/prithvi/configuration_prithvi.py": {"finetune"},
     "models/prithvi/pixel_values_prithvi.py": READERS,
     "models/prithvi/processor_options_prithvi.py": READERS,
     "outputs/registry.py": {"predict"},
     "rasters/": {"predict"},
+    "scenes/windows.py": {"pretrain"},
     "scenes/": {"predict"},
     "training/evaluation.py": {"evaluate"},
     "training/checkpoints.py": {"finetune"},
+    "training/finetune.py": {"finetune"},
+    "training/pretrain": {"pretrain"},
     "training/recipe.py": {"finetune"},
     "training/recipe_chips.py": {"finetune"},
-    "training/recipe_options.py": {"finetune", "evaluate"},
+    "training/recipe_options.py": {"finetune", "pretrain"},
     "training/model_card.py": {"finetune"},
     "training/trainer.py": {"finetune"},
 }
@@ -45,18 +62,16 @@ NOT_SAID = {
     ("training/evaluation.py", option)
     for option in ("--config", "--output_dir", "--do_train", "--report_to", "--push_to_hub")
 } | {("cli/predict_options.py", "--nproc_per_node"), ("cli/finetune.py", "--help")}
+NOT_SAID.add(("training/recipe_options.py", "--boa_add_offset"))  # one of the options in a list
+NOT_SAID |= {("cli/embed.py", option) for option in ("--tta", "--split_scene")}  # options of `predict` left out there
 
 
 @cache
 def options_of(command):
-    """The long options of a command; those of `finetune` are fields of recipes."""
-    if command == "finetune":
-        groups = (ModelArguments, DataArguments, PrithviTrainingArguments)
-        return {f"--{option.name}" for group in groups for option in fields(group)} | {
-            "--config",
-            "--help",
-            "--help_all",
-        }
+    """The long options of a command; those of trainings are fields of recipes."""
+    if command in RECIPES:
+        names = {option.name for group in RECIPES[command] for option in fields(group)}
+        return {f"--{name}" for name in names} | {"--config", "--help", "--help_all"}
     [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return {text for action in commands.choices[command]._actions for text in action.option_strings}
 

@@ -16,6 +16,7 @@ from prithvi_hf.models.prithvi.decode_heads_prithvi import (
     PrithviNeck,
     PrithviPyramidConvolution,
     find_necks,
+    lay_out_tokens,
     resize,
 )
 from tests.golden import assert_matches, read_golden
@@ -256,3 +257,13 @@ def test_an_adapter_may_wrap_the_convolution_of_the_pyramid():
     found = adapted(pixels).logits
     assert (found - expected).abs().max() > 1e-3
     torch.testing.assert_close(adapted.merge_and_unload()(pixels).logits, found)
+
+
+def test_tokens_become_maps_as_the_original_lays_them_in_memory():
+    """One frame is a view of the tokens; the frames of several follow each other, channels first."""
+    tokens = torch.arange(1.0, 1 + 2 * 13 * 16).view(2, 13, 16)
+    one, two = lay_out_tokens(tokens, (3, 4)), lay_out_tokens(tokens, (3, 2))
+    assert one.data_ptr() == tokens[:, 1:].data_ptr()
+    assert torch.equal(one[:, :, 1, 2], tokens[:, 1 + 6])
+    assert two.is_contiguous()
+    assert torch.equal(two[:, :, 1, 1], torch.cat([tokens[:, 1 + 3], tokens[:, 1 + 6 + 3]], dim=1))

@@ -60,15 +60,22 @@ def test_patches_and_images_are_two_ways_to_write_one_thing():
     assert torch.equal(model.unpatchify(patches, (2, 32, 48)), pixels)
 
 
-def test_pixels_without_data_have_no_part():
-    model, pixels, noise = tiny_model(), torch.randn(1, 6, 2, 32, 32), torch.arange(8.0).unsqueeze(0)
+@pytest.mark.parametrize("norm_pix_loss", [False, True])
+def test_pixels_without_data_have_no_part(norm_pix_loss):
+    model = tiny_model(norm_pix_loss=norm_pix_loss)
+    pixels, noise = torch.randn(1, 6, 2, 32, 32), torch.arange(8.0).unsqueeze(0)
     nodata = torch.zeros(1, 2, 32, 32, dtype=torch.bool)
     nodata[:, 0, :16] = True  # two whole patches
     nodata[:, 1, 20:, 20:] = True  # a part of one
     outputs = model(pixels, noise=noise, nodata_mask=nodata)
     assert outputs.mask.tolist() == [[1, 1, 0, 0, 1, 1, 1, 1]], "patches that hold nothing are the first to be hidden"
     changed = torch.where(nodata.unsqueeze(1), pixels + 100, pixels)
-    assert torch.equal(outputs.loss, model(changed, noise=noise, nodata_mask=nodata).loss)
+    other = model(changed, noise=noise, nodata_mask=nodata)
+    assert torch.equal(outputs.loss, other.loss)
+    missing = torch.where(nodata.unsqueeze(1), torch.nan, pixels)
+    assert torch.equal(outputs.loss, model(missing, noise=noise, nodata_mask=nodata).loss)
+    first, second = (model.reconstruct(one, image, nodata) for one, image in ((outputs, pixels), (other, changed)))
+    assert torch.equal(*(values.masked_fill(nodata.unsqueeze(1), 0) for values in (first, second)))
     assert not torch.equal(outputs.loss, model(changed, noise=noise).loss)
     everything = torch.ones_like(nodata)
     assert model(pixels, nodata_mask=everything).loss == 0

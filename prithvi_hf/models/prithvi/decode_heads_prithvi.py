@@ -139,8 +139,9 @@ def lay_out_tokens(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Te
     """
     batch_size, _, width = tokens.shape
     maps = tokens[:, 1:].reshape(batch_size, -1, *grid_size, width)  # (B, T, h, w, E)
-    # Channels-last in memory, as the tokens are: the convolutions that follow need no copy of one frame.
-    return maps.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+    # One frame stays channels-last in memory, as the tokens are; several are copied channels-first. So the original
+    # has it, and the convolutions that follow add in its order.
+    return maps.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 class PrithviTokenMapNeck(nn.Module):

@@ -162,6 +162,7 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
                 raise ValueError(f"Expected a nodata_mask of shape {expected}, found {tuple(nodata_mask.shape)}.")
             weights = self.patchify((~nodata_mask).unsqueeze(1).expand(images.shape).to(patches.dtype))
             noise = noise.masked_fill(~weights.bool().any(dim=-1), float("inf"))
+            patches = patches.masked_fill(weights == 0, 0)  # a NaN would stay one when it is multiplied by 0
         kept = _count_seen(count, ratio)
         ids_shuffle = noise.argsort(dim=1, stable=True)
         ids_restore = ids_shuffle.argsort(dim=1)
@@ -172,8 +173,8 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
             outputs.last_hidden_state, ids_restore, grid_size, temporal_coords, location_coords
         )  # (B, L, values of a patch)
         if self.config.norm_pix_loss:
-            mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
-            patches = (patches - mean) / (variance + _VARIANCE_EPS) ** 0.5
+            mean, std = _measure_patches(patches, weights)
+            patches = (patches - mean) / std
         errors = (logits.float() - patches.float()) ** 2 * weights
         counted = mask * (weights.mean(dim=-1) > 0)
         losses = errors.sum(dim=-1) / weights.expand_as(errors).sum(dim=-1).clamp(min=1)
@@ -194,12 +195,18 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         return (has_data.sum(dim=1) - _count_seen(has_data.shape[1], ratio)).clamp(min=0).sum()
 
     @torch.no_grad()
-    def reconstruct(self, outputs: PrithviForPreTrainingOutput, pixel_values: torch.Tensor) -> torch.Tensor:
+    def reconstruct(
+        self,
+        outputs: PrithviForPreTrainingOutput,
+        pixel_values: torch.Tensor,
+        nodata_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Give the images that were hidden in part with the prediction in the place of the hidden patches.
 
         Args:
             outputs: of the call with `pixel_values`.
             pixel_values: (batch_size, num_channels, num_frames, height, width), or without frames for one.
+            nodata_mask: bool (batch_size, num_frames, height, width) of the call, if there was one.
 
         Returns:
             Normalised bands (batch_size, num_channels, num_frames, height, width), without a border narrower than a
@@ -210,8 +217,11 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         patches, mask = self.patchify(images).float(), cast("torch.Tensor", outputs.mask).unsqueeze(-1).bool()
         predicted = cast("torch.Tensor", outputs.logits).float()
         if self.config.norm_pix_loss:
-            mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
-            predicted = predicted * (variance + _VARIANCE_EPS) ** 0.5 + mean
+            weights = torch.ones_like(patches[:1, :1])
+            if nodata_mask is not None:
+                weights = self.patchify((~nodata_mask).unsqueeze(1).expand(images.shape).to(patches.dtype))
+            mean, std = _measure_patches(patches, weights)
+            predicted = predicted * std + mean
         sides = zip(images.shape[2:], self.config.tubelet_size, strict=True)
         frames, height, width = (side // patch * patch for side, patch in sides)
         return self.unpatchify(torch.where(mask, predicted, patches), (frames, height, width))
@@ -257,6 +267,14 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
         laid = patches.reshape(len(patches), *grid, *patch, -1)  # (B, T', h, w, t, p, q, C)
         laid = laid.permute(0, 7, 1, 4, 2, 5, 3, 6)
         return laid.reshape(len(patches), -1, *(side * step for side, step in zip(grid, patch, strict=True)))
+
+
+def _measure_patches(patches: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give mean and standard deviation of patches (B, L, V) over the values of weight 1, not 0, as (B, L, 1)."""
+    count = weights.expand_as(patches).sum(dim=-1, keepdim=True)
+    mean = (patches * weights).sum(dim=-1, keepdim=True) / count.clamp(min=1)
+    squares = ((patches - mean) ** 2 * weights).sum(dim=-1, keepdim=True)
+    return mean, (squares / (count - 1).clamp(min=1) + _VARIANCE_EPS) ** 0.5
 
 
 def _count_seen(count: int, mask_ratio: float) -> int:
