@@ -24,14 +24,14 @@ def add_parser(commands: Commands) -> None:
         "source", metavar="SOURCE", help="file, or hf://owner/name[@revision][/file], the file where there are several"
     )
     add("output_dir", metavar="OUTPUT_DIR", help="new or empty folder for model and image processor")
-    text = "config.json or terratorch's config.yaml of the weights (default the one beside them that fits them)"
+    text = "config.json or terratorch's config.yaml of the weights (default: the one beside them that fits)"
     add("--original_config", metavar="FILE", help=text)
     text = "what no weight shows: classes, bands, statistics, attention heads, loss; a packaged recipe or a YAML file"
-    add("--recipe", metavar="NAME_OR_YAML", help=text + " (default that of a published model of mmsegmentation)")
+    add("--recipe", metavar="NAME_OR_YAML", help=text + " (default: that of a published model of mmsegmentation)")
     add("--report", metavar="JSON", help="also write what became of every tensor to this file")
     text = "fields of configuration or image processor that win, VALUE as JSON or text, e.g. num_attention_heads=8"
     add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=text)
-    text = "of a masked autoencoder: PrithviForPreTraining keeps its decoder (default PrithviModel, the encoder alone)"
+    text = "of a masked autoencoder: PrithviForPreTraining keeps its decoder (default: PrithviModel, the encoder)"
     add("--for_model", metavar="CLASS", help=text)
 
 

@@ -43,20 +43,24 @@ _SHARED = ("how the model slides over the scene", "how the frames are read", "ho
 _RECIPES = "a recipe (a name such as sen1floods11, or a YAML file)"
 _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "what is read and where embeddings go": {
-        "--frames": {"nargs": "+", "help": "one scene: its GeoTIFF, or those of all its dates in time order"},
+        "--frames": {
+            "nargs": "+",
+            "metavar": "FRAME",
+            "help": "one scene: its GeoTIFF, or all its dates in time order",
+        },
         "--scenes": {"metavar": "LIST", "help": "many scenes, a list as `prithvi-hf predict` takes it"},
         "--chips": {"help": f"a folder of GeoTIFFs of all bands, a quoted glob of them, or {_RECIPES}"},
         "--data_dir": {"metavar": "DIR", "help": "folder of a recipe's dataset (default: the recipe's, or download)"},
         "--splits": {"nargs": "+", "metavar": "NAME", "help": "splits of a recipe's dataset (default: all)"},
-        "--num_frames": {"type": int, "metavar": "N", "help": "dates of an image, where not those of the model"},
+        "--num_frames": {"type": int, "metavar": "N", "help": "dates of a scene or chip, if not the model's"},
         "--output": {"metavar": "FILE", "help": "GeoTIFF to write with --frames, Parquet file with --chips"},
         "--output_dir": {"metavar": "DIR", "help": "with --scenes: folder for NAME.tif; finished scenes are skipped"},
         "--no_overwrite": {"dest": "overwrite", "action": "store_false", "help": "refuse an output that exists"},
     },
     "what is written": {
-        "--layer": {"type": int, "default": -1, "metavar": "N", "help": "from 0, or from the last one (default -1)"},
-        "--pooling": {"choices": ("mean", "cls"), "help": "of chips: patches with data (default), or class token"},
-        "--frames_as": {"choices": ("mean", "separate"), "help": "of scenes of several dates: what becomes of them"},
+        "--layer": {"type": int, "default": -1, "metavar": "N", "help": "layer, from 0; -1 (default) is the last one"},
+        "--pooling": {"choices": ("mean", "cls"), "help": "of chips: mean of the patches (default), or class token"},
+        "--frames_as": {"choices": ("mean", "separate"), "help": "of several dates: mean (default), or all bands"},
         "--embedding_dtype": {"choices": ("float32", "float16"), "help": "of scenes; float16 takes half the room"},
     },
     **{title: GROUPS[title] for title in _SHARED},
@@ -65,9 +69,7 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
 
 def add_parser(commands: Commands) -> None:
     """Describe `embed`."""
-    text = (
-        "embeddings of scenes, a GeoTIFF with one pixel per patch, or of chips, a Parquet file with one row per chip"
-    )
+    text = "embed scenes as a GeoTIFF with one pixel per patch, or chips as a Parquet file with one row per chip"
     parser = add_command(commands, "embed", text, epilog=_EPILOG)
     parser.add_argument("--model", required=True, help="folder of a model and its image processor, or a Hub id")
     for title, options in _GROUPS.items():

@@ -21,7 +21,7 @@ def add_parser(commands: Commands) -> None:
     text = "hide patches of a scene and draw what a masked autoencoder makes of them"
     parser = add_command(commands, "reconstruct", text)
     parser.add_argument(
-        "--model", required=True, help="folder or Hub id of a PrithviForPreTraining with its processor"
+        "--model", required=True, help="folder of a PrithviForPreTraining and its image processor, or a Hub id"
     )
     parser.add_argument(
         "--frames",
@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
         "--geotiff", metavar="TIF", help="reconstruction as float32 in the units that the model takes, nodata NaN"
     )
     parser.add_argument(
-        "--mask_ratio", type=float, metavar="R", help="fraction of the patches to hide, 0 <= R < 1 (default: model's)"
+        "--mask_ratio", type=float, metavar="R", help="fraction of patches to hide, 0 <= R < 1 (default: the model's)"
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses which patches are hidden (default 0)")
     parser.add_argument(

@@ -84,7 +84,11 @@ class Reconstruction:
         return cls(undo(images[0]), undo(completed), hidden, nodata_mask, float(outputs.loss), bands, (None,) * frames)
 
     def to_geotiff(self, path: str | os.PathLike) -> None:
-        """Write the reconstruction: float32, all bands of the first date, then of the next; nodata is NaN."""
+        """Write the reconstruction: float32, all bands of the first date, then of the next; nodata is NaN.
+
+        Args:
+            path: the file to write; an existing one is replaced.
+        """
         pixels = np.where(self.nodata_mask, np.float32("nan"), self.reconstruction)  # (C, T, H, W)
         bands, dates = [*self.bands], [f" {date:%Y-%m-%d}" if date else "" for date in self.dates]
         if len(dates) > 1:
@@ -99,7 +103,11 @@ class Reconstruction:
         )
 
     def to_png(self, path: str | os.PathLike) -> None:
-        """Draw the window, what the model saw of it and the reconstruction side by side, a date in each row."""
+        """Draw the window, what the model saw of it and the reconstruction side by side, a date in each row.
+
+        Args:
+            path: the PNG to write; an existing one is replaced.
+        """
         draw_reconstructions(path, [self])
 
 

@@ -145,7 +145,11 @@ class SceneWindows(torch.utils.data.Dataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other windows from now on."""
+        """Draw other windows from now on, in the worker processes of a DataLoader too.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -154,10 +158,17 @@ class SceneWindows(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Draw a window.
 
+        Args:
+            index: of the window, 0 to below `count`.
+
         Returns:
             `pixel_values` (num_channels, num_frames, height, width), `nodata_mask` (num_frames, height, width),
             `noise` (patches,) that decides what is hidden, and `temporal_coords` and `location_coords` where the model
             takes them.
+
+        Raises:
+            IndexError: the index is out of its range.
+            ValueError: none of the windows that were drawn has enough data, or a file cannot be read.
         """
         if not 0 <= index < self.count:
             raise IndexError(f"Expected an index from 0 to {self.count - 1}, found {index}.")
@@ -190,7 +201,16 @@ class SceneWindows(torch.utils.data.Dataset):
     def draw_window(
         self, scene: Scene, numbers: np.random.Generator, check_units: bool = False
     ) -> WindowPixels | None:
-        """Draw a window of a scene that has enough data; None where some tries find none."""
+        """Draw a window of a scene that has enough data.
+
+        Args:
+            scene: one of `scenes`.
+            numbers: what draws dates and place.
+            check_units: warn where the values are plainly in other units than the image processor's statistics.
+
+        Returns:
+            The normalised pixels, their nodata mask and coordinates, or None where some tries find no such window.
+        """
         count, grid = count_dates(scene, self.image_processor), scene.grid
         for _ in range(_DRAWS_OF_A_SCENE):
             chosen = scene

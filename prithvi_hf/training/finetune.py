@@ -44,7 +44,7 @@ from prithvi_hf.training.recipe_chips import (
     make_transform,
     run_in_first_process,
 )
-from prithvi_hf.training.sample_pictures import plot_sample_labels, plot_sample_predictions, plot_sample_values
+from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
@@ -240,8 +240,7 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
     folder = Path(training.output_dir or ".")
     if trainer.is_world_process_zero():
         if data.eval_split in run.splits and data.num_sample_predictions > 0:
-            draw = {"regression": plot_sample_values, "classification": plot_sample_labels}
-            draw.get(data.task, plot_sample_predictions)(
+            PLOTS[data.task](
                 trainer.model,
                 trainer.processing_class,
                 run.splits[data.eval_split],

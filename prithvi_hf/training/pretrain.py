@@ -181,9 +181,10 @@ def check_scenes(splits: Sequence[SceneWindows]) -> None:
                     "none in some that were drawn. Lower --min_valid, or leave the scene out."
                 )
             unknown.update(name for name, values in window.coordinates.items() if np.isnan(values).any())
+    kinds = {"temporal_coords": "the date of every frame", "location_coords": "their place"}
     for name, count in unknown.items():
         logger.warning(
-            f"{count} of {len(scenes)} scenes do not tell {name} of every date, which the model takes: the term is "
+            f"{count} of {len(scenes)} scenes do not tell {kinds[name]} ({name}), which the model takes: the term is "
             "left out there. Dates are read from published file names and lists, places from the CRS."
         )
 

@@ -432,7 +432,8 @@ def parse_groups(
         metavar="FILE",
         nargs="+",
         default=[],
-        help="YAML recipes or their names, later ones win; every option of them can be given here as well.",
+        help=f"Recipes, later ones win: YAML files or names ({', '.join(find_packaged_recipes())}). Every option of a "
+        "recipe can be given here as well.",
     )
     parser.add_argument("--help_all", action="help", help="show every option, also those of transformers' Trainer")
     words = sys.argv[1:] if arguments is None else arguments

@@ -137,3 +137,11 @@ def plot_sample_labels(
         width_metres = measure_width(scene.crs, scene.transform, *scene.pixel_values.shape[-2:])
         rows.append(PictureRow({title: scene.rgb}, width_metres))
     draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0)
+
+
+PLOTS = {
+    "segmentation": plot_sample_predictions,
+    "classification": plot_sample_labels,
+    "regression": plot_sample_values,
+}
+"""What draws the samples of a run, by its task."""

@@ -618,9 +618,10 @@ def test_a_classification_of_images_is_refused(tmp_path, capsys):
     assert_refused(capsys, tmp_path, "found the head of a classification of images", path)
 
 
-def test_landslides_are_enlarged_as_in_training(tmp_path):
+@pytest.mark.parametrize("size", [{"height": 224, "width": 224}, {"size": [224, 224]}])
+def test_landslides_are_enlarged_as_in_training(tmp_path, size):
     """Landslide4Sense has chips of 128 pixels, which its runs enlarge."""
-    resize = {"class_path": "albumentations.Resize", "init_args": {"height": 224, "width": 224}}
+    resize = {"class_path": "albumentations.RandomResizedCrop", "init_args": size}
     data = {"class_path": "terratorch.datamodules.Landslide4SenseNonGeoDataModule"}
     bands = ["BLUE", "GREEN", "RED", "NIR_BROAD", "SWIR_1", "SWIR_2"]
     data["init_args"] = {"bands": bands, "test_transform": [resize, {"class_path": "ToTensorV2"}]}

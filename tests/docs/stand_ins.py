@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prithvi_hf import PrithviForImageClassification, convert_checkpoint
+from prithvi_hf import convert_checkpoint
 from tests.checkpoint_factory import masked_autoencoder
 from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
@@ -19,10 +19,11 @@ from tests.raster_factory import (
     hls_layout,
     make_biomass,
     make_burn_scars,
+    make_land_cover,
     reflectance,
     write_raster,
 )
-from tests.scene_factory import tiny_model, tiny_processor, tiny_regressor, write_scene
+from tests.scene_factory import tiny_model, tiny_processor, write_scene
 
 
 FLOOD_CLASSES = {0: "no water", 1: "water"}
@@ -48,10 +49,6 @@ def make_stand_ins(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     save_tiny_model(root / "floods")
     save_tiny_model(root / "irrigation", num_frames=3)
-    other = (("biomass", tiny_regressor()), ("land-use", tiny_model(kind=PrithviForImageClassification)))
-    for name, model in other:
-        model.save_pretrained(root / name)
-        tiny_processor().save_pretrained(root / name)
     for copy in ("quickstart/model", "OUT"):
         shutil.copytree(root / "floods", root / copy)
     torch.save(masked_autoencoder(layers=1), root / "Prithvi_EO_V1_100M.pt")
@@ -78,6 +75,7 @@ def make_stand_ins(root: Path) -> Path:
     make_burn_scars(root / "burns_data")
     make_own_chips(root / "my_fires")
     make_biomass(root / "my_plots", {"train": 2, "validation": 1, "test": 1})
+    make_land_cover(root / "my_covers", {"train": 3, "validation": 3, "test": 3})
     make_scenes(root / "my_scenes", names=("a", "b"))
     save_autoencoder(root / "prithvi-mae")
     return root

@@ -129,7 +129,8 @@ def usage_errors_of(where: str):
 def run_command(command: Command, block: Block) -> None:
     """Run a command line, a training with few steps of a small model."""
     if command.program == "finetune":
-        small = [] if "--architecture" in command.arguments else SMALL
+        without_heads = flags(**SIZES) if "scene_classification" in command.arguments else SMALL
+        small = [] if "--architecture" in command.arguments else without_heads
         words = [*command.arguments, *small, *FEW_STEPS, *data_of(command)]
         assert finetune.main(words) == 0, f"{block}: {command.text}"
         return

@@ -16,6 +16,7 @@ from prithvi_hf.models.prithvi.decode_heads_prithvi import (
     PrithviNeck,
     PrithviPyramidConvolution,
     find_necks,
+    lay_out_tokens,
     resize,
 )
 from tests.golden import assert_matches, read_golden
@@ -243,3 +244,26 @@ def test_under_autocast_the_maps_are_resized_first():
     maps = [torch.randn(1, 3, 8, 8), torch.randn(1, 3, 2, 2)]
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(maps).dtype == torch.bfloat16
+
+
+def test_an_adapter_may_wrap_the_convolution_of_the_pyramid():
+    peft = pytest.importorskip("peft")
+    options = {"decode_head": "upernet", "num_hidden_layers": 4}
+    model = PrithviForSemanticSegmentation(geospatial_config(neck=None, **options)).eval()
+    pixels = torch.randn(2, 6, 1, 64, 64)
+    expected = model(pixels).logits
+    config = peft.LoraConfig(r=2, target_modules=["pyramid_bottleneck.convolution"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config)
+    found = adapted(pixels).logits
+    assert (found - expected).abs().max() > 1e-3
+    torch.testing.assert_close(adapted.merge_and_unload()(pixels).logits, found)
+
+
+def test_tokens_become_maps_as_the_original_lays_them_in_memory():
+    """One frame is a view of the tokens; the frames of several follow each other, channels first."""
+    tokens = torch.arange(1.0, 1 + 2 * 13 * 16).view(2, 13, 16)
+    one, two = lay_out_tokens(tokens, (3, 4)), lay_out_tokens(tokens, (3, 2))
+    assert one.data_ptr() == tokens[:, 1:].data_ptr()
+    assert torch.equal(one[:, :, 1, 2], tokens[:, 1 + 6])
+    assert two.is_contiguous()
+    assert torch.equal(two[:, :, 1, 1], torch.cat([tokens[:, 1 + 3], tokens[:, 1 + 6 + 3]], dim=1))

@@ -169,7 +169,8 @@ def test_scenes_with_more_dates_than_the_model_takes_give_all_of_them(tmp_path, 
     options |= {"eval_scenes": tmp_path / "scenes.txt", "save_steps": 2}
     run(tmp_path / "scenes.txt", tmp_path / "OUT", **options)
     assert PrithviForPreTraining.from_pretrained(tmp_path / "OUT").config.num_frames == 3
-    assert "4 of 4 scenes do not tell temporal_coords" in caplog.text  # two to train on, the same two to evaluate
+    # Two to train on, the same two to evaluate.
+    assert "4 of 4 scenes do not tell the date of every frame (temporal_coords)" in caplog.text
     assert "location_coords" not in caplog.text
 
 

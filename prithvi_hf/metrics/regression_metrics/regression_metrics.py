@@ -71,6 +71,9 @@ def sum_errors(predictions: ValueMaps, references: ValueMaps) -> torch.Tensor:
 def metrics_from_sums(sums: torch.Tensor | Sequence[float]) -> dict[str, float | None]:
     """Derive every metric from the sums of [`sum_errors`].
 
+    Args:
+        sums: (6,), those of one call, or of several calls added up.
+
     Returns:
         `rmse`, `mae`, `bias` (mean of prediction - reference), `r2` (1 - squared errors / squared deviations of the
         references from their mean; None where these do not vary) and `valid_pixels`. Without a reference all are None.

@@ -70,10 +70,11 @@ class PrithviBackbone(BackboneMixin, PrithviPreTrainedModel):
 
         Returns:
             `feature_maps`, for each layer in order (batch_size, hidden_size * frames, rows, columns), where channel
-            `c * frames + t` is channel c of frame t, as in the necks: `feature_map.unflatten(1, (hidden_size, -1))`
-            tells the frames apart. With `config.reshape_hidden_states` off they are the tokens (batch_size, 1 + frames
-            * rows * columns, hidden_size), class token first, and a border narrower than a patch is dropped. The last
-            layer of the encoder comes with its layer normalisation, the others as they are, as in the original.
+            `c * frames + t` is channel c of frame t, as in the first generation's necks:
+            `feature_map.unflatten(1, (hidden_size, -1))` tells the frames apart. With `config.reshape_hidden_states`
+            off they are the tokens (batch_size, 1 + frames * rows * columns, hidden_size), class token first, and a
+            border narrower than a patch is dropped. The last layer of the encoder comes with its layer normalisation,
+            the others as they are, as in the original.
 
         Raises:
             ValueError: The number of bands or of frames is not the model's.

@@ -484,8 +484,8 @@ class PrithviConfig(PreTrainedConfig):
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"mask_ratio must be from 0 to below 1, got {self.mask_ratio}.")
 
-    def validate_segmentation(self) -> None:
-        """Check neck, heads, losses and classes, and what the values of a regression are."""
+    def validate_heads(self) -> None:
+        """Check that neck, heads and losses are known and fit each other and the layers of the encoder."""
         registries: dict[str, Mapping[str, Any] | tuple[str, ...]] = {
             "architecture": ARCHITECTURES,
             "neck": NECKS,
@@ -510,7 +510,7 @@ class PrithviConfig(PreTrainedConfig):
         layers, count = self.feature_layers, 4 if self.neck == "pyramid" else 1
         if self.neck == "token_map" and self.decode_head == "upernet":
             count = max(1, len(layers))  # as many maps as there are layers
-        if len(layers) != count or not all(0 <= layer < self.num_hidden_layers for layer in layers):
+        if len(layers) != count or not 0 <= min(layers) <= max(layers) < self.num_hidden_layers:
             raise ValueError(
                 f"out_indices must be {count} of the {self.num_hidden_layers} layers, from 0, with the neck "
                 f"{self.neck}, got {layers}."
@@ -521,9 +521,14 @@ class PrithviConfig(PreTrainedConfig):
             raise ValueError(f"unet_channels must be {count} numbers, got {list(self.unet_channels)}.")
         if self.padding not in ("right_bottom", "both_sides"):
             raise ValueError(f"padding must be right_bottom or both_sides, got {self.padding!r}.")
+
+    def validate_labels(self) -> None:
+        """Check what the losses weigh, the classes, and what the values of a regression are."""
         for name, least in (
-            *((name, 0) for name in ("focal_gamma", "auxiliary_loss_weight")),
-            *((name, _LEAST_SCALE) for name in ("huber_delta", "target_std")),
+            ("focal_gamma", 0),
+            ("auxiliary_loss_weight", 0),
+            ("huber_delta", _LEAST_SCALE),
+            ("target_std", _LEAST_SCALE),
             ("target_mean", -sys.float_info.max),
         ):
             if not least <= getattr(self, name) < math.inf:  # nor is NaN

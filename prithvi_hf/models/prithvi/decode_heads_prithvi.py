@@ -6,7 +6,7 @@ The configuration reads the names of both registries, so this module knows it as
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -139,8 +139,9 @@ def lay_out_tokens(tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Te
     """
     batch_size, _, width = tokens.shape
     maps = tokens[:, 1:].reshape(batch_size, -1, *grid_size, width)  # (B, T, h, w, E)
-    # Channels-last in memory, as the tokens are: the convolutions that follow need no copy of one frame.
-    return maps.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
+    # One frame stays channels-last in memory, as the tokens are; several are copied channels-first. So the original
+    # has it, and the convolutions that follow add in its order.
+    return maps.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 class PrithviTokenMapNeck(nn.Module):
@@ -283,13 +284,15 @@ class PrithviUNetHead(nn.Module):
 class PrithviPyramidConvolution(nn.Conv2d):
     """A 3x3 convolution of maps that are resized to the first one's size and put side by side."""
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]  # several inputs
-        """Map `(B, C, H, W)` and smaller maps of C channels to `(B, out_channels, H, W)`.
+    def forward(self, maps: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map `(B, C, H, W)` and smaller maps of C channels, or all in one tensor, to `(B, out_channels, H, W)`.
 
-        On a CPU the convolution comes before the resizing where a map is enlarged three times or more. Both are
+        On a CPU the convolution comes before the resizing where a map is upsampled three times or more. Both are
         linear, and resizing is one matrix down the rows and one along the columns; with a copy of either for each of
         the three taps (shifted by a row, zero beyond the border) the sum is the same, for a fraction of the products.
         """
+        if isinstance(maps, torch.Tensor):
+            return super().forward(maps)
         channels, (height, width) = maps[0].shape[1], maps[0].shape[-2:]
         kernels = self.weight.split(channels, dim=1)
         is_exact = self.weight.dtype in (torch.float32, torch.float64) and self.weight.device.type == "cpu"
@@ -354,7 +357,9 @@ class PrithviUperNetHead(nn.Module):
         maps.append(self.bottleneck(torch.cat([smallest, *pooled], dim=1)))
         for level in range(len(larger), 0, -1):
             maps[level - 1] = maps[level - 1] + resize(maps[level], maps[level - 1])
-        outputs = [layer(feature) for layer, feature in zip(self.pyramid_layers, maps, strict=False)] + maps[-1:]
+        outputs: Any = [layer(feature) for layer, feature in zip(self.pyramid_layers, maps, strict=False)] + maps[-1:]
+        if not isinstance(self.pyramid_bottleneck.convolution, PrithviPyramidConvolution):  # an adapter around it
+            outputs = torch.cat([resize(output, outputs[0]) for output in outputs], dim=1)
         return self.classifier(self.pyramid_bottleneck(outputs))
 
 

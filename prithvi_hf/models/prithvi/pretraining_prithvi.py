@@ -95,7 +95,11 @@ class PrithviPreTrainingDecoder(nn.Module):
 
 
 class PrithviForPreTraining(PrithviPreTrainedModel):
-    """Prithvi as a masked autoencoder: most patches are hidden, and a decoder predicts their pixels."""
+    """Prithvi as a masked autoencoder: most patches are hidden, and a decoder predicts their pixels.
+
+    The encoder sees `1 - config.mask_ratio` of the patches. The loss is the mean square error of the normalised pixels
+    of the others or, with `config.norm_pix_loss`, of each patch normalised by its own mean and standard deviation.
+    """
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
@@ -139,6 +143,9 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
 
         Returns:
             [`PrithviForPreTrainingOutput`], with the loss of the hidden patches; 0 where none was hidden.
+
+        Raises:
+            ValueError: `mask_ratio` is out of its range, or `noise` or `nodata_mask` is of another shape.
         """
         images = as_frames(pixel_values, self.config.num_channels)
         patches = self.patchify(images)  # (B, L, values of a patch)
@@ -246,7 +253,11 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
     def patchify(self, images: torch.Tensor) -> torch.Tensor:
         """Cut images (B, C, T, H, W) into patches (B, patches, frames x rows x columns x C), as the decoder's.
 
-        A border narrower than a patch is dropped.
+        Args:
+            images: (batch_size, num_channels, num_frames, height, width); a border narrower than a patch is dropped.
+
+        Returns:
+            Patches in the order of frames, rows and columns, and the values of each in that order with channels last.
         """
         patch = self.config.tubelet_size
         grid = [size // step for size, step in zip(images.shape[2:], patch, strict=True)]
@@ -257,8 +268,12 @@ class PrithviForPreTraining(PrithviPreTrainedModel):
     def unpatchify(self, patches: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
         """Put patches (B, patches, values of a patch) together to images (B, C, T, H, W) of `size` (T, H, W).
 
-        Values of a patch are frames x rows x columns x channels, as `patchify` orders them; a mask of one value per
-        patch (B, patches, 1) becomes one of a single channel.
+        Args:
+            patches: as `patchify` orders them, or one value per patch (batch_size, patches, 1), such as a mask.
+            size: frames, height and width of the images in pixels, whole patches.
+
+        Returns:
+            Images of `num_channels` channels, or of one where there is one value per patch.
         """
         patch = self.config.tubelet_size
         grid = [side // step for side, step in zip(size, patch, strict=True)]
