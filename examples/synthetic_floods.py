@@ -60,7 +60,7 @@ SPECTRA = {
     "drowned_crop": (0.035, 0.070, 0.050, 0.330, 0.150, 0.065),
     "cloud": (0.680, 0.680, 0.690, 0.700, 0.520, 0.400),
 }
-# Share of full daylight that blue sky light alone gives a shaded surface.
+# Fraction of full daylight that blue sky light alone gives a shaded surface.
 SKY_LIGHT = (0.42, 0.34, 0.27, 0.17, 0.10, 0.07)
 # Path reflectance that a dense haze adds: scattering by small particles falls with the wavelength.
 HAZE = (0.130, 0.105, 0.085, 0.055, 0.022, 0.012)

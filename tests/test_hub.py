@@ -19,8 +19,10 @@ from transformers import (
 )
 
 from prithvi_hf import (
+    PrithviBackbone,
     PrithviConfig,
     PrithviForImageClassification,
+    PrithviForPreTraining,
     PrithviForSemanticSegmentation,
     PrithviImageProcessor,
     PrithviModel,
@@ -343,6 +345,28 @@ save_file(results, f"{folder}/results.safetensors")
 """
 
 
+ANY_MODEL_WITHOUT_THE_PACKAGE = """
+import sys
+
+sys.modules["prithvi_hf"] = None
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+source, folder, names = sys.argv[1:]
+results = {}
+for name in names.split():
+    auto_class = getattr(transformers, name.split(".")[0])
+    model = auto_class.from_pretrained(f"{source}-{name.lower()}", trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    with torch.no_grad():
+        outputs = model.eval()(**load_file(f"{folder}/{name}.safetensors"))
+    found = outputs["feature_maps"][0] if "feature_maps" in outputs else outputs["logits"]
+    results[name] = found.contiguous()
+save_file(results, f"{folder}/results.safetensors")
+"""
+
+
 def run_without_the_package(source, folder, hub, target="", script=WITHOUT_THE_PACKAGE):
     command = [sys.executable, "-I", "-c", script, str(source), str(folder), target]
     run = subprocess.run(command, cwd=folder, env=hub.env, capture_output=True, text=True, timeout=300)
@@ -399,3 +423,33 @@ def test_a_process_without_the_package_predicts_values_and_classes_of_images(her
     ((label),) = GeospatialClassificationPipeline(model=classifier, image_processor=processor)(chip.numpy())
     torch.testing.assert_close(found["values"], torch.from_numpy(values), rtol=1e-6, atol=1e-4)
     assert found["score"].item() == pytest.approx(label["score"], abs=1e-6)
+
+
+def test_a_process_without_the_package_loads_every_model(here, tmp_path):
+    """By the Auto class that each name begins with."""
+    sizes = {"image_size": 32, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    sizes |= {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    pyramid = {"num_frames": 1, "decode_head": "upernet", "head_hidden_size": 8, **sizes}
+    encoded = {"num_frames": 1, "coords_encoding": ["time", "location"], **sizes}
+    models = {
+        "AutoBackbone": PrithviBackbone(PrithviConfig(out_indices=[1, 3], **encoded)),
+        "AutoModelForPreTraining": PrithviForPreTraining(PrithviConfig(**encoded)),
+        "AutoModelForSemanticSegmentation": PrithviForSemanticSegmentation(PrithviConfig(**pyramid)),
+        "AutoModelForSemanticSegmentation.baseline": PrithviForSemanticSegmentation(
+            PrithviConfig(num_frames=1, image_size=32, architecture="unet")
+        ),
+    }
+    expected = {}
+    for name, model in models.items():
+        model.push_to_hub(f"{REPO}-{name.lower()}")
+        inputs = {"pixel_values": torch.randn(2, 6, 1, 32, 64)}
+        if model.config.coords_encoding:
+            inputs |= {"temporal_coords": torch.tensor([[[2020.0, 100]]] * 2), "location_coords": torch.ones(2, 2)}
+        if isinstance(model, PrithviForPreTraining):
+            inputs["noise"] = torch.rand(2, 8)
+        save_file(inputs, tmp_path / f"{name}.safetensors")
+        with torch.no_grad():
+            outputs = model.eval()(**inputs)
+        expected[name] = outputs["feature_maps"][0] if "feature_maps" in outputs else outputs["logits"]
+    found = run_without_the_package(REPO, tmp_path, here, " ".join(models), ANY_MODEL_WITHOUT_THE_PACKAGE)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

@@ -108,7 +108,7 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
     ]
     grids.sort(key=lambda grid: grid[1] not in (14, 16))  # the published 224 pixels and three frames first
     if num_tokens > 0 and not positions.is_meta:
-        # The first channels of columns and rows are the sine of their number: a size ends where that begins anew.
+        # The first channels of columns and rows are the sine of their number: a size ends where that begins again.
         sizes, tokens = [], positions[0, 1:].float()
         for channel in (0, tokens.shape[1] // 16 * 6):
             anew = (tokens[:, channel] - torch.arange(len(tokens)).sin()).abs() > POSITION_TOLERANCE
@@ -204,7 +204,7 @@ def _infer_neck(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         if all(widths[0] // factor**level == width for level, width in enumerate(widths)):
             break
     else:
-        raise ValueError(f"Expected neck channels that shrink by one factor, found {widths} after the enlargements.")
+        raise ValueError(f"Expected neck channels that shrink by one factor, found {widths} after the upsamplings.")
     return {
         "neck": "geospatial",
         "first_conv_channels": widths[0],

@@ -257,7 +257,7 @@ def _read_terratorch(
     for option, key in (("rescale_factor", "constant_scale"), ("nodata_replacement", "no_data_replace")):
         if given.get(key) is not None:
             (config.processing[option],) = _read_numbers([given[key]])
-    # Images of a data set of one size may have been enlarged for the model.
+    # Images of a dataset of one size may have been upsampled for the model.
     resized = [step["init_args"] for step in given.get("test_transform") or [] if "Resize" in str(step)]
     if resized and "image_size" in known:
         side = resized[-1].get("height") or resized[-1]["size"][0]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from rasterio.io import DatasetWriter
 from torch import nn
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel, pad_by_reflection
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel, pad_by_reflection, upsample_images
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
 from prithvi_hf.rasters.opening import FrameOptions
@@ -208,13 +208,12 @@ def encode_patches(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the class tokens (B, E) and the patches (B, T, E, rows, columns) of a layer, from 0; images have any size.
 
-    Images (B, C, T, H, W) are enlarged by `config.input_upsampling` and padded by reflection, as for a segmentation.
+    Images (B, C, T, H, W) are upsampled by `config.input_upsampling` and padded by reflection, as for a segmentation.
     """
     config = encoder.config
     images = pixel_values.to(encoder.device, non_blocking=True)
     if config.input_upsampling != 1:
-        enlarged = (images.shape[2], *find_enlarged_size(config, images.shape[-2:]))
-        images = nn.functional.interpolate(images, size=enlarged, mode="trilinear", align_corners=False)
+        images = upsample_images(images, config.input_upsampling)
     patch_height, patch_width = config.tubelet_size[1:]
     images, _ = pad_by_reflection(images, (patch_height, patch_width))
     is_last = layer == config.num_hidden_layers - 1
@@ -225,15 +224,10 @@ def encode_patches(
     return tokens[:, 0], tokens[:, 1:].unflatten(1, (-1, *grid_size)).permute(0, 1, 4, 2, 3)
 
 
-def find_enlarged_size(config: "PrithviConfig", size: "torch.Size | tuple[int, ...]") -> tuple[int, int]:
-    """Give the height and width that the model enlarges an image to."""
-    return cast("tuple[int, int]", tuple(max(1, round(side * config.input_upsampling)) for side in size))
-
-
 def find_patch_size(config: "PrithviConfig", size: tuple[int, int]) -> tuple[float, float]:
-    """Give height and width of a patch in pixels of an image (height, width) before the model enlarges it."""
-    sides = zip(config.tubelet_size[1:], size, find_enlarged_size(config, size), strict=True)
-    height, width = (patch * side / enlarged for patch, side, enlarged in sides)
+    """Give height and width of a patch in pixels of an image (height, width) before the model upsamples it."""
+    sides = [(side, max(1, round(side * config.input_upsampling))) for side in size]
+    height, width = (patch * side / new for patch, (side, new) in zip(config.tubelet_size[1:], sides, strict=True))
     return height, width
 
 

@@ -138,7 +138,7 @@ def list_scenes(
 
 
 def check_imagery(entry: SceneEntry) -> None:
-    """Refuse local files of a scene that are no TIFF, of which nothing is told, and maps that this package wrote.
+    """Refuse local files of a scene that are not TIFFs, of which nothing is told, and maps that this package wrote.
 
     Whoever writes a list may name any file of this machine: messages must not show what is in it.
     """

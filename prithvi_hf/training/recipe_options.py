@@ -117,13 +117,13 @@ class ModelArguments(EncoderArguments):
         "prithvi, or unet: a plain U-Net of 2 million parameters from random weights, the baseline to compare with."
     )
     freeze_backbone: bool = _option("Leave the encoder as it starts and train neck and heads alone.", default=False)
-    neck: str | None = _option(f"Enlarges the tokens to a map: {', '.join(NECKS)}.")
+    neck: str | None = _option(f"Upsamples the tokens to a map: {', '.join(NECKS)}.")
     neck_hidden_size: int | None = _option("Channels of the neck; hidden_size times the frames by default.")
-    first_conv_channels: int | None = _option("Channels after the first enlargement of the geospatial neck.")
+    first_conv_channels: int | None = _option("Channels after the first upsampling of the geospatial neck.")
     channel_reduction_factor: int | None = _option(
-        "The geospatial neck divides its channels by it at each enlargement."
+        "The geospatial neck divides its channels by it at each upsampling."
     )
-    num_convs_per_upscale: int | None = _option("Convolutions after each enlargement of the geospatial neck.")
+    num_convs_per_upscale: int | None = _option("Convolutions after each upsampling of the geospatial neck.")
     decode_head: str | None = _option(f"Gives the class scores: {', '.join(HEADS)}.")
     out_indices: list[int] | None = _option("Layers, from 0, whose tokens the necks pyramid and token_map take.")
     unet_channels: list[int] | None = _option("Channels of the blocks of the head unet.")

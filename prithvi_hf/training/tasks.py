@@ -106,7 +106,7 @@ class RegressionFigures(SegmentationFigures):
 
 
 class ClassificationFigures(SegmentationFigures):
-    """Logits and labels of all chips, a few numbers for each, for average precision is no sum over chips."""
+    """Logits and labels of all chips, a few numbers for each, because average precision is not a sum over chips."""
 
     def make_sums(self) -> Any:
         """Make the list of what the chips gave."""

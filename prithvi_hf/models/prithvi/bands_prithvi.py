@@ -271,7 +271,7 @@ def is_undescribed(descriptions: Sequence[str | None] | None) -> bool:
     texts = [(text or "").strip().lower() for text in descriptions or ()]
     found = [_GENERIC.fullmatch(text) for text in texts if text]
     numbers = [int(match[1]) for match in found if match]
-    running = sorted(set(numbers)) * (len(numbers) // max(1, len(set(numbers))))  # each date may begin anew
+    running = sorted(set(numbers)) * (len(numbers) // max(1, len(set(numbers))))  # each date may begin again
     return all(found) and (numbers == running or len(numbers) < len(texts))
 
 

@@ -284,10 +284,10 @@ class PrithviUNetHead(nn.Module):
 class PrithviPyramidConvolution(nn.Conv2d):
     """A 3x3 convolution of maps that are resized to the first one's size and put side by side."""
 
-    def forward(self, maps: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, maps: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """Map `(B, C, H, W)` and smaller maps of C channels, or all in one tensor, to `(B, out_channels, H, W)`.
 
-        On a CPU the convolution comes before the resizing where a map is enlarged three times or more. Both are
+        On a CPU the convolution comes before the resizing where a map is upsampled three times or more. Both are
         linear, and resizing is one matrix down the rows and one along the columns; with a copy of either for each of
         the three taps (shifted by a row, zero beyond the border) the sum is the same, for a fraction of the products.
         """

@@ -340,6 +340,13 @@ def pad_by_reflection(
     return pixel_values, (starts[0], starts[1])
 
 
+def upsample_images(images: torch.Tensor, scale: float) -> torch.Tensor:
+    """Upsample images (B, C, T, H, W) bilinearly by a factor; sides are rounded to whole pixels."""
+    frames, height, width = images.shape[2:]
+    size = (frames, max(1, round(height * scale)), max(1, round(width * scale)))
+    return nn.functional.interpolate(images, size=size, mode="trilinear", align_corners=False)
+
+
 class PrithviTaskModel(PrithviPreTrainedModel):
     """An encoder, `prithvi`, with layers for a task after it: the base of the models that are fine-tuned.
 
@@ -460,8 +467,7 @@ class PrithviMapModel(PrithviTaskModel):
             raise ValueError(f"Expected labels of shape {expected}, one per pixel, found {tuple(labels.shape)}.")
         scale = self.config.input_upsampling
         if scale != 1:
-            enlarged = (frames, max(1, round(height * scale)), max(1, round(width * scale)))
-            images = nn.functional.interpolate(images, size=enlarged, mode="trilinear", align_corners=False)
+            images = upsample_images(images, scale)
         both_sides = self.config.padding == "both_sides"
         patch_height, patch_width = self.config.tubelet_size[1:]
         pairs = 2 if both_sides else 1
@@ -521,7 +527,7 @@ class PrithviMapModel(PrithviTaskModel):
             if not takes_layers:
                 features = self.neck(outputs.last_hidden_state, grid_size)  # (B, neck_output_size, 16 h, 16 w)
             maps = [head(features) for head in heads]
-        # Heads give maps of their own size: the first generation's neck enlarges the grid 16 times whatever the patch.
+        # Heads give maps of their own size: conv_transpose upsamples the grid 16 times whatever the patch.
         for index, head_map in enumerate(maps):
             if tuple(head_map.shape[-2:]) != size:
                 maps[index] = nn.functional.interpolate(head_map, size=size, mode="bilinear", align_corners=False)
