@@ -55,8 +55,11 @@ def list_files(folder: str) -> dict[str, str]:
 
 def read_text(path: str) -> str:
     """Read a small text file in UTF-8, with or without a byte order mark; in a stream also a remote one."""
-    with xopen(path, "rb", download_config=DownloadConfig()) as file:
-        content = file.read()
+    try:
+        with xopen(path, "rb", download_config=DownloadConfig()) as file:
+            content = file.read()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Expected a text file at {path}, found none. Check the option for it.") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -110,6 +110,12 @@ def test_lists_of_ids_in_place(root, load, kind):
     assert other["train"]["id"][:] == ["a"]  # not those from the cache
 
 
+def test_a_table_of_dates_that_is_not_there_is_named(root, load):
+    make_folder(root, CHIPS)
+    with pytest.raises(FileNotFoundError, match=r"Expected a text file at .*days\.csv, found none"):
+        load(data_dir=root, mask_suffix="_mask.tif", dates="days.csv")
+
+
 def test_frames(root, load):
     for month in ("06", "07", "08"):
         make_folder(root, CHIPS, image="{}_" + month + ".tif")
