@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
@@ -193,7 +193,7 @@ def predict_scene(
         strips.rgb_title = title_picture(strips.bands, image_processor.num_frames, last)
     strips.report = {
         "scene": scene.name,
-        "files": [os.fspath(file) for file in scene.files],
+        "files": list(map(os.fspath, scene.files)),
         "outputs": {one: os.fspath(path) for one, path in sorted(paths.items())},
         "height": grid.height,
         "width": grid.width,
@@ -219,10 +219,33 @@ def predict_scene(
         partial(compute_strips, model, image_processor, scene, plan, strips, windows, device, show_progress),
         partial(finish_map, scene, strips, outputs, overwrite, begin),
     )
+    run_steps(steps, staging, group)
+    written: dict[str, Any] = {
+        "path": paths["map"],
+        "outputs": paths,
+        "shape": grid.size,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "report": strips.report,
+    }
+    if quantity is not None:
+        return PredictedValues(**written, **quantity._asdict())
+    return PredictedScene(
+        **written,
+        id2label=strips.id2label,
+        class_colors=strips.class_colors,
+        class_values=writing.class_values,
+    )
+
+
+def run_steps(steps: Iterable[Callable[[], object]], staging: Staging, group: "ProcessGroup | None") -> None:
+    """Run the steps of a prediction, by all processes of a group at a time, and close the staging after them.
+
+    Each step begins when all processes are done with the one before. What is kept after an error is a note to it.
+    """
     failure: Exception | None = None
     try:
-        # Each step begins when all processes are done with the one before. After an error a process goes on to meet
-        # the others at the barriers: they would wait for ever.
+        # After an error a process goes on to meet the others at the barriers: they would wait for ever.
         for step in steps:
             try:
                 if failure is None:
@@ -242,22 +265,6 @@ def predict_scene(
         raise
     finally:
         staging.close()
-    written: dict[str, Any] = {
-        "path": paths["map"],
-        "outputs": paths,
-        "shape": grid.size,
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "report": strips.report,
-    }
-    if quantity is not None:
-        return PredictedValues(**written, **quantity._asdict())
-    return PredictedScene(
-        **written,
-        id2label=strips.id2label,
-        class_colors=strips.class_colors,
-        class_values=writing.class_values,
-    )
 
 
 def sort_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], WindowOptions, FrameOptions, OutputOptions]:
