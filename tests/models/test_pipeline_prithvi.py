@@ -513,6 +513,15 @@ def test_a_regression_of_whole_images_gives_its_value():
     assert all(0 < one["score"] < 100 for one in found)
 
 
+def test_a_model_in_training_mode_classifies_without_dropout_and_stays_in_it():
+    model = make_classifier(classifier_dropout=0.9)
+    pipe = GeospatialClassificationPipeline(model=model, image_processor=tiny_processor(), device="cpu")
+    expected = pipe(scene_pixels(32, 32))
+    model.train()
+    assert pipe(scene_pixels(32, 32)) == expected
+    assert model.training
+
+
 def test_dates_of_an_image_are_a_tuple():
     pipe = GeospatialClassificationPipeline(
         model=make_classifier(num_frames=2), image_processor=tiny_processor(2), device="cpu"

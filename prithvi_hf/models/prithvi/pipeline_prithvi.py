@@ -33,7 +33,7 @@ from .segmentation_map_prithvi import (
     prepare_scene,
     take_coordinates,
 )
-from .sliding_window_prithvi import check_window_options
+from .sliding_window_prithvi import check_window_options, evaluation_mode
 
 
 TASK, REGRESSION_TASK, CLASSIFICATION_TASK = CUSTOM_PIPELINES
@@ -380,7 +380,8 @@ class GeospatialClassificationPipeline(GeospatialPipeline):
     def _forward(self, input_tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:  # type: ignore[override]
         """Run the model on one image or a batch."""
         has_data = input_tensors.pop("has_data")
-        return {"logits": self.model(**input_tensors).logits, "has_data": has_data}
+        with evaluation_mode(self.model):
+            return {"logits": self.model(**input_tensors).logits, "has_data": has_data}
 
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, torch.Tensor], top_k: int | None = 5, threshold: float = 0.5
