@@ -113,12 +113,12 @@ def run(options: argparse.Namespace) -> int:
         image_processor = load_processor(options, opening)
         scene = open_scene(options.frames, image_processor, opening)  # before a model is loaded for it
         keywords = pick(options, *_OF_SCENES)
-        report = embed_scene(load_model(options), image_processor, scene, options.output, **keywords)
+        report = embed_scene(load_encoder(options), image_processor, scene, options.output, **keywords)
         written = "{height} x {width} patches, {bands} bands, layer {layer}".format(**report)
     else:
         chips, image_processor = find_chips(options, opening)
         keywords = pick(options, "layer", "pooling")
-        written = f"{embed_chips(load_model(options), image_processor, chips, options.output, **keywords)} chips"
+        written = f"{embed_chips(load_encoder(options), image_processor, chips, options.output, **keywords)} chips"
     if not options.quiet:
         print(f"{written}\nembeddings written to {options.output}")
     return 0
@@ -134,8 +134,8 @@ def load_processor(options: argparse.Namespace, opening: "FrameOptions") -> "Pri
     return opening.adapt(load_image_processor(options.model).with_options(num_frames=options.num_frames))
 
 
-def load_model(options: argparse.Namespace) -> "PrithviModel":
-    """Load the encoder for as many frames and in the type that was asked for."""
+def load_encoder(options: argparse.Namespace) -> "PrithviModel":
+    """Load the encoder, for as many frames and in the type that was asked for."""
     import torch
 
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
@@ -193,7 +193,7 @@ def embed_many(options: argparse.Namespace, opening: "FrameOptions") -> int:
             allow_remote=options.allow_remote,
             output_dir=folder,
         )
-        model = load_model(options)
+        model = load_encoder(options)
         folder.mkdir(parents=True, exist_ok=True)
         own = {name: getattr(options, name) for name in (*_OF_SCENES, "dtype")}
         content = [describe_model(model, image_processor), own]

@@ -19,6 +19,7 @@ from prithvi_hf.rasters.raster import find_degrees
 
 if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
 
 _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
 _DPI = 150
@@ -136,7 +137,7 @@ def draw_pictures(
     # A figure with a canvas of its own leaves pyplot and its global state alone: this works in threads and notebooks.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Rectangle
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
     shapes = [picture.shape for row in rows for picture in row.pictures.values() if picture is not None]
@@ -175,6 +176,22 @@ def draw_pictures(
     if colorbar is not None:
         title, scale = colorbar
         figure.colorbar(scale, ax=panels, label=title.replace("$", r"\$"), extend="both", shrink=0.8)
+    _add_legend(figure, id2label, palette, present, nodata_label if hatched or NODATA_CLASS in present else None)
+    with complete_or_absent(path) as part:
+        # The layout leaves out what a title of two lines and a wide legend need beside pictures of a fixed shape.
+        canvas.print_figure(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.05)
+
+
+def _add_legend(
+    figure: "Figure",
+    id2label: Mapping[int, str],
+    palette: Sequence[Rgb],
+    present: Collection[int],
+    nodata_label: str | None,
+) -> None:
+    """Add a legend of the classes, and of what is hatched where that has a label."""
+    from matplotlib.patches import Patch
+
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
     entries = []
     labels = make_unique_names(id2label)
@@ -183,13 +200,10 @@ def draw_pictures(
         label = labels[index] if len(labels[index]) <= _LABEL_LENGTH else f"{labels[index][: _LABEL_LENGTH - 3]}..."
         label = label.replace("$", r"\$").lstrip("_")
         entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
-    if hatched or NODATA_CLASS in present:
+    if nodata_label is not None:
         entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
     if entries:
         figure.legend(handles=entries, loc="outside lower center", ncols=min(4, len(entries)), frameon=False)
-    with complete_or_absent(path) as part:
-        # The layout leaves out what a title of two lines and a wide legend need beside pictures of a fixed shape.
-        canvas.print_figure(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.05)
 
 
 def paint_classes(mask: np.ndarray, palette: Sequence[Rgb]) -> np.ndarray:

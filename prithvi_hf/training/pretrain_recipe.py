@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers.utils import logging
 
 from prithvi_hf.data.builders.splits import divide_groups
@@ -18,7 +17,7 @@ from prithvi_hf.rasters.granules import SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.scene import Scene
 from prithvi_hf.scenes.scene_list import SceneEntry, list_scenes, open_entry
-from prithvi_hf.training.recipe import NOT_SAVED, build_image_processor, parse_groups, read_starting_config
+from prithvi_hf.training.recipe import build_image_processor, parse_groups, read_starting_config, write_options
 from prithvi_hf.training.recipe_options import MAIN_PRETRAIN_OPTIONS, PretrainDataArguments, PretrainModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
 
@@ -153,12 +152,11 @@ class PretrainRecipe:
 
     def save(self, path: str | Path) -> None:
         """Write the options that were given as a YAML file that `--config` takes to repeat the run."""
-        values = {name: getattr(self.data, name, value) for name, value in self.given.items() if name not in NOT_SAVED}
+        values = {name: getattr(self.data, name, value) for name, value in self.given.items()}
         for name in ("scenes", "eval_scenes"):  # the run may be repeated from another folder
             if values.get(name):
                 values[name] = [str(Path(source).expanduser().absolute()) for source in values[name]]
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
+        write_options(path, values)
 
 
 def parse_pretrain_arguments(arguments: Sequence[str] | None = None, program: str | None = None) -> PretrainRecipe:

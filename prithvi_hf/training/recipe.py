@@ -43,7 +43,7 @@ _IMAGE_OPTIONS = (
 _BAND_STATISTICS = ("image_mean", "image_std")
 _ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
 # What belongs to one run and one machine, not to the recipe that repeats it.
-NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
+_NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
 _GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
@@ -186,11 +186,9 @@ class Recipe:
         # The groups hold as values what the command line gave as JSON.
         values: dict[str, Any] = {"dataset": self.data.dataset}
         values |= {name: getattr(self.data, name, value) for name, value in self.given.items()}
-        values = {name: value for name, value in values.items() if name not in NOT_SAVED}
         if self.data.data_dir is not None:  # the run may be repeated from another folder
             values["data_dir"] = str(Path(self.data.data_dir).expanduser().absolute())
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
-        Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
+        write_options(path, values)
 
 
 @dataclass
@@ -215,6 +213,13 @@ class TrainingRecipe(Recipe):
                 f"Expected metric_for_best_model of task {task}, found {best}. Choose one of "
                 f"{', '.join(name for name in TASK_METRICS[task] if name not in of_others)} or loss."
             )
+
+
+def write_options(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Write options of a run as a recipe, without those that belong to one run alone."""
+    kept = {name: value for name, value in values.items() if name not in _NOT_SAVED}
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=110)
+    Path(path).write_text(f"# The options of this run: --config {Path(path).name} repeats it.\n{text}", "utf-8")
 
 
 def build_image_processor(
