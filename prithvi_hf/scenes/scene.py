@@ -155,7 +155,7 @@ def open_scene(
             raise ValueError(
                 f"{sources[0].name}: expected {expected} frames (num_frames), found {len(rasters)}: "
                 f"{', '.join(titles)}. Give as many dates as the model was trained with, in time order; "
-                "`prithvi-hf embed` takes another number by --num_frames."
+                "`prithvi-hf embed --num_frames N` takes another number."
             )
     dates = _resolve_dates(options.dates, [source.date for source in sources], sorted(counts))
     files = tuple(dict.fromkeys([file for raster in rasters for file in find_files(raster)]))
