@@ -14,8 +14,9 @@ from prithvi_hf.conversion.tensor_names import (
     is_terratorch_layout,
     shorten_names,
 )
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, read_original_fields
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.original_fields_prithvi import read_original_fields
 
 
 _COORDINATES = {"time": "temporal", "location": "location"}
@@ -99,7 +100,8 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
     """
     if positions is None:
         return (frames or 3, 14, 14), 0.0
-    num_tokens = positions.shape[1] - 1 if positions.ndim == 3 else 0
+    is_table = positions.ndim == 3 and len(positions) == 1 and positions.shape[2] >= 16
+    num_tokens = positions.shape[1] - 1 if is_table else 0
     sides = {count: round((max(num_tokens, 0) / count) ** 0.5) for count in (3, 1, 4, 2, *range(5, 65))}
     grids = [
         (count, side, side)
@@ -116,13 +118,14 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
             tokens = tokens[:: sizes[-1]]
         shown = (len(tokens), sizes[1], sizes[0])
         if math.prod(shown) == num_tokens and frames in (None, shown[0]):
-            fits = (sincos_position_table(positions.shape[2], shown) - positions).abs().max() <= POSITION_TOLERANCE
-            grids = [shown] if fits else grids
+            table = sincos_position_table(positions.shape[2], shown)
+            grids = [shown] if (table - positions.float()).abs().max() <= POSITION_TOLERANCE else grids
     if not grids:
         of_frames = "" if frames is None else f" of {frames} frame(s), as the neck takes them"
         raise ValueError(f"Expected pos_embed of a token grid{of_frames}, found {tuple(positions.shape)}.")
-    table = sincos_position_table(positions.shape[2], grids[0])
-    return grids[0], 0.0 if positions.is_meta else (table - positions.float()).abs().max().item()
+    if positions.is_meta:
+        return grids[0], 0.0
+    return grids[0], (sincos_position_table(positions.shape[2], grids[0]) - positions.float()).abs().max().item()
 
 
 def _count_layers(state_dict: Mapping[str, torch.Tensor], prefix: str) -> int:

@@ -226,6 +226,12 @@ def test_positions_show_their_grid(grid):
     assert infer_grid(sincos_position_table(64, grid), grid[0])[0] == grid
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 16), (2, 5, 16), (1, 5, 0), (1, 5, 8), (1, 1, 16), (1, 0, 16), (5, 16)])
+def test_what_is_not_a_table_of_positions_is_refused(shape):
+    with pytest.raises(ValueError, match="Expected pos_embed of a token grid"):
+        infer_grid(torch.zeros(shape))
+
+
 def test_arguments_of_a_part_may_stand_beside_it():
     config = config_from_terratorch(
         {
