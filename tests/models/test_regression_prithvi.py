@@ -160,8 +160,12 @@ def test_a_segmentation_model_gives_its_neck_where_the_classifier_may_differ(tmp
     torch.manual_seed(1)
     trained = PrithviForSemanticSegmentation(small_config(num_labels=3))
     trained.save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="model of another task or other classes"):
+        PrithviForPixelRegression.from_pretrained(tmp_path)
     model = PrithviForPixelRegression.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
     assert torch.equal(next(model.neck.parameters()), next(trained.neck.parameters()))
+    with pytest.raises(ValueError, match=r"found the PrithviForSemanticSegmentation .*: 2 tensors of neck and head"):
+        model.check_trained()  # its classifier is random
     assert model.decode_head.classifier.weight.shape[0] == 1
 
 

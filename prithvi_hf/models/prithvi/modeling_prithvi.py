@@ -361,11 +361,19 @@ class PrithviTaskModel(PrithviPreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a model as transformers does, and remember which of its weights the folder did not hold."""
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        try:
+            loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise RuntimeError(
+                f"Expected weights of a {cls.__name__} with the sizes of its configuration, found other shapes (the "
+                "report above names them), as of a model of another task or other classes. Load it by the class that "
+                "saved it, or pass ignore_mismatched_sizes=True and fine-tune what is new."
+            ) from error
         model, info = loaded
-        model._untrained = {
-            name: parameter._version for name, parameter in model.named_parameters() if name in info["missing_keys"]
-        }
+        new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        model._untrained = {name: parameter._version for name, parameter in model.named_parameters() if name in new}
         return (model, info) if output_loading_info else model
 
     def check_trained(self) -> None:
@@ -379,10 +387,14 @@ class PrithviTaskModel(PrithviPreTrainedModel):
         names = [name for name in heads if name in weights and weights[name]._version == self._untrained[name]]
         if names:
             source = self.config._name_or_path or "FOLDER"
+            (kind, *_) = self.config.architectures or [""]
+            other = kind.endswith(("Segmentation", "Regression", "Classification")) and kind != type(self).__name__
+            found, remedy = "the backbone", "A backbone cannot make predictions by itself: fine-tune it first"
+            if other:
+                found, remedy = f"the {kind}", "Load it as what it is, or fine-tune it for this task"
             raise ValueError(
-                f"Expected a fine-tuned model, found the backbone {source}: {len(names)} tensors of neck and head are "
-                f"missing, e.g. {min(names)}. A backbone cannot make predictions by itself: fine-tune it first, "
-                f"`prithvi-hf finetune --model {source} ...`."
+                f"Expected a fine-tuned model, found {found} {source}: {len(names)} tensors of neck and head are "
+                f"missing, e.g. {min(names)}. {remedy}, `prithvi-hf finetune --model {source} ...`."
             )
 
     def freeze_backbone(self) -> None:
