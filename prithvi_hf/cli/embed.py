@@ -38,6 +38,8 @@ head are not used. Frames are given as in `prithvi-hf predict`.
 """
 _OF_SCENES = ("layer", "frames_as", "embedding_dtype", "window", "overlap", "blending", "on_read_error")
 _TARGETS = {"frames": "output", "scenes": "output_dir", "chips": "output"}  # what is read: what is written
+_OF_CHIPS = {"pooling": "mean", "data_dir": None, "splits": None}  # their defaults
+_OF_MAPS = {"frames_as": "mean", "embedding_dtype": "float32"}
 _NOT_SHARED = ("--tta", "--split_scene")  # of the options of `predict`
 _SHARED = ("how the model slides over the scene", "how the frames are read", "how the work is done")
 _RECIPES = "a recipe (a name such as sen1floods11, or a YAML file)"
@@ -90,6 +92,9 @@ def run(options: argparse.Namespace) -> int:
     other = "output" if wanted == "output_dir" else "output_dir"
     if getattr(options, wanted) is None or getattr(options, other) is not None:
         raise ValueError(f"--{given[0]} goes with --{wanted}, which names what is written; leave --{other} out.")
+    own, what = (_OF_MAPS, "scenes") if options.chips is not None else (_OF_CHIPS, "chips")
+    if idle := [f"--{name}" for name, default in own.items() if getattr(options, name) != default]:
+        raise ValueError(f"Expected options of --{given[0]}, found {', '.join(idle)}, of {what} alone. Leave it out.")
     if options.scenes is not None and (options.dates or options.location):
         found = "--dates are those" if options.dates else "--location is that"
         raise ValueError(f"{found} of one scene: leave them out with --scenes, where names or items say them.")

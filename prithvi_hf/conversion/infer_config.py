@@ -14,8 +14,9 @@ from prithvi_hf.conversion.tensor_names import (
     is_terratorch_layout,
     shorten_names,
 )
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, read_original_fields
+from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.original_fields_prithvi import read_original_fields
 
 
 _COORDINATES = {"time": "temporal", "location": "location"}

@@ -14,8 +14,9 @@ from prithvi_hf.conversion.infer_config import (
 )
 from prithvi_hf.conversion.read_checkpoint import Checkpoint, is_config_name
 from prithvi_hf.conversion.tensor_names import is_segmentation_layout, is_terratorch_layout
-from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, read_json, read_original_fields
+from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS, read_json
 from prithvi_hf.models.prithvi.loss_prithvi import REGRESSION_LOSSES
+from prithvi_hf.models.prithvi.original_fields_prithvi import read_original_fields
 from prithvi_hf.training.recipe import read_yaml
 
 

@@ -108,6 +108,8 @@ def test_chips_of_a_recipe_are_prepared_as_it_says(model: Path, tmp_path: Path) 
             "layer: expected one of the model's 1 layers",
         ),
         (("--frames", "scene.tif", "--output", "scene.tif"), "is also an input"),
+        (("--frames", "scene.tif", "--output", "e.tif", "--pooling", "cls"), "found --pooling, of chips alone"),
+        (("--chips", ".", "--output", "e.parquet", "--frames_as", "separate"), "found --frames_as, of scenes alone"),
         (("--chips", "no*.tif", "--output", "e.parquet"), "expected GeoTIFFs in no*.tif, found none"),
         (("--chips", "no.tif", "--output", "e.parquet"), "expected GeoTIFFs in no.tif, found none"),
         (("--chips", "nowhere", "--output", "e.parquet"), "nowhere"),

@@ -28,31 +28,12 @@ from transformers.activations import ACT2FN
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .embeddings_prithvi import COORDINATE_ARGUMENTS
 from .loss_prithvi import LOSSES, REGRESSION_LOSSES
+from .original_fields_prithvi import read_original_fields
 from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
 
 
 PRITHVI_BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
 """The six bands of Harmonized Landsat-Sentinel imagery that Prithvi was pretrained on, in channel order."""
-
-ORIGINAL_FIELDS = {
-    "img_size": "image_size",
-    "num_frames": "num_frames",
-    "patch_size": "patch_size",
-    "in_chans": "num_channels",
-    "embed_dim": "hidden_size",
-    "depth": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "mlp_ratio": "mlp_ratio",
-    "coords_encoding": "coords_encoding",
-    "coords_scale_learn": "coords_scale_learn",
-    "decoder_embed_dim": "decoder_hidden_size",
-    "decoder_depth": "decoder_num_hidden_layers",
-    "decoder_num_heads": "decoder_num_attention_heads",
-    "mask_ratio": "mask_ratio",
-    "norm_pix_loss": "norm_pix_loss",
-    "bands": "bands",
-}
-"""Argument of the original code to the field of `PrithviConfig`."""
 
 ARCHITECTURES = ("prithvi", "unet")
 """Values of `PrithviConfig.architecture`."""
@@ -65,7 +46,6 @@ ENCODER_FIELDS = (
     *("pool_scales", "use_auxiliary_head", "auxiliary_head_num_convs", "auxiliary_loss_weight"),
 )
 """Fields of the encoder, its necks and heads, which the architecture `"unet"` has none of."""
-_L30_BANDS = dict(zip(("B02", "B03", "B04", "B05", "B06", "B07"), PRITHVI_BANDS, strict=True))
 NODATA_NAME = "no data"
 """What counts and legends call pixels without data."""
 # Limits of sizes, far above every published model (0.6 billion parameters): nothing is built from a faulty file.
@@ -592,23 +572,6 @@ def _check_size(name: str, value: object) -> None:
             _check_size(name, item)
     elif value is not None and not (isinstance(value, int) and 1 <= value <= _MAX_SIZES[name]):
         raise ValueError(f"{name} must be an integer from 1 to {_MAX_SIZES[name]:,}, got {value!r}.")
-
-
-def read_original_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the fields that arguments of the original code give.
-
-    Its files name the bands by the codes of HLS L30, on whose sensor B05 is the narrow near infrared, or by name.
-    """
-    fields = {field: values[name] for name, field in ORIGINAL_FIELDS.items() if values.get(name) is not None}
-    if isinstance(fields.get("patch_size"), int):
-        fields["patch_size"] = [values.get("tubelet_size") or 1, fields["patch_size"], fields["patch_size"]]
-    if isinstance(side := fields.get("image_size"), list | tuple) and len(set(side)) == 1:
-        fields["image_size"] = side[0]
-    if bands := fields.get("bands"):
-        names = [str(getattr(band, "value", band)).split(".")[-1] for band in bands]  # enumerations of terratorch
-        is_l30 = set(names) <= _L30_BANDS.keys()
-        fields |= {"bands": [_L30_BANDS[name] for name in names] if is_l30 else names, "num_channels": len(names)}
-    return fields
 
 
 def make_unique_names(id2label: Mapping[int, str]) -> dict[int, str]:
