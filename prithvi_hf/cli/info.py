@@ -90,7 +90,8 @@ def describe_model(name: str) -> str:
         lines.append(f"  values       {config.target_name or 'value'}, {figures}")
     elif kind == "PrithviForImageClassification":
         classes = sorted(cast("dict[int, str]", config.id2label).items())
-        lines.append(f"  classes      {', '.join(label for _, label in classes)} ({config.problem_type})")
+        problem = f" ({config.problem_type})" if config.problem_type else ""
+        lines.append(f"  classes      {', '.join(label for _, label in classes)}{problem}")
     elif kind == "PrithviForSemanticSegmentation":
         lines.append(f"  segmentation {head}loss {config.loss}")
         labels = cast("dict[int, str]", config.id2label)

@@ -77,7 +77,11 @@ class PredictedValues(PredictedMap):
             return dataset.read(1)
 
     def statistics(self) -> dict[str, Any]:
-        """Give "pixels" with data, and "mean", "std", "min" and "max" of their values, None without any."""
+        """Measure the values; the report holds the figures of a map that was just written.
+
+        Returns:
+            As `RegressionMap.statistics`.
+        """
         found = self.report.get("values") or measure_values([self.values])
         return {name: found[name] for name in ("pixels", "mean", "std", "min", "max")}
 

@@ -63,6 +63,10 @@ def plot_learning_curves(
     canvas.print_figure(path, dpi=110)
 
 
+_COORDINATES = {
+    "time": "dates (`dates=[...]`, where the names of the files do not tell them)",
+    "location": "places (`location=(latitude, longitude)`, where a file has no CRS)",
+}
 _CARD = """---
 {metadata}
 ---
@@ -94,7 +98,7 @@ result = pipeline("geospatial-{task}", model={model})({scene})
 ## Input
 
 File values are multiplied by {factor:g}{offset}, then normalised; the image processor in this repository does this.
-No data: file tag, NaN, file mask{nodata}; replaced by {replacement:g} before scaling.
+No data: file tag, NaN, file mask{nodata}; replaced by {replacement:g} before scaling.{coordinates}
 
 | band | mean | standard deviation |
 |---|---|---|
@@ -197,6 +201,7 @@ def write_model_card(
         eval_results=eval_results or None,
     )
     dates = ", ".join(f'"date_{number}.tif"' for number in range(1, config.num_frames + 1))
+    given = [_COORDINATES[name] for name in config.coords_encoding]
     loss = config.regression_loss if data.task == "regression" else config.loss
     loss = "binary cross entropy" if recipe.model.is_multi_label else loss
     text = _CARD.format(
@@ -214,6 +219,7 @@ def write_model_card(
         offset=f", {processor.rescale_offset:g} is added" if processor.rescale_offset else "",
         nodata="" if processor.nodata_value is None else f", {processor.nodata_value}",
         replacement=processor.nodata_replacement,
+        coordinates=f"\nThe model also takes {' and '.join(given)}." if given else "",
         statistics=tabulate_bands(processor),
         data=_tabulate_data(audits or {}, texts.labelled),
         training=list_options(

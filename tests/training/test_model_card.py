@@ -139,6 +139,14 @@ def test_the_card_of_several_dates_shows_a_tuple(tmp_path):
     assert '(("date_1.tif", "date_2.tif"))' in text
 
 
+def test_the_card_says_that_a_model_takes_dates_and_places(tmp_path, model):
+    assert "also takes" not in write_card(tmp_path / "plain", model, tiny_processor())
+    encoded = tiny_model(coords_encoding=["time", "location"])
+    text = write_card(tmp_path / "card", encoded, tiny_processor())
+    assert "The model also takes dates (`dates=[...]`, where" in text
+    assert "and places (`location=(latitude, longitude)`" in text
+
+
 NAMES = [
     "# A heading",
     "a | b",

@@ -25,6 +25,9 @@ class PrithviForImageClassification(PrithviTaskModel):
     `config.problem_type` is that of transformers: `"single_label_classification"`, where an image is of one class,
     `"multi_label_classification"`, where it holds any number of them, or `"regression"`, values of whole images. Where
     it is None, the first labels decide between the first two: integers or floating point.
+
+    Raises:
+        ValueError: `config.loss` is not one of classes of whole images, `cross_entropy` or `focal`.
     """
 
     task = "classification"

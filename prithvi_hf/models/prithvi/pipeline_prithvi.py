@@ -335,6 +335,9 @@ class GeospatialClassificationPipeline(GeospatialPipeline):
         band_names, band_map, band_indices, rescale_factor, rescale_offset, dates, location: As in
             [`GeospatialSegmentationPipeline`].
         kwargs: Arguments of every transformers pipeline: `device`, `num_workers`, `task`.
+
+    Raises:
+        ValueError: `top_k` or `threshold` is out of its range, an image cannot be read, or scores are not finite.
     """
 
     geospatial_task = CLASSIFICATION_TASK

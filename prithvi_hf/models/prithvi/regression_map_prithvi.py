@@ -62,7 +62,12 @@ class RegressionMap:
         return f"RegressionMap({height} x {width} pixels of {Quantity(self.name, self.unit).title}, crs={crs})"
 
     def statistics(self) -> dict[str, Any]:
-        """Give "pixels" with data, and "mean", "std", "min" and "max" of their values, None without any."""
+        """Measure the values.
+
+        Returns:
+            "pixels", the number of those with data, and "mean", "std", "min" and "max" of their values in `unit`, None
+            where no pixel has data.
+        """
         return measure_values([self.values])
 
     def to_geotiff(self, path: str | os.PathLike) -> None:
@@ -86,6 +91,9 @@ class RegressionMap:
 
     def to_xarray(self) -> Any:
         """Give the values as an `xarray.DataArray` (y, x) that rioxarray reads, with name and unit in its attributes.
+
+        Returns:
+            The values as float32, NaN where there is no data, with the coordinates of the pixels' centres if known.
 
         Raises:
             ImportError: If xarray or prithvi_hf is not installed.
