@@ -372,7 +372,9 @@ class PrithviTaskModel(PrithviPreTrainedModel):
                 "saved it, or pass ignore_mismatched_sizes=True and fine-tune what is new."
             ) from error
         model, info = loaded
-        new = {*info["missing_keys"], *next(zip(*info["mismatched_keys"], strict=True), ())}
+        new = set(info["missing_keys"])
+        for name, *_ in info["mismatched_keys"]:
+            new.add(name)
         model._untrained = {name: parameter._version for name, parameter in model.named_parameters() if name in new}
         return (model, info) if output_loading_info else model
 
