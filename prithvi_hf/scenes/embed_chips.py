@@ -90,10 +90,13 @@ def embed_chips(
     check_choice("pooling", pooling, POOLINGS)
     if batch_size < 1:
         raise ValueError(f"batch_size is a number of chips, at least 1, found {batch_size}.")
+    inputs: list[Any] = []
     if not isinstance(chips, Dataset | IterableDataset | Mapping):
-        chips = make_chip_dataset([chips] if isinstance(chips, str | os.PathLike) else chips)
+        files = [chips] if isinstance(chips, str | os.PathLike) else list(chips)
+        inputs = [file for one in files for file in (one if isinstance(one, list | tuple) else [one])]
+        chips = make_chip_dataset(files)
     splits = chips if isinstance(chips, Mapping) else {"chips": chips}
-    check_output_path(output, overwrite=overwrite, purpose="Parquet file")
+    check_output_path(output, inputs, overwrite, "Parquet file")
     image_processor.check_config(model.config)
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method

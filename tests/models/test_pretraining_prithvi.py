@@ -131,3 +131,9 @@ def test_bands_move_in_the_encoder_and_in_the_predictions():
     outputs = model(pixels[:, :3], noise=noise)
     assert outputs.logits.shape == (2, 8, 16 * 16 * 3)
     assert outputs.loss.isfinite()
+
+
+@pytest.mark.parametrize("width", [8, 24])
+def test_a_decoder_whose_width_has_no_positions_is_refused(width):
+    with pytest.raises(ValueError, match=f"decoder_hidden_size that is a multiple of 16 .*, found {width}"):
+        tiny_model(decoder_hidden_size=width)

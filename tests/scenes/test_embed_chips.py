@@ -139,6 +139,14 @@ def test_wrong_options_are_refused(options: dict, message: str, tmp_path: Path) 
     assert output.read_bytes() == b"kept"
 
 
+def test_a_chip_is_never_replaced(tmp_path: Path) -> None:
+    chips = [write_scene(tmp_path / "a.tif"), write_scene(tmp_path / "b.tif")]
+    before = chips[1].read_bytes()
+    with pytest.raises(ValueError, match="also an input"):
+        embed(tiny_model(), chips, chips[1])
+    assert chips[1].read_bytes() == before
+
+
 def test_values_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     model = tiny_model()
     torch.nn.init.constant_(model.prithvi.layernorm.bias, torch.nan)

@@ -56,6 +56,11 @@ class PrithviPreTrainingDecoder(nn.Module):
 
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__()
+        if config.decoder_hidden_size % 16:
+            raise ValueError(
+                "Expected a decoder_hidden_size that is a multiple of 16 (3-D sine-cosine positions), found "
+                f"{config.decoder_hidden_size}."
+            )
         own = copy.deepcopy(config)
         own.hidden_size, own.num_hidden_layers = config.decoder_hidden_size, config.decoder_num_hidden_layers
         own.num_attention_heads = config.decoder_num_attention_heads
