@@ -8,7 +8,7 @@ PyTorch's default layout, those of the UPerNet resized, put side by side and con
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -24,10 +24,10 @@ TOLERANCE = 1e-4
 """Largest difference of the logits over their largest magnitude at which the two are one model."""
 
 
-class PlainPyramidConvolution(nn.Conv2d):
+class PlainPyramidConvolution(PrithviPyramidConvolution):
     """Resize maps, put them side by side, convolve."""
 
-    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]  # several inputs
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]  # never one tensor
         """Map `(B, C, H, W)` and smaller ones to `(B, out_channels, H, W)`."""
         return super().forward(torch.cat([resize(feature, maps[0]) for feature in maps], dim=1))
 

@@ -66,7 +66,8 @@ def test_values_are_those_of_the_sliding_window_with_their_unit_and_place(tmp_pa
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_bytes(tmp_path, model, scene, monkeypatch):
-    options = {**QUIET, "overlap": 0.25, "blending": "gaussian", "tta": "d4"}
+    # Of one batch size: sums of a batch may end in other last bits.
+    options = {**QUIET, "overlap": 0.25, "blending": "gaussian", "tta": "d4", "batch_size": 2}
     predict_scene(model, tiny_processor(), scene, tmp_path / "whole.tif", **options)
     calls, forward = [], model.forward
 
@@ -78,7 +79,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(tmp_path, model, sc
 
     monkeypatch.setattr(model, "forward", fail)
     with pytest.raises(RuntimeError, match="interrupted"):
-        predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", batch_size=2, **options)
+        predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options)
     monkeypatch.undo()
     result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **options)
     assert result.report["strips"]["resumed"] > 0

@@ -59,6 +59,8 @@ def read_text(path: str) -> str:
         with xopen(path, "rb", download_config=DownloadConfig()) as file:
             content = file.read()
     except FileNotFoundError as error:
+        if "://" in path:  # an address that cannot be reached; its caller says so
+            raise
         raise FileNotFoundError(f"Expected a text file at {path}, found none. Check the option for it.") from error
     try:
         return content.decode("utf-8-sig")
