@@ -3,7 +3,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,11 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], **overrides: Any) -> Pr
     the multi-temporal crop one of the first generation (8 heads) and those of 600 million parameters (16 heads).
     """
     values = infer_values(state_dict)
+    if values.get("decode_head") == "upernet" and values["neck"] == "token_map":
+        # The weights show how many layers it takes, not which.
+        count = 1 + _count_layers(shorten_names(state_dict), "decoder.lateral_convs.")
+        depth = values["num_hidden_layers"]
+        values["out_indices"] = [max(1, depth * number // count) - 1 for number in range(1, count + 1)]
     values["num_attention_heads"] = 16 if values["hidden_size"] == 1280 else max(1, values["hidden_size"] // 64)
     if "id2label" in overrides:
         values.pop("num_labels", None)
@@ -128,10 +133,10 @@ def infer_grid(positions: torch.Tensor | None, frames: int | None = None) -> tup
     return grids[0], (sincos_position_table(positions.shape[2], grids[0]) - positions.float()).abs().max().item()
 
 
-def _count_layers(state_dict: Mapping[str, torch.Tensor], prefix: str) -> int:
+def _count_layers(names: Iterable[str], prefix: str) -> int:
     """Count layers: one more than the highest number that follows the prefix."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
-    return max((int(match[1]) + 1 for name in state_dict if (match := pattern.match(name))), default=0)
+    return max((int(match[1]) + 1 for name in names if (match := pattern.match(name))), default=0)
 
 
 def _find_tensor(state_dict: Mapping[str, torch.Tensor], name: str, dimensions: int) -> torch.Tensor:
@@ -188,8 +193,6 @@ def _infer_terratorch_head(state_dict: Mapping[str, torch.Tensor]) -> dict[str, 
         raise ValueError("Expected a learned pyramid (fpn1, fpn2) before the decoder unet, found none.")
     if pyramid is None and values["decode_head"] == "upernet":
         values["token_channels"] = _find_tensor(state_dict, "decoder.lateral_convs.0.conv.weight", 4).shape[1]
-        maps, depth = 1 + _count_layers(state_dict, "decoder.lateral_convs."), _count_layers(state_dict, "blocks.")
-        values["out_indices"] = [max(1, depth * number // maps) - 1 for number in range(1, maps + 1)]
     else:
         values["token_channels"] = state_dict[pyramid or "decoder.convs.0.0.weight"].shape[0]
     return values

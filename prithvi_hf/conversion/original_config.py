@@ -127,7 +127,6 @@ def find_original_config(
     if named is None and is_segmentation_layout(state_dict) and not is_terratorch:
         return OriginalConfig()
     shown = {"coords_encoding": [], **infer_values(state_dict)}
-    shown.pop("out_indices", None)  # of maps of one size: how many, not which
     if find_positions(state_dict) is None:
         free = {"image_size"} if is_terratorch else {"image_size", "num_frames"}  # the neck shows the frames
         shown = {name: value for name, value in shown.items() if name not in free}

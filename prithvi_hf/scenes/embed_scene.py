@@ -300,7 +300,7 @@ class PatchSums:
                 f"{self._first} to {end - 1} of patches: check its weights, and the dtype that it runs in (float32 or "
                 "bfloat16 instead of float16)."
             )
-        for array in (self._sums[0], *self._sums[1:], self._weights, torch.from_numpy(self._has_data)):
+        for array in (*self._sums, self._weights, torch.from_numpy(self._has_data)):
             array[: len(array) - count] = array[count:].clone()
             array[len(array) - count :] = 0
         self._first = end

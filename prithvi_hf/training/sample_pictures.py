@@ -48,6 +48,12 @@ def pick_samples(
         yield row, prepare_scene(processor, frames, model.config.coords_encoding, dates), labels
 
 
+def make_row(scene: PreparedScene, painted: dict[str, np.ndarray]) -> PictureRow:
+    """Put painted maps beside the picture of their scene."""
+    width_metres = measure_width(scene.crs, scene.transform, *scene.nodata_mask.shape)
+    return PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres)
+
+
 def plot_sample_predictions(
     model: Any,
     processor: PrithviImageProcessor,
@@ -69,8 +75,7 @@ def plot_sample_predictions(
         logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
-        width_metres = measure_width(scene.crs, scene.transform, *labels.shape)
-        pictures.append(PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres))
+        pictures.append(make_row(scene, painted))
         present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
     draw_pictures(
         path,
@@ -101,10 +106,8 @@ def plot_sample_values(
     scale = make_color_scale(np.concatenate([targets.ravel() for _, targets, _ in samples]))
     rows = []
     for scene, *values in samples:
-        painted = [paint_values(part, scale) for part in values]
-        width_metres = measure_width(scene.crs, scene.transform, *values[0].shape)
-        pictures = {scene.rgb_title: scene.rgb, "target": painted[0], "prediction": painted[1]}
-        rows.append(PictureRow(pictures, width_metres))
+        target, prediction = (paint_values(part, scale) for part in values)
+        rows.append(make_row(scene, {"target": target, "prediction": prediction}))
     colorbar = (Quantity.of(model.config).title, scale)
     draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=colorbar)
 
