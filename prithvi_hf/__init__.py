@@ -42,8 +42,10 @@ from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegressi
 
 if TYPE_CHECKING:
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
+    from prithvi_hf.conversion.export_prithvi import export_model
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
+    from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
     from prithvi_hf.scenes.embed_chips import embed_chips
     from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import predict_scene
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "PrithviExportedModel": "models.prithvi.exported_prithvi",
     "PrithviTrainer": "training.trainer",
     "PrithviTrainingArguments": "training.training_args",
     "SceneWindows": "scenes.windows",
@@ -63,6 +66,7 @@ _LAZY = {
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "embed_chips": "scenes.embed_chips",
     "embed_scene": "scenes.embed_scene",
+    "export_model": "conversion.export_prithvi",
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
@@ -110,6 +114,7 @@ __all__ = [
     "GeospatialSegmentationPipeline",
     "PrithviBackbone",
     "PrithviConfig",
+    "PrithviExportedModel",
     "PrithviForImageClassification",
     "PrithviForPixelRegression",
     "PrithviForPreTraining",
@@ -124,6 +129,7 @@ __all__ = [
     "convert_state_dict",
     "embed_chips",
     "embed_scene",
+    "export_model",
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",
