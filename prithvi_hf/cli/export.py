@@ -3,7 +3,7 @@
 
 import argparse
 
-from prithvi_hf.cli.common import Commands, add_command
+from prithvi_hf.cli.common import Commands, add_command, import_quickly, load_model
 
 
 _EPILOG = """examples:
@@ -28,9 +28,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Export a model and print how far the graph is from it."""
-    from prithvi_hf.cli.common import load_model
-    from prithvi_hf.conversion.export_prithvi import LEAST_AGREEMENT, export_model
-    from prithvi_hf.models.prithvi.exported_prithvi import check_packages
+    with import_quickly():
+        from prithvi_hf.conversion.export_prithvi import LEAST_AGREEMENT, export_model
+        from prithvi_hf.models.prithvi.exported_prithvi import check_packages
 
     check_packages(options.format)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
