@@ -193,7 +193,7 @@ def filtered_strips(
     """Compute the large map, a strip of rows at a time: first and last (exclusive) row, and `(B, rows, width, O)`.
 
     `padded`, `(B, *grid.padded, C)`, is the small map with one row and column of zeros before it, and as many after it
-    as the tiles reach; `kernels` are from `tile_kernels`, or from `phase_kernels` with odd phases first, and `borders`,
+    as the tiles reach; `kernels` are from `tile_kernels` or from `phase_kernels` with odd phases first, and `borders`,
     `(9, O)`, from `border_sums`; all of one dtype. `then` makes something else of each strip, pixel by pixel; it may
     write to what it is given.
     """
