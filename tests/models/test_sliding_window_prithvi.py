@@ -59,14 +59,6 @@ def test_images_of_a_batch_do_not_touch_each_other():
         assert_matches(together[index : index + 1], alone)
 
 
-@pytest.fixture
-def set_threads():
-    """What sets the number of torch's threads, which is put back afterwards."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 class Recorder:
     """A forward pass that notes how many tiles came, in which thread, and how many threads torch had there."""
 
