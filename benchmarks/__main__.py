@@ -9,7 +9,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import decoders, evaluating, finetuning, gpu, loading, model, reading, scenes, steps, terratorch_peer
+from benchmarks import (
+    decoders,
+    evaluating,
+    finetuning,
+    gpu,
+    loading,
+    model,
+    peers,
+    reading,
+    scenes,
+    steps,
+    terratorch_peer,
+)
 
 
 def main() -> None:
@@ -36,11 +48,20 @@ def main() -> None:
             f"| {row['what']} | {ours:.2f} {unit} | {alternative:.2f} {unit} | {row['ratio']:.2f}x "
             f"| {row['alternative']} |"
         )
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    runtimes = peers.run(repeats, (1,) if options.quick else tuple(peers.BATCHES))
+    print(f"\n{peers.tabulate(runtimes)}")
+    machine = {
+        "cores": os.cpu_count(),
+        "cpu": peers.describe_cpu(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({"machine": machine, "results": results, "peers": runtimes}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":
