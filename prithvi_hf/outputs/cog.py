@@ -77,7 +77,7 @@ def class_layer(
         dataset.write_colormap(1, {**colormap, nodata: (0, 0, 0, 0)})
 
     # Level 5 of deflate takes half the time of GDAL's 6 where a map has much detail, for 3 to 11 % more bytes.
-    options = {"predictor": "NO", "level": 5, "overview_resampling": "MODE"}
+    options: dict[str, str | int] = {"predictor": "NO", "level": 5, "overview_resampling": "MODE"}
     return Layer("map", ("classes",), "uint8", nodata, options, describe, file_value_table(values, nodata))
 
 

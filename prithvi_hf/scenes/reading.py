@@ -48,7 +48,7 @@ _BYTES_OF_BLOCKS = 256 * 2**20
 to it: a strip as high as the scene would be the scene in memory."""
 _MASKED, _LOST = 1, 2  # flags of a pixel: no data by the frame's own mask; not read, or excluded by the frame
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_MOST_WORKERS = 8
+_MOST_WORKERS, _TILES_A_WORKER = 8, 8  # tiles of a row: small scenes start no threads
 _TELLING_FRACTION = 0.25
 """Fraction of a tile's pixels with data above which its values tell the units of the scene."""
 
@@ -192,11 +192,13 @@ class FrameRows:
 
     def cut(self, rows: range, columns: slice) -> tuple[ArrayRaster, np.ndarray | None]:
         """Take pixels that are at hand, see `SceneRows.cut`: a copy only where they go round the end of the ring."""
-        rings = [ring for ring, _ in ring_parts(rows.start, rows.stop, self._capacity)]
-        parts = [self._values[:, ring, columns] for ring in rings]
+        parts, flag_parts = [], []
+        for ring, _ in ring_parts(rows.start, rows.stop, self._capacity):
+            parts.append(self._values[:, ring, columns])
+            flag_parts.append(self._flags[ring, columns])
         mask = lost = None
         if self._flagged:
-            flags = np.concatenate([self._flags[ring, columns] for ring in rings])[:: rows.step]
+            flags = np.concatenate(flag_parts)[:: rows.step]
             mask, lost = (flags & _MASKED) != 0, (flags & _LOST) != 0
         values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         raster = ArrayRaster(
@@ -348,7 +350,8 @@ class TileSource:
         plan, (height, width) = self.plan, self.plan.window
         self._options = self.image_processor.checked_options()
         # The pool starts threads when it is first asked for something.
-        workers = self.workers or max(1, min(_CORES if self.pin_memory else _CORES // 4, _MOST_WORKERS))
+        cores = _CORES if self.pin_memory else _CORES // 4
+        workers = self.workers or max(1, min(cores, len(plan.lefts) // _TILES_A_WORKER, _MOST_WORKERS))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="scene reader")
         each: _Each = map if workers == 1 else pool.map
         with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=_GDAL_CACHE_BYTES), pool:
@@ -376,7 +379,7 @@ class TileSource:
                 start, stop = plan.strip(row)
                 # A copy: the rows below, which are not final, would stay in memory with a view.
                 final = nodata[: stop - start].copy()
-                frame_nodata = [int(np.count_nonzero(lacking)) for lacking in absent[:, : stop - start]]
+                frame_nodata = np.count_nonzero(absent[:, : stop - start], axis=(1, 2)).tolist()
                 thumbnail = self._read_thumbnail(rows, start, stop) if self.thumbnail else None
                 bad_windows = rows.find_bad_windows(start, stop)
                 seconds += time.perf_counter() - clock
