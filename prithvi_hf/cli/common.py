@@ -10,6 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prithvi_hf.cores import CORES
+
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -96,6 +98,8 @@ def resolve_device(name: str) -> str:
     """Choose the device: a GPU for "auto" where there is one, or the name as given if it can be used here."""
     import torch
 
+    # torch counts the cores of the machine, a container may have fewer.
+    torch.set_num_threads(min(torch.get_num_threads(), CORES))
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
