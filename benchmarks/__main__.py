@@ -50,6 +50,8 @@ def main() -> None:
         )
     runtimes = peers.run(repeats, (1,) if options.quick else tuple(peers.BATCHES))
     print(f"\n{peers.tabulate(runtimes)}")
+    if torch.cuda.is_available():
+        print(f"\n{gpu.make_page(repeats, torch.device('cuda'))}")
     machine = {
         "cores": os.cpu_count(),
         "cpu": peers.describe_cpu(),

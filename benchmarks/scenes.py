@@ -4,6 +4,7 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from affine import Affine
 
@@ -21,9 +22,13 @@ SIDE = 784  # pixels: 6 x 6 windows of 224, each half over the one before
 BATCH_SIZE = 6
 
 
-def _write_scene(path: Path) -> Path:
-    """A scene as satellites' archives give it: six bands, int16, tiles of 256, deflate."""
-    image = generate_scene(SIDE, SIDE, seed=0).image
+def write_scene(path: Path, image: np.ndarray) -> Path:
+    """A scene as satellites' archives give it: six bands, int16, tiles of 256, deflate.
+
+    Args:
+        path (`Path`): The GeoTIFF to write.
+        image (`np.ndarray`): (6, H, W) int16.
+    """
     options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     bands = list(PrithviImageProcessor.bands)
     transform = Affine(10.0, 0.0, 400_000.0, 0.0, -10.0, 8_400_000.0)
@@ -68,7 +73,7 @@ def run(repeats: int, hidden_size: int = 768, num_layers: int = 12) -> dict[str,
     """
     model, processor = _model(hidden_size, num_layers), PrithviImageProcessor()
     with tempfile.TemporaryDirectory() as folder:
-        scene = open_scene([_write_scene(Path(folder) / "scene.tif")])
+        scene = open_scene([write_scene(Path(folder) / "scene.tif", generate_scene(SIDE, SIDE, seed=0).image)])
         plan = TilePlan.for_model(model.config, scene.grid.height, scene.grid.width)
         batches = _batches(processor, scene, plan)
         contenders = {

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The benchmarks' own arithmetic, with sizes that take no time; their figures are never tested."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,18 @@ def test_a_training_step_is_related_to_the_matrix_rate():
     row = gpu.time_large_training(1, CPU, peak=1e12, batch_size=1, head_hidden_size=8, **TINY)
     assert row["ratio"] == pytest.approx(row["fraction_of_matrix_rate"])
     assert row["tflops"] * 1e9 * row["ours_ms"] == pytest.approx(row["alternative_ms"] * 1e9)
+
+
+@pytest.mark.parametrize("forms", [("eager",), pytest.param(gpu.FORMS, marks=pytest.mark.slow)])
+def test_the_page_of_a_gpu_is_made_on_any_device(forms):
+    sizes = {**TINY, "head_hidden_size": 8}
+    page = gpu.make_page(1, CPU, side=70, batches=[(1, 2)], sides=(16,), forms=forms, **sizes)
+    forward, tile = (table.splitlines() for table in page.split("\n\n") if table.startswith("|"))
+    assert [row.split(" | ")[0] for row in forward[2:]] == [f"| {form}" for form in forms[:2]]  # no CUDA graphs here
+    assert "chips/s | TFLOP/s | of the matrix rate | peak memory, GiB" in forward[0]
+    assert re.fullmatch(r"\| eager \| 1 \| 2 \| [\d.]+ \| [\de.-]+ \| \d+% \| - \| [\d.]+ \|", forward[2])
+    assert len(tile) == len(forward)
+    assert all(re.match(r"\| 70 px, (eager|compiled), (float32|bfloat16) \| [\d.]+ \|", row) for row in tile[2:])
 
 
 def test_the_large_size_is_the_300m_one():
