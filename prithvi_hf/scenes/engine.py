@@ -13,7 +13,6 @@ a pixel sum to 1.
 
 import math
 import mmap
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -36,8 +35,6 @@ from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 READ_ERROR_RULES = ("raise", "nodata")
 _BATCHES_AHEAD = 2
-_WORKERS = min(4, os.cpu_count() or 1)
-"""Threads that prepare tiles for an accelerator, which takes hundreds of them in a second."""
 _ROWS_AT_A_TIME = 16  # spares memory where all rows of a strip are looked at
 _GAUSSIAN_DEVIATIONS = 4  # from the middle of a tile to its border
 _T = TypeVar("_T")
@@ -94,20 +91,22 @@ class RowSums:
         """
         start, stop = self._plan.strip(row)
         num_labels, capacity, width = self._sums.shape
+        on_cpu = self._device.type == "cpu"
+        # Tiles that do not overlap: the ring is the strip, and its taker may have it without a copy.
+        is_whole = stop - start == capacity and start % capacity == 0 and on_cpu
+        means = self._sums if is_whole else mmap_zeros((num_labels, stop - start, width), self._dtype)
         for ring, rows in ring_parts(start, stop, capacity):
-            sums = self._sums[:, ring]
-            for first in range(0, sums.shape[1], _ROWS_AT_A_TIME):  # some rows at a time to spare memory
-                part = sums[:, first : first + _ROWS_AT_A_TIME]
-                place = start + rows.start + first
-                part /= torch.outer(self._row_weights[place : place + part.shape[1]], self._column_weights)
-        if stop - start == capacity and start % capacity == 0 and self._device.type == "cpu":
-            # Tiles do not overlap here: the ring is the strip, and its taker may have it without a copy.
-            means, self._sums = self._sums, mmap_zeros((num_labels, capacity, width), self._dtype)
-            return means
-        means = mmap_zeros((num_labels, stop - start, width), self._dtype)
-        for ring, rows in ring_parts(start, stop, capacity):
-            means[:, rows] = self._sums[:, ring]
-        self.drop(row)
+            for first in range(rows.start, rows.stop, _ROWS_AT_A_TIME):  # some rows at a time to spare memory
+                last = min(first + _ROWS_AT_A_TIME, rows.stop)
+                part = self._sums[:, ring][:, first - rows.start : last - rows.start]
+                weights = torch.outer(self._row_weights[start + first : start + last], self._column_weights)
+                quotient = torch.div(part, weights, out=means[:, first:last] if on_cpu else None)
+                if not on_cpu:
+                    means[:, first:last] = quotient
+        if is_whole:
+            self._sums = mmap_zeros((num_labels, capacity, width), self._dtype)
+        else:
+            self.drop(row)
         return means
 
     def drop(self, row: int) -> None:
@@ -200,7 +199,6 @@ def predict_strips(
         on_read_error=on_read_error,
         thumbnail=thumbnail,
         pin_memory=model.device.type == "cuda",
-        workers=1 if model.device.type == "cpu" else _WORKERS,
     )
     return _run_model(model, tiles, blending, tta, on_windows or (lambda count: None))
 
@@ -280,10 +278,11 @@ def _finish_strip(
     start, stop = tiles.plan.strip(end.row)
     # Without any data no tile was run.
     logits = torch.zeros((num_labels, stop - start, tiles.plan.width)) if sums is None else sums.take(end.row)
-    broken = ~end.nodata
-    for first in range(0, stop - start, _ROWS_AT_A_TIME):  # some rows at a time to spare memory
+    broken = np.zeros_like(end.nodata)
+    # A sum is not finite where a value is not, which one pass tells; it is looked for only then.
+    for first in range(0, 0 if math.isfinite(logits.sum()) else stop - start, _ROWS_AT_A_TIME):  # to spare memory
         rows = slice(first, first + _ROWS_AT_A_TIME)
-        broken[rows] &= ~torch.isfinite(logits[:, rows]).all(dim=0).numpy()
+        broken[rows] = ~torch.isfinite(logits[:, rows]).all(dim=0).numpy() & ~end.nodata[rows]
     if broken.any():
         bad_rows, bad_columns = np.flatnonzero(broken.any(axis=1)), np.flatnonzero(broken.any(axis=0))
         raise ValueError(
@@ -292,7 +291,8 @@ def _finish_strip(
             f"{bad_columns[-1]}: check its weights, the dtype it runs in (float32 or bfloat16 instead of float16), "
             f"and the values of {', '.join(tiles.scene.files) or 'the frames'}."
         )
-    logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
+    if end.nodata.any():
+        logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
     seconds = {**seconds, "reading": end.seconds, "model": seconds["model"] + time.perf_counter() - clock}
     found = (end.thumbnail, end.bad_windows, end.frame_nodata)
     return Strip(end.row, start, stop, logits, end.nodata, *found, seconds)
