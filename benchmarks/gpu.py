@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +25,6 @@ from benchmarks.model import make_pair
 from benchmarks.peers import describe_cpu
 from benchmarks.scenes import write_scene
 from benchmarks.timing import comparison
-from examples.synthetic_floods import generate_scene
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor, predict_scene
 from prithvi_hf.scenes.engine import predict_tiles
 from prithvi_hf.scenes.inference import CompiledModel
@@ -160,9 +158,7 @@ def measure_tile(
     model = PrithviForSemanticSegmentation(PrithviConfig(num_frames=1, num_labels=2, **sizes)).eval()
     options: dict[str, Any] = {"batch_size": batch_size, "device": device, "dtype": "auto", "show_progress": False}
     with tempfile.TemporaryDirectory() as folder:
-        part = generate_scene(min(side, 784), min(side, 784), seed=0).image
-        copies = -(-side // part.shape[-1])
-        scene = write_scene(Path(folder) / "scene.tif", np.tile(part, (1, copies, copies))[:, :side, :side])
+        scene = write_scene(Path(folder) / "scene.tif", side)
         output, processor = Path(folder) / "map.tif", PrithviImageProcessor()
         report = predict_scene(model, processor, scene, output, compile=compiled, **options).report
     seconds = report["seconds"]
