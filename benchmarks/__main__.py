@@ -34,6 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     repeats = min(options.repeats, 3) if options.quick else options.repeats
     results = [benchmark.run(repeats) for benchmark in (reading, evaluating, scenes)]
+    results += scenes.run_against_gdal(repeats, options.quick)
     results += loading.run(repeats, options.data_dir)
     results += model.run(repeats, options.quick)
     results += [] if options.quick else [*steps.run(repeats), *decoders.run(max(1, repeats // 3))]

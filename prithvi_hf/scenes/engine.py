@@ -27,7 +27,7 @@ import torch
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
-from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
+from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode, tile_threads
 from prithvi_hf.scenes.reading import BadWindow, RowEnd, TileBatch, TileSource, ring_parts
 from prithvi_hf.scenes.scene import Scene, warn_of_unknown_coordinates
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
@@ -177,7 +177,9 @@ def predict_strips(
     WindowOptions(batch_size=batch_size, blending=blending, tta=tta)  # refuses what leaves its range
     if on_read_error not in READ_ERROR_RULES:
         raise ValueError(f"on_read_error: expected {' or '.join(READ_ERROR_RULES)}, found {on_read_error!r}.")
-    sizes = {(scene.grid.height, scene.grid.width), *(tuple(frame.shape[-2:]) for frame in scene.frames)}
+    sizes = {(scene.grid.height, scene.grid.width)}
+    for frame in scene.frames:
+        sizes.add((frame.shape[-2], frame.shape[-1]))
     if sizes != {(plan.height, plan.width)}:
         found = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
         raise ValueError(
@@ -200,12 +202,13 @@ def predict_strips(
         thumbnail=thumbnail,
         pin_memory=model.device.type == "cuda",
     )
-    return _run_model(model, tiles, blending, tta, on_windows or (lambda count: None))
+    return _run_model(model, tiles, batch_size, blending, tta, on_windows or (lambda count: None))
 
 
 def _run_model(
     model: PrithviMapModel,
     tiles: TileSource,
+    batch_size: int,
     blending: str,
     tta: str,
     on_windows: Callable[[int], None],
@@ -214,13 +217,14 @@ def _run_model(
     sums: RowSums | None = None  # its type is that of the first logits
     seconds = {"reading": 0.0, "model": 0.0, "waiting": 0.0}
     items = iterate_in_background(partial(iter, tiles), _BATCHES_AHEAD, "scene reader")
-    with evaluation_mode(model), closing(items):
+    with evaluation_mode(model), tile_threads(model, batch_size) as compute_parts, closing(items):
         clock = time.perf_counter()
         for item in items:
             begin = time.perf_counter()
             seconds["waiting"] += begin - clock
             if isinstance(item, TileBatch):
-                logits = predict_tiles(model, item.pixel_values, item.coordinates, tta)
+                predict = partial(predict_tiles, model, item.pixel_values, item.coordinates, tta)
+                logits = compute_parts(predict, len(item.lefts))
                 if sums is None:
                     dtype = torch.promote_types(logits.dtype, torch.float32)
                     sums = RowSums(tiles.plan, blending, logits.shape[1], dtype, logits.device)
@@ -248,14 +252,17 @@ def predict_tiles(
     pixel_values: torch.Tensor,
     coordinates: dict[str, torch.Tensor] | None = None,
     tta: str = "none",
+    part: slice = slice(None),
 ) -> torch.Tensor:
     """Give the logits (B, num_labels, h, w) of tiles (B, C, T, h, w), or their mean over the tiles' symmetries.
 
     "d4" takes all symmetries that leave the tile's shape as it is, and gives float32 or wider. `coordinates` are
-    further arguments of the model.
+    further arguments of the model. Of the tiles in `part` alone, where it is given.
     """
-    pixel_values = pixel_values.to(model.device, non_blocking=True)
-    coordinates = {name: values.to(model.device) for name, values in (coordinates or {}).items()}
+    pixel_values = pixel_values[part].to(model.device, non_blocking=True)
+    if coordinates:
+        coordinates = {name: values[part].to(model.device) for name, values in coordinates.items()}
+    coordinates = coordinates or {}
     logits = model(pixel_values=pixel_values, **coordinates).logits
     if tta == "none":
         return logits

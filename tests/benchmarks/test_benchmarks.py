@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import decoders, gpu, loading, model_sizes, real_chips
+from benchmarks import decoders, gpu, loading, model_sizes, real_chips, scenes
 from prithvi_hf import PrithviConfig
 from prithvi_hf.data import collate_chips
 
@@ -113,3 +113,14 @@ def test_a_model_that_does_not_fit_is_not_measured(monkeypatch):
     monkeypatch.setattr(model_sizes.psutil, "virtual_memory", lambda: free)
     found = model_sizes.measure_in_fresh_process("600M", "unet", "training step", 1)
     assert found == "not measured: needs 13 GB, 1 GB are free"
+
+
+def test_the_way_of_the_pixels_of_a_scene_is_compared_with_gdal(monkeypatch):
+    monkeypatch.setattr(scenes, "SIDE", 128)  # what is repeated
+    monkeypatch.setattr(scenes, "in_fresh_process", lambda *_: 10**8)
+    rows = scenes.run_against_gdal(1, quick=True, side=300)
+    read, write, whole, tiny, memory = rows
+    assert read["alternative_ms"] + write["alternative_ms"] == pytest.approx(whole["alternative_ms"])
+    assert whole["alternative_ms"] == tiny["alternative_ms"]
+    assert memory["alternative_mb"] == 12 * 300**2 / 1e6
+    assert min(row.get("ours_ms", row.get("ours_mb")) for row in rows) > 0
