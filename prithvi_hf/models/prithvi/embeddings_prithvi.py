@@ -58,6 +58,19 @@ def interpolate_position_table(
     return table.to(dtype)
 
 
+def encode_coordinates(coords: torch.Tensor, hidden_size: int) -> torch.Tensor:
+    """Encode pairs of numbers `(..., 2)` as sines and cosines `(..., hidden_size)`, zeros where one is NaN.
+
+    In float32 whatever the precision of the model, as in pretraining; in bfloat16 the year 2021 is 2024 or so.
+    """
+    count = hidden_size // 4
+    frequencies = torch.arange(count, dtype=torch.float32, device=coords.device) / count
+    angles = coords.float().unsqueeze(-1) * (1.0 / 10000**frequencies)  # (..., 2, E / 4)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., E)
+    known = coords.isfinite().all(dim=-1, keepdim=True)
+    return torch.where(known, waves, torch.zeros_like(waves))
+
+
 class PrithviCoordinateEmbeddings(nn.Module):
     """What `config.coords_encoding` adds to each token: the date of its frame ("time"), its place ("location").
 
@@ -97,7 +110,7 @@ class PrithviCoordinateEmbeddings(nn.Module):
                 tokens = tokens + 0 * scale if self.training and scale.requires_grad else tokens
                 continue
             argument = COORDINATE_ARGUMENTS[name]
-            if tuple(coords.shape) != shapes[name]:
+            if tuple(coords.shape) != shapes[name] and not torch.compiler.is_exporting():
                 raise ValueError(f"Expected {argument} of shape {shapes[name]}, found {tuple(coords.shape)}.")
             if coords.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
@@ -105,13 +118,9 @@ class PrithviCoordinateEmbeddings(nn.Module):
                     "not convert coordinates."
                 )
             with torch.autocast(device_type=tokens.device.type, enabled=False):
-                # In float32 whatever the precision of the model, as in pretraining.
-                count = self.hidden_size // 4
-                frequencies = torch.arange(count, dtype=torch.float32, device=coords.device) / count
-                angles = coords.float().unsqueeze(-1) * (1.0 / 10000**frequencies)  # (..., 2, E / 4)
-                waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., E)
-                known = coords.isfinite().all(dim=-1, keepdim=True)
-                term = torch.where(known, waves, torch.zeros_like(waves)) * scale.float()
+                # Whatever runs an exported graph may choose half precision by itself: there they come encoded.
+                waves = coords if torch.compiler.is_exporting() else encode_coordinates(coords, self.hidden_size)
+                term = waves * scale.float()  # (..., E)
             term = term.repeat_interleave(grid_size[1] * grid_size[2], dim=1) if name == "time" else term.unsqueeze(1)
             tokens = tokens + term.to(tokens.dtype)
         return tokens
@@ -128,7 +137,8 @@ class PrithviPatchEmbeddings(nn.Conv3d):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Map `(B, C, T, H, W)` to `(B, frames * rows * columns, hidden_size)`; an indivisible border is dropped."""
         half = pixel_values.dtype in (torch.float16, torch.bfloat16)
-        if not (half or torch.is_autocast_enabled(pixel_values.device.type)):
+        # Whatever runs an exported graph may choose half precision by itself.
+        if not (half or torch.is_autocast_enabled(pixel_values.device.type) or torch.compiler.is_exporting()):
             return super().forward(pixel_values).flatten(2).transpose(1, 2)
         frames, rows, columns = self.kernel_size
         grid = [size // patch for size, patch in zip(pixel_values.shape[2:], self.kernel_size, strict=True)]
