@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.scenes import SIDE, _model, _run_scene, _write_scene
+from benchmarks.scenes import map_scene, write_scene
 from benchmarks.timing import comparison, median_seconds
-from prithvi_hf import PrithviImageProcessor
+from prithvi_hf import PrithviForSemanticSegmentation
 from prithvi_hf.cores import CORES
-from prithvi_hf.scenes.scene import open_scene
-from prithvi_hf.scenes.tiles import TilePlan
+
+
+SIDE = 2196
 
 
 @contextmanager
@@ -28,27 +29,24 @@ def busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def run(repeats: int, hidden_size: int = 64, num_layers: int = 1) -> dict[str, float | str]:
+def run(repeats: int, side: int = SIDE) -> dict[str, float | str]:
     """Measure a small model, for which the times between its operations count most.
 
     Args:
         repeats (`int`): Timed calls of each are a fifth of it.
-        hidden_size (`int`, defaults to 64): Width of the model, a multiple of 64.
-        num_layers (`int`, defaults to 1): Its depth.
+        side (`int`, defaults to 2196): Pixels of the scene, several seconds for two cores.
 
     Returns:
         `dict`: Milliseconds for the scene of both and their ratio; the fair share of a core is a ratio of 0.5.
     """
-    model, processor = _model(hidden_size, num_layers), PrithviImageProcessor()
     with tempfile.TemporaryDirectory() as folder:
-        scene = open_scene([_write_scene(Path(folder) / "scene.tif")])
-        plan = TilePlan.for_model(model.config, scene.grid.height, scene.grid.width)
+        scene = write_scene(Path(folder) / "scene.tif", side)
 
         def map_beside(count: int) -> None:
             with busy_processes(count):
-                _run_scene(model, processor, scene, plan)
+                map_scene(scene, Path(folder) / "map.tif", PrithviForSemanticSegmentation)
 
         contenders = {"busy": lambda: map_beside(CORES), "alone": lambda: map_beside(0)}
         seconds = median_seconds(contenders, max(1, repeats // 5))
-    what = f"map a {SIDE} px scene with a small model beside {CORES} busy processes"
+    what = f"map a {side} px scene with a small model beside {CORES} busy processes"
     return comparison(what, seconds["busy"], seconds["alone"], "the same alone on the machine")
