@@ -11,6 +11,7 @@ import torch
 from transformers import pipeline
 
 import prithvi_hf
+from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from prithvi_hf.scenes.predict_scene import describe_model
 from tests.export_factory import FORMATS, export_tiny
@@ -132,3 +133,17 @@ def test_a_missing_runtime_names_its_extra(openvino_folder, monkeypatch):
 def test_other_frames_are_refused(openvino_folder):
     with pytest.raises(ValueError, match=r"Expected 1 frame\(s\) in dimension 2, found 2"):
         load(openvino_folder[0])(torch.zeros(1, 6, 2, 32, 32))
+
+
+@pytest.mark.parametrize("export_format", ["openvino", "onnx"])
+def test_auto_chooses_among_the_precisions_of_the_runtime(tmp_path_factory, monkeypatch, export_format):
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: "units of a test")
+    model = load(export_tiny(tmp_path_factory, export_format)[0])
+    sample = {"pixel_values": images(1, 32, 32)}, torch.ones(1, 32, 32, dtype=torch.bool)
+    choice = inference_dtype_prithvi.resolve_dtype(model, "auto", [sample])
+    if export_format == "openvino":
+        assert choice.agreement > 0.9
+    else:
+        assert choice.chosen == "float32"
+        assert "Expected dtype float32" in choice.reason
+    assert model.dtype == torch.float32

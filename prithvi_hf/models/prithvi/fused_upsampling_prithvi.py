@@ -446,11 +446,12 @@ def _run_strips(
         return strip if has_more_layers else nn.functional.linear(strip, class_weight, class_bias)
 
     result = None
+    room = weight.new_zeros(grid.images, *grid.padded, len(bias) // 4, dtype=products_dtype)  # its border stays zero
     with torch.autocast(pixels.device.type, enabled=False):
         for group in grid.groups():
             # The upsampling before the fused one, (B, h, w, 4, 4, C) to the padded map, in pieces that stay cached.
             images = pixels[group]
-            padded = weight.new_zeros(len(images), *grid.padded, len(bias) // 4, dtype=products_dtype)
+            padded = room[: len(images)]
             step = max(1, _ROWS_AT_A_TIME // (len(images) * images.shape[2] * 16))
             for first in range(0, images.shape[1], step):
                 piece = nn.functional.linear(images[:, first : first + step], weight, bias).unflatten(-1, (4, -1))
