@@ -4,7 +4,8 @@
 The graph is the fused path of the model: the patch embedding as a matrix product, because runtimes that choose
 bfloat16 by themselves compute its convolution of 1x16x16 wrongly, batch normalisation folded into the kernels, and
 padding and interpolated positions inside, so that batch, height and width stay open. It maps normalised bands to
-`logits`; a regression's are standardised, since bfloat16 has not the digits for values in their unit.
+`logits`. Years, degrees and values in their unit have more digits than bfloat16: dates and places come encoded as
+sines and cosines, and a regression's logits are standardised.
 """
 
 import copy
@@ -57,7 +58,8 @@ tags: [prithvi, geospatial, {format}]
 
 The graph takes batches of any size and images of {size}: `pixel_values` (batch, bands, frames, height, width), scaled
 and normalised as `preprocessor_config.json` says, and, where `coords_encoding` in `config.json` names them,
-`temporal_coords` and `location_coords`. It gives `logits` (batch, classes, height, width).
+`temporal_coords` (batch, frames, hidden_size) and `location_coords` (batch, hidden_size), as sines and cosines. It
+gives `logits` (batch, classes, height, width); those of a regression are standardised.
 
 ```bash
 prithvi-hf predict --model FOLDER --frames scene.tif --output map.tif
