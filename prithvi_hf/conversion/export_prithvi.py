@@ -28,7 +28,7 @@ from prithvi_hf.disk import check_new_folder, write_folder
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     PreparedScene,
     open_frames,
@@ -123,6 +123,8 @@ def trace_graph(
     from transformers.exporters.auto import get_exporter_class
 
     check_packages(export_format)
+    if isinstance(model, PrithviExportedModel):
+        raise ValueError("Expected a model with weights, found an exported one. Export the model that it was made of.")
     model = copy.deepcopy(model).cpu().float().eval()
     if model.config.architecture == "prithvi" and model.task != "classification":
         cast(Any, model)._upsampling.freeze(model.neck, model.decode_head)
@@ -288,8 +290,7 @@ def export_model(
 ) -> dict[str, Any]:
     """Export a model to a folder that predicts without it, once the graph gives what the model gives.
 
-    Beside the graph are `config.json`, `preprocessor_config.json`, `export.json`, which says of what size images may
-    be, the report as `parity.json`, and a card, `README.md`.
+    Beside the graph are the configurations, `export.json`, the report as `parity.json`, and a card, `README.md`.
 
     Args:
         model: A fine-tuned model of classes or values of pixels, or of classes of images.
@@ -297,24 +298,21 @@ def export_model(
         output_dir: A new or empty folder.
         export_format: `"openvino"` (runs in bfloat16 as well), `"onnx"`, or `"torch_export"` (a pickle).
         check: Folder of GeoTIFF chips to compare the two on as well, at most 32 of them; no labels are needed.
-        dynamic_size: Whether the graph takes images of any size, or of the model's tile alone; None is any size where
-            the format can have it.
+        dynamic_size: Whether the graph takes images of any size, or of the model's tile; None is any where it can.
 
     Returns:
-        The report: `"format"`, `"runtime"`, `"fixed_size"`, and for each precision ("float32", of OpenVINO "bfloat16"
-        too) what [`measure_parity`] gives of `"tiles"`, made of random numbers, and of `"chips"`.
+        The report: `"format"`, `"runtime"`, `"fixed_size"`, and by precision (`"float32"`, of OpenVINO `"bfloat16"`)
+        what [`measure_parity`] gives of `"tiles"`, made of random numbers, and of `"chips"`.
 
     Raises:
         ImportError: The packages of the format are not installed.
-        ValueError: The folder is not empty, the format is unknown, there are no chips, or the graph differs from the
-            model by more than rounding. Nothing is written.
+        ValueError: An argument is not as it should be, or the graph differs from the model by more than rounding.
+            Nothing is written.
     """
-    if export_format not in FORMATS:
-        raise ValueError(f"Expected export_format {', '.join(FORMATS)}, found {export_format!r}.")
     check_packages(export_format)
     check_new_folder(output_dir)
     image_processor.check_config(model.config)
-    model.check_trained()
+    model = unwrap_model(model, ("segmentation", "regression", "classification"))
     chips = None if check is None else list(read_chips(check, model, image_processor))
     with write_folder(output_dir) as folder:
         image_processor.save_pretrained(folder)
@@ -335,8 +333,8 @@ def export_model(
             problem = f"logits differ by {worst:.2g} of the largest one."
         else:
             raise ValueError(
-                f"Expected a graph that gives the model's logits but for rounding, found that it does not ({problem}) "
-                "Nothing was written: choose another --format, or report it with the model's config.json."
+                f"Expected a graph that gives the model's logits but for rounding, found that it does not: {problem} "
+                "Choose another --format, or report it with the model's config.json. Nothing was written."
             )
         (folder / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(make_card(report), encoding="utf-8")
