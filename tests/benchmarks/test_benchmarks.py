@@ -5,10 +5,11 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from benchmarks import decoders, gpu, loading, model_sizes, real_chips, scenes
+from benchmarks import busy_machine, decoders, gpu, loading, model_sizes, real_chips, scenes
 from prithvi_hf import PrithviConfig
 from prithvi_hf.data import collate_chips
 
@@ -126,6 +127,13 @@ def test_a_model_that_does_not_fit_is_not_measured(monkeypatch):
     monkeypatch.setattr(model_sizes.psutil, "virtual_memory", lambda: free)
     found = model_sizes.measure_in_fresh_process("600M", "unet", "training step", 1)
     assert found == "not measured: needs 13 GB, 1 GB are free"
+
+
+def test_busy_processes_end_with_what_they_are_beside():
+    with busy_machine.busy_processes(2):
+        assert len(psutil.Process().children()) >= 2
+        started = {process.pid for process in psutil.Process().children()}
+    assert started.isdisjoint({process.pid for process in psutil.Process().children()})
 
 
 def test_the_way_of_the_pixels_of_a_scene_is_compared_with_gdal(monkeypatch):

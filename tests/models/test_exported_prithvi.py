@@ -14,11 +14,10 @@ import prithvi_hf
 from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from prithvi_hf.scenes.predict_scene import describe_model
-from tests.export_factory import export_tiny
+from tests.export_factory import FORMATS, export_tiny
 from tests.scene_factory import scene_pixels, tiny_processor
 
 
-FORMATS = ("openvino", "onnx", "torch_export")
 SIZES = ((2, 32, 32), (1, 37, 50), (3, 16, 41), (1, 7, 5))
 
 
@@ -37,12 +36,12 @@ def exported(request, tmp_path_factory):
 
 @pytest.fixture
 def openvino_folder(tmp_path_factory, tmp_path):
-    folder, model, _ = export_tiny(tmp_path_factory, "openvino")
+    folder, model = export_tiny(tmp_path_factory, "openvino")
     return shutil.copytree(folder, tmp_path / "copy"), model
 
 
 def test_a_graph_gives_the_models_logits_for_any_batch_and_size(exported):
-    folder, model, _ = exported
+    folder, model = exported
     loaded = load(folder)
     for size in SIZES:
         pixel_values = images(*size)
@@ -96,7 +95,7 @@ def test_a_saved_model_is_the_same_again(openvino_folder, tmp_path):
 
 
 def test_what_a_runtime_cannot_do_is_refused(tmp_path_factory):
-    folder, *_ = export_tiny(tmp_path_factory, "torch_export")
+    folder, _ = export_tiny(tmp_path_factory, "torch_export")
     with pytest.raises(ValueError, match=r"pickle of torch.export.*--trust_remote_code"):
         PrithviExportedModel.from_pretrained(folder)
     with pytest.raises(
