@@ -11,6 +11,7 @@ configuration from one.
 
 import json
 import os
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -299,9 +300,8 @@ class PrithviExportedModel(PrithviTaskModel):
                 "ENABLE_CPU_PINNING": False,
             }
         elif self.export_format == "onnx":
-            import onnxruntime
-
-            options["session_options"] = onnxruntime.SessionOptions()
+            # Not an import: transformers would ask for it of everyone who loads this file from the Hub.
+            options["session_options"] = import_module("onnxruntime").SessionOptions()
             options["session_options"].intra_op_num_threads = torch.get_num_threads()
         runner = get_runner_class(self.manifest["export_format"])
         return runner.from_program(component.program, component.metadata, self._device, **options)
