@@ -34,8 +34,13 @@ BATCH_SIZE = 6
 TILE_SIDE, QUICK_SIDE = 10_980, 2_196  # pixels of a tile of Sentinel-2, and of a fifth of its side
 
 
-def _write_scene(path: Path, side: int = SIDE) -> Path:
-    """A scene as satellites' archives give it: six bands, int16, tiles of 256, deflate; it repeats after 784 px."""
+def write_scene(path: Path, side: int = SIDE) -> Path:
+    """A scene as satellites' archives give it: six bands, int16, tiles of 256, deflate; it repeats after 784 px.
+
+    Args:
+        path (`Path`): The GeoTIFF to write.
+        side (`int`): Rows and columns.
+    """
     places = np.arange(side) % SIDE
     image = generate_scene(SIDE, SIDE, seed=0).image[:, places][:, :, places]
     options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "num_threads": "all_cpus"}
@@ -82,7 +87,7 @@ def run(repeats: int, hidden_size: int = 768, num_layers: int = 12) -> dict[str,
     """
     model, processor = _model(hidden_size, num_layers), PrithviImageProcessor()
     with tempfile.TemporaryDirectory() as folder:
-        scene = open_scene([_write_scene(Path(folder) / "scene.tif")])
+        scene = open_scene([write_scene(Path(folder) / "scene.tif")])
         plan = TilePlan.for_model(model.config, scene.grid.height, scene.grid.width)
         batches = _batches(processor, scene, plan)
         contenders = {
@@ -152,7 +157,7 @@ def run_against_gdal(repeats: int, quick: bool, side: int | None = None) -> list
     side = side or (QUICK_SIDE if quick else TILE_SIDE)
     repeats, seconds = max(1, repeats // 5), {}
     with tempfile.TemporaryDirectory() as folder:
-        path, output = _write_scene(Path(folder) / "scene.tif", side), Path(folder) / "map.tif"
+        path, output = write_scene(Path(folder) / "scene.tif", side), Path(folder) / "map.tif"
         scene, processor = open_scene([path]), PrithviImageProcessor()
         plan = TilePlan.for_model(PrithviConfig(), side, side)
         tiny = map_scene(path, output, PrithviForSemanticSegmentation)
