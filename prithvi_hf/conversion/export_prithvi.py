@@ -322,11 +322,11 @@ def export_model(
                 logger.warning(f"The graph takes images of the model's tile only: with open sizes, {problem}")
             try:
                 trace_graph(model, export_format, is_dynamic).save_pretrained(folder)
+                exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
+                report = report_parity(model, exported, chips)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 problem = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:500]}"
                 continue
-            exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
-            report = report_parity(model, exported, chips)
             worst = max(one["relative_difference"] for one in report["float32"].values())
             if worst <= ROUNDING:
                 break
