@@ -1,0 +1,212 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Export a fine-tuned model in int8: NNCF quantises weights and activations after training, from chips of the user.
+
+Matrix products and convolutions run in int8, all else in the precision of the runtime. The patch embedding keeps its
+precision: it is a hundredth of the work and sees bands whose range differs most. Softmax, normalisation and GELU are
+left by NNCF's scheme for transformers, which also moves outliers of activations into the weights (SmoothQuant, Xiao et
+al., ICML 2023).
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips
+from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, check_packages
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, pad_by_reflection
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import PreparedScene, predict_scene_logits
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
+from prithvi_hf.training.evaluation import evaluate_recipe
+from prithvi_hf.training.training_args import TASK_METRICS
+
+
+if TYPE_CHECKING:
+    from prithvi_hf.training.recipe import TrainingRecipe
+
+INT8_FORMATS = ("openvino", "onnx")
+MAX_DROP = 1.0
+"""Points of mean IoU that quantisation may cost by default."""
+_WEIGHTED = ("MatMul", "Gemm", "Conv", "Convolution")
+
+
+def collect_tiles(
+    model: PrithviTaskModel, chips: Iterable[PreparedScene], most: int = 300
+) -> list[dict[str, torch.Tensor]]:
+    """Collect what the model is called with when it predicts chips, one tile each, to calibrate with.
+
+    Args:
+        model: The model.
+        chips: Chips as [`~prithvi_hf.conversion.export_prithvi.read_chips`] gives them.
+        most: Number of tiles at which to end.
+
+    Returns:
+        Arguments of the model, a batch of one tile of its own size each; smaller chips are padded by reflection.
+    """
+    size, _ = window_and_stride(model.config)
+    tiles: list[dict[str, torch.Tensor]] = []
+
+    def keep(_: Any, __: Any, inputs: dict[str, torch.Tensor]) -> None:
+        for index in range(len(inputs["pixel_values"])):
+            tile = {name: values[index : index + 1].clone() for name, values in inputs.items()}
+            tiles.append(tile | {"pixel_values": pad_by_reflection(tile["pixel_values"], size)[0]})
+
+    handle = model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with torch.inference_mode():
+            for chip in chips:
+                if model.task == "classification":
+                    model(pixel_values=chip.pixel_values, **chip.coordinates)
+                else:
+                    predict_scene_logits(model, chip, overlap=0.0)
+                if len(tiles) >= most:
+                    break
+    finally:
+        handle.remove()
+    return tiles[:most]
+
+
+def make_quantizer(export_format: str, tiles: Sequence[dict[str, torch.Tensor]]) -> Any:
+    """Make the quantizer that `transformers.exporters` calls with the converted graph.
+
+    Args:
+        export_format: `"openvino"` or `"onnx"`.
+        tiles: What [`collect_tiles`] gives.
+
+    Raises:
+        ImportError: NNCF or the packages of the format are not installed.
+        ValueError: The format has no int8.
+    """
+    if export_format not in INT8_FORMATS:
+        raise ValueError(f"Expected int8 of {' or '.join(INT8_FORMATS)}, found {export_format!r}. Choose one of them.")
+    check_packages(export_format)
+    if find_spec("nncf") is None:
+        raise ImportError("int8 needs nncf, which is not installed: pip install 'prithvi_hf[openvino]'.")
+    # Both fall back to a stand-in without this package, which reports every use to its makers.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import nncf
+    from transformers.exporters import quantizers
+
+    base: Any = {"openvino": quantizers.NNCFOpenVINOQuantizer, "onnx": quantizers.NNCFOnnxQuantizer}[export_format]
+
+    class Quantizer(base):
+        """Leaves out the first product with weights, which is the patch embedding whatever its name in the graph."""
+
+        def quantize(self, model: Any, sample_inputs: Any, format_name: Any) -> Any:
+            if export_format == "openvino":
+                names = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in _WEIGHTED]
+            else:
+                names = [node.name for node in model.graph if node.op_type in _WEIGHTED]
+            self.config.ignored_scope = nncf.IgnoredScope(names=names[:1])
+            return super().quantize(model, sample_inputs, format_name)
+
+    config = quantizers.NNCFQuantizationConfig(subset_size=len(tiles))
+    if export_format == "onnx":  # NNCF 3.4 fails on products without weights there
+        alphas = nncf.AdvancedSmoothQuantParameters(matmul=-1)
+        config.advanced_parameters = nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas)
+    return Quantizer(config, calibration_dataset=tiles)
+
+
+def measure_drop(
+    model: PrithviTaskModel,
+    exported: Any,
+    image_processor: PrithviImageProcessor,
+    chips: Sequence[PreparedScene],
+    recipe: "TrainingRecipe | None" = None,
+    splits: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Measure what quantisation costs: on labels where there are some, else by the pixels whose class changes.
+
+    Args:
+        model: The model in float32.
+        exported: The same in int8.
+        image_processor: That of both.
+        chips: Chips without labels.
+        recipe: The recipe of a dataset with labels, as `make_evaluation_recipe` makes it.
+        splits: Splits of it, by default that which a training is evaluated on.
+
+    Returns:
+        `"metric"`, its value of either model as `"float32"` and `"int8"`, and `"drop"`: points of the mean IoU (of a
+        classification of the macro F1), of a regression the percentage by which its RMSE rises; without labels the
+        percentage of pixels, or images, that get another class.
+
+    Raises:
+        ValueError: A regression has no labels to be measured on.
+    """
+    if recipe is None:
+        [figures] = measure_parity(model, {"int8": exported}, chips).values()
+        if figures["class_agreement"] is None:
+            raise ValueError(
+                "Expected labels to measure what int8 costs a regression, found none. Name the labelled chips with "
+                "--data_dir and, where the model has no recipe.yaml, --config."
+            )
+        same = 100 * figures["class_agreement"]
+        return {"metric": "class_agreement", "float32": 100.0, "int8": same, "drop": 100 - same}
+    metric = next(iter(TASK_METRICS[model.task]))
+    splits = list(splits or [recipe.data.eval_split])
+    results = [evaluate_recipe(one, image_processor, recipe, splits, False) for one in (model, exported)]
+    before, after = (sum(float(split.metrics[metric]) for split in result) / len(splits) for result in results)
+    drop = 100 * ((after / before - 1) if model.task == "regression" else before - after)
+    scale = 1 if model.task == "regression" else 100
+    return {"metric": metric, "splits": splits, "float32": scale * before, "int8": scale * after, "drop": drop}
+
+
+def export_int8(
+    model: PrithviTaskModel,
+    image_processor: PrithviImageProcessor,
+    output_dir: str | os.PathLike,
+    calibration: str | os.PathLike,
+    export_format: str = "openvino",
+    *,
+    recipe: "TrainingRecipe | None" = None,
+    splits: Sequence[str] | None = None,
+    max_drop: float = MAX_DROP,
+    dynamic_size: bool | None = None,
+) -> dict[str, Any]:
+    """Export a model in int8, as [`~prithvi_hf.conversion.export_prithvi.export_model`] does in float32.
+
+    Args:
+        model: A fine-tuned model of classes or values of pixels, or of classes of images.
+        image_processor: Its image processor.
+        output_dir: A new or empty folder.
+        calibration: Folder of GeoTIFF chips that show what the model will see, at most 32 are read; no labels needed.
+        export_format: `"openvino"` or `"onnx"`.
+        recipe: The recipe of a dataset with labels to measure the cost on; without one, the classes of float32 and
+            int8 are compared on the chips of `calibration`.
+        splits: Splits of the recipe's dataset, by default that which a training is evaluated on.
+        max_drop: Largest cost, in points of the mean IoU or as [`measure_drop`] says.
+        dynamic_size: As in `export_model`, but that None is the model's tile alone for ONNX.
+
+    Returns:
+        The report of `export_model` with `"int8"`: what [`measure_drop`] gives, `"max_drop"` and `"tiles"`, the number
+        of tiles that the ranges of activations are from.
+
+    Raises:
+        ImportError: NNCF or the packages of the format are not installed.
+        ValueError: As `export_model`, or int8 costs more than `max_drop`. Nothing is written.
+    """
+    if not max_drop >= 0:
+        raise ValueError(f"Expected max_drop in points, 0 or more, found {max_drop}.")
+    make_quantizer(export_format, ())  # what is not installed is said before anything is read
+    chips = list(read_chips(calibration, model, image_processor))
+    tiles = collect_tiles(model, chips)
+
+    def accept(exported: Any) -> dict[str, Any]:
+        cost = measure_drop(model, exported, image_processor, chips, recipe, splits)
+        if not cost["drop"] <= max_drop:
+            raise ValueError(
+                f"Expected int8 to cost at most {max_drop:g} points of {cost['metric']}, found {cost['drop']:.2f}: "
+                f"{cost['float32']:.2f} in float32, {cost['int8']:.2f} in int8. Nothing was written: calibrate with "
+                "more or other chips, allow more with --max_drop, or export without --int8 and predict in bfloat16."
+            )
+        return {"int8": cost | {"max_drop": max_drop, "tiles": len(tiles)}}
+
+    quantizer = make_quantizer(export_format, tiles)
+    if dynamic_size is None and export_format == "onnx":
+        # ONNX Runtime 1.32 moves a transposition of such a graph past the interpolation of positions, and fails at it.
+        dynamic_size = False
+    return export_model(model, image_processor, output_dir, export_format, chips, dynamic_size, quantizer, accept)
