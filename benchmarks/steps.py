@@ -33,13 +33,13 @@ def stage(pair: Pair, name: str) -> Iterator[None]:
         pair (`Pair`): Ours and the plain model.
         name (`str`): One of `STAGES`.
     """
-    own = fast_path._takes_tiles
+    own = fast_path._takes_strips
     pair.ours.set_fused_upsampling(name != "modules one by one")
-    fast_path._takes_tiles = own if name == "fused, tiles" else (lambda weight: False)
+    fast_path._takes_strips = own if name == "fused, tiles" else (lambda weight: False)
     try:
         yield
     finally:
-        fast_path._takes_tiles = own
+        fast_path._takes_strips = own
         pair.ours.set_fused_upsampling(True)
 
 

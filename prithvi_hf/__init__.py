@@ -4,46 +4,38 @@
 Importing it registers the Auto classes, the pipeline tasks "geospatial-segmentation", "geospatial-regression" and
 "geospatial-classification", and the `datasets` feature `GeoTiff`. What that does not need (rasterio, evaluate,
 matplotlib, the Trainer) is imported when first used.
+
+A process that is the command `prithvi-hf` registers nothing: there nobody else can ask the Auto classes, and commands
+import the modules that they need. Its help and its usage errors need no torch, which takes seconds to import.
 """
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-    AutoModelForSemanticSegmentation,
-)
-from transformers.utils import is_vision_available
-
-from prithvi_hf.data.geotiff import GeoTiff
-from prithvi_hf.models.prithvi.backbone_prithvi import PrithviBackbone
-from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
-from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import (
-    PrithviForSemanticSegmentation,
-    PrithviModel,
-    PrithviPreTrainedModel,
-)
-from prithvi_hf.models.prithvi.pipeline_prithvi import (
-    GeospatialClassificationPipeline,
-    GeospatialRegressionPipeline,
-    GeospatialSegmentationPipeline,
-    register_pipeline,
-)
-from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
-from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 
 
 if TYPE_CHECKING:
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
+    from prithvi_hf.data.geotiff import GeoTiff
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
+    from prithvi_hf.models.prithvi.backbone_prithvi import PrithviBackbone
+    from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
+    from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.modeling_prithvi import (
+        PrithviForSemanticSegmentation,
+        PrithviModel,
+        PrithviPreTrainedModel,
+    )
+    from prithvi_hf.models.prithvi.pipeline_prithvi import (
+        GeospatialClassificationPipeline,
+        GeospatialRegressionPipeline,
+        GeospatialSegmentationPipeline,
+    )
+    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+    from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
     from prithvi_hf.scenes.embed_chips import embed_chips
     from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import predict_scene
@@ -55,7 +47,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LAZY = {
+_MODULES = {
+    "GeoTiff": "data.geotiff",
+    "GeospatialClassificationPipeline": "models.prithvi.pipeline_prithvi",
+    "GeospatialRegressionPipeline": "models.prithvi.pipeline_prithvi",
+    "GeospatialSegmentationPipeline": "models.prithvi.pipeline_prithvi",
+    "PrithviBackbone": "models.prithvi.backbone_prithvi",
+    "PrithviConfig": "models.prithvi.configuration_prithvi",
+    "PrithviForImageClassification": "models.prithvi.classification_prithvi",
+    "PrithviForPixelRegression": "models.prithvi.regression_prithvi",
+    "PrithviForPreTraining": "models.prithvi.pretraining_prithvi",
+    "PrithviForSemanticSegmentation": "models.prithvi.modeling_prithvi",
+    "PrithviImageProcessor": "models.prithvi.image_processing_prithvi",
+    "PrithviModel": "models.prithvi.modeling_prithvi",
+    "PrithviPreTrainedModel": "models.prithvi.modeling_prithvi",
     "PrithviTrainer": "training.trainer",
     "PrithviTrainingArguments": "training.training_args",
     "SceneWindows": "scenes.windows",
@@ -68,40 +73,6 @@ _LAZY = {
     "push_folder_to_hub": "hub",
     "reconstruct_window": "scenes.reconstruct",
 }
-
-
-def register_auto_classes() -> None:
-    """Make the Auto classes of transformers know Prithvi."""
-    AutoConfig.register("prithvi", PrithviConfig, exist_ok=True)
-    AutoBackbone.register(PrithviConfig, PrithviBackbone, exist_ok=True)
-    AutoModel.register(PrithviConfig, PrithviModel, exist_ok=True)
-    AutoModelForImageClassification.register(PrithviConfig, PrithviForImageClassification, exist_ok=True)
-    AutoModelForPreTraining.register(PrithviConfig, PrithviForPreTraining, exist_ok=True)
-    AutoModelForSemanticSegmentation.register(PrithviConfig, PrithviForSemanticSegmentation, exist_ok=True)
-    if is_vision_available():  # without Pillow AutoImageProcessor is a dummy that only raises
-        AutoImageProcessor.register(
-            PrithviConfig,
-            image_processor_classes=dict.fromkeys(("torchvision", "pil"), PrithviImageProcessor),
-            exist_ok=True,
-        )
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module when it is first used."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Every public name, imported yet or not."""
-    return sorted(__all__)
-
-
-register_auto_classes()
-register_pipeline()
 
 __all__ = [
     "GeoTiff",
@@ -129,3 +100,30 @@ __all__ = [
     "push_folder_to_hub",
     "reconstruct_window",
 ]
+
+
+def _is_command() -> bool:
+    """Whether this process is the command: `prithvi-hf ...` or `python -m prithvi_hf.cli ...`."""
+    program = (getattr(sys, "argv", None) or [""])[0]  # "-m" while Python looks for the module that it will run
+    return Path(program).stem == "prithvi-hf" or (program == "-m" and "prithvi_hf.cli" in sys.orig_argv)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Every public name, imported yet or not."""
+    return sorted(__all__)
+
+
+if not _is_command():
+    from prithvi_hf.registration import register_auto_classes, register_pipeline
+
+    register_auto_classes()
+    register_pipeline()

@@ -4,7 +4,7 @@
 import argparse
 import json
 
-from prithvi_hf.cli.common import Commands, add_command
+from prithvi_hf.cli.common import Commands, add_command, import_quickly
 
 
 _EPILOG = """examples:
@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
             overrides[name] = json.loads(value)
         except (json.JSONDecodeError, RecursionError):  # a value that is not JSON is plain text
             overrides[name] = value
-    from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
+    with import_quickly():
+        from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint
 
     report = convert_checkpoint(
         options.source,

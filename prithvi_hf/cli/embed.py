@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prithvi_hf.cli.common import (
     Commands,
     add_command,
+    import_quickly,
     load_image_processor,
     load_whole_model,
     resolve_device,
@@ -99,12 +100,13 @@ def run(options: argparse.Namespace) -> int:
         found = "--dates are those" if options.dates else "--location is that"
         raise ValueError(f"{found} of one scene: leave them out with --scenes, where names or items say them.")
 
-    from prithvi_hf.outputs.cog import check_output_path
-    from prithvi_hf.rasters.opening import FrameOptions
-    from prithvi_hf.scenes.embed_chips import embed_chips
-    from prithvi_hf.scenes.embed_scene import embed_scene
-    from prithvi_hf.scenes.predict_scene import OPTION_NAMES
-    from prithvi_hf.scenes.scene import open_scene
+    with import_quickly():
+        from prithvi_hf.outputs.cog import check_output_path
+        from prithvi_hf.rasters.opening import FrameOptions
+        from prithvi_hf.scenes.embed_chips import embed_chips
+        from prithvi_hf.scenes.embed_scene import embed_scene
+        from prithvi_hf.scenes.predict_scene import OPTION_NAMES
+        from prithvi_hf.scenes.scene import open_scene
 
     opening = FrameOptions(**{name: getattr(options, name) for name in OPTION_NAMES[FrameOptions]})
     if options.window is not None and len(options.window) == 1:

@@ -4,7 +4,7 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command, load_model, resolve_device
+from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command, import_quickly, load_model, resolve_device
 
 
 def add_parser(commands: Commands) -> None:
@@ -44,16 +44,17 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate a model on the splits of a recipe; the options are those of `evaluate`."""
-    from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
-    from prithvi_hf.outputs.cog import check_output_path
-    from prithvi_hf.training.evaluation import (
-        evaluate_recipe,
-        make_evaluation_recipe,
-        take_model_recipe,
-        write_results,
-    )
-    from prithvi_hf.training.process_group import leave_process_group
-    from prithvi_hf.training.tasks import TASKS
+    with import_quickly():
+        from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
+        from prithvi_hf.outputs.cog import check_output_path
+        from prithvi_hf.training.evaluation import (
+            evaluate_recipe,
+            make_evaluation_recipe,
+            take_model_recipe,
+            write_results,
+        )
+        from prithvi_hf.training.process_group import leave_process_group
+        from prithvi_hf.training.tasks import TASKS
 
     if options.output is not None:
         check_output_path(options.output, purpose="JSON")

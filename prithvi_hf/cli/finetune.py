@@ -5,7 +5,7 @@ import argparse
 import traceback
 from importlib import import_module
 
-from prithvi_hf.cli.common import Commands
+from prithvi_hf.cli.common import Commands, import_quickly
 
 
 def add_parser(commands: Commands) -> None:
@@ -22,7 +22,8 @@ def add_training_parser(commands: Commands, name: str, text: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; on many GPUs by `accelerate launch -m prithvi_hf.cli finetune ...`."""
-    main = import_module(f"prithvi_hf.training.{options.command}").main
+    with import_quickly():
+        main = import_module(f"prithvi_hf.training.{options.command}").main
     try:
         return main(options.words, f"prithvi-hf {options.command}")
     except Exception:  # a fault and not the user's: `main` has explained what a user can fix

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import SUMMARY, load_image_processor, load_model, resolve_device, run_list, user_message
+from prithvi_hf.cli.common import (
+    SUMMARY,
+    import_quickly,
+    load_image_processor,
+    load_model,
+    resolve_device,
+    run_list,
+    user_message,
+)
 from prithvi_hf.cli.predict_options import add_parser, check_usage, read_options
 from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.outputs.registry import check_outputs, check_value_outputs, resolve_paths
@@ -32,14 +40,15 @@ _DETAILS = ("height", "width", "nodata_fraction", "values")  # of a scene's repo
 def run(options: argparse.Namespace) -> int:
     """Map one scene, by all processes together, or many; the exit status is 1 where one of many scenes failed."""
     check_usage(options)
+    with import_quickly():
+        import torch
+
+        from prithvi_hf.scenes.predict_scene import predict_scene
+        from prithvi_hf.scenes.predict_scenes import LAUNCH_VARIABLES, ProcessGroup, process_group
+        from prithvi_hf.scenes.predicted import PredictedScene
+        from prithvi_hf.scenes.scene import open_scene
+
     opening, keywords = read_options(options)
-    import torch
-
-    from prithvi_hf.scenes.predict_scene import predict_scene
-    from prithvi_hf.scenes.predict_scenes import LAUNCH_VARIABLES, ProcessGroup, process_group
-    from prithvi_hf.scenes.predicted import PredictedScene
-    from prithvi_hf.scenes.scene import open_scene
-
     is_launched = any(os.environ.get(name, "1") not in ("", "0", "1") for name in LAUNCH_VARIABLES)
     with process_group() if is_launched else nullcontext(None) as group:
         if options.scenes is not None:

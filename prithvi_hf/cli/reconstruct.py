@@ -10,6 +10,7 @@ from prithvi_hf.cli.common import (
     BAND_OPTIONS,
     Commands,
     add_command,
+    import_quickly,
     load_image_processor,
     load_whole_model,
     resolve_device,
@@ -69,12 +70,13 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draw the reconstruction of one window."""
-    from prithvi_hf.disk import check_writable_folder
-    from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
-    from prithvi_hf.outputs.cog import check_output_path
-    from prithvi_hf.rasters.opening import FrameOptions
-    from prithvi_hf.scenes.reconstruct import reconstruct_window
-    from prithvi_hf.scenes.scene import open_scene, warn_of_unknown_coordinates
+    with import_quickly():
+        from prithvi_hf.disk import check_writable_folder
+        from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
+        from prithvi_hf.outputs.cog import check_output_path
+        from prithvi_hf.rasters.opening import FrameOptions
+        from prithvi_hf.scenes.reconstruct import reconstruct_window
+        from prithvi_hf.scenes.scene import open_scene, warn_of_unknown_coordinates
 
     for name in ("output", "geotiff"):
         value = getattr(options, name)

@@ -3,7 +3,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -39,24 +38,49 @@ def test_every_option_is_explained(capsys):
             assert action.help, f"{name} {action.dest}"
 
 
-def test_the_module_is_quick_to_load():
-    """Help and usage errors need no torch; an empty package stands in, as the real one's own import brings torch."""
-    folder = str(Path(cli.__file__).parents[1])
-    code = (
-        "import sys, types\n"
-        "package = types.ModuleType('prithvi_hf')\n"
-        f"package.__path__ = [{folder!r}]\n"
-        "sys.modules['prithvi_hf'] = package\n"
-        "from prithvi_hf.cli.__main__ import main\n"
-        "for words in (['--help'], ['predict', '--help']):\n"
-        "    try:\n        main(words)\n"
-        "    except SystemExit:\n        pass\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'rasterio', 'datasets', 'matplotlib'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+def imported_by(*command):
+    """Status and output of a command, and which heavy packages it imported."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=False)
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    return done, HEAVY & modules
+
+
+HEAVY = {"torch", "transformers", "numpy", "rasterio", "datasets", "matplotlib", "evaluate"}
+SCRIPT = "import sys\nfrom prithvi_hf.cli.__main__ import main\nsys.exit(main())\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["--help"], 0, "COMMAND"),
+        (["predict", "--help"], 0, "--overlap"),
+        (["map"], 2, "invalid choice"),
+        (["predict", "--overlap", "half"], 2, "invalid float"),
+        (["predict", "--model", "m", "--output", "o.tif"], 2, "neither --frames nor --scenes"),
+    ],
+)
+def test_help_and_usage_errors_import_nothing_heavy(words, status, text):
+    done, heavy = imported_by("-m", "prithvi_hf.cli", *words)
+    assert done.returncode == status
+    assert text in done.stdout + done.stderr
+    assert heavy == set()
+
+
+def test_the_installed_command_imports_nothing_heavy_for_its_help(tmp_path):
+    script = tmp_path / "prithvi-hf"
+    script.write_text(SCRIPT)
+    done, heavy = imported_by(script, "--help")
+    assert done.returncode == 0
+    assert "COMMAND" in done.stdout
+    assert heavy == set()
+
+
+def test_a_command_that_runs_a_model_imports_no_datasets_or_plots(tmp_path):
+    _, heavy = imported_by(
+        "-m", "prithvi_hf.cli", "predict", "--model", tmp_path, "--frames", "a", "--output", "b.tif"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--overlap" in done.stdout
+    assert "torch" in heavy
+    assert heavy.isdisjoint({"datasets", "matplotlib", "evaluate"})
 
 
 def test_run_as_a_module(tmp_path):

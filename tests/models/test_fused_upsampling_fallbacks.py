@@ -4,6 +4,7 @@
 import copy
 import pickle
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -347,18 +348,33 @@ def test_gradient_checkpointing():
     assert_same_step(model, pixels, labels, 1e-10)
 
 
+PROCESSORS = {"none": {}, "vectors": {"avx512_bf16": True}, "matrix units": {"amx_bf16": True, "amx_fp16": True}}
+
+
+@pytest.fixture(params=PROCESSORS)
+def processor(request, monkeypatch):
+    """The way of each kind of processor, whatever this one is."""
+    plan = partial(fused_upsampling_prithvi.plan_products, capabilities=PROCESSORS[request.param])
+    monkeypatch.setattr(fused_upsampling_prithvi, "plan_products", plan)
+
+
+@pytest.mark.parametrize("options", [{}, {"head_num_convs": 2}, {"num_frames": 3}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(dtype):
-    """One convolution in place of tiles; as close to float32 as the modules come."""
-    model = make_model()
-    pixels, _ = batch((37, 48))
+@pytest.mark.usefixtures("processor")
+def test_half_precision(dtype, options):
+    """As close to float32 as the modules come, weights converted or autocast, by tiles or by convolution."""
+    model = make_model(**options)
+    pixels, _ = batch((37, 48), options.get("num_frames", 1))
     with torch.no_grad():
         expected = model(pixels).logits
-        logits = model.to(dtype)(pixels.to(dtype)).logits
+        with torch.autocast("cpu", dtype):
+            found = [model(pixels).logits]
+        assert torch.equal(model(pixels).logits, expected)  # the kernels of half precision were not kept for it
+        found.append(model.to(dtype)(pixels.to(dtype)).logits)
         modules = plain(model)(pixels.to(dtype)).logits
-    assert logits.dtype == dtype
-    errors = [(found.float() - expected).abs().max() / expected.abs().max() for found in (logits, modules)]
-    assert errors[0] < max(2 * errors[1], 0.02)
+    assert all(logits.dtype == dtype for logits in found)
+    errors = [(logits.float() - expected).square().mean().sqrt() for logits in (*found, modules)]
+    assert max(errors[:2]) < 1.5 * errors[2]
 
 
 def test_autocast():
@@ -383,7 +399,7 @@ def test_autocast():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_one_convolution_in_place_of_tiles(monkeypatch, convs, dtype):
     """The way of a GPU, on the CPU: the same values."""
-    monkeypatch.setattr("prithvi_hf.models.prithvi.fused_upsampling_prithvi._takes_tiles", lambda _: False)
+    monkeypatch.setattr("prithvi_hf.models.prithvi.fused_upsampling_prithvi._takes_strips", lambda _: False)
     model = make_model(torch.float64, head_num_convs=convs)
     pixels, labels = batch((37, 48), dtype=torch.float64)
     with torch.no_grad():

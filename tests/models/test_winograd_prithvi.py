@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from prithvi_hf.models.prithvi.winograd_prithvi import TiledUpsampling, border_sums, fuse_kernels, phase_kernels
+from prithvi_hf.models.prithvi.winograd_prithvi import (
+    TiledUpsampling,
+    border_sums,
+    fuse_kernels,
+    phase_kernels,
+    plan_products,
+)
 from tests.golden import assert_matches
 
 
@@ -37,3 +43,22 @@ def test_the_operator_by_itself(size, widths):
     corner = nn.functional.conv2d(padded, kernels).unflatten(1, (2, 2, -1))[:, 1, 1, :, 1:, 1:]
     without_bias = nn.functional.conv_transpose2d(activated, transposed.weight, stride=2)
     assert_matches(corner, convolution(without_bias)[..., 1::2, 1::2], 1e-12)
+
+
+BFLOAT16, FLOAT16, FLOAT32 = torch.bfloat16, torch.float16, torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "of_bfloat16", "of_float16"),
+    [
+        ({"amx_bf16": True, "amx_fp16": True, "avx512_bf16": True}, (BFLOAT16, False), (FLOAT16, False)),
+        ({"amx_bf16": True, "amx_fp16": False, "avx512_bf16": True}, (BFLOAT16, False), (FLOAT32, True)),
+        ({"amx_bf16": False, "avx512_bf16": True, "avx512_fp16": True}, (BFLOAT16, True), (FLOAT32, True)),
+        ({"architecture": "aarch64", "bf16": True, "fp16_arith": True}, (BFLOAT16, True), (FLOAT32, True)),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, (FLOAT32, True), (FLOAT32, True)),
+        ({}, (FLOAT32, True), (FLOAT32, True)),
+    ],
+)
+def test_each_processor_has_its_way_with_half_precision(capabilities, of_bfloat16, of_float16):
+    assert plan_products(BFLOAT16, capabilities) == of_bfloat16
+    assert plan_products(FLOAT16, capabilities) == of_float16

@@ -39,6 +39,7 @@ from .winograd_prithvi import (
     normalized_gelu,
     pad_map,
     phase_kernels,
+    plan_products,
     tile_kernels,
 )
 
@@ -52,6 +53,7 @@ flip.
 """
 _ROWS_AT_A_TIME = 448
 """Rows of a product of matrices that are enough for full speed; more at a time would only leave the caches."""
+_HALF = (torch.bfloat16, torch.float16)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
 _GELU = type(ACT2FN["gelu"])
@@ -146,10 +148,9 @@ def _compute_dtype(weight: torch.Tensor) -> torch.dtype:
     return weight.dtype
 
 
-def _takes_tiles(weight: torch.Tensor) -> bool:
-    """Whether tiles are the fast way: on a CPU in full precision; half precision has matrix units for convolutions."""
-    full = (torch.float32, torch.float64)
-    return weight.device.type == "cpu" and not torch.compiler.is_compiling() and _compute_dtype(weight) in full
+def _takes_strips(weight: torch.Tensor) -> bool:
+    """Whether the large map is made a few rows at a time, as suits the caches of a CPU."""
+    return weight.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _upsample(transposed: nn.ConvTranspose2d, pixels: torch.Tensor) -> torch.Tensor:
@@ -167,7 +168,8 @@ def _normalize(block: PrithviUpsampleBlock, pixels: torch.Tensor) -> torch.Tenso
 def _run_first_block(block: PrithviUpsampleBlock, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
     """Run the neck's first block: tokens `(B, 1 + T h w, E)` to `(B, h, w, 4, 4, C)`."""
     frames = tokens[:, 1:].unflatten(1, (-1, *grid_size))  # (B, T, h, w, E)
-    pixels = frames.permute(0, 2, 3, 4, 1).flatten(3)  # (B, h, w, E T)
+    # Without gaps: where the class token lies between images, `linear` copies the weight for every row of tokens.
+    pixels = frames.permute(0, 2, 3, 4, 1).flatten(3).contiguous()  # (B, h, w, E T)
     pixels = _normalize(block, _upsample(block.conv_transpose_1, pixels))
     return _upsample(block.conv_transpose_2, pixels)
 
@@ -311,7 +313,7 @@ def _run_unfolded(
     first, last = blocks
     norm, widths = last.norm, tuple(layer.convolution.out_channels for layer in layers)
     pixels = _upsample(last.conv_transpose_1, _run_first_block(first, tokens, grid_size))
-    if _takes_tiles(norm.weight):
+    if _takes_strips(norm.weight) and _compute_dtype(norm.weight) not in _HALF:
         products, convolution, bias = checkpoint(_fuse, last, layers, use_reentrant=False)
         borders = border_sums(convolution, bias)
         maps = list(TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths))
@@ -347,17 +349,18 @@ def _finish_sparingly(head: PrithviFCNHead, features: torch.Tensor) -> torch.Ten
 class _Kernels:
     """Fused kernels with batch normalisation folded in, and what they were made of."""
 
-    tiled: bool
+    in_strips: bool
     dtype: torch.dtype
+    """Of the maps before and after; the kernels may be of another."""
     eps: float
     sources: list[torch.Tensor]
     kernels: torch.Tensor
     bias: torch.Tensor
-    """Of tiles, the border sums `(9, O)`; else the kernels of the bias map `(4 O, 1, 2, 2)`."""
+    """Of strips, the border sums `(9, O)`; else the kernels of the bias map `(4 O, 1, 2, 2)`."""
     shift: torch.Tensor
 
 
-def _fold(tiled: bool, dtype: torch.dtype, block: PrithviUpsampleBlock, layer: PrithviConvLayer) -> _Kernels:
+def _fold(in_strips: bool, dtype: torch.dtype, block: PrithviUpsampleBlock, layer: PrithviConvLayer) -> _Kernels:
     """Fuse the kernels and fold batch normalisation into them, in float32 or wider."""
     with torch.autocast(block.norm.weight.device.type, enabled=False):
         products, convolution, bias = _fuse(block, [layer])
@@ -367,9 +370,14 @@ def _fold(tiled: bool, dtype: torch.dtype, block: PrithviUpsampleBlock, layer: P
         scale = weight * torch.rsqrt(variance + norm.eps)
         products, convolution = products * scale[:, None], convolution * scale[:, None, None, None]
         shift = shift - mean * scale
-        kernels = tile_kernels(products) if tiled else phase_kernels(products)
-        bias = border_sums(convolution, bias) if tiled else _bias_kernels(convolution, bias)
-        return _Kernels(tiled, dtype, norm.eps, [], kernels.to(dtype), bias, shift)
+        if not in_strips:
+            bias = _bias_kernels(convolution, bias)
+            return _Kernels(False, dtype, norm.eps, [], phase_kernels(products).to(dtype), bias, shift)
+        products_dtype, tiled = plan_products(dtype) if dtype in _HALF else (dtype, True)
+        kernels = tile_kernels(products) if tiled else phase_kernels(products, odd_first=True)
+        kernels = kernels.to(products_dtype)
+        kernels = kernels if tiled else kernels.contiguous(memory_format=torch.channels_last)
+        return _Kernels(True, dtype, norm.eps, [], kernels, border_sums(convolution, bias), shift)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -392,8 +400,8 @@ def _run_folded(
     first, last = blocks
     pixels = _run_first_block(first, tokens, grid_size)  # (B, h, w, 4, 4, C)
     classifier = head.classifier
-    if kernels.tiled:
-        return [_run_tiles(last, head, kernels, pixels)]
+    if kernels.in_strips:
+        return [_run_strips(last, head, kernels, pixels)]
     # By one convolution; ReLU and classifier on the phases, so that only the logits are put in order.
     features = _put_in_order(_normalize(last, _upsample(last.conv_transpose_1, pixels)))
     with torch.autocast(features.device.type, enabled=False):
@@ -408,17 +416,20 @@ def _run_folded(
     return [_join_phases(scores).contiguous()]
 
 
-def _run_tiles(
+def _run_strips(
     block: PrithviUpsampleBlock, head: PrithviFCNHead, kernels: _Kernels, pixels: torch.Tensor
 ) -> torch.Tensor:
-    """Go by tiles, a few rows at a time: nothing large is ever made but the padded map of one image."""
+    """Go a few rows at a time: nothing large is ever made but the padded map of one image."""
     size = (8 * pixels.shape[1], 8 * pixels.shape[2])
-    grid = TileGrid(size, len(pixels))
+    grid, products_dtype = TileGrid(size, len(pixels)), kernels.kernels.dtype
     borders = kernels.bias.clone()
     borders[0] += kernels.shift
-    weight = block.conv_transpose_1.weight.permute(0, 2, 3, 1).flatten(1).t()
-    bias = cast(torch.Tensor, block.conv_transpose_1.bias).repeat(4)
-    class_weight, class_bias = head.classifier.weight.flatten(1), head.classifier.bias
+    borders = borders.to(products_dtype)
+    # Without autocast, all is given in the dtype that it is computed in.
+    weight = block.conv_transpose_1.weight.to(pixels.dtype).permute(0, 2, 3, 1).flatten(1).t()
+    bias = cast(torch.Tensor, block.conv_transpose_1.bias).to(pixels.dtype).repeat(4)
+    class_weight, class_bias = head.classifier.weight.to(products_dtype).flatten(1), head.classifier.bias
+    class_bias = None if class_bias is None else class_bias.to(products_dtype)
     has_more_layers = len(head.layers) > 1
 
     def finish_strip(strip: torch.Tensor) -> torch.Tensor:
@@ -427,19 +438,21 @@ def _run_tiles(
         return strip if has_more_layers else nn.functional.linear(strip, class_weight, class_bias)
 
     result = None
-    for group in grid.groups():
-        # The upsampling before the fused one, (B, h, w, 4, 4, C) to the padded map, in pieces that stay cached.
-        images = pixels[group]
-        padded = images.new_zeros(len(images), *grid.padded, len(bias) // 4)
-        step = max(1, _ROWS_AT_A_TIME // (len(images) * images.shape[2] * 16))
-        for first in range(0, images.shape[1], step):
-            piece = nn.functional.linear(images[:, first : first + step], weight, bias).unflatten(-1, (4, -1))
-            pad_map(_normalize(block, piece), padded, grid.size, 8 * first)
-        del piece
-        for rows, strip in filtered_strips(padded, kernels.kernels, borders, grid, finish_strip):
-            if result is None:
-                result = strip.new_empty(len(pixels), 2 * size[0], 2 * size[1], strip.shape[-1])
-            result[group, rows[0] : rows[1]] = strip
+    with torch.autocast(pixels.device.type, enabled=False):
+        for group in grid.groups():
+            # The upsampling before the fused one, (B, h, w, 4, 4, C) to the padded map, in pieces that stay cached.
+            images = pixels[group]
+            padded = weight.new_zeros(len(images), *grid.padded, len(bias) // 4, dtype=products_dtype)
+            step = max(1, _ROWS_AT_A_TIME // (len(images) * images.shape[2] * 16))
+            for first in range(0, images.shape[1], step):
+                piece = nn.functional.linear(images[:, first : first + step], weight, bias).unflatten(-1, (4, -1))
+                pad_map(_normalize(block, piece), padded, grid.size, 8 * first)
+            del piece
+            for rows, strip in filtered_strips(padded, kernels.kernels, borders, grid, finish_strip):
+                if result is None:
+                    shape = (len(pixels), 2 * size[0], 2 * size[1], strip.shape[-1])
+                    result = strip.new_empty(shape, dtype=kernels.dtype)
+                result[group, rows[0] : rows[1]] = strip
     features = cast(torch.Tensor, result).permute(0, 3, 1, 2)
     return _finish(head, features, 1) if has_more_layers else features.contiguous()
 
@@ -488,23 +501,23 @@ class FusedUpsampling:
     def _find_kernels(self, block: PrithviUpsampleBlock, layer: PrithviConvLayer) -> _Kernels:
         """Give the kernels that were kept, or new ones where a weight is not what it was, to the last bit."""
         transposed, norm = block.conv_transpose_2, layer.normalization
-        tiled, dtype = _takes_tiles(transposed.weight), _compute_dtype(transposed.weight)
+        in_strips, dtype = _takes_strips(transposed.weight), _compute_dtype(transposed.weight)
         # In a CUDA graph that is being recorded nothing can be compared.
         is_capturing = transposed.weight.is_cuda and torch.cuda.is_current_stream_capturing()
         if torch.compiler.is_compiling() or is_capturing:
-            return _fold(tiled, dtype, block, layer)
+            return _fold(in_strips, dtype, block, layer)
         statistics = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         sources = cast(list[torch.Tensor], [transposed.weight, transposed.bias, layer.convolution.weight, *statistics])
         kept = self._kernels
         # Compared with copies: versions and addresses of weights do not tell of an edit through `.data`.
         if (
             kept is None
-            or (kept.tiled, kept.dtype, kept.eps) != (tiled, dtype, norm.eps)
+            or (kept.in_strips, kept.dtype, kept.eps) != (in_strips, dtype, norm.eps)
             or not all(_same_bits(mine, theirs) for mine, theirs in zip(kept.sources, sources, strict=True))
         ):
             self.drop()  # before new ones are made: there is no need to hold both
             copies = [source.detach().clone() for source in sources]
-            kept = _fold(tiled, dtype, block, layer)
+            kept = _fold(in_strips, dtype, block, layer)
             kept.sources.extend(copies)
             # Another thread may have edited a weight between the copy and the end of the fusion.
             if all(_same_bits(copy, source) for copy, source in zip(copies, sources, strict=True)):

@@ -16,11 +16,12 @@ filtering F(3, 2) with the same four points: a tile of 4x4 pixels of `x` gives 6
 instead of 36 a phase. Tiles of both phases begin at the same pixel, so one transformation of the input serves both.
 All coefficients are 0, 1/4, 1/2 and 1, and float32 loses nothing that could be seen.
 
-The tiles are products of large matrices with cheap sums around them: the fast way on a CPU. Elsewhere the four 2x2
-convolutions are one `conv2d`.
+The tiles are products of large matrices with cheap sums around them: the fast way on a CPU, as long as products are
+what takes time. Where a processor has matrix units (AMX), and on other devices, the four 2x2 convolutions are one
+`conv2d`; see `plan_products`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +50,30 @@ _TILE_INPUTS = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 _TILE_OUTPUTS = [[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, -1]]
 
 
+def plan_products(dtype: torch.dtype, capabilities: Mapping[str, Any] | None = None) -> tuple[torch.dtype, bool]:
+    """Choose how a CPU computes the fused operator of a model in half precision.
+
+    Args:
+        dtype (`torch.dtype`): `torch.bfloat16` or `torch.float16`, that of the maps before and after.
+        capabilities (`Mapping[str, Any]`, *optional*): What the processor has, by the names of
+            `torch.cpu.get_capabilities`, by default this one. Before torch 2.10, which does not tell, nothing.
+
+    Returns:
+        `tuple[torch.dtype, bool]`: The dtype of the products, which is `dtype` where the processor multiplies in it
+        by itself, else float32; and whether they go by tiles. Matrix units multiply faster than the sums around the
+        tiles could be made, so there it is the convolution.
+    """
+    if capabilities is None:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    units, others = {
+        torch.bfloat16: ("amx_bf16", ("avx512_bf16", "bf16")),  # the last is ARM's
+        torch.float16: ("amx_fp16", ()),
+    }[dtype]
+    if capabilities.get(units):
+        return dtype, False
+    return (dtype if any(capabilities.get(name) for name in others) else torch.float32), True
+
+
 def _both_dimensions(matrix: Sequence[Sequence[float]], like: torch.Tensor) -> torch.Tensor:
     """Give the Kronecker square of a matrix of coefficients: what it does along rows and columns."""
     one = torch.tensor(matrix, dtype=like.dtype, device=like.device)
@@ -68,17 +93,18 @@ def fuse_kernels(transposed: torch.Tensor, convolution: torch.Tensor) -> torch.T
     return torch.bmm(second, first.transpose(1, 2))
 
 
-def phase_kernels(products: torch.Tensor) -> torch.Tensor:
+def phase_kernels(products: torch.Tensor, odd_first: bool = False) -> torch.Tensor:
     """Make weights of the four 2x2 convolutions as one: `(16, O, C)` to `(4 O, C, 2, 2)`, phases (row, column) first.
 
     On a map padded by one pixel of zeros, output `(i, j)` of phase `(p, q)` is pixel `(2 i - p, 2 j - q)` of the large
-    map.
+    map. With `odd_first` the odd phases come first, as in tiles.
     """
     coefficients = torch.tensor(_PHASE_TAPS, dtype=products.dtype, device=products.device)  # (phase, tap, point)
     both = torch.einsum("pak,qbl->pqabkl", coefficients, coefficients).flatten(0, 3).flatten(1)  # (16, 16)
     outputs, channels = products.shape[1:]
     kernels = (both @ products.flatten(1)).view(4, 4, outputs, channels)  # phases, taps
-    return kernels.permute(0, 2, 3, 1).reshape(4 * outputs, channels, 2, 2)
+    kernels = kernels.permute(0, 2, 3, 1).unflatten(0, (2, 2))
+    return (kernels.flip(0, 1) if odd_first else kernels).reshape(4 * outputs, channels, 2, 2)
 
 
 def tile_kernels(products: torch.Tensor) -> torch.Tensor:
@@ -167,20 +193,26 @@ def filtered_strips(
     """Compute the large map, a strip of rows at a time: first and last (exclusive) row, and `(B, rows, width, O)`.
 
     `padded`, `(B, *grid.padded, C)`, is the small map with one row and column of zeros before it, and as many after it
-    as the tiles reach; `kernels`, `(16, 4 O, C)`, are from `tile_kernels` and `borders`, `(9, O)`, from `border_sums`.
-    `then` makes something else of each strip, pixel by pixel; it may write to what it is given.
+    as the tiles reach; `kernels` are from `tile_kernels` or from `phase_kernels` with odd phases first, and `borders`,
+    `(9, O)`, from `border_sums`; all of one dtype. `then` makes something else of each strip, pixel by pixel; it may
+    write to what it is given.
     """
     height, width = 2 * grid.size[0], 2 * grid.size[1]
     outputs = _both_dimensions(_TILE_OUTPUTS, padded)
     interior = borders[0].repeat(4)
     _, top, bottom, left, right, *corners = borders.unbind()
     for strip in grid.strips():
-        points = torch.bmm(_input_points(padded, strip, grid.columns), kernels.transpose(1, 2))
-        points[5].add_(interior)  # the point (1, 1) counts once, with a plus, in every output
-        pixels = torch.mm(outputs, points.flatten(1))
-        # Outputs of tiles (9, B, rows, columns, 4, O) as pixels (B, 6 rows, 6 columns, O).
         tile_rows = strip[1] - strip[0]
-        pixels = pixels.view(3, 3, len(padded), tile_rows, grid.columns, 2, 2, -1).permute(2, 3, 0, 5, 4, 1, 6, 7)
+        if kernels.ndim == 4:
+            lines = padded[:, TILE_STEP * strip[0] : TILE_STEP * strip[1] + 1, : TILE_STEP * grid.columns + 1]
+            phases = nn.functional.conv2d(lines.permute(0, 3, 1, 2), kernels, interior)
+            pixels = phases.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).permute(0, 1, 3, 2, 4, 5)
+        else:
+            points = torch.bmm(_input_points(padded, strip, grid.columns), kernels.transpose(1, 2))
+            points[5].add_(interior)  # the point (1, 1) counts once, with a plus, in every output
+            pixels = torch.mm(outputs, points.flatten(1))
+            # Outputs of tiles are (9, B, rows, columns, 4, O).
+            pixels = pixels.view(3, 3, len(padded), tile_rows, grid.columns, 2, 2, -1).permute(2, 3, 0, 5, 4, 1, 6, 7)
         pixels = pixels.reshape(len(padded), 2 * TILE_STEP * tile_rows, 2 * TILE_STEP * grid.columns, -1)
         first, last, skipped = grid.pixel_rows(strip)
         place = (slice(None), slice(skipped, skipped + last - first), slice(1, 1 + width))
