@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prithvi_hf.conversion.convert_prithvi_to_hf import convert_checkpoint, convert_state_dict
+    from prithvi_hf.conversion.export_prithvi import export_model
     from prithvi_hf.data.geotiff import GeoTiff
     from prithvi_hf.data.load import load_dataset
     from prithvi_hf.hub import push_folder_to_hub
     from prithvi_hf.models.prithvi.backbone_prithvi import PrithviBackbone
     from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+    from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.models.prithvi.modeling_prithvi import (
         PrithviForSemanticSegmentation,
@@ -54,6 +56,7 @@ _MODULES = {
     "GeospatialSegmentationPipeline": "models.prithvi.pipeline_prithvi",
     "PrithviBackbone": "models.prithvi.backbone_prithvi",
     "PrithviConfig": "models.prithvi.configuration_prithvi",
+    "PrithviExportedModel": "models.prithvi.exported_prithvi",
     "PrithviForImageClassification": "models.prithvi.classification_prithvi",
     "PrithviForPixelRegression": "models.prithvi.regression_prithvi",
     "PrithviForPreTraining": "models.prithvi.pretraining_prithvi",
@@ -68,6 +71,7 @@ _MODULES = {
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "embed_chips": "scenes.embed_chips",
     "embed_scene": "scenes.embed_scene",
+    "export_model": "conversion.export_prithvi",
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
@@ -81,6 +85,7 @@ __all__ = [
     "GeospatialSegmentationPipeline",
     "PrithviBackbone",
     "PrithviConfig",
+    "PrithviExportedModel",
     "PrithviForImageClassification",
     "PrithviForPixelRegression",
     "PrithviForPreTraining",
@@ -95,6 +100,7 @@ __all__ = [
     "convert_state_dict",
     "embed_chips",
     "embed_scene",
+    "export_model",
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",

@@ -1,8 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Folders that are written to: whether they can be, and whether a write failed because the disk is full."""
+"""Folders that are written to: whether they can be, all at once, and whether the disk was full."""
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,19 @@ def check_writable_folder(folder: str | Path, purpose: str) -> None:
         ) from error
 
 
+def check_new_folder(folder: str | Path) -> None:
+    """Raise unless a folder is new or empty, and can be written to; nothing is made.
+
+    Raises:
+        ValueError: If there are files in it, or it is a file.
+        OSError: As `check_writable_folder` does.
+    """
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"Expected {path} to be a new or empty folder, found files there. Choose another name.")
+    check_writable_folder(path, "the output folder")
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Tell whether an error is, or was caused by, a write for which the disk, a quota or a limit on files had no room.
 
@@ -74,3 +88,56 @@ def explain_disk_full(folder: str | Path, remedy: str) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise OSError(f"{describe_disk_full(folder, error)} {remedy}") from error
+
+
+@contextmanager
+def write_folder(output_dir: str | Path) -> Iterator[Path]:
+    """Give a hidden folder to write a model to, then bring it to its place: the model is whole or not there.
+
+    Args:
+        output_dir: A new or empty folder.
+
+    Raises:
+        OSError: The disk is full, or another process wrote there meanwhile. Nothing is left behind.
+    """
+    output_dir = Path(output_dir).resolve()
+    # Beside the wanted folder or, where that is another disk or takes no files, inside it.
+    inside = output_dir.is_dir() and (os.path.ismount(output_dir) or not os.access(output_dir.parent, os.W_OK))
+    lost_race = FileExistsError(
+        f"Expected {output_dir} to be empty still, found that another process wrote there meanwhile. Look "
+        "at what it holds, or choose another folder."
+    )
+    with explain_disk_full(output_dir, "Free space or choose another disk; nothing was written."):
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{output_dir.name}-",
+            dir=output_dir if inside else output_dir.parent,
+            ignore_cleanup_errors=True,
+        ) as folder:
+            staging = Path(folder) / output_dir.name
+            staging.mkdir(mode=0o755)
+            yield staging
+            # What this process or its shell stands in stays.
+            if not inside and not (output_dir.is_dir() and output_dir.samefile(os.curdir)):
+                try:
+                    if output_dir.is_dir():
+                        output_dir.rmdir()
+                    staging.replace(output_dir)
+                    return
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                        raise lost_race from error
+                    if error.errno != errno.EBUSY:  # a mount point, which can be neither removed nor replaced
+                        raise
+            # Move the files one by one; the last is config.json, without which the folder is not a model.
+            if any(path != staging.parent for path in output_dir.iterdir()):
+                raise lost_race
+            moved: list[Path] = []
+            try:
+                for path in sorted(staging.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
+                    moved.append(output_dir / path.name)
+                    shutil.move(path, moved[-1])
+            except BaseException:
+                for target in moved:
+                    target.unlink(missing_ok=True)
+                raise

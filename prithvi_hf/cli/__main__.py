@@ -14,7 +14,9 @@ from importlib import import_module
 from prithvi_hf.cli.common import user_message
 
 
-_COMMANDS = ("convert", "pretrain", "reconstruct", "finetune", "predict", "embed", "evaluate", "stats", "info")
+_COMMANDS = (
+    *("convert", "pretrain", "reconstruct", "finetune", "export", "predict", "embed", "evaluate", "stats", "info"),
+)
 """Modules with `add_parser(commands)` and `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 

@@ -34,6 +34,12 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of every command that reads images: where the bands are."""
 
+TRUST_OPTION: dict[str, Any] = {
+    "action": "store_true",
+    "help": "load an exported model of the format torch_export, a pickle, which can run code: only from who you trust",
+}
+"""What `--trust_remote_code` is in every command that has it."""
+
 SUMMARY = "summary.json"
 """What became of a list of scenes, in the folder of the outputs."""
 
@@ -92,12 +98,16 @@ def run_list(
     return 1 if failed else 0
 
 
-def resolve_device(name: str) -> str:
-    """Choose the device: a GPU for "auto" where there is one, or the name as given if it can be used here."""
+def resolve_device(name: str, model: str | None = None) -> str:
+    """Choose the device: the name as given if it can be used here; for "auto" a GPU where there is one.
+
+    A `model` that was exported stays on the CPU for "auto".
+    """
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        is_exported = model is not None and Path(model, "export.json").is_file()
+        return "cuda" if torch.cuda.is_available() and not is_exported else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -117,9 +127,12 @@ def load_image_processor(name: str) -> "PrithviImageProcessor":
 
 
 def load_model(
-    name: str, tasks: Sequence[str] = ("segmentation", "regression")
+    name: str, tasks: Sequence[str] = ("segmentation", "regression"), trust_remote_code: bool = False
 ) -> "tuple[Any, PrithviImageProcessor]":
-    """Load a fine-tuned model for one of `tasks` and its image processor; the configuration tells its class."""
+    """Load a fine-tuned model for one of `tasks` and its image processor; the configuration tells its class.
+
+    An exported graph that is a pickle is loaded only with `trust_remote_code`.
+    """
     import prithvi_hf
     from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 
@@ -131,7 +144,7 @@ def load_model(
             found = getattr(prithvi_hf, architecture, None)
             if isinstance(found, type) and issubclass(found, PrithviTaskModel):
                 kind = found
-        model = unwrap_model(kind.from_pretrained(name), tasks)
+        model = unwrap_model(kind.from_pretrained(name, trust_remote_code=trust_remote_code), tasks)
     image_processor.check_config(model.config)
     return model, image_processor
 

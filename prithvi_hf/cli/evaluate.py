@@ -4,7 +4,15 @@
 import argparse
 import tempfile
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command, import_quickly, load_model, resolve_device
+from prithvi_hf.cli.common import (
+    BAND_OPTIONS,
+    TRUST_OPTION,
+    Commands,
+    add_command,
+    import_quickly,
+    load_model,
+    resolve_device,
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -12,7 +20,7 @@ def add_parser(commands: Commands) -> None:
     text = "measure a model on labelled chips, with the published figures of its recipe beside the measured ones"
     parser = add_command(commands, "evaluate", text, " On many GPUs: accelerate launch -m prithvi_hf.cli evaluate ...")
     add = parser.add_argument
-    add("--model", required=True, help="folder of a fine-tuned model and its image processor, or a Hub id")
+    add("--model", required=True, help="folder of a fine-tuned or exported model, or a Hub id")
     add(
         "--config",
         nargs="+",
@@ -37,6 +45,7 @@ def add_parser(commands: Commands) -> None:
     )
     add("--rescale_offset", type=float, metavar="X", help="add X after that, in place of the model's own offset")
     add("--no_check", action="store_true", help="do not read every chip once beforehand")
+    add("--trust_remote_code", **TRUST_OPTION)
     add("--quiet", action="store_true", help="print only the figures")
     for flag, settings in BAND_OPTIONS.items():
         add(flag, **settings)
@@ -69,13 +78,13 @@ def run(options: argparse.Namespace) -> None:
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
-            use_cpu="true" if resolve_device(options.device) == "cpu" else "false",
+            use_cpu="true" if resolve_device(options.device, options.model) == "cpu" else "false",
             check_data="false" if options.no_check else None,
             disable_tqdm="true" if options.quiet else None,
             **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )
         first = recipe.training.process_index == 0
-        model, image_processor = load_model(options.model, tuple(TASKS))
+        model, image_processor = load_model(options.model, tuple(TASKS), options.trust_remote_code)
         given = {"rescale_factor": options.rescale_factor, "rescale_offset": options.rescale_offset}
         if recipe.data.bands in (None, image_processor.bands):
             given |= {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}

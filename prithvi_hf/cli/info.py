@@ -2,6 +2,7 @@
 """The command `prithvi-hf info`: what a model folder or a GeoTIFF holds."""
 
 import argparse
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ def run(options: argparse.Namespace) -> None:
     check_model_source(options.path)
     try:
         print(describe_model(options.path))
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{options.path} does not describe a model ({reason}): its config.json or preprocessor_config.json is "
-            "damaged. Copy or download the folder again."
+            f"{options.path} does not describe a model ({reason}): its config.json, preprocessor_config.json or "
+            "export.json is damaged. Copy or download the folder again."
         ) from error
 
 
@@ -60,6 +61,7 @@ def describe_model(name: str) -> str:
     from safetensors import SafetensorError, safe_open
 
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+    from prithvi_hf.models.prithvi.exported_prithvi import FORMATS
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 
@@ -82,6 +84,14 @@ def describe_model(name: str) -> str:
         f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
         f"tiles of {' x '.join(map(str, window_and_stride(config)[0]))} pixels",
     ]
+    if (path := Path(name, "export.json")).is_file():
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        size = manifest["prithvi_hf"]["fixed_size"]
+        formats = {theirs: ours for ours, (theirs, *_) in FORMATS.items()}
+        lines.append(
+            f"  graph        exported to {formats[manifest['export_format']]}, for batches of any size, images of "
+            + ("any size" if size is None else f"at most {size[0]} x {size[1]} pixels")
+        )
     head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
     if kind == "PrithviForPixelRegression":
         lines.append(f"  regression   {head}loss {config.regression_loss}")

@@ -56,11 +56,13 @@ def run(options: argparse.Namespace) -> int:
         # What needs no model is checked first: it is loaded for a run that can succeed.
         paths = resolve_paths(options.output, keywords)
         check_outputs(paths, options.frames, options.overwrite)
-        device = resolve_device(options.device if group is None else group.choose_device(options.device))
+        device = resolve_device(
+            options.device if group is None else group.choose_device(options.device), options.model
+        )
         with nullcontext() if group is None else group.together():
             image_processor = opening.adapt(load_image_processor(options.model))
             scene = open_scene(options.frames, image_processor, opening)
-            model, _ = load_model(options.model)
+            model, _ = load_model(options.model, trust_remote_code=options.trust_remote_code)
             result = predict_scene(
                 model.to(getattr(torch, options.dtype)),
                 image_processor,
@@ -101,7 +103,7 @@ def _predict_many(
     from prithvi_hf.scenes.scene_list import list_scenes
 
     folder, keywords = Path(options.output_dir), {**keywords, "report": keywords["report"] or True}
-    device = resolve_device(group.choose_device(options.device))
+    device = resolve_device(group.choose_device(options.device), options.model)
     check_writable_folder(folder, "--output_dir")
     image_processor = opening.adapt(load_image_processor(options.model))
     scenes = list_scenes(
@@ -126,7 +128,7 @@ def _predict_many(
                 )
             seen[resolved] = f"written for {scene.name}"
 
-    model, _ = load_model(options.model)
+    model, _ = load_model(options.model, trust_remote_code=options.trust_remote_code)
     model.to(getattr(torch, options.dtype))
     written = sorted(resolve_paths(folder / "any.tif", keywords))
     if model.task == "regression":

@@ -8,7 +8,7 @@ and usage errors cost nothing.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import BAND_OPTIONS, Commands, add_command
+from prithvi_hf.cli.common import BAND_OPTIONS, TRUST_OPTION, Commands, add_command
 from prithvi_hf.outputs.registry import OUTPUTS
 
 
@@ -193,6 +193,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "type of the weights (default float32); bfloat16 is faster on most GPUs, and classes may differ "
             "where two are about equally probable",
         },
+        "--trust_remote_code": TRUST_OPTION,
         "--split_scene": {"action": "store_true", "help": "with --scenes: all processes work at each scene together"},
         "--no_resume": {
             "dest": "resume",
@@ -209,7 +210,7 @@ def add_parser(commands: Commands) -> None:
     text = "map scenes of any size: GeoTIFF frames in, Cloud-Optimized GeoTIFF of classes or values out"
     note = " Memory grows with the width of the scene only."
     parser = add_command(commands, "predict", text, note, _EPILOG)
-    parser.add_argument("--model", required=True, help="folder of a fine-tuned model and its processor, or a Hub id")
+    parser.add_argument("--model", required=True, help="folder of a fine-tuned or exported model, or a Hub id")
     for title, options in GROUPS.items():
         group = parser.add_argument_group(title)
         for output in OUTPUTS if title == _OUTPUTS_TITLE else ():

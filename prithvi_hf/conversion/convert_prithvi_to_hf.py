@@ -11,11 +11,7 @@ weight shows comes from the configuration beside them or, for the published ones
     prithvi-hf convert hf://ibm-nasa-geospatial/Prithvi-EO-1.0-100M-burn-scar burns
 """
 
-import errno
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -39,7 +35,7 @@ from prithvi_hf.conversion.tensor_names import (
     is_segmentation_layout,
     is_terratorch_layout,
 )
-from prithvi_hf.disk import check_writable_folder, explain_disk_full
+from prithvi_hf.disk import check_new_folder, explain_disk_full, write_folder
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.decode_heads_prithvi import MAP_NECKS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -232,9 +228,7 @@ def convert_checkpoint(
     """
     # What cannot be asked for or written to is refused before anything is read.
     output_dir, overrides = Path(output_dir), _check_overrides(overrides)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"Expected {output_dir} to be a new or empty folder, found files there. Choose another name.")
-    check_writable_folder(output_dir, "the output folder")
+    check_new_folder(output_dir)
     if report is not None:
         file = Path(report)
         if file.is_dir() or (not file.parent.is_dir() and file.parent.resolve() != output_dir.resolve()):
@@ -269,7 +263,12 @@ def convert_checkpoint(
 
     model = _build_model(checkpoint, model_class, config, result)
     _note_assumptions(state_dict, config, values, result)
-    _save_atomically(output_dir, model, processor, loaded)
+    with write_folder(output_dir) as folder:
+        for part in (model, processor):
+            if part is not None:
+                part.save_pretrained(folder)
+        if loaded is not None:
+            loaded.save(folder / "recipe.yaml")
     if report is not None:
         folder = Path(report).parent
         with explain_disk_full(folder, f"The model is complete in {output_dir}; its report is missing."):
@@ -441,57 +440,3 @@ def _make_image_processor(
         "them with a recipe, or set bands, image_mean and image_std"
     )
     return None
-
-
-def _save_atomically(
-    output_dir: Path,
-    model: PrithviPreTrainedModel,
-    processor: PrithviImageProcessor | None,
-    recipe: "Recipe | None",
-) -> None:
-    """Save everything to a hidden folder first, then bring it to its place: the model is whole or not there."""
-    output_dir = output_dir.resolve()
-    # Beside the wanted folder or, where that is another disk or takes no files, inside it.
-    inside = output_dir.is_dir() and (os.path.ismount(output_dir) or not os.access(output_dir.parent, os.W_OK))
-    lost_race = FileExistsError(
-        f"Expected {output_dir} to be empty still, found that another process wrote there during the conversion. Look "
-        "at what it holds, or choose another folder."
-    )
-    with explain_disk_full(output_dir, "Free space or choose another disk; nothing was written."):
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{output_dir.name}-",
-            dir=output_dir if inside else output_dir.parent,
-            ignore_cleanup_errors=True,
-        ) as folder:
-            staging = Path(folder) / output_dir.name
-            staging.mkdir(mode=0o755)
-            for part in (model, processor):
-                if part is not None:
-                    part.save_pretrained(staging)
-            if recipe is not None:
-                recipe.save(staging / "recipe.yaml")
-            # What this process or its shell stands in stays.
-            if not inside and not (output_dir.is_dir() and output_dir.samefile(os.curdir)):
-                try:
-                    if output_dir.is_dir():
-                        output_dir.rmdir()
-                    staging.replace(output_dir)
-                    return
-                except OSError as error:
-                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                        raise lost_race from error
-                    if error.errno != errno.EBUSY:  # a mount point, which can be neither removed nor replaced
-                        raise
-            # Move the files one by one; the last is config.json, without which the folder is not a model.
-            if any(path != staging.parent for path in output_dir.iterdir()):
-                raise lost_race
-            moved: list[Path] = []
-            try:
-                for path in sorted(staging.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
-                    moved.append(output_dir / path.name)
-                    shutil.move(path, moved[-1])
-            except BaseException:
-                for target in moved:
-                    target.unlink(missing_ok=True)
-                raise

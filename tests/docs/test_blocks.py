@@ -74,6 +74,8 @@ def folder(stand_ins, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", with_blocks, ids=name_of)
 def test_blocks_of_a_page_run_in_their_order(page, folder):
+    if page.name == "export.md":
+        pytest.importorskip("openvino", reason="the extra openvino is not installed")
     names = {"__name__": "page", "batches": [([[0, 1]], [[1, 1]])]}
     for block in read_blocks(page):
         if block.language == "bash":

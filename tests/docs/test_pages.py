@@ -43,6 +43,7 @@ PAGE_OF = {
     "evaluate": "fine-tune.md",
     "stats": "your-own-data.md",
     "convert": "convert.md",
+    "export": "export.md",
     "embed": "embed.md",
 }
 

@@ -128,7 +128,8 @@ class PrithviPatchEmbeddings(nn.Conv3d):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Map `(B, C, T, H, W)` to `(B, frames * rows * columns, hidden_size)`; an indivisible border is dropped."""
         half = pixel_values.dtype in (torch.float16, torch.bfloat16)
-        if not (half or torch.is_autocast_enabled(pixel_values.device.type)):
+        # Whatever runs an exported graph may choose half precision by itself.
+        if not (half or torch.is_autocast_enabled(pixel_values.device.type) or torch.compiler.is_exporting()):
             return super().forward(pixel_values).flatten(2).transpose(1, 2)
         frames, rows, columns = self.kernel_size
         grid = [size // patch for size, patch in zip(pixel_values.shape[2:], self.kernel_size, strict=True)]

@@ -162,7 +162,9 @@ def _upsample(transposed: nn.ConvTranspose2d, pixels: torch.Tensor) -> torch.Ten
 
 def _normalize(block: PrithviUpsampleBlock, pixels: torch.Tensor) -> torch.Tensor:
     """Apply normalisation and activation of a block, channels last."""
-    return normalized_gelu(pixels, block.norm.weight, block.norm.bias, block.norm.eps)
+    # As a list of pixels: OpenVINO 2026.4 computes nonsense from a normalisation of more than six dimensions.
+    flat = normalized_gelu(pixels.flatten(0, -2), block.norm.weight, block.norm.bias, block.norm.eps)
+    return flat.view(pixels.shape)
 
 
 def _run_first_block(block: PrithviUpsampleBlock, tokens: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
@@ -466,6 +468,7 @@ class FusedUpsampling:
 
     def __init__(self) -> None:
         self._kernels: _Kernels | None = None
+        self._frozen: _Kernels | None = None
 
     def __reduce__(self) -> tuple[type, tuple]:
         return type(self), ()
@@ -473,6 +476,13 @@ class FusedUpsampling:
     def drop(self) -> None:
         """Forget the fused kernels."""
         self._kernels = None
+
+    @torch.no_grad()
+    def freeze(self, neck: nn.Module, head: nn.Module) -> None:
+        """Fuse the kernels for good, for a model whose weights stay: an exported graph holds them as constants."""
+        if can_fuse(neck, [head]) and _is_plain_end(cast(PrithviFCNHead, head), cast(Any, head).layers[0]):
+            block, layer = cast(Any, neck).upsample_blocks[1], cast(Any, head).layers[0]
+            self._frozen = _fold(False, block.norm.weight.dtype, block, layer)
 
     def prepare(self, neck: nn.Module, heads: Sequence[nn.Module], num_pixels: int) -> Upsampling | None:
         """Give what maps tokens and their grid to the logits of each head; None where the modules are to be called.
@@ -500,6 +510,8 @@ class FusedUpsampling:
 
     def _find_kernels(self, block: PrithviUpsampleBlock, layer: PrithviConvLayer) -> _Kernels:
         """Give the kernels that were kept, or new ones where a weight is not what it was, to the last bit."""
+        if self._frozen is not None:
+            return self._frozen
         transposed, norm = block.conv_transpose_2, layer.normalization
         in_strips, dtype = _takes_strips(transposed.weight), _compute_dtype(transposed.weight)
         # In a CUDA graph that is being recorded nothing can be compared.

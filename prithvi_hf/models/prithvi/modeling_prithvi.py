@@ -334,7 +334,9 @@ def pad_by_reflection(
         padding = -size % step
         starts.append(padding // 2 if both_sides else 0)
         if isinstance(padding, torch.SymInt) or padding:  # a size that an export leaves open is not asked
-            period = max(2 * (size - 1), 1)
+            period: Any = max(2 * (size - 1), 1)
+            if isinstance(padding, torch.SymInt):  # ONNX takes no remainder of a number that is left open
+                period = torch.full((), period, device=pixel_values.device)
             index = (torch.arange(size + padding, device=pixel_values.device) - starts[-1]) % period
             pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
     return pixel_values, (starts[0], starts[1])
@@ -360,9 +362,18 @@ class PrithviTaskModel(PrithviPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """Load a model as transformers does, and remember which of its weights the folder did not hold."""
+        """Load a model as transformers does, and remember which of its weights the folder did not hold.
+
+        A folder of `prithvi-hf export`, which has a graph in place of weights, gives a `PrithviExportedModel`.
+        """
         try:
             loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except OSError:  # no weights
+            from .exported_prithvi import PrithviExportedModel
+
+            if not PrithviExportedModel.is_at(*args, **kwargs):
+                raise
+            return PrithviExportedModel.from_pretrained(*args, output_loading_info=output_loading_info, **kwargs)
         except RuntimeError as error:
             if "ignore_mismatched_sizes" not in str(error):
                 raise

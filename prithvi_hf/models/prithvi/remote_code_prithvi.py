@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .backbone_prithvi import PrithviBackbone  # noqa: F401
     from .classification_prithvi import PrithviForImageClassification  # noqa: F401
     from .configuration_prithvi import PrithviConfig  # noqa: F401
+    from .exported_prithvi import PrithviExportedModel  # noqa: F401
     from .image_processing_prithvi import PrithviImageProcessor  # noqa: F401
     from .modeling_prithvi import PrithviForSemanticSegmentation  # noqa: F401
     from .pipeline_prithvi import GeospatialSegmentationPipeline  # noqa: F401

@@ -1,0 +1,347 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Export a fine-tuned model to a graph for OpenVINO, ONNX Runtime or `torch.export`, and compare the two.
+
+The graph is the fused path of the model: the patch embedding as a matrix product, because runtimes that choose
+bfloat16 by themselves compute its convolution of 1x16x16 wrongly, batch normalisation folded into the kernels, and
+padding and interpolated positions inside, so that batch, height and width stay open. It maps normalised bands to
+`logits`; a regression's are standardised, since bfloat16 has not the digits for values in their unit.
+"""
+
+import copy
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.utils.logging import get_logger
+
+from prithvi_hf.disk import check_new_folder, write_folder
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
+from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
+from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
+    PreparedScene,
+    open_frames,
+    predict_scene_logits,
+    prepare_scene,
+    take_coordinates,
+)
+from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode, window_and_stride
+from prithvi_hf.scenes.scene import open_scene
+
+
+logger = get_logger(__name__)
+
+ROUNDING = 1e-3
+"""Largest difference from the model in float32, as a fraction of its largest logit, that sums in another order make.
+
+They make 1e-6 to 1e-4; a graph that is computed in half precision is off by 1e-2.
+"""
+LEAST_AGREEMENT = 0.995
+"""Fraction of pixels whose class bfloat16 should leave as it is; below it there is a warning."""
+PARITY_FILE = "parity.json"
+_CARD = """---
+library_name: prithvi_hf
+tags: [prithvi, geospatial, {format}]
+---
+# A Prithvi model exported to {format}
+
+The graph takes batches of any size and images of {size}: `pixel_values` (batch, bands, frames, height, width), scaled
+and normalised as `preprocessor_config.json` says, and, where `coords_encoding` in `config.json` names them,
+`temporal_coords` and `location_coords`. It gives `logits` (batch, classes, height, width).
+
+```bash
+prithvi-hf predict --model FOLDER --frames scene.tif --output map.tif
+```
+
+```python
+from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
+
+model = PrithviExportedModel.from_pretrained("FOLDER")
+```
+
+Against the model that it was made of (logits; with {runtime} on the machine of the export):
+
+| precision | on | largest difference | relative | same class |
+|---|---|---|---|---|
+{rows}
+"""
+_MOST_CHIPS = 32
+
+
+class _Graph(nn.Module):
+    """What is traced: bands and coordinates to logits, without types of this package in its signature."""
+
+    def __init__(self, model: PrithviTaskModel) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Give the logits of a batch."""
+        return {"logits": self.model(**inputs).logits}
+
+
+def make_tiles(config: Any, batch_size: int, size: Sequence[int], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Make inputs of a model from random numbers: tiles of a size and, where it takes them, dates and places."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch_size, config.num_channels, config.num_frames, *size)
+    inputs = {"pixel_values": torch.randn(shape, generator=generator)}
+    if "time" in config.coords_encoding:
+        days = torch.randint(1, 366, (batch_size, config.num_frames), generator=generator)
+        inputs[COORDINATE_ARGUMENTS["time"]] = torch.stack([torch.full_like(days, 2021), days], dim=-1).float()
+    if "location" in config.coords_encoding:
+        inputs[COORDINATE_ARGUMENTS["location"]] = torch.rand(batch_size, 2, generator=generator) * 120 - 60
+    return inputs
+
+
+def trace_graph(
+    model: PrithviTaskModel, export_format: str = "openvino", dynamic_size: bool = True, quantizer: Any = None
+) -> PrithviExportedModel:
+    """Turn a model into a graph, in memory and in float32; the model stays as it is.
+
+    Args:
+        model: A model of classes or values of pixels, or of classes of images.
+        export_format: `"openvino"`, `"onnx"` or `"torch_export"`.
+        dynamic_size: Whether height and width stay open; else they are those of the model's tile. The batch always is.
+        quantizer: A quantizer of `transformers.exporters`, for its calibration and settings.
+
+    Raises:
+        ImportError: The packages of the format are not installed.
+        Exception: The model has an operation that cannot be traced or converted.
+    """
+    from transformers.exporters.auto import get_exporter_class
+
+    check_packages(export_format)
+    model = copy.deepcopy(model).cpu().float().eval()
+    if model.config.architecture == "prithvi" and model.task != "classification":
+        cast(Any, model)._upsampling.freeze(model.neck, model.decode_head)
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    model.config.target_mean, model.config.target_std = 0.0, 1.0  # the unit is restored outside the graph
+    size, _ = window_and_stride(config)
+    inputs = make_tiles(config, 2, size)
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = {name: {0: dynamic} for name in inputs}
+    if dynamic_size:
+        shapes["pixel_values"] |= {3: dynamic, 4: dynamic}
+    exporter = get_exporter_class(FORMATS[export_format][0])()
+    options = exporter.config_class(dynamic_shapes=shapes, quantizer=quantizer)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing tells is for its developers
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            exported = exporter.export(_Graph(model), inputs, config=options)
+        finally:
+            logging.disable(logging.NOTSET)
+    own = {"task": model.task, "fixed_size": None if dynamic_size else list(size)}
+    manifest = {"export_format": FORMATS[export_format][0], "prithvi_hf": own}
+    return PrithviExportedModel(config, exported.components, manifest, [])
+
+
+def read_chips(
+    folder: str | os.PathLike, model: PrithviTaskModel, image_processor: PrithviImageProcessor
+) -> Iterator[PreparedScene]:
+    """Read GeoTIFF chips of a folder and those below it as the model takes them, 32 where there are more.
+
+    Files that the image processor cannot read, such as masks beside the chips, are left out.
+
+    Raises:
+        ValueError: There is no GeoTIFF that it can read.
+    """
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    np.random.default_rng(0).shuffle(files)  # neighbours look alike
+    encoded = tuple(model.config.coords_encoding)
+    count, reason = 0, f"no .tif in {folder}"
+    for path in files:
+        try:
+            opened = open_scene(path, image_processor)
+            scene = prepare_scene(image_processor, open_frames(opened.frames))
+            if encoded:
+                dates = opened.dates if len(opened.dates) == image_processor.num_frames else None
+                take_coordinates(scene, image_processor, encoded, dates, None)
+        except ValueError as error:
+            reason = str(error)
+            continue
+        count += 1
+        yield scene
+        if count == _MOST_CHIPS:
+            return
+    if not count:
+        raise ValueError(f"Expected GeoTIFF chips of the model's bands in {folder}, found none ({reason}).")
+
+
+def measure_parity(
+    model: PrithviTaskModel, others: Mapping[str, Any], samples: Iterable[dict[str, torch.Tensor] | PreparedScene]
+) -> dict[str, dict[str, float | None]]:
+    """Compare the logits of other models with those of a model, on tiles or whole chips.
+
+    Args:
+        model: The model that is right.
+        others: The others, by name.
+        samples: Inputs of the models, or chips, of which only pixels with data count.
+
+    Returns:
+        Of each other model `"difference"`, the largest one of logits (of a regression in its unit),
+        `"relative_difference"`, as a fraction of the model's largest logit (of a regression: of `target_std`), and
+        `"class_agreement"`, the fraction of pixels or images of the same class, None of a regression.
+    """
+    has_classes = model.task != "regression" and model.config.problem_type != "regression"
+    largest, count = 0.0 if has_classes else float(model.config.target_std), 0
+    differences, agreeing = dict.fromkeys(others, 0.0), dict.fromkeys(others, 0)
+    with evaluation_mode(model), torch.inference_mode():
+        for sample in samples:
+            expected, valid = _predict(model, sample)
+            if has_classes:
+                largest = max(largest, float(expected.abs().max()))
+            count += int(valid.sum())
+            for name, other in others.items():
+                found, _ = _predict(other, sample)
+                distance = (found - expected).abs().amax(dim=1)[valid]
+                # NaN is never within a bound, and `max` would pass over it.
+                worst = float(distance.nan_to_num(torch.inf).max()) if distance.numel() else 0.0
+                differences[name] = max(differences[name], worst)
+                agreeing[name] += int((found.argmax(dim=1) == expected.argmax(dim=1))[valid].sum())
+    return {
+        name: {
+            "difference": differences[name],
+            "relative_difference": differences[name] / max(largest, torch.finfo().tiny),
+            "class_agreement": agreeing[name] / max(count, 1) if has_classes else None,
+        }
+        for name in others
+    }
+
+
+def _predict(model: Any, sample: dict[str, torch.Tensor] | PreparedScene) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give logits (batch_size, num_labels, ...) in float32, and where they count, (batch_size, ...)."""
+    if isinstance(sample, dict):
+        logits = model(**sample).logits.float()
+    elif model.task == "classification":
+        logits = model(pixel_values=sample.pixel_values, **sample.coordinates).logits.float()
+    else:
+        logits = predict_scene_logits(model, sample, overlap=0.0).unsqueeze(0).float()
+        return logits, torch.from_numpy(~sample.nodata_mask).unsqueeze(0)
+    return logits, torch.ones_like(logits[:, 0], dtype=torch.bool)
+
+
+def report_parity(
+    model: PrithviTaskModel, exported: PrithviExportedModel, chips: Sequence[PreparedScene] | None = None
+) -> dict[str, Any]:
+    """Compare an exported model with its origin in each precision that its runtime has; see [`export_model`].
+
+    The tiles are two of the model's own size and, where the graph takes others, one less and one more wide than it.
+    """
+    height, width = window_and_stride(model.config)[0]
+    sizes = {(2, height, width)}
+    if exported.fixed_size is None:
+        sizes |= {(1, height - 5, width + 9), (3, height // 2, width)}
+    samples: dict[str, Any] = {
+        "tiles": [make_tiles(model.config, batch, size, batch) for batch, *size in sorted(sizes)]
+    }
+    if chips is not None:
+        samples["chips"] = chips
+    precisions = [one for one in FORMATS[exported.export_format][2] if one != torch.float16]
+    others = {str(one).removeprefix("torch."): copy.deepcopy(exported).to(one) for one in precisions}
+    measured = {kind: measure_parity(model, others, group) for kind, group in samples.items()}
+    report: dict[str, Any] = {
+        "format": exported.export_format,
+        "runtime": exported.runtime,
+        "fixed_size": exported.fixed_size,
+        "num_chips": 0 if chips is None else len(chips),
+    }
+    return report | {name: {kind: figures[name] for kind, figures in measured.items()} for name in others}
+
+
+def make_card(report: Mapping[str, Any]) -> str:
+    """Write the card of an exported folder, in Markdown, from its report."""
+    size = "any height and width" if report["fixed_size"] is None else "{} x {} pixels".format(*report["fixed_size"])
+    rows = [
+        f"| {precision} | {kind} | {one['difference']:.3g} | {one['relative_difference']:.2g} | "
+        + ("-" if one["class_agreement"] is None else f"{100 * one['class_agreement']:.3f} %")
+        + " |"
+        for precision in ("float32", "bfloat16")
+        for kind, one in report.get(precision, {}).items()
+    ]
+    return _CARD.format(size=size, rows="\n".join(rows), **report)
+
+
+def export_model(
+    model: PrithviTaskModel,
+    image_processor: PrithviImageProcessor,
+    output_dir: str | os.PathLike,
+    export_format: str = "openvino",
+    check: str | os.PathLike | Sequence[PreparedScene] | None = None,
+    dynamic_size: bool | None = None,
+    quantizer: Any = None,
+    accept: Callable[[PrithviExportedModel], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Export a model to a folder that predicts without it, once the graph gives what the model gives.
+
+    Beside the graph are `config.json`, `preprocessor_config.json`, `export.json`, which says of what size images may
+    be, the report as `parity.json`, and a card, `README.md`.
+
+    Args:
+        model: A fine-tuned model of classes or values of pixels, or of classes of images.
+        image_processor: Its image processor.
+        output_dir: A new or empty folder.
+        export_format: `"openvino"` (runs in bfloat16 as well), `"onnx"`, or `"torch_export"` (a pickle).
+        check: Folder of GeoTIFF chips to compare the two on as well, at most 32 of them, or what [`read_chips`] gave;
+            no labels are needed.
+        dynamic_size: Whether the graph takes images of any size, or of the model's tile alone; None is any size where
+            the format can have it.
+        quantizer: As in [`trace_graph`].
+        accept: Given the exported model, raises if it is not good enough, and else gives further entries of the
+            report; it decides in place of the difference from the model.
+
+    Returns:
+        The report: `"format"`, `"runtime"`, `"fixed_size"`, and for each precision ("float32", of OpenVINO "bfloat16"
+        too) what [`measure_parity`] gives of `"tiles"`, made of random numbers, and of `"chips"`.
+
+    Raises:
+        ImportError: The packages of the format are not installed.
+        ValueError: The folder is not empty, the format is unknown, there are no chips, or the graph differs from the
+            model by more than rounding. Nothing is written.
+    """
+    if export_format not in FORMATS:
+        raise ValueError(f"Expected export_format {', '.join(FORMATS)}, found {export_format!r}.")
+    check_packages(export_format)
+    check_new_folder(output_dir)
+    image_processor.check_config(model.config)
+    model.check_trained()
+    chips = list(read_chips(check, model, image_processor)) if isinstance(check, str | os.PathLike) else check
+    with write_folder(output_dir) as folder:
+        image_processor.save_pretrained(folder)
+        problem: Any = None
+        for is_dynamic in (True, False) if dynamic_size is None else (dynamic_size,):
+            if problem is not None:
+                logger.warning(f"The graph takes images of the model's tile only: with open sizes, {problem}")
+            try:
+                trace_graph(model, export_format, is_dynamic, quantizer).save_pretrained(folder)
+            except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+                problem = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:500]}"
+                continue
+            exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
+            report = report_parity(model, exported, chips)
+            if accept is not None:
+                report |= accept(exported)
+                break
+            worst = max(one["relative_difference"] for one in report["float32"].values())
+            if worst <= ROUNDING:
+                break
+            problem = f"logits differ by {worst:.2g} of the largest one."
+        else:
+            raise ValueError(
+                f"Expected a graph that gives the model's logits but for rounding, found that it does not ({problem}) "
+                "Nothing was written: choose another --format, or report it with the model's config.json."
+            )
+        (folder / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(make_card(report), encoding="utf-8")
+    return report

@@ -1,0 +1,305 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Models that were exported to a graph, run by OpenVINO, ONNX Runtime or `torch.export` in place of our modules.
+
+A folder of `prithvi-hf export` holds what `transformers.exporters.ExportedModel` saves: `export.json` names the files
+of the graph, `config.json` is the model's own. The graph maps normalised bands to logits in float32; a runtime may
+compute it in half precision by itself, so the precision is always set.
+
+This file must not postpone the evaluation of its annotations: transformers reads the class of a model's
+configuration from one.
+"""
+
+import json
+import os
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
+from transformers.utils.hub import cached_file, cached_files
+
+from .classification_prithvi import PrithviForImageClassification
+from .configuration_prithvi import PrithviConfig
+from .embeddings_prithvi import COORDINATE_ARGUMENTS
+from .modeling_prithvi import (
+    PrithviForSemanticSegmentation,
+    PrithviTaskModel,
+    as_frames,
+    pad_by_reflection,
+)
+from .regression_prithvi import PixelRegressionOutput, PrithviForPixelRegression
+
+
+EXPORT_FILE = "export.json"
+FORMATS = {
+    "openvino": ("openvino", ("openvino",), (torch.float32, torch.bfloat16, torch.float16)),
+    "onnx": ("onnx", ("onnxruntime", "onnxscript"), (torch.float32,)),
+    "torch_export": ("dynamo", (), (torch.float32,)),
+}
+"""Format to its name in transformers, the packages it needs, and the precisions that its runtime can compute in."""
+_CLASSES: dict[str, Any] = {
+    kind.task: kind
+    for kind in (PrithviForSemanticSegmentation, PrithviForPixelRegression, PrithviForImageClassification)
+}
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download")
+_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+
+
+def check_packages(export_format: str) -> None:
+    """Raise an ImportError that names the extra if the packages of a format are not installed."""
+    missing = [name for name in ("transformers.exporters", *FORMATS[export_format][1]) if find_spec(name) is None]
+    if missing:
+        extra = "openvino" if export_format == "openvino" else "onnx"
+        raise ImportError(
+            f"The format {export_format} needs {' and '.join(missing)}, which is not installed. Install the extra: "
+            f"pip install 'prithvi_hf[{extra}]'."
+        )
+
+
+class PrithviExportedModel(PrithviTaskModel):
+    """A folder of `prithvi-hf export` as a model: `predict_scene`, the evaluation and the pipelines take it.
+
+    It predicts and cannot be trained. `to(torch.bfloat16)` chooses the precision that OpenVINO computes in; what goes
+    in and comes out stays float32. The graph is compiled at the first call after a change, with as many threads as
+    torch has (`torch.set_num_threads`).
+
+    Args:
+        config: The configuration of the model that was exported.
+        components: What `export.json` names, `{name: ExportedComponent}`.
+        manifest: The content of `export.json`.
+        files: The files of the graph.
+
+    Attributes:
+        task: That of the model that was exported.
+        export_format: `"openvino"`, `"onnx"` or `"torch_export"`.
+        fixed_size: Height and width that the graph takes, or None where it takes any; smaller images are padded by
+            reflection.
+    """
+
+    segmentation_loss = PrithviForSemanticSegmentation.segmentation_loss
+    classification_loss = PrithviForImageClassification.classification_loss
+
+    def __init__(
+        self, config: PrithviConfig, components: dict[str, Any], manifest: dict[str, Any], files: list[Path]
+    ) -> None:
+        super().__init__(config)
+        self.components, self.manifest, self.files = components, manifest, files
+        names = {name: ours for ours, (name, *_) in FORMATS.items()}
+        self.export_format = names[manifest["export_format"]]
+        self.task = manifest["prithvi_hf"]["task"]
+        size = manifest["prithvi_hf"]["fixed_size"]
+        self.fixed_size = None if size is None else (size[0], size[1])
+        self._device, self._precision, self._runner = torch.device("cpu"), torch.float32, None
+        self.eval()
+
+    @classmethod
+    def is_at(cls, name: str | os.PathLike, *args: Any, **kwargs: Any) -> bool:
+        """Whether a folder or a repository on the Hub holds an exported model; arguments are of `from_pretrained`."""
+        options = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS and value is not None}
+        return cached_file(name, EXPORT_FILE, _raise_exceptions_for_missing_entries=False, **options) is not None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | os.PathLike,
+        *,
+        dtype: torch.dtype | str | None = None,
+        trust_remote_code: bool = False,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Load an exported folder, or one on the Hub.
+
+        Args:
+            name: The folder or Hub id.
+            dtype: Precision to compute in, float32 by default; OpenVINO alone has others.
+            trust_remote_code: Whether a graph of `torch_export` may be loaded: it is a pickle, which can run code.
+            output_loading_info: Whether to return a dictionary about the weights as well, as other models do.
+            kwargs: Of the Hub: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only`, `force_download`.
+
+        Raises:
+            ImportError: The runtime is not installed.
+            ValueError: The folder does not hold an exported Prithvi model, or one that may not be loaded.
+        """
+        from transformers.exporters.auto import get_exporter_class
+        from transformers.exporters.base import ExportedComponent
+        from transformers.exporters.metadata import ExportMetadata
+
+        options = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS and value is not None}
+        path = Path(cast(str, cached_file(name, EXPORT_FILE, **options)))
+        config = PrithviConfig.from_pretrained(name, **options)
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            entries, task = manifest["components"], manifest["prithvi_hf"]["task"]
+            names = {theirs: ours for ours, (theirs, *_) in FORMATS.items()}
+            export_format = names[manifest["export_format"]]
+            metadata = {key: ExportMetadata.from_dict(entry["metadata"]) for key, entry in entries.items()}
+            programs = {key: Path(entry["file"]).name for key, entry in entries.items()}
+            if task not in _CLASSES or len(programs) != 1 or "fixed_size" not in manifest["prithvi_hf"]:
+                raise KeyError("prithvi_hf")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"Expected {path} to be what `prithvi-hf export` wrote, found something else or a damaged file "
+                f"({type(error).__name__}: {error}). Export the model again."
+            ) from error
+        check_packages(export_format)
+        exporter = get_exporter_class(manifest["export_format"])
+        if exporter.requires_trust_remote_code and not trust_remote_code:
+            raise ValueError(
+                f"The graph in {name} is a pickle of torch.export, which could run code when it is loaded. Where you "
+                "trust who made it, pass trust_remote_code=True (--trust_remote_code); or export to openvino or onnx."
+            )
+        wanted = [file for program in programs.values() for file in exporter.program_files(program)]
+        files = [Path(file) for file in cast(list[str], cached_files(name, wanted, **options))]
+        try:
+            components = {
+                key: ExportedComponent(exporter.load_program(path.parent / program), metadata[key])
+                for key, program in programs.items()
+            }
+        except Exception as error:  # each runtime has its own for a file that is not a graph
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"Expected a whole graph in {path.parent}, found that {', '.join(wanted)} cannot be read "
+                f"({type(error).__name__}: {reason}). Copy the folder again, or export again."
+            ) from error
+        model = cls(config, components, manifest, files)
+        if isinstance(dtype, str) and dtype != "auto":
+            dtype = cast(torch.dtype, getattr(torch, dtype))
+        if isinstance(dtype, torch.dtype):
+            model.to(dtype)
+        info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+        return (model, info) if output_loading_info else model
+
+    @property
+    def runtime(self) -> str:
+        """What computes the graph, and its version."""
+        package = (*FORMATS[self.export_format][1], "torch")[0]
+        return f"{package} {version(package)}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong and outputs come from."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the graph is computed in."""
+        return self._precision
+
+    def to(self, *args: Any, **kwargs: Any) -> "PrithviExportedModel":  # type: ignore[override]
+        """Choose device and precision, as `torch.nn.Module.to` takes them.
+
+        Raises:
+            ValueError: The runtime cannot compute there or so.
+        """
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        device, dtype = device or self._device, dtype or self._precision
+        precisions = FORMATS[self.export_format][2]
+        if dtype not in precisions:
+            names = " or ".join(str(one).removeprefix("torch.") for one in precisions)
+            raise ValueError(
+                f"Expected dtype {names} for a model exported to {self.export_format}, found "
+                f"{str(dtype).removeprefix('torch.')}. Leave --dtype out, or export to openvino, which has bfloat16."
+            )
+        if device.type != "cpu" and not (self.export_format == "onnx" and device.type == "cuda"):
+            raise ValueError(
+                f"Expected device cpu for a model exported to {self.export_format}, found {device}. Give --device "
+                "cpu, or use the model that was exported."
+            )
+        if (device, dtype) != (self._device, self._precision):
+            self._device, self._precision, self._runner = device, dtype, None
+        return self
+
+    def __deepcopy__(self, memo: dict) -> "PrithviExportedModel":
+        """Copy the model; the graph itself, which never changes, is shared."""
+        copied = type(self)(self.config, self.components, self.manifest, self.files)
+        return copied.to(self._device, self._precision)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Give the bytes of the graph's files, and what computes it: all that decides the results."""
+        tensors = {self.runtime: torch.empty(0, dtype=self.dtype)}
+        for file in self.files:
+            tensors[file.name] = torch.from_file(str(file), size=file.stat().st_size, dtype=torch.uint8)
+        return tensors
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save the graph, the configuration and `export.json` into a folder."""
+        from transformers.exporters.base import ExportedModel
+
+        ExportedModel(self.components, self.manifest["export_format"], self.config).save_pretrained(save_directory)
+        file = Path(save_directory, EXPORT_FILE)
+        manifest = {**json.loads(file.read_text(encoding="utf-8")), "prithvi_hf": self.manifest["prithvi_hf"]}
+        file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        temporal_coords: torch.Tensor | None = None,
+        location_coords: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Predict, without a loss; inputs and outputs are those of the model that was exported.
+
+        Raises:
+            ValueError: The images are larger than the graph's fixed size, or have other bands or frames.
+        """
+        images = as_frames(pixel_values, self.config.num_channels).to(self._device, torch.float32)
+        height, width = images.shape[-2:]
+        if images.shape[2] != self.config.num_frames:
+            raise ValueError(f"Expected {self.config.num_frames} frame(s) in dimension 2, found {images.shape[2]}.")
+        if self.fixed_size is not None:
+            if height > self.fixed_size[0] or width > self.fixed_size[1]:
+                raise ValueError(
+                    f"Expected images of at most {self.fixed_size} pixels, which this graph was exported for, found "
+                    f"{(height, width)}. Give --window {min(self.fixed_size)}."
+                )
+            images, _ = pad_by_reflection(images, self.fixed_size)
+        inputs = {"pixel_values": images.contiguous()}
+        given = {"temporal_coords": temporal_coords, "location_coords": location_coords}
+        for name in self.config.coords_encoding:
+            argument = COORDINATE_ARGUMENTS[name]
+            coords = given[argument]
+            if coords is None:  # as where they are not known
+                shape = (len(images), self.config.num_frames, 2) if name == "time" else (len(images), 2)
+                coords = torch.full(shape, torch.nan)
+            inputs[argument] = coords.to(self._device, torch.float32).contiguous()
+        if self._runner is None:
+            self._runner = self._compile()
+        logits = self._runner(**inputs)["logits"]
+        if self.task == "classification":
+            values = self.restore_unit(logits) if self.config.problem_type == "regression" else logits
+            return ImageClassifierOutput(logits=values)
+        logits = logits[..., :height, :width]
+        if self.task == "regression":
+            return PixelRegressionOutput(predicted_values=self.restore_unit(logits[:, 0]))
+        return SemanticSegmenterOutput(logits=logits)
+
+    def count_loss_items(self, labels: torch.Tensor) -> torch.Tensor:
+        """Count what the loss of labels is divided by, as the model that was exported does."""
+        return _CLASSES[self.task].count_loss_items(self, labels)
+
+    def _compile(self) -> Any:
+        """Have the runtime compile the graph for device, precision and threads."""
+        from transformers.exporters.auto import get_runner_class
+
+        options: dict[str, Any] = {}
+        if self.export_format == "openvino":
+            # Its own default is bfloat16 on machines with AMX. Pinned threads of two processes share the same cores.
+            options["config"] = {
+                "INFERENCE_PRECISION_HINT": _PRECISIONS[self._precision],
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "ENABLE_CPU_PINNING": False,
+            }
+        elif self.export_format == "onnx":
+            import onnxruntime
+
+            options["session_options"] = onnxruntime.SessionOptions()
+            options["session_options"].intra_op_num_threads = torch.get_num_threads()
+        [component] = self.components.values()
+        runner = get_runner_class(self.manifest["export_format"])
+        return runner.from_program(component.program, component.metadata, self._device, **options)
+
+
+__all__ = ["PrithviExportedModel"]

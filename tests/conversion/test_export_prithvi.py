@@ -1,0 +1,85 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Graphs of models of every task, with dates and places, and how far they are from the models."""
+
+import numpy as np
+import pytest
+import torch
+
+from prithvi_hf.conversion.export_prithvi import make_tiles, measure_parity, read_chips, trace_graph
+from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
+from tests.export_factory import require
+from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, tiny_regressor, write_scene
+
+
+def parity(model, exported, *samples):
+    return measure_parity(model, {"graph": exported}, samples)["graph"]
+
+
+def test_dates_and_places_are_inputs_of_the_graph_and_may_be_unknown():
+    require("openvino")
+    model = tiny_model(num_frames=3, coords_encoding=["time", "location"], coords_scale_learn=True)
+    for parameter in model.prithvi.embeddings.coordinates.parameters():
+        torch.nn.init.constant_(parameter, 2.0)
+    exported = trace_graph(model)
+    known = make_tiles(model.config, 2, (32, 40))
+    partly = {name: values.clone() for name, values in known.items()}
+    partly["temporal_coords"][0, 1] = torch.nan
+    partly["location_coords"][1] = torch.nan
+    without = {"pixel_values": known["pixel_values"]}
+    assert (model(**known).logits - model(**without).logits).abs().max() > 1e-3
+    assert parity(model, exported, known, partly, without)["relative_difference"] < 1e-5
+    half = parity(model, exported.to(torch.bfloat16), known)
+    assert half["relative_difference"] < 0.03  # years and degrees keep their digits
+
+
+def test_values_are_restored_to_their_unit_outside_the_graph():
+    require("openvino")
+    model = tiny_regressor()
+    exported = trace_graph(model)
+    sample = make_tiles(model.config, 2, (32, 32))
+    assert parity(model, exported, sample)["relative_difference"] < 1e-5
+    # Bfloat16 holds three digits: values of 120 Mg/ha in it would be off by 0.5.
+    assert parity(model, exported.to(torch.bfloat16), sample)["relative_difference"] < 1e-2
+    assert exported(**sample).predicted_values.shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "regression"])
+def test_images_are_classified(problem_type):
+    model = tiny_model(kind=PrithviForImageClassification, problem_type=problem_type, target_mean=5.0, target_std=2.0)
+    exported = trace_graph(model, "torch_export")
+    samples = [make_tiles(model.config, count, size) for count, size in ((1, (32, 32)), (3, (40, 37)))]
+    assert parity(model, exported, *samples)["relative_difference"] < 1e-5
+
+
+def test_a_graph_of_one_size_pads_smaller_images_and_refuses_larger_ones():
+    model = tiny_model()
+    exported = trace_graph(model, "torch_export", dynamic_size=False)
+    assert exported.fixed_size == (32, 32)
+    assert parity(model, exported, make_tiles(model.config, 3, (32, 32)))["relative_difference"] < 1e-5
+    assert exported(torch.zeros(1, 6, 1, 20, 32)).logits.shape == (1, 3, 20, 32)
+    with pytest.raises(ValueError, match=r"at most \(32, 32\) pixels.*Give --window 32"):
+        exported(torch.zeros(1, 6, 1, 33, 32))
+
+
+def test_parity_sees_what_differs():
+    model, other = tiny_model(), tiny_model()
+    with torch.no_grad():
+        other.decode_head.classifier.bias += torch.tensor([0.0, 100.0, 0.0])
+    sample = make_tiles(model.config, 1, (32, 32))
+    found = parity(model, other, sample)
+    assert found["difference"] == pytest.approx(100, rel=1e-3)
+    assert found["class_agreement"] == pytest.approx((model(**sample).logits.argmax(1) == 1).float().mean().item())
+    with torch.no_grad():
+        other.decode_head.classifier.bias.fill_(torch.nan)
+    assert parity(model, other, sample)["difference"] == np.inf
+
+
+def test_chips_are_read_and_masks_beside_them_left_out(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write_scene(tmp_path / "deep" / "a.tif", scene_pixels(40, 45))
+    write_scene(tmp_path / "a.mask.tif", scene_pixels(40, 45, bands=1))
+    [scene] = read_chips(tmp_path, tiny_model(), tiny_processor())
+    assert scene.pixel_values.shape == (1, 6, 1, 40, 45)
+    (tmp_path / "deep" / "a.tif").unlink()
+    with pytest.raises(ValueError, match="Expected GeoTIFF chips of the model's bands"):
+        list(read_chips(tmp_path, tiny_model(), tiny_processor()))
