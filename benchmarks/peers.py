@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -93,7 +93,7 @@ def convert_plain(pair: Pair, dtypes: list[torch.dtype]) -> Iterator[tuple[str, 
         `tuple[str, torch.dtype, Call]`: Name, precision and call of a contender.
     """
     program = torch.export.export(pair.plain, (pair.pixel_values,))
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO then sends no statistics
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # OpenVINO then sends no statistics
     if find_spec("openvino"):
         import openvino
 

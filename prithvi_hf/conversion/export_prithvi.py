@@ -75,6 +75,10 @@ Against the model that it was made of (logits; with {runtime} on the machine of 
 |---|---|---|---|---|
 {rows}
 """
+_INT8_CARD = """
+Weights and activations of matrix products and convolutions are int8; the precision is that of all else. {metric}:
+{int8:.2f}, of the model {float32:.2f}.
+"""
 _MOST_CHIPS = 32
 
 
@@ -270,7 +274,10 @@ def make_card(report: Mapping[str, Any]) -> str:
         for precision in ("float32", "bfloat16")
         for kind, one in report.get(precision, {}).items()
     ]
-    return _CARD.format(size=size, rows="\n".join(rows), **report)
+    card = _CARD.format(size=size, rows="\n".join(rows), **report)
+    if "int8" in report:
+        card += _INT8_CARD.format(**report["int8"])
+    return card
 
 
 def export_model(

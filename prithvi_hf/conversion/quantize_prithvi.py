@@ -8,7 +8,6 @@ al., ICML 2023).
 """
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips
-from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, check_packages
+from prithvi_hf.models.prithvi.exported_prithvi import check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, pad_by_reflection
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import PreparedScene, predict_scene_logits
@@ -86,8 +85,6 @@ def make_quantizer(export_format: str, tiles: Sequence[dict[str, torch.Tensor]])
     check_packages(export_format)
     if find_spec("nncf") is None:
         raise ImportError("int8 needs nncf, which is not installed: pip install 'prithvi_hf[openvino]'.")
-    # Both fall back to a stand-in without this package, which reports every use to its makers.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import nncf
     from transformers.exporters import quantizers
 
@@ -162,6 +159,7 @@ def export_int8(
     calibration: str | os.PathLike,
     export_format: str = "openvino",
     *,
+    check: str | os.PathLike | None = None,
     recipe: "TrainingRecipe | None" = None,
     splits: Sequence[str] | None = None,
     max_drop: float = MAX_DROP,
@@ -175,8 +173,9 @@ def export_int8(
         output_dir: A new or empty folder.
         calibration: Folder of GeoTIFF chips that show what the model will see, at most 32 are read; no labels needed.
         export_format: `"openvino"` or `"onnx"`.
-        recipe: The recipe of a dataset with labels to measure the cost on; without one, the classes of float32 and
-            int8 are compared on the chips of `calibration`.
+        check: Folder of other GeoTIFF chips to compare int8 and the model on; those of `calibration` by default.
+        recipe: The recipe of a dataset with labels to measure the cost on; without one, it is the pixels of `check`
+            that get another class.
         splits: Splits of the recipe's dataset, by default that which a training is evaluated on.
         max_drop: Largest cost, in points of the mean IoU or as [`measure_drop`] says.
         dynamic_size: As in `export_model`, but that None is the model's tile alone for ONNX.
@@ -194,6 +193,8 @@ def export_int8(
     make_quantizer(export_format, ())  # what is not installed is said before anything is read
     chips = list(read_chips(calibration, model, image_processor))
     tiles = collect_tiles(model, chips)
+    if check is not None:
+        chips = list(read_chips(check, model, image_processor))
 
     def accept(exported: Any) -> dict[str, Any]:
         cost = measure_drop(model, exported, image_processor, chips, recipe, splits)

@@ -11,6 +11,7 @@ configuration from one.
 
 import json
 import os
+import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,8 @@ def check_packages(export_format: str) -> None:
             f"The format {export_format} needs {' and '.join(missing)}, which is not installed. Install the extra: "
             f"pip install 'prithvi_hf[{extra}]'."
         )
+    # OpenVINO and NNCF report their use to their makers by this package, without asking, and do without it.
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
 
 
 class PrithviExportedModel(PrithviTaskModel):
