@@ -41,7 +41,7 @@ _OF_SCENES = ("layer", "frames_as", "embedding_dtype", "window", "overlap", "ble
 _TARGETS = {"frames": "output", "scenes": "output_dir", "chips": "output"}  # what is read: what is written
 _OF_CHIPS = {"pooling": "mean", "data_dir": None, "splits": None}  # their defaults
 _OF_MAPS = {"frames_as": "mean", "embedding_dtype": "float32"}
-_NOT_SHARED = ("--tta", "--split_scene")  # of the options of `predict`
+_NOT_SHARED = ("--tta", "--split_scene", "--compile")  # of the options of `predict`
 _SHARED = ("how the model slides over the scene", "how the frames are read", "how the work is done")
 _RECIPES = "a recipe (a name such as sen1floods11, or a YAML file)"
 _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
@@ -68,6 +68,8 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     },
     **{title: GROUPS[title] for title in _SHARED},
 }
+_DTYPE = {"choices": ("float32", "bfloat16", "float16"), "help": "type of the weights (default float32)"}
+_GROUPS["how the work is done"] = {**_GROUPS["how the work is done"], "--dtype": _DTYPE}
 
 
 def add_parser(commands: Commands) -> None:

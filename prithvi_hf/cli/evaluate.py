@@ -38,6 +38,12 @@ def add_parser(commands: Commands) -> None:
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
     add(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "auto"),
+        help="what the model computes in (default: as the recipe says); auto: bfloat16 where the machine has matrix "
+        "units for it and 99.5 %% of the pixels of some chips get the class that float32 gives, else float32",
+    )
+    add(
         "--rescale_factor",
         type=float,
         metavar="X",
@@ -81,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
             use_cpu="true" if resolve_device(options.device, options.model) == "cpu" else "false",
             check_data="false" if options.no_check else None,
             disable_tqdm="true" if options.quiet else None,
+            **({} if options.dtype is None else {"bf16": "false", "fp16": "false"}),
             **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )
         first = recipe.training.process_index == 0
@@ -91,11 +98,14 @@ def run(options: argparse.Namespace) -> None:
         if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
             given |= {name: getattr(recipe.data, name) for name in ("label_map", "do_reduce_labels")}
         image_processor = image_processor.with_options(**given)
-        results = evaluate_recipe(model, image_processor, recipe, options.splits, first and not options.quiet)
+        show_progress = first and not options.quiet
+        results = evaluate_recipe(model, image_processor, recipe, options.splits, show_progress, options.dtype)
     leave_process_group()
     if not first:
         return
     labels = recipe.data.class_names or []
+    if options.dtype == "auto":
+        print("evaluated in {chosen}: {reason}".format_map(results[0].dtype))
     for result in results:
         print(result.table(labels))
     if options.output is not None:

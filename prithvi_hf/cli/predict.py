@@ -34,15 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-_DETAILS = ("height", "width", "nodata_fraction", "values")  # of a scene's report that the summary repeats
+_DETAILS = ("height", "width", "nodata_fraction", "values", "dtype")  # of a scene's report that the summary repeats
 
 
 def run(options: argparse.Namespace) -> int:
     """Map one scene, by all processes together, or many; the exit status is 1 where one of many scenes failed."""
     check_usage(options)
     with import_quickly():
-        import torch
-
         from prithvi_hf.scenes.predict_scene import predict_scene
         from prithvi_hf.scenes.predict_scenes import LAUNCH_VARIABLES, ProcessGroup, process_group
         from prithvi_hf.scenes.predicted import PredictedScene
@@ -64,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             scene = open_scene(options.frames, image_processor, opening)
             model, _ = load_model(options.model, trust_remote_code=options.trust_remote_code)
             result = predict_scene(
-                model.to(getattr(torch, options.dtype)),
+                model,
                 image_processor,
                 scene,
                 options.output,
@@ -78,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet and (group is None or group.is_main):
         height, width = result.shape
         print(f"{height} x {width} pixels, CRS {result.crs}")
+        if options.dtype == "auto":
+            print("predicted in {chosen}: {reason}".format_map(result.report["dtype"]))
         if values := result.report.get("values"):  # of a regression
             unit, fraction = values["unit"] or "", 1 - values["pixels"] / (height * width)
             for name in ("mean", "std", "min", "max") if values["pixels"] else ():
@@ -129,7 +129,8 @@ def _predict_many(
             seen[resolved] = f"written for {scene.name}"
 
     model, _ = load_model(options.model, trust_remote_code=options.trust_remote_code)
-    model.to(getattr(torch, options.dtype))
+    if options.dtype != "auto":  # which is chosen for each scene
+        model.to(getattr(torch, options.dtype))
     written = sorted(resolve_paths(folder / "any.tif", keywords))
     if model.task == "regression":
         check_value_outputs(written, keywords)

@@ -24,7 +24,7 @@ from torch import nn
 from transformers.utils.logging import get_logger
 
 from prithvi_hf.disk import check_new_folder, write_folder
-from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel
@@ -132,7 +132,10 @@ def trace_graph(
     config.architectures = [type(model).__name__]
     model.config.target_mean, model.config.target_std = 0.0, 1.0  # the unit is restored outside the graph
     size, _ = window_and_stride(config)
-    inputs = make_tiles(config, 2, size)
+    inputs = {
+        name: values if name == "pixel_values" else encode_coordinates(values, config.hidden_size)
+        for name, values in make_tiles(config, 2, size).items()
+    }
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {name: {0: dynamic} for name in inputs}
     if dynamic_size:

@@ -80,6 +80,8 @@ def predict_scene(
     crs: Any = None,
     transform: Sequence[float] | None = None,
     device: str | torch.device | None = None,
+    dtype: str | None = None,
+    compile: bool = False,
     overwrite: bool = True,
     resume: bool = True,
     show_progress: bool = True,
@@ -104,6 +106,11 @@ def predict_scene(
         crs: CRS of frames that are arrays, such as "EPSG:32633".
         transform: Their affine transform, from (column, row) to coordinates of the CRS.
         device: Where to run, for example "cuda" or "cpu"; the model is moved there and stays. None is where it is.
+        dtype: "float32", "bfloat16" or "float16" to predict in with a copy of the model; "auto" for bfloat16 where
+            the device is made for it and the classes of some tiles stay the same, else float32, see
+            [`~models.prithvi.inference_dtype_prithvi.resolve_dtype`]; None as the model is.
+        compile: Whether to compile the model for tiles of one size by `torch.compile`, on a GPU with CUDA graphs.
+            Values may differ by rounding, as with another batch size.
         overwrite: Whether existing outputs may be replaced.
         resume: Whether finished parts of an interrupted run are used; False computes all of them again.
         show_progress: Whether to show a progress bar over the windows.
@@ -123,6 +130,7 @@ def predict_scene(
 
     Returns:
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
+        "dtype" ("chosen", "reason", and "agreement" with float32, None where it was not measured), "compiled",
         "versions", "class_pixels" (or "values", with "name", "unit", "pixels", "mean", "std", "min" and "max" of those
         with data), "nodata_fraction", "frame_nodata_fractions" (one per date), "bad_windows", "bytes"
         (of each output but the report), "strips" ("total", "resumed", "computed") and "seconds" ("reading" in its own
@@ -164,17 +172,38 @@ def predict_scene(
     plan = TilePlan.for_model(config, grid.height, grid.width, windows.window, windows.overlap)
     outputs = {record.name: (record, paths[record.name]) for record in OUTPUTS if record.name in paths}
     values = set() if quantity is None else {VALUES}
+    index, count = (0, 1) if group is None else (group.index, group.count)
+    own = str(getattr(model, "dtype", "float32")).removeprefix("torch.")
+    chosen = {"chosen": own, "reason": "as the weights are", "agreement": None}
+    runner = model
+    if compile or (dtype is not None and {dtype, own} != {"float32"}):
+        from prithvi_hf.scenes.inference import set_up_model
+
+        model, runner, chosen = set_up_model(
+            model,
+            image_processor,
+            scene,
+            plan,
+            batch_size=windows.batch_size,
+            on_read_error=opening.on_read_error,
+            device=device,
+            dtype=dtype,
+            compile=compile,
+            group=group,
+        )
     content = {  # all that decides the strips besides scene, model and processor
         "window": list(plan.window),
         "stride": list(plan.stride),
         "blending": windows.blending,
         "tta": windows.tta,
+        "dtype": chosen["chosen"],
         "on_read_error": opening.on_read_error,
         "needs": sorted({need for record, _ in outputs.values() for need in record.needs} | values),
         "probabilities_dtype": writing.probabilities_dtype,
     }
-    # Batch size, device and number of processes are not in the plan: they may change between the parts of a run that
-    # was interrupted, for example after the device ran out of memory. Pixels then differ at most by rounding.
+    # Batch size, device, number of processes and whether the model is compiled are not in the plan: they may change
+    # between the parts of a run that was interrupted, for example after the device ran out of memory. Pixels then
+    # differ at most by rounding.
     run_plan = {
         "format": _FORMAT,
         "versions": {package: version(package) for package in ("prithvi_hf", "torch")},
@@ -182,7 +211,6 @@ def predict_scene(
         **describe_model(model, image_processor),
         "options": content,
     }
-    index, count = (0, 1) if group is None else (group.index, group.count)
     staging = Staging(paths["map"], run_plan, plan.num_strips, resume=resume, index=index, processes=count)
     colors = getattr(config, "class_colors", None)
     strips = StagedMap(staging, plan.tops, grid, id2label, colors, writing, show_progress=show_progress)
@@ -204,6 +232,8 @@ def predict_scene(
             "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
             "rescale_offset": image_processor.rescale_offset if image_processor.do_rescale else 0.0,
         },
+        "dtype": chosen,
+        "compiled": compile,
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
         **(notes or {}),
         "seconds": {},
@@ -216,7 +246,7 @@ def predict_scene(
         staging.prepare,
         staging.join,
         partial(check_space, strips, outputs),
-        partial(compute_strips, model, image_processor, scene, plan, strips, windows, device, show_progress),
+        partial(compute_strips, runner, image_processor, scene, plan, strips, windows, device, show_progress),
         partial(finish_map, scene, strips, outputs, overwrite, begin),
     )
     run_steps(steps, staging, group)

@@ -60,15 +60,25 @@ class ProcessGroup:
         torch.distributed.all_gather_object(values, value, group=self._group)
         return values
 
+    def share(self, value: Any) -> Any:
+        """Give all processes a value of the first one, which is not a text; waits until all have called it.
+
+        Raises:
+            OtherProcessError: If one of them failed in between, see `together`.
+        """
+        values = self.gather(value)
+        problems = [f"process {index}: {text}" for index, text in enumerate(values) if text and isinstance(text, str)]
+        if problems:
+            raise OtherProcessError("; ".join(problems))
+        return values[0]
+
     def barrier(self) -> None:
         """Wait until all processes have come this far.
 
         Raises:
             OtherProcessError: If one of them failed in between.
         """
-        problems = [f"process {index}: {problem}" for index, problem in enumerate(self.gather("")) if problem]
-        if problems:
-            raise OtherProcessError("; ".join(problems))
+        self.share(None)
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -3,24 +3,35 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils import gather_object
+from datasets import Dataset
 from transformers import PrinterCallback
 from transformers.utils import cached_file, logging
 
 from prithvi_hf.data.transforms import collate_chips
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
+from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.inference_dtype_prithvi import (
+    DtypeChoice,
+    Sample,
+    convert_model,
+    resolve_dtype,
+    spread_places,
+)
+from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.recipe import TrainingRecipe, find_packaged_recipes, parse_arguments, read_options
 from prithvi_hf.training.recipe_chips import check_splits, load_splits, make_transform
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, DataArguments
 from prithvi_hf.training.trainer import PrithviTrainer
-from prithvi_hf.training.training_args import TASK_METRICS
+from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
 # What an evaluation takes from the recipe that comes with a model: which data, and how they are read and cut.
@@ -44,6 +55,8 @@ class SplitResult:
     published: dict[str, Any] = field(default_factory=dict)  # the recipe's published figures, fractions in percent
     task: str = "segmentation"
     unit: str | None = None  # of a regression's values
+    # What the model computed in: "chosen", "reason" and "agreement" with float32; None as the recipe says
+    dtype: dict[str, Any] | None = None
 
     def table(self, labels: Sequence[str]) -> str:
         """Format the figures for people, fractions in percent: every mean, one of each class; `-` for none."""
@@ -144,11 +157,14 @@ def evaluate_recipe(
     recipe: TrainingRecipe,
     splits: Sequence[str] | None = None,
     show_progress: bool = True,
+    dtype: str | None = None,
 ) -> list[SplitResult]:
     """Evaluate a model on splits of a recipe's dataset, by sliding window, with the model's own image processor.
 
     Under `torchrun` or `accelerate launch` every process takes every n-th chip, and all return the same. The splits
-    are the recipe's `test_splits` by default; a recipe without `class_names` is given the model's.
+    are the recipe's `test_splits` by default; a recipe without `class_names` is given the model's. With a `dtype` a
+    copy of the model in it is evaluated; for "auto" see
+    [`~models.prithvi.inference_dtype_prithvi.resolve_dtype`], which compares windows of the first split.
     """
     data = recipe.data
     splits = list(splits or data.test_splits or [data.eval_split])
@@ -170,6 +186,12 @@ def evaluate_recipe(
     encoded = model.config.coords_encoding
     audits = check_splits(chips, image_processor, recipe, show_progress, coords_encoding=encoded)
     transform = make_transform(recipe, image_processor, coords_encoding=encoded)
+    choice: DtypeChoice | None = None
+    if dtype is not None:
+        model.to(recipe.training.device)
+        samples = sample_chips(chips[splits[0]].with_transform(transform), model, recipe.training)
+        choice = DtypeChoice(*gather_object([tuple(resolve_dtype(model, dtype, samples))])[0])  # the first process's
+        model = convert_model(model, choice.chosen)
     trainer = PrithviTrainer(
         model=model,
         args=recipe.training,
@@ -185,7 +207,27 @@ def evaluate_recipe(
         digest = audits[name].digest if name in audits else None
         own = {key.removeprefix("eval_"): value for key, value in metrics.items()}
         results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {}), model.task, unit))
+        results[-1].dtype = None if choice is None else choice._asdict()
     return results
+
+
+def sample_chips(chips: Dataset, model: Any, args: PrithviTrainingArguments) -> Iterator[Sample]:
+    """Take chips from all over a dataset, to compare dtypes on: of one that is to be mapped the window in its middle.
+
+    Pixels, and whole images, count where they have a label.
+    """
+    for number, _ in spread_places(range(len(chips)), range(1)):
+        batch = collate_chips([chips[number]])
+        labels = batch.pop("labels")
+        valid = ~labels.isnan() if labels.is_floating_point() else labels != -100
+        if model.task == "classification":
+            valid = valid.reshape(1, -1).any(dim=1)
+        else:
+            window, _ = window_and_stride(model.config, args.eval_window, args.eval_overlap)
+            first = [max(0, (whole - side) // 2) for whole, side in zip(valid.shape[1:], window, strict=True)]
+            place = (..., *(slice(start, start + side) for start, side in zip(first, window, strict=True)))
+            batch["pixel_values"], valid = batch["pixel_values"][place], valid[place]
+        yield {name: batch[name] for name in ("pixel_values", *COORDINATE_ARGUMENTS.values()) if name in batch}, valid
 
 
 def write_results(path: str | Path, model: str, labels: Sequence[str], results: Sequence[SplitResult]) -> None:

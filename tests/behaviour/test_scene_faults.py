@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ import rasterio
 import torch
 from rio_cogeo import cog_validate
 
+from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.outputs import cog, staging
 from prithvi_hf.outputs.staging import BusyOutputError, staging_folder
 from prithvi_hf.scenes import predict_scene
@@ -549,15 +551,21 @@ def test_two_runs_of_one_output_are_kept_apart(tmp_path, complete):
     assert contents(tmp_path) == complete
 
 
-def predict_together(folder, count, models=None):
+def predict_together(folder, count, models=None, **options):
     """Threads stand for the processes of one run; returns a result or an error for each."""
-    barrier, results = threading.Barrier(count), [None] * count
+    barrier, results, board = threading.Barrier(count), [None] * count, {}
+
+    def share(rank, value):
+        board[rank] = value
+        barrier.wait(30)
+        return board[0]
 
     def one(rank):
         model = models[rank] if models else tiny_model()
         group = SimpleNamespace(index=rank, count=count, is_main=rank == 0, barrier=lambda: barrier.wait(30))
+        group.share = partial(share, rank)
         try:
-            results[rank] = predict(folder, model, group=group)
+            results[rank] = predict(folder, model, group=group, **options)
         except (OSError, ValueError) as error:
             results[rank] = error
 
@@ -581,6 +589,17 @@ def test_several_processes_make_the_same_map(tmp_path, complete, count):
     assert min(computed) >= 3
     assert results[1].class_counts() == results[0].class_counts()
     assert sorted(os.listdir(tmp_path)) == sorted([*NAMES, "scene.tif"])
+
+
+@pytest.mark.parametrize(("units", "chosen"), [("units of a test", "bfloat16"), (None, "float32")])
+def test_several_processes_predict_in_the_dtype_that_the_first_one_chooses(tmp_path, monkeypatch, units, chosen):
+    make_scene(tmp_path, height=70)
+    asked = []
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: asked.append(1) or units)
+    results = predict_together(tmp_path, 2, dtype="auto")
+    assert len(asked) == 1
+    assert [result.report["dtype"]["chosen"] for result in results] == [chosen] * 2
+    assert results[0].report["dtype"] == results[1].report["dtype"]
 
 
 def test_a_process_that_fails_fails_the_run_and_the_rest_is_kept(tmp_path, complete):

@@ -11,6 +11,7 @@ import torch
 
 from prithvi_hf import PrithviForSemanticSegmentation, PrithviImageProcessor, load_dataset
 from prithvi_hf.cli.__main__ import main
+from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
 from tests.finetune_factory import make_chips, run_in_two_processes
 from tests.scene_factory import tiny_model
@@ -103,6 +104,29 @@ def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, t
     assert re.search(rf"mean_iou +88\.68 +{mean:.2f} +{mean - 88.68:+.2f}", output)
     assert re.search(r"mean_accuracy +- +\d+\.\d\d +-", output)
     assert not list(tmp_path.rglob(".all.json*"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+def test_figures_are_of_the_dtype_that_is_given(model, recipe, tmp_path, capsys, monkeypatch, dtype):
+    """A recipe's half precision, which autocast would bring, gives way."""
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: "units of a test")
+    seen = set()
+
+    def watch(network, *arguments):
+        seen.add((network.dtype, torch.is_autocast_enabled("cpu")))
+        return sliding_window_logits(network, *arguments)
+
+    monkeypatch.setattr("prithvi_hf.training.tasks.sliding_window_logits", watch)
+    recipe.write_text(f"{recipe.read_text()}bf16: true\n")
+    words = ["--config", recipe, "--splits", "test", "--output", tmp_path / "all.json", "--dtype", dtype]
+    assert evaluate("--model", model, *words) == 0
+    choice = json.loads((tmp_path / "all.json").read_text())["splits"]["test"]["dtype"]
+    assert seen == {(getattr(torch, choice["chosen"]), False)}
+    if dtype == "auto":
+        assert 0.8 < choice["agreement"] <= 1
+        assert f"evaluated in {choice['chosen']}: " in capsys.readouterr().out
+    else:
+        assert choice == {"chosen": dtype, "reason": "as asked for", "agreement": None}
 
 
 def test_other_units_than_the_models_are_given_as_factor_and_offset(model, recipe, data, tmp_path):

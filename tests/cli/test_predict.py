@@ -15,6 +15,7 @@ import rasterio
 import torch
 from rio_cogeo import cog_validate
 
+from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation, PrithviModel
@@ -297,6 +298,17 @@ def test_weights_in_another_type(model_folder, scene, tmp_path):
     assert predict(model_folder, [scene], tmp_path / "b.tif", "--quiet", "--dtype", "bfloat16") == 0
     first, second = (rasterio.open(tmp_path / name).read(1) for name in ("a.tif", "b.tif"))
     assert 0.9 < (first == second).mean() < 1
+
+
+@pytest.mark.parametrize(("units", "chosen"), [("units of a test", "bfloat16"), (None, "float32")])
+def test_auto_says_what_it_chose(model_folder, scene, scene_list, tmp_path, capsys, monkeypatch, units, chosen):
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: units)
+    assert predict(model_folder, [scene], tmp_path / "a.tif", "--dtype", "auto", "--report") == 0
+    assert f"predicted in {chosen}: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "a.json").read_text())["dtype"]["chosen"] == chosen
+    assert predict_many(model_folder, scene_list, tmp_path / "maps", "--dtype", "auto") == 1  # two are damaged
+    choices = [found["details"]["dtype"] for found in summary_of(tmp_path / "maps").values() if found["details"]]
+    assert [choice["chosen"] for choice in choices] == [chosen] * 2
 
 
 def write_bands(folder, pixels, day, tile="20LMQ"):

@@ -44,6 +44,7 @@ def read(*given):
 def test_defaults_are_those_of_the_library():
     opening, keywords = read()
     assert opening == FrameOptions()
+    assert (keywords.pop("dtype"), keywords.pop("compile")) == ("float32", False)
     asked, windows, _, writing = sort_options(keywords)
     assert windows == WindowOptions()
     assert writing == OutputOptions(class_values={})

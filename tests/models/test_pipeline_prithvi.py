@@ -21,6 +21,7 @@ from prithvi_hf import (
     PrithviTrainer,
     PrithviTrainingArguments,
 )
+from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.pipeline_prithvi import (
     GeospatialClassificationPipeline,
     GeospatialRegressionPipeline,
@@ -288,6 +289,30 @@ def test_output_of_several_scenes_and_options_of_the_pipeline(scene, tmp_path):
         with pytest.raises(error, match=message):
             pipe(inputs, output=tmp_path / "c.tif", **options)
     assert not (tmp_path / "c.tif").exists()
+
+
+def test_inference_dtype_is_chosen_for_each_scene_in_memory_and_to_a_file(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: "units of a test")
+    pipe = GeospatialSegmentationPipeline(
+        model=tiny_model(), image_processor=tiny_processor(), device="cpu", inference_dtype="auto"
+    )
+    found = pipe(scene)
+    assert pipe.dtype_choice.chosen == "bfloat16"
+    assert pipe.model.dtype == torch.float32
+    half = pipe(scene, inference_dtype="bfloat16")
+    np.testing.assert_array_equal(found.mask, half.mask)
+    assert pipe.dtype_choice.reason == "as asked for"
+    assert pipe(scene, output=tmp_path / "map.tif").report["dtype"]["chosen"] == "bfloat16"
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: None)
+    assert pipe(scene) is not None
+    assert pipe.dtype_choice.chosen == "float32"
+    with pytest.raises(ValueError, match="inference_dtype: expected one of float32, bfloat16, float16, auto, or None"):
+        pipe(scene, inference_dtype="int8")
+
+
+def test_auto_of_transformers_is_the_dtype_of_the_weights(model_folder):
+    for dtype, wanted in (("auto", torch.float32), (torch.bfloat16, torch.bfloat16)):
+        assert pipeline("geospatial-segmentation", model=str(model_folder), dtype=dtype).model.dtype == wanted
 
 
 @pytest.mark.gpu

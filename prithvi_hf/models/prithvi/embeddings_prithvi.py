@@ -58,6 +58,19 @@ def interpolate_position_table(
     return table.to(dtype)
 
 
+def encode_coordinates(coords: torch.Tensor, hidden_size: int) -> torch.Tensor:
+    """Encode pairs of numbers `(..., 2)` as sines and cosines `(..., hidden_size)`, zeros where one is NaN.
+
+    In float32 whatever the precision of the model, as in pretraining; in bfloat16 the year 2021 is 2024 or so.
+    """
+    count = hidden_size // 4
+    frequencies = torch.arange(count, dtype=torch.float32, device=coords.device) / count
+    angles = coords.float().unsqueeze(-1) * (1.0 / 10000**frequencies)  # (..., 2, E / 4)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., E)
+    known = coords.isfinite().all(dim=-1, keepdim=True)
+    return torch.where(known, waves, torch.zeros_like(waves))
+
+
 class PrithviCoordinateEmbeddings(nn.Module):
     """What `config.coords_encoding` adds to each token: the date of its frame ("time"), its place ("location").
 
@@ -97,7 +110,7 @@ class PrithviCoordinateEmbeddings(nn.Module):
                 tokens = tokens + 0 * scale if self.training and scale.requires_grad else tokens
                 continue
             argument = COORDINATE_ARGUMENTS[name]
-            if tuple(coords.shape) != shapes[name]:
+            if tuple(coords.shape) != shapes[name] and not torch.compiler.is_exporting():
                 raise ValueError(f"Expected {argument} of shape {shapes[name]}, found {tuple(coords.shape)}.")
             if coords.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
@@ -105,13 +118,9 @@ class PrithviCoordinateEmbeddings(nn.Module):
                     "not convert coordinates."
                 )
             with torch.autocast(device_type=tokens.device.type, enabled=False):
-                # In float32 whatever the precision of the model, as in pretraining.
-                count = self.hidden_size // 4
-                frequencies = torch.arange(count, dtype=torch.float32, device=coords.device) / count
-                angles = coords.float().unsqueeze(-1) * (1.0 / 10000**frequencies)  # (..., 2, E / 4)
-                waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)  # (..., E)
-                known = coords.isfinite().all(dim=-1, keepdim=True)
-                term = torch.where(known, waves, torch.zeros_like(waves)) * scale.float()
+                # Whatever runs an exported graph may choose half precision by itself: there they come encoded.
+                waves = coords if torch.compiler.is_exporting() else encode_coordinates(coords, self.hidden_size)
+                term = waves * scale.float()  # (..., E)
             term = term.repeat_interleave(grid_size[1] * grid_size[2], dim=1) if name == "time" else term.unsqueeze(1)
             tokens = tokens + term.to(tokens.dtype)
         return tokens

@@ -23,7 +23,7 @@ from transformers.utils.hub import cached_file, cached_files
 
 from .classification_prithvi import PrithviForImageClassification
 from .configuration_prithvi import PrithviConfig
-from .embeddings_prithvi import COORDINATE_ARGUMENTS
+from .embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from .modeling_prithvi import (
     PrithviForSemanticSegmentation,
     PrithviTaskModel,
@@ -267,10 +267,13 @@ class PrithviExportedModel(PrithviTaskModel):
             if coords is None:  # as where they are not known
                 shape = (len(images), self.config.num_frames, 2) if name == "time" else (len(images), 2)
                 coords = torch.full(shape, torch.nan)
-            inputs[argument] = coords.to(self._device, torch.float32).contiguous()
+            inputs[argument] = encode_coordinates(coords, self.config.hidden_size).to(self._device).contiguous()
+        [component] = self.components.values()
         if self._runner is None:
-            self._runner = self._compile()
-        logits = self._runner(**inputs)["logits"]
+            self._runner = self._compile(component)
+        with torch.no_grad():
+            # In the order of the trace, in which torch.export takes them.
+            logits = self._runner(**{name: inputs[name] for name in component.metadata.kwargs})["logits"]
         if self.task == "classification":
             values = self.restore_unit(logits) if self.config.problem_type == "regression" else logits
             return ImageClassifierOutput(logits=values)
@@ -283,10 +286,13 @@ class PrithviExportedModel(PrithviTaskModel):
         """Count what the loss of labels is divided by, as the model that was exported does."""
         return _CLASSES[self.task].count_loss_items(self, labels)
 
-    def _compile(self) -> Any:
+    def _compile(self, component: Any) -> Any:
         """Have the runtime compile the graph for device, precision and threads."""
         from transformers.exporters.auto import get_runner_class
 
+        if self.export_format == "torch_export":
+            # Its guards want more than one image of a batch, which the operations do not.
+            return component.program.module(check_guards=False).__call__  # not the module: it would be one of ours
         options: dict[str, Any] = {}
         if self.export_format == "openvino":
             # Its own default is bfloat16 on machines with AMX. Pinned threads of two processes share the same cores.
@@ -300,7 +306,6 @@ class PrithviExportedModel(PrithviTaskModel):
 
             options["session_options"] = onnxruntime.SessionOptions()
             options["session_options"].intra_op_num_threads = torch.get_num_threads()
-        [component] = self.components.values()
         runner = get_runner_class(self.manifest["export_format"])
         return runner.from_program(component.program, component.metadata, self._device, **options)
 

@@ -17,6 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .configuration_prithvi import NODATA_NAME, PrithviConfig
 from .coordinates_prithvi import warn_of_unknown
 from .image_processing_prithvi import PrithviImageProcessor
+from .inference_dtype_prithvi import INFERENCE_DTYPES, DtypeChoice, convert_model, resolve_dtype
 from .modeling_prithvi import PrithviMapModel, unwrap_model
 from .pixel_values_prithvi import missing_package
 from .regression_map_prithvi import Quantity, RegressionMap
@@ -31,6 +32,7 @@ from .segmentation_map_prithvi import (
     open_frames,
     predict_scene_logits,
     prepare_scene,
+    sample_windows,
     take_coordinates,
 )
 from .sliding_window_prithvi import check_window_options, evaluation_mode
@@ -132,13 +134,20 @@ class GeospatialMapPipeline(GeospatialPipeline):
     """What the pipelines of maps share: the model slides over a scene, in memory or from file to file."""
 
     preprocess_options = (*GeospatialPipeline.preprocess_options, "crs", "transform")
-    forward_options = ("window", "overlap", "windows_per_batch")
+    forward_options = ("window", "overlap", "windows_per_batch", "inference_dtype")
+    dtype_choice: DtypeChoice | None = None
+    """What `inference_dtype` came to for the scene before; that of a map in a file is in its report."""
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sort the caller's options into those of the three steps, and check those of tiles."""
         steps = super()._sanitize_parameters(**parameters)
         forward = {"window": None, "overlap": 0.5, "windows_per_batch": _DEFAULT_BATCH_SIZE} | steps[1]
         check_window_options(forward["window"], forward["overlap"], forward["windows_per_batch"])
+        if forward.get("inference_dtype") not in (None, *INFERENCE_DTYPES):
+            raise ValueError(
+                f"inference_dtype: expected one of {', '.join(INFERENCE_DTYPES)}, or None for that of the weights, "
+                f"found {forward['inference_dtype']!r}."
+            )
         return steps
 
     def __call__(  # type: ignore[override]  # of keywords, the base class has num_workers too
@@ -185,7 +194,8 @@ class GeospatialMapPipeline(GeospatialPipeline):
             raise missing_package("Writing maps to files", "leave `output` out and take the map in memory") from error
         defaults = {name: self._forward_params[name] for name in ("window", "overlap") if name in self._forward_params}
         size = batch_size or self._forward_params.get("windows_per_batch", _DEFAULT_BATCH_SIZE)
-        options = {"show_progress": False, "batch_size": size, **defaults, **given}
+        dtype = given.pop("inference_dtype", self._forward_params.get("inference_dtype"))
+        options = {"show_progress": False, "batch_size": size, "dtype": dtype, **defaults, **given}
         scenes = inputs if isinstance(inputs, list) else [inputs]
         outputs = list(output) if isinstance(inputs, list) and isinstance(output, list | tuple) else [output]
         if len(outputs) != len(scenes):
@@ -211,10 +221,16 @@ class GeospatialMapPipeline(GeospatialPipeline):
         window: int | Sequence[int] | None = None,
         overlap: float = 0.5,
         windows_per_batch: int = _DEFAULT_BATCH_SIZE,
+        inference_dtype: str | None = None,
     ) -> dict[str, Any]:
         """Slide the model over the scene."""
+        model: Any = self.model
+        if inference_dtype is not None:
+            samples = sample_windows(model.config, input_tensors, window, overlap)
+            self.dtype_choice = resolve_dtype(model, inference_dtype, *samples)
+            model = convert_model(model, self.dtype_choice.chosen)
         logits = predict_scene_logits(
-            self.model, input_tensors, window=window, overlap=overlap, batch_size=windows_per_batch
+            model, input_tensors, window=window, overlap=overlap, batch_size=windows_per_batch
         )
         return {"logits": logits, "scene": input_tensors}
 
@@ -244,6 +260,11 @@ class GeospatialSegmentationPipeline(GeospatialMapPipeline):
             other, so unlike in other pipelines this says nothing about the list of inputs.
         window: Side of the tiles in pixels, or (height, width); the model's `image_size` by default.
         overlap: Fraction of a tile that the next one covers again, 0 <= overlap < 1; 0.5 by default.
+        inference_dtype: "float32", "bfloat16" or "float16" to predict in, or "auto" for bfloat16 where the device is
+            made for it and the classes of some tiles stay the same, see
+            [`~models.prithvi.inference_dtype_prithvi.resolve_dtype`]; `dtype_choice` tells what was chosen. None, the
+            default, is the dtype of the weights, which `dtype` of `transformers.pipeline` chooses: there "auto" means
+            as they were saved.
         probabilities: Whether results hold the probability of every class; False by default.
         band_names: Names of an array's or a file's bands, in its order, where they are not the model's bands in order.
         band_map: Which band of a file to use for some bands of the model, `{"NIR_NARROW": "B08"}`.

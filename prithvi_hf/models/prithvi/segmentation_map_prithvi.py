@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig, name_counts
 from .image_processing_prithvi import PrithviImageProcessor
+from .inference_dtype_prithvi import Sample, count_tiles_to_compare, spread_places
 from .pixel_values_prithvi import GRID_TOLERANCE, Raster, as_frames, missing_package
 from .sliding_window_prithvi import evaluation_mode, list_windows, sliding_window_logits, window_and_stride
 
@@ -399,6 +400,19 @@ def predict_scene_logits(
             "check its weights, and the dtype it runs in (float32 or bfloat16 instead of float16)."
         )
     return logits
+
+
+def sample_windows(
+    config: PrithviConfig, scene: PreparedScene, window: int | Sequence[int] | None, overlap: float
+) -> tuple[Iterator[Sample], int]:
+    """Cut tiles from all over a scene, to compare dtypes on, and say how many of them are to be compared."""
+    (height, width), stride = window_and_stride(config, window, overlap)
+    tiles = list_windows(scene.nodata_mask.shape, (height, width), stride)
+    tops, lefts = (sorted({tile[axis] for tile in tiles}) for axis in (0, 1))
+    places = ((..., slice(top, top + height), slice(left, left + width)) for top, left in spread_places(tops, lefts))
+    valid = torch.from_numpy(~scene.nodata_mask)[None]
+    samples = (({"pixel_values": scene.pixel_values[place], **scene.coordinates}, valid[place]) for place in places)
+    return samples, count_tiles_to_compare(len(tiles))
 
 
 def assemble_map(
