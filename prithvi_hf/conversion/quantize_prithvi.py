@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips
+from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, pad_by_reflection
@@ -36,7 +37,7 @@ _WEIGHTED = ("MatMul", "Gemm", "Conv", "Convolution")
 def collect_tiles(
     model: PrithviTaskModel, chips: Iterable[PreparedScene], most: int = 300
 ) -> list[dict[str, torch.Tensor]]:
-    """Collect what the model is called with when it predicts chips, one tile each, to calibrate with.
+    """Collect what the graph is called with when the model predicts chips, to calibrate with.
 
     Args:
         model: The model.
@@ -44,7 +45,7 @@ def collect_tiles(
         most: Number of tiles at which to end.
 
     Returns:
-        Arguments of the model, a batch of one tile of its own size each; smaller chips are padded by reflection.
+        Inputs of the graph, a batch of one tile of the model's size each; smaller chips are padded by reflection.
     """
     size, _ = window_and_stride(model.config)
     tiles: list[dict[str, torch.Tensor]] = []
@@ -52,7 +53,9 @@ def collect_tiles(
     def keep(_: Any, __: Any, inputs: dict[str, torch.Tensor]) -> None:
         for index in range(len(inputs["pixel_values"])):
             tile = {name: values[index : index + 1].clone() for name, values in inputs.items()}
-            tiles.append(tile | {"pixel_values": pad_by_reflection(tile["pixel_values"], size)[0]})
+            pixels, _ = pad_by_reflection(tile.pop("pixel_values"), size)
+            coordinates = {name: encode_coordinates(tile[name], model.config.hidden_size) for name in tile}
+            tiles.append({"pixel_values": pixels, **coordinates})
 
     handle = model.register_forward_pre_hook(keep, with_kwargs=True)
     try:
