@@ -29,3 +29,13 @@ def golden_dir(shared_dir: Path) -> Path:
 def flood_chips(shared_dir: Path) -> Path:
     """Folder of the eight real Sen1Floods11 chips, in the official layout."""
     return shared_dir / "data" / "sen1floods11"
+
+
+@pytest.fixture
+def set_threads():
+    """What sets the number of torch's threads, which is put back afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

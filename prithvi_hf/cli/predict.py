@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         from prithvi_hf.scenes.scene import open_scene
 
     opening, keywords = read_options(options)
-    is_launched = any(os.environ.get(name, "1") not in ("", "0", "1") for name in LAUNCH_VARIABLES)
+    is_launched = not {None, "", "0", "1"}.issuperset(map(os.environ.get, LAUNCH_VARIABLES))
     with process_group() if is_launched else nullcontext(None) as group:
         if options.scenes is not None:
             return _predict_many(options, opening, keywords, group or ProcessGroup())

@@ -76,7 +76,8 @@ def class_layer(
         colormap = {value: (*colors[index], 255) for index, value in values.items()}
         dataset.write_colormap(1, {**colormap, nodata: (0, 0, 0, 0)})
 
-    options = {"predictor": "NO", "overview_resampling": "MODE"}
+    # Level 5 of deflate takes half the time of GDAL's 6 where a map has much detail, for 3 to 11 % more bytes.
+    options: dict[str, str | int] = {"predictor": "NO", "level": 5, "overview_resampling": "MODE"}
     return Layer("map", ("classes",), "uint8", nodata, options, describe, file_value_table(values, nodata))
 
 

@@ -13,7 +13,6 @@ a pixel sum to 1.
 
 import math
 import mmap
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -28,7 +27,7 @@ import torch
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviMapModel
-from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
+from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode, tile_threads
 from prithvi_hf.scenes.reading import BadWindow, RowEnd, TileBatch, TileSource, ring_parts
 from prithvi_hf.scenes.scene import Scene, warn_of_unknown_coordinates
 from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
@@ -36,8 +35,6 @@ from prithvi_hf.scenes.tiles import TilePlan, WindowOptions
 
 READ_ERROR_RULES = ("raise", "nodata")
 _BATCHES_AHEAD = 2
-_WORKERS = min(4, os.cpu_count() or 1)
-"""Threads that prepare tiles for an accelerator, which takes hundreds of them in a second."""
 _ROWS_AT_A_TIME = 16  # spares memory where all rows of a strip are looked at
 _GAUSSIAN_DEVIATIONS = 4  # from the middle of a tile to its border
 _T = TypeVar("_T")
@@ -94,20 +91,22 @@ class RowSums:
         """
         start, stop = self._plan.strip(row)
         num_labels, capacity, width = self._sums.shape
+        on_cpu = self._device.type == "cpu"
+        # Tiles that do not overlap: the ring is the strip, and its taker may have it without a copy.
+        is_whole = stop - start == capacity and start % capacity == 0 and on_cpu
+        means = self._sums if is_whole else mmap_zeros((num_labels, stop - start, width), self._dtype)
         for ring, rows in ring_parts(start, stop, capacity):
-            sums = self._sums[:, ring]
-            for first in range(0, sums.shape[1], _ROWS_AT_A_TIME):  # some rows at a time to spare memory
-                part = sums[:, first : first + _ROWS_AT_A_TIME]
-                place = start + rows.start + first
-                part /= torch.outer(self._row_weights[place : place + part.shape[1]], self._column_weights)
-        if stop - start == capacity and start % capacity == 0 and self._device.type == "cpu":
-            # Tiles do not overlap here: the ring is the strip, and its taker may have it without a copy.
-            means, self._sums = self._sums, mmap_zeros((num_labels, capacity, width), self._dtype)
-            return means
-        means = mmap_zeros((num_labels, stop - start, width), self._dtype)
-        for ring, rows in ring_parts(start, stop, capacity):
-            means[:, rows] = self._sums[:, ring]
-        self.drop(row)
+            for first in range(rows.start, rows.stop, _ROWS_AT_A_TIME):  # some rows at a time to spare memory
+                last = min(first + _ROWS_AT_A_TIME, rows.stop)
+                part = self._sums[:, ring][:, first - rows.start : last - rows.start]
+                weights = torch.outer(self._row_weights[start + first : start + last], self._column_weights)
+                quotient = torch.div(part, weights, out=means[:, first:last] if on_cpu else None)
+                if not on_cpu:
+                    means[:, first:last] = quotient
+        if is_whole:
+            self._sums = mmap_zeros((num_labels, capacity, width), self._dtype)
+        else:
+            self.drop(row)
         return means
 
     def drop(self, row: int) -> None:
@@ -178,7 +177,9 @@ def predict_strips(
     WindowOptions(batch_size=batch_size, blending=blending, tta=tta)  # refuses what leaves its range
     if on_read_error not in READ_ERROR_RULES:
         raise ValueError(f"on_read_error: expected {' or '.join(READ_ERROR_RULES)}, found {on_read_error!r}.")
-    sizes = {(scene.grid.height, scene.grid.width), *(tuple(frame.shape[-2:]) for frame in scene.frames)}
+    sizes = {(scene.grid.height, scene.grid.width)}
+    for frame in scene.frames:
+        sizes.add((frame.shape[-2], frame.shape[-1]))
     if sizes != {(plan.height, plan.width)}:
         found = ", ".join(f"{height} x {width}" for height, width in sorted(sizes))
         raise ValueError(
@@ -200,14 +201,14 @@ def predict_strips(
         on_read_error=on_read_error,
         thumbnail=thumbnail,
         pin_memory=model.device.type == "cuda",
-        workers=1 if model.device.type == "cpu" else _WORKERS,
     )
-    return _run_model(model, tiles, blending, tta, on_windows or (lambda count: None))
+    return _run_model(model, tiles, batch_size, blending, tta, on_windows or (lambda count: None))
 
 
 def _run_model(
     model: PrithviMapModel,
     tiles: TileSource,
+    batch_size: int,
     blending: str,
     tta: str,
     on_windows: Callable[[int], None],
@@ -216,13 +217,14 @@ def _run_model(
     sums: RowSums | None = None  # its type is that of the first logits
     seconds = {"reading": 0.0, "model": 0.0, "waiting": 0.0}
     items = iterate_in_background(partial(iter, tiles), _BATCHES_AHEAD, "scene reader")
-    with evaluation_mode(model), closing(items):
+    with evaluation_mode(model), tile_threads(model, batch_size) as compute_parts, closing(items):
         clock = time.perf_counter()
         for item in items:
             begin = time.perf_counter()
             seconds["waiting"] += begin - clock
             if isinstance(item, TileBatch):
-                logits = predict_tiles(model, item.pixel_values, item.coordinates, tta)
+                predict = partial(predict_tiles, model, item.pixel_values, item.coordinates, tta)
+                logits = compute_parts(predict, len(item.lefts))
                 if sums is None:
                     dtype = torch.promote_types(logits.dtype, torch.float32)
                     sums = RowSums(tiles.plan, blending, logits.shape[1], dtype, logits.device)
@@ -250,14 +252,17 @@ def predict_tiles(
     pixel_values: torch.Tensor,
     coordinates: dict[str, torch.Tensor] | None = None,
     tta: str = "none",
+    part: slice = slice(None),
 ) -> torch.Tensor:
     """Give the logits (B, num_labels, h, w) of tiles (B, C, T, h, w), or their mean over the tiles' symmetries.
 
     "d4" takes all symmetries that leave the tile's shape as it is, and gives float32 or wider. `coordinates` are
-    further arguments of the model.
+    further arguments of the model. Of the tiles in `part` alone, where it is given.
     """
-    pixel_values = pixel_values.to(model.device, non_blocking=True)
-    coordinates = {name: values.to(model.device) for name, values in (coordinates or {}).items()}
+    pixel_values = pixel_values[part].to(model.device, non_blocking=True)
+    if coordinates:
+        coordinates = {name: values[part].to(model.device) for name, values in coordinates.items()}
+    coordinates = coordinates or {}
     logits = model(pixel_values=pixel_values, **coordinates).logits
     if tta == "none":
         return logits
@@ -280,10 +285,11 @@ def _finish_strip(
     start, stop = tiles.plan.strip(end.row)
     # Without any data no tile was run.
     logits = torch.zeros((num_labels, stop - start, tiles.plan.width)) if sums is None else sums.take(end.row)
-    broken = ~end.nodata
-    for first in range(0, stop - start, _ROWS_AT_A_TIME):  # some rows at a time to spare memory
+    broken = np.zeros_like(end.nodata)
+    # A sum is not finite where a value is not, which one pass tells; it is looked for only then.
+    for first in range(0, 0 if math.isfinite(logits.sum()) else stop - start, _ROWS_AT_A_TIME):  # to spare memory
         rows = slice(first, first + _ROWS_AT_A_TIME)
-        broken[rows] &= ~torch.isfinite(logits[:, rows]).all(dim=0).numpy()
+        broken[rows] = ~torch.isfinite(logits[:, rows]).all(dim=0).numpy() & ~end.nodata[rows]
     if broken.any():
         bad_rows, bad_columns = np.flatnonzero(broken.any(axis=1)), np.flatnonzero(broken.any(axis=0))
         raise ValueError(
@@ -292,7 +298,8 @@ def _finish_strip(
             f"{bad_columns[-1]}: check its weights, the dtype it runs in (float32 or bfloat16 instead of float16), "
             f"and the values of {', '.join(tiles.scene.files) or 'the frames'}."
         )
-    logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
+    if end.nodata.any():
+        logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
     seconds = {**seconds, "reading": end.seconds, "model": seconds["model"] + time.perf_counter() - clock}
     found = (end.thumbnail, end.bad_windows, end.frame_nodata)
     return Strip(end.row, start, stop, logits, end.nodata, *found, seconds)

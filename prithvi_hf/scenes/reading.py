@@ -6,16 +6,17 @@ in the file: row r at place r modulo the ring's capacity, which is one tile and 
 whole blocks, so that none is decoded twice, and some of them at a time, so that what GDAL and the copy take does not
 grow with the scene.
 
-Nothing here computes with torch: each thread that does gets a pool of threads of its own, which would take the cores
-from the model.
+As many threads as the source is given decode parts of the files and prepare tiles. Nothing here computes with torch:
+each thread that does gets a pool of threads of its own, which would take the cores from the model.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import rasterio
@@ -25,7 +26,8 @@ from transformers.utils import logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import SelectedBand
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.pixel_values_prithvi import scale_and_normalize
+from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, find_nodata, read_frames, scale_and_normalize
+from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands
 from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.rasters.raster import ArrayRaster, GeoTiffDecodeError, GeoTiffError, Raster, Window
@@ -38,12 +40,15 @@ logger = logging.get_logger(__name__)
 BadWindow: TypeAlias = tuple[str, Window]
 """Name of a file, and (row, column, height, width) in the scene, of pixels that could not be read."""
 _T = TypeVar("_T")
+_Each: TypeAlias = Callable[..., Iterator[Any]]  # `map`, or that of a pool of threads
 _GDAL_CACHE_BYTES = 64 * 2**20  # a twentieth of the machine's memory otherwise
-_BYTES_A_READ = 16 * 2**20
+_BYTES_A_READ = 16 * 2**20  # of all threads together
 _BYTES_OF_BLOCKS = 256 * 2**20
 """Blocks of a file side by side, of the bands in use, above which they are not kept whole. Files of one strip come
 to it: a strip as high as the scene would be the scene in memory."""
 _MASKED, _LOST = 1, 2  # flags of a pixel: no data by the frame's own mask; not read, or excluded by the frame
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_MOST_WORKERS, _TILES_A_WORKER = 8, 8  # tiles of a row: small scenes start no threads
 _TELLING_FRACTION = 0.25
 """Fraction of a tile's pixels with data above which its values tell the units of the scene."""
 
@@ -57,8 +62,11 @@ class SceneRows:
         image_processor: PrithviImageProcessor,
         window_height: int,
         on_read_error: str,
+        each: _Each = map,
+        workers: int = 1,
     ) -> None:
-        self._frames = [FrameRows(frame, image_processor, window_height, on_read_error) for frame in frames]
+        options = (window_height, on_read_error, each, workers)
+        self._frames = [FrameRows(frame, image_processor, *options) for frame in frames]
 
     def read_to(self, top: int, stop: int) -> None:
         """Have the rows `top` to `stop` of every frame at hand; those above are given up."""
@@ -66,7 +74,7 @@ class SceneRows:
             frame.read_to(top, stop)
 
     def cut(self, rows: range, columns: slice) -> tuple[ArrayRaster | tuple[ArrayRaster, ...], np.ndarray | None]:
-        """Copy pixels of every frame.
+        """Take pixels of every frame, which hold until the next rows are read.
 
         Returns:
             An image as the image processor takes it, and where the map has no data whatever the other frames hold,
@@ -100,8 +108,15 @@ class FrameRows:
     """
 
     def __init__(
-        self, frame: Raster, image_processor: PrithviImageProcessor, window_height: int, on_read_error: str
+        self,
+        frame: Raster,
+        image_processor: PrithviImageProcessor,
+        window_height: int,
+        on_read_error: str,
+        each: _Each = map,
+        workers: int = 1,
     ) -> None:
+        self._each, self._bytes_a_read = each, _BYTES_A_READ // workers
         used = image_processor.find_bands(frame.descriptions, frame.count, frame.name)
         self._band_names = [SelectedBand(band) for band in image_processor.bands]
         self._band_names *= len(used) // len(self._band_names)  # a stack of dates
@@ -136,11 +151,15 @@ class FrameRows:
         # Whole blocks, as many as a read may be large: over the full width, or side by side where that is too much.
         row_bytes = height * self._width * self._pixel_bytes
         columns = right + self._width
-        if row_bytes > _BYTES_A_READ:
-            columns = width * max(1, _BYTES_A_READ // (height * width * self._pixel_bytes))
-        for row, end in aligned_ranges(begin, self._stop, height * max(1, _BYTES_A_READ // row_bytes), down):
-            for left, border in aligned_ranges(0, self._width, columns, right):
-                self._read((row, left, end - row, border - left))
+        if row_bytes > self._bytes_a_read:
+            columns = width * max(1, self._bytes_a_read // (height * width * self._pixel_bytes))
+        windows = [
+            (row, left, end - row, border - left)
+            for row, end in aligned_ranges(begin, self._stop, height * max(1, self._bytes_a_read // row_bytes), down)
+            for left, border in aligned_ranges(0, self._width, columns, right)
+        ]
+        for _ in self._each(self._read, windows):  # parts do not overlap, and an error of one is raised here
+            pass
 
     def _read(self, window: Window) -> None:
         """Read a window of the frame into the ring."""
@@ -157,7 +176,8 @@ class FrameRows:
                 place = f"rows {row} to {row + height - 1}, columns {column} to {column + width - 1}"
                 raise type(error)(f"{error} The pixels that were read: {place}.") from error
         self.bad_windows += bad
-        self._flagged |= mask is not None or excluded is not None or bool(bad)
+        if mask is not None or excluded is not None or bad:
+            self._flagged = True  # never taken back: other threads read at the same time
         flags = np.zeros((height, width), dtype=np.uint8)
         if mask is not None:
             flags[mask] = _MASKED
@@ -171,7 +191,7 @@ class FrameRows:
                 self._flags[ring, column : column + width] = flags[part_rows]
 
     def cut(self, rows: range, columns: slice) -> tuple[ArrayRaster, np.ndarray | None]:
-        """Copy pixels that are at hand, see `SceneRows.cut`."""
+        """Take pixels that are at hand, see `SceneRows.cut`: a copy only where they go round the end of the ring."""
         parts, flag_parts = [], []
         for ring, _ in ring_parts(rows.start, rows.stop, self._capacity):
             parts.append(self._values[:, ring, columns])
@@ -180,8 +200,9 @@ class FrameRows:
         if self._flagged:
             flags = np.concatenate(flag_parts)[:: rows.step]
             mask, lost = (flags & _MASKED) != 0, (flags & _LOST) != 0
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         raster = ArrayRaster(
-            np.concatenate(parts, axis=1)[:, :: rows.step],
+            values[:, :: rows.step],
             name=self.frame.name,
             descriptions=self._band_names,
             nodata=self.frame.nodata,
@@ -319,58 +340,65 @@ class TileSource:
     on_read_error: str = "raise"
     thumbnail: bool = False  # whether to keep some rows for a picture of the scene
     pin_memory: bool = False  # for an accelerator
-    workers: int = 1  # threads that prepare tiles; more than one pays where the model does not need the cores
+    # Threads that read and prepare tiles: all cores beside an accelerator, few beside a model that needs them itself.
+    workers: int | None = None
+    _options: ProcessorOptions = field(init=False)
     _units_checked: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[TileBatch | RowEnd]:
         """Read from top to bottom: the batches of a row of tiles, then its end, and so on."""
         plan, (height, width) = self.plan, self.plan.window
+        self._options = self.image_processor.checked_options()
         # The pool starts threads when it is first asked for something.
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="scene reader")
+        cores = _CORES if self.pin_memory else _CORES // 4
+        workers = self.workers or max(1, min(cores, len(plan.lefts) // _TILES_A_WORKER, _MOST_WORKERS))
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="scene reader")
+        each: _Each = map if workers == 1 else pool.map
         with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=_GDAL_CACHE_BYTES), pool:
-            rows = SceneRows(self.scene.frames, self.image_processor, height, self.on_read_error)
+            rows = SceneRows(self.scene.frames, self.image_processor, height, self.on_read_error, each, workers)
             for row in plan.tile_rows_for(self.strips):
                 clock, seconds, skipped = time.perf_counter(), 0.0, 0
                 nodata = np.empty((height, plan.width), dtype=bool)
                 absent = np.zeros((self.image_processor.num_frames, height, plan.width), dtype=bool)
                 rows.read_to(plan.tops[row], plan.tops[row] + height)
                 prepare = partial(self._prepare, rows, plan.tops[row])
-                ready: list[tuple[int, np.ndarray]] = []
-                for first in range(0, len(plan.lefts), self.batch_size):  # prepared no more than a batch ahead
+                ready: list[tuple[int, list[Frame], list[np.ndarray | None]]] = []
+                for first in range(0, len(plan.lefts), self.batch_size):  # no more than a batch ahead
                     lefts = plan.lefts[first : first + self.batch_size]
-                    tiles = map(prepare, lefts) if self.workers == 1 else pool.map(prepare, lefts)
-                    for left, (values, tile_nodata, tile_absent) in zip(lefts, tiles, strict=True):
-                        nodata[:, left : left + width] = tile_nodata
-                        absent[:, :, left : left + width] = tile_absent
-                        if values is None:
+                    for left, tile in zip(lefts, each(prepare, lefts), strict=True):
+                        frames, missing, nodata[:, left : left + width], absent[:, :, left : left + width] = tile
+                        if frames is None:
                             skipped += 1
                         else:
-                            ready.append((left, values))
+                            ready.append((left, frames, missing))
                         if ready and (len(ready) == self.batch_size or left == plan.lefts[-1]):
-                            batch, ready = self._collate(row, ready), []
+                            batch, ready = self._collate(row, ready, each), []
                             seconds += time.perf_counter() - clock
                             yield batch
                             clock = time.perf_counter()  # it stood still while the batch waited
                 start, stop = plan.strip(row)
                 # A copy: the rows below, which are not final, would stay in memory with a view.
                 final = nodata[: stop - start].copy()
-                frame_nodata = absent[:, : stop - start].sum(axis=(1, 2)).tolist()
+                frame_nodata = np.count_nonzero(absent[:, : stop - start], axis=(1, 2)).tolist()
                 thumbnail = self._read_thumbnail(rows, start, stop) if self.thumbnail else None
                 bad_windows = rows.find_bad_windows(start, stop)
                 seconds += time.perf_counter() - clock
                 yield RowEnd(row, skipped, final, thumbnail, bad_windows, frame_nodata, seconds)
 
-    def _prepare(self, rows: SceneRows, top: int, left: int) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        """Prepare a tile.
+    def _prepare(
+        self, rows: SceneRows, top: int, left: int
+    ) -> tuple[list[Frame] | None, list[np.ndarray | None], np.ndarray, np.ndarray]:
+        """Find what is missing of a tile.
 
         Returns:
-            Pixel values (C, T, h, w), None without any data; nodata (h, w); and where each frame has no value,
-            (T, h, w) or (T, 1, 1).
+            Its frames, None without any data; missing values of each; nodata (h, w); and where each frame has no
+            value, (T, h, w) or (T, 1, 1).
         """
-        processor, (height, width) = self.image_processor, self.plan.window
+        height, width = self.plan.window
         image, lost = rows.cut(range(top, top + height), slice(left, left + width))
         name = f"{self.scene.name}, rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"
-        frames, missing, nodata = processor.read_frames(image, name)
+        frames = read_frames(image, self._options, name)
+        missing, nodata = find_nodata(frames, self._options)
         absent = np.zeros((len(frames), 1, 1), dtype=bool)
         if any(where is not None for where in missing):
             absent = np.zeros((len(frames), height, width), dtype=bool)
@@ -380,30 +408,33 @@ class TileSource:
         if lost is not None:
             nodata = nodata | lost
         if nodata.all():
-            return None, nodata, absent
+            return None, missing, nodata, absent
         # The first tile that is not nearly empty, of no data or of zeros, tells the units as well as all of them.
         if not self._units_checked and nodata.mean() < 1 - _TELLING_FRACTION:
             filled = max(np.count_nonzero(frame.values) / frame.values.size for frame in frames)
             if filled > _TELLING_FRACTION:
                 self._units_checked = True
-                processor.check_units(frames, missing, name)
-        return scale_and_normalize(frames, missing, processor.checked_options()), nodata, absent
+                self.image_processor.check_units(frames, missing, name)
+        return frames, missing, nodata, absent
 
-    def _collate(self, row: int, tiles: list[tuple[int, np.ndarray]]) -> TileBatch:
-        """Make a batch of tiles, by their first columns."""
-        lefts = [left for left, _ in tiles]
-        pixel_values = torch.from_numpy(np.stack([values for _, values in tiles]))
-        if self.pin_memory:
-            pixel_values = pixel_values.pin_memory()
+    def _collate(
+        self, row: int, tiles: list[tuple[int, list[Frame], list[np.ndarray | None]]], each: _Each
+    ) -> TileBatch:
+        """Make a batch of tiles: first column, frames and missing values of each. They are normalised in place."""
+        lefts, frames, missing = zip(*tiles, strict=True)
+        shape = (len(tiles), len(self._options.bands), len(frames[0]), *self.plan.window)
+        pixel_values = torch.empty(shape, dtype=torch.float32, pin_memory=self.pin_memory)
+        for _ in each(scale_and_normalize, frames, missing, [self._options] * len(tiles), pixel_values.numpy()):
+            pass
         coordinates: dict[str, torch.Tensor] = {}
         if self.encoded:  # of the middle of each tile
             windows = [(self.plan.tops[row], left, *self.plan.window) for left in lefts]
-            options = self.encoded, self.image_processor.first_day_of_year, self.image_processor.num_frames
-            places = [scene_coordinates(self.scene, window, *options) for window in windows]
+            order = self.encoded, self.image_processor.first_day_of_year, self.image_processor.num_frames
+            places = [scene_coordinates(self.scene, window, *order) for window in windows]
             for name in places[0]:
                 values = np.stack([np.asarray(place[name], dtype=np.float32) for place in places])
                 coordinates[name] = torch.from_numpy(values)
-        return TileBatch(row, lefts, pixel_values, coordinates)
+        return TileBatch(row, list(lefts), pixel_values, coordinates)
 
     def _read_thumbnail(self, rows: SceneRows, start: int, stop: int) -> np.ndarray:
         """Read the rows and columns of a strip that are part of the small picture of the scene."""

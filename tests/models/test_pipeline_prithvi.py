@@ -159,7 +159,8 @@ def test_generator_gives_an_iterator(pipe):
     assert [result.mask.shape[1] for result in results] == [20, 24]
 
 
-def test_batch_size_counts_windows(pipe, monkeypatch):
+def test_batch_size_counts_windows(pipe, monkeypatch, set_threads):
+    set_threads(1)  # more would each take a part of a batch
     sizes = count_windows(pipe, monkeypatch)
     pixels = scene_pixels(WINDOW, 3 * WINDOW)  # five windows
     pipe(pixels, batch_size=2)
@@ -169,7 +170,8 @@ def test_batch_size_counts_windows(pipe, monkeypatch):
     assert sizes == [4, 1, 1]
 
 
-def test_options_are_taken_at_construction_and_in_the_call(monkeypatch):
+def test_options_are_taken_at_construction_and_in_the_call(monkeypatch, set_threads):
+    set_threads(1)
     options = {"batch_size": 2, "overlap": 0.0, "probabilities": True}
     pipe = GeospatialSegmentationPipeline(
         model=tiny_model(), image_processor=tiny_processor(), device="cpu", **options

@@ -1,5 +1,8 @@
 """Sliding-window prediction against the original, and its windows."""
 
+import threading
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +13,7 @@ from prithvi_hf.models.prithvi.sliding_window_prithvi import (
     check_window_options,
     evaluation_mode,
     sliding_window_logits,
+    tile_threads,
     window_and_stride,
     window_starts,
 )
@@ -55,14 +59,81 @@ def test_images_of_a_batch_do_not_touch_each_other():
         assert_matches(together[index : index + 1], alone)
 
 
-def test_tiles_go_in_batches(monkeypatch):
-    model, sizes = small_model(), []
-    forward = model.forward
-    monkeypatch.setattr(
-        model, "forward", lambda pixel_values: sizes.append(len(pixel_values)) or forward(pixel_values)
-    )
-    sliding_window_logits(model, torch.randn(1, 6, 1, 64, 64), (32, 32), (16, 16), 4)
-    assert sizes == [4, 4, 1]
+class Recorder:
+    """A forward pass that notes how many tiles came, in which thread, and how many threads torch had there."""
+
+    def __init__(self, model, monkeypatch):
+        self.calls, self.forward = [], model.forward
+        monkeypatch.setattr(model, "forward", self)
+
+    def __call__(self, pixel_values):
+        self.calls.append((len(pixel_values), threading.current_thread().name, torch.get_num_threads()))
+        return self.forward(pixel_values)
+
+    def column(self, index):
+        return [call[index] for call in self.calls]
+
+
+@pytest.mark.parametrize(("threads", "sizes"), [(1, [4, 4, 1]), (2, [2, 2, 2, 2, 1])])
+def test_tiles_go_in_batches_and_on_several_cores_in_parts_of_them(threads, sizes, monkeypatch, set_threads):
+    model = small_model()
+    image = torch.randn(1, 6, 1, 64, 64)
+    set_threads(1)
+    expected = sliding_window_logits(model, image, (32, 32), (16, 16), 4)
+    set_threads(threads)
+    recorder = Recorder(model, monkeypatch)
+    logits = sliding_window_logits(model, image, (32, 32), (16, 16), 4)
+    assert recorder.column(0) == sizes
+    assert set(recorder.column(2)) == {1}
+    assert torch.get_num_threads() == threads
+    assert_matches(logits, expected)
+
+
+@pytest.mark.parametrize(("batch_size", "each"), [(8, 1), (3, 2), (2, 4), (1, 8)])
+def test_cores_that_have_no_tile_of_their_own_share_one(batch_size, each, monkeypatch, set_threads):
+    model = small_model()
+    recorder = Recorder(model, monkeypatch)
+    set_threads(8)
+    with tile_threads(model, batch_size) as compute_parts, torch.no_grad():
+        tiles = torch.randn(batch_size, 6, 1, 32, 32)
+        logits = compute_parts(lambda part: model(pixel_values=tiles[part]).logits, batch_size)
+    assert recorder.calls[0][2] == each
+    assert logits.shape == (batch_size, 2, 32, 32)
+
+
+def test_parts_are_joined_in_order_and_compute_as_their_caller_does(set_threads):
+    set_threads(3)
+    with torch.autocast("cpu", torch.bfloat16), tile_threads(small_model(), 7) as compute_parts:
+
+        def predict(part):
+            time.sleep(0.02 if part.start == 0 else 0)
+            assert not torch.is_grad_enabled()
+            return (torch.arange(7.0)[part, None] @ torch.ones(1, 1)).squeeze(1)
+
+        found = compute_parts(predict, 7)
+    assert found.dtype == torch.bfloat16
+    assert found.tolist() == list(range(7))
+
+
+def test_the_threads_of_torch_are_put_back_after_an_error(set_threads):
+    set_threads(2)
+    with tile_threads(small_model(), 4) as compute_parts:
+        assert torch.get_num_threads() == 1
+        with pytest.raises(ZeroDivisionError):
+            compute_parts(lambda part: 1 / 0, 4)
+    with pytest.raises(KeyError), tile_threads(small_model(), 4):
+        raise KeyError
+    assert torch.get_num_threads() == 2
+
+
+def test_a_compiled_model_and_one_of_another_runtime_get_whole_batches(set_threads):
+    set_threads(2)
+    compiled = small_model()
+    compiled.compile(backend="eager")
+    for model in (compiled, torch.nn.Identity()):
+        with tile_threads(model, 4) as compute_parts:
+            assert compute_parts(lambda part: torch.arange(9)[part], 4).tolist() == [0, 1, 2, 3]
+            assert torch.get_num_threads() == 2
 
 
 def test_the_mode_of_every_module_is_restored_after_an_error():

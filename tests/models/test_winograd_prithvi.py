@@ -15,9 +15,10 @@ from prithvi_hf.models.prithvi.winograd_prithvi import (
 from tests.golden import assert_matches
 
 
+@pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize("widths", [(3,), (3, 4)])
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 3), (5, 3)])
-def test_the_operator_by_itself(size, widths):
+def test_the_operator_by_itself(size, widths, tiled):
     """Tiles and phases against the two convolutions, at sizes that no tile fits."""
     torch.manual_seed(0)
     pixels = torch.randn(2, *size, 4, 5, dtype=torch.float64, requires_grad=True)
@@ -30,7 +31,8 @@ def test_the_operator_by_itself(size, widths):
     expected = convolution(transposed(activated)).split(widths, dim=1)
     products = fuse_kernels(transposed.weight, convolution.weight)
     borders = border_sums(convolution.weight, transposed.bias)
-    maps = TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths)
+    plan = (torch.float64, tiled)
+    maps = TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths, plan)
     parameters = [pixels, *transposed.parameters(), *convolution.parameters(), *norm.parameters()]
     weights = [torch.randn_like(part) for part in expected]
     wanted = torch.autograd.grad(expected, parameters, weights, retain_graph=True)

@@ -4,6 +4,7 @@
 import json
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import sliding_window_logits
 from prithvi_hf.outputs.quicklook import write_quicklook
-from prithvi_hf.scenes import predict_scene
+from prithvi_hf.scenes import predict_scene, reading
 from prithvi_hf.scenes.predict_scene import join_windows, sort_options
 from prithvi_hf.scenes.scene import open_scene
 from tests.granule_factory import set_scale
@@ -493,6 +494,45 @@ def test_same_call_gives_the_same_bytes(tmp_path, model):
         predict_scene(model, tiny_processor(), scene, tmp_path / f"{name}.tif", **outputs, **QUIET)
     for suffix in (".tif", "_p.tif", ".png"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("rule", ["raise", "nodata"])
+def test_any_number_of_threads_that_read_gives_the_same_bytes(tmp_path, monkeypatch, rule):
+    """A mask band, a damaged block and another grid; rows of tiles as long as those of a scene."""
+    pixels = scene_pixels(72, 128)
+    frames = [write_scene(tmp_path / "a.tif", pixels, tiled=True, blockxsize=16, blockysize=16, nodata=None)]
+    shifted = TRANSFORM @ Affine.translation(2.5, 3)
+    frames.append(write_scene(tmp_path / "b.tif", pixels[:, 3:, 2:], transform=shifted))
+    with rasterio.open(frames[0], "r+") as dataset:
+        dataset.write_mask(np.kron(np.eye(8, 16), np.ones((9, 8))).astype(bool))
+    if rule == "nodata":
+        flip_unnoticed(frames[0])
+    model, seen, read = tiny_model(num_frames=2), set(), reading.FrameRows._read
+    options = {
+        "overlap": 0.9,
+        "grid_mismatch": "warp",
+        "on_read_error": rule,
+        "report": True,
+        "verify": rule != "raise",
+    }
+
+    def watch(rows, window):
+        seen.add(threading.current_thread().name)
+        read(rows, window)
+
+    monkeypatch.setattr(reading.FrameRows, "_read", watch)
+    monkeypatch.setattr(reading, "_BYTES_A_READ", 2**15)
+    results = {}
+    for cores in (1, 64):
+        monkeypatch.setattr(reading, "_CORES", cores)
+        path = tmp_path / f"{cores}.tif"
+        results[cores] = predict_scene(model, tiny_processor(2), frames, path, **options, **QUIET)
+    assert {"scene reader", "scene reader_1"} <= seen
+    assert (tmp_path / "1.tif").read_bytes() == (tmp_path / "64.tif").read_bytes()
+    assert len(np.unique(results[1].mask)) > 2
+    bad = [result.report["bad_windows"] for result in results.values()]
+    assert bad[0] == bad[1]
+    assert bool(bad[0]) == (rule == "nodata")
 
 
 def test_test_time_augmentation_and_blending_reach_the_model(tmp_path, model):

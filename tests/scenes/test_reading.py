@@ -120,13 +120,18 @@ def test_coordinates_reach_a_model_that_takes_them():
 
 @pytest.mark.parametrize("block", [(16, 16), (48, 16), (7, 200), (1, 200), (200, 200)])
 @pytest.mark.parametrize("offset", [(0, 0), (5, 9)])
-@pytest.mark.parametrize("bytes_a_read", [1, 2**24])
-def test_every_block_is_read_once(monkeypatch, block, offset, bytes_a_read):
+@pytest.mark.parametrize(("bytes_a_read", "workers"), [(1, None), (2**24, None), (1, 3), (2**13, 3)])
+def test_every_block_is_read_once(monkeypatch, block, offset, bytes_a_read, workers):
     monkeypatch.setattr("prithvi_hf.scenes.reading._BYTES_A_READ", bytes_a_read)
     raster = WatchedRaster(120 + offset[0], 64 + offset[1], block).select(window=(*offset, 120, 64))
     scene = make_scene(raster)
-    for _ in predict_strips(PixelModel(), tiny_processor(), scene, plan_for(scene, (32, 32), (11, 16))):
-        pass
+    plan = plan_for(scene, (32, 32), (11, 16))
+    if workers is None:
+        list(predict_strips(PixelModel(), tiny_processor(), scene, plan))
+        assert raster.threads == {"scene reader"}
+    else:
+        list(TileSource(scene, tiny_processor(), plan, range(plan.num_strips), batch_size=3, workers=workers))
+        assert raster.threads <= {f"scene reader_{index}" for index in range(workers)}
     times = np.zeros((120 + offset[0], 64 + offset[1]), int)
     for row, column, height, width in raster.reads:
         times[row : row + height, column : column + width] += 1
@@ -138,7 +143,6 @@ def test_every_block_is_read_once(monkeypatch, block, offset, bytes_a_read):
         ):
             assert edge in (start, end) or edge % step == 0, "reads end where blocks do"
     assert (times[offset[0] :, offset[1] :] == 1).all()
-    assert raster.threads == {"scene reader"}
 
 
 def test_blocks_too_large_to_keep_are_not_kept(monkeypatch, caplog):

@@ -285,7 +285,7 @@ def normalized_scores(head: PrithviFCNHead, layer: PrithviConvLayer, features: t
     """
     features = features.contiguous(memory_format=torch.channels_last)
     kept = head.dropout(features.new_ones(*features.shape[:2], 1, 1)).flatten(2)  # (B, C, 1)
-    classifier = kept * head.classifier.weight.flatten(1).t()
+    classifier = (kept * head.classifier.weight.flatten(1).t()).to(features.dtype)
     norm = layer.normalization
     # As the module's own forward counts the batch, and which statistics it takes.
     momentum = 0.0 if norm.momentum is None else norm.momentum
@@ -300,7 +300,7 @@ def normalized_scores(head: PrithviFCNHead, layer: PrithviConvLayer, features: t
     statistics = (*running, of_batch, momentum, norm.eps)
     scores = NormalizedScores.apply(features, norm.weight, norm.bias, statistics, classifier)
     if head.classifier.bias is not None:
-        scores = scores + head.classifier.bias
+        scores = scores + head.classifier.bias.to(scores.dtype)
     return scores.unflatten(1, features.shape[-2:]).permute(0, 3, 1, 2).contiguous()
 
 
@@ -315,10 +315,14 @@ def _run_unfolded(
     first, last = blocks
     norm, widths = last.norm, tuple(layer.convolution.out_channels for layer in layers)
     pixels = _upsample(last.conv_transpose_1, _run_first_block(first, tokens, grid_size))
-    if _takes_strips(norm.weight) and _compute_dtype(norm.weight) not in _HALF:
+    if _takes_strips(norm.weight):
+        plan = plan_products(pixels.dtype) if pixels.dtype in _HALF else (pixels.dtype, True)
         products, convolution, bias = checkpoint(_fuse, last, layers, use_reentrant=False)
-        borders = border_sums(convolution, bias)
-        maps = list(TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths))
+        with torch.autocast(pixels.device.type, enabled=False):
+            borders = border_sums(convolution, bias)
+            maps = list(
+                TiledUpsampling.apply(pixels, norm.weight, norm.bias, norm.eps, products, borders, widths, plan)
+            )
         # Nobody else holds on to a map.
         return [_finish_sparingly(head, maps.pop(0).permute(0, 3, 1, 2)) for head in heads]
     # The same by one convolution, in operations that any device has and any tracer follows.

@@ -1,8 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Sliding-window prediction: tiles of images larger than the model's own, logits averaged where tiles overlap."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
 from typing import cast
 
 import torch
@@ -71,6 +74,48 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def tile_threads(
+    model: nn.Module, batch_size: int
+) -> Iterator[Callable[[Callable[[slice], torch.Tensor], int], torch.Tensor]]:
+    """Give a function of `predict` and a number of tiles, which joins what `predict` computes of parts of the tiles.
+
+    `predict` gets the places of tiles in the batch as a slice. On a CPU each part is computed in a thread of its own.
+    OpenMP would divide every operation among threads instead, and wait for the last of them hundreds of times per
+    batch: where other processes keep the cores busy, the last has no core most of the time, and the model takes a
+    hundred times as long. A thread with tiles of its own waits for nobody. There are as many threads as torch would
+    use, but no more than tiles in a whole batch; what the caller does meanwhile has one thread of torch. A model that
+    is compiled, or that another runtime computes, has its own threads and gets the batch as it is.
+    """
+    count = torch.get_num_threads()
+    weight = next(model.parameters(), None)
+    is_plain = isinstance(model, PreTrainedModel) and model._compiled_call_impl is None
+    workers = min(count, batch_size) if is_plain and weight is not None and weight.is_cpu else 1
+    if workers == 1:
+        yield lambda predict, size: predict(slice(0, size))
+        return
+    # Autocast and gradients are switched per thread.
+    dtype, is_enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+
+    def compute(predict: Callable[[slice], torch.Tensor], part: slice) -> torch.Tensor:
+        torch.set_num_threads(count // workers)  # of this thread
+        with torch.no_grad(), torch.autocast("cpu", dtype, is_enabled):
+            return predict(part)
+
+    def compute_parts(predict: Callable[[slice], torch.Tensor], size: int) -> torch.Tensor:
+        step = -(-size // workers)
+        starts = range(0, size, step)
+        parts = map(slice, starts, [*starts[1:], size])
+        return torch.cat(list(pool.map(compute, repeat(predict), parts)))
+
+    with ThreadPoolExecutor(workers, "tiles") as pool:
+        torch.set_num_threads(1)
+        try:
+            yield compute_parts
+        finally:
+            torch.set_num_threads(count)
+
+
 @torch.no_grad()
 def sliding_window_logits(
     model: PreTrainedModel,
@@ -98,28 +143,32 @@ def sliding_window_logits(
         (..., slice(top, top + height), slice(left, left + width))
         for top, left, height, width in list_windows(size, window, stride)
     ]
+
+    def predict(image: torch.Tensor, extra: Mapping[str, torch.Tensor], first: int, part: slice) -> torch.Tensor:
+        chosen = slice(first + part.start, first + part.stop)
+        tiles = torch.stack([image[place] for place in places[chosen]])
+        own = {
+            name: values[chosen] if name == "location_coords" else values.expand(len(tiles), -1, 2)
+            for name, values in extra.items()
+        }
+        return model(pixel_values=tiles.to(model.device), **own).logits
+
     results = []
-    for index, image in enumerate(pixel_values):
-        extra = {name: values[index].to(model.device) for name, values in (coordinates or {}).items()}
-        if "location_coords" in extra and extra["location_coords"].ndim == 1:
-            extra["location_coords"] = extra["location_coords"].expand(len(places), 2)
-        total = count = None
-        for first in range(0, len(places), batch_size):
-            batch = places[first : first + batch_size]
-            tiles = torch.stack([image[place] for place in batch])
-            own = {
-                name: values[first : first + batch_size]
-                if name == "location_coords"
-                else values.expand(len(batch), -1, 2)
-                for name, values in extra.items()
-            }
-            logits = model(pixel_values=tiles.to(model.device), **own).logits
-            if total is None or count is None:
-                dtype = torch.promote_types(logits.dtype, torch.float32)
-                total = logits.new_zeros((logits.shape[1], *size), dtype=dtype)
-                count = logits.new_zeros(size, dtype=dtype)
-            for place, tile in zip(batch, logits, strict=True):
-                total[place].add_(tile)
-                count[place].add_(1)
-        results.append(cast(torch.Tensor, total) / cast(torch.Tensor, count))
+    with tile_threads(model, batch_size) as compute_parts:
+        for index, image in enumerate(pixel_values):
+            extra = {name: values[index].to(model.device) for name, values in (coordinates or {}).items()}
+            if "location_coords" in extra and extra["location_coords"].ndim == 1:
+                extra["location_coords"] = extra["location_coords"].expand(len(places), 2)
+            total = count = None
+            for first in range(0, len(places), batch_size):
+                batch = places[first : first + batch_size]
+                logits = compute_parts(partial(predict, image, extra, first), len(batch))
+                if total is None or count is None:
+                    dtype = torch.promote_types(logits.dtype, torch.float32)
+                    total = logits.new_zeros((logits.shape[1], *size), dtype=dtype)
+                    count = logits.new_zeros(size, dtype=dtype)
+                for place, tile in zip(batch, logits, strict=True):
+                    total[place].add_(tile)
+                    count[place].add_(1)
+            results.append(cast(torch.Tensor, total) / cast(torch.Tensor, count))
     return torch.stack(results)

@@ -48,6 +48,7 @@ _TILE_POINTS = [
 ]
 _TILE_INPUTS = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]
 _TILE_OUTPUTS = [[1, 1, 1, 0], [0, 1, -1, 0], [0, 1, 1, -1]]
+_PLAIN_CONVOLUTION = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, transposed, ..., groups
 
 
 def plan_products(dtype: torch.dtype, capabilities: Mapping[str, Any] | None = None) -> tuple[torch.dtype, bool]:
@@ -130,12 +131,12 @@ def border_sums(convolution: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 class TileGrid:
     """Where the tiles of a small map are. They overlap by one pixel and go over the border on all sides."""
 
-    def __init__(self, size: tuple[int, int], batch_size: int) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int], batch_size: int, tiles: int = _TILES_AT_A_TIME) -> None:
+        self.size, self.tiles = size, tiles
         self.rows = (2 * size[0] + 2 * TILE_STEP) // (2 * TILE_STEP)
         self.columns = (2 * size[1] + 2 * TILE_STEP) // (2 * TILE_STEP)
         self.padded = (TILE_STEP * self.rows + 1, TILE_STEP * self.columns + 1)
-        self.images = max(1, min(batch_size, _TILES_AT_A_TIME // (self.rows * self.columns)))
+        self.images = max(1, min(batch_size, tiles // (self.rows * self.columns)))
         self.batch_size = batch_size
 
     def groups(self) -> Iterator[slice]:
@@ -145,7 +146,7 @@ class TileGrid:
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """Yield the first and last (exclusive) row of tiles of each strip."""
-        step = max(1, _TILES_AT_A_TIME // (self.columns * self.images))
+        step = max(1, self.tiles // (self.columns * self.images))
         count = -(-self.rows // step)
         step = -(-self.rows // count)
         for first in range(0, self.rows, step):
@@ -237,9 +238,10 @@ def normalized_gelu(pixels: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
 
 
 class TiledUpsampling(torch.autograd.Function):
-    """Normalisation, GELU and the fused operator, in tiles, with little kept for the backward pass.
+    """Normalisation, GELU and the fused operator, in strips, with little kept for the backward pass.
 
     Of the small map only the values before the normalisation are kept; of the kernels, the products that make them.
+    Gradients of kernels add up in float32 or wider, whatever the dtype of the products.
     """
 
     @staticmethod
@@ -252,21 +254,26 @@ class TiledUpsampling(torch.autograd.Function):
         products: torch.Tensor,
         borders: torch.Tensor,
         widths: tuple[int, ...],
+        plan: tuple[torch.dtype, bool],
     ) -> tuple[torch.Tensor, ...]:
         """Compute the large maps of several heads, each `(B, height, width, channels)`, of those `widths`.
 
         `pixels` are the small map before the normalisation (`weight`, `bias`, `eps`), as `pad_map` takes it;
-        `products` and `borders` come from `fuse_kernels` and `border_sums`, of all heads side by side.
+        `products` and `borders` come from `fuse_kernels` and `border_sums`, of all heads side by side, and `plan` from
+        `plan_products`. Autocast is to be switched off.
         """
         ctx.save_for_backward(pixels, weight, bias, products)
         scale = 2 ** (pixels.ndim - 4)
-        grid = TileGrid((pixels.shape[1] * scale, pixels.shape[2] * scale), len(pixels))
-        ctx.eps, ctx.grid = eps, grid
-        kernels = tile_kernels(products)
+        # In half precision the gradient of the kernels is added up once a strip: fewer strips, at the same memory.
+        tiles = _TILES_AT_A_TIME * 4 // plan[0].itemsize if plan[0].itemsize < 4 else _TILES_AT_A_TIME
+        grid = TileGrid((pixels.shape[1] * scale, pixels.shape[2] * scale), len(pixels), tiles)
+        ctx.eps, ctx.grid, ctx.plan = eps, grid, plan
+        kernels = _planned_kernels(products, plan)
+        borders = borders.to(kernels.dtype)
         height, width = (2 * side for side in grid.size)
         maps = tuple(pixels.new_empty(len(pixels), height, width, channels) for channels in widths)
         for group in grid.groups():
-            padded = _padded_group(normalized_gelu(pixels[group], weight, bias, eps), grid)
+            padded = _padded_group(normalized_gelu(pixels[group], weight, bias, eps), grid, kernels.dtype)
             for rows, strip in filtered_strips(padded, kernels, borders, grid):
                 for target, part in zip(maps, strip.split(widths, dim=-1), strict=True):
                     target[group, rows[0] : rows[1]] = part
@@ -276,43 +283,52 @@ class TiledUpsampling(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Compute the gradients of pixels, normalisation, products and border sums, given those of the large maps."""
-        pixels, weight, bias, products = ctx.saved_tensors
-        kernels = tile_kernels(products)
-        kernel_gradient = torch.zeros_like(kernels)
-        pixel_gradient = torch.empty_like(pixels)
-        norm_gradients = [torch.zeros_like(weight), torch.zeros_like(bias)]
-        levels = pixels.ndim - 4
-        pairs = [dim for level in range(levels) for dim in (2 + level, 3 + levels + level)]
-        for group in ctx.grid.groups():
-            padded = _padded_group(normalized_gelu(pixels[group], weight, bias, ctx.eps), ctx.grid)
-            maps = [gradient[group] for gradient in gradients]
-            padded = _group_gradients(padded, maps, kernels, kernel_gradient, ctx.grid)
-            # The transpose of `pad_map`: the map inside the padding, as pixels in their former order and shape.
-            inside = padded[:, 1 : 1 + ctx.grid.size[0], 1 : 1 + ctx.grid.size[1]]
-            split = inside.unflatten(2, (-1, *[2] * levels)).unflatten(1, (-1, *[2] * levels))
-            activated_gradient = split.permute(0, 1, 2 + levels, *pairs, -1).reshape(pixels[group].shape)
-            del padded, inside, split
-            pixel_gradient[group], *parts = _activation_gradients(
-                (pixels[group], weight, bias), ctx.eps, activated_gradient
-            )
-            for total, part in zip(norm_gradients, parts, strict=True):
-                total += part
-        del kernels
-        with torch.enable_grad():
-            leaf = products.detach().requires_grad_()
-            (product_gradient,) = torch.autograd.grad(tile_kernels(leaf), leaf, kernel_gradient)
-        sums = []  # of the border sums, (9, O)
-        for gradient in gradients:  # (B, height, width, channels)
-            lines = [gradient[:, 0], gradient[:, -1], gradient[:, :, 0], gradient[:, :, -1]]
-            corners = [gradient[:, row, column].sum(dim=0) for row in (0, -1) for column in (0, -1)]
-            total = gradient.sum(dim=(0, 1, 2))
-            sums.append(torch.stack([total, *(-line.sum(dim=(0, 1)) for line in lines), *corners]))
-        return pixel_gradient, *norm_gradients, None, product_gradient, torch.cat(sums, dim=-1), None
+        with torch.autocast(gradients[0].device.type, enabled=False):  # the pass may be inside of it
+            pixels, weight, bias, products = ctx.saved_tensors
+            kernels = _planned_kernels(products, ctx.plan)
+            wide = torch.promote_types(kernels.dtype, torch.float32)
+            kernel_gradient = torch.zeros_like(kernels, dtype=wide)
+            pixel_gradient = torch.empty_like(pixels)
+            norm_gradients = [torch.zeros_like(weight), torch.zeros_like(bias)]
+            levels = pixels.ndim - 4
+            pairs = [dim for level in range(levels) for dim in (2 + level, 3 + levels + level)]
+            for group in ctx.grid.groups():
+                padded = _padded_group(normalized_gelu(pixels[group], weight, bias, ctx.eps), ctx.grid, kernels.dtype)
+                maps = [gradient[group] for gradient in gradients]
+                padded = _group_gradients(padded, maps, kernels, kernel_gradient, ctx.grid)
+                # The transpose of `pad_map`: the map inside the padding, as pixels in their former order and shape.
+                inside = padded[:, 1 : 1 + ctx.grid.size[0], 1 : 1 + ctx.grid.size[1]]
+                split = inside.unflatten(2, (-1, *[2] * levels)).unflatten(1, (-1, *[2] * levels))
+                activated_gradient = split.permute(0, 1, 2 + levels, *pairs, -1).reshape(pixels[group].shape)
+                del padded, inside, split
+                pixel_gradient[group], *parts = _activation_gradients(
+                    (pixels[group], weight, bias), ctx.eps, activated_gradient.to(pixels.dtype)
+                )
+                for total, part in zip(norm_gradients, parts, strict=True):
+                    total += part
+            del kernels
+            with torch.enable_grad():
+                leaf = products.detach().to(wide).requires_grad_()
+                made = _planned_kernels(leaf, (wide, ctx.plan[1]))
+                (product_gradient,) = torch.autograd.grad(made, leaf, kernel_gradient)
+            sums = []  # of the border sums, (9, O)
+            for gradient in gradients:  # (B, height, width, channels)
+                lines = [gradient[:, 0], gradient[:, -1], gradient[:, :, 0], gradient[:, :, -1]]
+                corners = [gradient[:, row, column].sum(dim=0) for row in (0, -1) for column in (0, -1)]
+                total = gradient.sum(dim=(0, 1, 2))
+                sums.append(torch.stack([total, *(-line.sum(dim=(0, 1)) for line in lines), *corners]))
+            return pixel_gradient, *norm_gradients, None, product_gradient, torch.cat(sums, dim=-1), None, None
 
 
-def _padded_group(pixels: torch.Tensor, grid: TileGrid) -> torch.Tensor:
+def _planned_kernels(products: torch.Tensor, plan: tuple[torch.dtype, bool]) -> torch.Tensor:
+    """Make the kernels of `filtered_strips` that a plan of `plan_products` asks for."""
+    kernels = tile_kernels(products) if plan[1] else phase_kernels(products, odd_first=True)
+    return kernels.to(plan[0])
+
+
+def _padded_group(pixels: torch.Tensor, grid: TileGrid, dtype: torch.dtype) -> torch.Tensor:
     """Give the small map of some images with its border of zeros."""
-    padded = pixels.new_zeros(len(pixels), *grid.padded, pixels.shape[-1])
+    padded = pixels.new_zeros(len(pixels), *grid.padded, pixels.shape[-1], dtype=dtype)
     pad_map(pixels, padded, grid.size)
     return padded
 
@@ -335,35 +351,49 @@ def _group_gradients(
 ) -> torch.Tensor:
     """Compute the gradient of a padded map; that of the kernels is added to what is there."""
     padded_gradient = torch.zeros_like(padded)
-    inputs_at_points = _both_dimensions(_TILE_INPUTS, padded).t()
+    inputs_at_points, outputs_at_points = (_both_dimensions(one, padded).t() for one in (_TILE_INPUTS, _TILE_OUTPUTS))
     for strip in grid.strips():
-        outputs = _output_points(gradients, strip, grid)
+        first_line, count = TILE_STEP * strip[0], strip[1] - strip[0]
+        if kernels.ndim == 4:
+            place = (slice(None), slice(first_line, first_line + TILE_STEP * count + 1), slice(grid.padded[1]))
+            phases = _output_pixels(gradients, strip, grid, kernels.dtype).permute(0, 1, 2, 4, 5, 3, 6, 7)
+            outputs = phases.reshape(len(padded), TILE_STEP * count, grid.padded[1] - 1, -1).permute(0, 3, 1, 2)
+            lines, part, _ = torch.ops.aten.convolution_backward(
+                outputs, padded[place].permute(0, 3, 1, 2), kernels, None, *_PLAIN_CONVOLUTION, [True, True, False]
+            )
+            padded_gradient[place] += lines.permute(0, 2, 3, 1)
+            kernel_gradient += part
+            continue
+        pixels = _output_pixels(gradients, strip, grid, kernels.dtype).permute(2, 5, 0, 1, 4, 3, 6, 7)
+        outputs = torch.mm(outputs_at_points, pixels.reshape(9, -1)).view(16, -1, kernels.shape[1])
+        del pixels
         inputs = _input_points(padded, strip, grid.columns)
-        torch.baddbmm(kernel_gradient, outputs.transpose(1, 2), inputs, out=kernel_gradient)
+        if kernel_gradient.dtype == kernels.dtype:
+            torch.baddbmm(kernel_gradient, outputs.transpose(1, 2), inputs, out=kernel_gradient)
+        else:
+            for total, output, one in zip(kernel_gradient, outputs, inputs, strict=True):  # wider a piece at a time
+                total += torch.mm(output.t(), one)
         torch.bmm(outputs, kernels, out=inputs)
         # The transpose of `_input_points`: add the gradients of the strip's points to those of the map.
-        count = strip[1] - strip[0]
         pixels = torch.mm(inputs_at_points, inputs.flatten(1))
         pixels = pixels.view(4, 4, len(padded), count, grid.columns, padded.shape[-1])
         for row in range(4):
-            first = TILE_STEP * strip[0] + row
-            lines = padded_gradient[:, first : first + TILE_STEP * count : TILE_STEP]
+            lines = padded_gradient[:, first_line + row : first_line + row + TILE_STEP * count : TILE_STEP]
             for column in range(4):
                 lines[:, :, column : column + TILE_STEP * grid.columns : TILE_STEP].add_(pixels[row, column])
     return padded_gradient
 
 
-def _output_points(gradients: list[torch.Tensor], strip: tuple[int, int], grid: TileGrid) -> torch.Tensor:
-    """Compute the gradient of the products of a strip's tiles, `(16, tiles, 4 O)`, given those of the large maps."""
+def _output_pixels(
+    gradients: list[torch.Tensor], strip: tuple[int, int], grid: TileGrid, dtype: torch.dtype
+) -> torch.Tensor:
+    """Give a strip of the gradients of the large maps side by side, `(B, rows, 3, 2, columns, 3, 2, O)` by tiles."""
     first, last, skipped = grid.pixel_rows(strip)
     count, width = strip[1] - strip[0], gradients[0].shape[2]
     batch_size, outputs = len(gradients[0]), sum(gradient.shape[-1] for gradient in gradients)
     size = (2 * TILE_STEP * count, 2 * TILE_STEP * grid.columns)
-    pixels = gradients[0].new_zeros(batch_size, *size, outputs)
+    pixels = gradients[0].new_zeros(batch_size, *size, outputs, dtype=dtype)
     inside = pixels[:, skipped : skipped + last - first, 1 : 1 + width]
     for part, gradient in zip(inside.split([g.shape[-1] for g in gradients], dim=-1), gradients, strict=True):
         part.copy_(gradient[:, first:last])
-    pixels = pixels.view(batch_size, count, 3, 2, grid.columns, 3, 2, outputs).permute(2, 5, 0, 1, 4, 3, 6, 7)
-    matrix = _both_dimensions(_TILE_OUTPUTS, pixels).t()
-    pixels = pixels.reshape(9, -1)  # a copy, which is all that is held from here on
-    return torch.mm(matrix, pixels).view(16, -1, 4 * outputs)
+    return pixels.view(batch_size, count, TILE_STEP, 2, grid.columns, TILE_STEP, 2, outputs)
