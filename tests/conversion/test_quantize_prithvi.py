@@ -26,6 +26,31 @@ def chips(tmp_path_factory):
     return folder
 
 
+def test_the_cost_is_measured_on_labels_where_there_are_some(tmp_path):
+    data, cache = make_chips(tmp_path / "data"), json.dumps({"cache_dir": str(tmp_path / "cache")})
+    options = {
+        "data_dir": data,
+        "dataset_options": cache,
+        "use_cpu": "true",
+        "disable_tqdm": "true",
+        "eval_window": 32,
+    }
+    recipe = make_evaluation_recipe([RECIPE], tmp_path / "run", **options)
+    model, other = (
+        PrithviForSemanticSegmentation.from_pretrained(
+            finetune_factory.save_model(tmp_path / name, recipe.data.class_names, unused)
+        )
+        for name, unused in (("model", ()), ("other", (1,)))
+    )
+    processor = recipe.build_image_processor()
+    assert measure_drop(model, model, processor, [], recipe)["drop"] == 0
+    cost = measure_drop(model, other, processor, [], recipe, ["test"])
+    assert cost["metric"] == "mean_iou"
+    assert cost["splits"] == ["test"]
+    assert cost["drop"] == pytest.approx(cost["float32"] - cost["int8"])
+    assert 0 < cost["int8"] < cost["float32"] < 100
+
+
 @pytest.mark.parametrize("export_format", ["openvino", "onnx"])
 def test_a_model_in_int8_is_exported_and_predicts(export_format, chips, tmp_path, capsys):
     require(export_format)
@@ -60,31 +85,6 @@ def test_tiles_are_what_the_model_is_called_with(chips):
     assert {tile["pixel_values"].shape for tile in tiles} == {(1, 6, 1, 32, 32)}
     assert len(collect_tiles(model, read_chips(chips, model, tiny_processor()), most=3)) == 3
     assert not model._forward_pre_hooks
-
-
-def test_the_cost_is_measured_on_labels_where_there_are_some(tmp_path):
-    data, cache = make_chips(tmp_path / "data"), json.dumps({"cache_dir": str(tmp_path / "cache")})
-    options = {
-        "data_dir": data,
-        "dataset_options": cache,
-        "use_cpu": "true",
-        "disable_tqdm": "true",
-        "eval_window": 32,
-    }
-    recipe = make_evaluation_recipe([RECIPE], tmp_path / "run", **options)
-    model, other = (
-        PrithviForSemanticSegmentation.from_pretrained(
-            finetune_factory.save_model(tmp_path / name, recipe.data.class_names, unused)
-        )
-        for name, unused in (("model", ()), ("other", (1,)))
-    )
-    processor = recipe.build_image_processor()
-    assert measure_drop(model, model, processor, [], recipe)["drop"] == 0
-    cost = measure_drop(model, other, processor, [], recipe, ["test"])
-    assert cost["metric"] == "mean_iou"
-    assert cost["splits"] == ["test"]
-    assert cost["drop"] == pytest.approx(cost["float32"] - cost["int8"])
-    assert 0 < cost["int8"] < cost["float32"] < 100
 
 
 def test_a_regression_is_not_judged_without_labels(chips):
