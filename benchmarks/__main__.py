@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    busy_machine,
     decoders,
     evaluating,
     finetuning,
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, help="real Sen1Floods11 chips for the loader; generated ones without")
     options = parser.parse_args()
     repeats = min(options.repeats, 3) if options.quick else options.repeats
-    results = [benchmark.run(repeats) for benchmark in (reading, evaluating, scenes)]
+    results = [benchmark.run(repeats) for benchmark in (reading, evaluating, scenes, busy_machine)]
+    results += scenes.run_against_gdal(repeats, options.quick)
     results += loading.run(repeats, options.data_dir)
     results += model.run(repeats, options.quick)
     results += [] if options.quick else [*steps.run(repeats), *decoders.run(max(1, repeats // 3))]
@@ -50,6 +52,8 @@ def main() -> None:
         )
     runtimes = peers.run(repeats, (1,) if options.quick else tuple(peers.BATCHES))
     print(f"\n{peers.tabulate(runtimes)}")
+    if torch.cuda.is_available():
+        print(f"\n{gpu.make_page(repeats, torch.device('cuda'))}")
     machine = {
         "cores": os.cpu_count(),
         "cpu": peers.describe_cpu(),

@@ -98,38 +98,67 @@ def difference(pair: Pair) -> float:
     return found
 
 
-def time_inference(frames: int, batch_size: int, repeats: int, dtype: torch.dtype = torch.float32) -> dict:
+def time_inference(frames: int, batch_size: int, repeats: int) -> dict:
     """One row of the table: a forward pass without gradients.
 
     Args:
         frames (`int`): As in `make_pair`.
         batch_size (`int`): As there.
         repeats (`int`): Timed calls of each.
-        dtype (`torch.dtype`, defaults to float32): As in `make_pair`.
     """
-    pair = make_pair(frames, batch_size, dtype)
+    pair = make_pair(frames, batch_size)
     apart = difference(pair)
     with torch.inference_mode():
         calls = {name: lambda model=model: model(pair.pixel_values) for name, model in pair.models().items()}
         seconds = median_seconds(calls, repeats)
-    return _row("inference", frames, batch_size, dtype, seconds) | {"logits_apart": apart}
+    return _row("inference", frames, batch_size, torch.float32, seconds) | {"logits_apart": apart}
 
 
-def time_training(frames: int, batch_size: int, repeats: int, dtype: torch.dtype = torch.float32) -> dict:
-    """One row of the table: forward and backward with both heads.
+def time_bfloat16(frames: int, batch_size: int, repeats: int) -> list[dict]:
+    """Two rows of the table: ours with weights in bfloat16 against the plain module in float32 and in bfloat16.
 
     Args:
         frames (`int`): As in `make_pair`.
         batch_size (`int`): As there.
         repeats (`int`): Timed calls of each.
-        dtype (`torch.dtype`, defaults to float32): As in `make_pair`.
     """
-    pair = make_pair(frames, batch_size, dtype)
+    half, full = (make_pair(frames, batch_size, dtype) for dtype in (torch.bfloat16, torch.float32))
+    apart, pixels = difference(half), half.pixel_values
+    models = {"ours": half.ours, "float32": full.plain.eval(), "bfloat16": half.plain}
+    with torch.inference_mode():
+        seconds = median_seconds({name: lambda model=model: model(pixels) for name, model in models.items()}, repeats)
+    return [
+        _row("inference", frames, batch_size, torch.bfloat16, {"ours": seconds["ours"], "plain": seconds[name]}, name)
+        | {"logits_apart": apart}
+        for name in ("float32", "bfloat16")
+    ]
+
+
+def time_training(frames: int, batch_size: int, repeats: int, dtype: torch.dtype = torch.float32) -> dict:
+    """One row of the table: forward and backward with both heads, of the plain module in float32.
+
+    Args:
+        frames (`int`): As in `make_pair`.
+        batch_size (`int`): As there.
+        repeats (`int`): Timed calls of each.
+        dtype (`torch.dtype`, defaults to float32): Ours under autocast to this one.
+    """
+    pair = make_pair(frames, batch_size)
     apart = difference(pair)
     for model in pair.models().values():
         model.train()
-    calls = {name: lambda loss=loss: loss().backward() for name, loss in pair.losses().items()}
-    return _row("training step", frames, batch_size, dtype, median_seconds(calls, repeats)) | {"logits_apart": apart}
+    losses = pair.losses()
+
+    def step_of_ours() -> None:
+        """Forward and backward, as a trainer does it with mixed precision."""
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = losses["ours"]()
+        loss.backward()
+
+    calls = {"ours": step_of_ours, "plain": lambda: losses["plain"]().backward()}
+    seconds = median_seconds(calls, repeats)
+    name = "" if dtype == torch.float32 else "float32"
+    return _row("training step", frames, batch_size, dtype, seconds, name) | {"logits_apart": apart}
 
 
 def measure_memory(frames: int, batch_size: int) -> dict:
@@ -157,10 +186,12 @@ def _sizes(frames: int, batch_size: int) -> str:
     return f"{frames} frame{'s' * (frames > 1)}, {12 if frames == 1 else 6} layers, batch {batch_size}"
 
 
-def _row(what: str, frames: int, batch_size: int, dtype: torch.dtype, seconds: dict[str, float]) -> dict:
-    """Figures of one comparison."""
+def _row(
+    what: str, frames: int, batch_size: int, dtype: torch.dtype, seconds: dict[str, float], plain: str = ""
+) -> dict:
+    """Figures of one comparison; `plain` is the dtype of the plain module where it is not ours."""
     what = f"{what}, {_sizes(frames, batch_size)}, {str(dtype).removeprefix('torch.')}"
-    return comparison(what, seconds["ours"], seconds["plain"], "plain PyTorch module")
+    return comparison(what, seconds["ours"], seconds["plain"], f"plain PyTorch module{plain and ', ' + plain}")
 
 
 def has_bfloat16() -> bool:
@@ -173,17 +204,18 @@ def run(repeats: int, quick: bool = False) -> list[dict]:
 
     Args:
         repeats (`int`): Timed calls of each contender in inference; training steps get a third of them.
-        quick (`bool`, defaults to `False`): Leave out training of three frames and bfloat16.
+        quick (`bool`, defaults to `False`): Leave out training of three frames.
 
     Returns:
         `list[dict]`: The rows of the table.
     """
     steps = max(1, repeats // 3)
     rows = [time_inference(1, 2, repeats), time_inference(3, 1, repeats), time_training(1, 2, steps)]
+    if has_bfloat16():
+        rows += [*time_bfloat16(1, 2, repeats), *time_bfloat16(3, 1, repeats)]
+        rows.append(time_training(1, 2, steps, torch.bfloat16))
     if not quick:
         rows.append(time_training(3, 1, steps))
-        if has_bfloat16():
-            rows.append(time_inference(1, 2, repeats, torch.bfloat16))
     return [*rows, measure_memory(1, 2)]
 
 

@@ -15,7 +15,7 @@ from prithvi_hf.models.prithvi.remote_code_prithvi import (
 )
 
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "export.json")
 # What a training run leaves that is of use to itself alone, and pickles, which nobody should have to load.
 _LEFT_BEHIND = (
     "checkpoint-*/*",
@@ -38,7 +38,7 @@ def push_folder_to_hub(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> CommitInfo:
-    """Push the output folder of a training run in one commit, with the code.
+    """Push the output folder of a training run, or of an export, in one commit, with the code.
 
     Everything in the folder goes along (model, image processor, card, results, pictures), except checkpoints, the
     state of optimizer and run, logs, hidden files and pickles. The folder stays as it is.
@@ -78,7 +78,7 @@ def push_folder_to_hub(
         name: path
         for name, path in list_files(folder).items()
         if not any(part.startswith(".") for part in name.split("/"))
-        and not any(fnmatch(name, pattern) for pattern in _LEFT_BEHIND)
+        and (name == "openvino_model.bin" or not any(fnmatch(name, pattern) for pattern in _LEFT_BEHIND))
     }
     repo_id = HfApi().create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
     return commit_with_code(

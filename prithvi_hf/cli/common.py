@@ -10,6 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prithvi_hf.cores import CORES
+
 
 if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -105,6 +107,8 @@ def resolve_device(name: str, model: str | None = None) -> str:
     """
     import torch
 
+    # torch counts the cores of the machine, a container may have fewer.
+    torch.set_num_threads(min(torch.get_num_threads(), CORES))
     if name == "auto":
         is_exported = model is not None and Path(model, "export.json").is_file()
         return "cuda" if torch.cuda.is_available() and not is_exported else "cpu"

@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
     if not first:
         return
     labels = recipe.data.class_names or []
-    if options.dtype == "auto":
+    if options.dtype == "auto" and results[0].dtype is not None:
         print("evaluated in {chosen}: {reason}".format_map(results[0].dtype))
     for result in results:
         print(result.table(labels))

@@ -140,12 +140,12 @@ def trace_graph(
     shapes = {name: {0: dynamic} for name in inputs}
     if dynamic_size:
         shapes["pixel_values"] |= {3: dynamic, 4: dynamic}
-    exporter = get_exporter_class(FORMATS[export_format][0])()
-    options = exporter.config_class(dynamic_shapes=shapes, quantizer=quantizer)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing tells is for its developers
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
+            exporter: Any = get_exporter_class(FORMATS[export_format][0])()
+            options = exporter.config_class(dynamic_shapes=shapes, quantizer=quantizer)
             exported = exporter.export(_Graph(model), inputs, config=options)
         finally:
             logging.disable(logging.NOTSET)
@@ -286,7 +286,7 @@ def make_card(report: Mapping[str, Any]) -> str:
 def export_model(
     model: PrithviTaskModel,
     image_processor: PrithviImageProcessor,
-    output_dir: str | os.PathLike,
+    output_dir: str | Path,
     export_format: str = "openvino",
     check: str | os.PathLike | Sequence[PreparedScene] | None = None,
     dynamic_size: bool | None = None,

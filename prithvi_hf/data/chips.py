@@ -17,6 +17,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 
+from prithvi_hf.cores import CORES
 from prithvi_hf.models.prithvi.coordinates_prithvi import encode_dates, encode_location
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -136,7 +137,7 @@ def read_chips(
 
 def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | None = None) -> Iterator[Result]:
     """Make calls in threads and give their results in order. `Executor.map` would submit all of them at once."""
-    num_threads = num_threads or min(_MAX_THREADS, os.cpu_count() or 1)
+    num_threads = num_threads or min(_MAX_THREADS, CORES)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         try:

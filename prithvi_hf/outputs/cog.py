@@ -27,6 +27,7 @@ from rasterio.session import DummySession
 from rasterio.shutil import copy as copy_dataset
 from rasterio.windows import Window
 
+from prithvi_hf.cores import CORES
 from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.rasters.raster import GDAL_ERRORS
@@ -262,8 +263,7 @@ def write_geotiff(
                         block = np.ascontiguousarray(pixels[:, left : left + side])
                         checksums[band, start // side, left // side] = zlib.crc32(block.data)
             if optimized:
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                threads = min(cores, _MOST_THREADS)  # the file is the same with any number of them
+                threads = min(CORES, _MOST_THREADS)  # the file is the same with any number of them
                 options = {"compress": "DEFLATE", "blocksize": side, "bigtiff": "IF_SAFER", **layer.options}
                 copy_dataset(os.fspath(plain), os.fspath(path), driver="COG", num_threads=threads, **options)
                 plain.unlink()

@@ -109,7 +109,7 @@ def compile_model(
     Raises:
         ValueError: If it cannot be compiled here.
     """
-    if not isinstance(model, nn.Module):
+    if hasattr(model, "export_format"):
         raise ValueError(
             f"Expected a model of PyTorch to compile, found a {type(model).__name__}, whose graph is compiled: "
             "leave --compile out."

@@ -174,7 +174,7 @@ def predict_scene(
     values = set() if quantity is None else {VALUES}
     index, count = (0, 1) if group is None else (group.index, group.count)
     own = str(getattr(model, "dtype", "float32")).removeprefix("torch.")
-    chosen = {"chosen": own, "reason": "as the weights are", "agreement": None}
+    chosen: dict[str, Any] = {"chosen": own, "reason": "as the weights are", "agreement": None}
     runner = model
     if compile or (dtype is not None and {dtype, own} != {"float32"}):
         from prithvi_hf.scenes.inference import set_up_model
@@ -191,7 +191,7 @@ def predict_scene(
             compile=compile,
             group=group,
         )
-    content = {  # all that decides the strips besides scene, model and processor
+    content: dict[str, Any] = {  # all that decides the strips besides scene, model and processor
         "window": list(plan.window),
         "stride": list(plan.stride),
         "blending": windows.blending,

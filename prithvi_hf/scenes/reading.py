@@ -10,7 +10,6 @@ As many threads as the source is given decode parts of the files and prepare til
 each thread that does gets a pool of threads of its own, which would take the cores from the model.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ import torch
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.cores import CORES
 from prithvi_hf.models.prithvi.bands_prithvi import SelectedBand
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame, find_nodata, read_frames, scale_and_normalize
@@ -47,7 +47,6 @@ _BYTES_OF_BLOCKS = 256 * 2**20
 """Blocks of a file side by side, of the bands in use, above which they are not kept whole. Files of one strip come
 to it: a strip as high as the scene would be the scene in memory."""
 _MASKED, _LOST = 1, 2  # flags of a pixel: no data by the frame's own mask; not read, or excluded by the frame
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _MOST_WORKERS, _TILES_A_WORKER = 8, 8  # tiles of a row: small scenes start no threads
 _TELLING_FRACTION = 0.25
 """Fraction of a tile's pixels with data above which its values tell the units of the scene."""
@@ -350,7 +349,7 @@ class TileSource:
         plan, (height, width) = self.plan, self.plan.window
         self._options = self.image_processor.checked_options()
         # The pool starts threads when it is first asked for something.
-        cores = _CORES if self.pin_memory else _CORES // 4
+        cores = CORES if self.pin_memory else CORES // 4
         workers = self.workers or max(1, min(cores, len(plan.lefts) // _TILES_A_WORKER, _MOST_WORKERS))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="scene reader")
         each: _Each = map if workers == 1 else pool.map

@@ -225,7 +225,7 @@ def sample_chips(chips: Dataset, model: Any, args: PrithviTrainingArguments) -> 
         else:
             window, _ = window_and_stride(model.config, args.eval_window, args.eval_overlap)
             first = [max(0, (whole - side) // 2) for whole, side in zip(valid.shape[1:], window, strict=True)]
-            place = (..., *(slice(start, start + side) for start, side in zip(first, window, strict=True)))
+            place: Any = (..., *(slice(start, start + side) for start, side in zip(first, window, strict=True)))
             batch["pixel_values"], valid = batch["pixel_values"][place], valid[place]
         yield {name: batch[name] for name in ("pixel_values", *COORDINATE_ARGUMENTS.values()) if name in batch}, valid
 

@@ -1,13 +1,15 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The benchmarks' own arithmetic, with sizes that take no time; their figures are never tested."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from benchmarks import decoders, gpu, loading, model_sizes, real_chips
+from benchmarks import busy_machine, decoders, gpu, loading, model_sizes, real_chips, scenes
 from prithvi_hf import PrithviConfig
 from prithvi_hf.data import collate_chips
 
@@ -29,6 +31,18 @@ def test_a_training_step_is_related_to_the_matrix_rate():
     row = gpu.time_large_training(1, CPU, peak=1e12, batch_size=1, head_hidden_size=8, **TINY)
     assert row["ratio"] == pytest.approx(row["fraction_of_matrix_rate"])
     assert row["tflops"] * 1e9 * row["ours_ms"] == pytest.approx(row["alternative_ms"] * 1e9)
+
+
+@pytest.mark.parametrize("forms", [("eager",), pytest.param(gpu.FORMS, marks=pytest.mark.slow)])
+def test_the_page_of_a_gpu_is_made_on_any_device(forms):
+    sizes = {**TINY, "head_hidden_size": 8}
+    page = gpu.make_page(1, CPU, side=70, batches=[(1, 2)], sides=(16,), forms=forms, **sizes)
+    forward, tile = (table.splitlines() for table in page.split("\n\n") if table.startswith("|"))
+    assert [row.split(" | ")[0] for row in forward[2:]] == [f"| {form}" for form in forms[:2]]  # no CUDA graphs here
+    assert "chips/s | TFLOP/s | of the matrix rate | peak memory, GiB" in forward[0]
+    assert re.fullmatch(r"\| eager \| 1 \| 2 \| [\d.]+ \| [\de.-]+ \| \d+% \| - \| [\d.]+ \|", forward[2])
+    assert len(tile) == len(forward)
+    assert all(re.match(r"\| 70 px, (eager|compiled), (float32|bfloat16) \| [\d.]+ \|", row) for row in tile[2:])
 
 
 def test_the_large_size_is_the_300m_one():
@@ -113,3 +127,21 @@ def test_a_model_that_does_not_fit_is_not_measured(monkeypatch):
     monkeypatch.setattr(model_sizes.psutil, "virtual_memory", lambda: free)
     found = model_sizes.measure_in_fresh_process("600M", "unet", "training step", 1)
     assert found == "not measured: needs 13 GB, 1 GB are free"
+
+
+def test_busy_processes_end_with_what_they_are_beside():
+    with busy_machine.busy_processes(2):
+        assert len(psutil.Process().children()) >= 2
+        started = {process.pid for process in psutil.Process().children()}
+    assert started.isdisjoint({process.pid for process in psutil.Process().children()})
+
+
+def test_the_way_of_the_pixels_of_a_scene_is_compared_with_gdal(monkeypatch):
+    monkeypatch.setattr(scenes, "SIDE", 128)  # what is repeated
+    monkeypatch.setattr(scenes, "in_fresh_process", lambda *_: 10**8)
+    rows = scenes.run_against_gdal(1, quick=True, side=300)
+    read, write, whole, tiny, memory = rows
+    assert read["alternative_ms"] + write["alternative_ms"] == pytest.approx(whole["alternative_ms"])
+    assert whole["alternative_ms"] == tiny["alternative_ms"]
+    assert memory["alternative_mb"] == 12 * 300**2 / 1e6
+    assert min(row.get("ours_ms", row.get("ours_mb")) for row in rows) > 0

@@ -2,14 +2,16 @@
 """The command `prithvi-hf export`, and the commands that take what it writes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import rasterio
 
 from tests.command_line import assert_refused, run
-from tests.export_factory import require
-from tests.scene_factory import save_model, scene_pixels, write_scene
+from tests.export_factory import FORMATS, export_tiny
+from tests.scene_factory import save_model
 
 
 def read_map(path):
@@ -22,34 +24,36 @@ def model_folder(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("export_format", ["openvino", "onnx", "torch_export"])
-def test_export_reload_and_predict(export_format, model_folder, tmp_path, capsys):
-    require(export_format)
-    (tmp_path / "chips").mkdir()
-    scene, exported = write_scene(tmp_path / "chips" / "scene.tif", scene_pixels(60, 50)), tmp_path / "exported"
-    arguments = ["export", model_folder, exported, "--format", export_format, "--check", tmp_path / "chips"]
-    assert run(*arguments) == 0
-    output = capsys.readouterr()
-    assert "images of any size" in output.out
-    assert output.out.count("float32   ") == 2
-    assert output.err == ""
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_export_reload_and_predict(export_format, tmp_path_factory, tmp_path, capsys):
+    exported, _ = export_tiny(tmp_path_factory, export_format)
     report = json.loads((exported / "parity.json").read_text())
+    assert report["fixed_size"] is None
     assert report["float32"]["chips"]["class_agreement"] == 1.0
     assert report["float32"]["tiles"]["relative_difference"] < 1e-5
     assert ("bfloat16" in report) == (export_format == "openvino")
 
-    options = ["--frames", scene, "--device", "cpu", "--quiet"]
+    capsys.readouterr()
+    options = ["--frames", exported.parent / "chips" / "scene.tif", "--device", "cpu", "--quiet"]
     trust = ["--trust_remote_code"] if export_format == "torch_export" else []
-    assert run("predict", "--model", model_folder, "--output", tmp_path / "own.tif", *options) == 0
+    assert run("predict", "--model", exported.parent / "model", "--output", tmp_path / "own.tif", *options) == 0
     assert run("predict", "--model", exported, "--output", tmp_path / "map.tif", *options, *trust) == 0
     assert np.array_equal(read_map(tmp_path / "own.tif"), read_map(tmp_path / "map.tif"))
     if export_format == "openvino":
         options += ["--dtype", "bfloat16"]
         assert run("predict", "--model", exported, "--output", tmp_path / "half.tif", *options) == 0
         assert (read_map(tmp_path / "half.tif") == read_map(tmp_path / "own.tif")).mean() > 0.98
-    capsys.readouterr()
+    assert capsys.readouterr() == ("", "")
     assert run("info", exported) == 0
-    assert f"exported to {export_format}" in capsys.readouterr().out
+    assert f"exported to {export_format}, for batches of any size, images of any size" in capsys.readouterr().out
+
+
+def test_a_process_of_its_own_maps_with_the_exported_model(tmp_path_factory, tmp_path):
+    exported, _ = export_tiny(tmp_path_factory, "openvino")
+    scene, output = exported.parent / "chips" / "scene.tif", tmp_path / "map.tif"
+    words = ["predict", "--model", exported, "--frames", scene, "--output", output, "--quiet"]
+    subprocess.run([sys.executable, "-m", "prithvi_hf.cli", *map(str, words)], check=True)
+    assert read_map(output).shape == (60, 50)
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(model_folder, tmp_path, capsys):

@@ -15,9 +15,10 @@ def parity(model, exported, *samples):
     return measure_parity(model, {"graph": exported}, samples)["graph"]
 
 
-def test_dates_and_places_are_inputs_of_the_graph_and_may_be_unknown():
+def test_dates_and_places_go_into_the_graph_and_values_come_out_of_it_in_their_unit():
+    """In bfloat16 a year would be off by three, and 120 Mg/ha by a half; neither is in the graph."""
     require("openvino")
-    model = tiny_model(num_frames=3, coords_encoding=["time", "location"], coords_scale_learn=True)
+    model = tiny_regressor(num_frames=3, coords_encoding=["time", "location"], coords_scale_learn=True)
     for parameter in model.prithvi.embeddings.coordinates.parameters():
         torch.nn.init.constant_(parameter, 2.0)
     exported = trace_graph(model)
@@ -26,26 +27,17 @@ def test_dates_and_places_are_inputs_of_the_graph_and_may_be_unknown():
     partly["temporal_coords"][0, 1] = torch.nan
     partly["location_coords"][1] = torch.nan
     without = {"pixel_values": known["pixel_values"]}
-    assert (model(**known).logits - model(**without).logits).abs().max() > 1e-3
+    assert (model(**known).logits - model(**without).logits).abs().max() > 0.01
     assert parity(model, exported, known, partly, without)["relative_difference"] < 1e-5
+    assert exported(**known).predicted_values.shape == (2, 32, 40)
     half = parity(model, exported.to(torch.bfloat16), known)
-    assert half["relative_difference"] < 0.03  # years and degrees keep their digits
+    assert half["relative_difference"] < 0.01
+    assert half["class_agreement"] is None
 
 
-def test_values_are_restored_to_their_unit_outside_the_graph():
-    require("openvino")
-    model = tiny_regressor()
-    exported = trace_graph(model)
-    sample = make_tiles(model.config, 2, (32, 32))
-    assert parity(model, exported, sample)["relative_difference"] < 1e-5
-    # Bfloat16 holds three digits: values of 120 Mg/ha in it would be off by 0.5.
-    assert parity(model, exported.to(torch.bfloat16), sample)["relative_difference"] < 1e-2
-    assert exported(**sample).predicted_values.shape == (2, 32, 32)
-
-
-@pytest.mark.parametrize("problem_type", ["single_label_classification", "regression"])
-def test_images_are_classified(problem_type):
-    model = tiny_model(kind=PrithviForImageClassification, problem_type=problem_type, target_mean=5.0, target_std=2.0)
+def test_images_are_classified():
+    options = {"problem_type": "regression", "target_mean": 5.0, "target_std": 2.0}
+    model = tiny_model(kind=PrithviForImageClassification, **options)
     exported = trace_graph(model, "torch_export")
     samples = [make_tiles(model.config, count, size) for count, size in ((1, (32, 32)), (3, (40, 37)))]
     assert parity(model, exported, *samples)["relative_difference"] < 1e-5

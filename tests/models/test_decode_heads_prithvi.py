@@ -1,5 +1,6 @@
 """The geospatial neck against the original's values, its sizes, and models that have one."""
 
+import copy
 import math
 import re
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.decode_heads_prithvi import (
@@ -267,3 +269,28 @@ def test_tokens_become_maps_as_the_original_lays_them_in_memory():
     assert torch.equal(one[:, :, 1, 2], tokens[:, 1 + 6])
     assert two.is_contiguous()
     assert torch.equal(two[:, :, 1, 1], torch.cat([tokens[:, 1 + 3], tokens[:, 1 + 6 + 3]], dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("head", "neck"), [(head, neck) for head in HEADS for neck in find_necks(HEADS[head])])
+def test_every_module_is_right_in_half_precision(head, neck, dtype):
+    """Each one by itself: kernels of half precision were wrong on CPUs for whole classes of convolutions."""
+    torch.manual_seed(0)
+    layers = {"num_hidden_layers": 4, "head_hidden_size": 32, "classifier_dropout": 0.0}
+    model = PrithviForSemanticSegmentation(geospatial_config(decode_head=head, neck=neck, **layers)).eval()
+    calls = {}
+
+    def keep(module, given, output):
+        calls[module] = given, output
+
+    for module in model.modules():
+        if module._parameters and not list(module.children()):
+            module.register_forward_hook(keep)
+    with torch.no_grad():
+        model(torch.randn(2, 6, 1, 64, 96))
+        assert {model.prithvi.embeddings.patch_embeddings, model.decode_head.classifier} & set(calls)
+        for module, (given, expected) in list(calls.items()):  # a copy has the hook too
+            halved = tree_map(lambda one: one.to(dtype) if isinstance(one, torch.Tensor) else one, given)
+            found = copy.deepcopy(module).to(dtype)(*halved)
+            assert found.dtype == dtype
+            assert (found - expected).norm() < 0.01 * expected.norm(), module

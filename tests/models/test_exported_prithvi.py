@@ -11,13 +11,13 @@ import torch
 from transformers import pipeline
 
 import prithvi_hf
+from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from prithvi_hf.scenes.predict_scene import describe_model
-from tests.export_factory import export_tiny
+from tests.export_factory import FORMATS, export_tiny
 from tests.scene_factory import scene_pixels, tiny_processor
 
 
-FORMATS = ("openvino", "onnx", "torch_export")
 SIZES = ((2, 32, 32), (1, 37, 50), (3, 16, 41), (1, 7, 5))
 
 
@@ -36,12 +36,12 @@ def exported(request, tmp_path_factory):
 
 @pytest.fixture
 def openvino_folder(tmp_path_factory, tmp_path):
-    folder, model, _ = export_tiny(tmp_path_factory, "openvino")
+    folder, model = export_tiny(tmp_path_factory, "openvino")
     return shutil.copytree(folder, tmp_path / "copy"), model
 
 
 def test_a_graph_gives_the_models_logits_for_any_batch_and_size(exported):
-    folder, model, _ = exported
+    folder, model = exported
     loaded = load(folder)
     for size in SIZES:
         pixel_values = images(*size)
@@ -95,7 +95,7 @@ def test_a_saved_model_is_the_same_again(openvino_folder, tmp_path):
 
 
 def test_what_a_runtime_cannot_do_is_refused(tmp_path_factory):
-    folder, *_ = export_tiny(tmp_path_factory, "torch_export")
+    folder, _ = export_tiny(tmp_path_factory, "torch_export")
     with pytest.raises(ValueError, match=r"pickle of torch.export.*--trust_remote_code"):
         PrithviExportedModel.from_pretrained(folder)
     with pytest.raises(
@@ -133,3 +133,17 @@ def test_a_missing_runtime_names_its_extra(openvino_folder, monkeypatch):
 def test_other_frames_are_refused(openvino_folder):
     with pytest.raises(ValueError, match=r"Expected 1 frame\(s\) in dimension 2, found 2"):
         load(openvino_folder[0])(torch.zeros(1, 6, 2, 32, 32))
+
+
+@pytest.mark.parametrize("export_format", ["openvino", "onnx"])
+def test_auto_chooses_among_the_precisions_of_the_runtime(tmp_path_factory, monkeypatch, export_format):
+    monkeypatch.setattr(inference_dtype_prithvi, "find_matrix_units", lambda device: "units of a test")
+    model = load(export_tiny(tmp_path_factory, export_format)[0])
+    sample = {"pixel_values": images(1, 32, 32)}, torch.ones(1, 32, 32, dtype=torch.bool)
+    choice = inference_dtype_prithvi.resolve_dtype(model, "auto", [sample])
+    if export_format == "openvino":
+        assert choice.agreement > 0.9
+    else:
+        assert choice.chosen == "float32"
+        assert "Expected dtype float32" in choice.reason
+    assert model.dtype == torch.float32

@@ -154,7 +154,7 @@ def test_without_a_compiler_nothing_is_begun(tmp_path, scene, monkeypatch):
 
 def test_a_graph_that_is_compiled_already_is_refused():
     with pytest.raises(ValueError, match="Expected a model of PyTorch to compile, found a SimpleNamespace"):
-        compile_model(SimpleNamespace(), "float32", 1, (8, 8), num_frames=1)
+        compile_model(SimpleNamespace(export_format="onnx"), "float32", 1, (8, 8), num_frames=1)
 
 
 @pytest.mark.slow

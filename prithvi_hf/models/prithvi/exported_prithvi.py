@@ -94,7 +94,8 @@ class PrithviExportedModel(PrithviTaskModel):
         self.task = manifest["prithvi_hf"]["task"]
         size = manifest["prithvi_hf"]["fixed_size"]
         self.fixed_size = None if size is None else (size[0], size[1])
-        self._device, self._precision, self._runner = torch.device("cpu"), torch.float32, None
+        self._device, self._precision = torch.device("cpu"), torch.float32
+        self._runner: Any = None
         self.eval()
 
     @classmethod
@@ -220,7 +221,7 @@ class PrithviExportedModel(PrithviTaskModel):
         copied = type(self)(self.config, self.components, self.manifest, self.files)
         return copied.to(self._device, self._precision)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Give the bytes of the graph's files, and what computes it: all that decides the results."""
         tensors = {self.runtime: torch.empty(0, dtype=self.dtype)}
         for file in self.files:
@@ -231,7 +232,9 @@ class PrithviExportedModel(PrithviTaskModel):
         """Save the graph, the configuration and `export.json` into a folder."""
         from transformers.exporters.base import ExportedModel
 
-        ExportedModel(self.components, self.manifest["export_format"], self.config).save_pretrained(save_directory)
+        ExportedModel(self.components, self.manifest["export_format"], self.config).save_pretrained(
+            str(save_directory)
+        )
         file = Path(save_directory, EXPORT_FILE)
         manifest = {**json.loads(file.read_text(encoding="utf-8")), "prithvi_hf": self.manifest["prithvi_hf"]}
         file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -199,11 +199,11 @@ def _bias_map(kernels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def _put_in_order(pixels: torch.Tensor) -> torch.Tensor:
-    """Turn pixels `(B, rows, columns, 4, 4, 4, C)` into a channels-last map `(B, C, 8 rows, 8 columns)`."""
+    """Turn pixels `(B, rows, columns, 4, 4, 4, C)` into a map `(B, 8 rows, 8 columns, C)`."""
     batch_size, rows, columns = pixels.shape[:3]
     pixels = pixels.unflatten(5, (2, 2)).unflatten(4, (2, 2)).unflatten(3, (2, 2))
     pixels = pixels.permute(0, 1, 3, 5, 7, 2, 4, 6, 8, 9)  # (B, rows, 2, 2, 2, columns, 2, 2, 2, C)
-    return pixels.reshape(batch_size, 8 * rows, 8 * columns, -1).permute(0, 3, 1, 2)
+    return pixels.reshape(batch_size, 8 * rows, 8 * columns, -1)
 
 
 def _convolve_padded(features: torch.Tensor, kernels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -326,7 +326,7 @@ def _run_unfolded(
         # Nobody else holds on to a map.
         return [_finish_sparingly(head, maps.pop(0).permute(0, 3, 1, 2)) for head in heads]
     # The same by one convolution, in operations that any device has and any tracer follows.
-    features = _put_in_order(_normalize(last, pixels))
+    features = _normalize(last, _put_in_order(pixels)).permute(0, 3, 1, 2)  # (B, C, 8 h, 8 w)
     with torch.autocast(features.device.type, enabled=False):
         products, convolution, bias = _fuse(last, layers)
         kernels = phase_kernels(products)
@@ -409,7 +409,9 @@ def _run_folded(
     if kernels.in_strips:
         return [_run_strips(last, head, kernels, pixels)]
     # By one convolution; ReLU and classifier on the phases, so that only the logits are put in order.
-    features = _put_in_order(_normalize(last, _upsample(last.conv_transpose_1, pixels)))
+    # In order before the normalisation: next to each other OpenVINO would join both permutations to a slower one.
+    ordered = _put_in_order(_upsample(last.conv_transpose_1, pixels))
+    features = _normalize(last, ordered).permute(0, 3, 1, 2)  # (B, C, 8 h, 8 w)
     with torch.autocast(features.device.type, enabled=False):
         bias_map = _bias_map(kernels.bias, features.shape[-2:])
         bias_map = bias_map + kernels.shift.repeat(4)[:, None, None]
@@ -444,11 +446,12 @@ def _run_strips(
         return strip if has_more_layers else nn.functional.linear(strip, class_weight, class_bias)
 
     result = None
+    room = weight.new_zeros(grid.images, *grid.padded, len(bias) // 4, dtype=products_dtype)  # its border stays zero
     with torch.autocast(pixels.device.type, enabled=False):
         for group in grid.groups():
             # The upsampling before the fused one, (B, h, w, 4, 4, C) to the padded map, in pieces that stay cached.
             images = pixels[group]
-            padded = weight.new_zeros(len(images), *grid.padded, len(bias) // 4, dtype=products_dtype)
+            padded = room[: len(images)]
             step = max(1, _ROWS_AT_A_TIME // (len(images) * images.shape[2] * 16))
             for first in range(0, images.shape[1], step):
                 piece = nn.functional.linear(images[:, first : first + step], weight, bias).unflatten(-1, (4, -1))

@@ -102,7 +102,11 @@ def resolve_dtype(model: Any, dtype: str, samples: Iterable[Sample], count: int 
         return DtypeChoice(dtype, "as asked for")
     if units is None:
         return DtypeChoice("float32", f"this {device.type} has no matrix units for bfloat16")
-    agreement, compared = measure_agreement(model, samples, count)
+    try:
+        half = convert_model(model, "bfloat16")
+    except ValueError as error:  # of an exported model, whose runtime may have float32 alone
+        return DtypeChoice("float32", str(error))
+    agreement, compared = measure_agreement(convert_model(model, "float32"), half, samples, count)
     if agreement is None:
         return DtypeChoice("float32", "no tile with data was found to compare bfloat16 with")
     text = f"{100 * agreement:.2f} % of the pixels of {compared} tiles agree with float32"
@@ -112,13 +116,12 @@ def resolve_dtype(model: Any, dtype: str, samples: Iterable[Sample], count: int 
 
 
 @torch.no_grad()
-def measure_agreement(model: Any, samples: Iterable[Sample], count: int) -> tuple[float | None, int]:
-    """Give the fraction of the pixels with data that bfloat16 and float32 agree on, and the number of tiles compared.
+def measure_agreement(exact: Any, half: Any, samples: Iterable[Sample], count: int) -> tuple[float | None, int]:
+    """Give the fraction of pixels with data that a model in two dtypes agrees on, and the number of tiles compared.
 
-    The fraction is None without any data. The arguments are those of `resolve_dtype`.
+    The fraction is None without any data. The other arguments are those of `resolve_dtype`.
     """
-    device, config = model.device, model.config
-    exact, half = convert_model(model, "float32"), convert_model(model, "bfloat16")
+    device, config = exact.device, exact.config
     mixed: list[tuple[Sample, torch.Tensor]] = []  # tiles of several classes
     plain: list[tuple[Sample, torch.Tensor]] = []
     agreed = pixels = 0
