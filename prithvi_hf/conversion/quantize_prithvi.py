@@ -10,6 +10,7 @@ al., ICML 2023).
 import os
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -158,7 +159,7 @@ def measure_drop(
 def export_int8(
     model: PrithviTaskModel,
     image_processor: PrithviImageProcessor,
-    output_dir: str | os.PathLike,
+    output_dir: str | Path,
     calibration: str | os.PathLike,
     export_format: str = "openvino",
     *,
