@@ -17,7 +17,7 @@ import torch
 
 from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips
 from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates
-from prithvi_hf.models.prithvi.exported_prithvi import check_packages
+from prithvi_hf.models.prithvi.exported_prithvi import check_packages, drop_signal_stack
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, pad_by_reflection
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import PreparedScene, predict_scene_logits
@@ -103,7 +103,9 @@ def make_quantizer(export_format: str, tiles: Sequence[dict[str, torch.Tensor]])
             else:
                 names = [node.name for node in model.graph if node.op_type in _WEIGHTED]
             self.config.ignored_scope = nncf.IgnoredScope(names=names[:1])
-            return super().quantize(model, sample_inputs, format_name)
+            quantized = super().quantize(model, sample_inputs, format_name)
+            drop_signal_stack()
+            return quantized
 
     config = quantizers.NNCFQuantizationConfig(subset_size=len(tiles))
     if export_format == "onnx":  # NNCF 3.4 fails on products without weights there

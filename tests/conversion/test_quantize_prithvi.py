@@ -71,12 +71,11 @@ def test_a_model_in_int8_is_exported_and_predicts(export_format, chips, tmp_path
 
 
 def test_int8_that_costs_too_much_is_refused(chips, tmp_path, capsys, monkeypatch):
-    require("openvino")
     cost = {"metric": "mean_iou", "float32": 80.0, "int8": 78.9, "drop": 1.1}
     monkeypatch.setattr("prithvi_hf.conversion.quantize_prithvi.measure_drop", lambda *arguments: cost)
     monkeypatch.setattr("prithvi_hf.conversion.quantize_prithvi.make_quantizer", lambda *arguments: None)
     model = save_model(tmp_path / "model")
-    arguments = ("export", model, tmp_path / "new", "--int8", "--calibration", chips)
+    arguments = ("export", model, tmp_path / "new", "--format", "torch_export", "--int8", "--calibration", chips)
     assert_refused(capsys, tmp_path, "at most 1 points of mean_iou, found 1.10: 80.00 in float32", *arguments)
 
 

@@ -9,6 +9,7 @@ This file must not postpone the evaluation of its annotations: transformers read
 configuration from one.
 """
 
+import ctypes
 import json
 import os
 import sys
@@ -59,6 +60,17 @@ def check_packages(export_format: str) -> None:
         )
     # OpenVINO and NNCF report their use to their makers by this package, without asking, and do without it.
     sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+
+
+def drop_signal_stack() -> None:
+    """Have signals handled on the thread's own stack again.
+
+    OpenVINO gives the thread that compiles another one and, where the lives of two models overlap, leaves it behind
+    when its memory is gone: the next signal, such as that a worker ended, would be a segmentation fault.
+    """
+    if sys.platform == "linux":
+        disable = (ctypes.c_size_t * 3)(0, 2, 0)  # stack_t: no address, SS_DISABLE, no size
+        ctypes.CDLL(None).sigaltstack(disable, None)
 
 
 class PrithviExportedModel(PrithviTaskModel):
@@ -310,7 +322,9 @@ class PrithviExportedModel(PrithviTaskModel):
             options["session_options"] = onnxruntime.SessionOptions()
             options["session_options"].intra_op_num_threads = torch.get_num_threads()
         runner = get_runner_class(self.manifest["export_format"])
-        return runner.from_program(component.program, component.metadata, self._device, **options)
+        compiled = runner.from_program(component.program, component.metadata, self._device, **options)
+        drop_signal_stack()
+        return compiled
 
 
 __all__ = ["PrithviExportedModel"]
