@@ -21,6 +21,7 @@ from prithvi_hf.models.prithvi.inference_dtype_prithvi import (
     spread_places,
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
+from prithvi_hf.rasters.raster import GeoTiffError
 from prithvi_hf.scenes.engine import predict_tiles
 from prithvi_hf.scenes.reading import RowEnd, TileBatch, TileSource
 from prithvi_hf.scenes.scene import Scene
@@ -42,12 +43,15 @@ def sample_tiles(
         frames = tuple(frame.select(window=(top, left, height, width)) for frame in scene.frames)
         transform = scene.grid.transform @ Affine.translation(left, top)
         part = replace(scene, frames=frames, grid=replace(scene.grid, transform=transform, height=height, width=width))
-        inputs: dict[str, torch.Tensor] = {}
-        for item in TileSource(part, image_processor, own, range(1), 1, encoded, on_read_error):
-            if isinstance(item, TileBatch):
-                inputs = {"pixel_values": item.pixel_values, **item.coordinates}
-            elif isinstance(item, RowEnd) and inputs:
-                yield inputs, torch.from_numpy(~item.nodata)[None]
+        source = TileSource(part, image_processor, own, range(1), 1, encoded, on_read_error)
+        source.units_checked = True
+        try:
+            items = list(source)
+        except GeoTiffError:
+            continue  # the run itself comes here and says where the file is damaged, as it does of other units
+        if isinstance(items[0], TileBatch) and isinstance(items[-1], RowEnd):
+            inputs = {"pixel_values": items[0].pixel_values, **items[0].coordinates}
+            yield inputs, torch.from_numpy(~items[-1].nodata)[None]
 
 
 class CompiledModel(nn.Module):

@@ -342,7 +342,7 @@ class TileSource:
     # Threads that read and prepare tiles: all cores beside an accelerator, few beside a model that needs them itself.
     workers: int | None = None
     _options: ProcessorOptions = field(init=False)
-    _units_checked: bool = field(default=False, init=False)
+    units_checked: bool = field(default=False, init=False)  # whether a tile has told the units of the scene
 
     def __iter__(self) -> Iterator[TileBatch | RowEnd]:
         """Read from top to bottom: the batches of a row of tiles, then its end, and so on."""
@@ -409,10 +409,10 @@ class TileSource:
         if nodata.all():
             return None, missing, nodata, absent
         # The first tile that is not nearly empty, of no data or of zeros, tells the units as well as all of them.
-        if not self._units_checked and nodata.mean() < 1 - _TELLING_FRACTION:
+        if not self.units_checked and nodata.mean() < 1 - _TELLING_FRACTION:
             filled = max(np.count_nonzero(frame.values) / frame.values.size for frame in frames)
             if filled > _TELLING_FRACTION:
-                self._units_checked = True
+                self.units_checked = True
                 self.image_processor.check_units(frames, missing, name)
         return frames, missing, nodata, absent
 

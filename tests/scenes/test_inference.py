@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from prithvi_hf.models.prithvi import inference_dtype_prithvi as inference_dtype
+from prithvi_hf.rasters.raster import GeoTiffError
 from prithvi_hf.scenes.engine import predict_tiles
 from prithvi_hf.scenes.inference import CompiledModel, compile_model, sample_tiles
 from prithvi_hf.scenes.predict_scene import predict_scene
@@ -67,6 +68,17 @@ def test_sampled_tiles_are_those_of_the_run(tmp_path):
         assert valid.shape == (1, WINDOW, WINDOW)
         assert valid.sum() > 0
     assert any(not valid.all() for _, valid in found)
+
+
+def test_damage_is_told_of_by_the_run_in_rows_of_the_scene(units, tmp_path):
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    path = write_scene(tmp_path / "scene.tif", scene_pixels(300, 70), **options)
+    content = bytearray(path.read_bytes())
+    start, stop = (len(content) * percent // 100 for percent in (60, 95))
+    content[start:stop] = b"\xff" * (stop - start)
+    path.write_bytes(content)
+    with pytest.raises(GeoTiffError, match=r"rows (128|192|256) to \d+"):
+        predict_scene(tiny_model(), tiny_processor(), path, tmp_path / "map.tif", dtype="auto", **QUIET)
 
 
 @pytest.mark.parametrize("kind", [tiny_model, tiny_regressor])

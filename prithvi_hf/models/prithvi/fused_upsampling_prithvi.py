@@ -381,9 +381,8 @@ def _fold(in_strips: bool, dtype: torch.dtype, block: PrithviUpsampleBlock, laye
             return _Kernels(False, dtype, norm.eps, [], phase_kernels(products).to(dtype), bias, shift)
         products_dtype, tiled = plan_products(dtype) if dtype in _HALF else (dtype, True)
         kernels = tile_kernels(products) if tiled else phase_kernels(products, odd_first=True)
-        kernels = kernels.to(products_dtype)
-        kernels = kernels if tiled else kernels.contiguous(memory_format=torch.channels_last)
-        return _Kernels(True, dtype, norm.eps, [], kernels, border_sums(convolution, bias), shift)
+        bias = border_sums(convolution, bias)
+        return _Kernels(True, dtype, norm.eps, [], kernels.to(products_dtype), bias, shift)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -98,14 +98,17 @@ def phase_kernels(products: torch.Tensor, odd_first: bool = False) -> torch.Tens
     """Make weights of the four 2x2 convolutions as one: `(16, O, C)` to `(4 O, C, 2, 2)`, phases (row, column) first.
 
     On a map padded by one pixel of zeros, output `(i, j)` of phase `(p, q)` is pixel `(2 i - p, 2 j - q)` of the large
-    map. With `odd_first` the odd phases come first, as in tiles.
+    map. With `odd_first` the odd phases come first, as in tiles, and channels last in memory.
     """
     coefficients = torch.tensor(_PHASE_TAPS, dtype=products.dtype, device=products.device)  # (phase, tap, point)
     both = torch.einsum("pak,qbl->pqabkl", coefficients, coefficients).flatten(0, 3).flatten(1)  # (16, 16)
     outputs, channels = products.shape[1:]
     kernels = (both @ products.flatten(1)).view(4, 4, outputs, channels)  # phases, taps
-    kernels = kernels.permute(0, 2, 3, 1).unflatten(0, (2, 2))
-    return (kernels.flip(0, 1) if odd_first else kernels).reshape(4 * outputs, channels, 2, 2)
+    kernels = kernels.permute(0, 2, 3, 1)
+    if odd_first:
+        kernels = kernels.unflatten(0, (2, 2)).flip(0, 1).reshape(4 * outputs, channels, 2, 2)
+        return kernels.contiguous(memory_format=torch.channels_last)
+    return kernels.reshape(4 * outputs, channels, 2, 2)
 
 
 def tile_kernels(products: torch.Tensor) -> torch.Tensor:
