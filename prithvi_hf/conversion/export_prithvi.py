@@ -4,7 +4,8 @@
 The graph is the fused path of the model: the patch embedding as a matrix product, because runtimes that choose
 bfloat16 by themselves compute its convolution of 1x16x16 wrongly, batch normalisation folded into the kernels, and
 padding and interpolated positions inside, so that batch, height and width stay open. It maps normalised bands to
-`logits`; a regression's are standardised, since bfloat16 has not the digits for values in their unit.
+`logits`. Years, degrees and values in their unit have more digits than bfloat16: dates and places come encoded as
+sines and cosines, and a regression's logits are standardised.
 """
 
 import copy
@@ -27,7 +28,7 @@ from prithvi_hf.disk import check_new_folder, write_folder
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     PreparedScene,
     open_frames,
@@ -57,7 +58,8 @@ tags: [prithvi, geospatial, {format}]
 
 The graph takes batches of any size and images of {size}: `pixel_values` (batch, bands, frames, height, width), scaled
 and normalised as `preprocessor_config.json` says, and, where `coords_encoding` in `config.json` names them,
-`temporal_coords` and `location_coords`. It gives `logits` (batch, classes, height, width).
+`temporal_coords` (batch, frames, hidden_size) and `location_coords` (batch, hidden_size), as sines and cosines. It
+gives `logits` (batch, classes, height, width); those of a regression are standardised.
 
 ```bash
 prithvi-hf predict --model FOLDER --frames scene.tif --output map.tif
@@ -125,6 +127,8 @@ def trace_graph(
     from transformers.exporters.auto import get_exporter_class
 
     check_packages(export_format)
+    if isinstance(model, PrithviExportedModel):
+        raise ValueError("Expected a model with weights, found an exported one. Export the model that it was made of.")
     model = copy.deepcopy(model).cpu().float().eval()
     if model.config.architecture == "prithvi" and model.task != "classification":
         cast(Any, model)._upsampling.freeze(model.neck, model.decode_head)
@@ -295,8 +299,7 @@ def export_model(
 ) -> dict[str, Any]:
     """Export a model to a folder that predicts without it, once the graph gives what the model gives.
 
-    Beside the graph are `config.json`, `preprocessor_config.json`, `export.json`, which says of what size images may
-    be, the report as `parity.json`, and a card, `README.md`.
+    Beside the graph are the configurations, `export.json`, the report as `parity.json`, and a card, `README.md`.
 
     Args:
         model: A fine-tuned model of classes or values of pixels, or of classes of images.
@@ -305,27 +308,24 @@ def export_model(
         export_format: `"openvino"` (runs in bfloat16 as well), `"onnx"`, or `"torch_export"` (a pickle).
         check: Folder of GeoTIFF chips to compare the two on as well, at most 32 of them, or what [`read_chips`] gave;
             no labels are needed.
-        dynamic_size: Whether the graph takes images of any size, or of the model's tile alone; None is any size where
-            the format can have it.
+        dynamic_size: Whether the graph takes images of any size, or of the model's tile; None is any where it can.
         quantizer: As in [`trace_graph`].
         accept: Given the exported model, raises if it is not good enough, and else gives further entries of the
             report; it decides in place of the difference from the model.
 
     Returns:
-        The report: `"format"`, `"runtime"`, `"fixed_size"`, and for each precision ("float32", of OpenVINO "bfloat16"
-        too) what [`measure_parity`] gives of `"tiles"`, made of random numbers, and of `"chips"`.
+        The report: `"format"`, `"runtime"`, `"fixed_size"`, and by precision (`"float32"`, of OpenVINO `"bfloat16"`)
+        what [`measure_parity`] gives of `"tiles"`, made of random numbers, and of `"chips"`.
 
     Raises:
         ImportError: The packages of the format are not installed.
-        ValueError: The folder is not empty, the format is unknown, there are no chips, or the graph differs from the
-            model by more than rounding. Nothing is written.
+        ValueError: An argument is not as it should be, or the graph differs from the model by more than rounding.
+            Nothing is written.
     """
-    if export_format not in FORMATS:
-        raise ValueError(f"Expected export_format {', '.join(FORMATS)}, found {export_format!r}.")
     check_packages(export_format)
     check_new_folder(output_dir)
     image_processor.check_config(model.config)
-    model.check_trained()
+    model = unwrap_model(model, ("segmentation", "regression", "classification"))
     chips = list(read_chips(check, model, image_processor)) if isinstance(check, str | os.PathLike) else check
     with write_folder(output_dir) as folder:
         image_processor.save_pretrained(folder)
@@ -349,8 +349,8 @@ def export_model(
             problem = f"logits differ by {worst:.2g} of the largest one."
         else:
             raise ValueError(
-                f"Expected a graph that gives the model's logits but for rounding, found that it does not ({problem}) "
-                "Nothing was written: choose another --format, or report it with the model's config.json."
+                f"Expected a graph that gives the model's logits but for rounding, found that it does not: {problem} "
+                "Choose another --format, or report it with the model's config.json. Nothing was written."
             )
         (folder / PARITY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(make_card(report), encoding="utf-8")

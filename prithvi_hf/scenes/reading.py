@@ -422,7 +422,11 @@ class TileSource:
         """Make a batch of tiles: first column, frames and missing values of each. They are normalised in place."""
         lefts, frames, missing = zip(*tiles, strict=True)
         shape = (len(tiles), len(self._options.bands), len(frames[0]), *self.plan.window)
-        pixel_values = torch.empty(shape, dtype=torch.float32, pin_memory=self.pin_memory)
+        # On the CPU by numpy: torch's aligned memory would leave holes of tens of MB in the heap of this thread.
+        if self.pin_memory:
+            pixel_values = torch.empty(shape, dtype=torch.float32, pin_memory=True)
+        else:
+            pixel_values = torch.from_numpy(np.empty(shape, dtype=np.float32))
         for _ in each(scale_and_normalize, frames, missing, [self._options] * len(tiles), pixel_values.numpy()):
             pass
         coordinates: dict[str, torch.Tensor] = {}

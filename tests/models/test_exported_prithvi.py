@@ -74,6 +74,14 @@ def test_bfloat16_is_a_copys_own_and_float32_stays(openvino_folder):
     assert rounded.dtype == torch.float32
 
 
+def test_the_patch_embedding_is_not_a_convolution(openvino_folder):
+    """Runtimes compute that of 1x16x16 wrongly in bfloat16, which OpenVINO chooses by itself on some processors."""
+    [component] = load(openvino_folder[0]).components.values()
+    convolutions = [one for one in component.program.get_ops() if one.get_type_name() == "Convolution"]
+    assert convolutions
+    assert all(one.input(0).get_partial_shape().rank.get_length() == 4 for one in convolutions)
+
+
 def test_another_graph_or_precision_is_another_model_to_a_resumed_run(openvino_folder):
     folder, _ = openvino_folder
     processor, first = tiny_processor(), load(folder)

@@ -524,7 +524,7 @@ def test_any_number_of_threads_that_read_gives_the_same_bytes(tmp_path, monkeypa
     monkeypatch.setattr(reading, "_BYTES_A_READ", 2**15)
     results = {}
     for cores in (1, 64):
-        monkeypatch.setattr(reading, "_CORES", cores)
+        monkeypatch.setattr(reading, "CORES", cores)
         path = tmp_path / f"{cores}.tif"
         results[cores] = predict_scene(model, tiny_processor(2), frames, path, **options, **QUIET)
     assert {"scene reader", "scene reader_1"} <= seen

@@ -13,6 +13,7 @@ import ctypes
 import json
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +51,14 @@ _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16
 
 
 def check_packages(export_format: str) -> None:
-    """Raise an ImportError that names the extra if the packages of a format are not installed."""
+    """Raise an ImportError that names the extra if the packages of a format are not installed.
+
+    Raises:
+        ImportError: They are not installed.
+        ValueError: There is no such format.
+    """
+    if export_format not in FORMATS:
+        raise ValueError(f"Expected export_format {', '.join(FORMATS)}, found {export_format!r}.")
     missing = [name for name in ("transformers.exporters", *FORMATS[export_format][1]) if find_spec(name) is None]
     if missing:
         extra = "openvino" if export_format == "openvino" else "onnx"
@@ -103,7 +111,7 @@ class PrithviExportedModel(PrithviTaskModel):
         self.components, self.manifest, self.files = components, manifest, files
         names = {name: ours for ours, (name, *_) in FORMATS.items()}
         self.export_format = names[manifest["export_format"]]
-        self.task = manifest["prithvi_hf"]["task"]
+        self.task = _CLASSES[manifest["prithvi_hf"]["task"]].task
         size = manifest["prithvi_hf"]["fixed_size"]
         self.fixed_size = None if size is None else (size[0], size[1])
         self._device, self._precision = torch.device("cpu"), torch.float32
@@ -136,57 +144,47 @@ class PrithviExportedModel(PrithviTaskModel):
             kwargs: Of the Hub: `revision`, `token`, `cache_dir`, `subfolder`, `local_files_only`, `force_download`.
 
         Raises:
-            ImportError: The runtime is not installed.
-            ValueError: The folder does not hold an exported Prithvi model, or one that may not be loaded.
+            ImportError, ValueError: The runtime is not installed; the folder holds no model that may be loaded.
         """
-        from transformers.exporters.auto import get_exporter_class
-        from transformers.exporters.base import ExportedComponent
-        from transformers.exporters.metadata import ExportMetadata
-
-        options = {key: value for key, value in kwargs.items() if key in _HUB_OPTIONS and value is not None}
+        options: Any = {key: kwargs[key] for key in _HUB_OPTIONS if kwargs.get(key) is not None}
         path = Path(cast(str, cached_file(name, EXPORT_FILE, **options)))
         config = PrithviConfig.from_pretrained(name, **options)
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            entries, task = manifest["components"], manifest["prithvi_hf"]["task"]
-            names = {theirs: ours for ours, (theirs, *_) in FORMATS.items()}
-            export_format = names[manifest["export_format"]]
-            metadata = {key: ExportMetadata.from_dict(entry["metadata"]) for key, entry in entries.items()}
-            programs = {key: Path(entry["file"]).name for key, entry in entries.items()}
-            if task not in _CLASSES or len(programs) != 1 or "fixed_size" not in manifest["prithvi_hf"]:
-                raise KeyError("prithvi_hf")
+            [(key, entry)] = manifest["components"].items()
+            program, metadata = Path(entry["file"]).name, dict(entry["metadata"])
+            model = cls(config, {}, manifest, [])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"Expected {path} to be what `prithvi-hf export` wrote, found something else or a damaged file "
                 f"({type(error).__name__}: {error}). Export the model again."
             ) from error
-        check_packages(export_format)
+        check_packages(model.export_format)
+        from transformers.exporters.auto import get_exporter_class
+        from transformers.exporters.base import ExportedComponent
+        from transformers.exporters.metadata import ExportMetadata
+
         exporter = get_exporter_class(manifest["export_format"])
         if exporter.requires_trust_remote_code and not trust_remote_code:
             raise ValueError(
                 f"The graph in {name} is a pickle of torch.export, which could run code when it is loaded. Where you "
                 "trust who made it, pass trust_remote_code=True (--trust_remote_code); or export to openvino or onnx."
             )
-        wanted = [file for program in programs.values() for file in exporter.program_files(program)]
-        files = [Path(file) for file in cast(list[str], cached_files(name, wanted, **options))]
+        wanted = exporter.program_files(program)
+        model.files = [Path(file) for file in cast(list[str], cached_files(name, wanted, **options))]
         try:
-            components = {
-                key: ExportedComponent(exporter.load_program(path.parent / program), metadata[key])
-                for key, program in programs.items()
-            }
+            component = ExportedComponent(
+                exporter.load_program(path.parent / program), ExportMetadata.from_dict(metadata)
+            )
         except Exception as error:  # each runtime has its own for a file that is not a graph
-            reason = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"Expected a whole graph in {path.parent}, found that {', '.join(wanted)} cannot be read "
-                f"({type(error).__name__}: {reason}). Copy the folder again, or export again."
+                f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Copy or export it again."
             ) from error
-        model = cls(config, components, manifest, files)
-        if isinstance(dtype, str) and dtype != "auto":
-            dtype = cast(torch.dtype, getattr(torch, dtype))
-        if isinstance(dtype, torch.dtype):
-            model.to(dtype)
-        info: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
-        return (model, info) if output_loading_info else model
+        model.components[key] = component
+        if dtype not in (None, "auto"):
+            model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        return (model, {"missing_keys": set(), "mismatched_keys": set()}) if output_loading_info else model
 
     @property
     def runtime(self) -> str:
@@ -317,9 +315,8 @@ class PrithviExportedModel(PrithviTaskModel):
                 "ENABLE_CPU_PINNING": False,
             }
         elif self.export_format == "onnx":
-            import onnxruntime
-
-            options["session_options"] = onnxruntime.SessionOptions()
+            # Not an import: transformers would ask for it of everyone who loads this file from the Hub.
+            options["session_options"] = import_module("onnxruntime").SessionOptions()
             options["session_options"].intra_op_num_threads = torch.get_num_threads()
         runner = get_runner_class(self.manifest["export_format"])
         compiled = runner.from_program(component.program, component.metadata, self._device, **options)
