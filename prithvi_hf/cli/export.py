@@ -3,8 +3,10 @@
 
 import argparse
 import tempfile
+from pathlib import Path
 
 from prithvi_hf.cli.common import Commands, add_command, import_quickly, load_model
+from prithvi_hf.disk import check_new_folder
 
 
 _EPILOG = """examples:
@@ -49,6 +51,9 @@ def run(options: argparse.Namespace) -> None:
     if options.int8 != (options.calibration is not None):
         raise ValueError("Expected --int8 and --calibration DIR together, found one of them. Give both or neither.")
     check_packages(options.format)
+    if Path(options.model, "export.json").is_file():
+        raise ValueError(f"Expected a model with weights, found {options.model} exported. Export what it was made of.")
+    check_new_folder(options.output_dir)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
     fixed_size = options.fixed_size or None  # by default of any size where the graph can
     if options.int8:

@@ -28,6 +28,7 @@ from prithvi_hf.disk import check_new_folder, write_folder
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.inference_dtype_prithvi import convert_model
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, unwrap_model
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     PreparedScene,
@@ -94,6 +95,18 @@ class _Graph(nn.Module):
         return {"logits": self.model(**inputs).logits}
 
 
+def take_model(model: Any) -> PrithviTaskModel:
+    """Take a model that is to be exported out of its wrapper, in float32 as the graph is, and refuse one that cannot.
+
+    Raises:
+        ValueError: The model is a backbone, or an exported one.
+    """
+    model = unwrap_model(model, ("segmentation", "regression", "classification"))
+    if isinstance(model, PrithviExportedModel):
+        raise ValueError("Expected a model with weights, found an exported one. Export the model that it was made of.")
+    return convert_model(model, "float32")
+
+
 def make_tiles(config: Any, batch_size: int, size: Sequence[int], seed: int = 0) -> dict[str, torch.Tensor]:
     """Make inputs of a model from random numbers: tiles of a size and, where it takes them, dates and places."""
     generator = torch.Generator().manual_seed(seed)
@@ -125,8 +138,6 @@ def trace_graph(
     from transformers.exporters.auto import get_exporter_class
 
     check_packages(format)
-    if isinstance(model, PrithviExportedModel):
-        raise ValueError("Expected a model with weights, found an exported one. Export the model that it was made of.")
     model = copy.deepcopy(model).cpu().float().eval()
     if model.config.architecture == "prithvi" and model.task != "classification":
         cast(Any, model)._upsampling.freeze(model.neck, model.decode_head)
@@ -322,8 +333,8 @@ def export_model(
     """
     check_packages(format)
     check_new_folder(output_dir)
+    model = take_model(model)
     image_processor.check_config(model.config)
-    model = unwrap_model(model, ("segmentation", "regression", "classification"))
     chips = list(read_chips(check, model, image_processor)) if isinstance(check, str | os.PathLike) else check
     with write_folder(output_dir) as folder:
         image_processor.save_pretrained(folder)

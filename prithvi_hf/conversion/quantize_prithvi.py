@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips
+from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips, take_model
 from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import check_packages, drop_signal_stack
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -197,6 +197,7 @@ def export_int8(
     if not max_drop >= 0:
         raise ValueError(f"Expected max_drop in points, 0 or more, found {max_drop}.")
     make_quantizer(format, ())  # what is not installed is said before anything is read
+    model = take_model(model)
     chips = list(read_chips(calibration, model, image_processor))
     tiles = collect_tiles(model, chips)
     if check is not None:
