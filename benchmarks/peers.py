@@ -25,6 +25,9 @@ from torch import nn
 
 from benchmarks.model import TOLERANCE, Pair, has_bfloat16, make_pair
 from benchmarks.timing import median_seconds
+from prithvi_hf.conversion.export_prithvi import trace_graph
+from prithvi_hf.conversion.quantize_prithvi import make_quantizer
+from prithvi_hf.models.prithvi.exported_prithvi import check_packages
 
 
 BATCHES = {1: 2, 3: 1}
@@ -93,8 +96,8 @@ def convert_plain(pair: Pair, dtypes: list[torch.dtype]) -> Iterator[tuple[str, 
         `tuple[str, torch.dtype, Call]`: Name, precision and call of a contender.
     """
     program = torch.export.export(pair.plain, (pair.pixel_values,))
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO then sends no statistics
     if find_spec("openvino"):
+        check_packages("openvino")  # which keeps OpenVINO from reporting its use
         import openvino
 
         converted = openvino.convert_model(program)
@@ -104,6 +107,31 @@ def convert_plain(pair: Pair, dtypes: list[torch.dtype]) -> Iterator[tuple[str, 
         graph = torch.onnx.export(program, dynamo=True, verbose=False)
         proto = graph.model_proto.SerializeToString()  # type: ignore[union-attr]
         yield "ONNX Runtime float32, plain", torch.float32, compile_onnx(proto, pair.pixel_values)
+
+
+def export_ours(pair: Pair, dtypes: list[torch.dtype]) -> Iterator[tuple[str, torch.dtype, Call]]:
+    """Our model as `prithvi-hf export` makes it, in the runtimes that are installed; int8 is calibrated on the batch.
+
+    Args:
+        pair (`Pair`): The models and a batch.
+        dtypes (`list[torch.dtype]`): Precisions of OpenVINO.
+
+    Yields:
+        `tuple[str, torch.dtype, Call]`: Name, precision (of what is not int8) and call of a contender.
+    """
+    pixels = pair.pixel_values
+    if find_spec("openvino"):
+        exported = trace_graph(pair.ours)
+        for dtype in dtypes:
+            own = copy.deepcopy(exported).to(dtype)
+            yield f"OpenVINO {_name(dtype)}, ours", dtype, lambda own=own: own(pixels).logits
+        if find_spec("nncf"):
+            quantizer = make_quantizer("openvino", [{"pixel_values": pixels}])
+            quantized = trace_graph(pair.ours, quantizer=quantizer).to(dtypes[-1])
+            yield "OpenVINO int8, ours", torch.bfloat16, lambda: quantized(pixels).logits
+    if find_spec("onnxruntime") and find_spec("onnxscript"):
+        graph = trace_graph(pair.ours, "onnx")
+        yield "ONNX Runtime float32, ours", torch.float32, lambda: graph(pixels).logits
 
 
 def make_contenders(pair: Pair) -> dict[str, tuple[torch.dtype, Call]]:
@@ -120,7 +148,8 @@ def make_contenders(pair: Pair) -> dict[str, tuple[torch.dtype, Call]]:
         cast = pixels.to(dtype)
         found[f"PyTorch {_name(dtype)}, plain"] = dtype, lambda plain=plain, cast=cast: plain(cast)
         found[f"PyTorch {_name(dtype)}, ours"] = dtype, lambda ours=ours, cast=cast: ours(cast).logits
-    return found | {name: (dtype, call) for name, dtype, call in convert_plain(pair, dtypes)}
+    converted = (*convert_plain(pair, dtypes), *export_ours(pair, dtypes))
+    return found | {name: (dtype, call) for name, dtype, call in converted}
 
 
 def measure(frames: int, repeats: int, pair: Pair | None = None) -> list[dict]:

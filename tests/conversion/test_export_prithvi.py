@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from prithvi_hf.conversion.export_prithvi import make_tiles, measure_parity, read_chips, trace_graph
+from prithvi_hf.conversion.export_prithvi import export_model, make_tiles, measure_parity, read_chips, trace_graph
 from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
+from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from tests.export_factory import require
 from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, tiny_regressor, write_scene
 
@@ -45,7 +46,7 @@ def test_images_are_classified():
 
 def test_a_graph_of_one_size_pads_smaller_images_and_refuses_larger_ones():
     model = tiny_model()
-    exported = trace_graph(model, "torch_export", dynamic_size=False)
+    exported = trace_graph(model, "torch_export", fixed_size=True)
     assert exported.fixed_size == (32, 32)
     assert parity(model, exported, make_tiles(model.config, 3, (32, 32)))["relative_difference"] < 1e-5
     assert exported(torch.zeros(1, 6, 1, 20, 32)).logits.shape == (1, 3, 20, 32)
@@ -75,3 +76,14 @@ def test_chips_are_read_and_masks_beside_them_left_out(tmp_path):
     (tmp_path / "deep" / "a.tif").unlink()
     with pytest.raises(ValueError, match="Expected GeoTIFF chips of the model's bands"):
         list(read_chips(tmp_path, tiny_model(), tiny_processor()))
+
+
+def test_a_model_in_half_precision_is_compared_in_float32_as_its_graph_is(tmp_path):
+    model = tiny_model().to(torch.bfloat16)
+    report = export_model(model, tiny_processor(), tmp_path / "graph", "torch_export")
+    assert report["fixed_size"] is None
+    assert report["float32"]["tiles"]["relative_difference"] < 1e-5
+    assert model.dtype == torch.bfloat16
+    exported = PrithviExportedModel.from_pretrained(tmp_path / "graph", trust_remote_code=True)
+    with pytest.raises(ValueError, match="Expected a model with weights, found an exported one"):
+        export_model(exported, tiny_processor(), tmp_path / "again", "torch_export")

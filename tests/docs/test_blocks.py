@@ -36,6 +36,7 @@ NOT_RUN = {
     "pre-commit ": "its hooks are the commands of `make quality`",
     "-m pytest": "these are the tests",
     "finetune.py --help": "prints",
+    "exported_int8": "tests/conversion/test_quantize_prithvi.py quantises models",
     "examples/accelerate/multi_gpu.yaml examples/finetune.py": "needs GPUs",
     "torchrun --nproc_per_node 4 examples/finetune.py": "tests/training runs the script on two processes",
 }

@@ -9,8 +9,13 @@ This file must not postpone the evaluation of its annotations: transformers read
 configuration from one.
 """
 
+import ctypes
 import json
+import logging
 import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch.utils import _pytree
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 from transformers.utils.hub import cached_file, cached_files
 
@@ -31,6 +37,7 @@ from .modeling_prithvi import (
     pad_by_reflection,
 )
 from .regression_prithvi import PixelRegressionOutput, PrithviForPixelRegression
+from .sliding_window_prithvi import window_and_stride
 
 
 EXPORT_FILE = "export.json"
@@ -48,22 +55,51 @@ _HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
-def check_packages(export_format: str) -> None:
+def check_packages(format: str) -> None:
     """Raise an ImportError that names the extra if the packages of a format are not installed.
 
     Raises:
         ImportError: They are not installed.
         ValueError: There is no such format.
     """
-    if export_format not in FORMATS:
-        raise ValueError(f"Expected export_format {', '.join(FORMATS)}, found {export_format!r}.")
-    missing = [name for name in ("transformers.exporters", *FORMATS[export_format][1]) if find_spec(name) is None]
+    if format not in FORMATS:
+        raise ValueError(f"Expected format {', '.join(FORMATS)}, found {format!r}.")
+    missing = [name for name in ("transformers.exporters", *FORMATS[format][1]) if find_spec(name) is None]
     if missing:
-        extra = "openvino" if export_format == "openvino" else "onnx"
+        extra = "openvino" if format == "openvino" else "onnx"
         raise ImportError(
-            f"The format {export_format} needs {' and '.join(missing)}, which is not installed. Install the extra: "
+            f"The format {format} needs {' and '.join(missing)}, which is not installed. Install the extra: "
             f"pip install 'prithvi_hf[{extra}]'."
         )
+    # OpenVINO and NNCF report their use to their makers by this package, without asking, and do without it.
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+
+
+def drop_signal_stack() -> None:
+    """Have signals handled on the thread's own stack again.
+
+    OpenVINO gives the thread that compiles another one and, where the lives of two models overlap, leaves it behind
+    when its memory is gone: the next signal, such as that a worker ended, would be a segmentation fault.
+    """
+    if sys.platform == "linux":
+        disable = (ctypes.c_size_t * 3)(0, 2, 0)  # stack_t: no address, SS_DISABLE, no size
+        ctypes.CDLL(None).sigaltstack(disable, None)
+
+
+@contextmanager
+def _explain_graph(files: Iterable[str | Path]) -> Iterator[None]:
+    """Say in one message that the files of a graph cannot be used, and keep what the runtime logs away."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    except Exception as error:  # each runtime has its own for a file that is not a graph
+        raise ValueError(
+            f"Expected a whole graph in {', '.join(map(str, files))}, found none that can be read "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Copy or export it again."
+        ) from error
+    finally:
+        logging.disable(before)
 
 
 class PrithviExportedModel(PrithviTaskModel):
@@ -139,7 +175,11 @@ class PrithviExportedModel(PrithviTaskModel):
             [(key, entry)] = manifest["components"].items()
             program, metadata = Path(entry["file"]).name, dict(entry["metadata"])
             model = cls(config, {}, manifest, [])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            model.check_config(metadata["kwargs"])
+            # Theirs could name modules to import.
+            metadata["out_spec"] = _pytree.treespec_dumps(_pytree.tree_structure({"logits": 0}))
+            metadata["out_constants"] = []
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"Expected {path} to be what `prithvi-hf export` wrote, found something else or a damaged file "
                 f"({type(error).__name__}: {error}). Export the model again."
@@ -156,20 +196,31 @@ class PrithviExportedModel(PrithviTaskModel):
                 "trust who made it, pass trust_remote_code=True (--trust_remote_code); or export to openvino or onnx."
             )
         wanted = exporter.program_files(program)
-        model.files = [Path(file) for file in cast(list[str], cached_files(name, wanted, **options))]
-        try:
-            component = ExportedComponent(
-                exporter.load_program(path.parent / program), ExportMetadata.from_dict(metadata)
-            )
-        except Exception as error:  # each runtime has its own for a file that is not a graph
-            raise ValueError(
-                f"Expected a whole graph in {path.parent}, found that {', '.join(wanted)} cannot be read "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Copy or export it again."
-            ) from error
+        with _explain_graph([f"{name}/{file}" for file in wanted]):
+            model.files = [Path(file) for file in cast(list[str], cached_files(name, wanted, **options))]
+            # OpenVINO tries the formats of all frameworks for a file that is not XML, each with messages.
+            if model.export_format == "openvino" and not model.files[0].read_bytes().startswith(b"<?xml"):
+                raise ValueError("not XML")
+            loaded = exporter.load_program(path.parent / program)
+            component = ExportedComponent(loaded, ExportMetadata.from_dict(metadata))
         model.components[key] = component
         if dtype not in (None, "auto"):
             model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return (model, {"missing_keys": set(), "mismatched_keys": set()}) if output_loading_info else model
+
+    def check_config(self, traced: Mapping[str, Any]) -> None:
+        """Refuse a configuration of another model than the one that was `traced` with these inputs."""
+        names = {"pixel_values", *map(COORDINATE_ARGUMENTS.__getitem__, self.config.coords_encoding)}
+        size, _ = window_and_stride(self.config)
+        shape = [self.config.num_channels, self.config.num_frames, *size]
+        others = {kind.__name__ for task, kind in _CLASSES.items() if task != self.task}
+        if (
+            traced.keys() != names
+            or traced["pixel_values"]["shape"][1:] != shape
+            or self.fixed_size not in (None, size)
+            or others.intersection(self.config.architectures or ())
+        ):
+            raise ValueError("config.json is of another model")
 
     @property
     def runtime(self) -> str:
@@ -268,10 +319,17 @@ class PrithviExportedModel(PrithviTaskModel):
             inputs[argument] = encode_coordinates(coords, self.config.hidden_size).to(self._device).contiguous()
         [component] = self.components.values()
         if self._runner is None:
-            self._runner = self._compile(component)
+            with _explain_graph(self.files):
+                self._runner = self._compile(component)
         with torch.no_grad():
             # In the order of the trace, in which torch.export takes them.
             logits = self._runner(**{name: inputs[name] for name in component.metadata.kwargs})["logits"]
+        count = 1 if self.task == "regression" else self.config.num_labels
+        if logits.shape[1] != count:
+            raise ValueError(
+                f"Expected a graph of {count} class(es) or values, as config.json says, found one of "
+                f"{logits.shape[1]}: they are of different models. Copy or export both again."
+            )
         if self.task == "classification":
             values = self.restore_unit(logits) if self.config.problem_type == "regression" else logits
             return ImageClassifierOutput(logits=values)
@@ -304,7 +362,9 @@ class PrithviExportedModel(PrithviTaskModel):
             options["session_options"] = import_module("onnxruntime").SessionOptions()
             options["session_options"].intra_op_num_threads = torch.get_num_threads()
         runner = get_runner_class(self.manifest["export_format"])
-        return runner.from_program(component.program, component.metadata, self._device, **options)
+        compiled = runner.from_program(component.program, component.metadata, self._device, **options)
+        drop_signal_stack()
+        return compiled
 
 
 __all__ = ["PrithviExportedModel"]
