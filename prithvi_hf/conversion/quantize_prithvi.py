@@ -88,7 +88,7 @@ def make_quantizer(export_format: str, tiles: Sequence[dict[str, torch.Tensor]])
         raise ValueError(f"Expected int8 of {' or '.join(INT8_FORMATS)}, found {export_format!r}. Choose one of them.")
     check_packages(export_format)
     if find_spec("nncf") is None:
-        raise ImportError("int8 needs nncf, which is not installed: pip install 'prithvi_hf[openvino]'.")
+        raise ImportError(f"int8 needs nncf, which is not installed: pip install 'prithvi_hf[{export_format}]'.")
     import nncf
     from transformers.exporters import quantizers
 
