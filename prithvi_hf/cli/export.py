@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"Expected a model with weights, found {options.model} exported. Export what it was made of.")
     check_new_folder(options.output_dir)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
-    fixed = False if options.fixed_size else None
+    fixed_size = options.fixed_size or None  # by default of any size where the graph can
     if options.int8:
         with import_quickly():
             from prithvi_hf.conversion.quantize_prithvi import export_int8
@@ -80,10 +80,10 @@ def run(options: argparse.Namespace) -> None:
                 recipe=recipe,
                 splits=options.splits,
                 max_drop=options.max_drop,
-                dynamic_size=fixed,
+                fixed_size=fixed_size,
             )
     else:
-        report = export_model(model, image_processor, options.output_dir, options.format, options.check, fixed)
+        report = export_model(model, image_processor, options.output_dir, options.format, options.check, fixed_size)
     recipe_file = None
     with suppress(OSError):  # of a model without one
         recipe_file = find_model_recipe(options.model)
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
 
 def print_report(report: dict[str, Any]) -> None:
     """Print how far the graph is from its model, and what int8 costs."""
-    from prithvi_hf.conversion.export_prithvi import LEAST_AGREEMENT
+    from prithvi_hf.models.prithvi.inference_dtype_prithvi import LEAST_AGREEMENT
 
     size, has_int8 = report["fixed_size"], "int8" in report
     sizes = "any size" if size is None else f"{size[0]} x {size[1]} pixels"
