@@ -46,7 +46,7 @@ def test_images_are_classified():
 
 def test_a_graph_of_one_size_pads_smaller_images_and_refuses_larger_ones():
     model = tiny_model()
-    exported = trace_graph(model, "torch_export", dynamic_size=False)
+    exported = trace_graph(model, "torch_export", fixed_size=True)
     assert exported.fixed_size == (32, 32)
     assert parity(model, exported, make_tiles(model.config, 3, (32, 32)))["relative_difference"] < 1e-5
     assert exported(torch.zeros(1, 6, 1, 20, 32)).logits.shape == (1, 3, 20, 32)
