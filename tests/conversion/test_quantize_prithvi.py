@@ -2,8 +2,6 @@
 """Models in int8: what they are calibrated with, what they cost, and when they are refused."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -75,8 +73,9 @@ def test_int8_that_costs_too_much_is_refused(chips, tmp_path, capsys, monkeypatc
     monkeypatch.setattr("prithvi_hf.conversion.quantize_prithvi.measure_drop", lambda *arguments: cost)
     monkeypatch.setattr("prithvi_hf.conversion.quantize_prithvi.make_quantizer", lambda *arguments: None)
     model = save_model(tmp_path / "model")
-    arguments = ("export", model, tmp_path / "new", "--format", "torch_export", "--int8", "--calibration", chips)
-    assert_refused(capsys, tmp_path, "at most 1 points of mean_iou, found 1.10: 80.00 in float32", *arguments)
+    arguments = ("export", model, tmp_path / "new", "--format", "torch_export", "--fixed_size", "--int8")
+    message = "at most 1 points of mean_iou, found 1.10: 80.00 in float32"
+    assert_refused(capsys, tmp_path, message, *arguments, "--calibration", chips)
 
 
 def test_tiles_are_what_the_model_is_called_with(chips):
@@ -103,22 +102,3 @@ def test_wrong_options_are_refused(chips, tmp_path, capsys):
         make_quantizer("torch_export", [])
     with pytest.raises(ValueError, match="Expected max_drop in points"):
         export_int8(tiny_model(), tiny_processor(), tmp_path / "new", chips, max_drop=-1.0)
-
-
-def test_nothing_is_reported_to_the_makers_of_the_runtimes(tmp_path):
-    """OpenVINO alone would look up the address of a service of statistics, when it is imported already."""
-    require("openvino")
-    script = """
-import socket, sys
-
-def refuse(*arguments, **options):
-    print("looked up", arguments)
-    raise OSError
-
-socket.getaddrinfo = refuse
-from prithvi_hf.models.prithvi.exported_prithvi import check_packages
-check_packages("openvino")
-import openvino
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == ""
