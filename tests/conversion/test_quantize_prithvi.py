@@ -98,6 +98,10 @@ def test_wrong_options_are_refused(chips, tmp_path, capsys):
     model = save_model(tmp_path / "model")
     export = ("export", model, tmp_path / "new")
     assert_refused(capsys, tmp_path, "Expected --int8 and --calibration DIR together", *export, "--int8")
+    message = "Expected --config, --max_drop with --int8"
+    assert_refused(capsys, tmp_path, message, *export, "--config", "sen1floods11", "--max_drop", "2")
+    quantized = (*export, "--int8", "--calibration", chips)
+    assert_refused(capsys, tmp_path, "Expected --splits with labels", *quantized, "--splits", "test")
     with pytest.raises(ValueError, match="Expected int8 of openvino or onnx, found 'torch_export'"):
         make_quantizer("torch_export", [])
     with pytest.raises(ValueError, match="Expected max_drop in points"):
