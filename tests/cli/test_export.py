@@ -32,6 +32,9 @@ def test_export_reload_and_predict(export_format, tmp_path_factory, tmp_path, ca
     assert report["float32"]["chips"]["class_agreement"] == 1.0
     assert report["float32"]["tiles"]["relative_difference"] < 1e-5
     assert ("bfloat16" in report) == (export_format == "openvino")
+    assert (exported / "recipe.yaml").read_text() == "dataset: geotiff_folder\n"  # for evaluate
+    card = (exported / "README.md").read_text()
+    assert ("--trust_remote_code" in card and "trust_remote_code=True" in card) == (export_format == "torch_export")
 
     capsys.readouterr()
     options = ["--frames", exported.parent / "chips" / "scene.tif", "--device", "cpu", "--quiet"]

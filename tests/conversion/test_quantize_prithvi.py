@@ -52,16 +52,20 @@ def test_the_cost_is_measured_on_labels_where_there_are_some(tmp_path):
 @pytest.mark.parametrize("export_format", ["openvino", "onnx"])
 def test_a_model_in_int8_is_exported_and_predicts(export_format, chips, tmp_path, capsys):
     require(export_format)
-    pytest.importorskip("nncf", reason="the extra openvino is not installed")
+    pytest.importorskip("nncf", reason="NNCF, of the extras openvino and onnx, is not installed")
     model, exported = save_model(tmp_path / "model"), tmp_path / "int8"
     arguments = ["export", model, exported, "--format", export_format, "--int8", "--calibration", chips]
     assert run(*arguments, "--max_drop", "30") == 0
-    output = capsys.readouterr().out
+    output, errors = capsys.readouterr()
     report = json.loads((exported / "parity.json").read_text())
     assert report["int8"]["tiles"] == 8  # two chips of two by two tiles
     assert 70 < report["int8"]["int8"] <= 100
     assert f"int8: class_agreement {report['int8']['int8']:.2f}, in float32 100.00" in output
-    assert "are int8" in (exported / "README.md").read_text()
+    assert "int8, rest float32 tiles: " in output
+    assert "% of the pixels" not in errors  # which --max_drop is for
+    assert f"exported to {export_format} in int8" in (exported / "README.md").read_text()
+    assert run("info", exported) == 0
+    assert f"exported to {export_format} in int8, for batches" in capsys.readouterr().out
     # It is in int8, and not the model's graph by another name.
     assert 1e-4 < report["float32"]["tiles"]["relative_difference"] < 0.3
     maps = ["--frames", chips / "0.tif", "--output", tmp_path / "map.tif", "--device", "cpu", "--quiet"]
