@@ -156,7 +156,7 @@ def trace_graph(
     shapes = {name: {0: dynamic} for name in inputs}
     if not fixed_size:
         shapes["pixel_values"] |= {3: dynamic, 4: dynamic}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing tells is for its developers
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing prints is for its developers
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
