@@ -108,7 +108,7 @@ __all__ = [
 ]
 
 
-def is_command() -> bool:
+def _is_command() -> bool:
     """Whether this process is the command: `prithvi-hf ...` or `python -m prithvi_hf.cli ...`."""
     program = (getattr(sys, "argv", None) or [""])[0]  # "-m" while Python looks for the module that it will run
     if program == "-m":
@@ -130,7 +130,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if not is_command():
+IS_COMMAND = _is_command()
+if not IS_COMMAND:
     from prithvi_hf.registration import register_auto_classes, register_pipeline
 
     register_auto_classes()

@@ -10,7 +10,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prithvi_hf import is_command
+from prithvi_hf import IS_COMMAND
 from prithvi_hf.cores import CORES
 
 
@@ -72,7 +72,7 @@ def import_quickly() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-        if is_command():  # in the process of somebody else who calls `main` there is garbage of theirs
+        if IS_COMMAND:  # a process that only calls `main` may have garbage of its own
             gc.freeze()  # later collections, the one at the end too, leave out what is there now
 
 
