@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips, take_model
+from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips, select_chips, take_model
 from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import check_packages, drop_signal_stack
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -141,6 +141,12 @@ def measure_drop(
         ValueError: A regression has no labels to be measured on.
     """
     if recipe is None:
+        chips = select_chips(exported, chips)
+        if not chips:
+            raise ValueError(
+                f"Expected chips of {exported.fixed_size} pixels or more to measure what int8 costs on, found none. "
+                "Give others with --check, or labelled ones with --data_dir."
+            )
         [figures] = measure_parity(model, {"int8": exported}, chips).values()
         if figures["class_agreement"] is None:
             raise ValueError(

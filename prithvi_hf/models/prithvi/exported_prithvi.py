@@ -10,10 +10,12 @@ configuration from one.
 """
 
 import ctypes
+import io
 import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -278,6 +280,13 @@ class PrithviExportedModel(PrithviTaskModel):
         """Save the graph, the configuration and `export.json` into a folder."""
         from transformers.exporters.base import ExportedModel
 
+        if self.export_format == "torch_export":  # whose writer ends the process where the disk is full
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=save_directory) as probe:
+                for component in self.components.values():
+                    buffer = io.BytesIO()
+                    torch.export.save(component.program, buffer)
+                    probe.write(buffer.getbuffer())
         ExportedModel(self.components, self.manifest["export_format"], self.config).save_pretrained(
             str(save_directory)
         )
