@@ -3,7 +3,6 @@
 
 import argparse
 import tempfile
-from pathlib import Path
 
 from prithvi_hf.cli.common import Commands, add_command, import_quickly, load_model
 from prithvi_hf.disk import check_new_folder
@@ -45,13 +44,15 @@ def run(options: argparse.Namespace) -> None:
     """Export a model and print how far the graph is from it."""
     with import_quickly():
         from prithvi_hf.conversion.export_prithvi import LEAST_AGREEMENT, export_model
+        from prithvi_hf.models.prithvi.configuration_prithvi import check_has_weights
         from prithvi_hf.models.prithvi.exported_prithvi import check_packages
 
     if options.int8 != (options.calibration is not None):
         raise ValueError("Expected --int8 and --calibration DIR together, found one of them. Give both or neither.")
+    if not options.int8 and any((options.data_dir, options.config, options.splits)):
+        raise ValueError("Expected --int8 with --data_dir, --config and --splits, found none. They measure its cost.")
     check_packages(options.format)
-    if Path(options.model, "export.json").is_file():
-        raise ValueError(f"Expected a model with weights, found {options.model} exported. Export what it was made of.")
+    check_has_weights(options.model)
     check_new_folder(options.output_dir)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
     fixed = False if options.fixed_size else None
