@@ -108,10 +108,12 @@ __all__ = [
 ]
 
 
-def _is_command() -> bool:
+def is_command() -> bool:
     """Whether this process is the command: `prithvi-hf ...` or `python -m prithvi_hf.cli ...`."""
     program = (getattr(sys, "argv", None) or [""])[0]  # "-m" while Python looks for the module that it will run
-    return Path(program).stem == "prithvi-hf" or (program == "-m" and "prithvi_hf.cli" in sys.orig_argv)
+    if program == "-m":
+        return "prithvi_hf.cli" in sys.orig_argv
+    return Path(program).name in ("prithvi-hf", "prithvi-hf.exe")  # not a script prithvi-hf.py of a user's
 
 
 def __getattr__(name: str) -> Any:
@@ -128,7 +130,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if not _is_command():
+if not is_command():
     from prithvi_hf.registration import register_auto_classes, register_pipeline
 
     register_auto_classes()

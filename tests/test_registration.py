@@ -42,6 +42,14 @@ def test_names_are_imported_when_asked_for_in_a_process_that_is_the_command():
     ]
 
 
+def test_a_script_of_a_user_is_not_the_command(tmp_path):
+    script = tmp_path / "prithvi-hf.py"
+    script.write_text(f"import prithvi_hf\n{ASK}")
+    assert (
+        run_python(f"import runpy, sys\nsys.argv = [{str(script)!r}]\nrunpy.run_path(sys.argv[0])")[1] == "True True"
+    )
+
+
 def test_registering_again_changes_nothing():
     from transformers import CONFIG_MAPPING
 

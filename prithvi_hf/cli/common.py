@@ -10,6 +10,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prithvi_hf import is_command
 from prithvi_hf.cores import CORES
 
 
@@ -64,13 +65,15 @@ def import_quickly() -> Iterator[None]:
 
     They would look through a million new objects again and again, and none of them is garbage.
     """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if not gc.get_freeze_count():
+        if was_enabled:
+            gc.enable()
+        if is_command():  # in the process of somebody else who calls `main` there is garbage of theirs
             gc.freeze()  # later collections, the one at the end too, leave out what is there now
-        gc.enable()
 
 
 def run_list(

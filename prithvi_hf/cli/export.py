@@ -43,9 +43,10 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Export a model and print how far the graph is from it."""
     with import_quickly():
-        from prithvi_hf.conversion.export_prithvi import LEAST_AGREEMENT, export_model
+        from prithvi_hf.conversion.export_prithvi import export_model
         from prithvi_hf.models.prithvi.configuration_prithvi import check_has_weights
         from prithvi_hf.models.prithvi.exported_prithvi import check_packages
+        from prithvi_hf.models.prithvi.inference_dtype_prithvi import LEAST_AGREEMENT
 
     if options.int8 != (options.calibration is not None):
         raise ValueError("Expected --int8 and --calibration DIR together, found one of them. Give both or neither.")
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     check_has_weights(options.model)
     check_new_folder(options.output_dir)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
-    fixed = False if options.fixed_size else None
+    fixed_size = options.fixed_size or None  # by default of any size where the graph can
     if options.int8:
         with import_quickly():
             from prithvi_hf.conversion.quantize_prithvi import export_int8
@@ -77,10 +78,10 @@ def run(options: argparse.Namespace) -> None:
                 recipe=recipe,
                 splits=options.splits,
                 max_drop=options.max_drop,
-                dynamic_size=fixed,
+                fixed_size=fixed_size,
             )
     else:
-        report = export_model(model, image_processor, options.output_dir, options.format, options.check, fixed)
+        report = export_model(model, image_processor, options.output_dir, options.format, options.check, fixed_size)
     size = report["fixed_size"]
     print(f"{options.format}: batches of any size, images of {'any size' if size is None else f'{size} pixels'}")
     for precision in ("float32", "bfloat16"):

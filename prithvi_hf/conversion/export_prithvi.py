@@ -49,8 +49,6 @@ ROUNDING = 1e-3
 
 They make 1e-6 to 1e-4; a graph that is computed in half precision is off by 1e-2.
 """
-LEAST_AGREEMENT = 0.995
-"""Fraction of pixels whose class bfloat16 should leave as it is; below it there is a warning."""
 PARITY_FILE = "parity.json"
 _CARD = """---
 library_name: prithvi_hf
@@ -124,14 +122,14 @@ def make_tiles(config: Any, batch_size: int, size: Sequence[int], seed: int = 0)
 
 
 def trace_graph(
-    model: PrithviTaskModel, export_format: str = "openvino", dynamic_size: bool = True, quantizer: Any = None
+    model: PrithviTaskModel, format: str = "openvino", fixed_size: bool = False, quantizer: Any = None
 ) -> PrithviExportedModel:
     """Turn a model into a graph, in memory and in float32; the model stays as it is.
 
     Args:
         model: A model of classes or values of pixels, or of classes of images.
-        export_format: `"openvino"`, `"onnx"` or `"torch_export"`.
-        dynamic_size: Whether height and width stay open; else they are those of the model's tile. The batch always is.
+        format: `"openvino"`, `"onnx"` or `"torch_export"`.
+        fixed_size: Whether height and width are those of the model's tile; else they stay open, as the batch does.
         quantizer: A quantizer of `transformers.exporters`, for its calibration and settings.
 
     Raises:
@@ -140,7 +138,7 @@ def trace_graph(
     """
     from transformers.exporters.auto import get_exporter_class
 
-    check_packages(export_format)
+    check_packages(format)
     model = copy.deepcopy(model).cpu().float().eval()
     if model.config.architecture == "prithvi" and model.task != "classification":
         cast(Any, model)._upsampling.freeze(model.neck, model.decode_head)
@@ -154,19 +152,19 @@ def trace_graph(
     }
     dynamic = torch.export.Dim.DYNAMIC
     shapes = {name: {0: dynamic} for name in inputs}
-    if dynamic_size:
+    if not fixed_size:
         shapes["pixel_values"] |= {3: dynamic, 4: dynamic}
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing tells is for its developers
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
-            exporter: Any = get_exporter_class(FORMATS[export_format][0])()
+            exporter: Any = get_exporter_class(FORMATS[format][0])()
             options = exporter.config_class(dynamic_shapes=shapes, quantizer=quantizer)
             exported = exporter.export(_Graph(model), inputs, config=options)
         finally:
             logging.disable(logging.NOTSET)
-    own = {"task": model.task, "fixed_size": None if dynamic_size else list(size)}
-    manifest = {"export_format": FORMATS[export_format][0], "prithvi_hf": own}
+    own = {"task": model.task, "fixed_size": list(size) if fixed_size else None}
+    manifest = {"export_format": FORMATS[format][0], "prithvi_hf": own}
     return PrithviExportedModel(config, exported.components, manifest, [])
 
 
@@ -321,9 +319,9 @@ def export_model(
     model: PrithviTaskModel,
     image_processor: PrithviImageProcessor,
     output_dir: str | Path,
-    export_format: str = "openvino",
+    format: str = "openvino",
     check: str | os.PathLike | Sequence[PreparedScene] | None = None,
-    dynamic_size: bool | None = None,
+    fixed_size: bool | None = None,
     quantizer: Any = None,
     accept: Callable[[PrithviExportedModel], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -335,10 +333,10 @@ def export_model(
         model: A fine-tuned model of classes or values of pixels, or of classes of images.
         image_processor: Its image processor.
         output_dir: A new or empty folder.
-        export_format: `"openvino"` (runs in bfloat16 as well), `"onnx"`, or `"torch_export"` (a pickle).
+        format: `"openvino"` (runs in bfloat16 as well), `"onnx"`, or `"torch_export"` (a pickle).
         check: Folder of GeoTIFF chips to compare the two on as well, at most 32 of them, or what [`read_chips`] gave;
             no labels are needed.
-        dynamic_size: Whether the graph takes images of any size, or of the model's tile; None is any where it can.
+        fixed_size: Whether the graph takes images of the model's tile only, or of any size; None is any where it can.
         quantizer: As in [`trace_graph`].
         accept: Given the exported model, raises if it is not good enough, and else gives further entries of the
             report; it decides in place of the difference from the model.
@@ -352,7 +350,7 @@ def export_model(
         ValueError: An argument is not as it should be, or the graph differs from the model by more than rounding.
             Nothing is written.
     """
-    check_packages(export_format)
+    check_packages(format)
     check_new_folder(output_dir)
     model = take_model(model)
     image_processor.check_config(model.config)
@@ -360,11 +358,11 @@ def export_model(
     with write_folder(output_dir) as folder:
         image_processor.save_pretrained(folder)
         problem: Any = None
-        for is_dynamic in (True, False) if dynamic_size is None else (dynamic_size,):
+        for is_fixed in (False, True) if fixed_size is None else (fixed_size,):
             if problem is not None:
                 logger.warning(f"The graph takes images of the model's tile only: with open sizes, {problem}")
             try:
-                trace_graph(model, export_format, is_dynamic, quantizer).save_pretrained(folder)
+                trace_graph(model, format, is_fixed, quantizer).save_pretrained(folder)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 if is_disk_full(error):
                     raise

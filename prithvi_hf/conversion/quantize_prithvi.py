@@ -73,32 +73,32 @@ def collect_tiles(
     return tiles[:most]
 
 
-def make_quantizer(export_format: str, tiles: Sequence[dict[str, torch.Tensor]]) -> Any:
+def make_quantizer(format: str, tiles: Sequence[dict[str, torch.Tensor]]) -> Any:
     """Make the quantizer that `transformers.exporters` calls with the converted graph.
 
     Args:
-        export_format: `"openvino"` or `"onnx"`.
+        format: `"openvino"` or `"onnx"`.
         tiles: What [`collect_tiles`] gives.
 
     Raises:
         ImportError: NNCF or the packages of the format are not installed.
         ValueError: The format has no int8.
     """
-    if export_format not in INT8_FORMATS:
-        raise ValueError(f"Expected int8 of {' or '.join(INT8_FORMATS)}, found {export_format!r}. Choose one of them.")
-    check_packages(export_format)
+    if format not in INT8_FORMATS:
+        raise ValueError(f"Expected int8 of {' or '.join(INT8_FORMATS)}, found {format!r}. Choose one of them.")
+    check_packages(format)
     if find_spec("nncf") is None:
         raise ImportError("int8 needs nncf, which is not installed: pip install 'prithvi_hf[openvino]'.")
     import nncf
     from transformers.exporters import quantizers
 
-    base: Any = {"openvino": quantizers.NNCFOpenVINOQuantizer, "onnx": quantizers.NNCFOnnxQuantizer}[export_format]
+    base: Any = {"openvino": quantizers.NNCFOpenVINOQuantizer, "onnx": quantizers.NNCFOnnxQuantizer}[format]
 
     class Quantizer(base):
         """Leaves out the first product with weights, which is the patch embedding whatever its name in the graph."""
 
         def quantize(self, model: Any, sample_inputs: Any, format_name: Any) -> Any:
-            if export_format == "openvino":
+            if format == "openvino":
                 names = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in _WEIGHTED]
             else:
                 names = [node.name for node in model.graph if node.op_type in _WEIGHTED]
@@ -108,7 +108,7 @@ def make_quantizer(export_format: str, tiles: Sequence[dict[str, torch.Tensor]])
             return quantized
 
     config = quantizers.NNCFQuantizationConfig(subset_size=len(tiles))
-    if export_format == "onnx":  # NNCF 3.4 fails on products without weights there
+    if format == "onnx":  # NNCF 3.4 fails on products without weights there
         alphas = nncf.AdvancedSmoothQuantParameters(matmul=-1)
         config.advanced_parameters = nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas)
     return Quantizer(config, calibration_dataset=tiles)
@@ -169,13 +169,13 @@ def export_int8(
     image_processor: PrithviImageProcessor,
     output_dir: str | Path,
     calibration: str | os.PathLike,
-    export_format: str = "openvino",
+    format: str = "openvino",
     *,
     check: str | os.PathLike | None = None,
     recipe: "TrainingRecipe | None" = None,
     splits: Sequence[str] | None = None,
     max_drop: float = MAX_DROP,
-    dynamic_size: bool | None = None,
+    fixed_size: bool | None = None,
 ) -> dict[str, Any]:
     """Export a model in int8, as [`~prithvi_hf.conversion.export_prithvi.export_model`] does in float32.
 
@@ -184,13 +184,13 @@ def export_int8(
         image_processor: Its image processor.
         output_dir: A new or empty folder.
         calibration: Folder of GeoTIFF chips that show what the model will see, at most 32 are read; no labels needed.
-        export_format: `"openvino"` or `"onnx"`.
+        format: `"openvino"` or `"onnx"`.
         check: Folder of other GeoTIFF chips to compare int8 and the model on; those of `calibration` by default.
         recipe: The recipe of a dataset with labels to measure the cost on; without one, it is the pixels of `check`
             that get another class.
         splits: Splits of the recipe's dataset, by default that which a training is evaluated on.
         max_drop: Largest cost, in points of the mean IoU or as [`measure_drop`] says.
-        dynamic_size: As in `export_model`, but that None is the model's tile alone for ONNX.
+        fixed_size: As in `export_model`, but that None is the model's tile alone for ONNX.
 
     Returns:
         The report of `export_model` with `"int8"`: what [`measure_drop`] gives, `"max_drop"` and `"tiles"`, the number
@@ -202,7 +202,7 @@ def export_int8(
     """
     if not max_drop >= 0:
         raise ValueError(f"Expected max_drop in points, 0 or more, found {max_drop}.")
-    make_quantizer(export_format, ())  # what is not installed is said before anything is read
+    make_quantizer(format, ())  # what is not installed is said before anything is read
     model = take_model(model)
     chips = list(read_chips(calibration, model, image_processor))
     tiles = collect_tiles(model, chips)
@@ -219,8 +219,8 @@ def export_int8(
             )
         return {"int8": cost | {"max_drop": max_drop, "tiles": len(tiles)}}
 
-    quantizer = make_quantizer(export_format, tiles)
-    if dynamic_size is None and export_format == "onnx":
+    quantizer = make_quantizer(format, tiles)
+    if fixed_size is None and format == "onnx":
         # ONNX Runtime 1.32 moves a transposition of such a graph past the interpolation of positions, and fails at it.
-        dynamic_size = False
-    return export_model(model, image_processor, output_dir, export_format, chips, dynamic_size, quantizer, accept)
+        fixed_size = True
+    return export_model(model, image_processor, output_dir, format, chips, fixed_size, quantizer, accept)

@@ -40,6 +40,7 @@ PROBABILITY_DTYPES = ("float32", "uint8")
 _QUANTA = 254  # fractions in uint8 are 0..254, so that 255 stays free for nodata
 _SOFTWARE = "prithvi_hf"  # of every file written here, by which it is known again
 _MOST_THREADS = 8  # each holds a block of all bands
+_PROCESS = os.getpid()
 
 # A map made from a bare array has no georeference, and its user knows that. Once for all and only for the modules that
 # write maps: `warnings.catch_warnings` around each write would not be safe in threads.
@@ -263,7 +264,8 @@ def write_geotiff(
                         block = np.ascontiguousarray(pixels[:, left : left + side])
                         checksums[band, start // side, left // side] = zlib.crc32(block.data)
             if optimized:
-                threads = min(CORES, _MOST_THREADS)  # the file is the same with any number of them
+                # The file is the same with any number of them. GDAL's own do not live on in a forked process.
+                threads = min(CORES, _MOST_THREADS) if os.getpid() == _PROCESS else 1
                 options = {"compress": "DEFLATE", "blocksize": side, "bigtiff": "IF_SAFER", **layer.options}
                 copy_dataset(os.fspath(plain), os.fspath(path), driver="COG", num_threads=threads, **options)
                 plain.unlink()

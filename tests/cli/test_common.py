@@ -1,11 +1,13 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Devices, models and messages that the commands share."""
 
+import gc
+
 import pytest
 import torch
 from transformers.utils import logging
 
-from prithvi_hf.cli.common import load_image_processor, load_model, resolve_device, user_message
+from prithvi_hf.cli.common import import_quickly, load_image_processor, load_model, resolve_device, user_message
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from tests.scene_factory import save_model
 
@@ -34,6 +36,20 @@ def test_a_model_is_loaded_and_an_unfinished_or_damaged_one_is_explained(tmp_pat
     with pytest.raises(ValueError, match="pickle"):
         load_model(str(folder))
     assert logging.get_verbosity() == verbosity
+
+
+def test_garbage_collection_stays_as_it_was_for_who_calls_a_command_from_python():
+    gc.disable()
+    try:
+        with import_quickly():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    with import_quickly():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 def test_errors_of_users_are_explained_with_their_notes_and_faults_are_not():

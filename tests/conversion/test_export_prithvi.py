@@ -55,7 +55,7 @@ def test_images_are_classified():
 
 def test_a_graph_of_one_size_pads_smaller_images_and_refuses_larger_ones():
     model = tiny_model()
-    exported = trace_graph(model, "torch_export", dynamic_size=False)
+    exported = trace_graph(model, "torch_export", fixed_size=True)
     assert exported.fixed_size == (32, 32)
     assert parity(model, exported, make_tiles(model.config, 3, (32, 32)))["relative_difference"] < 1e-5
     assert exported(torch.zeros(1, 6, 1, 20, 32)).logits.shape == (1, 3, 20, 32)
@@ -90,7 +90,7 @@ def test_chips_are_read_and_masks_beside_them_left_out(tmp_path):
 
 def test_a_model_in_half_precision_is_compared_in_float32_as_its_graph_is(tmp_path):
     model = tiny_model().to(torch.bfloat16)
-    report = export_model(model, tiny_processor(), tmp_path / "graph", "torch_export", dynamic_size=False)
+    report = export_model(model, tiny_processor(), tmp_path / "graph", "torch_export", fixed_size=True)
     assert report["float32"]["tiles"]["relative_difference"] < 1e-5
     assert model.dtype == torch.bfloat16
     exported = PrithviExportedModel.from_pretrained(tmp_path / "graph", trust_remote_code=True)
@@ -103,7 +103,7 @@ def test_chips_that_a_graph_of_one_size_would_pad_are_not_compared(tmp_path):
     for size in (20, 40):
         write_scene(tmp_path / f"{size}.tif", scene_pixels(size, 45))
     model = tiny_model()
-    exported = trace_graph(model, "torch_export", dynamic_size=False)
+    exported = trace_graph(model, "torch_export", fixed_size=True)
     report = report_parity(model, exported, list(read_chips(tmp_path, model, tiny_processor())))
     assert report["num_chips"] == 1
     assert report["float32"]["chips"]["relative_difference"] < 1e-5

@@ -25,7 +25,7 @@ from prithvi_hf.models.prithvi.loss_prithvi import (
     focal_loss,
     masked_dice_loss,
 )
-from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
+from prithvi_hf.models.prithvi.modeling_prithvi import LONGEST_PLAIN_ATTENTION, pad_by_reflection
 from tests.golden import assert_matches, read_golden
 
 
@@ -503,6 +503,21 @@ def test_half_precision_stays_close(dtype):
     logits = model.to(dtype)(pixels.to(dtype)).logits
     assert logits.dtype == dtype
     assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("length", [5, LONGEST_PLAIN_ATTENTION + 1])
+def test_attention_in_bfloat16_stays_close(length):
+    """As two products where it is short, as torch's own where it is long, with gradients either way."""
+    attention = small_model().prithvi.layers[0].attention
+    tokens = torch.randn(2, length, attention.config.hidden_size).bfloat16()
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = tokens.to(dtype, copy=True).requires_grad_()
+        output, _ = attention.to(dtype)(inputs)
+        output.square().sum().backward()
+        results.append((output, inputs.grad))
+    for found, expected in zip(results[1], results[0], strict=True):
+        assert_matches(found.float(), expected, 0.03)
 
 
 def test_autocast_stays_close():

@@ -126,6 +126,27 @@ def test_the_threads_of_torch_are_put_back_after_an_error(set_threads):
     assert torch.get_num_threads() == 2
 
 
+def test_threads_that_begin_meanwhile_have_as_many_threads_of_torch_as_before(set_threads):
+    set_threads(3)
+    counts, all_there = [], threading.Barrier(3)
+
+    def begin_together(part):
+        all_there.wait(20)
+        return torch.zeros(1)
+
+    def begin_another(part):
+        other = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert torch.get_num_threads() == 1
+        return torch.zeros(1)
+
+    with tile_threads(small_model(), 4) as compute_parts:
+        compute_parts(begin_together, 3)  # every thread sets its own number when it begins
+        compute_parts(begin_another, 3)
+    assert set(counts) == {3}
+
+
 def test_a_compiled_model_and_one_of_another_runtime_get_whole_batches(set_threads):
     set_threads(2)
     compiled = small_model()

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The files that maps are written to: pixels, georeference, names, colours, and nothing left after a failure."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -247,6 +248,20 @@ def test_same_map_gives_the_same_bytes(tmp_path):
     for name in ("a.tif", "b.tif"):
         write_class_map(tmp_path / name, random_mask(), id2label=LABELS, crs=CRS_UTM, transform=TRANSFORM)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
+def test_a_forked_process_writes_maps_as_its_parent_did(tmp_path):
+    mask = random_mask(600, 1100)
+    options = {"id2label": LABELS, "crs": CRS_UTM, "transform": TRANSFORM}
+    write_class_map(tmp_path / "parent.tif", mask, **options)
+    child = multiprocessing.get_context("fork").Process(
+        target=write_class_map, args=(tmp_path / "child.tif", mask), kwargs=options
+    )
+    child.start()
+    child.join(20)
+    child.kill()  # one that waits for threads that its parent has
+    assert (tmp_path / "child.tif").read_bytes() == (tmp_path / "parent.tif").read_bytes()
 
 
 def test_complete_or_absent_gives_ordinary_permissions(tmp_path):

@@ -57,20 +57,20 @@ _HUB_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_only
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 
-def check_packages(export_format: str) -> None:
+def check_packages(format: str) -> None:
     """Raise an ImportError that names the extra if the packages of a format are not installed.
 
     Raises:
         ImportError: They are not installed.
         ValueError: There is no such format.
     """
-    if export_format not in FORMATS:
-        raise ValueError(f"Expected export_format {', '.join(FORMATS)}, found {export_format!r}.")
-    missing = [name for name in ("transformers.exporters", *FORMATS[export_format][1]) if find_spec(name) is None]
+    if format not in FORMATS:
+        raise ValueError(f"Expected format {', '.join(FORMATS)}, found {format!r}.")
+    missing = [name for name in ("transformers.exporters", *FORMATS[format][1]) if find_spec(name) is None]
     if missing:
-        extra = "openvino" if export_format == "openvino" else "onnx"
+        extra = "openvino" if format == "openvino" else "onnx"
         raise ImportError(
-            f"The format {export_format} needs {' and '.join(missing)}, which is not installed. Install the extra: "
+            f"The format {format} needs {' and '.join(missing)}, which is not installed. Install the extra: "
             f"pip install 'prithvi_hf[{extra}]'."
         )
     # OpenVINO and NNCF report their use to their makers by this package, without asking, and do without it.

@@ -155,6 +155,11 @@ def _takes_strips(weight: torch.Tensor) -> bool:
 
 def _upsample(transposed: nn.ConvTranspose2d, pixels: torch.Tensor) -> torch.Tensor:
     """Compute a transposed convolution as a product of matrices: `(..., C)` to `(..., 4, C')`, rows before columns."""
+    if not torch.compiler.is_compiling() and pixels.shape[:-1].numel() < pixels.shape[-1]:
+        # Few pixels: it is less to put them in order than the weight.
+        bias = cast(torch.Tensor, transposed.bias).repeat_interleave(4)
+        pixels = nn.functional.linear(pixels, transposed.weight.flatten(1).t(), bias)
+        return pixels.unflatten(-1, (-1, 4)).transpose(-1, -2).contiguous()
     weight = transposed.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 4 C')
     bias = cast(torch.Tensor, transposed.bias).repeat(4)
     return nn.functional.linear(pixels, weight.t(), bias).unflatten(-1, (4, -1))

@@ -16,7 +16,7 @@ logger = logging.get_logger(__name__)
 
 INFERENCE_DTYPES = ("float32", "bfloat16", "float16", "auto")
 LEAST_AGREEMENT = 0.995
-"""Fraction of the pixels with data on which bfloat16 has to agree with float32."""
+"""Fraction of the pixels with data that have to get in bfloat16 the class that they get in float32."""
 VALUE_TOLERANCE = 0.05
 """In standard deviations of the target: how far a value in bfloat16 may be from that in float32 and agree with it. Of
 a model whose error is half a standard deviation, such a difference everywhere raises the RMSE by half a percent."""
@@ -104,8 +104,8 @@ def resolve_dtype(model: Any, dtype: str, samples: Iterable[Sample], count: int 
         return DtypeChoice("float32", f"this {device.type} has no matrix units for bfloat16")
     try:
         half = convert_model(model, "bfloat16")
-    except ValueError as error:  # of an exported model, whose runtime may have float32 alone
-        return DtypeChoice("float32", str(error))
+    except ValueError:  # of an exported model
+        return DtypeChoice("float32", "the runtime that computes the graph has no bfloat16")
     agreement, compared = measure_agreement(convert_model(model, "float32"), half, samples, count)
     if agreement is None:
         return DtypeChoice("float32", "no tile with data was found to compare bfloat16 with")

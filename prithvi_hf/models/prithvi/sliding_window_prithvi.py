@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
+from threading import Thread
 from typing import cast
 
 import torch
@@ -98,7 +99,6 @@ def tile_threads(
     dtype, is_enabled = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
 
     def compute(predict: Callable[[slice], torch.Tensor], part: slice) -> torch.Tensor:
-        torch.set_num_threads(count // workers)  # of this thread
         with torch.no_grad(), torch.autocast("cpu", dtype, is_enabled):
             return predict(part)
 
@@ -108,12 +108,21 @@ def tile_threads(
         parts = map(slice, starts, [*starts[1:], size])
         return torch.cat(list(pool.map(compute, repeat(predict), parts)))
 
-    with ThreadPoolExecutor(workers, "tiles") as pool:
-        torch.set_num_threads(1)
+    with ThreadPoolExecutor(workers, "tiles", set_threads_here, (count // workers, count)) as pool:
+        set_threads_here(1, count)
         try:
             yield compute_parts
         finally:
             torch.set_num_threads(count)
+
+
+def set_threads_here(number: int, elsewhere: int) -> None:
+    """Set the number of torch's threads in this thread alone: those that begin after it get `elsewhere`."""
+    torch.get_num_threads()  # the first call in a thread sets what was set last anywhere
+    torch.set_num_threads(number)
+    last = Thread(target=torch.set_num_threads, args=(elsewhere,))
+    last.start()
+    last.join()
 
 
 @torch.no_grad()
