@@ -282,7 +282,7 @@ class PrithviExportedModel(PrithviTaskModel):
 
         if self.export_format == "torch_export":  # whose writer ends the process where the disk is full
             Path(save_directory).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=save_directory) as probe:
+            with tempfile.TemporaryFile(dir=str(save_directory)) as probe:
                 for component in self.components.values():
                     buffer = io.BytesIO()
                     torch.export.save(component.program, buffer)
