@@ -19,6 +19,7 @@ from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClas
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from tests.export_factory import require
 from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, tiny_regressor, write_scene
+from tests.upsampling_factory import make_model
 
 
 def parity(model, exported, *samples):
@@ -31,16 +32,19 @@ def test_dates_and_places_go_into_the_graph_and_values_come_out_of_it_in_their_u
     model = tiny_regressor(num_frames=3, coords_encoding=["time", "location"], coords_scale_learn=True)
     for parameter in model.prithvi.embeddings.coordinates.parameters():
         torch.nn.init.constant_(parameter, 2.0)
-    exported = trace_graph(model)
-    known = make_tiles(model.config, 2, (32, 40))
+    graph, runtime = trace_graph(model, "torch_export"), trace_graph(model, fixed_size=True)
+    known = make_tiles(model.config, 2, (32, 32))
     partly = {name: values.clone() for name, values in known.items()}
     partly["temporal_coords"][0, 1] = torch.nan
     partly["location_coords"][1] = torch.nan
     without = {"pixel_values": known["pixel_values"]}
     assert (model(**known).logits - model(**without).logits).abs().max() > 0.01
-    assert parity(model, exported, known, partly, without)["relative_difference"] < 1e-5
-    assert exported(**known).predicted_values.shape == (2, 32, 40)
-    half = parity(model, exported.to(torch.bfloat16), known)
+    for exported in (graph, runtime):
+        assert parity(model, exported, known, partly, without)["relative_difference"] < 1e-5
+    wide = make_tiles(model.config, 2, (32, 40))
+    assert parity(model, graph, wide)["relative_difference"] < 1e-5
+    assert graph(**wide).predicted_values.shape == (2, 32, 40)
+    half = parity(model, runtime.to(torch.bfloat16), known)
     assert half["relative_difference"] < 0.01
     assert half["class_agreement"] is None
 
@@ -50,6 +54,22 @@ def test_images_are_classified():
     model = tiny_model(kind=PrithviForImageClassification, **options)
     exported = trace_graph(model, "torch_export")
     samples = [make_tiles(model.config, count, size) for count, size in ((1, (32, 32)), (3, (40, 37)))]
+    assert parity(model, exported, *samples)["relative_difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("export_format", "options"),
+    [
+        ("torch_export", {"image_size": [32, 16], "num_frames": 2}),
+        ("onnx", {"input_upsampling": 1.75, "image_size": 64, "num_frames": 2}),
+        ("openvino", {"input_upsampling": 0.5}),
+    ],
+)
+def test_sizes_stay_open_for_a_tile_of_few_patches_and_for_images_that_are_upsampled(export_format, options):
+    require(export_format)
+    model = make_model(**options)
+    exported = trace_graph(model, export_format)
+    samples = [make_tiles(model.config, 2, size) for size in ((32, 16), (38, 90), (5, 9))]
     assert parity(model, exported, *samples)["relative_difference"] < 1e-5
 
 
