@@ -23,6 +23,7 @@ def _export(base, export_format):
     model, chips = base / "model", base / "chips"
     if not model.exists():
         save_model(model)
+        (model / "recipe.yaml").write_text("dataset: geotiff_folder\n")
         chips.mkdir()
         write_scene(chips / "scene.tif", scene_pixels(60, 50))
     folder = base / export_format

@@ -39,7 +39,7 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
 
 TRUST_OPTION: dict[str, Any] = {
     "action": "store_true",
-    "help": "load an exported model of the format torch_export, a pickle, which can run code: only from who you trust",
+    "help": "load an exported model of the format torch_export, a pickle, which can run code: only if you trust it",
 }
 """What `--trust_remote_code` is in every command that has it."""
 

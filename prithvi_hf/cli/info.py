@@ -88,9 +88,10 @@ def describe_model(name: str) -> str:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         size = manifest["prithvi_hf"]["fixed_size"]
         formats = {theirs: ours for ours, (theirs, *_) in FORMATS.items()}
+        precision = " in int8" if manifest["prithvi_hf"].get("int8") else ""
         lines.append(
-            f"  graph        exported to {formats[manifest['export_format']]}, for batches of any size, images of "
-            + ("any size" if size is None else f"at most {size[0]} x {size[1]} pixels")
+            f"  graph        exported to {formats[manifest['export_format']]}{precision}, for batches of any size, "
+            "images of " + ("any size" if size is None else f"at most {size[0]} x {size[1]} pixels")
         )
     head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
     if kind == "PrithviForPixelRegression":

@@ -53,21 +53,22 @@ _CARD = """---
 library_name: prithvi_hf
 tags: [prithvi, geospatial, {format}]
 ---
-# A Prithvi model exported to {format}
+# A Prithvi model exported to {format}{precision}
 
-The graph takes batches of any size and images of {size}: `pixel_values` (batch, bands, frames, height, width), scaled
-and normalised as `preprocessor_config.json` says, and, where `coords_encoding` in `config.json` names them,
-`temporal_coords` (batch, frames, hidden_size) and `location_coords` (batch, hidden_size), as sines and cosines. It
-gives `logits` (batch, classes, height, width); those of a regression are standardised.
+The graph takes batches of any size and images of {size}:
+`pixel_values` (batch, bands, frames, height, width), scaled and normalised as `preprocessor_config.json` says, and,
+where `coords_encoding` in `config.json` names them, `temporal_coords` (batch, frames, hidden_size) and
+`location_coords` (batch, hidden_size), as sines and cosines. It gives `logits` (batch, classes, height, width); those
+of a regression are standardised.
 
 ```bash
-prithvi-hf predict --model FOLDER --frames scene.tif --output map.tif
+prithvi-hf predict --model FOLDER --frames scene.tif --output map.tif{trust_option}
 ```
 
 ```python
-from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
+from prithvi_hf import PrithviExportedModel
 
-model = PrithviExportedModel.from_pretrained("FOLDER")
+model = PrithviExportedModel.from_pretrained("FOLDER"{trust_argument})
 ```
 
 Against the model that it was made of (logits; with {runtime} on the machine of the export):
@@ -153,7 +154,7 @@ def trace_graph(
     shapes = {name: {0: dynamic} for name in inputs}
     if not fixed_size:
         shapes["pixel_values"] |= {3: dynamic, 4: dynamic}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing tells is for its developers
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing prints is for its developers
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
@@ -162,7 +163,7 @@ def trace_graph(
             exported = exporter.export(_Graph(model), inputs, config=options)
         finally:
             logging.disable(logging.NOTSET)
-    own = {"task": model.task, "fixed_size": list(size) if fixed_size else None}
+    own = {"task": model.task, "fixed_size": list(size) if fixed_size else None, "int8": quantizer is not None}
     manifest = {"export_format": FORMATS[format][0], "prithvi_hf": own}
     return PrithviExportedModel(config, exported.components, manifest, [])
 
@@ -290,7 +291,15 @@ def make_card(report: Mapping[str, Any]) -> str:
         for precision in ("float32", "bfloat16")
         for kind, one in report.get(precision, {}).items()
     ]
-    card = _CARD.format(size=size, rows="\n".join(rows), **report)
+    is_pickle = report["format"] == "torch_export"
+    card = _CARD.format(
+        size=size,
+        rows="\n".join(rows),
+        precision=" in int8" if "int8" in report else "",
+        trust_option=" --trust_remote_code" if is_pickle else "",
+        trust_argument=", trust_remote_code=True" if is_pickle else "",
+        **report,
+    )
     if "int8" in report:
         card += _INT8_CARD.format(**report["int8"])
     return card

@@ -88,7 +88,7 @@ def make_quantizer(format: str, tiles: Sequence[dict[str, torch.Tensor]]) -> Any
         raise ValueError(f"Expected int8 of {' or '.join(INT8_FORMATS)}, found {format!r}. Choose one of them.")
     check_packages(format)
     if find_spec("nncf") is None:
-        raise ImportError("int8 needs nncf, which is not installed: pip install 'prithvi_hf[openvino]'.")
+        raise ImportError(f"int8 needs nncf, which is not installed: pip install 'prithvi_hf[{format}]'.")
     import nncf
     from transformers.exporters import quantizers
 

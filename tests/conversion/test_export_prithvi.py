@@ -22,16 +22,19 @@ def test_dates_and_places_go_into_the_graph_and_values_come_out_of_it_in_their_u
     model = tiny_regressor(num_frames=3, coords_encoding=["time", "location"], coords_scale_learn=True)
     for parameter in model.prithvi.embeddings.coordinates.parameters():
         torch.nn.init.constant_(parameter, 2.0)
-    exported = trace_graph(model)
-    known = make_tiles(model.config, 2, (32, 40))
+    graph, runtime = trace_graph(model, "torch_export"), trace_graph(model, fixed_size=True)
+    known = make_tiles(model.config, 2, (32, 32))
     partly = {name: values.clone() for name, values in known.items()}
     partly["temporal_coords"][0, 1] = torch.nan
     partly["location_coords"][1] = torch.nan
     without = {"pixel_values": known["pixel_values"]}
     assert (model(**known).logits - model(**without).logits).abs().max() > 0.01
-    assert parity(model, exported, known, partly, without)["relative_difference"] < 1e-5
-    assert exported(**known).predicted_values.shape == (2, 32, 40)
-    half = parity(model, exported.to(torch.bfloat16), known)
+    for exported in (graph, runtime):
+        assert parity(model, exported, known, partly, without)["relative_difference"] < 1e-5
+    wide = make_tiles(model.config, 2, (32, 40))
+    assert parity(model, graph, wide)["relative_difference"] < 1e-5
+    assert graph(**wide).predicted_values.shape == (2, 32, 40)
+    half = parity(model, runtime.to(torch.bfloat16), known)
     assert half["relative_difference"] < 0.01
     assert half["class_agreement"] is None
 
