@@ -146,6 +146,8 @@ def trace_graph(
     config.architectures = [type(model).__name__]
     model.config.target_mean, model.config.target_std = 0.0, 1.0  # the unit is restored outside the graph
     size, _ = window_and_stride(config)
+    if not fixed_size and min(config.grid_size[1:]) < 4:  # of an example of one patch a side, that would stay so
+        size = (4 * size[0], 4 * size[1])
     inputs = {
         name: values if name == "pixel_values" else encode_coordinates(values, config.hidden_size)
         for name, values in make_tiles(config, 2, size).items()
@@ -353,11 +355,11 @@ def export_model(
                 logger.warning(f"The graph takes images of the model's tile only: with open sizes, {problem}")
             try:
                 trace_graph(model, format, is_fixed, quantizer).save_pretrained(folder)
+                exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
+                report = report_parity(model, exported, chips)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 problem = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:500]}"
                 continue
-            exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
-            report = report_parity(model, exported, chips)
             if accept is not None:
                 report |= accept(exported)
                 break

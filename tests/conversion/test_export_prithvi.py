@@ -10,6 +10,7 @@ from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClas
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from tests.export_factory import require
 from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, tiny_regressor, write_scene
+from tests.upsampling_factory import make_model
 
 
 def parity(model, exported, *samples):
@@ -44,6 +45,22 @@ def test_images_are_classified():
     model = tiny_model(kind=PrithviForImageClassification, **options)
     exported = trace_graph(model, "torch_export")
     samples = [make_tiles(model.config, count, size) for count, size in ((1, (32, 32)), (3, (40, 37)))]
+    assert parity(model, exported, *samples)["relative_difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("export_format", "options"),
+    [
+        ("torch_export", {"image_size": [32, 16], "num_frames": 2}),
+        ("onnx", {"input_upsampling": 1.75, "image_size": 64, "num_frames": 2}),
+        ("openvino", {"input_upsampling": 0.5}),
+    ],
+)
+def test_sizes_stay_open_for_a_tile_of_few_patches_and_for_images_that_are_upsampled(export_format, options):
+    require(export_format)
+    model = make_model(**options)
+    exported = trace_graph(model, export_format)
+    samples = [make_tiles(model.config, 2, size) for size in ((32, 16), (38, 90), (5, 9))]
     assert parity(model, exported, *samples)["relative_difference"] < 1e-5
 
 
