@@ -45,7 +45,7 @@ def openvino_folder(tmp_path_factory, tmp_path):
 def test_a_graph_gives_the_models_logits_for_any_batch_and_size(exported):
     folder, model = exported
     loaded = load(folder)
-    for size in SIZES:
+    for size in (*SIZES, SIZES[0]):  # the first size has a graph of its own
         pixel_values = images(*size)
         with torch.inference_mode():
             expected, found = model(pixel_values).logits, loaded(pixel_values).logits
