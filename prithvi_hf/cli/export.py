@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from prithvi_hf.cli.common import Commands, add_command, import_quickly, load_model
@@ -58,12 +57,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("Expected --splits with labels, found none. Name the labelled chips with --data_dir.")
     with import_quickly():
         from prithvi_hf.conversion.export_prithvi import export_model
+        from prithvi_hf.models.prithvi.configuration_prithvi import check_has_weights
         from prithvi_hf.models.prithvi.exported_prithvi import check_packages
         from prithvi_hf.training.evaluation import find_model_recipe
 
     check_packages(options.format)
-    if Path(options.model, "export.json").is_file():
-        raise ValueError(f"Expected a model with weights, found {options.model} exported. Export what it was made of.")
+    check_has_weights(options.model)
     check_new_folder(options.output_dir)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
     fixed_size = options.fixed_size or None  # by default of any size where the graph can

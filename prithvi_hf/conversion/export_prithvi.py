@@ -12,6 +12,7 @@ import copy
 import io
 import json
 import logging
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import torch
 from torch import nn
 from transformers.utils.logging import get_logger
 
-from prithvi_hf.disk import check_new_folder, write_folder
+from prithvi_hf.disk import check_new_folder, is_disk_full, write_folder
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -175,7 +176,7 @@ def read_chips(
 ) -> Iterator[PreparedScene]:
     """Read GeoTIFF chips of a folder and those below it as the model takes them, 32 where there are more.
 
-    Files that the image processor cannot read, such as masks beside the chips, are left out.
+    Files that the image processor cannot read, such as masks beside the chips, and those of no data are left out.
 
     Raises:
         ValueError: There is no GeoTIFF that it can read.
@@ -191,6 +192,8 @@ def read_chips(
             if encoded:
                 dates = opened.dates if len(opened.dates) == image_processor.num_frames else None
                 take_coordinates(scene, image_processor, encoded, dates, None)
+            if scene.nodata_mask.all():
+                raise ValueError(f"no pixel of {path} has data")
         except ValueError as error:
             reason = str(error)
             continue
@@ -200,6 +203,21 @@ def read_chips(
             return
     if not count:
         raise ValueError(f"Expected GeoTIFF chips of the model's bands in {folder}, found none ({reason}).")
+
+
+def select_chips(exported: Any, chips: Iterable[PreparedScene]) -> list[PreparedScene]:
+    """Leave out the chips that a graph of one size would be given padded by reflection, unlike the model."""
+    chips, size = list(chips), getattr(exported, "fixed_size", None)
+    if size is None:
+        return chips
+    compare = operator.eq if exported.task == "classification" else operator.ge  # of maps, tiles of larger ones
+    fitting = [chip for chip in chips if all(map(compare, chip.pixel_values.shape[-2:], size))]
+    if len(fitting) < len(chips):
+        logger.warning(
+            f"{len(chips) - len(fitting)} of {len(chips)} chips do not fit tiles of {size} pixels, the only size of "
+            "this graph, and are left out of the comparison."
+        )
+    return fitting
 
 
 def measure_parity(
@@ -269,7 +287,8 @@ def report_parity(
     samples: dict[str, Any] = {
         "tiles": [make_tiles(model.config, batch, size, batch) for batch, *size in sorted(sizes)]
     }
-    if chips is not None:
+    chips = select_chips(exported, chips or ())
+    if chips:
         samples["chips"] = chips
     precisions = [one for one in FORMATS[exported.export_format][2] if one != torch.float16]
     others = {str(one).removeprefix("torch."): copy.deepcopy(exported).to(one) for one in precisions}
@@ -278,7 +297,7 @@ def report_parity(
         "format": exported.export_format,
         "runtime": exported.runtime,
         "fixed_size": exported.fixed_size,
-        "num_chips": 0 if chips is None else len(chips),
+        "num_chips": len(chips),
     }
     return report | {name: {kind: figures[name] for kind, figures in measured.items()} for name in others}
 
@@ -358,6 +377,8 @@ def export_model(
                 exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
                 report = report_parity(model, exported, chips)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+                if is_disk_full(error):
+                    raise
                 problem = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:500]}"
                 continue
             if accept is not None:

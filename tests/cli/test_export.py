@@ -84,6 +84,16 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(model_fol
     assert_refused(capsys, tmp_path, message, "export", model_folder, new, *form, "--check", tmp_path / "none")
 
 
+def test_an_exported_folder_is_refused_where_weights_are_needed(tmp_path_factory, tmp_path, capsys):
+    folder, _ = export_tiny(tmp_path_factory, "openvino")
+    scene, message = folder.parent / "chips" / "scene.tif", "Expected a model with weights"
+    assert_refused(capsys, tmp_path, message, "export", folder, tmp_path / "new")
+    embed = ("embed", "--model", folder, "--frames", scene, "--output", tmp_path / "embedding.tif")
+    assert_refused(capsys, tmp_path, message, *embed)
+    finetune = ("finetune", "--config", "sen1floods11", "--model", folder, "--data_dir", tmp_path)
+    assert_refused(capsys, tmp_path, message, *finetune, "--output_dir", tmp_path / "run")
+
+
 def test_a_graph_that_differs_from_the_model_is_refused(model_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("prithvi_hf.conversion.export_prithvi.ROUNDING", -1.0)
     arguments = ("export", model_folder, tmp_path / "new", "--format", "torch_export", "--fixed_size")

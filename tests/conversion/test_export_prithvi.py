@@ -1,11 +1,20 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Graphs of models of every task, with dates and places, and how far they are from the models."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from prithvi_hf.conversion.export_prithvi import export_model, make_tiles, measure_parity, read_chips, trace_graph
+from prithvi_hf.conversion.export_prithvi import (
+    export_model,
+    make_tiles,
+    measure_parity,
+    read_chips,
+    report_parity,
+    trace_graph,
+)
 from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from tests.export_factory import require
@@ -94,16 +103,39 @@ def test_chips_are_read_and_masks_beside_them_left_out(tmp_path):
     [scene] = read_chips(tmp_path, tiny_model(), tiny_processor())
     assert scene.pixel_values.shape == (1, 6, 1, 40, 45)
     (tmp_path / "deep" / "a.tif").unlink()
+    write_scene(tmp_path / "empty.tif", np.full((6, 40, 45), -9999, np.int16))
     with pytest.raises(ValueError, match="Expected GeoTIFF chips of the model's bands"):
         list(read_chips(tmp_path, tiny_model(), tiny_processor()))
 
 
 def test_a_model_in_half_precision_is_compared_in_float32_as_its_graph_is(tmp_path):
     model = tiny_model().to(torch.bfloat16)
-    report = export_model(model, tiny_processor(), tmp_path / "graph", "torch_export")
-    assert report["fixed_size"] is None
+    report = export_model(model, tiny_processor(), tmp_path / "graph", "torch_export", fixed_size=True)
     assert report["float32"]["tiles"]["relative_difference"] < 1e-5
     assert model.dtype == torch.bfloat16
     exported = PrithviExportedModel.from_pretrained(tmp_path / "graph", trust_remote_code=True)
     with pytest.raises(ValueError, match="Expected a model with weights, found an exported one"):
         export_model(exported, tiny_processor(), tmp_path / "again", "torch_export")
+
+
+def test_chips_that_a_graph_of_one_size_would_pad_are_not_compared(tmp_path):
+    """The model takes them as they are, the graph padded by reflection: neither is wrong."""
+    for size in (20, 40):
+        write_scene(tmp_path / f"{size}.tif", scene_pixels(size, 45))
+    model = tiny_model()
+    exported = trace_graph(model, "torch_export", fixed_size=True)
+    report = report_parity(model, exported, list(read_chips(tmp_path, model, tiny_processor())))
+    assert report["num_chips"] == 1
+    assert report["float32"]["chips"]["relative_difference"] < 1e-5
+
+
+def test_a_full_disk_is_named_and_nothing_stays(tmp_path, monkeypatch):
+    """As OpenVINO's writer says it, which is no fault of the graph."""
+
+    def fail(*_):
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("prithvi_hf.conversion.export_prithvi.trace_graph", fail)
+    with pytest.raises(OSError, match="found the disk full"):
+        export_model(tiny_model(), tiny_processor(), tmp_path / "new", "torch_export")
+    assert os.listdir(tmp_path) == []

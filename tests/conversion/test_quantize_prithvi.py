@@ -92,10 +92,14 @@ def test_tiles_are_what_the_model_is_called_with(chips):
 
 
 def test_a_regression_is_not_judged_without_labels(chips):
+    require("openvino")
+    pytest.importorskip("nncf", reason="the extra openvino is not installed")
     model = tiny_regressor()
     samples = list(read_chips(chips, model, tiny_processor()))
     with pytest.raises(ValueError, match="Expected labels to measure what int8 costs a regression"):
         measure_drop(model, model, tiny_processor(), samples)
+    with pytest.raises(ValueError, match="Expected labels to measure what int8 costs a regression"):
+        export_int8(model, tiny_processor(), chips / "new", chips)
 
 
 def test_wrong_options_are_refused(chips, tmp_path, capsys):
