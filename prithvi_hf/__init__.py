@@ -5,8 +5,8 @@ Importing it registers the Auto classes, the pipeline tasks "geospatial-segmenta
 "geospatial-classification", and the `datasets` feature `GeoTiff`. What that does not need (rasterio, evaluate,
 matplotlib, the Trainer) is imported when first used.
 
-A process that is the command `prithvi-hf` registers nothing: there nobody else can ask the Auto classes, and commands
-import the modules that they need. Its help and its usage errors need no torch, which takes seconds to import.
+A process that is the command `prithvi-hf` registers nothing: no other code there can ask the Auto classes, and its
+commands import the modules that they need. Its help and its usage errors need no torch, which takes seconds to import.
 """
 
 import sys

@@ -39,7 +39,7 @@ BAND_OPTIONS: dict[str, dict[str, Any]] = {
 
 TRUST_OPTION: dict[str, Any] = {
     "action": "store_true",
-    "help": "load an exported model of the format torch_export, a pickle, which can run code: only from who you trust",
+    "help": "load an exported model of the format torch_export, a pickle, which can run code: only if you trust it",
 }
 """What `--trust_remote_code` is in every command that has it."""
 
@@ -158,6 +158,9 @@ def load_model(
 
 def load_whole_model(kind: Any, name: str, remedy: str, **fields: Any) -> Any:
     """Load a model of a class, with some fields of its configuration replaced, and refuse one that lacks weights."""
+    from prithvi_hf.models.prithvi.configuration_prithvi import check_has_weights
+
+    check_has_weights(name)
     with explain_loading(name):
         model, info = kind.from_pretrained(name, output_loading_info=True, **fields)
     if missing := sorted(info["missing_keys"]):

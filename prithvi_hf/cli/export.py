@@ -4,8 +4,8 @@
 import argparse
 import shutil
 import tempfile
+import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from prithvi_hf.cli.common import Commands, add_command, import_quickly, load_model
@@ -41,27 +41,34 @@ def add_parser(commands: Commands) -> None:
     add("--config", nargs="+", metavar="RECIPE", help=text)
     add("--splits", nargs="+", metavar="NAME", help="splits to measure on (default: the recipe's eval_split)")
     text = "write nothing if int8 costs more points of mean IoU or, without labels, percent of the pixels (default 1)"
-    add("--max_drop", type=float, default=1.0, metavar="POINTS", help=text)
+    add("--max_drop", type=float, metavar="POINTS", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
     """Export a model and print how far the graph is from it."""
+    if options.int8 != (options.calibration is not None):
+        raise ValueError("Expected --int8 and --calibration DIR together, found one of them. Give both or neither.")
+    of_int8 = [f"--{name}" for name in ("data_dir", "config", "splits", "max_drop") if vars(options)[name] is not None]
+    if of_int8 and not options.int8:
+        raise ValueError(
+            f"Expected {', '.join(of_int8)} with --int8, whose cost is measured, found no --int8. Add it."
+        )
+    if options.splits and not (options.data_dir or options.config):
+        raise ValueError("Expected --splits with labels, found none. Name the labelled chips with --data_dir.")
     with import_quickly():
         from prithvi_hf.conversion.export_prithvi import export_model
+        from prithvi_hf.models.prithvi.configuration_prithvi import check_has_weights
         from prithvi_hf.models.prithvi.exported_prithvi import check_packages
         from prithvi_hf.training.evaluation import find_model_recipe
 
-    if options.int8 != (options.calibration is not None):
-        raise ValueError("Expected --int8 and --calibration DIR together, found one of them. Give both or neither.")
     check_packages(options.format)
-    if Path(options.model, "export.json").is_file():
-        raise ValueError(f"Expected a model with weights, found {options.model} exported. Export what it was made of.")
+    check_has_weights(options.model)
     check_new_folder(options.output_dir)
     model, image_processor = load_model(options.model, ("segmentation", "regression", "classification"))
     fixed_size = options.fixed_size or None  # by default of any size where the graph can
     if options.int8:
         with import_quickly():
-            from prithvi_hf.conversion.quantize_prithvi import export_int8
+            from prithvi_hf.conversion.quantize_prithvi import MAX_DROP, export_int8
             from prithvi_hf.training.evaluation import make_evaluation_recipe, take_model_recipe
 
         with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
@@ -79,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
                 check=options.check,
                 recipe=recipe,
                 splits=options.splits,
-                max_drop=options.max_drop,
+                max_drop=MAX_DROP if options.max_drop is None else options.max_drop,
                 fixed_size=fixed_size,
             )
     else:
@@ -109,9 +116,10 @@ def print_report(report: dict[str, Any]) -> None:
             print(f"  {name:<9} {kind}: largest difference {difference}{same}")
             # What int8 may cost is for --max_drop to say; random numbers are not what it was calibrated for.
             if agreement is not None and agreement < LEAST_AGREEMENT and not has_int8:
-                print(
-                    f"prithvi-hf: warning: {precision} gives the model's class on {100 * agreement:.2f} % of the "
-                    f"pixels of {kind} only, below {100 * LEAST_AGREEMENT:g} %. Use float32, or look at maps first."
+                warnings.warn(
+                    f"{precision} gives the model's class on {100 * agreement:.2f} % of the pixels of {kind} only, "
+                    f"below {100 * LEAST_AGREEMENT:g} %. Use float32, or look at maps first.",
+                    stacklevel=1,
                 )
     if has_int8:
         cost = report["int8"]

@@ -12,6 +12,7 @@ import copy
 import io
 import json
 import logging
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import torch
 from torch import nn
 from transformers.utils.logging import get_logger
 
-from prithvi_hf.disk import check_new_folder, write_folder
+from prithvi_hf.disk import check_new_folder, is_disk_full, write_folder
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import FORMATS, PrithviExportedModel, check_packages
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -146,6 +147,8 @@ def trace_graph(
     config.architectures = [type(model).__name__]
     model.config.target_mean, model.config.target_std = 0.0, 1.0  # the unit is restored outside the graph
     size, _ = window_and_stride(config)
+    if not fixed_size and min(config.grid_size[1:]) < 4:  # of an example of one patch a side, that would stay so
+        size = (4 * size[0], 4 * size[1])
     inputs = {
         name: values if name == "pixel_values" else encode_coordinates(values, config.hidden_size)
         for name, values in make_tiles(config, 2, size).items()
@@ -154,7 +157,7 @@ def trace_graph(
     shapes = {name: {0: dynamic} for name in inputs}
     if not fixed_size:
         shapes["pixel_values"] |= {3: dynamic, 4: dynamic}
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing tells is for its developers
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # what tracing prints is for its developers
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
@@ -173,7 +176,7 @@ def read_chips(
 ) -> Iterator[PreparedScene]:
     """Read GeoTIFF chips of a folder and those below it as the model takes them, 32 where there are more.
 
-    Files that the image processor cannot read, such as masks beside the chips, are left out.
+    Files that the image processor cannot read, such as masks beside the chips, and those of no data are left out.
 
     Raises:
         ValueError: There is no GeoTIFF that it can read.
@@ -189,6 +192,8 @@ def read_chips(
             if encoded:
                 dates = opened.dates if len(opened.dates) == image_processor.num_frames else None
                 take_coordinates(scene, image_processor, encoded, dates, None)
+            if scene.nodata_mask.all():
+                raise ValueError(f"no pixel of {path} has data")
         except ValueError as error:
             reason = str(error)
             continue
@@ -198,6 +203,21 @@ def read_chips(
             return
     if not count:
         raise ValueError(f"Expected GeoTIFF chips of the model's bands in {folder}, found none ({reason}).")
+
+
+def select_chips(exported: Any, chips: Iterable[PreparedScene]) -> list[PreparedScene]:
+    """Leave out the chips that a graph of one size would be given padded by reflection, unlike the model."""
+    chips, size = list(chips), getattr(exported, "fixed_size", None)
+    if size is None:
+        return chips
+    compare = operator.eq if exported.task == "classification" else operator.ge  # of maps, tiles of larger ones
+    fitting = [chip for chip in chips if all(map(compare, chip.pixel_values.shape[-2:], size))]
+    if len(fitting) < len(chips):
+        logger.warning(
+            f"{len(chips) - len(fitting)} of {len(chips)} chips do not fit tiles of {size} pixels, the only size of "
+            "this graph, and are left out of the comparison."
+        )
+    return fitting
 
 
 def measure_parity(
@@ -267,7 +287,8 @@ def report_parity(
     samples: dict[str, Any] = {
         "tiles": [make_tiles(model.config, batch, size, batch) for batch, *size in sorted(sizes)]
     }
-    if chips is not None:
+    chips = select_chips(exported, chips or ())
+    if chips:
         samples["chips"] = chips
     precisions = [one for one in FORMATS[exported.export_format][2] if one != torch.float16]
     others = {str(one).removeprefix("torch."): copy.deepcopy(exported).to(one) for one in precisions}
@@ -276,7 +297,7 @@ def report_parity(
         "format": exported.export_format,
         "runtime": exported.runtime,
         "fixed_size": exported.fixed_size,
-        "num_chips": 0 if chips is None else len(chips),
+        "num_chips": len(chips),
     }
     return report | {name: {kind: figures[name] for kind, figures in measured.items()} for name in others}
 
@@ -353,11 +374,13 @@ def export_model(
                 logger.warning(f"The graph takes images of the model's tile only: with open sizes, {problem}")
             try:
                 trace_graph(model, format, is_fixed, quantizer).save_pretrained(folder)
+                exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
+                report = report_parity(model, exported, chips)
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+                if is_disk_full(error):
+                    raise
                 problem = f"{type(error).__name__}: {' '.join(str(error.__cause__ or error).split())[:500]}"
                 continue
-            exported = PrithviExportedModel.from_pretrained(folder, trust_remote_code=True)
-            report = report_parity(model, exported, chips)
             if accept is not None:
                 report |= accept(exported)
                 break

@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips, take_model
+from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips, select_chips, take_model
 from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates
 from prithvi_hf.models.prithvi.exported_prithvi import check_packages, drop_signal_stack
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -114,6 +114,15 @@ def make_quantizer(format: str, tiles: Sequence[dict[str, torch.Tensor]]) -> Any
     return Quantizer(config, calibration_dataset=tiles)
 
 
+def _check_has_classes(model: PrithviTaskModel) -> None:
+    """Refuse to judge a regression without labels."""
+    if "regression" in (model.task, model.config.problem_type):
+        raise ValueError(
+            "Expected labels to measure what int8 costs a regression, found none. Name the labelled chips with "
+            "--data_dir and, where the model has no recipe.yaml, --config."
+        )
+
+
 def measure_drop(
     model: PrithviTaskModel,
     exported: Any,
@@ -141,13 +150,15 @@ def measure_drop(
         ValueError: A regression has no labels to be measured on.
     """
     if recipe is None:
-        [figures] = measure_parity(model, {"int8": exported}, chips).values()
-        if figures["class_agreement"] is None:
+        _check_has_classes(model)
+        chips = select_chips(exported, chips)
+        if not chips:
             raise ValueError(
-                "Expected labels to measure what int8 costs a regression, found none. Name the labelled chips with "
-                "--data_dir and, where the model has no recipe.yaml, --config."
+                f"Expected chips of {exported.fixed_size} pixels or more to measure what int8 costs on, found none. "
+                "Give others with --check, or labelled ones with --data_dir."
             )
-        same = 100 * figures["class_agreement"]
+        [figures] = measure_parity(model, {"int8": exported}, chips).values()
+        same = 100 * cast(float, figures["class_agreement"])
         return {"metric": "class_agreement", "float32": 100.0, "int8": same, "drop": 100 - same}
     metric = next(iter(TASK_METRICS[model.task]))
     splits = list(splits or [recipe.data.eval_split])
@@ -198,6 +209,8 @@ def export_int8(
         raise ValueError(f"Expected max_drop in points, 0 or more, found {max_drop}.")
     make_quantizer(format, ())  # what is not installed is said before anything is read
     model = take_model(model)
+    if recipe is None:
+        _check_has_classes(model)
     chips = list(read_chips(calibration, model, image_processor))
     tiles = collect_tiles(model, chips)
     if check is not None:

@@ -19,7 +19,12 @@ from transformers import HfArgumentParser
 from transformers.utils import cached_file, logging
 
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
-from prithvi_hf.models.prithvi.configuration_prithvi import ENCODER_FIELDS, PrithviConfig, check_model_source
+from prithvi_hf.models.prithvi.configuration_prithvi import (
+    ENCODER_FIELDS,
+    PrithviConfig,
+    check_has_weights,
+    check_model_source,
+)
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, MAP_NECKS, find_necks
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.training.recipe_options import (
@@ -271,6 +276,7 @@ def read_starting_config(source: str) -> PrithviConfig:
             f"`prithvi-hf convert {source} FOLDER`."
         )
     check_model_source(source)
+    check_has_weights(source)
     found = PrithviConfig.get_config_dict(source)[0].get("model_type")
     if found != PrithviConfig.model_type:
         raise ValueError(

@@ -74,7 +74,7 @@ def test_its_map_is_that_of_the_whole_chip(trained, data, tmp_path):
 
 
 def test_a_resumed_run_ends_like_the_whole_one_and_no_other_model_resumes_it(trained, data, tmp_path, capsys):
-    run(data, tmp_path / "OUT", **NO_ENCODER)
+    shutil.copytree(trained, tmp_path / "OUT")
     shutil.rmtree(tmp_path / "OUT" / "checkpoint-4")
     (tmp_path / "OUT" / "model.safetensors").unlink()
     run(data, tmp_path / "OUT", **NO_ENCODER, resume_from_checkpoint="true")

@@ -213,7 +213,7 @@ def test_a_backbone_keeps_what_the_chips_give(data, backbone, tmp_path, caplog):
 def test_what_no_chip_gives_is_left_out_and_the_message_says_so(data, backbone, tmp_path, caplog):
     undated = shutil.copytree(data, tmp_path / "undated")
     next(undated.rglob("*.geojson")).unlink()
-    sizes = dict.fromkeys(SIZES)
+    sizes = {**dict.fromkeys(SIZES), "do_predict": "false", "num_sample_predictions": 0}
     run(undated, tmp_path / "OUT", model=backbone, max_steps=2, **sizes)
     assert PrithviConfig.from_pretrained(tmp_path / "OUT").coords_encoding == ["location"]
     assert "not one training chip has a date: coords_encoding is ['location'], without time" in caplog.text
@@ -224,7 +224,8 @@ def test_what_no_chip_gives_is_left_out_and_the_message_says_so(data, backbone, 
 
 def test_a_new_term_begins_small(data, tmp_path):
     PrithviModel(PrithviConfig(num_frames=1, **SIZES)).save_pretrained(tmp_path / "plain")
-    run(data, tmp_path / "OUT", model=tmp_path / "plain", max_steps=2, coords_encoding="time", **dict.fromkeys(SIZES))
+    sizes = {**dict.fromkeys(SIZES), "do_predict": "false", "num_sample_predictions": 0}
+    run(data, tmp_path / "OUT", model=tmp_path / "plain", max_steps=1, coords_encoding="time", **sizes)
     scale = PrithviForSemanticSegmentation.from_pretrained(tmp_path / "OUT").prithvi.embeddings.coordinates.time_scale
     assert scale.item() == pytest.approx(0.1, abs=0.01)
 

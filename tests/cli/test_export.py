@@ -51,11 +51,26 @@ def test_export_reload_and_predict(export_format, tmp_path_factory, tmp_path, ca
     assert f"exported to {export_format}, for batches of any size, images of any size" in capsys.readouterr().out
 
 
-def test_a_process_of_its_own_maps_with_the_exported_model(tmp_path_factory, tmp_path):
+WITHOUT_NAMES = """
+import runpy, socket
+
+def refuse(*arguments, **options):
+    print("looked up", arguments)
+    raise OSError
+
+socket.getaddrinfo = refuse
+runpy.run_module("prithvi_hf.cli", run_name="__main__")
+"""
+
+
+def test_a_process_of_its_own_maps_with_the_exported_model_and_looks_up_no_address(tmp_path_factory, tmp_path):
+    """OpenVINO alone would report its use to its makers from the moment it is imported."""
     exported, _ = export_tiny(tmp_path_factory, "openvino")
     scene, output = exported.parent / "chips" / "scene.tif", tmp_path / "map.tif"
     words = ["predict", "--model", exported, "--frames", scene, "--output", output, "--quiet"]
-    subprocess.run([sys.executable, "-m", "prithvi_hf.cli", *map(str, words)], check=True)
+    command = [sys.executable, "-c", WITHOUT_NAMES, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
     assert read_map(output).shape == (60, 50)
 
 
@@ -67,6 +82,16 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(model_fol
     assert_refused(capsys, tmp_path, "new or empty folder", "export", model_folder, tmp_path / "full", *form)
     message = "Expected GeoTIFF chips of the model's bands"
     assert_refused(capsys, tmp_path, message, "export", model_folder, new, *form, "--check", tmp_path / "none")
+
+
+def test_an_exported_folder_is_refused_where_weights_are_needed(tmp_path_factory, tmp_path, capsys):
+    folder, _ = export_tiny(tmp_path_factory, "openvino")
+    scene, message = folder.parent / "chips" / "scene.tif", "Expected a model with weights"
+    assert_refused(capsys, tmp_path, message, "export", folder, tmp_path / "new")
+    embed = ("embed", "--model", folder, "--frames", scene, "--output", tmp_path / "embedding.tif")
+    assert_refused(capsys, tmp_path, message, *embed)
+    finetune = ("finetune", "--config", "sen1floods11", "--model", folder, "--data_dir", tmp_path)
+    assert_refused(capsys, tmp_path, message, *finetune, "--output_dir", tmp_path / "run")
 
 
 def test_a_graph_that_differs_from_the_model_is_refused(model_folder, tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def test_quickstart_runs_from_chips_to_map(tmp_path, capfd, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
     quickstart = importlib.import_module("quickstart")
-    monkeypatch.setattr(quickstart, "CHIPS", {"num_train": 16, "num_validation": 4, "num_test": 40})
+    monkeypatch.setattr(quickstart, "CHIPS", {"num_train": 8, "num_validation": 2, "num_test": 20})
     assert quickstart.main(["--output_dir", str(tmp_path), "--max_steps", "2"]) == 0
     printed = capfd.readouterr().out
     assert "held-out mean IoU" in printed

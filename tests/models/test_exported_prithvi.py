@@ -3,6 +3,7 @@
 
 import copy
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from transformers import pipeline
 
 import prithvi_hf
+from prithvi_hf.disk import is_disk_full
 from prithvi_hf.models.prithvi import inference_dtype_prithvi
 from prithvi_hf.models.prithvi.exported_prithvi import PrithviExportedModel
 from prithvi_hf.scenes.predict_scene import describe_model
@@ -43,7 +45,7 @@ def openvino_folder(tmp_path_factory, tmp_path):
 def test_a_graph_gives_the_models_logits_for_any_batch_and_size(exported):
     folder, model = exported
     loaded = load(folder)
-    for size in SIZES:
+    for size in (*SIZES, SIZES[0]):  # the first size has a graph of its own
         pixel_values = images(*size)
         with torch.inference_mode():
             expected, found = model(pixel_values).logits, loaded(pixel_values).logits
@@ -100,6 +102,18 @@ def test_a_saved_model_is_the_same_again(openvino_folder, tmp_path):
     first.save_pretrained(tmp_path / "again")
     pixel_values = images(1, 32, 32)
     assert torch.equal(first(pixel_values).logits, load(tmp_path / "again")(pixel_values).logits)
+
+
+def test_a_full_disk_is_told_by_each_writer(exported, tmp_path):
+    """That of `torch.export` would end the process."""
+    loaded, (soft, hard) = load(exported[0]), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        with pytest.raises((OSError, RuntimeError)) as caught:
+            loaded.save_pretrained(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert is_disk_full(caught.value)
 
 
 def test_what_a_runtime_cannot_do_is_refused(tmp_path_factory):

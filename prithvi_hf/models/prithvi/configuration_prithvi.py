@@ -612,6 +612,19 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
+def check_has_weights(name: str) -> None:
+    """Refuse an exported folder, which only predicts.
+
+    Raises:
+        ValueError: It holds a graph in place of weights.
+    """
+    if Path(name, "export.json").is_file():
+        raise ValueError(
+            f"Expected a model with weights, found that {name} is an exported one, which `prithvi-hf predict` and "
+            "`evaluate` take. Name the folder that it was made of."
+        )
+
+
 def check_model_source(name: str) -> None:
     """Refuse what is neither the folder of a model nor a repository that the Hub, asked once, knows.
 

@@ -141,10 +141,10 @@ class PrithviPatchEmbeddings(nn.Conv3d):
         if not (half or torch.is_autocast_enabled(pixel_values.device.type) or torch.compiler.is_exporting()):
             return super().forward(pixel_values).flatten(2).transpose(1, 2)
         frames, rows, columns = self.kernel_size
-        grid = [size // patch for size, patch in zip(pixel_values.shape[2:], self.kernel_size, strict=True)]
-        cropped = pixel_values[:, :, : grid[0] * frames, : grid[1] * rows, : grid[2] * columns]
-        patches = cropped.reshape(*cropped.shape[:2], grid[0], frames, grid[1], rows, grid[2], columns)
-        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, T' h w, C t p q)
+        # Views that ask nothing of the memory's layout: an export would fix the size of a batch.
+        patches = pixel_values.unfold(2, frames, frames).unfold(3, rows, rows).unfold(4, columns, columns)
+        patches = patches.permute(0, 2, 3, 4, 1, 5, 6, 7).clone(memory_format=torch.contiguous_format)
+        patches = patches.flatten(4).flatten(1, 3)  # (B, T' h w, C t p q)
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias)
 
 

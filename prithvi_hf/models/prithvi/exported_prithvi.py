@@ -10,10 +10,12 @@ configuration from one.
 """
 
 import ctypes
+import io
 import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -136,7 +138,7 @@ class PrithviExportedModel(PrithviTaskModel):
         size = manifest["prithvi_hf"]["fixed_size"]
         self.fixed_size = None if size is None else (size[0], size[1])
         self._device, self._precision = torch.device("cpu"), torch.float32
-        self._runner: Any = None
+        self._runners: dict[tuple[int, ...], Any] = {}
         self.eval()
 
     @classmethod
@@ -212,11 +214,12 @@ class PrithviExportedModel(PrithviTaskModel):
         """Refuse a configuration of another model than the one that was `traced` with these inputs."""
         names = {"pixel_values", *map(COORDINATE_ARGUMENTS.__getitem__, self.config.coords_encoding)}
         size, _ = window_and_stride(self.config)
-        shape = [self.config.num_channels, self.config.num_frames, *size]
+        # Small tiles are traced four times as large, see `trace_graph`.
+        shapes = [[self.config.num_channels, self.config.num_frames, *(n * side for side in size)] for n in (1, 4)]
         others = {kind.__name__ for task, kind in _CLASSES.items() if task != self.task}
         if (
             traced.keys() != names
-            or traced["pixel_values"]["shape"][1:] != shape
+            or traced["pixel_values"]["shape"][1:] not in shapes
             or self.fixed_size not in (None, size)
             or others.intersection(self.config.architectures or ())
         ):
@@ -259,7 +262,7 @@ class PrithviExportedModel(PrithviTaskModel):
                 "cpu, or use the model that was exported."
             )
         if (device, dtype) != (self._device, self._precision):
-            self._device, self._precision, self._runner = device, dtype, None
+            self._device, self._precision, self._runners = device, dtype, {}
         return self
 
     def __deepcopy__(self, memo: dict) -> "PrithviExportedModel":
@@ -278,6 +281,13 @@ class PrithviExportedModel(PrithviTaskModel):
         """Save the graph, the configuration and `export.json` into a folder."""
         from transformers.exporters.base import ExportedModel
 
+        if self.export_format == "torch_export":  # whose writer ends the process where the disk is full
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=str(save_directory)) as probe:
+                for component in self.components.values():
+                    buffer = io.BytesIO()
+                    torch.export.save(component.program, buffer)
+                    probe.write(buffer.getbuffer())
         ExportedModel(self.components, self.manifest["export_format"], self.config).save_pretrained(
             str(save_directory)
         )
@@ -318,12 +328,17 @@ class PrithviExportedModel(PrithviTaskModel):
                 coords = torch.full(shape, torch.nan)
             inputs[argument] = encode_coordinates(coords, self.config.hidden_size).to(self._device).contiguous()
         [component] = self.components.values()
-        if self._runner is None:
+        # In the order of the trace, in which torch.export takes them.
+        ordered = {name: inputs[name] for name in component.metadata.kwargs}
+        # A runner for images like the first ones, as most are, and under () one for all others.
+        key = tuple(images.shape)
+        if key not in self._runners:
+            key = () if self._runners else key
+        if key not in self._runners:
             with _explain_graph(self.files):
-                self._runner = self._compile(component)
+                self._runners[key] = self._compile(component, ordered if key else {})
         with torch.no_grad():
-            # In the order of the trace, in which torch.export takes them.
-            logits = self._runner(**{name: inputs[name] for name in component.metadata.kwargs})["logits"]
+            logits = self._runners[key](**ordered)["logits"]
         count = 1 if self.task == "regression" else self.config.num_labels
         if logits.shape[1] != count:
             raise ValueError(
@@ -342,15 +357,19 @@ class PrithviExportedModel(PrithviTaskModel):
         """Count what the loss of labels is divided by, as the model that was exported does."""
         return _CLASSES[self.task].count_loss_items(self, labels)
 
-    def _compile(self, component: Any) -> Any:
-        """Have the runtime compile the graph for device, precision and threads."""
+    def _compile(self, component: Any, inputs: dict[str, torch.Tensor]) -> Any:
+        """Have the runtime compile the graph for device, precision and threads, and the sizes of `inputs` if any."""
         from transformers.exporters.auto import get_runner_class
 
         if self.export_format == "torch_export":
             # Its guards want more than one image of a batch, which the operations do not.
             return component.program.module(check_guards=False).__call__  # not the module: it would be one of ours
         options: dict[str, Any] = {}
+        program = component.program
         if self.export_format == "openvino":
+            if inputs:  # with sizes that it knows OpenVINO spares copies of the largest maps, a tenth of the time
+                program = program.clone()
+                program.reshape({name: list(tensor.shape) for name, tensor in inputs.items()})
             # Its own default is bfloat16 on machines with AMX. Pinned threads of two processes share the same cores.
             options["config"] = {
                 "INFERENCE_PRECISION_HINT": _PRECISIONS[self._precision],
@@ -362,7 +381,7 @@ class PrithviExportedModel(PrithviTaskModel):
             options["session_options"] = import_module("onnxruntime").SessionOptions()
             options["session_options"].intra_op_num_threads = torch.get_num_threads()
         runner = get_runner_class(self.manifest["export_format"])
-        compiled = runner.from_program(component.program, component.metadata, self._device, **options)
+        compiled = runner.from_program(program, component.metadata, self._device, **options)
         drop_signal_stack()
         return compiled
 

@@ -36,7 +36,7 @@ class DtypeChoice(NamedTuple):
 
 
 def find_matrix_units(device: torch.device) -> str | None:
-    """Name what multiplies matrices of bfloat16 on a device; None where it is not made for them."""
+    """Name the units that multiply matrices of bfloat16 on a device; None where it has none."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             name = ".".join(map(str, torch.cuda.get_device_capability()))

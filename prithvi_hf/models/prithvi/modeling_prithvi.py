@@ -8,6 +8,7 @@ configuration from one.
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -357,9 +358,17 @@ def pad_by_reflection(
 
 def upsample_images(images: torch.Tensor, scale: float) -> torch.Tensor:
     """Upsample images (B, C, T, H, W) bilinearly by a factor; sides are rounded to whole pixels."""
-    frames, height, width = images.shape[2:]
-    size = (frames, max(1, round(height * scale)), max(1, round(width * scale)))
-    return nn.functional.interpolate(images, size=size, mode="trilinear", align_corners=False)
+    # In whole numbers, halves to even as `round` has it, which an export that leaves the size open can compute.
+    ratio = Fraction(scale).limit_denominator(2**16)
+    above, below = 2 * ratio.numerator, 2 * ratio.denominator
+    size = []
+    for side in images.shape[-2:]:
+        whole = side * above // below
+        rounded = (side * above + below // 2 - 1 + whole - whole // 2 * 2) // below
+        size.append(rounded if scale >= 1 else max(1, rounded))
+    # Two dimensions: neither of OpenVINO's exporter nor of ours knows what to do with three.
+    bands = nn.functional.interpolate(images.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
+    return bands.unflatten(1, images.shape[1:3])
 
 
 class PrithviTaskModel(PrithviPreTrainedModel):

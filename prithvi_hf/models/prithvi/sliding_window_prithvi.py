@@ -84,7 +84,7 @@ def tile_threads(
     `predict` gets the places of tiles in the batch as a slice. On a CPU each part is computed in a thread of its own.
     OpenMP would divide every operation among threads instead, and wait for the last of them hundreds of times per
     batch: where other processes keep the cores busy, the last has no core most of the time, and the model takes a
-    hundred times as long. A thread with tiles of its own waits for nobody. There are as many threads as torch would
+    hundred times as long. A thread with tiles of its own waits for no other. There are as many threads as torch would
     use, but no more than tiles in a whole batch; what the caller does meanwhile has one thread of torch. A model that
     is compiled, or that another runtime computes, has its own threads and gets the batch as it is.
     """
