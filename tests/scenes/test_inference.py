@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 from prithvi_hf.models.prithvi import inference_dtype_prithvi as inference_dtype
 from prithvi_hf.rasters.raster import GeoTiffError
@@ -156,10 +157,9 @@ def test_a_compiled_model_is_kept_for_the_next_scene_with_the_weights_of_that_ti
     assert (converted.dtype, model.dtype) == (torch.bfloat16, torch.float32)
 
 
-def test_without_a_compiler_nothing_is_begun(tmp_path, scene, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere/g++",))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    with pytest.raises(ValueError, match=r"cannot be compiled here.*C\+\+ compiler.*leave --compile out"):
+def test_without_a_compiler_nothing_is_begun(tmp_path, scene):
+    without = torch._inductor.config.patch({"cpp.cxx": ("/nowhere/g++",), "force_disable_caches": True})
+    with without, pytest.raises(ValueError, match=r"cannot be compiled here.*C\+\+ compiler.*leave --compile out"):
         predict_scene(tiny_model(), tiny_processor(), scene, tmp_path / "map.tif", compile=True, **QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Patches, positions, dates and places as tokens."""
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,6 +57,21 @@ def interpolate_position_table(
         maps = nn.functional.interpolate(maps, size=new_grid_size[1:], mode="bicubic", align_corners=True)
         table = torch.cat([table[:, :1], maps.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1])], dim=1)
     return table.to(dtype)
+
+
+def upsample_images(images: torch.Tensor, scale: float) -> torch.Tensor:
+    """Upsample images (B, C, T, H, W) bilinearly by a factor; sides are rounded to whole pixels."""
+    # In whole numbers, halves to even as `round` has it, which an export that leaves the size open can compute.
+    ratio = Fraction(scale).limit_denominator(2**16)
+    above, below = 2 * ratio.numerator, 2 * ratio.denominator
+    size = []
+    for side in images.shape[-2:]:
+        whole = side * above // below
+        rounded = (side * above + below // 2 - 1 + whole - whole // 2 * 2) // below
+        size.append(rounded if scale >= 1 else max(1, rounded))
+    # Two dimensions: neither of OpenVINO's exporter nor of ours knows what to do with three.
+    bands = nn.functional.interpolate(images.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
+    return bands.unflatten(1, images.shape[1:3])
 
 
 def encode_coordinates(coords: torch.Tensor, hidden_size: int) -> torch.Tensor:

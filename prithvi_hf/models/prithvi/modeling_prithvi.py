@@ -8,7 +8,6 @@ configuration from one.
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +32,12 @@ from .bands_prithvi import find_band_names
 from .baseline_prithvi import BASELINE_CHANNELS, PrithviBaselineUNet
 from .configuration_prithvi import PrithviConfig
 from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, PrithviFCNHead
-from .embeddings_prithvi import PrithviCoordinateEmbeddings, PrithviEmbeddings, sincos_position_table
+from .embeddings_prithvi import (
+    PrithviCoordinateEmbeddings,
+    PrithviEmbeddings,
+    sincos_position_table,
+    upsample_images,
+)
 from .fused_upsampling_prithvi import FusedUpsampling
 from .loss_prithvi import LOSSES, regression_loss
 from .remote_code_prithvi import RemoteCodeMixin
@@ -354,21 +358,6 @@ def pad_by_reflection(
             index = (torch.arange(size + padding, device=pixel_values.device) - starts[-1]) % period
             pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
     return pixel_values, (starts[0], starts[1])
-
-
-def upsample_images(images: torch.Tensor, scale: float) -> torch.Tensor:
-    """Upsample images (B, C, T, H, W) bilinearly by a factor; sides are rounded to whole pixels."""
-    # In whole numbers, halves to even as `round` has it, which an export that leaves the size open can compute.
-    ratio = Fraction(scale).limit_denominator(2**16)
-    above, below = 2 * ratio.numerator, 2 * ratio.denominator
-    size = []
-    for side in images.shape[-2:]:
-        whole = side * above // below
-        rounded = (side * above + below // 2 - 1 + whole - whole // 2 * 2) // below
-        size.append(rounded if scale >= 1 else max(1, rounded))
-    # Two dimensions: neither of OpenVINO's exporter nor of ours knows what to do with three.
-    bands = nn.functional.interpolate(images.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
-    return bands.unflatten(1, images.shape[1:3])
 
 
 class PrithviTaskModel(PrithviPreTrainedModel):
