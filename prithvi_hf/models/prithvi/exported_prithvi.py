@@ -97,8 +97,9 @@ def _explain_graph(files: Iterable[str | Path]) -> Iterator[None]:
         yield
     except Exception as error:  # each runtime has its own for a file that is not a graph
         raise ValueError(
-            f"Expected a whole graph in {', '.join(map(str, files))}, found none that can be read "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Copy or export it again."
+            f"Expected a whole graph in {', '.join(map(str, files))}, found none that can be used "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}). Copy or export it again, or "
+            "try another --dtype."
         ) from error
     finally:
         logging.disable(before)
