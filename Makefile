@@ -24,7 +24,7 @@ quickstart: install  ## Generate chips, fine-tune a small model, evaluate it, ma
 test: install  ## Check the style and run every test.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
 
 coverage: install  ## Run every test and print which lines no test runs.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered \

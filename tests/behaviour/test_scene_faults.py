@@ -389,7 +389,8 @@ def full_disk(*_, **__):
 
 
 @pytest.mark.parametrize("strips", [0, 3])
-def test_the_disk_fills_while_strips_are_kept(tmp_path, complete, monkeypatch, strips):
+def test_the_disk_fills_while_strips_are_kept(tmp_path, complete, monkeypatch, set_threads, strips):
+    set_threads(1)  # a batch is one call of the model
     make_scene(tmp_path)
     save, calls = np.savez, []
 

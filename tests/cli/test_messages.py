@@ -22,7 +22,10 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("convert", "pretrain", "reconstruct", "finetune", "predict", "embed", "evaluate", "stats", "info")
+COMMANDS = (
+    *("convert", "export", "pretrain", "reconstruct", "finetune"),
+    *("predict", "embed", "evaluate", "stats", "info"),
+)
 RECIPES = {
     "finetune": (ModelArguments, DataArguments, PrithviTrainingArguments),
     "pretrain": (PretrainModelArguments, PretrainDataArguments, PrithviPretrainingArguments),
@@ -35,12 +38,17 @@ READERS = {"finetune", "predict", "evaluate", "stats"}
 SPEAKERS = {
     "cli/common.py": {"predict", "evaluate"},
     "cli/embed.py": {"embed"},
+    "cli/export.py": {"export"},
     "cli/predict_options.py": {"predict"},
     "cli/reconstruct.py": {"reconstruct"},
+    "conversion/export_prithvi.py": {"export"},
+    "conversion/quantize_prithvi.py": {"export"},
+    "conversion/": {"convert"},
     "data/builders/": {"finetune", "stats"},
     "data/statistics_report.py": {"stats"},
     "models/prithvi/bands_prithvi.py": {*READERS, "info"},
     "models/prithvi/configuration_prithvi.py": {"finetune"},
+    "models/prithvi/exported_prithvi.py": {"predict", "evaluate"},
     "models/prithvi/pixel_values_prithvi.py": READERS,
     "models/prithvi/processor_options_prithvi.py": READERS,
     "outputs/registry.py": {"predict"},
@@ -63,7 +71,8 @@ NOT_SAID = {
     for option in ("--config", "--output_dir", "--do_train", "--report_to", "--push_to_hub")
 } | {("cli/predict_options.py", "--nproc_per_node"), ("cli/finetune.py", "--help")}
 NOT_SAID.add(("training/recipe_options.py", "--boa_add_offset"))  # one of the options in a list
-NOT_SAID |= {("cli/embed.py", option) for option in ("--tta", "--split_scene")}  # options of `predict` left out there
+# Options of `predict` that `embed` leaves out.
+NOT_SAID |= {("cli/embed.py", option) for option in ("--tta", "--compile", "--split_scene")}
 
 
 @cache
