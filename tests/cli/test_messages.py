@@ -71,8 +71,10 @@ NOT_SAID = {
     for option in ("--config", "--output_dir", "--do_train", "--report_to", "--push_to_hub")
 } | {("cli/predict_options.py", "--nproc_per_node"), ("cli/finetune.py", "--help")}
 NOT_SAID.add(("training/recipe_options.py", "--boa_add_offset"))  # one of the options in a list
-# Options of `predict` that `embed` leaves out.
-NOT_SAID |= {("cli/embed.py", option) for option in ("--tta", "--compile", "--split_scene")}
+# Options of `predict` that `embed` leaves out, and those by which `predict` takes an exported folder.
+NOT_SAID |= {("cli/embed.py", f"--{name}") for name in ("tta", "compile", "split_scene", "trust_remote_code")}
+NOT_SAID |= {("cli/export.py", f"--{name}") for name in ("model", "frames", "output", "dtype")}
+NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
 
 
 @cache
