@@ -103,10 +103,10 @@ class RowSums:
                 quotient = torch.div(part, weights, out=means[:, first:last] if on_cpu else None)
                 if not on_cpu:
                     means[:, first:last] = quotient
+            if not is_whole:
+                self._sums[:, ring] = 0  # for the next row of tiles
         if is_whole:
             self._sums = mmap_zeros((num_labels, capacity, width), self._dtype)
-        else:
-            self.drop(row)
         return means
 
     def drop(self, row: int) -> None:

@@ -40,7 +40,7 @@ from .winograd_prithvi import (
     pad_map,
     phase_kernels,
     plan_products,
-    tile_kernels,
+    planned_kernels,
 )
 
 
@@ -53,7 +53,6 @@ flip.
 """
 _ROWS_AT_A_TIME = 448
 """Rows of a product of matrices that are enough for full speed; more at a time would only leave the caches."""
-_HALF = (torch.bfloat16, torch.float16)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
 _GELU = type(ACT2FN["gelu"])
@@ -321,7 +320,7 @@ def _run_unfolded(
     norm, widths = last.norm, tuple(layer.convolution.out_channels for layer in layers)
     pixels = _upsample(last.conv_transpose_1, _run_first_block(first, tokens, grid_size))
     if _takes_strips(norm.weight):
-        plan = plan_products(pixels.dtype) if pixels.dtype in _HALF else (pixels.dtype, True)
+        plan = plan_products(pixels.dtype)
         products, convolution, bias = checkpoint(_fuse, last, layers, use_reentrant=False)
         with torch.autocast(pixels.device.type, enabled=False):
             borders = border_sums(convolution, bias)
@@ -384,10 +383,8 @@ def _fold(in_strips: bool, dtype: torch.dtype, block: PrithviUpsampleBlock, laye
         if not in_strips:
             bias = _bias_kernels(convolution, bias)
             return _Kernels(False, dtype, norm.eps, [], phase_kernels(products).to(dtype), bias, shift)
-        products_dtype, tiled = plan_products(dtype) if dtype in _HALF else (dtype, True)
-        kernels = tile_kernels(products) if tiled else phase_kernels(products, odd_first=True)
-        bias = border_sums(convolution, bias)
-        return _Kernels(True, dtype, norm.eps, [], kernels.to(products_dtype), bias, shift)
+        kernels = planned_kernels(products, plan_products(dtype))
+        return _Kernels(True, dtype, norm.eps, [], kernels, border_sums(convolution, bias), shift)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -538,7 +535,7 @@ class FusedUpsampling:
             or (kept.in_strips, kept.dtype, kept.eps) != (in_strips, dtype, norm.eps)
             or not all(_same_bits(mine, theirs) for mine, theirs in zip(kept.sources, sources, strict=True))
         ):
-            self.drop()  # before new ones are made: there is no need to hold both
+            kept = self._kernels = None  # before new ones are made: there is no need to hold both
             copies = [source.detach().clone() for source in sources]
             kept = _fold(in_strips, dtype, block, layer)
             kept.sources.extend(copies)

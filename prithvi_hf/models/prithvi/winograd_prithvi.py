@@ -52,10 +52,10 @@ _PLAIN_CONVOLUTION = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)  # stride, paddi
 
 
 def plan_products(dtype: torch.dtype, capabilities: Mapping[str, Any] | None = None) -> tuple[torch.dtype, bool]:
-    """Choose how a CPU computes the fused operator of a model in half precision.
+    """Choose how a CPU computes the fused operator.
 
     Args:
-        dtype (`torch.dtype`): `torch.bfloat16` or `torch.float16`, that of the maps before and after.
+        dtype (`torch.dtype`): That of the maps before and after.
         capabilities (`Mapping[str, Any]`, *optional*): What the processor has, by the names of
             `torch.cpu.get_capabilities`, by default this one. Before torch 2.10, which does not tell, nothing.
 
@@ -64,6 +64,8 @@ def plan_products(dtype: torch.dtype, capabilities: Mapping[str, Any] | None = N
         by itself, else float32; and whether they go by tiles. Matrix units multiply faster than the sums around the
         tiles could be made, so there it is the convolution.
     """
+    if dtype.itemsize > 2:
+        return dtype, True
     if capabilities is None:
         capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     units, others = {
@@ -271,7 +273,7 @@ class TiledUpsampling(torch.autograd.Function):
         tiles = _TILES_AT_A_TIME * 4 // plan[0].itemsize if plan[0].itemsize < 4 else _TILES_AT_A_TIME
         grid = TileGrid((pixels.shape[1] * scale, pixels.shape[2] * scale), len(pixels), tiles)
         ctx.eps, ctx.grid, ctx.plan = eps, grid, plan
-        kernels = _planned_kernels(products, plan)
+        kernels = planned_kernels(products, plan)
         borders = borders.to(kernels.dtype)
         height, width = (2 * side for side in grid.size)
         maps = tuple(pixels.new_empty(len(pixels), height, width, channels) for channels in widths)
@@ -288,7 +290,7 @@ class TiledUpsampling(torch.autograd.Function):
         """Compute the gradients of pixels, normalisation, products and border sums, given those of the large maps."""
         with torch.autocast(gradients[0].device.type, enabled=False):  # the pass may be inside of it
             pixels, weight, bias, products = ctx.saved_tensors
-            kernels = _planned_kernels(products, ctx.plan)
+            kernels = planned_kernels(products, ctx.plan)
             wide = torch.promote_types(kernels.dtype, torch.float32)
             kernel_gradient = torch.zeros_like(kernels, dtype=wide)
             pixel_gradient = torch.empty_like(pixels)
@@ -312,7 +314,7 @@ class TiledUpsampling(torch.autograd.Function):
             del kernels
             with torch.enable_grad():
                 leaf = products.detach().to(wide).requires_grad_()
-                made = _planned_kernels(leaf, (wide, ctx.plan[1]))
+                made = planned_kernels(leaf, (wide, ctx.plan[1]))
                 (product_gradient,) = torch.autograd.grad(made, leaf, kernel_gradient)
             sums = []  # of the border sums, (9, O)
             for gradient in gradients:  # (B, height, width, channels)
@@ -323,7 +325,7 @@ class TiledUpsampling(torch.autograd.Function):
             return pixel_gradient, *norm_gradients, None, product_gradient, torch.cat(sums, dim=-1), None, None
 
 
-def _planned_kernels(products: torch.Tensor, plan: tuple[torch.dtype, bool]) -> torch.Tensor:
+def planned_kernels(products: torch.Tensor, plan: tuple[torch.dtype, bool]) -> torch.Tensor:
     """Make the kernels of `filtered_strips` that a plan of `plan_products` asks for."""
     kernels = tile_kernels(products) if plan[1] else phase_kernels(products, odd_first=True)
     return kernels.to(plan[0])
