@@ -9,13 +9,14 @@ from huggingface_hub import CommitInfo, HfApi
 
 from prithvi_hf.models.prithvi.remote_code_prithvi import (
     CONFIG_FILE,
+    EXPORT_FILE,
     IMAGE_PROCESSOR_FILE,
     commit_with_code,
     list_files,
 )
 
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "export.json")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", EXPORT_FILE)
 # What a training run leaves that is of use to itself alone, and pickles, which nobody should have to load.
 _LEFT_BEHIND = (
     "checkpoint-*/*",

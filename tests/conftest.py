@@ -39,3 +39,11 @@ def set_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model and its image processor; a module may have one of its own."""
+    from tests.scene_factory import save_model
+
+    return save_model(tmp_path_factory.mktemp("model"))

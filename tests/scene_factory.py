@@ -4,6 +4,7 @@
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 from affine import Affine
 from rasterio.crs import CRS
@@ -66,6 +67,12 @@ def save_model(folder: Path, num_frames: int = 1, **options) -> Path:
 def scene_pixels(height: int = 72, width: int = 90, bands: int = 6, seed: int = 0) -> np.ndarray:
     """(bands, height, width) int16 with no pixel of nodata."""
     return np.random.default_rng(seed).integers(200, 4000, (bands, height, width)).astype(np.int16)
+
+
+def read_map(path: Path) -> np.ndarray:
+    """Read the first band of a GeoTIFF."""
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
 
 
 def write_scene(path: Path, pixels: np.ndarray | None = None, **options) -> Path:

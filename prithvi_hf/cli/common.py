@@ -110,11 +110,12 @@ def resolve_device(name: str, model: str | None = None) -> str:
     """
     import torch
 
+    from prithvi_hf.models.prithvi.configuration_prithvi import is_exported
+
     # torch counts the cores of the machine, a container may have fewer.
     torch.set_num_threads(min(torch.get_num_threads(), CORES))
     if name == "auto":
-        is_exported = model is not None and Path(model, "export.json").is_file()
-        return "cuda" if torch.cuda.is_available() and not is_exported else "cpu"
+        return "cuda" if torch.cuda.is_available() and not (model and is_exported(model)) else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

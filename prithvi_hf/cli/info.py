@@ -60,9 +60,10 @@ def describe_model(name: str) -> str:
     """Describe a model, a `save_pretrained` folder or a Hub id: architecture, sizes, bands, classes, statistics."""
     from safetensors import SafetensorError, safe_open
 
-    from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
-    from prithvi_hf.models.prithvi.exported_prithvi import FORMATS
+    from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, is_exported
+    from prithvi_hf.models.prithvi.exported_prithvi import FORMAT_NAMES
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.models.prithvi.remote_code_prithvi import EXPORT_FILE
     from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 
     config = PrithviConfig.from_pretrained(name)
@@ -84,14 +85,13 @@ def describe_model(name: str) -> str:
         f"  input        {config.num_frames} frame(s) of {_plural(config.num_channels, 'band')}, "
         f"tiles of {' x '.join(map(str, window_and_stride(config)[0]))} pixels",
     ]
-    if (path := Path(name, "export.json")).is_file():
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+    if is_exported(name):
+        manifest = json.loads(Path(name, EXPORT_FILE).read_text(encoding="utf-8"))
         size = manifest["prithvi_hf"]["fixed_size"]
-        formats = {theirs: ours for ours, (theirs, *_) in FORMATS.items()}
         precision = " in int8" if manifest["prithvi_hf"].get("int8") else ""
         lines.append(
-            f"  graph        exported to {formats[manifest['export_format']]}{precision}, for batches of any size, "
-            "images of " + ("any size" if size is None else f"at most {size[0]} x {size[1]} pixels")
+            f"  graph        exported to {FORMAT_NAMES[manifest['export_format']]}{precision}, for batches of any "
+            "size, images of " + ("any size" if size is None else f"at most {size[0]} x {size[1]} pixels")
         )
     head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
     if kind == "PrithviForPixelRegression":

@@ -150,17 +150,18 @@ def set_up_model(
     dtype: str | None,
     compile: bool,
     group: "ProcessGroup | None",
-) -> tuple[Any, Any, dict[str, Any]]:
+    choice: DtypeChoice,
+) -> tuple[Any, Any, DtypeChoice]:
     """Bring a model to its device, dtype and form for a scene; the arguments are those of `predict_scene`.
 
-    All processes of a group predict in the dtype that the first one chooses.
+    `choice` is the dtype that the model has, where no other is asked for. All processes of a group predict in the
+    dtype that the first one chooses.
 
     Returns:
-        The model in the dtype; the same or, with `compile`, what runs in its place; and what was chosen, for a report.
+        The model in the dtype; the same or, with `compile`, what runs in its place; and the dtype that was chosen.
     """
     if device is not None:
         model.to(device)
-    choice = DtypeChoice(str(model.dtype).removeprefix("torch."), "as the weights are")
     if dtype is not None and (group is None or group.is_main or dtype != "auto"):
         samples = sample_tiles(scene, image_processor, plan, model.config, on_read_error)
         count = count_tiles_to_compare(plan.count_tiles(range(plan.num_strips)))
@@ -171,4 +172,4 @@ def set_up_model(
         model = runner = convert_model(model, choice.chosen)
     else:
         model, runner = compile_model(model, choice.chosen, batch_size, plan.window, image_processor.num_frames)
-    return model, runner, choice._asdict()
+    return model, runner, choice

@@ -26,6 +26,7 @@ from rasterio.crs import CRS
 from rasterio.session import DummySession
 from transformers.utils import logging
 
+from prithvi_hf.models.prithvi.inference_dtype_prithvi import DtypeChoice
 from prithvi_hf.models.prithvi.modeling_prithvi import unwrap_model
 from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
@@ -174,12 +175,11 @@ def predict_scene(
     values = set() if quantity is None else {VALUES}
     index, count = (0, 1) if group is None else (group.index, group.count)
     own = str(getattr(model, "dtype", "float32")).removeprefix("torch.")
-    chosen: dict[str, Any] = {"chosen": own, "reason": "as the weights are", "agreement": None}
-    runner = model
+    choice, runner = DtypeChoice(own, "as the weights are"), model
     if compile or (dtype is not None and {dtype, own} != {"float32"}):
         from prithvi_hf.scenes.inference import set_up_model
 
-        model, runner, chosen = set_up_model(
+        model, runner, choice = set_up_model(
             model,
             image_processor,
             scene,
@@ -190,13 +190,14 @@ def predict_scene(
             dtype=dtype,
             compile=compile,
             group=group,
+            choice=choice,
         )
     content: dict[str, Any] = {  # all that decides the strips besides scene, model and processor
         "window": list(plan.window),
         "stride": list(plan.stride),
         "blending": windows.blending,
         "tta": windows.tta,
-        "dtype": chosen["chosen"],
+        "dtype": choice.chosen,
         "on_read_error": opening.on_read_error,
         "needs": sorted({need for record, _ in outputs.values() for need in record.needs} | values),
         "probabilities_dtype": writing.probabilities_dtype,
@@ -232,7 +233,7 @@ def predict_scene(
             "rescale_factor": image_processor.rescale_factor if image_processor.do_rescale else 1.0,
             "rescale_offset": image_processor.rescale_offset if image_processor.do_rescale else 0.0,
         },
-        "dtype": chosen,
+        "dtype": choice._asdict(),
         "compiled": compile,
         "versions": {package: version(package) for package in ("prithvi_hf", "torch", "rasterio")},
         **(notes or {}),

@@ -3,7 +3,6 @@
 
 import numpy as np
 import pytest
-import rasterio
 import yaml
 from transformers import pipeline
 
@@ -16,7 +15,7 @@ from prithvi_hf.training.recipe import parse_arguments
 from tests.command_line import assert_refused, run
 from tests.granule_factory import product_folder, same_size_bands, write_sentinel2
 from tests.raster_factory import reflectance, write_mask, write_raster
-from tests.scene_factory import save_model, scene_pixels, tiny_model, tiny_processor, write_scene
+from tests.scene_factory import read_map, scene_pixels, tiny_model, tiny_processor, write_scene
 
 
 pytestmark = [
@@ -35,16 +34,6 @@ WAYS = [
     ),
 ]
 DATES = ("20210601", "20210701")
-
-
-def read(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read(1)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +62,7 @@ def test_a_scene_is_mapped_alike_by_every_door(model_folder, scenes, expected, t
     (tmp_path / "list.txt").write_text(f"{scene}\n")
     assert run(*command, "--scenes", tmp_path / "list.txt", "--output_dir", tmp_path / "maps", *words) == 0
     for path in [*(tmp_path / f"{number}.tif" for number in range(4)), tmp_path / "maps" / "reversed.tif"]:
-        np.testing.assert_array_equal(read(path), expected)
+        np.testing.assert_array_equal(read_map(path), expected)
     np.testing.assert_array_equal(pipe(str(scene)).mask, expected)
     plain = pipeline("geospatial-segmentation", model=str(model_folder), device="cpu")
     np.testing.assert_array_equal(plain(str(scene), **keywords).mask, expected)

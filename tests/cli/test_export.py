@@ -7,21 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-import rasterio
 
 from tests.command_line import assert_refused, run
 from tests.export_factory import FORMATS, export_tiny
-from tests.scene_factory import save_model
-
-
-def read_map(path):
-    with rasterio.open(path) as dataset:
-        return dataset.read(1)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"))
+from tests.scene_factory import read_map
 
 
 @pytest.mark.parametrize("export_format", FORMATS)

@@ -12,12 +12,7 @@ from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.predict_scene import sort_options
 from prithvi_hf.scenes.tiles import WindowOptions
 from tests.command_line import assert_refused
-from tests.scene_factory import save_model, scene_pixels, write_scene
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"))
+from tests.scene_factory import scene_pixels, write_scene
 
 
 @pytest.fixture

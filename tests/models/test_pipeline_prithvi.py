@@ -37,17 +37,11 @@ from tests.scene_factory import (
     LABELS,
     TRANSFORM,
     WINDOW,
-    save_model,
     scene_pixels,
     tiny_model,
     tiny_processor,
     write_scene,
 )
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

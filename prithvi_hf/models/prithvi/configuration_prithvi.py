@@ -29,7 +29,7 @@ from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, find_necks
 from .embeddings_prithvi import COORDINATE_ARGUMENTS
 from .loss_prithvi import LOSSES, REGRESSION_LOSSES
 from .original_fields_prithvi import read_original_fields
-from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, without_remote_code
+from .remote_code_prithvi import CODE_KEYS, CONFIG_FILE, EXPORT_FILE, without_remote_code
 
 
 PRITHVI_BANDS = ["BLUE", "GREEN", "RED", "NIR_NARROW", "SWIR_1", "SWIR_2"]
@@ -612,13 +612,18 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
+def is_exported(name: str) -> bool:
+    """Whether a folder holds a graph of `prithvi-hf export` in place of weights."""
+    return Path(name, EXPORT_FILE).is_file()
+
+
 def check_has_weights(name: str) -> None:
     """Refuse an exported folder, which only predicts.
 
     Raises:
         ValueError: It holds a graph in place of weights.
     """
-    if Path(name, "export.json").is_file():
+    if is_exported(name):
         raise ValueError(
             f"Expected a model with weights, found that {name} is an exported one, which `prithvi-hf predict` and "
             "`evaluate` take. Name the folder that it was made of."

@@ -39,16 +39,18 @@ from .modeling_prithvi import (
     pad_by_reflection,
 )
 from .regression_prithvi import PixelRegressionOutput, PrithviForPixelRegression
+from .remote_code_prithvi import EXPORT_FILE
 from .sliding_window_prithvi import window_and_stride
 
 
-EXPORT_FILE = "export.json"
 FORMATS = {
     "openvino": ("openvino", ("openvino",), (torch.float32, torch.bfloat16, torch.float16)),
     "onnx": ("onnx", ("onnxruntime", "onnxscript"), (torch.float32,)),
     "torch_export": ("dynamo", (), (torch.float32,)),
 }
 """Format to its name in transformers, the packages it needs, and the precisions that its runtime can compute in."""
+FORMAT_NAMES = {theirs: ours for ours, (theirs, *_) in FORMATS.items()}
+"""The format that `export.json` gives by its name in transformers."""
 _CLASSES: dict[str, Any] = {
     kind.task: kind
     for kind in (PrithviForSemanticSegmentation, PrithviForPixelRegression, PrithviForImageClassification)
@@ -133,8 +135,7 @@ class PrithviExportedModel(PrithviTaskModel):
     ) -> None:
         super().__init__(config)
         self.components, self.manifest, self.files = components, manifest, files
-        names = {name: ours for ours, (name, *_) in FORMATS.items()}
-        self.export_format = names[manifest["export_format"]]
+        self.export_format = FORMAT_NAMES[manifest["export_format"]]
         self.task = _CLASSES[manifest["prithvi_hf"]["task"]].task
         size = manifest["prithvi_hf"]["fixed_size"]
         self.fixed_size = None if size is None else (size[0], size[1])

@@ -56,6 +56,7 @@ CUSTOM_PIPELINES = {
 }
 CODE_KEYS = frozenset({"auto_map", "custom_pipelines"})
 CONFIG_FILE, IMAGE_PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+EXPORT_FILE = "export.json"  # of a folder that holds a graph in place of weights
 
 
 def source_files() -> list[Path]:
