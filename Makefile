@@ -6,7 +6,7 @@ WORKERS ?= 2
 QUICKSTART_DIR ?= quickstart
 FUZZ_DIR ?= fuzz_findings
 
-.PHONY: help install quickstart test coverage quality style docs docs-serve benchmark contract fuzz clean
+.PHONY: help install quickstart test test-quick coverage quality style docs docs-serve benchmark contract fuzz clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,7 +21,10 @@ install: $(VENV)/.installed  ## Make .venv and install the package in the tested
 quickstart: install  ## Generate chips, fine-tune a small model, evaluate it, map a scene. CPU, minutes.
 	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART_DIR)
 
-test: install  ## Check the style and run every test.
+test: test-quick  ## Check the style and run every test, the campaigns too.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m campaign tests || [ $$? -eq 5 ]  # 5: there is none
+
+test-quick: install  ## Check the style and run every test but the campaigns.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
