@@ -157,7 +157,10 @@ def make_sen1floods11(
             write_raster(chips / "S2Hand" / f"{chip}_S2Hand.tif", image, **tags)
             write_mask(chips / "LabelHand" / f"{chip}_LabelHand.tif", size, seed)
     if metadata:
-        events = [{"properties": {"location": place, "s2_date": day}} for place, day in EVENT_DAYS.items()]
+        events = [
+            {"properties": {"location": place, "s2_date": day, "ISO_CC": place[:3].upper()}}
+            for place, day in EVENT_DAYS.items()
+        ]
         (base / "Sen1Floods11_Metadata.geojson").write_text(json.dumps({"features": events}))
     return root
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from prithvi_hf.data.builders import DATASETS
+from prithvi_hf.data.groups import GROUPINGS, check_group_by
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES, REGRESSION_LOSSES
@@ -63,7 +64,7 @@ MAIN_OPTIONS = {
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
     "dataloader_num_workers",
-    "evaluation and results": "eval_steps save_steps save_total_limit eval_window logging_steps push_to_hub",
+    "evaluation and results": "eval_steps save_steps save_total_limit eval_window group_by logging_steps push_to_hub",
 }
 """Options that `--help` shows, by heading; `--help_all` shows every other one too."""
 
@@ -262,6 +263,10 @@ class DataArguments(ImageArguments):
     check_data: bool = _option(
         "Read every chip once before training, to stop at a bad file and not later.", default=True
     )
+    group_by: str | None = _option(
+        f"Which chips belong together, for folds, intervals and tables: {', '.join(GROUPINGS)}, a column such as "
+        "country, a .csv file of chip and group, or a regular expression for ids with (?P<group>...)."
+    )
     num_sample_predictions: int = _option("Validation chips drawn with their predictions at the end.", default=4)
     published: dict | str | None = _option(
         "Published figures in percent by split, shown beside measured ones: "
@@ -282,6 +287,8 @@ class DataArguments(ImageArguments):
                     example = '{"255": 1}' if name == "label_map" else '{"name": "value"}'
                     raise ValueError(f"Expected --{name} as a JSON object such as '{example}', found {text!r}.")
                 setattr(self, name, content)
+        if self.group_by is not None:
+            check_group_by(self.group_by)
         names = self.class_names or []
         keys = [" ".join(name.split()).casefold() for name in names]
         doubles = sorted({name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1})

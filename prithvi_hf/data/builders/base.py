@@ -21,7 +21,7 @@ logger = logging.get_logger(__name__)
 AnyDownloadManager: TypeAlias = datasets.DownloadManager | datasets.StreamingDownloadManager
 
 # Part of every cache key: raise it when rows of the same files come out differently.
-_CODE_VERSION = "2"
+_CODE_VERSION = "3"
 
 
 def make_features(

@@ -25,7 +25,7 @@ _EXAMPLES = 5
 
 
 class ChipRow(TypedDict, total=False):
-    """One chip: its files by path, or its label, its id, and its day or, with several frames, days as ISO text."""
+    """One chip: its files by path, or its label, its id, country, and day or days as ISO text."""
 
     image: str | list[str]
     mask: str | None
@@ -33,6 +33,7 @@ class ChipRow(TypedDict, total=False):
     id: str
     date: str | None
     dates: list[str | None]
+    country: str | None
 
 
 def list_files(folder: str) -> dict[str, str]:

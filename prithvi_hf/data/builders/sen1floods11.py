@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from datasets import BuilderConfig, DatasetInfo
+from datasets import BuilderConfig, DatasetInfo, Features, Value
 from datasets.utils import logging
 
 from prithvi_hf.data.builders.base import AnyDownloadManager, ChipBuilder, make_features
@@ -88,8 +88,8 @@ class Sen1Floods11(ChipBuilder):
     interrupted download continues with the files that are missing, and each is compared with the MD5 digest that the
     bucket states. A stream reads chips from the bucket as they are asked for, and compares nothing.
 
-    Rows: `image` (13 bands, named by `SEN1FLOODS11_BANDS`), `mask`, `id` ("Ghana_103272"), `date` (ISO day of the
-    Sentinel-2 image from the event metadata, None where they give none).
+    Rows: `image` (13 bands, named by `SEN1FLOODS11_BANDS`), `mask`, `id` ("Ghana_103272"), and from the event metadata
+    `date` (ISO day of the Sentinel-2 image) and `country` (ISO code of three letters), None where they give none.
     """
 
     DATASET_NAME: ClassVar[str] = "sen1floods11"
@@ -103,7 +103,12 @@ class Sen1Floods11(ChipBuilder):
             citation=_CITATION,
             homepage="https://github.com/cloudtostreet/Sen1Floods11",
             license=_LICENSE,
-            features=make_features(SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASSES, SEN1FLOODS11_CLASS_COLORS),
+            features=Features(
+                {
+                    **make_features(SEN1FLOODS11_BANDS, SEN1FLOODS11_CLASSES, SEN1FLOODS11_CLASS_COLORS),
+                    "country": Value("string"),
+                }
+            ),
         )
 
     def _make_rows(self, dl_manager: AnyDownloadManager) -> dict[str, list[ChipRow]]:
@@ -114,14 +119,14 @@ class Sen1Floods11(ChipBuilder):
             folder = f"{base}/v1.1/splits/flood_handlabeled"
             lists = {split: f"{folder}/flood_{name}_data.csv" for split, name in _LISTS.items()}
             texts = dl_manager.download({**lists, _METADATA: f"{base}/v1.1/{_METADATA}"})
-            dates = _read_dates(texts.pop(_METADATA))
+            events = _read_events(texts.pop(_METADATA))
             ids = {split: read_ids(path, _LIST_SUFFIXES) for split, path in texts.items()}
             chips = [chip for split in ids.values() for chip in split]
             urls = {kind: {chip: f"{base}/{place.format(chip)}" for chip in chips} for kind, place in _REMOTE.items()}
             files = dl_manager.download(urls)
             if not dl_manager.is_streaming:
                 check_bucket_digests({urls[kind][chip]: files[kind][chip] for kind in urls for chip in chips})
-        return {split: _pair(chips, files["image"], files["mask"], dates) for split, chips in ids.items()}
+        return {split: _pair(chips, files["image"], files["mask"], events) for split, chips in ids.items()}
 
     def _make_folder_rows(self, data_dir: str) -> dict[str, list[ChipRow]]:
         paths = index_by_name(list_files(data_dir), _WANTED, data_dir)
@@ -138,23 +143,27 @@ class Sen1Floods11(ChipBuilder):
             )
         images, masks = (index_by_chip(paths, suffix) for suffix in (_IMAGE_SUFFIX, _MASK_SUFFIX))
         if _METADATA not in paths:
-            logger.warning(f"Sen1Floods11: no {_METADATA} found beside the chips, so their dates are None.")
-        dates = _read_dates(paths[_METADATA]) if _METADATA in paths else {}
+            logger.warning(f"Sen1Floods11: no {_METADATA} found beside the chips, so dates and countries are None.")
+        events = _read_events(paths[_METADATA]) if _METADATA in paths else {}
         rows = {}
         for split, path in lists.items():
             ids = read_ids(path, _LIST_SUFFIXES)
             check_ids(ids, {"image": images, "mask": masks}, f"split {split} ({path})")
-            rows[split] = _pair(ids, images, masks, dates)
+            rows[split] = _pair(ids, images, masks, events)
         return rows
 
 
 def _pair(
-    ids: list[str], images: Mapping[str, str], masks: Mapping[str, str], dates: Mapping[str, str | None]
+    ids: list[str], images: Mapping[str, str], masks: Mapping[str, str], events: Mapping[str, dict[str, str | None]]
 ) -> list[ChipRow]:
-    """Make rows of chips; the part of an id before its number is the event, whose date they share."""
-    events = {chip: _simplify_event(chip.rpartition("_")[0]) for chip in ids}
-    days = {chip: dates.get(_EVENT_NAMES.get(event, event)) for chip, event in events.items()}
-    return [{"image": images[chip], "mask": masks[chip], "id": chip, "date": days[chip]} for chip in ids]
+    """Make rows of chips; the part of an id before its number is the event, whose date and country they share."""
+    rows: list[ChipRow] = []
+    for chip in ids:
+        name = _simplify_event(chip.rpartition("_")[0])
+        event = events.get(_EVENT_NAMES.get(name, name), {})
+        row = {"image": images[chip], "mask": masks[chip], "id": chip}
+        rows.append({**row, "date": event.get("date"), "country": event.get("country")})  # type: ignore[typeddict-item]
+    return rows
 
 
 def _simplify_event(name: str) -> str:
@@ -162,17 +171,19 @@ def _simplify_event(name: str) -> str:
     return re.sub(r"[^a-z]", "", name.lower())
 
 
-def _read_dates(path: str) -> dict[str, str | None]:
-    """Read the day of the Sentinel-2 image of each event, as ISO text."""
+def _read_events(path: str) -> dict[str, dict[str, str | None]]:
+    """Read the day of the Sentinel-2 image of each event, as ISO text, and the country."""
     try:
         events = [feature["properties"] for feature in json.loads(read_text(path))["features"]]
         return {
-            _simplify_event(event["location"]): read_day(event["s2_date"], path)
+            _simplify_event(event["location"]): {
+                "date": read_day(event["s2_date"], path) if event.get("s2_date") else None,
+                "country": event.get("ISO_CC"),
+            }
             for event in events
-            if event.get("s2_date")
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected features with properties location and s2_date (YYYY/MM/DD), found {error!r}. "
-            f"Download {_METADATA} again, or remove it to go without dates."
+            f"Download {_METADATA} again, or remove it to go without dates and countries."
         ) from error

@@ -106,8 +106,8 @@ def find_tiles(chips: Collection[str], name: str) -> dict[str, str]:
     if unknown:
         raise ValueError(
             f"{name}: expected an MGRS tile such as T10SEH in the name of each chip to divide them by tile, found "
-            f"none in {len(unknown)}: {show_some(unknown)}. Restore the official file names, or use "
-            "split_scheme='published' where the dataset has it."
+            f"none in {len(unknown)}: {show_some(unknown)}. Restore the official file names, or choose another "
+            "split_scheme or group_by."
         )
     return tiles
 
@@ -123,7 +123,7 @@ def find_blocks(chips: Collection[str], name: str) -> dict[str, str]:
         if match is None:
             raise ValueError(
                 f"{name}: expected ids that end in a row and a column, such as chip_328_501, found {chip}. Restore "
-                "the official file names, or use split_scheme='published'."
+                "the official file names, or choose another split_scheme or group_by."
             )
         places.setdefault((int(match[1]), int(match[2])), []).append(chip)
     blocks: dict[str, str] = {}

@@ -53,7 +53,8 @@ def test_official_layout(root, load):
     dataset = load(data_dir=root)
     assert ids(dataset) == EXPECTED
     row = dataset["train"][0]
-    assert list(row) == ["image", "mask", "id", "date"]
+    assert list(row) == ["image", "mask", "id", "date", "country"]
+    assert row["country"] == "GHA"
     assert row["image"].shape == (13, 32, 32)
     assert (row["image"].dtype, row["image"].nodata) == ("int16", 0)
     assert row["image"].descriptions[8] == "B8A"
