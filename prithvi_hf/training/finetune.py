@@ -47,6 +47,7 @@ from prithvi_hf.training.recipe_chips import (
 from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
+from prithvi_hf.training.weight_average import check_averaging
 
 
 logger = logging.get_logger(__name__)
@@ -150,6 +151,8 @@ def find_checkpoint_to_resume(training: PrithviTrainingArguments) -> str | None:
             logger.warning(
                 f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: a fresh start."
             )
+        if found:
+            check_averaging(found, training.ema_decay)
         return found
     if not Path(wanted).is_dir():
         raise FileNotFoundError(f"Expected a checkpoint folder to resume from, found none at {wanted}.")
@@ -159,6 +162,7 @@ def find_checkpoint_to_resume(training: PrithviTrainingArguments) -> str | None:
             f"Expected {wanted} to be a whole checkpoint, found that {damage}. Name another one; "
             "--resume_from_checkpoint true takes the newest whole one of the output folder."
         )
+    check_averaging(wanted, training.ema_decay)
     return wanted
 
 

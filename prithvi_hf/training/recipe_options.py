@@ -62,8 +62,8 @@ MAIN_OPTIONS = {
     "the model and its loss": "architecture freeze_backbone neck loss class_weights problem_type regression_loss "
     "target_name target_unit",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
-    "warmup_steps weight_decay optim lr_scheduler_type early_stopping_patience bf16 activation_checkpointing "
-    "dataloader_num_workers",
+    "warmup_steps weight_decay optim lr_scheduler_type ema_decay early_stopping_patience bf16 "
+    "activation_checkpointing dataloader_num_workers",
     "evaluation and results": "eval_steps save_steps save_total_limit eval_window group_by logging_steps push_to_hub",
 }
 """Options that `--help` shows, by heading; `--help_all` shows every other one too."""

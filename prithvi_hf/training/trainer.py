@@ -2,6 +2,7 @@
 """Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -37,6 +38,7 @@ from prithvi_hf.training.schedule import (
 )
 from prithvi_hf.training.tasks import TASKS
 from prithvi_hf.training.training_args import LOWER_IS_BETTER, PLAIN_ADAM, PrithviTrainingArguments
+from prithvi_hf.training.weight_average import WeightAverage
 
 
 logger = logging.get_logger(__name__)
@@ -64,6 +66,15 @@ class PrithviTrainer(Trainer):
         # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
         self.add_callback(_FollowRun())
+        self.weight_average = None
+        if self.args.ema_decay is not None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError(
+                    "Expected ema_decay with whole weights in each process, found FSDP or DeepSpeed, which divide "
+                    "them. Leave ema_decay out, or train with DDP."
+                )
+            self.weight_average = WeightAverage(self.args.ema_decay, self.model)
+            self.add_callback(self.weight_average)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
@@ -158,11 +169,36 @@ class PrithviTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint with the digests of its files, into the folder that the run began with."""
         check_output_folder(self.args.output_dir)
-        super()._save_checkpoint(model, trial)
+        if self.weight_average is not None and self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            self.weight_average.save_trained_weights(self.model, folder)
+        with self.lend_average():
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes a file
         checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         if self.args.should_save and checkpoint.is_dir():
             write_digests(checkpoint)
+
+    def lend_average(self) -> AbstractContextManager[None]:
+        """Within it the model has the averaged weights, where a training averages them."""
+        return nullcontext() if self.weight_average is None else self.weight_average.lend(self.model)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the model of a checkpoint; what the optimizer goes on with, where that is another one, comes later."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.weight_average is not None:
+            self.weight_average.checkpoint = Path(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint, whose weights are averaged already."""
+        super()._load_best_model()
+        if self.weight_average is not None:
+            self.weight_average.average.clear()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate as `Trainer.evaluate` does; in a training with `ema_decay`, the averaged weights."""
+        with self.lend_average():
+            return super().evaluate(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Load this process's whole chips: chip `i` goes to process `i` modulo their number."""

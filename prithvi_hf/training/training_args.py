@@ -73,6 +73,13 @@ class PrithviTrainingArguments(TrainingArguments):
             "recipes; any other name is that optimizer of transformers, e.g. adamw_torch."
         },
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Average the weights over about the last 1 / (1 - ema_decay) steps, and evaluate, choose and save "
+            "the average; above 0 and below 1, such as 0.999. Steadier than single steps, most of all on few chips."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Keep False: chips are decoded by a transform that needs all columns."}
     )
@@ -169,6 +176,8 @@ class PrithviTrainingArguments(TrainingArguments):
                 "per_device_train_batch_size and per_device_eval_batch_size must be at least 1, found "
                 f"{self.per_device_train_batch_size} and {self.per_device_eval_batch_size}."
             )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be above 0 and below 1, found {self.ema_decay}. 0.999 is usual.")
         if self.dataloader_num_workers < 0:
             raise ValueError(f"dataloader_num_workers must be at least 0, found {self.dataloader_num_workers}.")
         self.check_best_metric(best)
