@@ -62,8 +62,8 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     _OUTPUTS_TITLE: {
         "--probabilities_dtype": {
             "choices": ("float32", "uint8"),
-            "help": "type of probabilities and entropy; float32 (default): 0 to 1, nodata NaN; uint8: 0 to 254 with "
-            "scale 1/254 in the file, nodata 255",
+            "help": "type of probabilities, confidence and entropy; float32 (default): 0 to 1, nodata NaN; uint8: 0 "
+            "to 254 with scale 1/254 in the file, nodata 255",
         },
         "--polygon_classes": {
             "nargs": "+",

@@ -59,8 +59,9 @@ tags: [prithvi, geospatial, {format}]
 The graph takes batches of any size and images of {size}:
 `pixel_values` (batch, bands, frames, height, width), scaled and normalised as `preprocessor_config.json` says, and,
 where `coords_encoding` in `config.json` names them, `temporal_coords` (batch, frames, hidden_size) and
-`location_coords` (batch, hidden_size), as sines and cosines. It gives `logits` (batch, classes, height, width); those
-of a regression are standardised.
+`location_coords` (batch, hidden_size), as sines and cosines. It gives `logits` (batch, classes, height, width), which
+divided by the `temperature` in `config.json` make probabilities by the softmax; those of a regression are
+standardised.
 
 ```bash
 prithvi-hf predict --model FOLDER --frames scene.tif --output map.tif{trust_option}

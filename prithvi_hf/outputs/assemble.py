@@ -50,7 +50,11 @@ def name_probability(index: int) -> str:
 
 
 def make_products(
-    logits: torch.Tensor, nodata: np.ndarray, needs: Collection[str] = (), dtype: str = "float32"
+    logits: torch.Tensor,
+    nodata: np.ndarray,
+    needs: Collection[str] = (),
+    dtype: str = "float32",
+    temperature: float = 1.0,
 ) -> dict[str, np.ndarray]:
     """Turn logits (num_labels, h, W) on the CPU, finite where there is data, into what is kept of them.
 
@@ -64,6 +68,7 @@ def make_products(
             probabilities, as a fraction of the largest possible one, ln(num_labels)) and `CONFIDENCE` (the probability
             of the chosen class, float32).
         dtype: "float32" or "uint8" (0..254 for 0..1), for probabilities and entropy.
+        temperature: What logits are divided by before the softmax, that of the configuration.
 
     Returns:
         By name, each (h, W): `VALUES` float32 with NaN for nodata; or `CLASSES` uint8 with 255 for nodata, and as
@@ -92,6 +97,7 @@ def make_products(
 
         if {PROBABILITIES, ENTROPY, CONFIDENCE} & set(needs):
             values -= largest
+            values /= temperature
             powers = np.exp(values)
             total = powers.sum(axis=0)
         if PROBABILITIES in needs:
@@ -150,7 +156,8 @@ def make_layer(output: Output, strips: StagedMap) -> Layer:
     if PROBABILITIES in output.needs:
         bands = [name_probability(index) for index in range(len(strips.id2label))]
         descriptions = [strips.id2label[index] for index in range(len(bands))]
-    return fraction_layer(output.name, bands, descriptions, "float32" if CONFIDENCE in output.needs else dtype)
+    # Polygons average the confidence as it is.
+    return fraction_layer(output.name, bands, descriptions, dtype if output.write is None else "float32")
 
 
 def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool = True) -> None:
@@ -165,6 +172,8 @@ def write_layer(path: Path, layer: Layer, strips: StagedMap, *, optimized: bool 
             for strip in strips.load(name):
                 if layer.name == "map" and name == CLASSES:
                     strips.counts += np.bincount(strip.ravel(), minlength=256)
+                if strip.dtype == np.float32 and layer.dtype == "uint8":  # the confidence, which is kept as it is
+                    strip = quantize(strip)
                 rows = strip if rows is None else np.concatenate([rows, strip])
                 while len(rows) >= BLOCK_SIZE:
                     yield band, first, rows[:BLOCK_SIZE]

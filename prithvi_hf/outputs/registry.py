@@ -24,7 +24,7 @@ class OutputOptions:
     """How outputs are written.
 
     Attributes:
-        probabilities_dtype: "float32", or "uint8" for a quarter of the size; holds for the entropy too.
+        probabilities_dtype: "float32", or "uint8" for a quarter of the size; holds for confidence and entropy too.
         class_values: Class index to file value, 0 to 254, where the two differ.
         polygon_classes: Classes that are written as polygons, by name or file value; None for all.
         min_area: Square metres; smaller polygons are left out.
@@ -141,7 +141,7 @@ def _write_polygons(path: Path, strips: "StagedMap") -> None:
     from prithvi_hf.outputs.cog import fraction_layer
     from prithvi_hf.outputs.polygons import write_polygons
 
-    confidence, options = path.with_name("confidence.tif"), strips.options
+    confidence, options = path.with_name("polygon_confidence.tif"), strips.options
     layer = fraction_layer("confidence", ["confidence"], ["probability of the class"], "float32")
     write_layer(confidence, layer, strips, optimized=False)
     write_polygons(
@@ -204,6 +204,16 @@ OUTPUTS: list[Output] = [
         suffixes=_TIFF,
         ending="_probabilities.tif",
         needs=("probabilities",),
+        raster=True,
+        of_classes=True,
+    ),
+    Output(
+        name="confidence",
+        metavar="TIF",
+        help="probability of the class of each pixel; `prithvi-hf calibrate` makes it one that can be believed",
+        suffixes=_TIFF,
+        ending="_confidence.tif",
+        needs=("confidence",),
         raster=True,
         of_classes=True,
     ),

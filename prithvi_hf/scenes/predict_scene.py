@@ -119,10 +119,10 @@ def predict_scene(
         group: The processes that make this map together, each a part of it; the first one writes the outputs. Each
             calls `group.barrier` as often as the others once it has accepted its arguments, also after an error.
         options: By name:
-            - other outputs, each a path, True for the default name beside the map, or None: `probabilities` and
-              `entropy` (GeoTIFF), `polygons` (.gpkg or .parquet), `quicklook` (.png), `report` (.json); and how they
-              are written: `probabilities_dtype`, `class_values`, `polygon_classes`, `min_area`, see
-              [`~outputs.registry.OutputOptions`]; of a map of values only `quicklook` and `report`;
+            - other outputs, each a path, True for the default name beside the map, or None: `probabilities`,
+              `confidence` and `entropy` (GeoTIFF), `polygons` (.gpkg or .parquet), `quicklook` (.png), `report`
+              (.json); and how they are written: `probabilities_dtype`, `class_values`, `polygon_classes`, `min_area`,
+              see [`~outputs.registry.OutputOptions`]; of a map of values only `quicklook` and `report`;
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
             - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,
@@ -350,7 +350,8 @@ def compute_strips(
     def keep(strip: Strip) -> None:
         """Make the products of a strip and commit them."""
         clock = time.perf_counter()
-        arrays = make_products(strip.logits, strip.nodata, content["needs"], content["probabilities_dtype"])
+        options = content["needs"], content["probabilities_dtype"], model.config.temperature
+        arrays = make_products(strip.logits, strip.nodata, *options)
         if strip.thumbnail is not None:
             arrays[THUMBNAIL] = strip.thumbnail
         details = {

@@ -32,8 +32,8 @@ class PredictedMap:
 
     Attributes:
         path: The map.
-        outputs: All files that were written, by the names of `OUTPUTS`: "map", "probabilities", "entropy", "polygons",
-            "quicklook", "report".
+        outputs: All files that were written, by the names of `OUTPUTS`: "map", "probabilities", "confidence",
+            "entropy", "polygons", "quicklook", "report".
         shape: (height, width) in pixels.
         crs: CRS as rasterio reads it, or None.
         transform: Affine transform from pixel to CRS coordinates, or None.

@@ -61,7 +61,7 @@ _MISSING_SPLIT = (
 _FREE_TO_CHANGE = {
     *("image_size", "class_colors", "class_weights", "auxiliary_loss_weight", "focal_gamma"),
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"),
-    *("fused_upsampling", "target_name", "target_unit"),
+    *("fused_upsampling", "target_name", "target_unit", "temperature"),
 }
 
 
@@ -135,6 +135,8 @@ def build_model(recipe: TrainingRecipe, checkpoint: str | None) -> PrithviForSem
         model = recipe.build_model(may_add_weights=recipe.training.do_train)
     finally:
         logging.set_verbosity(verbosity)
+    if recipe.training.do_train:  # that of the starting model is not of what it becomes
+        model.config.temperature = 1.0
     model.config.validate()  # what would be refused when the model is saved
     return model
 

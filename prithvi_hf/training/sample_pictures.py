@@ -133,7 +133,8 @@ def plot_sample_labels(
             logits = (
                 model(**{name: values.to(model.device) for name, values in inputs.items()}).logits[0].float().cpu()
             )
-        scores = logits.sigmoid() if several else logits.softmax(0)
+        scaled = logits / model.config.temperature
+        scores = scaled.sigmoid() if several else scaled.softmax(0)
         chosen = [label for label in range(len(names)) if logits[label] > 0] if several else [int(logits.argmax())]
         texts = [f"{names[label]} ({scores[label]:.2f})" for label in chosen] or ["none"]
         title = f"{row['label'] or 'none'}\npredicted {', '.join(texts)}".replace("$", r"\$")

@@ -39,6 +39,12 @@ def test_original_codes_of_bands_are_those_of_hls_l30(bands, found):
     assert (config.image_size, config.tubelet_size) == (224, (2, 14, 14))
 
 
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "hot"])
+def test_a_temperature_is_a_positive_number(temperature):
+    with pytest.raises(StrictDataclassError, match="temperature"):
+        PrithviConfig(temperature=temperature)
+
+
 def test_round_trip(tmp_path):
     config = PrithviConfig(
         patch_size=(1, 14, 14),
@@ -51,6 +57,7 @@ def test_round_trip(tmp_path):
         num_convs_per_upscale=2,
         loss="focal",
         focal_gamma=1,
+        temperature=1.7,
     )
     config.save_pretrained(tmp_path)
     assert type(AutoConfig.from_pretrained(tmp_path)) is PrithviConfig

@@ -179,6 +179,21 @@ def test_options_are_taken_at_construction_and_in_the_call(monkeypatch, set_thre
     assert sizes == [2]
 
 
+def test_temperature_of_the_model_softens_probabilities_in_memory_and_in_files(tmp_path, scene):
+    model = tiny_model(temperature=3.0)
+    pipe = GeospatialSegmentationPipeline(model=model, image_processor=tiny_processor(), device="cpu")
+    warm = pipe(scene, probabilities=True)
+    written = pipe(scene, output=str(tmp_path / "map.tif"), probabilities=True, confidence=True)
+    np.testing.assert_allclose(written.probabilities, warm.probabilities, atol=1e-5)
+    with rasterio.open(tmp_path / "map_confidence.tif") as dataset:
+        np.testing.assert_allclose(dataset.read(1), warm.probabilities.max(0), atol=1e-5)
+    model.config.temperature = 1.0
+    cold = pipe(scene, probabilities=True)
+    np.testing.assert_array_equal(warm.mask, cold.mask)
+    powers = cold.probabilities ** (1 / 3)
+    np.testing.assert_allclose(warm.probabilities, powers / powers.sum(0), atol=1e-5)
+
+
 def test_probabilities_are_written(pipe, scene, tmp_path):
     result = pipe(scene, probabilities=True)
     result.probabilities_to_geotiff(tmp_path / "p.tif", dtype="uint8")
@@ -524,6 +539,10 @@ def test_an_image_of_several_classes_gets_all_above_the_threshold():
     found = pipe(scene_pixels(32, 32), threshold=0.2)
     assert [one["score"] for one in found] == pytest.approx([0.8808, 0.6225, 0.2689], abs=1e-4)
     assert pipe(scene_pixels(32, 32), threshold=0.9) == []
+    model.config.temperature = 2.0
+    assert [one["score"] for one in pipe(scene_pixels(32, 32))] == pytest.approx([0.7311, 0.5622], abs=1e-4)
+    model.config.problem_type = "single_label_classification"
+    assert pipe(scene_pixels(32, 32))[0]["score"] == pytest.approx(0.5898, abs=1e-4)
 
 
 def test_a_regression_of_whole_images_gives_its_value():

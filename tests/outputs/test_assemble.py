@@ -154,6 +154,14 @@ def test_entropy_and_confidence(tmp_path, stage, dtype):
     with rasterio.open(tmp_path / "c.tif") as dataset:
         np.testing.assert_allclose(dataset.read(1), probabilities.max(0), rtol=1e-6)
     assert_valid_cog(tmp_path / "e.tif")
+    write_layer(tmp_path / "confidence.tif", make_layer(RECORDS["confidence"], strips), strips)
+    with rasterio.open(tmp_path / "confidence.tif") as dataset:
+        assert (dataset.descriptions, dataset.dtypes, dataset.count) == (("confidence",), (dtype,), 1)
+        values = dataset.read(1, masked=True) * dataset.scales[0]
+    np.testing.assert_array_equal(np.ma.getmaskarray(values), nodata)
+    largest = np.nan_to_num(probabilities.max(0))
+    np.testing.assert_allclose(values.filled(0), largest, atol=1e-6 if dtype == "float32" else 0.5 / 254 + 1e-7)
+    assert_valid_cog(tmp_path / "confidence.tif")
 
 
 def test_many_bands_pass_by_one_at_a_time(tmp_path, stage, monkeypatch):
@@ -347,6 +355,16 @@ def test_products_do_not_depend_on_how_many_rows_are_turned_at_once(monkeypatch)
     monkeypatch.setattr("prithvi_hf.outputs.assemble._CHUNK_VALUES", 300)
     for name, values in make_products(logits, nodata, ALL).items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-5, atol=1e-7)
+
+
+def test_temperature_divides_logits_and_leaves_classes():
+    logits, nodata = make_logits(20, 30), make_nodata(20, 30)
+    plain, products = make_products(logits, nodata, ALL), make_products(logits, nodata, ALL, temperature=2.5)
+    expected = make_products(logits / 2.5, nodata, ALL)
+    np.testing.assert_array_equal(products[CLASSES], plain[CLASSES])
+    for name in ("confidence", ENTROPY, name_probability(1)):
+        np.testing.assert_allclose(products[name], expected[name], rtol=1e-5)
+        assert np.nanmax(np.abs(products[name] - plain[name])) > 0.1
 
 
 def test_a_single_class_has_no_entropy():

@@ -407,6 +407,7 @@ def test_all_outputs_of_one_run(tmp_path, model):
     scene = write_scene(tmp_path / "scene.tif")
     paths = {
         "probabilities": tmp_path / "p.tif",
+        "confidence": tmp_path / "c.tif",
         "entropy": tmp_path / "e.tif",
         "polygons": tmp_path / "regions.gpkg",
         "quicklook": tmp_path / "q.png",
@@ -421,6 +422,8 @@ def test_all_outputs_of_one_run(tmp_path, model):
         assert (entropy.crs, tuple(entropy.transform)) == (CRS_UTM, tuple(TRANSFORM))
         np.testing.assert_allclose(values.sum(0), 1, atol=1e-5)
     np.testing.assert_array_equal(result.mask, values.argmax(0))
+    with rasterio.open(paths["confidence"]) as dataset:
+        np.testing.assert_allclose(dataset.read(1), values.max(0), atol=1e-6)
     with rasterio.open(tmp_path / "map.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(1), np.where(result.mask == 0, 7, result.mask))
     import pyogrio

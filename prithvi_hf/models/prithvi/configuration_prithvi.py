@@ -164,6 +164,8 @@ class PrithviConfig(PreTrainedConfig):
         input_upsampling (`float`, defaults to 1.0): What the models of maps upsample images by, bilinearly, before
             they cut them into patches, 1/16 to 16; their maps come back at the images' size. 1.75 makes 224 pixels of
             chips of 128. `image_size` and patches are of the upsampled image.
+        temperature (`float`, defaults to 1.0): What logits are divided by where they become probabilities, 0.001 to
+            1000, see `prithvi-hf calibrate`. It changes neither classes nor losses.
         class_colors (`list[str]`, *optional*): One `"#rrggbb"` per class for maps and pictures.
         fused_upsampling (`bool`, defaults to `True`): Whether the last transposed convolution of the
             `"conv_transpose"` neck and the heads' first convolutions are computed as one operator: the same values
@@ -242,6 +244,7 @@ class PrithviConfig(PreTrainedConfig):
     target_unit: str | None = None
     padding: str = "right_bottom"
     input_upsampling: float | int = 1.0
+    temperature: float | int = 1.0
     class_colors: list[str] | tuple[str, ...] | None = None
     fused_upsampling: bool = True
 
@@ -428,6 +431,7 @@ class PrithviConfig(PreTrainedConfig):
             ("layer_norm_eps", 0, 1),
             ("initializer_range", 0, 1024),
             ("input_upsampling", 1 / 16, 16),
+            ("temperature", 0.001, 1000),
             ("hidden_dropout_prob", 0, 1),
             ("attention_probs_dropout_prob", 0, 1),
             ("classifier_dropout", 0, 1),

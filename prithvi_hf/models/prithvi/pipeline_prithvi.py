@@ -416,9 +416,9 @@ class GeospatialClassificationPipeline(GeospatialPipeline):
         config = cast(PrithviConfig, self.model.config)
         scores, least = model_outputs["logits"][0].float(), -np.inf
         if config.problem_type == "multi_label_classification":
-            scores, least = scores.sigmoid(), threshold
+            scores, least = (scores / config.temperature).sigmoid(), threshold
         elif config.problem_type != "regression":
-            scores = scores.softmax(dim=0)
+            scores = (scores / config.temperature).softmax(dim=0)
         if not scores.isfinite().all():
             raise ValueError(
                 "The model gives scores that are not finite: check its weights, and the dtype it runs in (float32 or "

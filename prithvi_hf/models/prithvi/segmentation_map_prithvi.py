@@ -425,7 +425,7 @@ def assemble_map(
     mask[scene.nodata_mask] = NODATA_CLASS
     values = None
     if probabilities:
-        values = logits.float().softmax(dim=0).cpu().numpy()
+        values = (logits.float() / config.temperature).softmax(dim=0).cpu().numpy()
         values[:, scene.nodata_mask] = np.nan
     return SegmentationMap(
         mask=mask,
