@@ -1,8 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The output folder of a run and its checkpoints: the newest whole one, and what a damaged one lacks."""
 
+import itertools
 import json
+import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -51,6 +54,27 @@ def describe_removed(output_dir: str | Path | None) -> str:
     return (
         f"Expected the output folder {output_dir} to stay while the run goes on, found it removed with its "
         "checkpoints: start the run again."
+    )
+
+
+def put_aside(output_dir: str | Path, patterns: Sequence[str]) -> None:
+    """Move what an earlier run left out of the way of a fresh one, which would mix with it, into `earlier-TIME`."""
+    folder = Path(output_dir)
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    # The Trainer of a run that is about to start has made its folder.
+    old = sorted(path for path in found if not path.is_dir() or any(path.iterdir()))
+    if not old:
+        return
+    stamp = f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Two runs may begin in one second.
+    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
+    earlier = next(folder / name for name in names if not (folder / name).exists())
+    earlier.mkdir()
+    for path in old:
+        path.rename(earlier / path.name)
+    logger.warning(
+        f"{folder} held checkpoints or results of an earlier run; they are in {earlier} now. Pass "
+        "--resume_from_checkpoint true to continue a run instead."
     )
 
 

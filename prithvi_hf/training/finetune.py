@@ -1,10 +1,8 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A fine-tuning run from its recipe to its model card: `setup`, `train`, `evaluate`, `report`; `main` runs them."""
 
-import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,6 +28,7 @@ from prithvi_hf.training.checkpoints import (
     find_damage,
     find_last_checkpoint,
     lock_output_folder,
+    put_aside,
 )
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
@@ -44,6 +43,7 @@ from prithvi_hf.training.recipe_chips import (
     make_transform,
     run_in_first_process,
 )
+from prithvi_hf.training.repeats import Repeats
 from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
@@ -187,7 +187,7 @@ def train(run: Run) -> None:
     """Train, and save the best model with its image processor and the recipe."""
     trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
     if run.checkpoint is None and trainer.args.should_save:
-        put_aside_earlier_run(folder)
+        put_aside(folder, ("checkpoint-*", "*_results.json"))
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
     check_output_folder(folder)
     trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing
@@ -197,24 +197,6 @@ def train(run: Run) -> None:
     trainer.save_metrics("train", outcome.metrics)
     if trainer.is_world_process_zero():
         run.recipe.save(folder / "recipe.yaml")
-
-
-def put_aside_earlier_run(output_dir: Path) -> None:
-    """Move checkpoints and results of an earlier run out of the way of a fresh one, which would mix with them."""
-    old = sorted([*output_dir.glob("checkpoint-*"), *output_dir.glob("*_results.json")])
-    if not old:
-        return
-    stamp = f"earlier-{time.strftime('%Y%m%d-%H%M%S')}"
-    # Two runs may begin in one second.
-    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
-    folder = next(output_dir / name for name in names if not (output_dir / name).exists())
-    folder.mkdir()
-    for path in old:
-        path.rename(folder / path.name)
-    logger.warning(
-        f"{output_dir} held checkpoints or results of an earlier run; they are in {folder} now. Pass "
-        "--resume_from_checkpoint true to continue a run instead."
-    )
 
 
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
@@ -274,9 +256,10 @@ def execute(run: Run) -> None:
     report(run, evaluate(run))
 
 
-def prepare(arguments: Sequence[str] | None, program: str) -> Run:
-    """Read the command line and set the run up."""
-    return setup(parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program))
+def prepare(arguments: Sequence[str] | None, program: str) -> Run | Repeats:
+    """Read the command line and set the run up, or the first of several."""
+    recipe = parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program)
+    return setup(recipe) if recipe.repeats.seeds is None else Repeats(recipe, setup)
 
 
 def main(
@@ -297,7 +280,10 @@ def main(
         folder = Path(ready.recipe.training.output_dir or ".")
         run_in_first_process(ready.recipe.training, lambda: locks.append(lock_output_folder(folder)))
         run = ready
-        execute(run)
+        if isinstance(run, Repeats):
+            run.execute(execute)
+        else:
+            execute(run)
         leave_process_group(run.trainer)
         return 0
     except KeyboardInterrupt:
@@ -323,7 +309,9 @@ def main(
     if run is not None:  # it had begun: say where it can be taken up again
         training = run.recipe.training
         found = find_last_checkpoint(training.output_dir or ".", log=False) if training.do_train else None
-        if not training.do_train:
+        if isinstance(run, Repeats):
+            message += f"; {run.describe_resume()}"
+        elif not training.do_train:
             message += "; run the same line again"
         elif found is None:
             message += "; there is no whole checkpoint yet: --resume_from_checkpoint true would start again"

@@ -71,8 +71,13 @@ def leave_process_group(trainer: Trainer | None = None) -> None:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     if trainer is not None:
-        model: Any = trainer.model
-        trainer.model_wrapped = model
-        trainer.accelerator.free_memory()
+        release_trainer(trainer)
     gc.collect()
     torch.distributed.destroy_process_group()
+
+
+def release_trainer(trainer: Trainer) -> None:
+    """Let go of the wrapped model, the optimizer and the loaders of a trainer that has done its work."""
+    model: Any = trainer.model
+    trainer.model_wrapped = model
+    trainer.accelerator.free_memory()

@@ -5,7 +5,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from enum import Enum
@@ -33,6 +33,7 @@ from prithvi_hf.training.recipe_options import (
     DataArguments,
     ImageArguments,
     ModelArguments,
+    RepeatArguments,
 )
 from prithvi_hf.training.tasks import TASKS
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
@@ -50,7 +51,7 @@ _ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "
 # What belongs to one run and one machine, not to the recipe that repeats it.
 _NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
-_GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments)
+_GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments, RepeatArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
 # Control characters but tab and line feed, and halves of surrogate pairs, which no file can hold.
 _STRANGE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -202,9 +203,11 @@ class TrainingRecipe(Recipe):
 
     Attributes:
         training ([`PrithviTrainingArguments`]): The training; the other attributes are those of [`Recipe`].
+        repeats ([`RepeatArguments`]): What several trainings of one run differ in.
     """
 
     training: PrithviTrainingArguments = field(kw_only=True)
+    repeats: RepeatArguments = field(default_factory=RepeatArguments, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse options, and a metric that chooses the checkpoint, of another task than the recipe's."""
@@ -218,6 +221,12 @@ class TrainingRecipe(Recipe):
                 f"Expected metric_for_best_model of task {task}, found {best}. Choose one of "
                 f"{', '.join(name for name in TASK_METRICS[task] if name not in of_others)} or loss."
             )
+
+    def change(self, options: Mapping[str, Any], without: Collection[str] = ()) -> "TrainingRecipe":
+        """Make the recipe again with some options changed and others left out; all are checked as at first."""
+        given = {name: value for name, value in {**self.given, **options}.items() if name not in without}
+        model, data, training, repeats = make_groups(_GROUPS, given, "metric_for_best_model" in given)
+        return TrainingRecipe(model, data, given, training=training, repeats=repeats)
 
 
 def write_options(path: str | Path, values: Mapping[str, Any]) -> None:
@@ -410,8 +419,9 @@ def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None, program: str | None = None
 ) -> TrainingRecipe:
     """Read `--config FILE ...` and every other option of the command line, which wins over the files."""
-    (model, data, training), given = parse_groups(_GROUPS, MAIN_OPTIONS, arguments, description, program)
-    return TrainingRecipe(model, data, given, training=training)
+    groups, given = parse_groups(_GROUPS, MAIN_OPTIONS, arguments, description, program)
+    model, data, training, repeats = groups
+    return TrainingRecipe(model, data, given, training=training, repeats=repeats)
 
 
 def parse_groups(
@@ -470,10 +480,15 @@ def parse_groups(
     given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
     metric = "metric_for_best_model"  # asked for, it is checked, also where it is the default of segmentation
     is_asked_for = metric in values or any(word.startswith(f"--{metric}") for word in words)
-    if options.get("task", "segmentation") != "segmentation" and not is_asked_for:
-        options[metric] = next(iter(TASK_METRICS[options["task"]]))
-    made = [group(**{option.name: options[option.name] for option in fields(group) if option.init}) for group in kinds]
-    return made, given
+    return make_groups(kinds, options, is_asked_for), given
+
+
+def make_groups(groups: Sequence[type], options: Mapping[str, Any], has_metric: bool) -> list[Any]:
+    """Make one instance of each dataclass; without a metric of its own, a task has its first to choose checkpoints."""
+    if options.get("task", "segmentation") != "segmentation" and not has_metric:
+        options = {**options, "metric_for_best_model": next(iter(TASK_METRICS[options["task"]]))}
+    named = [{option.name for option in fields(group) if option.init} & options.keys() for group in groups]
+    return [group(**{name: options[name] for name in names}) for group, names in zip(groups, named, strict=True)]
 
 
 def arrange_help(
@@ -489,7 +504,7 @@ def arrange_help(
     if everything:
         groups |= {
             f"other options: {title}": [option.name for option in fields(group) if option.name not in shown]
-            for title, group in zip(("the model", "the data", "the training"), kinds, strict=True)
+            for title, group in zip(("the model", "the data", "the training", "the repeats"), kinds, strict=False)
         }
     general = parser._optionals
     general._group_actions = [action for action in parser._actions if action.dest in ("help", "help_all")]

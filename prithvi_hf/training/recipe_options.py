@@ -55,7 +55,7 @@ REFUSED_OPTIONS: dict[str, tuple[str, ...]] = {
 """Options that mean nothing in a task, by task: they are refused, so that none is overlooked."""
 
 MAIN_OPTIONS = {
-    "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed use_cpu",
+    "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed seeds use_cpu",
     "the data": "task dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
@@ -325,6 +325,28 @@ class DataArguments(ImageArguments):
             wrong = [value for value in values if not (type(value) in (int, float) and 0 <= value <= 100)]
             if wrong and self.task in CLASS_FIGURES:
                 raise ValueError(f"Expected published figures of {split} in percent, 0 to 100, found {wrong}.")
+
+
+@dataclass
+class RepeatArguments:
+    """Several trainings in one run: one for each of some seeds."""
+
+    seeds: list[int] | None = _option(
+        "Train once with each of these seeds, into OUT/seed-N, and report mean, standard deviation and interquartile "
+        "mean of every metric; OUT itself then holds the summary and no model."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse seeds that repeat each other or that no generator takes."""
+        if self.seeds is None:
+            return
+        wrong = [seed for seed in self.seeds if not 0 <= seed < 2**32 or self.seeds.count(seed) > 1]
+        if wrong or not self.seeds:
+            found = ", ".join(map(str, dict.fromkeys(wrong))) or "none"
+            raise ValueError(
+                f"Expected seeds that differ, whole numbers from 0 to {2**32 - 1}, found {found}"
+                f"{' more than once' * (bool(wrong) and self.seeds.count(wrong[0]) > 1)}. Write --seeds 0 1 2."
+            )
 
 
 MAIN_PRETRAIN_OPTIONS = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from prithvi_hf.training import checkpoints
 from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint, write_digests
 
 
@@ -92,3 +93,14 @@ def test_the_state_of_every_process_is_looked_at(output):
     assert find_damage(checkpoint) is None
     cut_to(0.5)(checkpoint / "rng_state_1.pth")
     assert find_damage(checkpoint) == "rng_state_1.pth is damaged"
+
+
+def test_runs_put_aside_in_the_same_second_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.time, "strftime", lambda pattern: "20261122-200821")
+    for run_number in range(3):
+        (tmp_path / "checkpoint-1").mkdir()
+        (tmp_path / "checkpoint-1" / "number").write_text(str(run_number))
+        checkpoints.put_aside(tmp_path, ["checkpoint-*"])
+    names = ("earlier-20261122-200821", "earlier-20261122-200821-2", "earlier-20261122-200821-3")
+    assert [(tmp_path / name / "checkpoint-1" / "number").read_text() for name in names] == ["0", "1", "2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(names)

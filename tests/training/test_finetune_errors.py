@@ -283,17 +283,6 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_runs_put_aside_in_the_same_second_are_all_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune.time, "strftime", lambda pattern: "20261122-200821")
-    for run_number in range(3):
-        (tmp_path / "checkpoint-1").mkdir()
-        (tmp_path / "checkpoint-1" / "number").write_text(str(run_number))
-        finetune.put_aside_earlier_run(tmp_path)
-    names = ("earlier-20261122-200821", "earlier-20261122-200821-2", "earlier-20261122-200821-3")
-    assert [(tmp_path / name / "checkpoint-1" / "number").read_text() for name in names] == ["0", "1", "2"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
-
-
 def test_a_disk_that_fills_while_checkpoints_are_written(data, finished, tmp_path, capsys):
     """The first checkpoint cannot be written whole; with room again the run goes on, past what is left of it."""
     output = tmp_path / "OUT"

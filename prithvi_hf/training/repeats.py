@@ -1,0 +1,178 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Several trainings of one recipe, a folder each, and their summary; `--resume_from_checkpoint true` takes them up."""
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from prithvi_hf.training.checkpoints import put_aside
+from prithvi_hf.training.process_group import release_trainer
+from prithvi_hf.training.recipe import TrainingRecipe
+from prithvi_hf.training.summary import (
+    HOW_COMPUTED,
+    SUMMARY,
+    collect_metrics,
+    format_summary,
+    plot_summary,
+    read_summary,
+    summarize_runs,
+    write_summary,
+    write_summary_card,
+)
+
+
+logger = logging.get_logger(__name__)
+
+# Options that change nothing of what is learned, so that runs which are taken up again may have others.
+_FREE_TO_CHANGE = {
+    *("seed", "seeds", "output_dir", "resume_from_checkpoint", "use_cpu", "disable_tqdm", "report_to", "run_name"),
+    *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers", "logging_steps"),
+    *("dataloader_pin_memory", "decoded_cache", "decoded_cache_dir", "normalize_on_device", "check_data"),
+    *("num_sample_predictions", "published", "save_total_limit", "hub_token", "hub_model_id", "data_dir"),
+}
+_OWN_FILES = ("seed-*", SUMMARY, "summary.png", "README.md", "recipe.yaml")
+
+
+class Repeats:
+    """Trainings of one recipe that are ready to start, one after the other, in the same processes.
+
+    Args:
+        recipe: The recipe of all of them, whose output folder gets the summary.
+        setup: Makes a run of a recipe ready.
+
+    Attributes:
+        recipe: That of the run under way; before the first, of all of them.
+        trainer: That of the last run, None before it.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, setup: Callable[[TrainingRecipe], Any]) -> None:
+        check_options(recipe)
+        self.recipe = self.whole = recipe
+        self.setup, self.trainer = setup, None
+        self.folder = Path(recipe.training.output_dir or ".")
+        if (self.folder / "config.json").exists():
+            raise ValueError(
+                f"Expected --output_dir {self.folder} without a model, because it gets the summary of several "
+                "trainings, found config.json of one there. Choose another folder."
+            )
+        self.is_resumed = str(recipe.training.resume_from_checkpoint or "false").lower() in ("true", "yes")
+        self.members = self.make_members()
+        self.runs: dict[str, Any] = self.find_complete_runs() if self.is_resumed else {}
+        # The first that is to be trained is made ready before anything is written, so that bad input stops all.
+        self.waiting = [name for name in self.members if name not in self.runs]
+        self.ready = setup(self.members[self.waiting[0]]) if self.waiting else None
+
+    def make_members(self) -> dict[str, TrainingRecipe]:
+        """Make the recipe of each run by the name of its folder."""
+        seeds = self.whole.repeats.seeds or []
+        return {f"seed-{seed}": self.make_member(f"seed-{seed}", {"seed": seed}) for seed in seeds}
+
+    def make_member(self, name: str, options: dict[str, Any]) -> TrainingRecipe:
+        """Make the recipe of one run, with options of its own."""
+        return self.whole.change({**options, "output_dir": str(self.folder / name)}, without=("seeds",))
+
+    def find_complete_runs(self) -> dict[str, Any]:
+        """Find the runs that an interrupted start completed; they must be of the same options."""
+        found = read_summary(self.folder)
+        if found is None:
+            return {}
+        saved, own = found.get("options", {}), self.list_options()
+        other = [name for name in sorted({*saved, *own} - _FREE_TO_CHANGE) if saved.get(name) != own.get(name)]
+        if other:
+            pairs = ", ".join(f"{name} {own.get(name)!r} instead of {saved.get(name)!r}" for name in other)
+            raise ValueError(
+                f"Expected the options that the runs in {self.folder} were started with, found {pairs}. Give the same "
+                "ones (recipe.yaml there holds them), or choose another --output_dir."
+            )
+        whole = [name for name in found["runs"] if (self.folder / name / "all_results.json").is_file()]
+        return {name: found["runs"][name] for name in self.members if name in whole}
+
+    def list_options(self) -> dict[str, Any]:
+        """List the options that were given, as JSON gives them back."""
+        return json.loads(json.dumps(self.whole.given, default=str))
+
+    def execute(self, execute: Callable[[Any], None]) -> None:
+        """Run what is left to run, and report; `execute` goes through the steps of one run."""
+        is_first = self.whole.training.process_index == 0
+        if is_first and not self.is_resumed:
+            put_aside(self.folder, _OWN_FILES)
+        if is_first:
+            self.write_summary()
+            self.whole.save(self.folder / "recipe.yaml")
+        for name in self.runs if is_first else ():
+            logger.warning(f"{self.folder / name} is complete: it is kept as it is.")
+        for name in self.waiting:
+            if is_first:
+                print(f"{name} ({list(self.members).index(name) + 1} of {len(self.members)})", flush=True)
+            run = self.ready or self.setup(self.members[name])
+            self.ready, self.recipe, self.trainer = None, run.recipe, run.trainer
+            execute(run)
+            release_trainer(run.trainer)
+            if is_first:
+                self.runs[name] = self.read_run(name)
+                self.write_summary()
+        if is_first:
+            self.report()
+
+    def read_run(self, name: str) -> dict[str, Any]:
+        """Read the figures of a complete run from its folder."""
+        recipe = self.members[name]
+        data, training = recipe.data, recipe.training
+        prefixes = {"eval": data.eval_split} if training.do_eval else {}
+        prefixes |= {split: split for split in data.test_splits if training.do_predict}
+        results = json.loads((self.folder / name / "all_results.json").read_text(encoding="utf-8"))
+        return {"seed": training.seed, "splits": collect_metrics(results, prefixes)}
+
+    def summarize(self) -> dict[str, Any]:
+        """Describe every metric of every split over the runs that are complete, in the order of their seeds."""
+        return summarize_runs({name: self.runs[name]["splits"] for name in self.members if name in self.runs})
+
+    def write_summary(self) -> None:
+        """Write `summary.json`: the figures of every run that is complete, and what they come to."""
+        content = {
+            "task": self.whole.data.task,
+            "class_names": self.whole.data.class_names or [],
+            "prithvi_hf": version("prithvi_hf"),
+            "complete": len(self.runs) == len(self.members),
+            "how_computed": HOW_COMPUTED,
+            "options": self.list_options(),
+            "splits": self.summarize(),
+            "runs": {name: self.runs[name] for name in self.members if name in self.runs},
+        }
+        write_summary(self.folder, content)
+
+    def report(self) -> None:
+        """Print the table, draw the picture and write the card."""
+        data, summary = self.whole.data, self.summarize()
+        plot_summary(summary, data.task, list(self.members), self.folder / "summary.png")
+        what = f"{len(self.members)} trainings of one recipe on `{data.dataset}` that differ in nothing but their seed"
+        write_summary_card(self.folder, self.whole, what, summary, list(self.members))
+        print(format_summary(summary, data.task, data.class_names or [], len(self.members)))
+        print(f"every figure is in {self.folder / SUMMARY}", flush=True)
+
+    def describe_resume(self) -> str:
+        """Say in one clause what would be kept and what is left."""
+        left = [name for name in self.members if name not in self.runs]
+        kept = f"keeps {', '.join(self.runs)} and continues" if self.runs else "continues"
+        return f"--resume_from_checkpoint true {kept} with {', '.join(left) or 'the summary'}"
+
+
+def check_options(recipe: TrainingRecipe) -> None:
+    """Refuse options that mean nothing, or something else, for several trainings."""
+    training = recipe.training
+    problem = None
+    if not training.do_train:
+        problem = "do_train: several trainings train. Leave --do_train false out"
+    elif training.push_to_hub:
+        problem = (
+            "push_to_hub: the output folder holds a summary and no model. Leave it out, and upload the run that you "
+            "choose by `prithvi_hf.hub.push_folder_to_hub(FOLDER, ID)`"
+        )
+    elif str(training.resume_from_checkpoint or "false").lower() not in ("true", "yes", "false", "no"):
+        problem = f"resume_from_checkpoint {training.resume_from_checkpoint}, one checkpoint. Write true"
+    if problem is not None:
+        raise ValueError(f"Expected options that several trainings can share, found {problem}.")
