@@ -151,6 +151,25 @@ def make_evaluation_recipe(
     return parse_arguments(words)
 
 
+def match_recipe(model: Any, recipe: TrainingRecipe) -> None:
+    """Give a recipe the task and the classes of a model, which it must not contradict."""
+    data = recipe.data
+    if data.task != model.task and "task" in recipe.given:
+        raise ValueError(
+            f"Expected a model of task {data.task}, found a {type(model).__name__}. Evaluate with the recipe that it "
+            "was trained with."
+        )
+    data.task, recipe.model.problem_type = model.task, model.config.problem_type
+    labels = get_class_names(model.config) if model.task in CLASS_FIGURES else []
+    data.class_names = data.class_names or labels
+    if data.class_names != labels:
+        raise ValueError(
+            f"Expected a model with the recipe's classes {data.class_names}, found one with {labels}. Evaluate with "
+            "the recipe that it was trained with, or convert it by `prithvi-hf convert --recipe`, which names its "
+            "classes."
+        )
+
+
 def evaluate_recipe(
     model: Any,
     image_processor: PrithviImageProcessor,
@@ -168,20 +187,7 @@ def evaluate_recipe(
     """
     data = recipe.data
     splits = list(splits or data.test_splits or [data.eval_split])
-    if data.task != model.task and "task" in recipe.given:
-        raise ValueError(
-            f"Expected a model of task {data.task}, found a {type(model).__name__}. Evaluate with the recipe that it "
-            "was trained with."
-        )
-    data.task, recipe.model.problem_type = model.task, model.config.problem_type
-    labels = get_class_names(model.config) if model.task in CLASS_FIGURES else []
-    data.class_names = data.class_names or labels
-    if data.class_names != labels:
-        raise ValueError(
-            f"Expected a model with the recipe's classes {data.class_names}, found one with {labels}. Evaluate with "
-            "the recipe that it was trained with, or convert it by `prithvi-hf convert --recipe`, which names its "
-            "classes."
-        )
+    match_recipe(model, recipe)
     chips = load_splits(recipe, splits, "Name them with --splits.")
     encoded = model.config.coords_encoding
     audits = check_splits(chips, image_processor, recipe, show_progress, coords_encoding=encoded)

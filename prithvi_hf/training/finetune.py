@@ -22,6 +22,7 @@ from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_f
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
+from prithvi_hf.training.calibration import CalibrationError, calibrate, name_figures, write_temperature
 from prithvi_hf.training.checkpoints import (
     check_output_folder,
     describe_removed,
@@ -199,6 +200,26 @@ def train(run: Run) -> None:
         run.recipe.save(folder / "recipe.yaml")
 
 
+def calibrate_model(run: Run) -> None:
+    """Fit the temperature of the trained model on the validation split and save it in the model's configuration."""
+    data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
+    names = {data.eval_split, data.train_split}
+    if not training.calibrate or data.task == "regression" or data.eval_split not in run.splits or len(names) < 2:
+        return
+    try:
+        found = calibrate(trainer, run.splits[data.eval_split])
+    except CalibrationError as error:
+        logger.warning(
+            f"The probabilities of the model stay as they are, {data.eval_split} cannot tell better: {error}"
+        )
+        return
+    trainer.model.config.temperature = found.temperature
+    trainer.save_metrics("calibration", name_figures(found))
+    if trainer.is_world_process_zero():
+        write_temperature(training.output_dir or ".", found.temperature)
+        print(found.describe(data.eval_split), flush=True)
+
+
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     """Evaluate the splits that the recipe asks for; metrics by their prefix: `eval`, or the name of a test split.
 
@@ -253,6 +274,7 @@ def execute(run: Run) -> None:
     """Train, evaluate and report what `setup` made ready."""
     if run.recipe.training.do_train:
         train(run)
+        calibrate_model(run)
     report(run, evaluate(run))
 
 

@@ -123,6 +123,13 @@ class PrithviTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Stop after so many evaluations in a row without a better metric_for_best_model."},
     )
+    calibrate: bool = field(
+        default=True,
+        metadata={
+            "help": "After the training, fit the temperature of a model of classes on the validation split (256 chips "
+            "at most), so that its probabilities are about as high as it is right; classes stay as they are."
+        },
+    )
     do_train: bool = field(default=True, metadata={"help": "Whether to train."})
     do_eval: bool = field(default=True, metadata={"help": "Whether to evaluate on the validation split at the end."})
     do_predict: bool = field(default=True, metadata={"help": "Whether to evaluate on the test splits at the end."})
