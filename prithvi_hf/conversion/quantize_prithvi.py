@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from prithvi_hf.conversion.export_prithvi import export_model, measure_parity, read_chips, select_chips, take_model
-from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates
+from prithvi_hf.models.prithvi.embeddings_prithvi import encode_coordinates, pad_by_reflection
 from prithvi_hf.models.prithvi.exported_prithvi import check_packages, drop_signal_stack
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel, pad_by_reflection
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviTaskModel
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import PreparedScene, predict_scene_logits
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.evaluation import evaluate_recipe

@@ -21,8 +21,8 @@ from rasterio.io import DatasetWriter
 from torch import nn
 from transformers.utils import logging
 
-from prithvi_hf.models.prithvi.embeddings_prithvi import upsample_images
-from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel, pad_by_reflection
+from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection, upsample_images
+from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
 from prithvi_hf.rasters.opening import FrameOptions

@@ -7,12 +7,14 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from prithvi_hf.data.chips import hash_file
+from prithvi_hf.models.prithvi.adapter_prithvi import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from prithvi_hf.outputs.cog import complete_or_absent
 
 
@@ -114,7 +116,9 @@ def find_damage(checkpoint: str | Path) -> str | None:
     # FSDP and DeepSpeed write folders, which they check themselves.
     if not any(path.is_dir() for path in (*folder.glob("pytorch_model_fsdp*"), *folder.glob("global_step*"))):
         index = folder / "model.safetensors.index.json"  # of a large model, whose weights are in several files
-        if not index.is_file():
+        if (folder / ADAPTER_CONFIG_FILE).is_file():
+            names += [ADAPTER_FILE]
+        elif not index.is_file():
             names += ["model.safetensors"]
         else:
             names += [index.name]
@@ -137,6 +141,25 @@ def find_damage(checkpoint: str | Path) -> str | None:
             if hash_file(folder / name) != digest:
                 return f"{name} is damaged"
     return None
+
+
+def check_adapter(checkpoint: str | Path, model: Any) -> None:
+    """Refuse to continue with another adapter than that of a checkpoint, or with one where it has none.
+
+    Raises:
+        ValueError: The options of the adapter differ.
+    """
+    path, names = Path(checkpoint, ADAPTER_CONFIG_FILE), ("r", "lora_alpha", "use_dora", "target_modules")
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    given = getattr(model, "peft_config", None) or {}
+    config = given["default"].to_dict() if given else {}
+    other = [name for name in names if saved.get(name) != config.get(name)]
+    if other:
+        found = ", ".join(f"{name} {saved.get(name)}" for name in other) if saved else "no adapter"
+        raise ValueError(
+            f"Expected {checkpoint} to be of the recipe's adapter, found {found} in it. Give the options that the run "
+            "was started with."
+        )
 
 
 def _is_whole(path: Path) -> bool:

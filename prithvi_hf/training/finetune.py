@@ -24,6 +24,7 @@ from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegment
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.calibration import CalibrationError, calibrate, name_figures, write_temperature
 from prithvi_hf.training.checkpoints import (
+    check_adapter,
     check_output_folder,
     describe_removed,
     find_damage,
@@ -103,6 +104,7 @@ def setup(recipe: TrainingRecipe) -> Run:
         model = build_model(recipe, checkpoint)
     if checkpoint is not None:
         check_resumable(checkpoint, model.config)
+        check_adapter(checkpoint, model)
     splits, encoded = cache_splits(chips, processor, recipe), model.config.coords_encoding
     crop_size = window_and_stride(model.config)[0] if data.crop_size is None else (data.crop_size, data.crop_size)
     audits = check_splits(splits, processor, recipe, crop_size=crop_size, coords_encoding=encoded)

@@ -11,13 +11,14 @@ from difflib import get_close_matches
 from enum import Enum
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
-from transformers.utils import cached_file, logging
+from transformers.utils import cached_file, find_adapter_config_file, logging
 
+from prithvi_hf.models.prithvi.adapter_prithvi import add_adapter
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import (
     ENCODER_FIELDS,
@@ -47,10 +48,15 @@ _IMAGE_OPTIONS = (
     *("nodata_value", "nodata_replacement", "nodata_rule", "frame_order", "first_day_of_year"),
 )
 _BAND_STATISTICS = ("image_mean", "image_std")
-_ENCODER_OPTIONS = (*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing")
+_ENCODER_OPTIONS = (
+    *(*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing"),
+    *("adapter", "adapter_rank", "adapter_alpha", "adapter_dropout", "adapter_targets"),
+)
 # What belongs to one run and one machine, not to the recipe that repeats it.
 _NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
+# Fields that a recipe sets; the base class's own are not among the options of a model.
+_CONFIG_FIELDS = {"attn_implementation", *(option.name for option in fields(PrithviConfig))}
 _GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments, RepeatArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
 # Control characters but tab and line feed, and halves of surrogate pairs, which no file can hold.
@@ -94,7 +100,7 @@ class Recipe:
 
     def get_config_values(self) -> dict[str, Any]:
         """Collect the fields of `PrithviConfig` that the recipe sets."""
-        values = {name: value for name, value in vars(self.model).items() if name not in ("model", "freeze_backbone")}
+        values = {name: value for name, value in vars(self.model).items() if name in _CONFIG_FIELDS}
         values |= {name: getattr(self.data, name) for name in ("bands", "class_colors", "num_frames")}
         if self.data.task == "classification":
             values["problem_type"] = self.model.problem_type or "single_label_classification"
@@ -137,7 +143,22 @@ class Recipe:
             )
         if self.model.freeze_backbone:
             model.freeze_backbone()
+        if self.model.adapter is not None and may_add_weights:
+            self._add_adapter(model)
         return model
+
+    def _add_adapter(self, model: Any) -> None:
+        """Put the adapter of the recipe into the encoder of the starting model."""
+        options, base = self.model, str(self.model.model)
+        if find_adapter_config_file(base):
+            raise ValueError(
+                f"Expected a whole model to put an adapter on, found that {base} is an adapter. Merge it first: "
+                f"`prithvi-hf merge {base} FOLDER`."
+            )
+        given: dict[str, Any] = {"alpha": options.adapter_alpha, "dropout": options.adapter_dropout}
+        given |= {"rank": options.adapter_rank, "targets": options.adapter_targets}
+        given = {name: value for name, value in given.items() if value is not None}
+        add_adapter(model, base, cast(str, options.adapter), **given)
 
     def _adapt_starting_model(self, source: str, values: dict[str, Any], may_add_weights: bool) -> Any:
         """Load the starting model with the recipe's values in its configuration."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from prithvi_hf.data.builders import DATASETS
 from prithvi_hf.data.groups import GROUPINGS, check_group_by
+from prithvi_hf.models.prithvi.adapter_prithvi import TARGETS
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES, REGRESSION_LOSSES
@@ -59,8 +60,8 @@ MAIN_OPTIONS = {
     "the data": "task dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
-    "the model and its loss": "architecture freeze_backbone neck loss class_weights problem_type regression_loss "
-    "target_name target_unit",
+    "the model and its loss": "architecture freeze_backbone adapter adapter_rank neck loss class_weights problem_type "
+    "regression_loss target_name target_unit",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay optim lr_scheduler_type ema_decay early_stopping_patience bf16 "
     "activation_checkpointing dataloader_num_workers",
@@ -110,14 +111,26 @@ class EncoderArguments:
 class ModelArguments(EncoderArguments):
     """The model: where it starts from and, where it starts from nothing, its architecture.
 
-    Every field but `model`, `attn_implementation` and `freeze_backbone` is the field of `PrithviConfig` of the same
-    name; what is left out comes from the starting model or from `PrithviConfig`'s defaults.
+    Every field but `model`, `attn_implementation`, `freeze_backbone` and those of an adapter is the field of
+    `PrithviConfig` of the same name; what is left out comes from the starting model or from the defaults there.
     """
 
     architecture: str | None = _option(
         "prithvi, or unet: a plain U-Net of 2 million parameters from random weights, the baseline to compare with."
     )
     freeze_backbone: bool = _option("Leave the encoder as it starts and train neck and heads alone.", default=False)
+    adapter: Literal["lora", "dora"] | None = _option(
+        "Leave the encoder as it starts and train low-rank changes of its layers, and neck and heads; what is saved "
+        "is a small file beside --model. lora, or dora, which is slower and also learns the length of each row."
+    )
+    adapter_rank: int | None = _option("Rank of the changes, at least 1; 8 by default.")
+    adapter_alpha: float | None = _option(
+        "They are multiplied by adapter_alpha / adapter_rank; twice the rank by default."
+    )
+    adapter_dropout: float | None = _option("Dropout of what goes into them, 0 to below 1; 0 by default.")
+    adapter_targets: list[str] | None = _option(
+        f"What is changed in every layer: {', '.join(TARGETS)}; attention and mlp by default."
+    )
     neck: str | None = _option(f"Upsamples the tokens to a map: {', '.join(NECKS)}.")
     neck_hidden_size: int | None = _option("Channels of the neck; hidden_size times the frames by default.")
     first_conv_channels: int | None = _option("Channels after the first upsampling of the geospatial neck.")
@@ -155,6 +168,25 @@ class ModelArguments(EncoderArguments):
     target_std: float | None = _option("Their standard deviation; measured on the training split by default.")
     target_name: str | None = _option("What the values are, such as canopy height.")
     target_unit: str | None = _option("Their unit, such as m.")
+
+    def __post_init__(self) -> None:
+        """Check that options of an adapter come with one, and that it is not frozen."""
+        super().__post_init__()
+        options = ("adapter_rank", "adapter_alpha", "adapter_dropout", "adapter_targets")
+        given = [name for name in options if getattr(self, name) is not None]
+        if self.adapter is None and given:
+            raise ValueError(
+                f"Expected adapter: lora or dora with {', '.join(given)}, found none. Name one, or leave it out."
+            )
+        if self.adapter is not None and self.freeze_backbone:
+            raise ValueError(
+                "Expected an adapter or freeze_backbone, found both. An adapter leaves the encoder frozen."
+            )
+        if self.adapter is not None and self.model is None:
+            raise ValueError(
+                "Expected --model with an adapter, found none: it changes a pretrained encoder, which stays frozen, "
+                "and random weights would never train. Name the model to start from, or leave the adapter out."
+            )
 
     @property
     def is_multi_label(self) -> bool:

@@ -26,6 +26,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from prithvi_hf.hub import push_folder_to_hub
+from prithvi_hf.models.prithvi.adapter_prithvi import has_adapter, load_adapter_weights
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.training.checkpoints import check_output_folder, write_digests
 from prithvi_hf.training.process_group import synchronize_batch_norm
@@ -185,13 +186,19 @@ class PrithviTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the model of a checkpoint; what the optimizer goes on with, where that is another one, comes later."""
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if has_adapter(self.model):
+            load_adapter_weights(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.weight_average is not None:
             self.weight_average.checkpoint = Path(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint, whose weights are averaged already."""
-        super()._load_best_model()
+        if has_adapter(self.model):
+            load_adapter_weights(self.model, cast(str, self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
         if self.weight_average is not None:
             self.weight_average.average.clear()
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation
-from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
+from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection
 from tests.golden import assert_matches
 
 

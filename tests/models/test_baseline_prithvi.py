@@ -14,7 +14,7 @@ from prithvi_hf import (
     PrithviForSemanticSegmentation,
     PrithviModel,
 )
-from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
+from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection
 
 
 def baseline(model_class=PrithviForSemanticSegmentation, num_frames=1, **options):

@@ -17,7 +17,7 @@ from prithvi_hf import (
 )
 from prithvi_hf.conversion.convert_prithvi_to_hf import convert_state_dict
 from prithvi_hf.conversion.infer_config import infer_config
-from prithvi_hf.models.prithvi.embeddings_prithvi import sincos_position_table
+from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection, sincos_position_table
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES as REGISTERED_LOSSES
 from prithvi_hf.models.prithvi.loss_prithvi import (
     cross_entropy_loss,
@@ -25,7 +25,7 @@ from prithvi_hf.models.prithvi.loss_prithvi import (
     focal_loss,
     masked_dice_loss,
 )
-from prithvi_hf.models.prithvi.modeling_prithvi import LONGEST_PLAIN_ATTENTION, pad_by_reflection
+from prithvi_hf.models.prithvi.modeling_prithvi import LONGEST_PLAIN_ATTENTION
 from tests.golden import assert_matches, read_golden
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prithvi_hf import embed_chips, load_dataset
-from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
+from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from tests.raster_factory import cut_off, make_burn_scars
 from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, write_scene

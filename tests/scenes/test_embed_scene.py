@@ -12,7 +12,7 @@ from affine import Affine
 
 from prithvi_hf import PrithviForPreTraining, PrithviForSemanticSegmentation, PrithviModel, embed_scene
 from prithvi_hf.models.prithvi.coordinates_prithvi import CoordinatesWarning
-from prithvi_hf.models.prithvi.modeling_prithvi import pad_by_reflection
+from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import find_center
 from prithvi_hf.scenes import open_scene

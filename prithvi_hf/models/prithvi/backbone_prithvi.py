@@ -13,7 +13,8 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_prithvi import PrithviConfig
-from .modeling_prithvi import PrithviModel, PrithviPreTrainedModel, as_frames, pad_by_reflection
+from .embeddings_prithvi import as_frames, pad_by_reflection
+from .modeling_prithvi import PrithviModel, PrithviPreTrainedModel
 
 
 class PrithviBackbone(BackboneMixin, PrithviPreTrainedModel):

@@ -15,8 +15,9 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_prithvi import PrithviConfig
+from .embeddings_prithvi import as_frames, pad_by_reflection
 from .loss_prithvi import LOSSES, binary_cross_entropy_loss
-from .modeling_prithvi import PrithviModel, PrithviTaskModel, as_frames, pad_by_reflection
+from .modeling_prithvi import PrithviModel, PrithviTaskModel
 
 
 class PrithviForImageClassification(PrithviTaskModel):

@@ -2,7 +2,7 @@
 """Patches, positions, dates and places as tokens."""
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,48 @@ if TYPE_CHECKING:
 
 COORDINATE_ARGUMENTS = {"time": "temporal_coords", "location": "location_coords"}
 """Name in `config.coords_encoding` to the argument that it takes."""
+
+
+def as_frames(pixel_values: torch.Tensor | None, num_channels: int) -> torch.Tensor:
+    """Bring pixel values (B, C, T, H, W), or (B, C, H, W) of one frame, to (B, C, T, H, W); refuse all others."""
+    if pixel_values is None:
+        raise ValueError("Expected pixel_values, found None.")
+    if pixel_values.ndim == 4:
+        pixel_values = pixel_values.unsqueeze(2)
+    if pixel_values.ndim != 5:
+        raise ValueError(
+            "Expected pixel_values of shape (batch_size, num_channels, num_frames, height, width), or without "
+            f"num_frames for a single frame, found {tuple(pixel_values.shape)}."
+        )
+    if pixel_values.shape[1] != num_channels:
+        raise ValueError(
+            f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
+            f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
+            "fit the model to the bands of your data with model.set_bands."
+        )
+    return pixel_values
+
+
+def pad_by_reflection(
+    pixel_values: torch.Tensor, multiple: tuple[int, int], both_sides: bool = False
+) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Pad the last two dimensions by reflection to the next multiple of rows and columns: right and bottom, or around.
+
+    Unlike torch's reflection padding it takes images smaller than the padding too: the reflection goes on back and
+    forth, as numpy's `"reflect"` does. Returns the padded images and the row and column where they begin.
+    """
+    starts = []
+    for dim, step in zip((-2, -1), multiple, strict=True):
+        size = pixel_values.shape[dim]
+        padding = -size % step
+        starts.append(padding // 2 if both_sides else 0)
+        if isinstance(padding, torch.SymInt) or padding:  # a size that an export leaves open is not asked
+            period: Any = max(2 * (size - 1), 1)
+            if isinstance(padding, torch.SymInt):  # ONNX takes no remainder of a number that is left open
+                period = torch.full((), period, device=pixel_values.device)
+            index = (torch.arange(size + padding, device=pixel_values.device) - starts[-1]) % period
+            pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
+    return pixel_values, (starts[0], starts[1])
 
 
 def sincos_position_table(hidden_size: int, grid_size: tuple[int, int, int]) -> torch.Tensor:

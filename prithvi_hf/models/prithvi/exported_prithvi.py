@@ -31,13 +31,8 @@ from transformers.utils.hub import cached_file, cached_files
 
 from .classification_prithvi import PrithviForImageClassification
 from .configuration_prithvi import PrithviConfig
-from .embeddings_prithvi import COORDINATE_ARGUMENTS, encode_coordinates
-from .modeling_prithvi import (
-    PrithviForSemanticSegmentation,
-    PrithviTaskModel,
-    as_frames,
-    pad_by_reflection,
-)
+from .embeddings_prithvi import COORDINATE_ARGUMENTS, as_frames, encode_coordinates, pad_by_reflection
+from .modeling_prithvi import PrithviForSemanticSegmentation, PrithviTaskModel
 from .regression_prithvi import PixelRegressionOutput, PrithviForPixelRegression
 from .remote_code_prithvi import EXPORT_FILE
 from .sliding_window_prithvi import window_and_stride

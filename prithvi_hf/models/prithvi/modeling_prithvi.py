@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, logging
+from transformers.utils import TransformersKwargs, find_adapter_config_file, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import (
     capture_outputs,
@@ -28,6 +28,7 @@ from transformers.utils.output_capturing import (
     selected_hidden_states,
 )
 
+from .adapter_prithvi import ADAPTER_OPTIONS, has_adapter, merge_adapter, save_adapter
 from .bands_prithvi import find_band_names
 from .baseline_prithvi import BASELINE_CHANNELS, PrithviBaselineUNet
 from .configuration_prithvi import PrithviConfig
@@ -35,6 +36,8 @@ from .decode_heads_prithvi import HEADS, MAP_NECKS, NECKS, PrithviClassifier, Pr
 from .embeddings_prithvi import (
     PrithviCoordinateEmbeddings,
     PrithviEmbeddings,
+    as_frames,
+    pad_by_reflection,
     sincos_position_table,
     upsample_images,
 )
@@ -177,7 +180,10 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
         safetensors 0.8 makes its files readable for their owner alone, whatever the umask; on a shared machine nobody
         else could load the model. The arguments are those of `PreTrainedModel.save_pretrained`.
         """
-        super().save_pretrained(save_directory, *args, **kwargs)
+        if has_adapter(self):
+            save_adapter(self, save_directory, kwargs.get("state_dict"))
+        else:
+            super().save_pretrained(save_directory, *args, **kwargs)
         config = Path(save_directory, "config.json")
         for weights in Path(save_directory).glob("*.safetensors") if config.is_file() else ():
             weights.chmod(config.stat().st_mode)
@@ -272,6 +278,15 @@ class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
 class PrithviModel(PrithviPreTrainedModel):
     """The bare Prithvi encoder: tokens of every patch, without a head."""
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load the encoder of any model as transformers does; that of an adapter has it merged into it."""
+        name = pretrained_model_name_or_path
+        options: Any = {option: kwargs[option] for option in ADAPTER_OPTIONS if option in kwargs}
+        if find_adapter_config_file(name, **options):
+            name, kwargs = None, merge_adapter(PrithviModel, str(name), **kwargs)
+        return super().from_pretrained(name, *args, **kwargs)
+
     def __init__(self, config: PrithviConfig) -> None:
         super().__init__(config)
         if config.architecture != "prithvi":
@@ -318,48 +333,6 @@ class PrithviModel(PrithviPreTrainedModel):
         return BaseModelOutput(last_hidden_state=self.layernorm(hidden_states))
 
 
-def as_frames(pixel_values: torch.Tensor | None, num_channels: int) -> torch.Tensor:
-    """Bring pixel values (B, C, T, H, W), or (B, C, H, W) of one frame, to (B, C, T, H, W); refuse all others."""
-    if pixel_values is None:
-        raise ValueError("Expected pixel_values, found None.")
-    if pixel_values.ndim == 4:
-        pixel_values = pixel_values.unsqueeze(2)
-    if pixel_values.ndim != 5:
-        raise ValueError(
-            "Expected pixel_values of shape (batch_size, num_channels, num_frames, height, width), or without "
-            f"num_frames for a single frame, found {tuple(pixel_values.shape)}."
-        )
-    if pixel_values.shape[1] != num_channels:
-        raise ValueError(
-            f"Expected pixel_values with {num_channels} bands in dimension 1 (config.num_channels), found "
-            f"{pixel_values.shape[1]} in {tuple(pixel_values.shape)}. Select the bands with the image processor, or "
-            "fit the model to the bands of your data with model.set_bands."
-        )
-    return pixel_values
-
-
-def pad_by_reflection(
-    pixel_values: torch.Tensor, multiple: tuple[int, int], both_sides: bool = False
-) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Pad the last two dimensions by reflection to the next multiple of rows and columns: right and bottom, or around.
-
-    Unlike torch's reflection padding it takes images smaller than the padding too: the reflection goes on back and
-    forth, as numpy's `"reflect"` does. Returns the padded images and the row and column where they begin.
-    """
-    starts = []
-    for dim, step in zip((-2, -1), multiple, strict=True):
-        size = pixel_values.shape[dim]
-        padding = -size % step
-        starts.append(padding // 2 if both_sides else 0)
-        if isinstance(padding, torch.SymInt) or padding:  # a size that an export leaves open is not asked
-            period: Any = max(2 * (size - 1), 1)
-            if isinstance(padding, torch.SymInt):  # ONNX takes no remainder of a number that is left open
-                period = torch.full((), period, device=pixel_values.device)
-            index = (torch.arange(size + padding, device=pixel_values.device) - starts[-1]) % period
-            pixel_values = pixel_values.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
-    return pixel_values, (starts[0], starts[1])
-
-
 class PrithviTaskModel(PrithviPreTrainedModel):
     """An encoder, `prithvi`, with layers for a task after it: the base of the models that are fine-tuned.
 
@@ -375,8 +348,15 @@ class PrithviTaskModel(PrithviPreTrainedModel):
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Load a model as transformers does, and remember which of its weights the folder did not hold.
 
-        A folder of `prithvi-hf export`, which has a graph in place of weights, gives a `PrithviExportedModel`.
+        A folder of `prithvi-hf export`, which has a graph in place of weights, gives a `PrithviExportedModel`; an
+        adapter, see `add_adapter`, gives its base model with the adapter merged into it.
         """
+        name: Any = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        name = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path", name)  # of transformers' Auto classes
+        options: Any = {option: kwargs[option] for option in ADAPTER_OPTIONS if option in kwargs}
+        if find_adapter_config_file(name, **options):
+            kwargs.pop("pretrained_model_name_or_path", None)
+            args, kwargs = (None,), merge_adapter(PrithviModel, str(name), **kwargs)
         try:
             loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         except OSError:  # no weights
@@ -394,6 +374,8 @@ class PrithviTaskModel(PrithviPreTrainedModel):
                 "saved it, or pass ignore_mismatched_sizes=True and fine-tune what is new."
             ) from error
         model, info = loaded
+        if args[:1] == (None,):  # an adapter, loaded by what it was merged to
+            model.config._name_or_path = model.name_or_path = str(name)
         new = set(info["missing_keys"])
         for name, *_ in info["mismatched_keys"]:
             new.add(name)

@@ -18,8 +18,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .bands_prithvi import find_band_names
 from .configuration_prithvi import PrithviConfig
-from .embeddings_prithvi import PrithviCoordinateEmbeddings, interpolate_position_table, sincos_position_table
-from .modeling_prithvi import PrithviLayer, PrithviModel, PrithviPreTrainedModel, as_frames
+from .embeddings_prithvi import (
+    PrithviCoordinateEmbeddings,
+    as_frames,
+    interpolate_position_table,
+    sincos_position_table,
+)
+from .modeling_prithvi import PrithviLayer, PrithviModel, PrithviPreTrainedModel
 
 
 # Keeps the variance of a patch of one value from dividing by zero, as in the original.
