@@ -28,6 +28,8 @@ from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import Window
 
 
+CHIP_INDEX = "chip_index"
+"""Name of the indices of a batch's chips in their split, beside its tensors for the model."""
 _MAX_DRAWS = 10
 # Looking for values in other units takes three times as long as the rest of a crop; so many of a process tell.
 _CROPS_CHECKED_FOR_UNITS = 16
@@ -164,7 +166,8 @@ class SegmentationTransform:
         masks = rows.get("mask") or [None] * len(images)
         coordinates = self._find_coordinates(images, rows)
         if self.train and self.crop_size is not None:
-            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates)
+            numbers_of_chips = _find_chip_indices(rows)
+            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates | numbers_of_chips)
         has_labels = self.train or any(mask is not None for mask in masks)
         batch: dict[str, list[torch.Tensor]] = {"pixel_values": [], **({"labels": []} if has_labels else {})}
         for image, mask in zip(images, masks, strict=True):
@@ -224,10 +227,11 @@ class SegmentationTransform:
         if chip_labels is not None:
             label_shape, label_dtype = tuple(chip_labels.shape), chip_labels.dtype
         shapes = {name: (shape, dtype), "labels": (label_shape, label_dtype)}
-        batch = make_batch(shapes | {key: (pairs.shape, torch.float32) for key, pairs in coordinates.items()})
+        beside = {key: torch.from_numpy(pairs) for key, pairs in coordinates.items()}
+        batch = make_batch(shapes | {key: (tuple(pairs.shape), pairs.dtype) for key, pairs in beside.items()})
         values, labels = batch[name].numpy(), batch["labels"].numpy()
-        for key, pairs in coordinates.items():
-            batch[key].numpy()[...] = pairs
+        for key, pairs in beside.items():
+            batch[key].copy_(pairs)
         if numbers is None:  # drawn for the whole batch at once: one by one they take longer than a crop
             numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
         if chip_labels is not None:
@@ -411,6 +415,7 @@ class ClassificationTransform(SegmentationTransform):
             labels = make_chip_labels(rows["label"], self.class_names, self.multi_label, names)
         if self.train and self.crop_size is not None:
             coordinates, masks = self._find_coordinates(images, rows), [None] * len(images)
+            coordinates |= _find_chip_indices(rows)
             return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates, labels)
         batch: dict[str, Any] = super().__call__({**rows, "image": images, "mask": []})
         return batch if labels is None else {**batch, "labels": list(labels)}
@@ -426,16 +431,23 @@ class TrainingCrops(torch.utils.data.Dataset):
         chips (`datasets.Dataset` or `CachedChips`): the chips; a transform that is set on them is left aside.
         transform (`SegmentationTransform`): one that draws crops.
         seed (`int`): at least 0.
+        give_index (`bool`, *optional*, defaults to `False`): whether examples also have their chip's index in the
+            split, `chip_index`, which [`PrithviTrainer`] names the chips of a bad batch by.
     """
 
-    def __init__(self, chips: Any, transform: SegmentationTransform, seed: int) -> None:
+    def __init__(self, chips: Any, transform: SegmentationTransform, seed: int, give_index: bool = False) -> None:
         self.chips, self.transform, self.seed = chips.with_format(None), transform, seed
+        self.give_index = give_index
         # Shared, so that workers which outlive an epoch learn of the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other crops from now on."""
         self._epoch.fill_(epoch)
+
+    def find_id(self, index: int) -> str:
+        """Find the id of a chip."""
+        return str(self.chips[index].get("id", index))
 
     def __len__(self) -> int:
         return len(self.chips)
@@ -452,6 +464,8 @@ class TrainingCrops(torch.utils.data.Dataset):
             own = bits.advance(index * _NUMBERS_PER_CROP).random_raw(_NUMBERS_PER_CROP)
             numbers.append((own % _NUMBERS_BELOW).tolist())
         rows = {**self.chips[list(indices)], "numbers": numbers}
+        if self.give_index:
+            rows[CHIP_INDEX] = list(indices)
         return BatchRows(cast("dict[str, torch.Tensor]", self.transform(rows)), len(indices))
 
 
@@ -486,6 +500,11 @@ def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch
         torch.stack([row[key] for row in rows], out=tensor)
     check_coordinates(batch)
     return batch
+
+
+def _find_chip_indices(rows: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+    """Find the indices of chips, where the rows have them, as a part of the batch."""
+    return {CHIP_INDEX: np.array(rows[CHIP_INDEX], np.int64)} if CHIP_INDEX in rows else {}
 
 
 def _as_frames(image: Image) -> tuple[GeoTiffRaster, ...]:

@@ -32,6 +32,7 @@ from prithvi_hf.training.checkpoints import (
     lock_output_folder,
     put_aside,
 )
+from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
@@ -47,6 +48,7 @@ from prithvi_hf.training.recipe_chips import (
 )
 from prithvi_hf.training.repeats import Repeats
 from prithvi_hf.training.sample_pictures import PLOTS
+from prithvi_hf.training.trackers import add_sample_pictures, check_trackers
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 from prithvi_hf.training.weight_average import check_averaging
@@ -85,6 +87,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     """
     data, training = recipe.data, recipe.training
     check_writable_folder(training.output_dir or ".", "--output_dir")
+    check_trackers(training)
     if not data.class_names and data.task != "regression":
         raise ValueError("Expected class_names, the name of each class in order, found none. Set them in the recipe.")
     complete_target_statistics(recipe, _MISSING_SPLIT)
@@ -114,7 +117,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     train_dataset = None
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
-        train_dataset = TrainingCrops(splits[data.train_split], crops, seed)
+        train_dataset = TrainingCrops(splits[data.train_split], crops, seed, give_index=True)
         check_batches(recipe, model.config, len(train_dataset))
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     trainer = PrithviTrainer(
@@ -125,6 +128,7 @@ def setup(recipe: TrainingRecipe) -> Run:
         eval_dataset=splits.get(data.eval_split),
         processing_class=processor,
     )
+    add_sample_pictures(trainer, data.num_sample_predictions)
     return Run(recipe, trainer, splits, checkpoint, audits)
 
 
@@ -317,7 +321,8 @@ def main(
     except Exception as error:
         refused = run is None and isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
         gone = run is not None and not folder.is_dir()
-        known = refused or gone or (run is not None and (is_disk_full(error) or isinstance(error, ChipCacheError)))
+        explained = isinstance(error, ChipCacheError | NonFiniteLossError)
+        known = refused or gone or (run is not None and (is_disk_full(error) or explained))
         if os.environ.get("PRITHVI_HF_TRACEBACK") or not known:
             raise
         status, message = 2, f"error: {error}"
@@ -325,7 +330,7 @@ def main(
             run, message = None, f"error: {describe_removed(folder)}"
         elif isinstance(error, ChipCacheError):  # of a worker it comes with a traceback before it
             message = f"error: {str(error).rpartition('ChipCacheError: ')[2].strip().rstrip('.')}"
-        elif run is not None:
+        elif run is not None and not isinstance(error, NonFiniteLossError):
             message = f"error: {describe_disk_full(folder, error)} Free space or raise the limit"
     finally:
         for lock in locks:

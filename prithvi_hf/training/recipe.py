@@ -461,7 +461,7 @@ def parse_groups(
         find_option_types(groups),
     )
     for action in parser._actions:
-        if action.dest == "band_map":
+        if action.dest in ("band_map", "report_to"):
             action.nargs = "+"
         if action.dest == "coords_encoding":
             action.nargs = "*"

@@ -1,9 +1,9 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures of chips beside their labels and what a model makes of them: classes, values, or labels of whole chips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,15 +28,28 @@ from prithvi_hf.outputs.quicklook import (
     measure_width,
     paint_classes,
     paint_values,
+    thumbnail_step,
 )
 
 
+if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
+
+_WRONG, _RIGHT = (205, 38, 38, 255), (222, 222, 218, 255)  # red, green, blue and opacity in a map of errors
+
+
 def pick_samples(
-    model: Any, processor: PrithviImageProcessor, dataset: Dataset | CachedChips, num_samples: int
+    model: Any, processor: PrithviImageProcessor, dataset: Dataset | CachedChips, samples: int | Sequence[int]
 ) -> Iterator[tuple[dict[str, Any], PreparedScene, Any]]:
-    """Give rows spread evenly over a dataset, each prepared for the model, with the labels of its mask if any."""
+    """Give rows, each prepared for the model, with the labels of its mask if any.
+
+    `samples` is how many, spread evenly over the dataset, or the index of each.
+    """
     rows = dataset.with_format(None)
-    places = np.linspace(0, len(rows) - 1, min(num_samples, len(rows))).round().astype(int)
+    if isinstance(samples, int):
+        places = np.linspace(0, len(rows) - 1, min(samples, len(rows))).round().astype(int)
+    else:
+        places = np.array(samples, dtype=int)
     for index in np.unique(places).tolist():
         row = rows[index]
         image = tuple(row["image"]) if isinstance(row["image"], list) else row["image"]
@@ -54,6 +67,25 @@ def make_row(scene: PreparedScene, painted: dict[str, np.ndarray]) -> PictureRow
     return PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres)
 
 
+def paint_errors(labels: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Paint where classes (H, W) differ, red, and where they agree, as [`paint_classes`]; 255 is no class in both."""
+    step = thumbnail_step(*labels.shape)
+    labels, prediction = labels[::step, ::step], prediction[::step, ::step]
+    painted = np.where((labels == prediction)[..., None], _RIGHT, _WRONG).astype(np.uint8)
+    painted[(labels == NODATA_CLASS) | (prediction == NODATA_CLASS)] = 0
+    return painted
+
+
+def paint_differences(differences: np.ndarray, scale: "ScalarMappable") -> np.ndarray:
+    """Paint differences (H, W), NaN = none, blue below zero and red above, up to the span of a scale of values."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    low, high = scale.get_clim()
+    span = (high or 1.0) - (low or 0.0)
+    return paint_values(differences, ScalarMappable(Normalize(-span, span), "RdBu_r"))
+
+
 def plot_sample_predictions(
     model: Any,
     processor: PrithviImageProcessor,
@@ -62,8 +94,9 @@ def plot_sample_predictions(
     num_samples: int = 4,
     window: int | None = None,
     overlap: float = 0.5,
+    errors: bool = False,
 ) -> None:
-    """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map.
+    """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map, or errors too.
 
     The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
     """
@@ -75,6 +108,8 @@ def plot_sample_predictions(
         logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
         prediction = assemble_map(model.config, logits, scene).mask
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
+        if errors:
+            painted["errors in red"] = paint_errors(labels, prediction)
         pictures.append(make_row(scene, painted))
         present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
     draw_pictures(
@@ -96,8 +131,12 @@ def plot_sample_values(
     num_samples: int = 4,
     window: int | None = None,
     overlap: float = 0.5,
+    errors: bool = False,
 ) -> None:
-    """Draw chips beside their true and predicted values, with one colour bar, which the true values span."""
+    """Draw chips beside their true and predicted values, with one colour bar, which the true values span.
+
+    With `errors` also prediction minus target, red above and blue below zero, up to the span of the colour bar.
+    """
     samples = []
     for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
         predicted = predict_scene_logits(model, scene, window=window, overlap=overlap)[0].float().cpu().numpy()
@@ -106,8 +145,12 @@ def plot_sample_values(
     scale = make_color_scale(np.concatenate([targets.ravel() for _, targets, _ in samples]))
     rows = []
     for scene, *values in samples:
-        target, prediction = (paint_values(part, scale) for part in values)
-        rows.append(make_row(scene, {"target": target, "prediction": prediction}))
+        painted = {
+            name: paint_values(part, scale) for name, part in zip(("target", "prediction"), values, strict=True)
+        }
+        if errors:
+            painted["too high in red, too low in blue"] = paint_differences(values[1] - values[0], scale)
+        rows.append(make_row(scene, painted))
     colorbar = (Quantity.of(model.config).title, scale)
     draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=colorbar)
 
@@ -120,10 +163,11 @@ def plot_sample_labels(
     num_samples: int = 4,
     window: int | None = None,
     overlap: float = 0.5,
+    errors: bool = False,
 ) -> None:
     """Draw chips with their label and the classes that are predicted, with probabilities, above them.
 
-    Chips are classified whole: `window` and `overlap` are those of maps.
+    Chips are classified whole: `window`, `overlap` and `errors` are those of maps.
     """
     names, several = model.config.id2label, model.config.problem_type == "multi_label_classification"
     rows = []

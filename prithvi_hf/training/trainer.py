@@ -1,7 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Fine-tuning: `transformers.Trainer` with the original's schedule and evaluation by sliding window."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,11 +25,14 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from prithvi_hf.data.transforms import CHIP_INDEX
 from prithvi_hf.hub import push_folder_to_hub
 from prithvi_hf.models.prithvi.adapter_prithvi import has_adapter, load_adapter_weights
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.training.checkpoints import check_output_folder, write_digests
+from prithvi_hf.training.loss_guard import LossGuard
 from prithvi_hf.training.process_group import synchronize_batch_norm
+from prithvi_hf.training.recipe_options import CLASS_FIGURES
 from prithvi_hf.training.schedule import (
     MMSEG_POLY,
     REDUCE_ON_PLATEAU,
@@ -38,6 +41,7 @@ from prithvi_hf.training.schedule import (
     get_step_schedule_with_warmup,
 )
 from prithvi_hf.training.tasks import TASKS
+from prithvi_hf.training.throughput import Throughput
 from prithvi_hf.training.training_args import LOWER_IS_BETTER, PLAIN_ADAM, PrithviTrainingArguments
 from prithvi_hf.training.weight_average import WeightAverage
 
@@ -66,6 +70,8 @@ class PrithviTrainer(Trainer):
         super().__init__(model, *args, **kwargs)
         # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
+        self.throughput = Throughput(self.accelerator)
+        self.loss_guard = LossGuard(self.accelerator, getattr(self.train_dataset, "find_id", None))
         self.add_callback(_FollowRun())
         self.weight_average = None
         if self.args.ema_decay is not None:
@@ -115,7 +121,9 @@ class PrithviTrainer(Trainer):
     def _evaluate(self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> Any:
         """Evaluate in a training, and tell a schedule that watches a metric, which the base class may not know."""
         plateau = self.lr_scheduler if isinstance(self.lr_scheduler, ReduceLROnPlateau) else None
-        metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler or plateau is not None)
+        self.loss_guard.check()
+        with self.throughput.pause():
+            metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler or plateau is not None)
         if plateau is not None and not skip_scheduler:
             value = metrics[f"eval_{self.args.watched_metric}"]
             if value is not None:  # None where no pixel has a label
@@ -164,21 +172,32 @@ class PrithviTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Make one step forward and back; the parameters are those of `Trainer.training_step`."""
+        chips = inputs.pop(CHIP_INDEX, None)
         with synchronize_batch_norm(self.model, self.args.sync_batch_norm):
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        self.loss_guard.watch(loss, self.state.global_step + 1, self._get_learning_rate(), chips)
+        return loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """Collect the batches of a step; the parameters are those of `Trainer.get_batch_samples`."""
+        return super().get_batch_samples(self.throughput.watch(epoch_iterator), num_batches, device)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint with the digests of its files, into the folder that the run began with."""
         check_output_folder(self.args.output_dir)
+        self.loss_guard.check()
         if self.weight_average is not None and self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             self.weight_average.save_trained_weights(self.model, folder)
-        with self.lend_average():
-            super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes a file
-        checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and checkpoint.is_dir():
-            write_digests(checkpoint)
+        with self.throughput.pause():
+            with self.lend_average():
+                super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes a file
+            checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+            if self.args.should_save and checkpoint.is_dir():
+                write_digests(checkpoint)
 
     def lend_average(self) -> AbstractContextManager[None]:
         """Within it the model has the averaged weights, where a training averages them."""
@@ -282,7 +301,15 @@ class PrithviTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Log the single figures; lists (one value per class) are for the results, trackers cannot draw them."""
+        """Log the single figures, and one figure of each class by its name, such as `eval_iou/water`.
+
+        The other lists (one value per class) are for the results: neither lines nor trackers show them. A step's loss
+        comes with the figures of [`Throughput`], and ends the run where it is not finite.
+        """
+        if "loss" in logs or "train_loss" in logs:
+            self.loss_guard.check()
+        if "loss" in logs:
+            logs |= self.throughput.measure()
         first = getattr(self, "_initial_global_step", 0)
         if "train_loss" in logs and first > 0:
             # The base class gives the mean since the run was resumed; each checkpoint's history has the steps before.
@@ -292,10 +319,23 @@ class PrithviTrainer(Trainer):
                 if "loss" in entry and entry["step"] <= first:
                     total, last = total + entry["loss"] * (entry["step"] - last), entry["step"]
             logs["train_loss"] = total / max(1, self.state.global_step - first + last)
-        figures = _keep_single_figures(logs)
-        super().log(figures, start_time)
+        of_classes, figures = self._name_class_figures(logs), _keep_single_figures(logs)
+        logged = {**figures, **of_classes}
+        super().log(logged, start_time)
         if self.state.global_step:  # the base class adds the epoch, which belongs to the results of a training
-            logs.update(figures)
+            logs.update({name: value for name, value in logged.items() if name not in of_classes})
+
+    def _name_class_figures(self, metrics: dict[str, Any]) -> dict[str, float]:
+        """Name the values of the list that tables show of each class, without those that are not defined."""
+        figure = CLASS_FIGURES.get(getattr(self.model, "task", ""))
+        ending = f"per_category_{figure}"
+        return {
+            f"{name.removesuffix(ending)}{figure}/{self.model.config.id2label[label]}": value
+            for name, values in metrics.items()
+            if name.endswith(ending)
+            for label, value in enumerate(values)
+            if value is not None
+        }
 
     def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
         """Print the single figures of a split; the lists are in the saved results."""

@@ -2,7 +2,9 @@
 """The options of a training: transformers' own, with defaults for segmentation chips, and a few more."""
 
 import math
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -115,6 +117,13 @@ class PrithviTrainingArguments(TrainingArguments):
             "help": "Steps between two lines of the log; 10 by default, fewer in a run of fewer than 100 steps."
         },
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave a loss that is NaN or infinite out of the logged mean, which needs the device at every "
+            "step. A run ends at such a loss in either case."
+        },
+    )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={"help": "'true' continues from the newest whole checkpoint of output_dir; or a checkpoint folder."},
@@ -143,6 +152,11 @@ class PrithviTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"lr_scheduler_type must be one of {', '.join(SCHEDULES)}, found {self.lr_scheduler_type!r}."
             )
+        if self.run_name is None:
+            # One for the training and the evaluations after it; a resumed run has its own, as in TensorBoard.
+            self.run_name = f"{Path(self.output_dir or '.').resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if self.trackio_static_space_id is None:
+            self.trackio_static_space_id = False  # else an upload of the model would publish the figures in a Space
         self.adapts_logging_steps = self.logging_steps is None
         # The base class takes it for eval_steps where that is left out: 500 as in transformers, and for the log 10.
         self.logging_steps = 500 if self.logging_steps is None else self.logging_steps
