@@ -38,6 +38,7 @@ NOT_RUN = {
     "-m pytest": "these are the tests",
     "finetune.py --help": "prints",
     "exported_int8": "tests/conversion/test_quantize_prithvi.py quantises models",
+    "--report_to tensorboard trackio": "tests/training/test_trackers.py runs both trackers",
     "examples/accelerate/multi_gpu.yaml examples/finetune.py": "needs GPUs",
     "torchrun --nproc_per_node 4 examples/finetune.py": "tests/training runs the script on two processes",
 }
