@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["prithvi_hf[vision,vector,peft]"]
+# ///
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Fine-tune Prithvi on georeferenced chips.
 
@@ -12,6 +16,11 @@ Many GPUs, one or more machines (settings in examples/accelerate):
 
 Without this file, where the package is installed, the same is `prithvi-hf finetune --config sen1floods11 ...`, and
 `accelerate launch -m prithvi_hf.cli finetune ...` or `torchrun --nproc_per_node 2 -m prithvi_hf.cli finetune ...`.
+
+With uv, which reads the lines at the top, it needs no installation, on this machine or as a job of the Hub:
+
+    uv run examples/finetune.py --config ... --output_dir OUT
+    hf jobs uv run --flavor a10g-small --secrets HF_TOKEN examples/finetune.py --config ... --push_to_hub true ...
 
 Every option of the recipe and every field of TrainingArguments can be given on the command line and wins over the
 file; of several files after --config the later ones win. `--model FOLDER_OR_HUB_ID` starts from a converted backbone

@@ -1,11 +1,18 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Push the output folder of a training run to the Hub."""
+"""The Hub: push the output folder of a training run, and keep a checkpoint there to resume from elsewhere."""
 
 import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo, HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from prithvi_hf.models.prithvi.remote_code_prithvi import (
     CONFIG_FILE,
@@ -16,6 +23,10 @@ from prithvi_hf.models.prithvi.remote_code_prithvi import (
 )
 
 
+LAST_CHECKPOINT, BEST_CHECKPOINT = "last-checkpoint", "best-checkpoint"
+"""Folders of a repository: the newest checkpoint of a run, and the model of the best one so far."""
+EVAL_RESULTS = ".eval_results"
+"""Folder of a repository whose YAML files are the figures that the Hub shows."""
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", EXPORT_FILE)
 # What a training run leaves that is of use to itself alone, and pickles, which nobody should have to load.
 _LEFT_BEHIND = (
@@ -60,6 +71,9 @@ def push_folder_to_hub(
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It does not hold a Prithvi model with its image processor. Nothing is created then.
+        HfHubHTTPError: The Hub refuses the upload; the message says what to do about it.
+        ConnectionError: The Hub cannot be reached, or the connection broke. Call it again: files that have arrived are
+            not sent again.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -78,16 +92,125 @@ def push_folder_to_hub(
     files = {
         name: path
         for name, path in list_files(folder).items()
-        if not any(part.startswith(".") for part in name.split("/"))
+        if (name.startswith(f"{EVAL_RESULTS}/") or not any(part.startswith(".") for part in name.split("/")))
         and (name == "openvino_model.bin" or not any(fnmatch(name, pattern) for pattern in _LEFT_BEHIND))
     }
-    repo_id = HfApi().create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-    return commit_with_code(
-        files,
-        repo_id,
-        revision,
-        create_pr,
-        token=token,
-        commit_message=commit_message,
-        commit_description=commit_description,
-    )
+    with explain_hub_errors(repo_id):
+        repo_id = HfApi().create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        return commit_with_code(
+            files,
+            repo_id,
+            revision,
+            create_pr,
+            token=token,
+            commit_message=commit_message,
+            commit_description=commit_description,
+        )
+
+
+_REMEDIES = {
+    401: "The token is missing or not valid: log in by `hf auth login`, or set HF_TOKEN.",
+    403: "The token may not write there: make one with write access to it at https://huggingface.co/settings/tokens.",
+    404: "Check the name, and that the token may see the repository.",
+    413: "A file or the request is larger than the Hub takes: take what is not needed out of the folder.",
+    429: "Too many requests: wait some minutes.",
+}
+
+
+@contextmanager
+def explain_hub_errors(repo_id: str) -> Iterator[None]:
+    """Add what to do about it to an error of the Hub; a connection that fails is a ConnectionError."""
+    try:
+        yield
+    except (HTTPError, ConnectionError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # of a large file it comes inside one
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            remedy = _REMEDIES.get(status, "The Hub has trouble: try again later." if status >= 500 else "")
+            cause.append_to_message(f" {remedy}")
+            raise cause from None
+        if not isinstance(cause, HTTPError | ConnectionError):
+            raise
+        raise ConnectionError(
+            f"Expected a connection to the Hub for {repo_id}, found: {cause}. Check the network, and try again: what "
+            "has arrived is not sent again."
+        ) from error
+
+
+@dataclass(frozen=True)
+class CheckpointPush:
+    """The upload of a checkpoint, in one commit: as the repository's model, with the code, and whole, to resume from.
+
+    Attributes:
+        repo_id: the repository.
+        step: the optimisation step, for the message of the commit.
+        files: copies or hard links of the files, by their path in the repository.
+        folder: the folder that holds them, which is removed after the upload.
+    """
+
+    repo_id: str
+    step: int
+    files: dict[str, Path]
+    folder: Path
+
+    @classmethod
+    def prepare(
+        cls, checkpoint: Path, repo_id: str, step: int, path: str = LAST_CHECKPOINT, best: Path | None = None
+    ) -> "CheckpointPush":
+        """Link the files of a checkpoint, and the weights of the best one, which may be removed before they arrive."""
+        folder = Path(tempfile.mkdtemp(prefix=".push-", dir=checkpoint.parent))
+        files = {f"{path}/{name}": file for name, file in list_files(checkpoint).items()}
+        files |= _find_model_files(checkpoint)
+        if best is not None:
+            files |= {f"{BEST_CHECKPOINT}/{name}": file for name, file in _find_model_files(best).items()}
+        for name, file in files.items():
+            files[name] = folder / name
+            files[name].parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, files[name])
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, files[name])
+        return cls(repo_id, step, files, folder)
+
+    def run(self, token: str | None, revision: str | None) -> CommitInfo:
+        """Upload, and take away what earlier checkpoints left in the same folders of the repository."""
+        folders = {name.partition("/")[0] for name in self.files if "/" in name}
+        try:
+            with explain_hub_errors(self.repo_id):
+                api = HfApi()
+                if revision is not None:
+                    api.create_branch(self.repo_id, branch=revision, token=token, exist_ok=True)
+                present = api.list_repo_files(self.repo_id, revision=revision, token=token)
+                gone = [name for name in present if name.partition("/")[0] in folders and name not in self.files]
+                message = f"Training in progress, step {self.step}"
+                return commit_with_code(
+                    self.files, self.repo_id, revision, False, gone, token=token, commit_message=message
+                )
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _find_model_files(checkpoint: Path) -> dict[str, Path]:
+    """Find what `from_pretrained` needs of a checkpoint."""
+    patterns = (CONFIG_FILE, IMAGE_PROCESSOR_FILE, "adapter_config.json", "model*.safetensors*", "adapter_model*")
+    return {path.name: path for pattern in patterns for path in sorted(checkpoint.glob(pattern))}
+
+
+def download_checkpoint(repo_id: str, token: str | None = None, revision: str | None = None) -> Path | None:
+    """Download the newest checkpoint of a run and its best weights into the cache of the Hub; None where it has none.
+
+    A download that broke off continues where it was.
+
+    Raises:
+        HfHubHTTPError: The Hub refuses; the message says what to do about it.
+        ConnectionError: The Hub cannot be reached.
+    """
+    patterns = [f"{LAST_CHECKPOINT}/*", f"{BEST_CHECKPOINT}/*"]
+    with explain_hub_errors(repo_id):
+        try:
+            HfApi().repo_info(repo_id, token=token, revision=revision)  # a snapshot would fall back on its cache
+            folder = snapshot_download(repo_id, token=token, revision=revision, allow_patterns=patterns)
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return None
+    found = Path(folder) / LAST_CHECKPOINT
+    return found if found.is_dir() else None

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -109,6 +110,8 @@ class HubServer:
         faults: for a file's path, what happens to its next downloads, one per download: a number of bytes after which
             the connection breaks, `UNAVAILABLE` for status 503, or other content than the file's.
         read_only: when set, commits are refused with status 403.
+        refusals: what happens to the next requests that write, by the name of their route (`store` is a large file,
+            `commit`, `create`): a status that is answered, or None where the connection breaks.
     """
 
     def __init__(self, home: Path) -> None:
@@ -117,6 +120,7 @@ class HubServer:
         self.ranges: list[tuple[str, str]] = []
         self.faults: dict[str, list[int | str | bytes]] = {}
         self.read_only = False
+        self.refusals: dict[str, list[int | None]] = {}
         self.lock = threading.Lock()
         self.large_files: dict[str, bytes] = {}  # by their SHA-256
         self._repositories: dict[tuple[str, str], Repository] = {}
@@ -287,6 +291,13 @@ class _Handler(BaseHTTPRequestHandler):
             if match:
                 if method != "GET" and name not in OPEN_TO_ALL:
                     self._check_token()
+                if self.hub.refusals.get(name):
+                    status = self.hub.refusals[name].pop(0)
+                    if status is None:
+                        self.close_connection = True
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                        return None
+                    raise HubError(status, "Refused", f"refused with {status}")
                 arguments = {key: unquote(value) for key, value in match.groupdict().items() if value is not None}
                 return getattr(self, name)(**arguments)
         raise HubError(404, "NotFound", f"This server knows no {method} {path}")

@@ -3,6 +3,7 @@
 
 import itertools
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Sequence
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
+from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
 from prithvi_hf.data.chips import hash_file
+from prithvi_hf.disk import write_folder
+from prithvi_hf.hub import BEST_CHECKPOINT, LAST_CHECKPOINT, download_checkpoint, explain_hub_errors
 from prithvi_hf.models.prithvi.adapter_prithvi import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from prithvi_hf.outputs.cog import complete_or_absent
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -103,6 +108,38 @@ def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None
         if log:
             logger.warning(f"Passing over {checkpoint}, which is not whole: {damage}.")
     return None
+
+
+def fetch_checkpoint(training: PrithviTrainingArguments) -> str | None:
+    """Fetch the checkpoint that an earlier run pushed to the repository of this one, into the cache of the Hub.
+
+    None where there is none. Each process may call it, for the cache holds a file once.
+
+    Raises:
+        OSError: The Hub cannot be reached or refuses, or the checkpoint is not whole.
+    """
+    repo_id = training.hub_model_id or Path(training.output_dir or ".").resolve().name
+    with explain_hub_errors(repo_id):
+        if "/" not in repo_id:
+            repo_id = f"{HfApi().whoami(training.hub_token)['name']}/{repo_id}"
+    found = download_checkpoint(repo_id, training.hub_token, training.hub_revision)
+    damage = None if found is None else find_damage(found)
+    if damage is not None:
+        raise OSError(
+            f"Expected a whole checkpoint in {LAST_CHECKPOINT} of {repo_id}, found that {damage}. Start again without "
+            "--resume_from_checkpoint, or download an earlier revision of it and name that folder."
+        )
+    return None if found is None else str(found)
+
+
+def restore_best_checkpoint(checkpoint: str | Path, output_dir: str | Path) -> None:
+    """Copy the best model so far, which was pushed beside a checkpoint, to where the run looks for it at its end."""
+    source, state = Path(checkpoint).parent / BEST_CHECKPOINT, Path(checkpoint) / "trainer_state.json"
+    best = json.loads(state.read_text(encoding="utf-8")).get("best_model_checkpoint")
+    target = Path(output_dir) / Path(best or "none").name
+    if source.is_dir() and best is not None and not target.exists():
+        with write_folder(target) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def find_damage(checkpoint: str | Path) -> str | None:

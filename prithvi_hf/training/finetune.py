@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 from filelock import BaseFileLock
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from transformers import EarlyStoppingCallback, PreTrainedConfig, set_seed
 from transformers.utils import logging
 
@@ -27,11 +27,14 @@ from prithvi_hf.training.checkpoints import (
     check_adapter,
     check_output_folder,
     describe_removed,
+    fetch_checkpoint,
     find_damage,
     find_last_checkpoint,
     lock_output_folder,
     put_aside,
+    restore_best_checkpoint,
 )
+from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
 from prithvi_hf.training.process_group import leave_process_group
@@ -81,7 +84,7 @@ class Run:
 
 
 def setup(recipe: TrainingRecipe) -> Run:
-    """Build the model and the trainer of a recipe and check its data; nothing is written but the cache of chips.
+    """Build the model and the trainer of a recipe and check its data; nothing is written but caches.
 
     What is not as expected of data or options is a ValueError or an OSError, with what was expected and a remedy.
     """
@@ -156,6 +159,8 @@ def find_checkpoint_to_resume(training: PrithviTrainingArguments) -> str | None:
     if wanted.lower() in ("true", "yes"):
         output_dir, first = training.output_dir or ".", training.process_index == 0
         found = find_last_checkpoint(output_dir, log=first)
+        if found is None and training.push_to_hub:
+            found = fetch_checkpoint(training)
         if first:
             logger.warning(
                 f"Resuming from {found}." if found else f"No whole checkpoint in {output_dir}: a fresh start."
@@ -195,10 +200,12 @@ def train(run: Run) -> None:
     trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
     if run.checkpoint is None and trainer.args.should_save:
         put_aside(folder, ("checkpoint-*", "*_results.json"))
+    if run.checkpoint is not None and trainer.args.should_save:
+        restore_best_checkpoint(run.checkpoint, folder)
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
     check_output_folder(folder)
     trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # the upload comes once, at the end
     trainer.save_state()
     trainer.log_metrics("train", outcome.metrics)
     trainer.save_metrics("train", outcome.metrics)
@@ -272,6 +279,7 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
             results["epoch"] = trainer.state.epoch
             names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}
             write_model_card(folder, run.recipe, trainer.processing_class, trainer.model, results, names, run.audits)
+            write_eval_results(folder, data, results, names)
     if training.push_to_hub:
         trainer.push_to_hub()
 
@@ -322,12 +330,18 @@ def main(
         refused = run is None and isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
         gone = run is not None and not folder.is_dir()
         explained = isinstance(error, ChipCacheError | NonFiniteLossError)
-        known = refused or gone or (run is not None and (is_disk_full(error) or explained))
+        of_hub = run is not None and isinstance(error, HfHubHTTPError | ConnectionError)
+        known = refused or gone or of_hub
+        known |= run is not None and (is_disk_full(error) or explained)
         if os.environ.get("PRITHVI_HF_TRACEBACK") or not known:
             raise
         status, message = 2, f"error: {error}"
         if gone:
             run, message = None, f"error: {describe_removed(folder)}"
+        elif run is not None and of_hub:
+            repo = run.recipe.training.hub_model_id
+            command = f"prithvi-hf push {folder}" + (f" --repo_id {repo}" if repo else "")
+            run, message = None, f"{message}\nThe run is complete in {folder}; `{command}` uploads it."
         elif isinstance(error, ChipCacheError):  # of a worker it comes with a traceback before it
             message = f"error: {str(error).rpartition('ChipCacheError: ')[2].strip().rstrip('.')}"
         elif run is not None and not isinstance(error, NonFiniteLossError):

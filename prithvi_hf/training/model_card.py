@@ -18,6 +18,7 @@ from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.training.evaluation import format_figure, get_class_names
+from prithvi_hf.training.hub_results import find_data_license, find_hub_dataset
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, DataArguments
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
@@ -108,6 +109,8 @@ No data: file tag, NaN, file mask{nodata}; replaced by {replacement:g} before sc
 
 {data}
 
+Licence of the data: {data_license}
+
 ## Training
 
 `recipe.yaml` beside this card holds every option that was given;
@@ -183,6 +186,7 @@ def write_model_card(
     """
     config, data, training = model.config, recipe.data, recipe.training
     texts, labels = _TEXTS[data.task], get_class_names(config) if data.task in CLASS_FIGURES else []
+    hub_dataset, start = find_hub_dataset(data), recipe.model.model
     name, (metric, title) = training.hub_model_id or folder.resolve().name, next(iter(TASK_METRICS[data.task].items()))
     encoder = "frozen" if recipe.model.freeze_backbone else "trained"
     scores = {split: results.get(f"{prefix}_{metric}") for prefix, split in splits.items()}
@@ -199,6 +203,8 @@ def write_model_card(
         tags=["prithvi", "prithvi_hf", "remote-sensing", texts.tag, "geospatial"],
         model_name=name,
         eval_results=eval_results or None,
+        datasets=hub_dataset and [hub_dataset],
+        base_model=start if start is not None and "/" in start and not Path(start).exists() else None,
     )
     dates = ", ".join(f'"date_{number}.tif"' for number in range(1, config.num_frames + 1))
     given = [_COORDINATES[name] for name in config.coords_encoding]
@@ -213,7 +219,7 @@ def write_model_card(
         **_fill_texts(recipe, config, labels),
         dataset=escape_code(data.dataset),
         architecture="a plain U-Net (architecture unet)" if config.architecture == "unet" else "Prithvi",
-        start=f"`{escape_code(recipe.model.model)}`" if recipe.model.model else "random weights",
+        start=f"`{escape_code(start)}`" if start else "random weights",
         metrics=_tabulate_metrics(results, splits, labels, data, escape_text(config.target_unit or "")),
         factor=processor.rescale_factor,
         offset=f", {processor.rescale_offset:g} is added" if processor.rescale_offset else "",
@@ -222,6 +228,7 @@ def write_model_card(
         coordinates=f"\nThe model also takes {' and '.join(given)}." if given else "",
         statistics=tabulate_bands(processor),
         data=_tabulate_data(audits or {}, texts.labelled),
+        data_license=escape_text(find_data_license(data) or "not known (`data_license` in the recipe names it)."),
         training=list_options(
             training,
             {

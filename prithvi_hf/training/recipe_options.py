@@ -299,6 +299,12 @@ class DataArguments(ImageArguments):
         f"Which chips belong together, for folds, intervals and tables: {', '.join(GROUPINGS)}, a column such as "
         "country, a .csv file of chip and group, or a regular expression for ids with (?P<group>...)."
     )
+    data_license: str | None = _option(
+        "Licence of the data, such as cc-by-4.0, for the model card; that of a public dataset by default."
+    )
+    hub_dataset_id: str | None = _option(
+        "Hub id of the dataset, owner/name, which the Hub shows results of; that of a public dataset by default."
+    )
     num_sample_predictions: int = _option("Validation chips drawn with their predictions at the end.", default=4)
     published: dict | str | None = _option(
         "Published figures in percent by split, shown beside measured ones: "
@@ -308,6 +314,8 @@ class DataArguments(ImageArguments):
     def __post_init__(self) -> None:
         """Read options that came as JSON or pairs, and check class names and published figures."""
         super().__post_init__()
+        if self.hub_dataset_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub_dataset_id):
+            raise ValueError(f"Expected hub_dataset_id as owner/name, found {self.hub_dataset_id!r}.")
         for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from accelerate.utils import broadcast
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, HfApi
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -22,11 +22,12 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import logging
+from transformers.utils.hub import PushInProgress
 
 from prithvi_hf.data.transforms import CHIP_INDEX
-from prithvi_hf.hub import push_folder_to_hub
+from prithvi_hf.hub import LAST_CHECKPOINT, CheckpointPush, explain_hub_errors, push_folder_to_hub
 from prithvi_hf.models.prithvi.adapter_prithvi import has_adapter, load_adapter_weights
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.training.checkpoints import check_output_folder, write_digests
@@ -198,6 +199,57 @@ class PrithviTrainer(Trainer):
             checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
             if self.args.should_save and checkpoint.is_dir():
                 write_digests(checkpoint)
+        with self.lend_average():
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes a file
+        checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save and checkpoint.is_dir():
+            write_digests(checkpoint)
+        if self.args.push_to_hub and self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            self._begin_push(checkpoint)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload nothing yet: the base class asks before the digests are written, see `_save_checkpoint`."""
+
+    def _begin_push(self, checkpoint: Path) -> None:
+        """Upload a checkpoint in the background, unless the one before it is still on its way."""
+        push = self.push_in_progress
+        if push is not None and not push.is_done() and not self.args.hub_always_push:
+            return
+        self._report_push()
+        every = self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS
+        best = self.state.best_model_checkpoint
+        prepared = CheckpointPush.prepare(
+            checkpoint,
+            str(self.hub_model_id),
+            self.state.global_step,
+            checkpoint.name if every else LAST_CHECKPOINT,
+            Path(best) if best is not None and Path(best).is_dir() else None,
+        )
+        job = HfApi().run_as_future(prepared.run, self.args.hub_token, self.args.hub_revision)
+        jobs: Any = [job]
+        self.push_in_progress: Any = PushInProgress(jobs)
+
+    def _finish_current_push(self) -> None:
+        """Wait for the last upload of a checkpoint at the end of a training."""
+        super()._finish_current_push()
+        self._report_push()
+
+    def _report_push(self) -> None:
+        """Say what became of an upload that failed, which the training goes on without."""
+        push: Any = getattr(self, "push_in_progress", None)
+        for job in push.jobs if push is not None and push.is_done() else ():
+            if job.exception() is not None:
+                logger.warning(
+                    f"Expected a checkpoint to arrive at {self.hub_model_id}, found: {job.exception()} The training "
+                    "goes on, and the next checkpoint will be tried again."
+                )
+            self.push_in_progress = None
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository; the parameters are those of `Trainer.init_hf_repo`."""
+        with explain_hub_errors(self.args.hub_model_id or Path(self.args.output_dir or ".").resolve().name):
+            super().init_hf_repo(token, private)
 
     def lend_average(self) -> AbstractContextManager[None]:
         """Within it the model has the averaged weights, where a training averages them."""
@@ -352,6 +404,15 @@ class _FollowRun(TrainerCallback):
         dataset: Any = getattr(kwargs.get("train_dataloader"), "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called once the state of a resumed run is loaded; its output folder may be another one by now."""
+        best = state.best_model_checkpoint
+        if best is not None and not Path(best).is_dir():
+            moved = Path(args.output_dir or ".") / Path(best).name
+            state.best_model_checkpoint = str(moved) if moved.is_dir() else best
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -24,7 +24,7 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("convert", "export", "pretrain", "reconstruct", "finetune"),
-    *("predict", "embed", "evaluate", "stats", "info"),
+    *("predict", "embed", "evaluate", "stats", "info", "push"),
 )
 RECIPES = {
     "finetune": (ModelArguments, DataArguments, PrithviTrainingArguments),
@@ -39,6 +39,7 @@ SPEAKERS = {
     "cli/common.py": {"predict", "evaluate"},
     "cli/embed.py": {"embed"},
     "cli/export.py": {"export"},
+    "cli/push.py": {"push"},
     "cli/predict_options.py": {"predict"},
     "cli/reconstruct.py": {"reconstruct"},
     "conversion/export_prithvi.py": {"export"},

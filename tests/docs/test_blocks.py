@@ -40,6 +40,7 @@ NOT_RUN = {
     "exported_int8": "tests/conversion/test_quantize_prithvi.py quantises models",
     "--report_to tensorboard trackio": "tests/training/test_trackers.py runs both trackers",
     "examples/accelerate/multi_gpu.yaml examples/finetune.py": "needs GPUs",
+    "hf jobs": "needs the Hub's machines",
     "torchrun --nproc_per_node 4 examples/finetune.py": "tests/training runs the script on two processes",
 }
 FEW_STEPS = flags(**{**QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1, "num_sample_predictions": 0})
@@ -76,7 +77,9 @@ def folder(stand_ins, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", with_blocks, ids=name_of)
-def test_blocks_of_a_page_run_in_their_order(page, folder):
+def test_blocks_of_a_page_run_in_their_order(page, folder, hub, monkeypatch):
+    if page.name == "hub.md":
+        hub.redirect_this_process(monkeypatch)
     if page.name == "export.md":
         pytest.importorskip("openvino", reason="the extra openvino is not installed")
     exports = {} if find_spec("openvino") else {"export": "the extra openvino is not installed"}

@@ -56,13 +56,14 @@ class ChipBuilder(datasets.GeneratorBasedBuilder):
     """Base of builders that pair image and mask files and yield one row per chip, without reading a pixel.
 
     Subclasses set `DATASET_NAME`, which is the name of their module, and give `_info` and `_make_rows`; public ones
-    set `IMAGE_NAME`, by which a copy of their files is known. `datasets` names a builder's cache after its module and
-    options only, so two versions of a folder would share one; here the names, sizes and times of its files are part of
-    the key. Arguments are those of `datasets.DatasetBuilder` and the options of the builder's config.
+    set `IMAGE_NAME`, by which a copy of their files is known, and `LICENSE`. `datasets` names a builder's cache after
+    its module and options only, so two versions of a folder would share one; here the names, sizes and times of its
+    files are part of the key. Arguments are those of `datasets.DatasetBuilder` and the builder's own options.
     """
 
     DATASET_NAME: ClassVar[str]
     IMAGE_NAME: ClassVar[re.Pattern[str] | None] = None
+    LICENSE: ClassVar[str | None] = None
 
     def __init__(self, *, data_dir: str | os.PathLike | None = None, **kwargs: Any) -> None:
         digest = hashlib.sha256(f"{self.DATASET_NAME} {_CODE_VERSION}".encode())

@@ -96,6 +96,7 @@ class Sen1Floods11(ChipBuilder):
     IMAGE_NAME: ClassVar[re.Pattern[str]] = re.compile(r".+_S2Hand\.tif")
     BUILDER_CONFIG_CLASS = Sen1Floods11Config
     VERSION = "1.1.0"
+    LICENSE = _LICENSE
 
     def _info(self) -> DatasetInfo:
         return DatasetInfo(

@@ -8,11 +8,11 @@ folder with `custom_pipelines` needs `trust_remote_code=True` even where prithvi
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, PushToHubMixin
 
 
@@ -84,14 +84,19 @@ def list_files(folder: Path, names: list[str] | None = None) -> dict[str, Path]:
 
 
 def commit_with_code(
-    files: Mapping[str, Path], repo_id: str, revision: str | None, create_pr: bool, **kwargs: Any
+    files: Mapping[str, Path],
+    repo_id: str,
+    revision: str | None,
+    create_pr: bool,
+    removed: Sequence[str] = (),
+    **kwargs: Any,
 ) -> CommitInfo:
     """Make one commit of files (by their path in the repository) and the code, on a branch that is made when needed.
 
-    The configuration files are completed by the keys that name the code; `kwargs` are those of `HfApi.create_commit`,
-    the token among them.
+    The configuration files are completed by the keys that name the code, the paths in `removed` are deleted; `kwargs`
+    are those of `HfApi.create_commit`, the token among them.
     """
-    operations = []
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationDelete(name) for name in removed]
     for name, path in sorted({**files, **{source.name: source for source in source_files()}}.items()):
         content: Path | bytes = path
         if name in (CONFIG_FILE, IMAGE_PROCESSOR_FILE):
