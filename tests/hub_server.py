@@ -154,6 +154,7 @@ class HubServer:
 
     def redirect_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Sends the Hub calls of the running process here. Remote code needs a child process with `env` instead."""
+        import datasets
         import huggingface_hub
         import transformers.utils.hub
 
@@ -166,6 +167,7 @@ class HubServer:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", self.endpoint)
         monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.endpoint)
         for name in ("HF_TOKEN", "NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, self.env[name])
 

@@ -75,6 +75,7 @@ NOT_SAID.add(("training/recipe_options.py", "--boa_add_offset"))  # one of the o
 # Options of `predict` that `embed` leaves out, and those by which `predict` takes an exported folder.
 NOT_SAID |= {("cli/embed.py", f"--{name}") for name in ("tta", "compile", "split_scene", "trust_remote_code")}
 NOT_SAID |= {("cli/export.py", f"--{name}") for name in ("model", "frames", "output", "dtype")}
+NOT_SAID.add(("training/finetune.py", "--repo_id"))  # of `prithvi-hf push`
 NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
 
 

@@ -49,7 +49,7 @@ SMALL_PRETRAINING = flags(
     **{**pretrain_factory.SIZES, **pretrain_factory.QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1},
     **{"dataloader_num_workers": 0, "dataloader_persistent_workers": False},
 )
-LAUNCHERS = ("accelerate", "torchrun", "srun", "python")
+LAUNCHERS = ("hf", "accelerate", "torchrun", "srun", "python")
 # Without --data_dir these download; the stand-in beside the page is a small copy.
 DOWNLOADED = {"sen1floods11": "DIR", "sen1floods11_v2": "DIR", "hls_burn_scars": "burns_data"}
 

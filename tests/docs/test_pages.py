@@ -45,6 +45,7 @@ PAGE_OF = {
     "convert": "convert.md",
     "export": "export.md",
     "embed": "embed.md",
+    "push": "hub.md",
 }
 
 
