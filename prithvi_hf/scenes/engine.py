@@ -139,6 +139,7 @@ class Strip:
     thumbnail: np.ndarray | None = None
     bad_windows: list[BadWindow] = field(default_factory=list)  # what could not be read among these rows
     frame_nodata: list[int] = field(default_factory=list)  # pixels in which each frame has no value at all
+    band_sums: list[float] = field(default_factory=list)  # see `RowEnd`
     # "reading" (in the thread), "model", and "waiting" of the model for the reader, since the strip before.
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -301,7 +302,7 @@ def _finish_strip(
     if end.nodata.any():
         logits.masked_fill_(torch.from_numpy(end.nodata), torch.nan)
     seconds = {**seconds, "reading": end.seconds, "model": seconds["model"] + time.perf_counter() - clock}
-    found = (end.thumbnail, end.bad_windows, end.frame_nodata)
+    found = (end.thumbnail, end.bad_windows, end.frame_nodata, end.band_sums)
     return Strip(end.row, start, stop, logits, end.nodata, *found, seconds)
 
 

@@ -27,6 +27,7 @@ from rasterio.session import DummySession
 from transformers.utils import logging
 
 from prithvi_hf.models.prithvi.inference_dtype_prithvi import DtypeChoice
+from prithvi_hf.models.prithvi.input_shift_prithvi import check_input
 from prithvi_hf.models.prithvi.modeling_prithvi import unwrap_model
 from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 OPTION_NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in (WindowOptions, FrameOptions, OutputOptions)}
 _PASSING = ("_name_or_path", "transformers_version")  # of a configuration: where it came from, not what it does
 
@@ -133,7 +134,9 @@ def predict_scene(
         The map that was written, with a report: "scene", "files", "outputs", "height", "width", "crs", "options",
         "dtype" ("chosen", "reason", and "agreement" with float32, None where it was not measured), "compiled",
         "versions", "class_pixels" (or "values", with "name", "unit", "pixels", "mean", "std", "min" and "max" of those
-        with data), "nodata_fraction", "frame_nodata_fractions" (one per date), "bad_windows", "bytes"
+        with data), "nodata_fraction", "frame_nodata_fractions" (one per date), "input_check" (how far each band
+        is from the training, of a model whose training measured it, see
+        [`~models.prithvi.input_shift_prithvi.check_input`]), "bad_windows", "bytes"
         (of each output but the report), "strips" ("total", "resumed", "computed") and "seconds" ("reading" in its own
         thread, "model", "waiting" of the model for the reader, "writing" in its own thread, "finishing", "total"). In
         processes other than the first the result says nothing of the last pass.
@@ -248,7 +251,7 @@ def predict_scene(
         staging.join,
         partial(check_space, strips, outputs),
         partial(compute_strips, runner, image_processor, scene, plan, strips, windows, device, show_progress),
-        partial(finish_map, scene, strips, outputs, overwrite, begin),
+        partial(finish_map, scene, image_processor, strips, outputs, overwrite, begin),
     )
     run_steps(steps, staging, group)
     written: dict[str, Any] = {
@@ -357,6 +360,7 @@ def compute_strips(
         details = {
             "bad_windows": strip.bad_windows,
             "frame_nodata": strip.frame_nodata,
+            "band_sums": strip.band_sums,
         }
         arrays[DETAILS] = np.frombuffer(json.dumps(details).encode(), dtype=np.uint8)
         staging.commit(strip.index, arrays)
@@ -401,7 +405,12 @@ def compute_strips(
 
 
 def finish_map(
-    scene: Scene, strips: StagedMap, outputs: Mapping[str, tuple[Output, Path]], overwrite: bool, begin: float
+    scene: Scene,
+    image_processor: "PrithviImageProcessor",
+    strips: StagedMap,
+    outputs: Mapping[str, tuple[Output, Path]],
+    overwrite: bool,
+    begin: float,
 ) -> None:
     """Turn the strips into the outputs, in the first process; `begin` is the clock when the run began."""
     clock, staging, report, parts = time.perf_counter(), strips.staging, strips.report, strips.parts
@@ -427,6 +436,9 @@ def finish_map(
     details = strips.load_details()
     nodata = np.sum([one["frame_nodata"] for one in details], axis=0)
     report["frame_nodata_fractions"] = measure_frames(nodata, scene)
+    band_sums = np.sum([one["band_sums"] for one in details], axis=0)
+    if image_processor.training_statistics and band_sums[0]:
+        report["input_check"] = check_input(band_sums[1:] / band_sums[0], image_processor, scene.name)
     bad = join_windows((name, tuple(window)) for one in details for name, window in one["bad_windows"])
     report["bad_windows"] = [{"file": name, "window": list(window)} for name, window in bad]
     report["bytes"] = {}

@@ -324,6 +324,9 @@ class RowEnd:
     bad_windows: list[BadWindow]
     frame_nodata: list[int]  # pixels of the strip in which each frame has no value at all
     seconds: float  # spent on reading and preparing
+    band_sums: list[
+        float
+    ]  # number and sums, over the bands, of values that tell whether the scene is like the training
 
 
 @dataclass
@@ -361,6 +364,8 @@ class TileSource:
                 absent = np.zeros((self.image_processor.num_frames, height, plan.width), dtype=bool)
                 rows.read_to(plan.tops[row], plan.tops[row] + height)
                 prepare = partial(self._prepare, rows, plan.tops[row])
+                start, stop = plan.strip(row)
+                band_sums = np.zeros(1 + len(self._options.bands))
                 ready: list[tuple[int, list[Frame], list[np.ndarray | None]]] = []
                 for first in range(0, len(plan.lefts), self.batch_size):  # no more than a batch ahead
                     lefts = plan.lefts[first : first + self.batch_size]
@@ -372,17 +377,33 @@ class TileSource:
                             ready.append((left, frames, missing))
                         if ready and (len(ready) == self.batch_size or left == plan.lefts[-1]):
                             batch, ready = self._collate(row, ready, each), []
+                            if self._options.training_statistics:
+                                band_sums += self._sum_bands(batch, nodata, stop - start)
                             seconds += time.perf_counter() - clock
                             yield batch
                             clock = time.perf_counter()  # it stood still while the batch waited
-                start, stop = plan.strip(row)
                 # A copy: the rows below, which are not final, would stay in memory with a view.
                 final = nodata[: stop - start].copy()
                 frame_nodata = np.count_nonzero(absent[:, : stop - start], axis=(1, 2)).tolist()
                 thumbnail = self._read_thumbnail(rows, start, stop) if self.thumbnail else None
                 bad_windows = rows.find_bad_windows(start, stop)
                 seconds += time.perf_counter() - clock
-                yield RowEnd(row, skipped, final, thumbnail, bad_windows, frame_nodata, seconds)
+                found = (thumbnail, bad_windows, frame_nodata, seconds, band_sums.tolist())
+                yield RowEnd(row, skipped, final, *found)
+
+    def _sum_bands(self, batch: TileBatch, nodata: np.ndarray, height: int) -> np.ndarray:
+        """Count and sum, over the bands, what the tiles of a batch have to themselves: pixels with data, one of 16.
+
+        `nodata` (h, W) is of the row of tiles, of which `height` rows are in no later one.
+        """
+        sums, ends = np.zeros(1 + len(self._options.bands)), [*self.plan.lefts[1:], self.plan.width]
+        for left, values in zip(batch.lefts, batch.pixel_values, strict=True):
+            end = ends[self.plan.lefts.index(left)]
+            valid = ~nodata[:height:4, left:end:4]
+            part = self.image_processor.restore_frame_order(values[..., :height:4, : end - left : 4]).numpy()
+            sums[0] += np.count_nonzero(valid) * part.shape[1]
+            sums[1:] += part[:, :, valid].sum(axis=(1, 2), dtype=np.float64)
+        return sums
 
     def _prepare(
         self, rows: SceneRows, top: int, left: int

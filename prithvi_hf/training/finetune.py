@@ -17,6 +17,7 @@ from transformers.utils import logging
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
 from prithvi_hf.data.chips import abbreviate_names
+from prithvi_hf.data.input_statistics import measure_training_input
 from prithvi_hf.data.transforms import TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
@@ -205,6 +206,9 @@ def train(run: Run) -> None:
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
     check_output_folder(folder)
     trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing
+    if trainer.args.should_save:
+        processor, chips = trainer.processing_class, run.splits[run.recipe.data.train_split]
+        processor.training_statistics = measure_training_input(chips, processor)
     trainer.save_model(_internal_call=True)  # the upload comes once, at the end
     trainer.save_state()
     trainer.log_metrics("train", outcome.metrics)

@@ -590,6 +590,7 @@ EVERY_OPTION = {
     "target_rescale_offset": -2,
     "target_nodata_value": [-1, 65535],
     "target_range": [0, 500.5],
+    "training_statistics": {"chips": 5, "mean": [0.1, -0.2], "std": [0.5, 1], "contrast_std": [0.25, 0.5]},
 }
 
 

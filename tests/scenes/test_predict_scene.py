@@ -17,6 +17,7 @@ from rio_cogeo import cog_validate
 from transformers import pipeline
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from prithvi_hf.models.prithvi.input_shift_prithvi import InputShiftWarning
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     PreparedScene,
     assemble_map,
@@ -587,3 +588,24 @@ def test_windows_one_below_the_other_are_one():
         ("a", (20, 0, 4, 4)),
         ("b", (0, 0, 8, 4)),
     ]
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_a_scene_far_from_the_training_is_warned_of_and_reported(tmp_path, model, overlap):
+    pixels = scene_pixels(90, 75)
+    pixels[3] *= 2
+    pixels[:, :40, :33] = -9999
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    statistics = {"chips": 9, "mean": [0.9, 0.8, 0.6, -0.2, -0.1, 0.4], "std": [0.5] * 6, "contrast_std": [0.3] * 6}
+    processor = tiny_processor(training_statistics=statistics)
+    with pytest.warns(InputShiftWarning, match="scene: expected band means like .* 9 training chips"):
+        report = predict_scene(model, processor, scene, tmp_path / "map.tif", overlap=overlap, **QUIET).report
+    valid = pixels[:, (pixels != -9999).all(0)]
+    for band, values in zip(processor.bands, valid, strict=True):
+        assert report["input_check"][band]["mean"] == pytest.approx(values.mean(), rel=0.07)  # of one pixel of 16
+    assert report["input_check"]["NIR_NARROW"]["contrast_z_score"] > 3
+    pipe = pipeline("geospatial-segmentation", model=model, image_processor=processor, device="cpu")
+    with pytest.warns(InputShiftWarning):
+        in_memory = pipe(str(scene)).input_check
+    assert in_memory["NIR_NARROW"]["z_score"] == pytest.approx(report["input_check"]["NIR_NARROW"]["z_score"], abs=0.2)
+    assert "input_check" not in predict_scene(model, tiny_processor(), scene, tmp_path / "b.tif", **QUIET).report

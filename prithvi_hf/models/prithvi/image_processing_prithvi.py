@@ -93,6 +93,7 @@ class PrithviImageProcessorKwargs(ImagesKwargs, total=False):
     target_rescale_offset: float
     target_nodata_value: float | list[float] | None
     target_range: list[float] | None
+    training_statistics: dict[str, int | list[float]] | None
     file_nodata: float | list | None
     return_nodata_mask: bool | None
     names: str | list | tuple | None
@@ -162,6 +163,8 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
         mask_nodata_labels (`bool`): whether labels of nodata pixels become -100 (NaN of `"value"`). The published
             metrics count them.
         first_day_of_year (`int`): what 1 January counts as in `temporal_coords`, 0 or 1, as the model was trained.
+        training_statistics (`dict`, *optional*): how the band means of training chips spread, as a training measured
+            it: images that are far from it are warned of, see [`~models.prithvi.input_shift_prithvi.check_input`].
 
     Example:
         >>> import numpy as np
@@ -202,6 +205,7 @@ class PrithviImageProcessor(RemoteCodeMixin, BaseImageProcessor):
     target_rescale_offset: Number = _DEFAULTS.target_rescale_offset
     target_nodata_value: Number | list[Number] | None = _DEFAULTS.target_nodata_value
     target_range: list[Number] | None = _DEFAULTS.target_range
+    training_statistics: dict[str, int | list[Number]] | None = _DEFAULTS.training_statistics
 
     def __init__(self, **kwargs: Unpack[PrithviImageProcessorKwargs]) -> None:
         given: dict[str, Any] = dict(kwargs)

@@ -18,6 +18,7 @@ from .configuration_prithvi import NODATA_NAME, PrithviConfig
 from .coordinates_prithvi import warn_of_unknown
 from .image_processing_prithvi import PrithviImageProcessor
 from .inference_dtype_prithvi import INFERENCE_DTYPES, DtypeChoice, convert_model, resolve_dtype
+from .input_shift_prithvi import check_input, measure_means
 from .modeling_prithvi import PrithviMapModel, unwrap_model
 from .pixel_values_prithvi import missing_package
 from .regression_map_prithvi import Quantity, RegressionMap
@@ -113,6 +114,10 @@ class GeospatialPipeline(RemoteCodeMixin, Pipeline):
         else:
             frames = in_model_units(image_processor, open_frames(input_), scale)
         scene = prepare_scene(image_processor, frames)
+        if image_processor.training_statistics and not scene.nodata_mask.all():
+            values = image_processor.restore_frame_order(scene.pixel_values[0]).numpy()
+            name = str(getattr(frames[0], "name", "the scene"))
+            scene.input_check = check_input(measure_means(values, scene.nodata_mask), image_processor, name)
         if crs is not None or transform is not None:
             if not all(isinstance(frame, np.ndarray | torch.Tensor) for frame in frames):
                 raise ValueError(
@@ -329,7 +334,8 @@ class GeospatialRegressionPipeline(GeospatialMapPipeline):
         values = model_outputs["logits"][0].float().cpu().numpy()
         values[scene.nodata_mask] = np.nan
         name, unit = Quantity.of(cast(PrithviConfig, self.model.config))
-        return RegressionMap(values, name, unit, scene.crs, scene.transform, scene.rgb, scene.rgb_title)
+        picture = scene.rgb, scene.rgb_title
+        return RegressionMap(values, name, unit, scene.crs, scene.transform, *picture, scene.input_check)
 
 
 class GeospatialClassificationPipeline(GeospatialPipeline):

@@ -18,6 +18,7 @@ from huggingface_hub.dataclasses import strict, validated_field
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
 from .bands_prithvi import band_key, parse_band_map
+from .input_shift_prithvi import check_statistics
 
 
 IGNORED_LABEL = -100
@@ -114,6 +115,7 @@ class ProcessorOptions:
     target_range: list[Number] | None = _option(
         None, "the smallest and the largest value", lambda value: len(value) == 2 and value[0] < value[1]
     )
+    training_statistics: dict[str, int | list[Number]] | None = _option(None, "what a training measured")
 
     def validate_lists(self) -> None:
         """Check that there is one entry per band, and that the statistics can serve where they are used."""
@@ -156,6 +158,11 @@ class ProcessorOptions:
             raise ValueError(
                 f"label_type: expected 'value' without options of classes, found {', '.join(found)}. Remedy: leave "
                 "them out; target_nodata_value and target_range say which values do not count."
+            )
+        if self.training_statistics and (expected := check_statistics(self.training_statistics, self.bands)):
+            raise ValueError(
+                f"training_statistics: expected {expected}, found {str(self.training_statistics)[:300]}. Remedy: "
+                "leave it out; a training measures it."
             )
         if self.do_normalize and min(self.image_std) <= 0:
             raise ValueError(f"image_std: expected values greater than 0, found {self.image_std}")

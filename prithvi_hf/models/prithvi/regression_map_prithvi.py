@@ -6,7 +6,7 @@ This file travels to the Hub beside the pipeline: it reaches for GeoTIFF writing
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class RegressionMap:
         transform: Affine transform from pixel to CRS coordinates; None for a bare array.
         rgb: (H / s, W / s, 4) uint8 picture of the scene's last date, as in `SegmentationMap`.
         rgb_title: What it shows.
+        input_check: How far each band is from the training, as in `SegmentationMap`.
     """
 
     values: np.ndarray
@@ -55,6 +56,7 @@ class RegressionMap:
     transform: Affine | None = None
     rgb: np.ndarray | None = None
     rgb_title: str = "scene"
+    input_check: Mapping[str, Mapping[str, float]] | None = None
 
     def __repr__(self) -> str:
         height, width = self.values.shape

@@ -62,6 +62,7 @@ class SegmentationMap:
         rgb: (H / s, W / s, 4) uint8 picture of the scene's last date, as `stretch_colors` makes it (red, green, blue,
             opacity), thinned by a whole step s where the scene is large; None where there is none.
         rgb_title: What it shows, as `title_picture` says it.
+        input_check: How far each band is from the training, as `check_input` says it; None where nothing tells.
     """
 
     mask: np.ndarray
@@ -72,6 +73,7 @@ class SegmentationMap:
     probabilities: np.ndarray | None = None
     rgb: np.ndarray | None = None
     rgb_title: str = "scene"
+    input_check: Mapping[str, Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         if not self.id2label:
@@ -251,6 +253,7 @@ class PreparedScene:
     rgb_title: str = "scene"
     # Of a model that takes them: `temporal_coords` (1, T, 2), and `location_coords` (1, 2) of its centre
     coordinates: dict[str, torch.Tensor] = field(default_factory=dict)
+    input_check: Mapping[str, Mapping[str, float]] | None = None  # see `check_input`
 
     def find_place(self, window: tuple[int, int, int, int]) -> tuple[float, float]:
         """Find latitude and longitude of the middle of a window, of a scene that has a CRS."""
@@ -436,6 +439,7 @@ def assemble_map(
         probabilities=values,
         rgb=scene.rgb,
         rgb_title=scene.rgb_title,
+        input_check=scene.input_check,
     )
 
 
