@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+from prithvi_hf.models.prithvi.adapter_prithvi import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 from prithvi_hf.models.prithvi.remote_code_prithvi import (
     CONFIG_FILE,
     EXPORT_FILE,
@@ -27,7 +28,7 @@ LAST_CHECKPOINT, BEST_CHECKPOINT = "last-checkpoint", "best-checkpoint"
 """Folders of a repository: the newest checkpoint of a run, and the model of the best one so far."""
 EVAL_RESULTS = ".eval_results"
 """Folder of a repository whose YAML files are the figures that the Hub shows."""
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", EXPORT_FILE)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", ADAPTER_FILE, EXPORT_FILE)
 # What a training run leaves that is of use to itself alone, and pickles, which nobody should have to load.
 _LEFT_BEHIND = (
     "checkpoint-*/*",
@@ -89,6 +90,14 @@ def push_folder_to_hub(
     model_type = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("model_type")
     if model_type != "prithvi":
         raise ValueError(f'{folder / CONFIG_FILE} must be of model_type "prithvi", found {model_type!r}.')
+    if (folder / ADAPTER_CONFIG_FILE).is_file():
+        base = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base or Path(base).is_absolute():
+            raise ValueError(
+                f"Expected an adapter whose base model is on the Hub, found {base}, a folder that nobody else has. "
+                f"Write the base's Hub id as base_model_name_or_path into {folder / ADAPTER_CONFIG_FILE}, or push a "
+                f"merged model: `prithvi-hf merge {folder} MERGED`."
+            )
     files = {
         name: path
         for name, path in list_files(folder).items()

@@ -60,6 +60,7 @@ def describe_model(name: str) -> str:
     """Describe a model, a `save_pretrained` folder or a Hub id: architecture, sizes, bands, classes, statistics."""
     from safetensors import SafetensorError, safe_open
 
+    from prithvi_hf.models.prithvi.adapter_prithvi import ADAPTER_CONFIG_FILE
     from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig, is_exported
     from prithvi_hf.models.prithvi.exported_prithvi import FORMAT_NAMES
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -93,6 +94,11 @@ def describe_model(name: str) -> str:
             f"  graph        exported to {FORMAT_NAMES[manifest['export_format']]}{precision}, for batches of any "
             "size, images of " + ("any size" if size is None else f"at most {size[0]} x {size[1]} pixels")
         )
+    adapter = Path(name, ADAPTER_CONFIG_FILE)
+    if adapter.is_file():
+        values = json.loads(adapter.read_text(encoding="utf-8"))
+        method = "dora" if values.get("use_dora") else str(values["peft_type"]).lower()
+        lines.append(f"  adapter      {method} of rank {values['r']} on {values['base_model_name_or_path']}")
     head = f"neck {config.neck}, head {config.decode_head}, " if has_encoder else ""
     if kind == "PrithviForPixelRegression":
         lines.append(f"  regression   {head}loss {config.regression_loss}")

@@ -68,7 +68,8 @@ _MISSING_SPLIT = (
 # Fields of PrithviConfig that a resumed run may change: they neither shape weights nor choose what is computed.
 _FREE_TO_CHANGE = {
     *("image_size", "class_colors", "class_weights", "auxiliary_loss_weight", "focal_gamma"),
-    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "classifier_dropout"),
+    *("initializer_range",),
     *("fused_upsampling", "target_name", "target_unit", "temperature"),
 }
 
@@ -124,6 +125,8 @@ def setup(recipe: TrainingRecipe) -> Run:
         train_dataset = TrainingCrops(splits[data.train_split], crops, seed, give_index=True)
         check_batches(recipe, model.config, len(train_dataset))
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
+    if training.do_train:
+        PrithviTrainer.get_optimizer_cls_and_kwargs(training, model)  # refuses one whose package is not installed
     trainer = PrithviTrainer(
         model=model,
         args=training,

@@ -189,6 +189,8 @@ def write_model_card(
     hub_dataset, start = find_hub_dataset(data), recipe.model.model
     name, (metric, title) = training.hub_model_id or folder.resolve().name, next(iter(TASK_METRICS[data.task].items()))
     encoder = "frozen" if recipe.model.freeze_backbone else "trained"
+    if recipe.model.adapter is not None:
+        encoder = f"frozen, with an adapter ({recipe.model.adapter}) in its layers"
     scores = {split: results.get(f"{prefix}_{metric}") for prefix, split in splits.items()}
     about = (texts.hub_task, data.dataset, data.dataset, metric)
     eval_results = [

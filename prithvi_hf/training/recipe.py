@@ -51,6 +51,7 @@ _BAND_STATISTICS = ("image_mean", "image_std")
 _ENCODER_OPTIONS = (
     *(*ENCODER_FIELDS, "attn_implementation", "freeze_backbone", "activation_checkpointing"),
     *("adapter", "adapter_rank", "adapter_alpha", "adapter_dropout", "adapter_targets"),
+    *("train_norms", "layer_decay", "unfreeze_every"),
 )
 # What belongs to one run and one machine, not to the recipe that repeats it.
 _NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
@@ -142,7 +143,7 @@ class Recipe:
                 "--architecture unet on the command line leaves out those of a recipe."
             )
         if self.model.freeze_backbone:
-            model.freeze_backbone()
+            model.freeze_backbone(self.model.train_norms)
         if self.model.adapter is not None and may_add_weights:
             self._add_adapter(model)
         return model
@@ -233,6 +234,11 @@ class TrainingRecipe(Recipe):
     def __post_init__(self) -> None:
         """Refuse options, and a metric that chooses the checkpoint, of another task than the recipe's."""
         super().__post_init__()
+        if self.training.unfreeze_every is not None and (self.model.freeze_backbone or self.model.adapter):
+            raise ValueError(
+                "Expected unfreeze_every of an encoder that trains in the end, found freeze_backbone or an adapter, "
+                "which leave it frozen. Leave one of them out."
+            )
         task, best = self.data.task, (self.training.metric_for_best_model or "loss").removeprefix("eval_")
         of_others = {name for other in TASKS if other != task for name in TASK_METRICS[other]}
         if self.model.problem_type != "multi_label_classification":

@@ -63,7 +63,7 @@ MAIN_OPTIONS = {
     "the model and its loss": "architecture freeze_backbone adapter adapter_rank neck loss class_weights problem_type "
     "regression_loss target_name target_unit",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
-    "warmup_steps weight_decay optim lr_scheduler_type ema_decay early_stopping_patience bf16 "
+    "warmup_steps weight_decay layer_decay optim lr_scheduler_type ema_decay early_stopping_patience bf16 "
     "activation_checkpointing dataloader_num_workers",
     "evaluation and results": "eval_steps save_steps save_total_limit eval_window group_by logging_steps push_to_hub",
 }
@@ -96,6 +96,9 @@ class EncoderArguments:
     num_attention_heads: int | None = _option("Attention heads.")
     mlp_ratio: float | None = _option("Width of the MLP over hidden_size.")
     hidden_dropout_prob: float | None = _option("Dropout of the encoder, 0 to 1.")
+    drop_path_rate: float | None = _option(
+        "Probability that training leaves out the last layer for a sample, 0 to 0.99; less in the layers before it."
+    )
     coords_encoding: list[str] | None = _option(
         "What the encoder takes besides the image: time, location, both or, as [] (no word on the command line), "
         "nothing. By default what the starting model takes, as far as the training chips have dates and places."
@@ -111,7 +114,7 @@ class EncoderArguments:
 class ModelArguments(EncoderArguments):
     """The model: where it starts from and, where it starts from nothing, its architecture.
 
-    Every field but `model`, `attn_implementation`, `freeze_backbone` and those of an adapter is the field of
+    Every field but `model`, `attn_implementation`, what is frozen and the adapter is the field of
     `PrithviConfig` of the same name; what is left out comes from the starting model or from the defaults there.
     """
 
@@ -119,6 +122,7 @@ class ModelArguments(EncoderArguments):
         "prithvi, or unet: a plain U-Net of 2 million parameters from random weights, the baseline to compare with."
     )
     freeze_backbone: bool = _option("Leave the encoder as it starts and train neck and heads alone.", default=False)
+    train_norms: bool = _option("With freeze_backbone: train the encoder's normalisations too.", default=False)
     adapter: Literal["lora", "dora"] | None = _option(
         "Leave the encoder as it starts and train low-rank changes of its layers, and neck and heads; what is saved "
         "is a small file beside --model. lora, or dora, which is slower and also learns the length of each row."
@@ -178,6 +182,8 @@ class ModelArguments(EncoderArguments):
             raise ValueError(
                 f"Expected adapter: lora or dora with {', '.join(given)}, found none. Name one, or leave it out."
             )
+        if self.train_norms and not self.freeze_backbone:
+            raise ValueError("Expected train_norms with freeze_backbone, found it alone: all of the encoder trains.")
         if self.adapter is not None and self.freeze_backbone:
             raise ValueError(
                 "Expected an adapter or freeze_backbone, found both. An adapter leaves the encoder frozen."

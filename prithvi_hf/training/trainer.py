@@ -41,6 +41,7 @@ from prithvi_hf.training.schedule import (
     get_poly_schedule_with_warmup,
     get_step_schedule_with_warmup,
 )
+from prithvi_hf.training.strategies import GradualUnfreezing, find_decay_parameters, group_parameters
 from prithvi_hf.training.tasks import TASKS
 from prithvi_hf.training.throughput import Throughput
 from prithvi_hf.training.training_args import LOWER_IS_BETTER, PLAIN_ADAM, PrithviTrainingArguments
@@ -83,6 +84,9 @@ class PrithviTrainer(Trainer):
                 )
             self.weight_average = WeightAverage(self.args.ema_decay, self.model)
             self.add_callback(self.weight_average)
+        self.unfreezing = None if self.args.unfreeze_every is None else GradualUnfreezing(self.args.unfreeze_every)
+        if self.unfreezing is not None:
+            self.add_callback(self.unfreezing)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
@@ -133,21 +137,33 @@ class PrithviTrainer(Trainer):
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Name the parameters under weight decay: all, or matrices and kernels without the class token."""
-        return [
-            name
-            for name, parameter in model.named_parameters()
-            if self.args.decay_all_parameters or (parameter.ndim > 1 and not name.endswith("cls_token"))
-        ]
+        return find_decay_parameters(model, self.args.decay_all_parameters)
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
         args: TrainingArguments, model: PreTrainedModel | None = None
     ) -> tuple[type[Optimizer], dict[str, Any]]:
-        """Choose class and arguments of the optimizer: torch's Adam for `optim: adam`, else transformers' choice."""
-        if args.optim != PLAIN_ADAM:
-            return Trainer.get_optimizer_cls_and_kwargs(args, model)
-        betas = (args.adam_beta1, args.adam_beta2)
-        return torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+        """Choose class and arguments of the optimizer: torch's Adam for `optim: adam`, else transformers' choice.
+
+        With `layer_decay` the parameters are among the arguments, in groups.
+        """
+        if args.optim == PLAIN_ADAM:
+            options: dict[str, Any] = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2)}
+            kind: Any = torch.optim.Adam
+            options["eps"] = args.adam_epsilon
+        else:
+            kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        own = cast(PrithviTrainingArguments, args)
+        if own.layer_decay is not None and model is not None:
+            if {"params", "model", "optimizer_dict"} & options.keys():
+                raise ValueError(
+                    f"Expected an optimizer that takes groups of parameters with layer_decay, found {args.optim}, "
+                    "which makes its own. Choose adamw_torch, or leave layer_decay out."
+                )
+            options["params"] = group_parameters(
+                model, args.learning_rate, own.layer_decay, args.weight_decay, own.decay_all_parameters
+            )
+        return kind, options
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Normalise, on the device, crops that come with the values of their files."""
@@ -176,6 +192,8 @@ class PrithviTrainer(Trainer):
         chips = inputs.pop(CHIP_INDEX, None)
         with synchronize_batch_norm(self.model, self.args.sync_batch_norm):
             loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.unfreezing is not None:
+            self.unfreezing.drop_gradients()
         self.loss_guard.watch(loss, self.state.global_step + 1, self._get_learning_rate(), chips)
         return loss
 

@@ -75,6 +75,20 @@ class PrithviTrainingArguments(TrainingArguments):
             "recipes; any other name is that optimizer of transformers, e.g. adamw_torch."
         },
     )
+    layer_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Each layer of the encoder learns at this times the rate of the layer after it, above 0 to 1; "
+            "neck and heads at the full rate. 0.65 to 0.8 is usual for a pretrained encoder."
+        },
+    )
+    unfreeze_every: float | None = field(
+        default=None,
+        metadata={
+            "help": "Begin with neck and heads alone, and let one more layer of the encoder train every so many steps "
+            "or, below 1, after each such fraction of the run; the last layer first."
+        },
+    )
     ema_decay: float | None = field(
         default=None,
         metadata={
@@ -197,6 +211,10 @@ class PrithviTrainingArguments(TrainingArguments):
                 "per_device_train_batch_size and per_device_eval_batch_size must be at least 1, found "
                 f"{self.per_device_train_batch_size} and {self.per_device_eval_batch_size}."
             )
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, found {self.layer_decay}. 0.75 is usual.")
+        if self.unfreeze_every is not None and not 0 < self.unfreeze_every < math.inf:
+            raise ValueError(f"unfreeze_every must be a number above 0, found {self.unfreeze_every}. Leave it out.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be above 0 and below 1, found {self.ema_decay}. 0.999 is usual.")
         if self.dataloader_num_workers < 0:

@@ -1,14 +1,16 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """A run with an adapter, and what every command makes of the small folder that it leaves."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from prithvi_hf import PrithviConfig, PrithviModel
-from tests.finetune_factory import SIZES, command_line, finetune, make_chips, run
+from prithvi_hf import PrithviConfig, PrithviModel, push_folder_to_hub
+from prithvi_hf.cli.__main__ import main as cli
+from tests.finetune_factory import SIZES, command_line, finetune, make_chips, read_pixels, run
 
 
 pytest.importorskip("peft")
@@ -101,3 +103,39 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(
 def test_an_adapter_on_an_adapter_is_refused(finished, data, options, tmp_path, capfd):
     assert finetune.main(command_line(data, tmp_path / "OUT", **{**options, "model": finished[0]})) == 2
     assert "is an adapter. Merge it first: `prithvi-hf merge" in capfd.readouterr().err
+
+
+# ---------------------------------------------------------------- what the commands make of it
+
+
+def test_evaluate_gives_the_figures_of_the_run(finished, data, tmp_path, capsys):
+    output, results = finished
+    words = ["evaluate", "--model", str(output), "--data_dir", str(data), "--device", "cpu", "--quiet"]
+    assert cli([*words, "--output", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["splits"]["test"]["metrics"]["mean_iou"] == pytest.approx(results["test_mean_iou"], abs=1e-6)
+
+
+def test_a_merged_model_maps_as_the_adapter_does(finished, data, tmp_path, capsys):
+    output, _ = finished
+    merged = tmp_path / "merged"
+    assert cli(["merge", str(output), str(merged)]) == 0
+    assert {path.name for path in merged.iterdir()} == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml"),
+    }
+    scene = next(data.rglob("*_S2Hand.tif"))
+    for model in (output, merged):
+        words = ["predict", "--model", str(model), "--frames", str(scene), "--device", "cpu", "--quiet"]
+        assert cli([*words, "--output", str(tmp_path / f"{model.name}.tif")]) == 0
+    assert (read_pixels(tmp_path / "OUT.tif") == read_pixels(tmp_path / "merged.tif")).all()
+    assert cli(["info", str(output)]) == 0
+    assert "adapter      dora of rank 2 on " in capsys.readouterr().out
+    assert cli(["merge", str(merged), str(tmp_path / "again")]) == 2
+    assert "it is a whole model already" in capsys.readouterr().err
+    assert cli(["merge", str(output), str(merged)]) == 2
+    assert "to be a new or empty folder" in capsys.readouterr().err
+
+
+def test_an_adapter_of_a_local_base_is_not_pushed(finished, base):
+    with pytest.raises(ValueError, match=r"whose base model is on the Hub, found .*prithvi-hf merge"):
+        push_folder_to_hub(finished[0], "someone/floods")

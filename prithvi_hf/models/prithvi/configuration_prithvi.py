@@ -39,7 +39,8 @@ ARCHITECTURES = ("prithvi", "unet")
 """Values of `PrithviConfig.architecture`."""
 ENCODER_FIELDS = (
     *("patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act"),
-    *("layer_norm_eps", "qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob", "coords_encoding"),
+    *("layer_norm_eps", "qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"),
+    *("coords_encoding",),
     *("coords_scale_learn", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"),
     *("mask_ratio", "norm_pix_loss", "neck", "neck_hidden_size", "first_conv_channels", "channel_reduction_factor"),
     *("num_convs_per_upscale", "out_indices", "decode_head", "head_hidden_size", "head_num_convs", "unet_channels"),
@@ -95,6 +96,8 @@ class PrithviConfig(PreTrainedConfig):
         qkv_bias (`bool`, defaults to `True`): Whether query, key and value projections have a bias.
         hidden_dropout_prob (`float`, defaults to 0.0): Dropout after the embeddings and inside each layer, 0 to 1.
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of the attention weights, 0 to 1.
+        drop_path_rate (`float`, defaults to 0.0): Probability, 0 to below 1, that training leaves out the attention
+            and the MLP of the last layer for a sample; it grows linearly with depth, from 0 in the first layer.
         initializer_range (`float`, defaults to 0.02): Standard deviation of a fresh class token.
         coords_encoding (`list[str]`, defaults to `[]`): What the tokens say of the image besides its pixels: `"time"`
             (`temporal_coords`), `"location"` (`location_coords`), both or nothing.
@@ -207,6 +210,7 @@ class PrithviConfig(PreTrainedConfig):
     qkv_bias: bool = True
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
     initializer_range: float | int = 0.02
     coords_encoding: list[str] | tuple[str, ...] = ()
     coords_scale_learn: bool = False
@@ -434,6 +438,7 @@ class PrithviConfig(PreTrainedConfig):
             ("temperature", 0.001, 1000),
             ("hidden_dropout_prob", 0, 1),
             ("attention_probs_dropout_prob", 0, 1),
+            ("drop_path_rate", 0, 0.99),
             ("classifier_dropout", 0, 1),
         ):
             if not low <= getattr(self, name) <= high:  # nor is NaN

@@ -136,22 +136,38 @@ class PrithviMLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
+class PrithviDropPath(nn.Module):
+    """Stochastic depth: in training, leave a branch out for some samples and scale it up for the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        """Map `(B, L, hidden_size)` to the same shape."""
+        if not self.training:
+            return branch
+        kept = torch.empty_like(branch[:, :1, :1]).bernoulli_(1 - self.rate)  # (B, 1, 1)
+        return branch * kept / (1 - self.rate)
+
+
 class PrithviLayer(GradientCheckpointingLayer):
     """A pre-norm transformer layer."""
 
-    def __init__(self, config: PrithviConfig) -> None:
+    def __init__(self, config: PrithviConfig, drop_path_rate: float = 0.0) -> None:
         super().__init__()
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = PrithviAttention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = PrithviMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = PrithviDropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         """Map `(B, L, hidden_size)` to the same shape."""
         attended, _ = self.attention(self.layernorm_before(hidden_states), **kwargs)
-        hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(self.layernorm_after(hidden_states)))
+        hidden_states = hidden_states + self.drop_path(self.dropout(attended))
+        return hidden_states + self.drop_path(self.dropout(self.mlp(self.layernorm_after(hidden_states))))
 
 
 class PrithviPreTrainedModel(RemoteCodeMixin, PreTrainedModel):
@@ -295,7 +311,8 @@ class PrithviModel(PrithviPreTrainedModel):
                 "maps alone can have. Load it by PrithviForSemanticSegmentation or PrithviForPixelRegression."
             )
         self.embeddings = PrithviEmbeddings(config)
-        self.layers = nn.ModuleList(PrithviLayer(config) for _ in range(config.num_hidden_layers))
+        step = config.drop_path_rate / max(1, config.num_hidden_layers - 1)
+        self.layers = nn.ModuleList(PrithviLayer(config, step * depth) for depth in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
@@ -403,11 +420,11 @@ class PrithviTaskModel(PrithviPreTrainedModel):
                 f"missing, e.g. {min(names)}. {remedy}, `prithvi-hf finetune --model {source} ...`."
             )
 
-    def freeze_backbone(self) -> None:
+    def freeze_backbone(self, train_norms: bool = False) -> None:
         """Leave the encoder as it is: its parameters get no gradient, what follows it trains.
 
-        Bands that `set_bands` added are part of it and keep the kernels that they started from. Call it before an
-        optimizer is made; `model.prithvi.requires_grad_(True)` undoes it.
+        With `train_norms` its layer normalisations train too. Bands that `set_bands` added are part of it and keep the
+        kernels that they started from. Call it before an optimizer is made; `requires_grad_(True)` undoes it.
 
         Raises:
             ValueError: The architecture is `"unet"`, which has no encoder.
@@ -415,6 +432,9 @@ class PrithviTaskModel(PrithviPreTrainedModel):
         if self.config.architecture == "unet":
             raise ValueError("Expected an encoder to freeze, found architecture unet. Leave freeze_backbone out.")
         self.prithvi.requires_grad_(False)
+        for module in self.prithvi.modules():
+            if train_norms and isinstance(module, nn.LayerNorm):
+                module.requires_grad_(True)
 
     def restore_unit(self, values: torch.Tensor) -> torch.Tensor:
         """Turn standardised values of a regression into those of `config.target_unit`, in float32 or wider."""
