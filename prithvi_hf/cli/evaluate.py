@@ -33,6 +33,13 @@ def add_parser(commands: Commands) -> None:
     add("--label_map", metavar="JSON", help="class number of mask values, in place of the recipe's and the model's")
     add("--splits", nargs="+", metavar="NAME", help="splits to evaluate (default: the recipe's test_splits)")
     add("--output", metavar="JSON", help="also write every figure, including those of each class")
+    add("--chip_figures", metavar="PARQUET", help="also write the figures of each chip")
+    add(
+        "--group_by",
+        metavar="NAME",
+        help="measure groups of chips too: event, tile, block, a column such as country, a .csv file of chip and "
+        "group, or a regular expression for ids with (?P<group>...)",
+    )
     add("--window", type=int, metavar="PIXELS", help="side of the windows (default: the recipe's)")
     add("--overlap", type=float, metavar="FRACTION", help="overlap of windows (default: the recipe's)")
     add("--batch_size", type=int, metavar="WINDOWS", help="windows in one forward pass (default 8)")
@@ -62,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
     with import_quickly():
         from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
         from prithvi_hf.outputs.cog import check_output_path
+        from prithvi_hf.training.chip_figures import write_chip_figures
         from prithvi_hf.training.evaluation import (
             evaluate_recipe,
             make_evaluation_recipe,
@@ -71,8 +79,9 @@ def run(options: argparse.Namespace) -> None:
         from prithvi_hf.training.process_group import leave_process_group
         from prithvi_hf.training.tasks import TASKS
 
-    if options.output is not None:
-        check_output_path(options.output, purpose="JSON")
+    for path, purpose in ((options.output, "JSON"), (options.chip_figures, "table")):
+        if path is not None:
+            check_output_path(path, purpose=purpose)
     check_model_source(options.model)
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
         recipe = make_evaluation_recipe(
@@ -81,6 +90,7 @@ def run(options: argparse.Namespace) -> None:
             data_dir=options.data_dir,
             dataset_options=options.dataset_options,
             label_map=options.label_map,
+            group_by=options.group_by,
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
@@ -111,3 +121,6 @@ def run(options: argparse.Namespace) -> None:
     if options.output is not None:
         write_results(options.output, options.model, labels, results)
         print(f"all figures written to {options.output}")
+    if options.chip_figures is not None:
+        write_chip_figures(options.chip_figures, [result.chip_table for result in results])
+        print(f"figures of each chip written to {options.chip_figures}")

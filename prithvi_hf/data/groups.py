@@ -67,9 +67,9 @@ def find_groups(dataset: Dataset | CachedChips, group_by: str, name: str = "the 
         FileNotFoundError: the file is missing.
     """
     check_group_by(group_by)
-    chips = [str(chip) for chip in _read_column(dataset, "id")]
+    chips = [str(chip) for chip in read_column(dataset, "id")]
     if group_by in dataset.column_names and group_by not in _NOT_COLUMNS:
-        values = _read_column(dataset, group_by)
+        values = read_column(dataset, group_by)
         found = {chip: _write_value(value) for chip, value in zip(chips, values, strict=True)}
         where = f"in the column {group_by}"
     elif group_by in GROUPINGS:
@@ -131,16 +131,21 @@ def read_groups(path: str | Path) -> dict[str, str]:
     return groups
 
 
-def _is_pattern(group_by: str) -> bool:
-    """Tell a regular expression, which has a group, from a name."""
-    return "(" in group_by
+def is_portable(group_by: str) -> bool:
+    """Tell what is a mere name from a file of some machine and from a pattern, which may take for ever to match."""
+    return not (_is_pattern(group_by) or group_by.lower().endswith(".csv"))
 
 
-def _read_column(dataset: Dataset | CachedChips, name: str) -> list[Any]:
-    """Read a column without opening rasters."""
+def read_column(dataset: Dataset | CachedChips, name: str) -> list[Any]:
+    """Read a column of a split without opening rasters; a transform on it is left aside."""
     if isinstance(dataset, CachedChips):
         return dataset.columns[name]
     return list(dataset.with_format(None).select_columns(name)[name])
+
+
+def _is_pattern(group_by: str) -> bool:
+    """Tell a regular expression, which has a group, from a name."""
+    return "(" in group_by
 
 
 def _write_value(value: Any) -> str:

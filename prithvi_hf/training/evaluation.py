@@ -4,16 +4,18 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PrinterCallback
 from transformers.utils import cached_file, logging
 
+from prithvi_hf.data.groups import find_groups, is_portable, read_column
 from prithvi_hf.data.transforms import collate_chips
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.embeddings_prithvi import COORDINATE_ARGUMENTS
@@ -27,6 +29,7 @@ from prithvi_hf.models.prithvi.inference_dtype_prithvi import (
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.cog import complete_or_absent
+from prithvi_hf.training.chip_figures import digest_weights, group_figures, make_chip_table
 from prithvi_hf.training.recipe import TrainingRecipe, find_packaged_recipes, parse_arguments, read_options
 from prithvi_hf.training.recipe_chips import check_splits, load_splits, make_transform
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, DataArguments
@@ -57,6 +60,8 @@ class SplitResult:
     unit: str | None = None  # of a regression's values
     # What the model computed in: "chosen", "reason" and "agreement" with float32; None as the recipe says
     dtype: dict[str, Any] | None = None
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # metrics of each group of chips, and their number
+    chip_table: pa.Table | None = None  # the figures of each chip, see `chip_figures`
 
     def table(self, labels: Sequence[str]) -> str:
         """Format the figures for people, fractions in percent: every mean, one of each class; `-` for none."""
@@ -116,6 +121,8 @@ def take_model_recipe(model: str | Path, folder: str | Path) -> Path:
     values = {name: value for name, value in read_options(path).items() if name in _TAKEN_FROM_MODEL}
     if not Path(model).is_dir() and values.pop("data_dir", None) is not None:
         logger.warning(f"data_dir in the recipe of {model} is a place of another machine: give yours with --data_dir.")
+    if not Path(model).is_dir() and not is_portable(str(values.get("group_by"))):
+        logger.warning(f"group_by in the recipe of {model} is left out ({values.pop('group_by')}): give --group_by.")
     options = values.get("dataset_options")
     if isinstance(options, str):
         options = json.loads(options)
@@ -189,6 +196,7 @@ def evaluate_recipe(
     splits = list(splits or data.test_splits or [data.eval_split])
     match_recipe(model, recipe)
     chips = load_splits(recipe, splits, "Name them with --splits.")
+    groups = {name: find_groups(chips[name], data.group_by, name) for name in splits if data.group_by}
     encoded = model.config.coords_encoding
     audits = check_splits(chips, image_processor, recipe, show_progress, coords_encoding=encoded)
     transform = make_transform(recipe, image_processor, coords_encoding=encoded)
@@ -208,12 +216,26 @@ def evaluate_recipe(
     trainer.remove_callback(PrinterCallback)  # the table says it for people
     published = data.published if isinstance(data.published, dict) else {}
     unit, results = model.config.target_unit if model.task == "regression" else None, []
+    source = getattr(model, "name_or_path", None) or None
+    weights = None if source is None else digest_weights(source)
     for name in splits:
-        metrics = trainer.evaluate(chips[name].with_transform(transform), metric_key_prefix="eval")
+        metrics, columns = trainer.evaluate_chips(chips[name].with_transform(transform))
         digest = audits[name].digest if name in audits else None
         own = {key.removeprefix("eval_"): value for key, value in metrics.items()}
         results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {}), model.task, unit))
         results[-1].dtype = None if choice is None else choice._asdict()
+        table = make_chip_table(
+            columns,
+            task=model.task,
+            split=name,
+            prefix=name,
+            chips=read_column(chips[name], "id"),
+            groups=groups.get(name),
+            class_names=data.class_names or (),
+            model=source,
+            model_digest=weights,
+        )
+        results[-1].chip_table, results[-1].groups = table, group_figures(table)
     return results
 
 
@@ -237,8 +259,11 @@ def sample_chips(chips: Dataset, model: Any, args: PrithviTrainingArguments) -> 
 
 
 def write_results(path: str | Path, model: str, labels: Sequence[str], results: Sequence[SplitResult]) -> None:
-    """Write all figures as JSON, whole or not at all."""
-    splits = {result.split: asdict(result) for result in results}
+    """Write all figures but those of single chips as JSON, whole or not at all."""
+    splits = {
+        result.split: {name: value for name, value in vars(result).items() if name != "chip_table"}
+        for result in results
+    }
     content = {"model": model, "class_names": list(labels), "splits": splits}
     with complete_or_absent(path) as part:
         part.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from transformers.utils import logging
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
 from prithvi_hf.data.chips import abbreviate_names
+from prithvi_hf.data.groups import find_groups, read_column
 from prithvi_hf.data.input_statistics import measure_training_input
 from prithvi_hf.data.transforms import TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
@@ -35,6 +36,7 @@ from prithvi_hf.training.checkpoints import (
     put_aside,
     restore_best_checkpoint,
 )
+from prithvi_hf.training.chip_figures import CHIP_FIGURES, digest_weights, make_chip_table, write_chip_figures
 from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
@@ -83,6 +85,7 @@ class Run:
     splits: dict[str, Dataset | CachedChips]
     checkpoint: str | None = None  # to resume from, None for a fresh start
     audits: dict[str, SplitAudit] = field(default_factory=dict)  # what each split holds, in the first process
+    groups: dict[str, list[str]] = field(default_factory=dict)  # of the chips of each split that is evaluated
 
 
 def setup(recipe: TrainingRecipe) -> Run:
@@ -108,6 +111,8 @@ def setup(recipe: TrainingRecipe) -> Run:
     wanted += [data.eval_split] * (training.do_eval or training.eval_strategy != "no")
     wanted += data.test_splits * training.do_predict
     chips = load_splits(recipe, wanted, _MISSING_SPLIT)
+    evaluated = dict.fromkeys(wanted[int(training.do_train) :])
+    groups = {name: find_groups(chips[name], data.group_by, name) for name in evaluated if data.group_by}
     if choose_coords_encoding(recipe, model.config, chips):
         model = build_model(recipe, checkpoint)
     if checkpoint is not None:
@@ -136,7 +141,7 @@ def setup(recipe: TrainingRecipe) -> Run:
         processing_class=processor,
     )
     add_sample_pictures(trainer, data.num_sample_predictions)
-    return Run(recipe, trainer, splits, checkpoint, audits)
+    return Run(recipe, trainer, splits, checkpoint, audits, groups)
 
 
 def build_model(recipe: TrainingRecipe, checkpoint: str | None) -> PrithviForSemanticSegmentation:
@@ -203,7 +208,7 @@ def train(run: Run) -> None:
     """Train, and save the best model with its image processor and the recipe."""
     trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
     if run.checkpoint is None and trainer.args.should_save:
-        put_aside(folder, ("checkpoint-*", "*_results.json"))
+        put_aside(folder, ("checkpoint-*", "*_results.json", CHIP_FIGURES))
     if run.checkpoint is not None and trainer.args.should_save:
         restore_best_checkpoint(run.checkpoint, folder)
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
@@ -243,6 +248,7 @@ def calibrate_model(run: Run) -> None:
 def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     """Evaluate the splits that the recipe asks for; metrics by their prefix: `eval`, or the name of a test split.
 
+    The figures of each chip are written beside the model, by which every metric can be computed again.
     Chips that changed since they were checked are named in a warning, for figures and model may be of different ones.
     """
     for split, audit in run.audits.items():
@@ -256,10 +262,28 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
     prefixes = {"eval": data.eval_split} if training.do_eval else {}
     prefixes |= {name: name for name in data.test_splits if training.do_predict}
     metrics: dict[str, dict[str, Any]] = {}
+    folder = Path(training.output_dir or ".")
+    model = folder if training.do_train else run.recipe.model.model
+    digest = digest_weights(model) if model is not None and trainer.is_world_process_zero() else None
+    tables = []
     for prefix, split in prefixes.items():
-        metrics[prefix] = trainer.evaluate(run.splits[split], metric_key_prefix=prefix)
+        metrics[prefix], columns = trainer.evaluate_chips(run.splits[split], prefix)
+        table = make_chip_table(
+            columns,
+            task=data.task,
+            split=split,
+            prefix=prefix,
+            chips=read_column(run.splits[split], "id"),
+            groups=run.groups.get(split),
+            class_names=data.class_names or (),
+            model=model,
+            model_digest=digest,
+        )
+        tables.append(table)
         trainer.log_metrics(prefix, metrics[prefix])
         trainer.save_metrics(prefix, metrics[prefix])
+    if tables and trainer.is_world_process_zero():
+        write_chip_figures(folder / CHIP_FIGURES, tables)
     return metrics
 
 

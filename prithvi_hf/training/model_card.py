@@ -283,7 +283,7 @@ def _tabulate_metrics(
         return "Not evaluated."
     task, published = data.task, data.published if isinstance(data.published, dict) else {}
     known = {name for prefix in splits for name in TASK_METRICS[task] if f"{prefix}_{name}" in results}
-    titles = {name: title for name, title in TASK_METRICS[task].items() if name in known or task != "classification"}
+    titles = {name: title for name, title in TASK_METRICS[task].items() if name in known}
     with_unit = [
         f"{title} ({escape_text(unit)})" if unit and name != "r2" else title for name, title in titles.items()
     ]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast
 from huggingface_hub import CommitInfo, HfApi
@@ -69,6 +70,7 @@ class PrithviTrainer(Trainer):
         processor = kwargs.get("processing_class")
         if isinstance(processor, PrithviImageProcessor) and isinstance(model, PreTrainedModel):
             processor.check_config(model.config)
+        self._detailed, self._chip_columns = False, dict[str, np.ndarray]()
         super().__init__(model, *args, **kwargs)
         # `_get_num_items_in_batch` counts what any loss is divided by, but not for torch's `DataParallel`.
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
@@ -335,13 +337,29 @@ class PrithviTrainer(Trainer):
             figures.add(batch)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         metrics, chips = figures.compute()
+        self._chip_columns = getattr(figures, "columns", {})
         prefixed: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         no_predictions: Any = None  # what the base class gives too where there are none
         return EvalLoopOutput(no_predictions, label_ids=None, metrics=prefixed, num_samples=chips)
 
     def make_figures(self) -> Any:
         """Make what adds up the metrics of an evaluation: `add` takes a batch, `compute` gives metrics and chips."""
-        return TASKS[self.model.task].figures(self.model, self.args, self.accelerator)
+        return TASKS[self.model.task].figures(self.model, self.args, self.accelerator, self._detailed)
+
+    def evaluate_chips(
+        self, chips: Dataset, metric_key_prefix: str = "eval"
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Evaluate and measure all there is to be measured, as after a training.
+
+        Returns:
+            The metrics, as `evaluate` gives them, and the numbers of each chip by the name of their column, in the
+            order of the chips and the same in every process; see `chip_figures`.
+        """
+        self._detailed = True
+        try:
+            return self.evaluate(chips, metric_key_prefix=metric_key_prefix), self._chip_columns
+        finally:
+            self._detailed = False
 
     def push_to_hub(  # type: ignore[override]  # the base class gives None in other processes too, and types it not
         self,
