@@ -40,7 +40,7 @@ from prithvi_hf.training.chip_figures import CHIP_FIGURES, digest_weights, make_
 from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
-from prithvi_hf.training.process_group import leave_process_group
+from prithvi_hf.training.process_group import leave_process_group, run_in_first_process
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
 from prithvi_hf.training.recipe_chips import (
     cache_splits,
@@ -50,10 +50,10 @@ from prithvi_hf.training.recipe_chips import (
     complete_target_statistics,
     load_splits,
     make_transform,
-    run_in_first_process,
 )
-from prithvi_hf.training.repeats import Repeats
+from prithvi_hf.training.repeats import Repeats, SeveralRuns
 from prithvi_hf.training.sample_pictures import PLOTS
+from prithvi_hf.training.search import Search
 from prithvi_hf.training.trackers import add_sample_pictures, check_trackers
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
@@ -323,9 +323,13 @@ def execute(run: Run) -> None:
     report(run, evaluate(run))
 
 
-def prepare(arguments: Sequence[str] | None, program: str) -> Run | Repeats:
+def prepare(arguments: Sequence[str] | None, program: str) -> Run | SeveralRuns:
     """Read the command line and set the run up, or the first of several."""
     recipe = parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program)
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        raise ValueError("Expected fold with folds, the one to hold out, found none. Write --fold 0.")
+    if recipe.repeats.hp_search is not None:
+        return Search(recipe, setup)
     return setup(recipe) if recipe.repeats.seeds is None else Repeats(recipe, setup)
 
 
@@ -347,7 +351,7 @@ def main(
         folder = Path(ready.recipe.training.output_dir or ".")
         run_in_first_process(ready.recipe.training, lambda: locks.append(lock_output_folder(folder)))
         run = ready
-        if isinstance(run, Repeats):
+        if isinstance(run, SeveralRuns):
             run.execute(execute)
         else:
             execute(run)
@@ -383,7 +387,7 @@ def main(
     if run is not None:  # it had begun: say where it can be taken up again
         training = run.recipe.training
         found = find_last_checkpoint(training.output_dir or ".", log=False) if training.do_train else None
-        if isinstance(run, Repeats):
+        if isinstance(run, SeveralRuns):
             message += f"; {run.describe_resume()}"
         elif not training.do_train:
             message += "; run the same line again"

@@ -2,14 +2,17 @@
 """Torch's process group: batch normalisation over all processes, and leaving the group at the end of a program."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from transformers import Trainer
+
+from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 class SynchronizedBatchNorm2d(nn.BatchNorm2d):
@@ -54,6 +57,21 @@ def synchronize_batch_norm(model: nn.Module, enabled: bool = True) -> Iterator[N
         for module in plain:
             module.__class__ = nn.BatchNorm2d
             del module.process_group
+
+
+def run_in_first_process(training: PrithviTrainingArguments, work: Callable[[], None]) -> None:
+    """Do work in the first process while the others wait; what is wrong is raised in all of them."""
+    outcome: list[str | None] = [None]
+    if training.process_index == 0:
+        try:
+            work()
+        except (ValueError, OSError) as error:
+            outcome = [str(error)]
+    # The others learn of the error too, instead of waiting for a process that has ended.
+    if training.world_size > 1:
+        broadcast_object_list(outcome)
+    if outcome[0] is not None:
+        raise ValueError(outcome[0])
 
 
 def leave_process_group(trainer: Trainer | None = None) -> None:

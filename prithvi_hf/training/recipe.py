@@ -58,7 +58,7 @@ _NOT_SAVED = ("output_dir", "hub_token", "resume_from_checkpoint", "config")
 _RECIPES = Path(__file__).parents[1] / "recipes"
 # Fields that a recipe sets; the base class's own are not among the options of a model.
 _CONFIG_FIELDS = {"attn_implementation", *(option.name for option in fields(PrithviConfig))}
-_GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments, RepeatArguments)
+OPTION_GROUPS: tuple[type, ...] = (ModelArguments, DataArguments, PrithviTrainingArguments, RepeatArguments)
 _MAX_BYTES, _MAX_DEPTH, _MAX_VALUES = 1_000_000, 20, 100_000
 # Control characters but tab and line feed, and halves of surrogate pairs, which no file can hold.
 _STRANGE = re.compile("[\0-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -226,10 +226,12 @@ class TrainingRecipe(Recipe):
     Attributes:
         training ([`PrithviTrainingArguments`]): The training; the other attributes are those of [`Recipe`].
         repeats ([`RepeatArguments`]): What several trainings of one run differ in.
+        folds_of_chips (`dict[str, int]`, *optional*): Of a cross-validation the fold of each chip, once it is known.
     """
 
     training: PrithviTrainingArguments = field(kw_only=True)
     repeats: RepeatArguments = field(default_factory=RepeatArguments, kw_only=True)
+    folds_of_chips: dict[str, int] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse options, and a metric that chooses the checkpoint, of another task than the recipe's."""
@@ -252,7 +254,7 @@ class TrainingRecipe(Recipe):
     def change(self, options: Mapping[str, Any], without: Collection[str] = ()) -> "TrainingRecipe":
         """Make the recipe again with some options changed and others left out; all are checked as at first."""
         given = {name: value for name, value in {**self.given, **options}.items() if name not in without}
-        model, data, training, repeats = make_groups(_GROUPS, given, "metric_for_best_model" in given)
+        model, data, training, repeats = make_groups(OPTION_GROUPS, given, "metric_for_best_model" in given)
         return TrainingRecipe(model, data, given, training=training, repeats=repeats)
 
 
@@ -354,7 +356,7 @@ class _RecipeLoader(yaml.SafeLoader):
         return sizes[id(node)]
 
 
-def _check_value(name: str, value: Any, hint: Any, path: Path) -> None:
+def check_value(name: str, value: Any, hint: Any, path: Path) -> None:
     """Raise unless a YAML value has its option's type; an integer will do for a float."""
     candidates = [value]
     if type(value) is int:
@@ -402,7 +404,7 @@ def find_option_types(groups: Sequence[type]) -> dict[str, Any]:
     return {option.name: hints[option.name] for hints, options in pairs for option in options if option.init}
 
 
-def read_options(name_or_path: str | Path, groups: Sequence[type] = _GROUPS) -> dict[str, Any]:
+def read_options(name_or_path: str | Path, groups: Sequence[type] = OPTION_GROUPS) -> dict[str, Any]:
     """Read the options in a recipe, with known names and values of the right types."""
     path, types = find_recipe(name_or_path), find_option_types(groups)
     content = read_yaml(path)
@@ -412,7 +414,7 @@ def read_options(name_or_path: str | Path, groups: Sequence[type] = _GROUPS) -> 
         hints = [f"{name} (did you mean {match[0]}?)" if match else name for name, match in near.items()]
         raise ValueError(f"{path} has unknown option(s): {', '.join(hints)}. See --help_all for all of them.")
     for name, value in content.items():
-        _check_value(name, value, types[name], path)
+        check_value(name, value, types[name], path)
         # A file value of NaN is no data anyway; anywhere else NaN would spread without a word.
         if name != "nodata_value" and any(item != item for item in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{path}: expected numbers for {name}, found NaN. Correct or leave it out.")
@@ -446,7 +448,7 @@ def parse_arguments(
     arguments: Sequence[str] | None = None, description: str | None = None, program: str | None = None
 ) -> TrainingRecipe:
     """Read `--config FILE ...` and every other option of the command line, which wins over the files."""
-    groups, given = parse_groups(_GROUPS, MAIN_OPTIONS, arguments, description, program)
+    groups, given = parse_groups(OPTION_GROUPS, MAIN_OPTIONS, arguments, description, program)
     model, data, training, repeats = groups
     return TrainingRecipe(model, data, given, training=training, repeats=repeats)
 

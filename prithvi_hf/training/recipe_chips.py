@@ -1,7 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,9 @@ from prithvi_hf.data.transforms import ClassificationTransform, SegmentationTran
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
+from prithvi_hf.training.fold_splits import arrange_fold
+from prithvi_hf.training.process_group import run_in_first_process
 from prithvi_hf.training.recipe import TrainingRecipe, read_starting_config
-from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -37,6 +38,8 @@ def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> D
     options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
     with recipe.training.main_process_first(desc="loading the dataset"):
         splits = load_dataset(data.dataset, data.data_dir, **options)
+    if data.fold is not None:
+        splits = DatasetDict(arrange_fold(recipe, splits))
     missing = [name for name in wanted if name not in splits]
     if missing:
         raise ValueError(f"Expected the split(s) {missing} in {data.dataset}, found {sorted(splits)}. {remedy}")
@@ -237,18 +240,3 @@ def check_batches(recipe: TrainingRecipe, config: PrithviConfig, chips: int) -> 
             f"The last batch of an epoch, of {chips} training chips, would be one chip, on which UPerNet cannot be "
             "trained: it is left out of each epoch."
         )
-
-
-def run_in_first_process(training: PrithviTrainingArguments, work: Callable[[], None]) -> None:
-    """Do work in the first process while the others wait; what is wrong is raised in all of them."""
-    outcome: list[str | None] = [None]
-    if training.process_index == 0:
-        try:
-            work()
-        except (ValueError, OSError) as error:
-            outcome = [str(error)]
-    # The others learn of the error too, instead of waiting for a process that has ended.
-    if training.world_size > 1:
-        broadcast_object_list(outcome)
-    if outcome[0] is not None:
-        raise ValueError(outcome[0])

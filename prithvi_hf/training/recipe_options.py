@@ -56,7 +56,7 @@ REFUSED_OPTIONS: dict[str, tuple[str, ...]] = {
 """Options that mean nothing in a task, by task: they are refused, so that none is overlooked."""
 
 MAIN_OPTIONS = {
-    "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed seeds use_cpu",
+    "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed seeds folds hp_search use_cpu",
     "the data": "task dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
@@ -70,6 +70,8 @@ MAIN_OPTIONS = {
 """Options that `--help` shows, by heading; `--help_all` shows every other one too."""
 
 
+HELD_OUT = "held_out"
+"""Split of the chips that a fold leaves out of its training."""
 _NOT_CLASSES = ("", "nodata", "ignore", "ignored")  # whatever is between the letters
 
 
@@ -311,6 +313,15 @@ class DataArguments(ImageArguments):
     hub_dataset_id: str | None = _option(
         "Hub id of the dataset, owner/name, which the Hub shows results of; that of a public dataset by default."
     )
+    folds: int | None = _option(
+        "Divide the chips of fold_splits into so many folds, whole groups (group_by) together, and train once with "
+        "each held out, into OUT/fold-K; OUT itself then holds the figures over all chips and no model."
+    )
+    fold: int | None = _option("Train for this one of the folds alone, 0 to folds - 1, as a run of its own.")
+    fold_splits: list[str] | None = _option(
+        "Splits that are divided into folds; train_split and eval_split by default."
+    )
+    fold_file: str | None = _option("A .csv file with the columns chip and fold, in place of dividing groups.")
     num_sample_predictions: int = _option("Validation chips drawn with their predictions at the end.", default=4)
     published: dict | str | None = _option(
         "Published figures in percent by split, shown beside measured ones: "
@@ -335,6 +346,7 @@ class DataArguments(ImageArguments):
                 setattr(self, name, content)
         if self.group_by is not None:
             check_group_by(self.group_by)
+        self.check_folds()
         names = self.class_names or []
         keys = [" ".join(name.split()).casefold() for name in names]
         doubles = sorted({name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1})
@@ -372,18 +384,60 @@ class DataArguments(ImageArguments):
             if wrong and self.task in CLASS_FIGURES:
                 raise ValueError(f"Expected published figures of {split} in percent, 0 to 100, found {wrong}.")
 
+    def check_folds(self) -> None:
+        """Refuse folds without what divides them, and add the fold that is held out to the splits of tests."""
+        if self.folds is None:
+            given = [name for name in ("fold", "fold_splits", "fold_file") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(
+                    f"Expected folds with {', '.join(given)}, found none. Write --folds 5, or leave them out."
+                )
+            return
+        if self.folds < 2 or not 0 <= (self.fold or 0) < self.folds:
+            raise ValueError(
+                f"Expected at least 2 folds, and fold from 0 to folds - 1, found folds {self.folds} and fold "
+                f"{self.fold}. Write --folds 5."
+            )
+        if self.group_by is None and self.fold_file is None:
+            raise ValueError(
+                "Expected group_by with folds, because figures are too good where chips of one event or tile are on "
+                f"both sides, found none. Give {', '.join(GROUPINGS)}, a column, a .csv file, or a regular expression "
+                "for ids; --group_by '(?P<group>.+)' takes each chip as a group of its own."
+            )
+        divided = self.fold_splits or [self.train_split, self.eval_split]
+        if len(set(divided)) < len(divided) or HELD_OUT in divided:
+            raise ValueError(f"Expected fold_splits that differ, without {HELD_OUT}, found {', '.join(divided)}.")
+        if self.fold is not None:
+            self.test_splits = [HELD_OUT, *(name for name in self.test_splits if name not in (HELD_OUT, *divided))]
+            if isinstance(self.published, dict):  # of other chips than those of the fold
+                self.published = {name: figures for name, figures in self.published.items() if name not in divided}
+
 
 @dataclass
 class RepeatArguments:
-    """Several trainings in one run: one for each of some seeds."""
+    """Several trainings in one run: one for each of some seeds, or trials of a search."""
 
     seeds: list[int] | None = _option(
         "Train once with each of these seeds, into OUT/seed-N, and report mean, standard deviation and interquartile "
         "mean of every metric; OUT itself then holds the summary and no model."
     )
 
+    hp_search: Literal["optuna"] | None = _option(
+        "Search for the values of some options with which metric_for_best_model is best; OUT then holds the study, a "
+        "table of its trials and best_recipe.yaml, and no model."
+    )
+    hp_trials: int = _option("Trials of the search, those of an earlier start that it continues included.", default=20)
+    hp_space: dict | str | None = _option(
+        "A YAML file, or lines of the recipe, with the options to search: learning_rate: {low: 1.0e-5, high: 1.0e-3, "
+        "log: true} or decode_head: [fcn, upernet]. By default learning rate, decay, head, and rank of an adapter."
+    )
+
     def __post_init__(self) -> None:
-        """Refuse seeds that repeat each other or that no generator takes."""
+        """Refuse a search without trials, and seeds that repeat each other or that no generator takes."""
+        if self.hp_trials < 1:
+            raise ValueError(f"Expected hp_trials of at least 1, found {self.hp_trials}.")
+        if self.hp_search is None and self.hp_space is not None:
+            raise ValueError("Expected hp_search with hp_space, found none. Write --hp_search optuna.")
         if self.seeds is None:
             return
         wrong = [seed for seed in self.seeds if not 0 <= seed < 2**32 or self.seeds.count(seed) > 1]

@@ -2,6 +2,7 @@
 """Several trainings of one recipe, a folder each, and their summary; `--resume_from_checkpoint true` takes them up."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from transformers.utils import logging
 
+from prithvi_hf.data.folds import FOLDS
 from prithvi_hf.training.checkpoints import put_aside
+from prithvi_hf.training.model_card import escape_code
 from prithvi_hf.training.process_group import release_trainer
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.summary import (
@@ -28,31 +31,47 @@ from prithvi_hf.training.summary import (
 logger = logging.get_logger(__name__)
 
 # Options that change nothing of what is learned, so that runs which are taken up again may have others.
-_FREE_TO_CHANGE = {
+FREE_TO_CHANGE = {
     *("seed", "seeds", "output_dir", "resume_from_checkpoint", "use_cpu", "disable_tqdm", "report_to", "run_name"),
     *("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers", "logging_steps"),
     *("dataloader_pin_memory", "decoded_cache", "decoded_cache_dir", "normalize_on_device", "check_data"),
     *("num_sample_predictions", "published", "save_total_limit", "hub_token", "hub_model_id", "data_dir"),
 }
-_OWN_FILES = ("seed-*", SUMMARY, "summary.png", "README.md", "recipe.yaml")
+_OWN_FILES = ("seed-*", "fold-*", FOLDS, SUMMARY, "summary.png", "README.md", "recipe.yaml")
 
 
-class Repeats:
-    """Trainings of one recipe that are ready to start, one after the other, in the same processes.
-
-    Args:
-        recipe: The recipe of all of them, whose output folder gets the summary.
-        setup: Makes a run of a recipe ready.
+class SeveralRuns(ABC):
+    """Trainings of one recipe that are ready to start, and what they leave together.
 
     Attributes:
         recipe: That of the run under way; before the first, of all of them.
         trainer: That of the last run, None before it.
     """
 
+    recipe: TrainingRecipe
+    trainer: Any = None
+
+    @abstractmethod
+    def execute(self, execute: Callable[[Any], None]) -> None:
+        """Run what is left to run, and report; `execute` goes through the steps of one run."""
+
+    @abstractmethod
+    def describe_resume(self) -> str:
+        """Say in one clause what `--resume_from_checkpoint true` would keep and what is left."""
+
+
+class Repeats(SeveralRuns):
+    """Trainings of one recipe that are ready to start, one after the other, in the same processes.
+
+    Args:
+        recipe: The recipe of all of them, whose output folder gets the summary.
+        setup: Makes a run of a recipe ready.
+    """
+
     def __init__(self, recipe: TrainingRecipe, setup: Callable[[TrainingRecipe], Any]) -> None:
         check_options(recipe)
         self.recipe = self.whole = recipe
-        self.setup, self.trainer = setup, None
+        self.setup = setup
         self.folder = Path(recipe.training.output_dir or ".")
         if (self.folder / "config.json").exists():
             raise ValueError(
@@ -81,7 +100,7 @@ class Repeats:
         if found is None:
             return {}
         saved, own = found.get("options", {}), self.list_options()
-        other = [name for name in sorted({*saved, *own} - _FREE_TO_CHANGE) if saved.get(name) != own.get(name)]
+        other = [name for name in sorted({*saved, *own} - FREE_TO_CHANGE) if saved.get(name) != own.get(name)]
         if other:
             pairs = ", ".join(f"{name} {own.get(name)!r} instead of {saved.get(name)!r}" for name in other)
             raise ValueError(
@@ -98,13 +117,8 @@ class Repeats:
     def execute(self, execute: Callable[[Any], None]) -> None:
         """Run what is left to run, and report; `execute` goes through the steps of one run."""
         is_first = self.whole.training.process_index == 0
-        if is_first and not self.is_resumed:
-            put_aside(self.folder, _OWN_FILES)
         if is_first:
-            self.write_summary()
-            self.whole.save(self.folder / "recipe.yaml")
-        for name in self.runs if is_first else ():
-            logger.warning(f"{self.folder / name} is complete: it is kept as it is.")
+            self.begin()
         for name in self.waiting:
             if is_first:
                 print(f"{name} ({list(self.members).index(name) + 1} of {len(self.members)})", flush=True)
@@ -117,6 +131,15 @@ class Repeats:
                 self.write_summary()
         if is_first:
             self.report()
+
+    def begin(self) -> None:
+        """Put an earlier start aside, unless it is taken up again, and write what is known before the first run."""
+        if not self.is_resumed:
+            put_aside(self.folder, _OWN_FILES)
+        self.write_summary()
+        self.whole.save(self.folder / "recipe.yaml")
+        for name in self.runs:
+            logger.warning(f"{self.folder / name} is complete: it is kept as it is.")
 
     def read_run(self, name: str) -> dict[str, Any]:
         """Read the figures of a complete run from its folder."""
@@ -143,16 +166,25 @@ class Repeats:
             "splits": self.summarize(),
             "runs": {name: self.runs[name] for name in self.members if name in self.runs},
         }
-        write_summary(self.folder, content)
+        write_summary(self.folder, content | self.list_more())
+
+    def list_more(self) -> dict[str, Any]:
+        """List what else the summary holds."""
+        return {}
 
     def report(self) -> None:
         """Print the table, draw the picture and write the card."""
         data, summary = self.whole.data, self.summarize()
         plot_summary(summary, data.task, list(self.members), self.folder / "summary.png")
-        what = f"{len(self.members)} trainings of one recipe on `{data.dataset}` that differ in nothing but their seed"
-        write_summary_card(self.folder, self.whole, what, summary, list(self.members))
+        what, notes = self.describe()
+        write_summary_card(self.folder, self.whole, what, summary, list(self.members), notes)
         print(format_summary(summary, data.task, data.class_names or [], len(self.members)))
         print(f"every figure is in {self.folder / SUMMARY}", flush=True)
+
+    def describe(self) -> tuple[str, list[str]]:
+        """Say for the card what the runs are, and give further sections."""
+        dataset = escape_code(self.whole.data.dataset)
+        return f"{len(self.members)} trainings of one recipe on `{dataset}` that differ in nothing but their seed", []
 
     def describe_resume(self) -> str:
         """Say in one clause what would be kept and what is left."""
@@ -164,8 +196,12 @@ class Repeats:
 def check_options(recipe: TrainingRecipe) -> None:
     """Refuse options that mean nothing, or something else, for several trainings."""
     training = recipe.training
+    kinds = {"seeds": recipe.repeats.seeds, "folds": recipe.data.folds, "hp_search": recipe.repeats.hp_search}
+    given = [name for name, value in kinds.items() if value is not None]
     problem = None
-    if not training.do_train:
+    if len(given) > 1:
+        problem = f"{' and '.join(given)} together. Run one of them in a folder of its own for each value of the other"
+    elif not training.do_train:
         problem = "do_train: several trainings train. Leave --do_train false out"
     elif training.push_to_hub:
         problem = (

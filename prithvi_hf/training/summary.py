@@ -83,7 +83,7 @@ def collect_metrics(results: Mapping[str, Any], prefixes: Mapping[str, str]) -> 
         name = "" if prefix is None else key.removeprefix(f"{prefix}_")
         numbers = value if isinstance(value, list) else [value]
         is_metric = all(number is None or type(number) in (int, float) for number in numbers)
-        if prefix is not None and is_metric and name not in _NOT_METRICS:
+        if prefix is not None and is_metric and name not in _NOT_METRICS and not name.endswith("_interval"):
             finite = [number if number is not None and math.isfinite(number) else None for number in numbers]
             found[prefixes[prefix]][name] = finite if isinstance(value, list) else finite[0]
     return found
