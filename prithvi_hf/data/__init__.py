@@ -16,6 +16,7 @@ _MODULES = {
     "GeoTiff": "prithvi_hf.data.geotiff",
     "GeoTiffError": "prithvi_hf.rasters.raster",
     "GeoTiffRaster": "prithvi_hf.rasters.geotiff_raster",
+    "RadiometricJitter": "prithvi_hf.data.augmentations",
     "SegmentationTransform": "prithvi_hf.data.transforms",
     "SplitAudit": "prithvi_hf.data.audit",
     "TrainingCrops": "prithvi_hf.data.transforms",

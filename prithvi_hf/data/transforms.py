@@ -4,11 +4,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 
+from prithvi_hf.data.augmentations import Augmentation, RadiometricJitter, augment_crop
 from prithvi_hf.data.chip_labels import make_chip_labels
 from prithvi_hf.data.chips import Image, find_coordinates
 from prithvi_hf.data.shared_batches import BatchRows, make_batch
@@ -57,6 +58,15 @@ class _Chip:
 _Example = tuple[_Chip, list[int], np.ndarray, np.ndarray | None]
 
 
+class PastedCrop(NamedTuple):
+    """Another training crop, the pixels of one of whose classes are written over a crop."""
+
+    image: Image
+    mask: GeoTiffRaster
+    numbers: list[int]  # its random numbers, and one more that chooses the class
+    focus: int | None  # as of `TrainingCrops`
+
+
 class SegmentationTransform:
     """Turn rows of a dataset of chips into examples, for `Dataset.with_transform`.
 
@@ -88,6 +98,10 @@ class SegmentationTransform:
         coords_encoding (`Sequence[str]`, *optional*, defaults to `()`): that of the model's configuration: "time" adds
             `temporal_coords` from the columns `date` or `dates`, "location" adds `location_coords` of the centre of
             the whole chip, also to its crops, as the published models were trained. NaN stands for what is unknown.
+        jitter (`RadiometricJitter`, *optional*): changes the values of training examples at random, once they are
+            turned.
+        custom_augmentation (`Augmentation`, *optional*): a function of image, mask and random numbers, called with
+            each training example after that; see [`~prithvi_hf.data.augmentations.Augmentation`].
 
     Raises:
         TypeError: an image processor of a class that changes `preprocess` but not `read_image`.
@@ -112,6 +126,8 @@ class SegmentationTransform:
         train: bool = False,
         normalize: bool = True,
         coords_encoding: Sequence[str] = (),
+        jitter: RadiometricJitter | None = None,
+        custom_augmentation: Augmentation | None = None,
     ) -> None:
         if augmentation not in ("none", "hflip", "d4"):
             raise ValueError(f"Expected augmentation none, hflip or d4, found {augmentation!r}.")
@@ -131,6 +147,16 @@ class SegmentationTransform:
                 )
         if not normalize and not (train and size is not None):
             raise ValueError("Expected crop_size and train=True with normalize=False, which is for training crops.")
+        self.jitter = jitter if jitter is not None and jitter.is_on else None
+        self.custom_augmentation = custom_augmentation
+        if self.jitter is not None:
+            self.jitter.check_options(image_processor.checked_options())
+        self.augments_values = self.jitter is not None or custom_augmentation is not None
+        if self.augments_values and not (train and normalize):
+            raise ValueError(
+                "Expected train=True and normalize=True with jitter or custom_augmentation, which change normalised "
+                f"training examples, found train={train} and normalize={normalize}."
+            )
         self.image_processor = image_processor
         self.crop_size = size
         self.augmentation = augmentation
@@ -153,7 +179,8 @@ class SegmentationTransform:
         Args:
             rows (`Mapping[str, list]`): columns `image` (a raster or a list of frames) and `mask` (a raster; None, or
                 no such column, for evaluation without labels); with `coords_encoding` also `date`, or `dates` of the
-                frames; `numbers`, if given, the random numbers of each row.
+                frames; as [`TrainingCrops`] gives them, `numbers`, the random numbers of each row, `focus`, a class
+                of each row, on a pixel of which its crop is placed, and `pasted`, a [`PastedCrop`] or None of each.
 
         Returns:
             `dict`: one tensor per row, in a list or, of training crops, along the first axis of one tensor:
@@ -166,8 +193,9 @@ class SegmentationTransform:
         masks = rows.get("mask") or [None] * len(images)
         coordinates = self._find_coordinates(images, rows)
         if self.train and self.crop_size is not None:
-            numbers_of_chips = _find_chip_indices(rows)
-            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), coordinates | numbers_of_chips)
+            drawn: dict[str, Any] = {name: rows[name] for name in ("focus", "pasted") if name in rows}
+            extra = coordinates | _find_chip_indices(rows)
+            return self._draw_batch(images, masks, self.crop_size, rows.get("numbers"), extra, **drawn)
         has_labels = self.train or any(mask is not None for mask in masks)
         batch: dict[str, list[torch.Tensor]] = {"pixel_values": [], **({"labels": []} if has_labels else {})}
         for image, mask in zip(images, masks, strict=True):
@@ -176,9 +204,10 @@ class SegmentationTransform:
             # (num_channels, num_frames, height, width), (height, width)
             parts = [inputs[name][0] for name in batch]
             if self.train:
-                numbers = iter(torch.randint(_NUMBERS_BELOW, (_NUMBERS_PER_CROP,)).tolist())
-                turn = self._draw_turn(parts[1].shape, numbers)
+                numbers = torch.randint(_NUMBERS_BELOW, (_NUMBERS_PER_CROP,)).tolist()
+                turn = self._draw_turn(parts[1].shape, iter(numbers))
                 parts = [torch.from_numpy(turn_array(part.numpy(), *turn)) for part in parts]
+                self._augment(parts[0].numpy(), parts[1].numpy(), numbers)
             for tensors, part in zip(batch.values(), parts, strict=True):
                 tensors.append(part)
         return {**batch, **{name: list(torch.from_numpy(values)) for name, values in coordinates.items()}}
@@ -206,6 +235,8 @@ class SegmentationTransform:
         numbers: Sequence[list[int]] | None,
         coordinates: Mapping[str, np.ndarray],
         chip_labels: torch.Tensor | None = None,
+        focus: Sequence[int] | None = None,
+        pasted: Sequence[PastedCrop | None] = (),
     ) -> dict[str, torch.Tensor]:
         """Draw crops of several chips, each written to its place in one batch; `chip_labels` stand for masks."""
         processor, options = self.image_processor, self.image_processor.checked_options()
@@ -214,7 +245,8 @@ class SegmentationTransform:
         chips = [self._open_chip(image, mask, size) for image, mask in zip(images, masks, strict=True)]
         name, dtype, label_dtype = "pixel_values", torch.float32, torch.int64
         if not self.normalize:
-            name, dtypes = "file_values", {frame.dtype for image in images for frame in _as_frames(image)}
+            read = [*images, *(crop.image for crop in pasted if crop is not None)]
+            name, dtypes = "file_values", {frame.dtype for image in read for frame in _as_frames(image)}
             own = dtypes.pop() if len(dtypes) == 1 else "several"
             dtype = getattr(torch, own) if can_stay_as_in_file(own, processor.nodata_replacement) else dtype
             # Two bytes per label are enough on the way to a trainer that finishes the batch, and sooner written.
@@ -236,13 +268,38 @@ class SegmentationTransform:
             numbers = torch.randint(_NUMBERS_BELOW, (len(chips), _NUMBERS_PER_CROP)).tolist()
         if chip_labels is not None:
             batch["labels"].copy_(chip_labels)
-            for place in zip(chips, numbers, values, strict=True):
-                self._write_example(*place, None)
+            for chip, row, place in zip(chips, numbers, values, strict=True):
+                self._write_example(chip, row, place, None)
+                self._augment(place, None, row)
             return batch
         examples: list[_Example] = list(zip(chips, numbers, values, labels, strict=True))
-        for example in self._write_plain_examples(examples, labels, options):
-            self._write_example(*example)
+        if focus is None:
+            for example in self._write_plain_examples(examples, labels, options):
+                self._write_example(*example)
+        else:
+            for example, kind in zip(examples, focus, strict=True):
+                self._write_example(*example, focus=kind)
+        for crop, place in zip(pasted, zip(values, labels, strict=True), strict=False):
+            if crop is not None:
+                self._paste(crop, *place)
+        for _, row, pixel_values, own_labels in examples:
+            self._augment(pixel_values, own_labels, row)
         return batch
+
+    def _paste(self, crop: PastedCrop, values: np.ndarray, labels: np.ndarray) -> None:
+        """Draw another crop, and write the pixels of one of its classes over this one."""
+        others = np.empty_like(values), np.empty_like(labels)
+        size = (values.shape[-2], values.shape[-1])
+        self._write_example(self._open_chip(crop.image, crop.mask, size), crop.numbers, *others, focus=crop.focus)
+        present = np.unique(others[1][others[1] != IGNORED_LABEL])
+        if present.size:
+            where = others[1] == present[crop.numbers[-1] % present.size]
+            for place, other in zip((values, labels), others, strict=True):
+                np.copyto(place, other, where=where)
+
+    def _augment(self, values: np.ndarray, labels: np.ndarray | None, numbers: Sequence[int]) -> None:
+        if self.augments_values:
+            augment_crop(values, labels, numbers, self.image_processor, self.jitter, self.custom_augmentation)
 
     def _open_chip(self, image: Image, mask: GeoTiffRaster | None, crop_size: tuple[int, int]) -> _Chip:
         """Check a chip. One whose pixels are in memory is looked at once, not for every crop."""
@@ -306,20 +363,25 @@ class SegmentationTransform:
         is_empty = (own.max(axis=(1, 2)) == IGNORED_LABEL).tolist()
         return [example for example, empty in zip(examples, is_empty, strict=True) if empty]
 
-    def _write_example(self, chip: _Chip, row: list[int], values: np.ndarray, labels: np.ndarray | None) -> None:
-        """Draw crops until one holds a valid label; after a few, place one on a valid label of the chip, if any."""
+    def _write_example(
+        self, chip: _Chip, row: list[int], values: np.ndarray, labels: np.ndarray | None, focus: int | None = None
+    ) -> None:
+        """Draw crops until one holds a valid label; after a few, place one on a valid label of the chip, if any.
+
+        With a class in focus place it on a pixel of that class at once, if the chip has any.
+        """
         numbers = iter(row)
         turn = self._draw_turn(values.shape[-2:], numbers)
         dtype = None if labels is None else labels.dtype
         place = labels if labels is None or chip.is_large else np.empty(chip.sides, dtype=dtype)
-        for _ in range(_MAX_DRAWS):
+        for _ in range(_MAX_DRAWS if focus is None else 1):
             crop = self._read(chip, _draw_window(chip, numbers), place)
-            if place is None or _find_labelled(place).any():
+            if focus is None and (place is None or _find_labelled(place).any()):
                 break
         else:
             all_labels = np.empty(chip.size, dtype=dtype)
             self._read(chip, None, all_labels)
-            valid = np.argwhere(_find_labelled(all_labels))
+            valid = np.argwhere(_find_labelled(all_labels) if focus is None else all_labels == focus)
             if len(valid):
                 pixel = valid[next(numbers) % len(valid)].tolist()
                 crop = self._read(chip, _draw_window(chip, numbers, pixel), place)
@@ -427,17 +489,37 @@ class TrainingCrops(torch.utils.data.Dataset):
     So a crop is the same whichever process or worker of a DataLoader draws it, in whatever batch, and again in a run
     that is resumed.
 
+    With `class_pixels` crops are balanced: for each a class is drawn, each with the same probability, then one of its
+    pixels in the whole split, and the crop is placed at random around it. So an epoch is as many crops as there are
+    chips, but not one of each; a chip comes the more often the more it holds of rare classes.
+
     Args:
         chips (`datasets.Dataset` or `CachedChips`): the chips; a transform that is set on them is left aside.
         transform (`SegmentationTransform`): one that draws crops.
         seed (`int`): at least 0.
+        class_pixels (`np.ndarray`, *optional*): labelled pixels of each class in each chip, (chips, num_labels), as
+            [`~prithvi_hf.data.augmentations.count_class_pixels`] counts them. Of chips that have a label as a whole
+            it is 1 for each class of a chip, and their crops are anywhere in it.
+        copy_paste (`float`, *optional*, defaults to 0): probability that the pixels of one class of another crop, each
+            of its classes as likely, are written over a crop, image and labels.
         give_index (`bool`, *optional*, defaults to `False`): whether examples also have their chip's index in the
             split, `chip_index`, which [`PrithviTrainer`] names the chips of a bad batch by.
     """
 
-    def __init__(self, chips: Any, transform: SegmentationTransform, seed: int, give_index: bool = False) -> None:
+    def __init__(
+        self,
+        chips: Any,
+        transform: SegmentationTransform,
+        seed: int,
+        class_pixels: np.ndarray | None = None,
+        copy_paste: float = 0.0,
+        give_index: bool = False,
+    ) -> None:
+        if class_pixels is not None and len(class_pixels) != len(chips):
+            raise ValueError(f"Expected class_pixels of {len(chips)} chips, found {len(class_pixels)} rows.")
         self.chips, self.transform, self.seed = chips.with_format(None), transform, seed
-        self.give_index = give_index
+        self.copy_paste, self.give_index = copy_paste, give_index
+        self._pixels_up_to = None if class_pixels is None else class_pixels.cumsum(axis=0)
         # Shared, so that workers which outlive an epoch learn of the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -457,16 +539,51 @@ class TrainingCrops(torch.utils.data.Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> BatchRows:
         """Examples of a batch, which torch's DataLoader asks for together."""
-        bits = np.random.PCG64((self.seed, int(self._epoch)))
-        start, numbers = bits.state, []
-        for index in indices:  # each chip has its own part of the epoch's numbers
-            bits.state = start
-            own = bits.advance(index * _NUMBERS_PER_CROP).random_raw(_NUMBERS_PER_CROP)
-            numbers.append((own % _NUMBERS_BELOW).tolist())
-        rows = {**self.chips[list(indices)], "numbers": numbers}
+        numbers = self._draw_numbers(indices, _NUMBERS_PER_CROP)
+        chosen, focus = self._choose_chips(indices, numbers)
+        rows = {**self.chips[chosen], "numbers": numbers, **({"focus": focus} if focus else {})}
         if self.give_index:
-            rows[CHIP_INDEX] = list(indices)
+            rows[CHIP_INDEX] = chosen
+        if self.copy_paste:
+            # Other numbers, and two more: whether to paste, and what.
+            others = self._draw_numbers(indices, _NUMBERS_PER_CROP + 2, 1)
+            wanted = [place for place, row in enumerate(others) if row[-2] < self.copy_paste * _NUMBERS_BELOW]
+            others = [others[place] for place in wanted]
+            # Without a class in focus any chip may come, its own among them.
+            any_chips = [row[-2] % len(self) for row in others]
+            chosen, focus = self._choose_chips(any_chips, [row[:_NUMBERS_PER_CROP] for row in others])
+            found = self.chips[chosen] if chosen else {"image": [], "mask": []}
+            kinds: Sequence[int | None] = focus or [None] * len(chosen)
+            crops = zip(found["image"], found["mask"], others, kinds, strict=True)
+            rows["pasted"] = [None] * len(numbers)
+            for place, (image, mask, row, kind) in zip(wanted, crops, strict=True):
+                frames = tuple(image) if isinstance(image, list | tuple) else image
+                rows["pasted"][place] = PastedCrop(frames, mask, row, kind)
         return BatchRows(cast("dict[str, torch.Tensor]", self.transform(rows)), len(indices))
+
+    def _draw_numbers(self, indices: Sequence[int], count: int, *stream: int) -> list[list[int]]:
+        """Draw the numbers of each crop, which has its own part of the epoch's."""
+        bits = np.random.PCG64((self.seed, int(self._epoch), *stream))
+        start, numbers = bits.state, []
+        for index in indices:
+            bits.state = start
+            numbers.append((bits.advance(index * count).random_raw(count) % _NUMBERS_BELOW).tolist())
+        return numbers
+
+    def _choose_chips(self, indices: Sequence[int], numbers: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+        """Choose the chip of each crop, its own or, balanced, one by class; and the classes, empty if not balanced."""
+        if self._pixels_up_to is None:
+            return list(indices), []
+        draws = [self._draw_pixel(*row[-2:]) for row in numbers]
+        return [chip for chip, _ in draws], [kind for _, kind in draws]
+
+    def _draw_pixel(self, class_number: int, pixel_number: int) -> tuple[int, int]:
+        """Draw a class that occurs, then a chip by its pixels of it; the numbers are of those that a focus leaves."""
+        up_to: Any = self._pixels_up_to
+        present = np.flatnonzero(up_to[-1])
+        kind = int(present[class_number % len(present)])
+        chip = np.searchsorted(up_to[:, kind], pixel_number % int(up_to[-1, kind]), side="right")
+        return int(chip), kind
 
 
 def collate_chips(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

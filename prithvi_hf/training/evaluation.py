@@ -38,7 +38,8 @@ from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArgum
 
 
 # What an evaluation takes from the recipe that comes with a model: which data, and how they are read and cut.
-_TAKEN_FROM_MODEL = {option.name for option in fields(DataArguments)} - {"decoded_cache", "decoded_cache_dir"}
+_TAKEN_FROM_MODEL = {option.name for option in fields(DataArguments)}
+_TAKEN_FROM_MODEL -= {"decoded_cache", "decoded_cache_dir", "custom_augmentation"}
 _TAKEN_FROM_MODEL |= {"eval_window", "eval_overlap", "eval_window_batch_size", "per_device_eval_batch_size"}
 _TAKEN_FROM_MODEL |= {"dataloader_num_workers", "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "seed"}
 _NOT_TAKEN = ("cache_dir", "token", "storage_options", "writer_batch_size", "base_url", "repository", "revision")

@@ -48,6 +48,7 @@ from prithvi_hf.training.recipe_chips import (
     check_splits,
     choose_coords_encoding,
     complete_target_statistics,
+    count_classes,
     load_splits,
     make_transform,
 )
@@ -103,6 +104,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     model = build_model(recipe, checkpoint)
     processor = recipe.build_image_processor()
     processor.check_config(model.config)
+    data.make_jitter().check_options(processor.checked_options())
     is_random = checkpoint is None and recipe.model.model is None and model.config.architecture != "unet"
     if is_random and training.process_index == 0:
         logger.warning("The weights are random: pass --model FOLDER_OR_HUB_ID to start from a pretrained backbone.")
@@ -127,7 +129,10 @@ def setup(recipe: TrainingRecipe) -> Run:
     train_dataset = None
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
-        train_dataset = TrainingCrops(splits[data.train_split], crops, seed, give_index=True)
+        class_pixels = count_classes(recipe, splits[data.train_split], processor)
+        train_dataset = TrainingCrops(
+            splits[data.train_split], crops, seed, class_pixels, data.copy_paste, give_index=True
+        )
         check_batches(recipe, model.config, len(train_dataset))
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     if training.do_train:

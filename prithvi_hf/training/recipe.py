@@ -18,6 +18,7 @@ from huggingface_hub.dataclasses import type_validator
 from transformers import HfArgumentParser
 from transformers.utils import cached_file, find_adapter_config_file, logging
 
+from prithvi_hf.data.augmentations import find_augmentation
 from prithvi_hf.models.prithvi.adapter_prithvi import add_adapter
 from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
 from prithvi_hf.models.prithvi.configuration_prithvi import (
@@ -234,7 +235,7 @@ class TrainingRecipe(Recipe):
     folds_of_chips: dict[str, int] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Refuse options, and a metric that chooses the checkpoint, of another task than the recipe's."""
+        """Refuse options, and a metric that chooses the checkpoint, of another task, and what cannot be imported."""
         super().__post_init__()
         if self.training.unfreeze_every is not None and (self.model.freeze_backbone or self.model.adapter):
             raise ValueError(
@@ -245,6 +246,8 @@ class TrainingRecipe(Recipe):
         of_others = {name for other in TASKS if other != task for name in TASK_METRICS[other]}
         if self.model.problem_type != "multi_label_classification":
             of_others.add("mean_average_precision")
+        if self.training.do_train and self.data.custom_augmentation is not None:
+            find_augmentation(self.data.custom_augmentation)
         if self.training.do_train and best in of_others:
             raise ValueError(
                 f"Expected metric_for_best_model of task {task}, found {best}. Choose one of "

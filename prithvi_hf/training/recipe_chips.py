@@ -1,15 +1,17 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit, audit_split
+from prithvi_hf.data.augmentations import count_class_pixels, find_augmentation
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
 from prithvi_hf.data.chip_labels import find_chip_classes
 from prithvi_hf.data.chips import Chip, find_given_coordinates, find_shared_images
@@ -81,11 +83,38 @@ def make_transform(
     """
     data, options = recipe.data, dict[str, Any](coords_encoding=coords_encoding)
     if crop_size is not None:
+        own = None if data.custom_augmentation is None else find_augmentation(data.custom_augmentation)
         options |= {"crop_size": crop_size, "augmentation": data.augmentation, "train": True}
-        options["normalize"] = not data.normalize_on_device
+        options |= {"jitter": data.make_jitter(), "custom_augmentation": own}
+        options["normalize"] = not data.normalize_on_device or options["jitter"].is_on or own is not None
     if data.task != "classification":
         return SegmentationTransform(processor, **options)
     return ClassificationTransform(processor, data.class_names or [], recipe.model.is_multi_label, **options)
+
+
+def count_classes(recipe: TrainingRecipe, chips: Any, processor: PrithviImageProcessor) -> np.ndarray | None:
+    """Count, in the first process, the pixels of each class in each training chip, where crops are balanced by them.
+
+    Of labels of whole chips every class of a chip counts once.
+    """
+    data, found = recipe.data, list[Any]([None])
+    if not data.balance_classes:
+        return None
+    of_chips = make_class_finder(recipe) if data.task == "classification" else None
+
+    def count() -> None:
+        found[0] = count_class_pixels(chips, processor, len(data.class_names or []), data.train_split, of_chips)
+
+    run_in_first_process(recipe.training, count)
+    if recipe.training.world_size > 1:
+        broadcast_object_list(found)
+    return found[0]
+
+
+def make_class_finder(recipe: TrainingRecipe) -> Callable[[Chip], list[int]]:
+    """Make what gives the class numbers of a chip whose label is of the whole."""
+    names, multi_label = recipe.data.class_names or [], recipe.model.is_multi_label
+    return lambda chip: find_chip_classes(chip.label, names, multi_label, chip.id)
 
 
 def complete_target_statistics(recipe: TrainingRecipe, remedy: str) -> None:
@@ -143,11 +172,8 @@ def check_splits(
     audits: dict[str, SplitAudit] = {}
     class_names = recipe.data.class_names or []
 
-    def find_classes(chip: Chip) -> list[int]:
-        return find_chip_classes(chip.label, class_names, recipe.model.is_multi_label, chip.id)
-
     def audit() -> None:
-        of_chips = find_classes if recipe.data.task == "classification" else None
+        of_chips = make_class_finder(recipe) if recipe.data.task == "classification" else None
         for name, split in splits.items():
             audits[name] = audit_split(
                 split, processor, len(class_names), name, show_progress, of_chips, coords_encoding

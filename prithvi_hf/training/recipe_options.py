@@ -5,9 +5,10 @@
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from prithvi_hf.data.augmentations import RadiometricJitter
 from prithvi_hf.data.builders import DATASETS
 from prithvi_hf.data.groups import GROUPINGS, check_group_by
 from prithvi_hf.models.prithvi.adapter_prithvi import TARGETS
@@ -45,12 +46,13 @@ REFUSED_OPTIONS: dict[str, tuple[str, ...]] = {
         *_MAP_OPTIONS,
         *_MASK_OPTIONS,
         "mask_nodata_labels",
-        "class_colors",
+        *("class_colors", "copy_paste"),
         *_VALUE_OPTIONS,
     ),
     "regression": (
         *("class_names", "class_colors", "class_weights", "loss", "focal_gamma", "problem_type"),
         *_MASK_OPTIONS,
+        *("balance_classes", "copy_paste"),
     ),
 }
 """Options that mean nothing in a task, by task: they are refused, so that none is overlooked."""
@@ -60,6 +62,8 @@ MAIN_OPTIONS = {
     "the data": "task dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
     "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
+    "augmentation": "band_gain band_offset band_noise band_dropout frame_dropout custom_augmentation balance_classes "
+    "copy_paste",
     "the model and its loss": "architecture freeze_backbone adapter adapter_rank neck loss class_weights problem_type "
     "regression_loss target_name target_unit",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
@@ -298,7 +302,37 @@ class DataArguments(ImageArguments):
         "Folder for the decoded chips; that of the cache of `datasets` by default."
     )
     normalize_on_device: bool = _option(
-        "Scale and normalise training crops on the model's device, not in the loading processes.", default=True
+        "Scale and normalise training crops on the model's device, not in the loading processes; those whose values "
+        "are augmented are always normalised there.",
+        default=True,
+    )
+    band_gain: list[float] | None = _option(
+        "Multiply training crops at random: spread of a gain common to all bands and, second, of one more of each "
+        "band; 0.2 gives factors from exp(-0.2) to exp(0.2)."
+    )
+    band_offset: list[float] | None = _option(
+        "Add to training crops at random: spread, in units of image_std (reflectance in most recipes), of what all "
+        "bands have in common and, second, of each band; 0.01 gives -0.01 to 0.01."
+    )
+    band_noise: float = _option(
+        "Standard deviation of the noise of each value of training crops, in units of image_std.", default=0.0
+    )
+    band_dropout: float = _option(
+        "Probability of each band of a training crop to be replaced by its mean.", default=0.0
+    )
+    frame_dropout: float = _option(
+        "Probability that one of the dates of a training crop is without data.", default=0.0
+    )
+    custom_augmentation: str | None = _option(
+        "Your own augmentation of training crops, module.function: a function of image, mask and numpy's random "
+        "numbers that returns image and mask."
+    )
+    balance_classes: bool = _option(
+        "Place training crops around pixels of all classes alike; an epoch is as many crops as there are chips.",
+        default=False,
+    )
+    copy_paste: float = _option(
+        "Probability that the pixels of one class of another crop are written over a training crop.", default=0.0
     )
     check_data: bool = _option(
         "Read every chip once before training, to stop at a bad file and not later.", default=True
@@ -333,6 +367,9 @@ class DataArguments(ImageArguments):
         super().__post_init__()
         if self.hub_dataset_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub_dataset_id):
             raise ValueError(f"Expected hub_dataset_id as owner/name, found {self.hub_dataset_id!r}.")
+        self.make_jitter()
+        if not 0 <= self.copy_paste <= 1:
+            raise ValueError(f"Expected copy_paste as a probability from 0 to 1, found {self.copy_paste}.")
         for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):
@@ -411,6 +448,11 @@ class DataArguments(ImageArguments):
             self.test_splits = [HELD_OUT, *(name for name in self.test_splits if name not in (HELD_OUT, *divided))]
             if isinstance(self.published, dict):  # of other chips than those of the fold
                 self.published = {name: figures for name, figures in self.published.items() if name not in divided}
+
+    def make_jitter(self) -> RadiometricJitter:
+        """Make what changes the values of training crops, and refuse numbers outside their ranges."""
+        given = {option.name: getattr(self, option.name) for option in fields(RadiometricJitter)}
+        return RadiometricJitter(**{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass

@@ -66,6 +66,7 @@ def folder(stand_ins, tmp_path, monkeypatch):
     """A folder of its own for a page, with every stand-in; the page's commands run there."""
     folder = Path(shutil.copytree(stand_ins, tmp_path / "page"))
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)  # what PYTHONPATH=. does
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     load = prithvi_hf.data.load.load_dataset
 
@@ -92,6 +93,8 @@ def test_blocks_of_a_page_run_in_their_order(page, folder, hub, monkeypatch):
                 if not any(text in command.text for text in not_run):
                     run_command(command, block)
         elif block.language == "python":
+            if block.title:  # a module of the user's, which commands name
+                (folder / block.title).write_text(block.text)
             # The empty lines before it make the line numbers of a traceback those of the page.
             exec(compile("\n" * (block.line - 1) + block.text, block.page, "exec"), names)
         elif block.language == "yaml":
