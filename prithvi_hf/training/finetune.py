@@ -37,6 +37,7 @@ from prithvi_hf.training.checkpoints import (
     restore_best_checkpoint,
 )
 from prithvi_hf.training.chip_figures import CHIP_FIGURES, digest_weights, make_chip_table, write_chip_figures
+from prithvi_hf.training.fold_runs import FoldRuns
 from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
@@ -332,7 +333,7 @@ def prepare(arguments: Sequence[str] | None, program: str) -> Run | SeveralRuns:
     """Read the command line and set the run up, or the first of several."""
     recipe = parse_arguments(arguments, "Fine-tune Prithvi on georeferenced chips.", program)
     if recipe.data.folds is not None and recipe.data.fold is None:
-        raise ValueError("Expected fold with folds, the one to hold out, found none. Write --fold 0.")
+        return FoldRuns(recipe, setup)
     if recipe.repeats.hp_search is not None:
         return Search(recipe, setup)
     return setup(recipe) if recipe.repeats.seeds is None else Repeats(recipe, setup)

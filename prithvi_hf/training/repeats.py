@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from prithvi_hf.data.folds import FOLDS
 from prithvi_hf.training.checkpoints import put_aside
+from prithvi_hf.training.chip_figures import CHIP_FIGURES
 from prithvi_hf.training.model_card import escape_code
 from prithvi_hf.training.process_group import release_trainer
 from prithvi_hf.training.recipe import TrainingRecipe
@@ -37,7 +38,7 @@ FREE_TO_CHANGE = {
     *("dataloader_pin_memory", "decoded_cache", "decoded_cache_dir", "normalize_on_device", "check_data"),
     *("num_sample_predictions", "published", "save_total_limit", "hub_token", "hub_model_id", "data_dir"),
 }
-_OWN_FILES = ("seed-*", "fold-*", FOLDS, SUMMARY, "summary.png", "README.md", "recipe.yaml")
+_OWN_FILES = ("seed-*", "fold-*", FOLDS, CHIP_FIGURES, SUMMARY, "summary.png", "README.md", "recipe.yaml")
 
 
 class SeveralRuns(ABC):
@@ -196,7 +197,8 @@ class Repeats(SeveralRuns):
 def check_options(recipe: TrainingRecipe) -> None:
     """Refuse options that mean nothing, or something else, for several trainings."""
     training = recipe.training
-    kinds = {"seeds": recipe.repeats.seeds, "folds": recipe.data.folds, "hp_search": recipe.repeats.hp_search}
+    folds = recipe.data.folds if recipe.data.fold is None else None
+    kinds = {"seeds": recipe.repeats.seeds, "folds": folds, "hp_search": recipe.repeats.hp_search}
     given = [name for name, value in kinds.items() if value is not None]
     problem = None
     if len(given) > 1:
