@@ -30,6 +30,7 @@ from prithvi_hf.models.prithvi.inference_dtype_prithvi import (
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
 from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.chip_figures import digest_weights, group_figures, make_chip_table
+from prithvi_hf.training.intervals import bootstrap_interval, describe_interval
 from prithvi_hf.training.recipe import TrainingRecipe, find_packaged_recipes, parse_arguments, read_options
 from prithvi_hf.training.recipe_chips import check_splits, load_splits, make_transform
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, DataArguments
@@ -61,6 +62,7 @@ class SplitResult:
     unit: str | None = None  # of a regression's values
     # What the model computed in: "chosen", "reason" and "agreement" with float32; None as the recipe says
     dtype: dict[str, Any] | None = None
+    intervals: dict[str, Any] = field(default_factory=dict)  # by metric, see `bootstrap_interval`
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # metrics of each group of chips, and their number
     chip_table: pa.Table | None = None  # the figures of each chip, see `chip_figures`
 
@@ -74,20 +76,43 @@ class SplitResult:
             names += [f"{CLASS_TITLES[own]} of {label}" for label in labels]
             measured += self.metrics[f"per_category_{own}"]
             published += [self.published.get(own, {}).get(label) for label in labels]
+        # Of single chips and of what is not defined there is none.
+        intervals = [self.intervals.get(name) for name in names[: len(names) - len(labels)]]
+        intervals += self.intervals.get(f"per_category_{CLASS_FIGURES.get(self.task)}") or [None] * len(labels)
         heading = f"{self.split}: {self.chips} chip{'' if self.chips == 1 else 's'}"
         heading += f"; in {self.unit}, R² without unit" if self.unit else ""
         if self.published.get("chips", self.chips) != self.chips:
             heading += f"; the published figures are of {self.published['chips']:g}"
         width = max(map(len, names))
         lines = [heading, f"  {'':<{width}}  published  measured  difference"]
+        lines[-1] += "  95 % interval" * bool(self.intervals)
         scale = 100 if self.task in CLASS_FIGURES else 1
-        for name, figure, value in zip(names, published, measured, strict=True):
+        for name, figure, value, interval in zip(names, published, measured, intervals, strict=True):
             shown = None if value is None else scale * value
             difference = None if figure is None or shown is None else shown - figure
             cells = [format_figure(number, self.task) for number in (figure, shown)]
             change = "-" if difference is None else f"{'+' * (difference >= 0)}{format_figure(difference, self.task)}"
             lines.append(f"  {name:<{width}}  {cells[0]:>9}  {cells[1]:>8}  {change:>10}")
-        return "\n".join(lines)
+            if interval is not None:
+                lines[-1] += "  " + " to ".join(format_figure(scale * end, self.task) for end in interval)
+        if self.chip_table is not None:
+            lines.append(f"  {describe_interval(self.chip_table)}")
+        return "\n".join([*lines, *self.list_groups(labels)])
+
+    def list_groups(self, labels: Sequence[str]) -> list[str]:
+        """Make the lines of a table of the groups: chips, the first of the means and one figure of each class."""
+        if not self.groups:
+            return []
+        first, own = next(iter(TASK_METRICS[self.task])), CLASS_FIGURES.get(self.task, "")
+        scale, titles = 100 if own else 1, [first, *(f"{CLASS_TITLES[own]} of {label}" for label in labels if own)]
+        width = max(len("group"), *map(len, self.groups))
+        lines = [f"  {'group':<{width}}  chips  {'  '.join(titles)}"]
+        for group, figures in self.groups.items():
+            values = [figures[first], *(figures[f"per_category_{own}"] if own else ())]
+            shown = (format_figure(None if value is None else scale * value, self.task) for value in values)
+            cells = (f"{text:>{len(title)}}" for text, title in zip(shown, titles, strict=True))
+            lines.append(f"  {group:<{width}}  {figures['chips']:>5}  {'  '.join(cells)}")
+        return lines
 
 
 def format_figure(figure: float | None, task: str = "segmentation") -> str:
@@ -237,6 +262,7 @@ def evaluate_recipe(
             model_digest=weights,
         )
         results[-1].chip_table, results[-1].groups = table, group_figures(table)
+        results[-1].intervals = bootstrap_interval(table)
     return results
 
 

@@ -39,6 +39,7 @@ from prithvi_hf.training.checkpoints import (
 from prithvi_hf.training.chip_figures import CHIP_FIGURES, digest_weights, make_chip_table, write_chip_figures
 from prithvi_hf.training.fold_runs import FoldRuns
 from prithvi_hf.training.hub_results import write_eval_results
+from prithvi_hf.training.intervals import bootstrap_interval, name_intervals
 from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
 from prithvi_hf.training.process_group import leave_process_group, run_in_first_process
@@ -287,6 +288,7 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
         )
         tables.append(table)
         trainer.log_metrics(prefix, metrics[prefix])
+        metrics[prefix] |= name_intervals(prefix, bootstrap_interval(table))
         trainer.save_metrics(prefix, metrics[prefix])
     if tables and trainer.is_world_process_zero():
         write_chip_figures(folder / CHIP_FIGURES, tables)

@@ -295,6 +295,12 @@ def _tabulate_metrics(
         for table, values in ((means, figures), (classes, results.get(f"{prefix}_per_category_{figure}", []))):
             cells = [format_figure(None if value is None else scale * value, task) for value in values]
             table.append(f"| {escape_text(split)} | {' | '.join(cells)} |")
+        per_category = f"{prefix}_per_category_{figure}_interval"
+        ends = ([results.get(f"{prefix}_{name}_interval") for name in titles], results.get(per_category) or [])
+        for table, intervals in zip((means, classes), ends, strict=True):
+            if any(interval is not None for interval in intervals):
+                cells = ["-" if one is None else _write_interval(one, scale, task) for one in intervals]
+                table.append(f"| {escape_text(split)}, 95 % interval | {' | '.join(cells)} |")
         if split in published:
             cells = [format_figure(published[split].get(name), task) for name in titles]
             means.append(f"| {escape_text(split)}, published | {' | '.join(cells)} |")
@@ -302,6 +308,11 @@ def _tabulate_metrics(
             cells = [format_figure(published[split][figure].get(label), task) for label in labels]
             classes.append(f"| {escape_text(split)}, published | {' | '.join(cells)} |")
     return "\n".join([*means, *(["", f"{CLASS_TITLES[figure]} of each class (%):", "", *classes] if figure else [])])
+
+
+def _write_interval(interval: Sequence[float], scale: float, task: str) -> str:
+    """Write the ends of an interval."""
+    return " to ".join(format_figure(scale * end, task) for end in interval)
 
 
 def _tabulate_data(audits: Mapping[str, SplitAudit], labelled: str) -> str:
