@@ -36,7 +36,15 @@ from prithvi_hf.training.checkpoints import (
     put_aside,
     restore_best_checkpoint,
 )
-from prithvi_hf.training.chip_figures import CHIP_FIGURES, digest_weights, make_chip_table, write_chip_figures
+from prithvi_hf.training.chip_figures import (
+    CHIP_FIGURES,
+    digest_weights,
+    find_splits,
+    make_chip_table,
+    read_chip_figures,
+    write_chip_figures,
+)
+from prithvi_hf.training.chip_pictures import ChipPicture, write_chip_pictures
 from prithvi_hf.training.fold_runs import FoldRuns
 from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.intervals import bootstrap_interval, name_intervals
@@ -55,6 +63,8 @@ from prithvi_hf.training.recipe_chips import (
     make_transform,
 )
 from prithvi_hf.training.repeats import Repeats, SeveralRuns
+from prithvi_hf.training.report import write_report
+from prithvi_hf.training.run_record import make_run_record, write_run_record
 from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.search import Search
 from prithvi_hf.training.trackers import add_sample_pictures, check_trackers
@@ -319,8 +329,29 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
             names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}
             write_model_card(folder, run.recipe, trainer.processing_class, trainer.model, results, names, run.audits)
             write_eval_results(folder, data, results, names)
+            if metrics:
+                write_run_report(run, folder)
     if training.push_to_hub:
         trainer.push_to_hub()
+
+
+def write_run_report(run: Run, folder: Path) -> None:
+    """Draw the best and worst chips of the first evaluation, note data and versions, and write the page of a run."""
+    data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
+    table = next(iter(find_splits(read_chip_figures(folder)).values()))
+    pictures: list[ChipPicture] = []
+    if data.num_sample_predictions > 0 and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        pictures = write_chip_pictures(
+            folder,
+            trainer.model,
+            trainer.processing_class,
+            run.splits[table["split"][0].as_py()],
+            table,
+            window=training.eval_window,
+            overlap=training.eval_overlap,
+        )
+    write_run_record(folder, make_run_record(run.audits, pictures, training.world_size, training.device))
+    write_report(folder)
 
 
 def execute(run: Run) -> None:
