@@ -32,9 +32,9 @@ def count_bins(
         (num_labels, 15) on the CPU: of the pixels that have a label, by predicted class and bin.
     """
     num_labels = len(logits)
-    scaled = logits.flatten(1).float() / temperature  # (K, N)
+    scaled = logits.reshape(num_labels, -1).float() / temperature  # (K, N)
     if labels.is_floating_point():
-        right = labels.flatten(1).to(scaled.device)
+        right = labels.reshape(num_labels, -1).to(scaled.device)
         confidence, is_counted = scaled.sigmoid(), right >= 0
         predicted = torch.arange(num_labels, device=scaled.device)[:, None].expand_as(right)
         is_right = right > 0.5

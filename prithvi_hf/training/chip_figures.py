@@ -12,6 +12,7 @@ A table has one row per chip and split:
 | `confusion` | list<int64> | segmentation: pixels, num_labels x num_labels, row = label, column = prediction |
 | `pixels` | int64 | segmentation: labelled pixels |
 | `boundary_intersection`, `boundary_union` | list<int64> | segmentation: per class, see `count_boundaries` |
+| `bin_count`, `bin_correct`, `bin_confidence` | list<int64>, <float64> | see `count_bins`, num_labels x 15 |
 | `error_sums` | list<float64> | regression: the six sums of `sum_errors` |
 | `logits`, `labels` | list<float64> | classification: one number per class; the class number, or a number per class |
 
@@ -32,6 +33,7 @@ import pyarrow.parquet as parquet
 import torch
 
 from prithvi_hf.metrics.boundary_iou import boundary_metrics
+from prithvi_hf.metrics.calibration import NUM_BINS, calibration_metrics
 from prithvi_hf.metrics.classification_metrics.classification_metrics import classification_metrics
 from prithvi_hf.metrics.regression_metrics.regression_metrics import metrics_from_sums
 from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import metrics_from_confusion_matrix
@@ -58,8 +60,9 @@ def compute_metrics(task: str, columns: Columns) -> Metrics:
         columns: the columns of a table as arrays, see [`read_columns`].
 
     Returns:
-        The metrics of `metrics_from_confusion_matrix`, of `boundary_metrics` where the boundaries were counted, of
-        `metrics_from_sums` or of `classification_metrics`; and `loss`, None where nothing has a label.
+        The metrics of `metrics_from_confusion_matrix`, of `metrics_from_sums` or of `classification_metrics`; of
+        `boundary_metrics` and `calibration_metrics` where they were counted; and `loss`, None where nothing has a
+        label.
     """
     weights = columns["loss_weight"]
     counted = weights > 0
@@ -67,16 +70,31 @@ def compute_metrics(task: str, columns: Columns) -> Metrics:
     if task == "classification":
         labels = torch.from_numpy(columns["labels"])
         labels = labels[:, 0].long() if labels.shape[1] == 1 else labels
-        return {**classification_metrics(torch.from_numpy(columns["logits"]), labels), "loss": loss}
+        of_images = classification_metrics(torch.from_numpy(columns["logits"]), labels)
+        return {**of_images, **compute_calibration(columns), "loss": loss}
     sums = torch.from_numpy(columns[ADDED_UP[task]].sum(axis=0))
     if task == "regression":
         return {**metrics_from_sums(sums), "loss": loss}
     side = round(len(sums) ** 0.5)
-    metrics: Metrics = dict(metrics_from_confusion_matrix(sums.reshape(side, side)))
+    metrics: Metrics = {**metrics_from_confusion_matrix(sums.reshape(side, side)), **compute_calibration(columns)}
     if "boundary_union" in columns:
         counts = [torch.from_numpy(columns[f"boundary_{name}"].sum(axis=0)) for name in ("intersection", "union")]
         metrics |= boundary_metrics(*counts)
     return {**metrics, "loss": loss}
+
+
+def compute_calibration(columns: Columns) -> Metrics:
+    """Compute the metrics of `calibration_metrics` where the bins of confidence were counted; else none."""
+    if "bin_count" not in columns:
+        return {}
+    return calibration_metrics(*sum_bins(columns))
+
+
+def sum_bins(columns: Columns) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Add up the bins of chips: pixels, those that are right and confidences, (num_labels, 15) each."""
+    names = ("bin_count", "bin_correct", "bin_confidence")
+    count, correct, sums = (torch.from_numpy(columns[name].sum(axis=0)).reshape(-1, NUM_BINS) for name in names)
+    return count, correct, sums
 
 
 def make_chip_table(

@@ -62,6 +62,7 @@ from prithvi_hf.training.recipe_chips import (
     load_splits,
     make_transform,
 )
+from prithvi_hf.training.reliability import RELIABILITY, plot_reliability
 from prithvi_hf.training.repeats import Repeats, SeveralRuns
 from prithvi_hf.training.report import write_report
 from prithvi_hf.training.run_record import make_run_record, write_run_record
@@ -297,6 +298,9 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
             model_digest=digest,
         )
         tables.append(table)
+        if "bin_count" in columns and trainer.is_world_process_zero():  # at the end that of the last split, a test's
+            title = f"{split}, temperature {trainer.model.config.temperature:.3g}"
+            plot_reliability(folder / RELIABILITY, columns, data.class_names or (), title)
         trainer.log_metrics(prefix, metrics[prefix])
         metrics[prefix] |= name_intervals(prefix, bootstrap_interval(table))
         trainer.save_metrics(prefix, metrics[prefix])

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from prithvi_hf.metrics.boundary_iou import count_boundaries
+from prithvi_hf.metrics.calibration import measure_bins
 from prithvi_hf.metrics.regression_metrics.regression_metrics import sum_errors
 from prithvi_hf.metrics.segmentation_metrics.segmentation_metrics import confusion_matrix
 from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
@@ -155,8 +156,8 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
-    "segmentation": Task(PrithviForSemanticSegmentation, SegmentationFigures, (measure_boundaries,)),
-    "classification": Task(PrithviForImageClassification, ClassificationFigures),
+    "segmentation": Task(PrithviForSemanticSegmentation, SegmentationFigures, (measure_boundaries, measure_bins)),
+    "classification": Task(PrithviForImageClassification, ClassificationFigures, (measure_bins,)),
     "regression": Task(PrithviForPixelRegression, RegressionFigures),
 }
 """The task of each value of the recipe option `task`, which is the attribute `task` of its model."""
