@@ -5,7 +5,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from prithvi_hf.training.chip_figures import (
     read_metadata,
 )
 from prithvi_hf.training.chip_pictures import CHIP_PICTURES, score_chips
+from prithvi_hf.training.intervals import bootstrap_interval, describe_interval
 from prithvi_hf.training.recipe_options import CLASS_FIGURES
 from prithvi_hf.training.report_charts import LINE_COLORS, draw_lines
 from prithvi_hf.training.run_record import RunRecord, read_run_record
@@ -59,17 +60,23 @@ class Figure:
         name: such as `eval/mean_iou`.
         value: None where it is not defined.
         text: what people read.
+        interval: its ends, if it has one.
     """
 
     name: str
     value: float | None
     text: str
+    interval: "tuple[Figure, Figure] | None" = None
 
     def __html__(self) -> str:
-        """Write it as `data`, whose value has every digit; names come from strangers."""
+        """Write it as `data`, whose value has every digit, with its interval below; names come from strangers."""
         if self.value is None:
             return '<span class="none">-</span>'
-        return f'<data data-figure="{escape(self.name)}" value="{self.value!r}">{escape(self.text)}</data>'
+        written = f'<data data-figure="{escape(self.name)}" value="{self.value!r}">{escape(self.text)}</data>'
+        if self.interval is None:
+            return written
+        low, high = self.interval
+        return f'{written}<small class="interval">{low.__html__()} to {high.__html__()}</small>'
 
 
 def write_report(folder: str | Path) -> Path:
@@ -126,12 +133,21 @@ def write_report(folder: str | Path) -> Path:
 def describe_split(prefix: str, table: pa.Table, names: Sequence[str]) -> dict[str, Any]:
     """Compute what the page tells of one evaluation from its chips, each number as a [`Figure`]."""
     task, columns, metrics = read_metadata(table)["task"], read_columns(table), compute_figures(table)
+    intervals = bootstrap_interval(table)
     percent = task in CLASS_FIGURES
 
     def show(name: str, value: float | None) -> Figure:
         is_share = percent and not name.endswith("loss")
         text = "" if value is None else f"{100 * value:.2f}" if is_share else f"{value:.4g}"
         return Figure(f"{prefix}/{name}", value, text)
+
+    def show_with_interval(name: str) -> Figure:
+        ends, figure = intervals.get(name), show(name, metrics[name])
+        return (
+            figure
+            if ends is None
+            else replace(figure, interval=(show(f"{name}/low", ends[0]), show(f"{name}/high", ends[1])))
+        )
 
     per_class = [name for name in _CLASS_COLUMNS if f"per_category_{name}" in metrics]
     main = next(iter(TASK_METRICS[task]))
@@ -144,7 +160,8 @@ def describe_split(prefix: str, table: pa.Table, names: Sequence[str]) -> dict[s
         "name": table["split"][0].as_py(),
         "chips": Figure(f"{prefix}/chips", len(table), f"{len(table):,}"),
         "all": shown,
-        "main": [show(name, metrics[name]) for name in shown],
+        "main": [show_with_interval(name) for name in shown],
+        "intervals": describe_interval(table),
         "loss": show("loss", metrics["loss"]),
         "class_titles": [_CLASS_COLUMNS[name] for name in per_class],
         "classes": [

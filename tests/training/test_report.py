@@ -81,8 +81,12 @@ def test_every_number_is_that_of_the_stored_chips(finished, page):
     record = json.loads((finished / "run.json").read_text())["data"]
     expected |= {f"data/{split}/chips": values["chips"] for split, values in record.items()}
     found = {name: value for name, value in page.numbers.items() if "/group/" not in name}
-    assert found == pytest.approx(expected, rel=1e-12)
     results = json.loads((finished / "all_results.json").read_text())
+    for prefix in ("eval", "test"):  # bolivia has one chip
+        for name in ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "mean_boundary_iou"):
+            low, high = results[f"{prefix}_{name}_interval"]
+            expected |= {f"{prefix}/{name}/low": low, f"{prefix}/{name}/high": high}
+    assert found == pytest.approx(expected, rel=1e-12)
     assert page.numbers["eval/mean_iou"] == results["eval_mean_iou"]
 
 
