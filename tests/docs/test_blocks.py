@@ -41,6 +41,9 @@ NOT_RUN = {
     "--report_to tensorboard trackio": "tests/training/test_trackers.py runs both trackers",
     "examples/accelerate/multi_gpu.yaml examples/finetune.py": "needs GPUs",
     "hf jobs": "needs the Hub's machines",
+    "--seeds 0 1 2": "three trainings; tests/training/test_repeats.py runs two",
+    "--folds 5": "five trainings; tests/training/test_fold_runs.py runs three",
+    "sen1floods11 search.yaml": "twenty trainings; tests/training/test_search.py runs two",
     "torchrun --nproc_per_node 4 examples/finetune.py": "tests/training runs the script on two processes",
 }
 FEW_STEPS = flags(**{**QUICK, "max_steps": 1, "eval_steps": 1, "save_steps": 1, "num_sample_predictions": 0})
