@@ -2,7 +2,8 @@
 """Small models on the real Sen1Floods11 chips of a folder: two decoders, the baseline U-Net, and MNDWI > 0.
 
 Run alone: `python -m benchmarks.real_chips --data_dir DIR --output_dir OUT [--seeds 0 1 2] [--max_steps 600]`. Every
-model has the same chips, crops, steps, batch and learning rate, and random weights. A run whose folder in OUT is
+model has the same chips, steps, batch and learning rate, and random weights; one has the augmentation and the averaged
+weights of the recipe sen1floods11_small. A run whose folder in OUT is
 finished is not repeated, so that an interrupted comparison goes on where it was. A crop of each split is drawn in OUT.
 """
 
@@ -31,8 +32,11 @@ MODELS = {
     "FCN": f"{_ENCODER} --neck_hidden_size 128 --head_hidden_size 64",
     "pyramid + UNet": f"{_ENCODER} --decode_head unet --unet_channels 128 64 32 16",
     "baseline U-Net": "--architecture unet",
+    "FCN, augmented": "--load_best_model_at_end false",
 }
 """Options of each model, by its name in the table."""
+RECIPES = {"FCN, augmented": "sen1floods11_small"}
+"""Recipes of models that are not of sen1floods11; they hold the model too."""
 GROUPS = {"validation + test": ("validation", "test"), "held out": ("bolivia",)}
 """Splits whose pixels are pooled, by the name of a column."""
 PATCH, CROP, WATER = 16, 160, 1
@@ -40,9 +44,9 @@ PATCH, CROP, WATER = 16, 160, 1
 
 def train(name: str, seed: int, options: argparse.Namespace) -> Path:
     """Train a model with a seed unless that is done, and give its folder."""
-    folder = options.output_dir / f"{name.replace(' + ', '_').replace(' ', '_')}-{seed}"
+    folder = options.output_dir / f"{name.replace(' + ', '_').replace(', ', '_').replace(' ', '_')}-{seed}"
     if not (folder / "all_results.json").is_file():
-        words = ["--config", "sen1floods11", *MODELS[name].split(), "--augmentation", "d4"]
+        words = ["--config", RECIPES.get(name, "sen1floods11"), *MODELS[name].split(), "--augmentation", "d4"]
         words += ["--warmup_steps", "40", "--learning_rate", str(options.learning_rate), "--report_to", "none"]
         words += ["--max_steps", str(options.max_steps), "--eval_steps", "0.1", "--save_steps", "0.1"]
         words += ["--data_dir", str(options.data_dir), "--output_dir", str(folder), "--seed", str(seed)]
