@@ -223,7 +223,7 @@ def check_resumable(checkpoint: str, config: PrithviConfig) -> None:
 
 
 def train(run: Run) -> None:
-    """Train, and save the best model with its image processor and the recipe."""
+    """Train, save the best model with its image processor and the recipe, and calibrate it."""
     trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
     if run.checkpoint is None and trainer.args.should_save:
         put_aside(folder, ("checkpoint-*", "*_results.json", CHIP_FIGURES))
@@ -241,6 +241,7 @@ def train(run: Run) -> None:
     trainer.save_metrics("train", outcome.metrics)
     if trainer.is_world_process_zero():
         run.recipe.save(folder / "recipe.yaml")
+    calibrate_model(run)
 
 
 def calibrate_model(run: Run) -> None:
@@ -362,7 +363,6 @@ def execute(run: Run) -> None:
     """Train, evaluate and report what `setup` made ready."""
     if run.recipe.training.do_train:
         train(run)
-        calibrate_model(run)
     report(run, evaluate(run))
 
 
