@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 logger = logging.get_logger(__name__)
 
 DIGESTS = "sha256.json"
-"""Digests of a checkpoint's files, written last."""
+"""Digests of a checkpoint's files; empty until all are there."""
 # Workers of a run that was killed notice within five seconds that it is gone, and hold its lock until then.
 _SECONDS_TO_WAIT = 10
 
@@ -85,12 +85,20 @@ def put_aside(output_dir: str | Path, patterns: Sequence[str]) -> None:
     )
 
 
-def write_digests(checkpoint: str | Path) -> None:
-    """Write the SHA-256 of each file of a complete checkpoint into it."""
+def begin_digests(checkpoint: str | Path) -> None:
+    """Make the folder of a checkpoint, which is not whole until its digests are written."""
+    Path(checkpoint).mkdir(parents=True, exist_ok=True)
+    (Path(checkpoint) / DIGESTS).write_bytes(b"")
+
+
+def write_digests(checkpoint: str | Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Write the SHA-256 of each file of a checkpoint into it and return them; those `known` by name are kept."""
     files = [path for path in sorted(Path(checkpoint).rglob("*")) if path.is_file() and path.name != DIGESTS]
-    digests = {path.relative_to(checkpoint).as_posix(): hash_file(path) for path in files}
+    names = {path.relative_to(checkpoint).as_posix(): path for path in files}
+    digests = {name: (known or {}).get(name) or hash_file(path) for name, path in names.items()}
     with complete_or_absent(Path(checkpoint) / DIGESTS) as part:
         part.write_text(json.dumps(digests, indent=1), encoding="utf-8")
+    return digests
 
 
 def find_last_checkpoint(output_dir: str | Path, log: bool = True) -> str | None:
@@ -150,8 +158,10 @@ def find_damage(checkpoint: str | Path) -> str | None:
     """
     folder = Path(checkpoint)
     names = ["config.json"]
-    # FSDP and DeepSpeed write folders, which they check themselves.
-    if not any(path.is_dir() for path in (*folder.glob("pytorch_model_fsdp*"), *folder.glob("global_step*"))):
+    # Of FSDP and DeepSpeed each process writes files, and only the digests tell whether all did.
+    if any((*folder.glob("pytorch_model_fsdp*"), *folder.glob("global_step*"))):
+        names += [DIGESTS]
+    else:
         index = folder / "model.safetensors.index.json"  # of a large model, whose weights are in several files
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             names += [ADAPTER_FILE]

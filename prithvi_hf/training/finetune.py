@@ -50,6 +50,7 @@ from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.intervals import bootstrap_interval, name_intervals
 from prithvi_hf.training.loss_guard import NonFiniteLossError
 from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
+from prithvi_hf.training.preemption import RunPreemptedError
 from prithvi_hf.training.process_group import leave_process_group, run_in_first_process
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
 from prithvi_hf.training.recipe_chips import (
@@ -68,6 +69,7 @@ from prithvi_hf.training.report import write_report
 from prithvi_hf.training.run_record import make_run_record, write_run_record
 from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.search import Search
+from prithvi_hf.training.sharding import gather_weights
 from prithvi_hf.training.trackers import add_sample_pictures, check_trackers
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
@@ -251,7 +253,8 @@ def calibrate_model(run: Run) -> None:
     if not training.calibrate or data.task == "regression" or data.eval_split not in run.splits or len(names) < 2:
         return
     try:
-        found = calibrate(trainer, run.splits[data.eval_split])
+        with gather_weights(trainer.model, trainer.accelerator):
+            found = calibrate(trainer, run.splits[data.eval_split])
     except CalibrationError as error:
         logger.warning(
             f"The probabilities of the model stay as they are, {data.eval_split} cannot tell better: {error}"
@@ -314,28 +317,32 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
     """Draw samples and curves and write the card, in the first process; upload the folder where asked for."""
     data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
     folder = Path(training.output_dir or ".")
-    if trainer.is_world_process_zero():
-        if data.eval_split in run.splits and data.num_sample_predictions > 0:
-            PLOTS[data.task](
-                trainer.model,
-                trainer.processing_class,
-                run.splits[data.eval_split],
-                folder / "sample_predictions.png",
-                data.num_sample_predictions,
-                training.eval_window,
-                training.eval_overlap,
-            )
-        if training.do_train:  # curves and card are those of the training
-            [(metric, title), *_] = TASK_METRICS[data.task].items()
-            title = title.replace("Mean", "mean")
-            plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png", (metric, title))
-            results = {name: value for part in metrics.values() for name, value in part.items()}
-            results["epoch"] = trainer.state.epoch
-            names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}
-            write_model_card(folder, run.recipe, trainer.processing_class, trainer.model, results, names, run.audits)
-            write_eval_results(folder, data, results, names)
-            if metrics:
-                write_run_report(run, folder)
+    # Whatever the first process draws, it waits for no other.
+    with gather_weights(trainer.model, trainer.accelerator):
+        if trainer.is_world_process_zero():
+            if data.eval_split in run.splits and data.num_sample_predictions > 0:
+                PLOTS[data.task](
+                    trainer.model,
+                    trainer.processing_class,
+                    run.splits[data.eval_split],
+                    folder / "sample_predictions.png",
+                    data.num_sample_predictions,
+                    training.eval_window,
+                    training.eval_overlap,
+                )
+            if training.do_train:  # curves and card are those of the training
+                [(metric, title), *_] = TASK_METRICS[data.task].items()
+                title = title.replace("Mean", "mean")
+                plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png", (metric, title))
+                results = {name: value for part in metrics.values() for name, value in part.items()}
+                results["epoch"] = trainer.state.epoch
+                names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}
+                write_model_card(
+                    folder, run.recipe, trainer.processing_class, trainer.model, results, names, run.audits
+                )
+                write_eval_results(folder, data, results, names)
+                if metrics:
+                    write_run_report(run, folder)
     if training.push_to_hub:
         trainer.push_to_hub()
 
@@ -384,6 +391,8 @@ def main(
 ) -> int:
     """Run from the command line and return the exit status: 2 for a user's error or a full disk, 130 after Ctrl-C.
 
+    After SIGTERM or SIGUSR1 in a training, which saves a checkpoint then, it is 128 and the signal's number.
+
     Only errors before the training, a full disk, an output folder that was removed and a damaged cache are taken for
     the user's: what fails later otherwise keeps its traceback. The program's name is for usage and errors. `prepare`
     makes the run ready, and `execute` runs it, while no other run can write to the output folder.
@@ -400,6 +409,9 @@ def main(
             execute(run)
         leave_process_group(run.trainer)
         return 0
+    except RunPreemptedError as stop:  # in all processes alike
+        leave_process_group(run.trainer if run else None)
+        status, message = 128 + stop.number, str(stop)
     except KeyboardInterrupt:
         status, message = 130, "interrupted"
         if run is None:

@@ -29,7 +29,7 @@ from prithvi_hf.training.model_card import (
     tabulate_bands,
 )
 from prithvi_hf.training.pretrain_recipe import PretrainRecipe, parse_pretrain_arguments
-from prithvi_hf.training.recipe_chips import run_in_first_process
+from prithvi_hf.training.process_group import run_in_first_process
 from prithvi_hf.training.trainer import PrithviTrainer
 
 

@@ -38,8 +38,15 @@ def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> D
     """
     data = recipe.data
     options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
-    with recipe.training.main_process_first(desc="loading the dataset"):
-        splits = load_dataset(data.dataset, data.data_dir, **options)
+    loaded: list[Any] = []
+
+    def load() -> None:
+        loaded.append(load_dataset(data.dataset, data.data_dir, **options))
+
+    run_in_first_process(recipe.training, load)
+    if not loaded:  # another process: the table is there, or is made by one process of each machine
+        load()
+    splits = loaded[0]
     if data.fold is not None:
         splits = DatasetDict(arrange_fold(recipe, splits))
     missing = [name for name in wanted if name not in splits]

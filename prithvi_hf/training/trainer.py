@@ -31,9 +31,10 @@ from prithvi_hf.data.transforms import CHIP_INDEX
 from prithvi_hf.hub import LAST_CHECKPOINT, CheckpointPush, explain_hub_errors, push_folder_to_hub
 from prithvi_hf.models.prithvi.adapter_prithvi import has_adapter, load_adapter_weights
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.training.checkpoints import check_output_folder, write_digests
+from prithvi_hf.training.checkpoints import begin_digests, check_output_folder, write_digests
 from prithvi_hf.training.loss_guard import LossGuard
-from prithvi_hf.training.process_group import synchronize_batch_norm
+from prithvi_hf.training.preemption import StopOnSignal
+from prithvi_hf.training.process_group import has_unused_parameters, synchronize_batch_norm
 from prithvi_hf.training.recipe_options import CLASS_FIGURES
 from prithvi_hf.training.schedule import (
     MMSEG_POLY,
@@ -42,6 +43,7 @@ from prithvi_hf.training.schedule import (
     get_poly_schedule_with_warmup,
     get_step_schedule_with_warmup,
 )
+from prithvi_hf.training.sharding import choose_layers_to_divide, gather_weights, let_cpus_shard
 from prithvi_hf.training.strategies import GradualUnfreezing, find_decay_parameters, group_parameters
 from prithvi_hf.training.tasks import TASKS
 from prithvi_hf.training.throughput import Throughput
@@ -76,6 +78,7 @@ class PrithviTrainer(Trainer):
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
         self.throughput = Throughput(self.accelerator)
         self.loss_guard = LossGuard(self.accelerator, getattr(self.train_dataset, "find_id", None))
+        self.add_callback(StopOnSignal())  # before the next, which logs where a checkpoint is saved
         self.add_callback(_FollowRun())
         self.weight_average = None
         if self.args.ema_decay is not None:
@@ -91,6 +94,18 @@ class PrithviTrainer(Trainer):
             self.add_callback(self.unfreezing)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator, which divides the weights with FSDP on a CPU too."""
+        let_cpus_shard(self.args)
+        super().create_accelerator_and_postprocess()
+        choose_layers_to_divide(self.accelerator, self.model)
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Have `DistributedDataParallel` look for parameters without a gradient where a model has some, not always."""
+        if self.args.ddp_find_unused_parameters is None:
+            self.args.ddp_find_unused_parameters = has_unused_parameters(self.model)
+        return super()._build_accelerator_args(**kwargs)
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader) -> tuple[Any, ...]:
         """Find the steps of the run, the last of the values, and log a short one more often."""
@@ -209,24 +224,38 @@ class PrithviTrainer(Trainer):
         """Save a checkpoint with the digests of its files, into the folder that the run began with."""
         check_output_folder(self.args.output_dir)
         self.loss_guard.check()
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        self._digests: dict[str, str] = {}
+        if self.args.should_save:
+            begin_digests(folder)
         if self.weight_average is not None and self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             self.weight_average.save_trained_weights(self.model, folder)
-        with self.throughput.pause():
-            with self.lend_average():
-                super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # each process writes a file
-            checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-            if self.args.should_save and checkpoint.is_dir():
-                write_digests(checkpoint)
-        with self.lend_average():
+        with self.throughput.pause(), self.lend_average():
             super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes a file
-        checkpoint = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and checkpoint.is_dir():
-            write_digests(checkpoint)
+        if self.args.should_save and folder.is_dir():
+            write_digests(folder, self._digests)  # that of the state too
         if self.args.push_to_hub and self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            self._begin_push(checkpoint)
+            self._begin_push(folder)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the state of the random numbers, the last file of each process, and then the digests.
+
+        Only the Trainer's state is still to come, a file that shows whether it is whole. What follows it, an upload or
+        the removal of older checkpoints, so meets a whole checkpoint.
+        """
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._digests = write_digests(output_dir)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the whole model; in a checkpoint of FSDP it is beside the parts that training goes on from.
+
+        The parameters are those of `Trainer.save_model`.
+        """
+        if self.is_fsdp_enabled and "FULL_STATE_DICT" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+        super().save_model(output_dir, _internal_call)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Upload nothing yet: the base class asks before the digests are written, see `_save_checkpoint`."""
@@ -333,9 +362,10 @@ class PrithviTrainer(Trainer):
         broadcast(list(self.model.buffers()))
         self.callback_handler.eval_dataloader = dataloader
         figures = self.make_figures()
-        for batch in dataloader:
-            figures.add(batch)
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        with gather_weights(self.model, self.accelerator):  # processes have different numbers of windows
+            for batch in dataloader:
+                figures.add(batch)
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         metrics, chips = figures.compute()
         self._chip_columns = getattr(figures, "columns", {})
         prefixed: dict[str, Any] = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}

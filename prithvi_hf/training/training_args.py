@@ -172,6 +172,13 @@ class PrithviTrainingArguments(TrainingArguments):
             self.run_name = f"{Path(self.output_dir or '.').resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if self.trackio_static_space_id is None:
             self.trackio_static_space_id = False  # else an upload of the model would publish the figures in a Space
+        if str(self.fsdp).lower() in ("true", "yes", "false", "no"):  # as other options are switched on a command line
+            self.fsdp = str(self.fsdp).lower() in ("true", "yes") or None  # type: ignore[assignment]
+        if self.enable_jit_checkpoint:
+            raise ValueError(
+                "Expected enable_jit_checkpoint false, found true. Leave it out: after SIGTERM or SIGUSR1 a training "
+                "saves a checkpoint at the end of its step and stops, in all processes after the same step."
+            )
         self.adapts_logging_steps = self.logging_steps is None
         # The base class takes it for eval_steps where that is left out: 500 as in transformers, and for the log 10.
         self.logging_steps = 500 if self.logging_steps is None else self.logging_steps

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from prithvi_hf.training import checkpoints
-from prithvi_hf.training.checkpoints import find_damage, find_last_checkpoint, write_digests
+from prithvi_hf.training.checkpoints import begin_digests, find_damage, find_last_checkpoint, write_digests
 
 
 def make_checkpoint(folder: Path, step: int | str, state: str | None = '{"global_step": 1}') -> Path:
@@ -104,3 +104,23 @@ def test_runs_put_aside_in_the_same_second_are_all_kept(tmp_path, monkeypatch):
     names = ("earlier-20261122-200821", "earlier-20261122-200821-2", "earlier-20261122-200821-3")
     assert [(tmp_path / name / "checkpoint-1" / "number").read_text() for name in names] == ["0", "1", "2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(names)
+
+
+def test_a_checkpoint_is_not_whole_before_its_digests_are_written(output):
+    begin_digests(output / "checkpoint-4")
+    assert find_damage(output / "checkpoint-4") == "sha256.json is damaged"
+    assert find_last_checkpoint(output) == str(output / "checkpoint-2")
+    known = {"model.safetensors": "given"}
+    assert write_digests(output / "checkpoint-4", known)["model.safetensors"] == "given"
+
+
+@pytest.mark.parametrize("part", ["pytorch_model_fsdp_0/__0_0.distcp", "pytorch_model_fsdp.bin", "global_step2/x.pt"])
+def test_parts_of_several_processes_need_digests(tmp_path, part):
+    checkpoint = make_checkpoint(tmp_path, 2)
+    (checkpoint / part).parent.mkdir(exist_ok=True)
+    (checkpoint / part).write_bytes(b"weights")
+    assert find_damage(checkpoint) == "sha256.json is missing"
+    write_digests(checkpoint)
+    assert find_damage(checkpoint) is None
+    cut_to(0.5)(checkpoint / part)
+    assert find_damage(checkpoint) == f"{part} is damaged"

@@ -272,5 +272,6 @@ class PrithviEmbeddings(nn.Module):
             tokens = self.coordinates(tokens, grid_size, temporal_coords, location_coords)
         if ids_keep is not None:
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-        cls_token = (self.cls_token + positions[:, :1]).expand(tokens.shape[0], -1, -1)
-        return self.dropout(torch.cat([cls_token, tokens], dim=1))
+        # Taken out by its index: the gradient of a slice has other strides, of which DistributedDataParallel warns.
+        cls_token = (self.cls_token[:, 0] + positions[:, 0]).expand(tokens.shape[0], -1)
+        return self.dropout(torch.cat([cls_token.unsqueeze(1), tokens], dim=1))
