@@ -18,6 +18,7 @@ from prithvi_hf.training.chip_figures import (
 )
 from prithvi_hf.training.evaluation import format_figure
 from prithvi_hf.training.fold_splits import divide_chips, find_fold_splits, join_fold_splits
+from prithvi_hf.training.intervals import bootstrap_interval, describe_interval
 from prithvi_hf.training.model_card import escape_code, escape_text
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_chips import load_splits
@@ -48,6 +49,7 @@ class FoldRuns(Repeats):
         found = find_groups(chips, data.group_by, ", ".join(names)) if data.group_by else []
         self.groups = dict(zip(self.folds, found, strict=False))
         self.pooled: dict[str, Any] = {}
+        self.how = ""  # the intervals were made
         members = {}
         for number in range(int(data.folds or 0)):
             name = f"fold-{number}"
@@ -87,13 +89,16 @@ class FoldRuns(Repeats):
         about = {**read_metadata(pooled), "model": None, "model_digest": None}  # several models
         pooled = pooled.replace_schema_metadata({b"prithvi_hf": json.dumps(about)})
         write_chip_figures(self.folder / CHIP_FIGURES, [pooled])
-        self.pooled = compute_figures(pooled)
+        intervals = bootstrap_interval(pooled)
+        self.pooled = {**compute_figures(pooled), **{f"{name}_interval": found for name, found in intervals.items()}}
+        self.how = describe_interval(pooled)
         self.write_summary()
         super().report()
         width = max(map(len, self.list_pooled()))
         print(f"{HELD_OUT}, all {len(chips)} chips together, each by the run that has not seen its group:")
         for title, figure in self.list_pooled().items():
-            print(f"  {title:<{width}}  {figure:>8}", flush=True)
+            print(f"  {title:<{width}}  {figure}")
+        print(f"  {self.how}", flush=True)
 
     def list_more(self) -> dict[str, Any]:
         """List the figures over all chips."""
@@ -102,12 +107,21 @@ class FoldRuns(Repeats):
     def list_pooled(self) -> dict[str, str]:
         """Write the figures over all chips as text by title."""
         data, scale = self.whole.data, 100 if self.whole.data.task in CLASS_FIGURES else 1
-        rows = {title: self.pooled[name] for name, title in TASK_METRICS[data.task].items() if name in self.pooled}
+        names = {title: name for name, title in TASK_METRICS[data.task].items() if name in self.pooled}
+        rows = {title: (self.pooled[name], self.pooled.get(f"{name}_interval")) for title, name in names.items()}
         if data.task in CLASS_FIGURES:
-            own = CLASS_FIGURES[data.task]
-            pairs = zip(data.class_names or [], self.pooled[f"per_category_{own}"], strict=True)
-            rows |= {f"{CLASS_TITLES[own]} of {name}": figure for name, figure in pairs}
-        return {title: format_figure(None if row is None else scale * row, data.task) for title, row in rows.items()}
+            own = f"per_category_{CLASS_FIGURES[data.task]}"
+            pairs = zip(self.pooled[own], self.pooled[f"{own}_interval"], strict=True)
+            titles = [f"{CLASS_TITLES[CLASS_FIGURES[data.task]]} of {name}" for name in data.class_names or []]
+            rows |= dict(zip(titles, pairs, strict=True))
+
+        def write(figure: float | None) -> str:
+            return format_figure(None if figure is None else scale * figure, data.task)
+
+        return {
+            title: write(figure) + (f" ({write(ends[0])} to {write(ends[1])})" if ends else "")
+            for title, (figure, ends) in rows.items()
+        }
 
     def describe(self) -> tuple[str, list[str]]:
         """Say what the folds are, and give the figures over all chips."""
@@ -123,7 +137,8 @@ class FoldRuns(Repeats):
                 "",
                 "Each chip as it was predicted by the run that has not seen its group, neither in training nor in "
                 "choosing",
-                f"a checkpoint; `{CHIP_FIGURES}` holds the figures of each, and `{FOLDS}` its fold.",
+                f"a checkpoint; `{CHIP_FIGURES}` holds the figures of each, and `{FOLDS}` its fold. In brackets: "
+                f"{self.how}.",
                 "",
                 "| metric | value |",
                 "|---|---|",

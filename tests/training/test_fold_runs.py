@@ -9,6 +9,7 @@ import pytest
 
 from prithvi_hf.data.folds import read_folds
 from prithvi_hf.training.chip_figures import compute_figures, read_chip_figures
+from prithvi_hf.training.intervals import bootstrap_interval
 from tests.finetune_factory import QUICK, command_line, finetune
 
 
@@ -39,7 +40,11 @@ def test_each_chip_is_held_out_once_and_pooled(divided):
     assert summary["pooled"]["mean_iou"] == figures["mean_iou"]
     assert summary["pooled"]["chips"] == 7
     assert summary["pooled"]["groups"] == 4
-    assert f"| Mean IoU | {100 * figures['mean_iou']:.2f} |" in (divided / "README.md").read_text()
+    low, high = summary["pooled"]["mean_iou_interval"]
+    assert [low, high] == bootstrap_interval(pooled)["mean_iou"]
+    text = f"| Mean IoU | {100 * figures['mean_iou']:.2f} ({100 * low:.2f} to {100 * high:.2f}) |"
+    assert text in (divided / "README.md").read_text()
+    assert "bootstrap over 4 groups" in (divided / "README.md").read_text()
 
 
 def test_the_figures_of_a_fold_are_those_of_its_run(divided):
