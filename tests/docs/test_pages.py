@@ -46,6 +46,7 @@ PAGE_OF = {
     "export": "export.md",
     "embed": "embed.md",
     "push": "hub.md",
+    "calibrate": "trust.md",
 }
 
 
