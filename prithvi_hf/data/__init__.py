@@ -24,6 +24,7 @@ _MODULES = {
     "cache_chips": "prithvi_hf.data.chip_cache",
     "clear_decoded_cache": "prithvi_hf.data.chip_cache",
     "collate_chips": "prithvi_hf.data.transforms",
+    "count_class_pixels": "prithvi_hf.data.augmentations",
     "download_dataset": "prithvi_hf.data.builders.download",
     "compute_statistics": "prithvi_hf.data.statistics",
     "load_dataset": "prithvi_hf.data.load",

@@ -5,8 +5,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from prithvi_hf.data import RadiometricJitter, SegmentationTransform, TrainingCrops, cache_chips, collate_chips
-from prithvi_hf.data.augmentations import augment_crop, count_class_pixels, find_augmentation
+from prithvi_hf.data import (
+    RadiometricJitter,
+    SegmentationTransform,
+    TrainingCrops,
+    cache_chips,
+    collate_chips,
+    count_class_pixels,
+)
+from prithvi_hf.data.augmentations import augment_crop, find_augmentation
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from tests.data.test_chip_cache import as_dataset
 from tests.raster_factory import BANDS, reflectance, write_raster
