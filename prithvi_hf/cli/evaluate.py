@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
         from prithvi_hf.training.evaluation import (
             evaluate_recipe,
             make_evaluation_recipe,
+            match_processor,
             take_model_recipe,
             write_results,
         )
@@ -103,11 +104,7 @@ def run(options: argparse.Namespace) -> None:
         first = recipe.training.process_index == 0
         model, image_processor = load_model(options.model, tuple(TASKS), options.trust_remote_code)
         given = {"rescale_factor": options.rescale_factor, "rescale_offset": options.rescale_offset}
-        if recipe.data.bands in (None, image_processor.bands):
-            given |= {flag[2:]: getattr(recipe.data, flag[2:]) for flag in BAND_OPTIONS}
-        if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
-            given |= {name: getattr(recipe.data, name) for name in ("label_map", "do_reduce_labels")}
-        image_processor = image_processor.with_options(**given)
+        image_processor = match_processor(image_processor, recipe).with_options(**given)
         show_progress = first and not options.quiet
         results = evaluate_recipe(model, image_processor, recipe, options.splits, show_progress, options.dtype)
     leave_process_group()

@@ -203,6 +203,16 @@ def match_recipe(model: Any, recipe: TrainingRecipe) -> None:
         )
 
 
+def match_processor(image_processor: PrithviImageProcessor, recipe: TrainingRecipe) -> PrithviImageProcessor:
+    """Give a model's image processor what a recipe says of the files: where the bands are, what masks hold."""
+    given: dict[str, Any] = {}
+    if recipe.data.bands in (None, image_processor.bands):
+        given |= {name: getattr(recipe.data, name) for name in ("band_indices", "band_map", "band_names")}
+    if isinstance(recipe.data.label_map, dict):  # of these masks, which may be others than those of the training
+        given |= {name: getattr(recipe.data, name) for name in ("label_map", "do_reduce_labels")}
+    return image_processor.with_options(**given)
+
+
 def evaluate_recipe(
     model: Any,
     image_processor: PrithviImageProcessor,
