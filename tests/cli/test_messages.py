@@ -24,7 +24,7 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("convert", "export", "pretrain", "reconstruct", "finetune"),
-    *("predict", "embed", "evaluate", "stats", "info", "push"),
+    *("predict", "embed", "evaluate", "compare", "stats", "info", "push"),
 )
 RECIPES = {
     "finetune": (ModelArguments, DataArguments, PrithviTrainingArguments),
@@ -37,6 +37,7 @@ READERS = {"finetune", "predict", "evaluate", "stats"}
 # models to train are built by `finetune`, files are read by all but `convert`.
 SPEAKERS = {
     "cli/common.py": {"predict", "evaluate"},
+    "cli/compare.py": {"compare"},
     "cli/embed.py": {"embed"},
     "cli/export.py": {"export"},
     "cli/push.py": {"push"},
@@ -56,6 +57,7 @@ SPEAKERS = {
     "rasters/": {"predict"},
     "scenes/windows.py": {"pretrain"},
     "scenes/": {"predict"},
+    "training/comparison.py": {"compare"},
     "training/evaluation.py": {"evaluate"},
     "training/checkpoints.py": {"finetune"},
     "training/finetune.py": {"finetune"},

@@ -41,6 +41,7 @@ PAGE_OF = {
     "reconstruct": "pretrain.md",
     "predict": "predict.md",
     "evaluate": "fine-tune.md",
+    "compare": "trust.md",
     "stats": "your-own-data.md",
     "convert": "convert.md",
     "export": "export.md",
