@@ -44,9 +44,14 @@ class Run:
     folder: Path
     processes: list = field(default_factory=list)
 
-    def finish(self, timeout=120):
-        """Exit statuses, once the processes have ended."""
+    def finish(self, timeout=120, ends_with=None):
+        """Exit statuses of ended processes; the end of rank `ends_with` is that of the others, as under a launcher."""
         deadline = time.monotonic() + timeout
+        if ends_with is not None:
+            self.processes[ends_with].join(timeout)
+            for process in self.processes:
+                process.join(5)
+                process.kill()
         for process in self.processes:
             process.join(max(0, deadline - time.monotonic()))
         hanging = [rank for rank, process in enumerate(self.processes) if process.exitcode is None]
