@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from torch.utils.data import Dataset, Subset
 
 from prithvi_hf.data.transforms import collate_chips
@@ -23,6 +23,7 @@ from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.evaluation import match_recipe
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_chips import check_splits, load_splits, make_transform
+from prithvi_hf.training.sharding import gather_weights
 from prithvi_hf.training.tasks import TASKS
 from prithvi_hf.training.trainer import PrithviTrainer
 
@@ -166,8 +167,9 @@ def calibrate(trainer: PrithviTrainer, dataset: Dataset) -> Calibration:
     most = max(64, min(_MOST_PIXELS, _MOST_LOGITS // (len(places) * num_labels)))
     figures = TASKS[model.task].figures(model, args, trainer.accelerator)
     model.eval()
+    broadcast(list(model.buffers()))  # as in an evaluation: those of the first process are what is saved
     samples = []
-    with torch.no_grad():
+    with torch.no_grad(), gather_weights(model, trainer.accelerator):
         for batch in trainer.get_eval_dataloader(Subset(dataset, places)):
             with trainer.accelerator.autocast():
                 predictions = figures.predict(batch)
