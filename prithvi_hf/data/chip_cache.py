@@ -2,9 +2,10 @@
 """A cache of decoded chips: made once, whole or not at all, and again when a file has changed.
 
 A cache is a folder whose name says which files and bands it holds (the first key) and in which state the files were
-(the second): an index in JSON and one file of pixels, which each process maps. It is made in a folder of another name
-under a lock, so that of several processes one decodes and the others wait, and gets its name when it is complete. What
-a killed process left is removed by the next one that makes a cache.
+(the second): an index in JSON, a line of JSON for each raster, read when the raster is first asked for, and one file
+of pixels, which each process maps. It is made in a folder of another name under a lock, so that of several processes
+one decodes and the others wait, and gets its name when it is complete. What a killed process left is removed by the
+next one that makes a cache.
 """
 
 import errno
@@ -34,6 +35,7 @@ from rasterio.errors import CRSError
 from tqdm.auto import tqdm
 
 from prithvi_hf.data.chips import Chip, collect_results, read_chips, run_in_threads
+from prithvi_hf.data.file_states import read_file_states
 from prithvi_hf.data.shared_batches import BatchRows
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pixel_values_prithvi import LARGEST_VALUE
@@ -47,13 +49,11 @@ except ImportError:  # not on Windows, where a file that is mapped cannot be del
     fcntl = None  # type: ignore[assignment]
 
 
-INDEX, PIXELS = "index.json", "pixels.bin"
+INDEX, RASTERS, PIXELS = "index.json", "rasters.jsonl", "pixels.bin"
 # Part of every key: raise it when caches of the same files come out differently.
-_FORMAT = 3
+_FORMAT = 4
 _FOLDER = "prithvi_hf_decoded"
 _ALIGNMENT = 64
-# GDAL takes georeference, tags and masks from them.
-_SIDE_FILES = (".aux.xml", ".msk")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 Transform = Callable[[dict[str, list[Any]]], Mapping[str, Any]]
@@ -79,20 +79,25 @@ class StoredRaster:
     limits: tuple[float, float] | None = None  # smallest and largest value, None where one is not finite
     checksum: int = 0  # CRC-32 of the pixels and the mask
 
-    def to_json(self) -> dict[str, Any]:
-        """The entry in types that JSON can hold."""
+    def to_json(self, headers: dict[str, int]) -> str:
+        """The entry as a line of JSON; `headers` numbers what almost all rasters share and is kept once."""
         header = self.header
         crs = None if header.crs is None else header.crs.to_wkt()
-        return {**vars(self), "header": {**vars(header), "crs": crs, "transform": header.transform[:6]}}
+        shared = json.dumps(
+            {name: value for name, value in {**vars(header), "crs": crs}.items() if name != "transform"}
+        )
+        number = headers.setdefault(shared, len(headers))
+        return json.dumps({**vars(self), "header": number, "transform": header.transform[:6]})
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "StoredRaster":
-        """Read an entry of the index, in which tuples are lists."""
+    def from_json(cls, line: str | bytes, headers: Sequence[Mapping[str, Any]]) -> "StoredRaster":
+        """Read a line of the index, in which tuples are lists."""
 
         def with_tuples(part: Mapping[str, Any]) -> dict[str, Any]:
             return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
 
-        header = with_tuples(content["header"])
+        content = json.loads(line)
+        header = with_tuples({**headers[content["header"]], "transform": content.pop("transform")})
         # A CRS is parsed once for all the chips that share it, for it takes longer than all the rest of an entry.
         header["crs"] = None if header["crs"] is None else _read_crs(header["crs"])
         header["transform"] = Affine(*header["transform"])
@@ -109,27 +114,24 @@ class ChipCache:
         self.folder = folder
         try:
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-            rasters = [
-                CachedRaster(self, StoredRaster.from_json(content), number)
-                for number, content in enumerate(index["rasters"])
-            ]
-        except (ValueError, KeyError, TypeError, CRSError) as error:
-            raise self._damage("an index of its chips", f"{INDEX} damaged") from error
-        self.num_bytes: int = index["bytes"]
+            self.num_bytes: int = index["bytes"]
+            self._headers, images, masks = index["headers"], index["images"], index["masks"]
+            checksum = index["checksum"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.damage("an index of its chips", f"{INDEX} damaged") from error
+        lines = (folder / RASTERS).read_bytes()
+        if zlib.crc32(lines) != checksum:
+            raise self.damage("an index of its chips", f"{RASTERS} damaged")
+        self._lines = lines.splitlines()
+        self._rasters: list[CachedRaster | None] = [None] * len(self._lines)
         self._file = open(folder / PIXELS, "rb")  # noqa: SIM115  # as long as the mapping, whose lock it holds
         if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_SH)
         self.check_size()
         self._pixels = np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         # A byte for each raster, in memory that is shared with workers: whether it was compared with its checksum.
-        self._verified = np.frombuffer(mmap.mmap(-1, len(rasters)), dtype=np.uint8)
-        self.columns: dict[str, list[Any]] = {
-            "image": [
-                [rasters[one] for one in place] if isinstance(place, list) else rasters[place]
-                for place in index["images"]
-            ],
-            "mask": [None if place is None else rasters[place] for place in index["masks"]],
-        }
+        self._verified = np.frombuffer(mmap.mmap(-1, len(self._lines)), dtype=np.uint8)
+        self.columns: dict[str, Sequence[Any]] = {"image": _Rasters(self, images), "mask": _Rasters(self, masks)}
 
     def __reduce__(self) -> tuple[type["ChipCache"], tuple[Path]]:
         return ChipCache, (self.folder,)  # neither handle nor mapping travels: each process makes its own
@@ -138,7 +140,7 @@ class ChipCache:
         """Raise where the file of pixels is not as long as it was made; beyond its end a read would be a SIGBUS."""
         found = os.fstat(self._file.fileno()).st_size
         if found != self.num_bytes:
-            raise self._damage(f"{self.num_bytes:,} bytes of decoded chips", f"{found:,}")
+            raise self.damage(f"{self.num_bytes:,} bytes of decoded chips", f"{found:,}")
 
     def verify(self, stored: StoredRaster, number: int) -> None:
         """Compare a raster's pixels with their checksum, where no process of this run did so before."""
@@ -152,10 +154,22 @@ class ChipCache:
         for offset, length in parts:
             checksum = zlib.crc32(self._pixels[offset : offset + length].data, checksum)
         if checksum != stored.checksum:
-            raise self._damage(f"the decoded pixels of {stored.name} as they were written", "others")
+            raise self.damage(f"the decoded pixels of {stored.name} as they were written", "others")
         self._verified[number] = 1
 
-    def _damage(self, expected: str, found: str) -> ChipCacheError:
+    def open_raster(self, number: int) -> "CachedRaster":
+        """Give the raster of a line, the same object each time."""
+        raster = self._rasters[number]
+        if raster is None:
+            try:
+                stored = StoredRaster.from_json(self._lines[number], self._headers)
+            except (ValueError, KeyError, TypeError, CRSError) as error:
+                raise self.damage("an index of its chips", f"{RASTERS} damaged") from error
+            raster = self._rasters[number] = CachedRaster(self, stored, number)
+        return raster
+
+    def damage(self, expected: str, found: str) -> ChipCacheError:
+        """Make the error of a cache that is not as it was written."""
         return ChipCacheError(
             f"{self.folder}: expected {expected}, found {found}: the cache of decoded chips is damaged. Remove this "
             "folder; it is made again."
@@ -164,6 +178,27 @@ class ChipCache:
     def view(self, offset: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Pixels from an offset on: a view of the mapped file, not to be written to."""
         return np.ndarray(shape, dtype, self._pixels, offset)
+
+
+class _Rasters(Sequence[Any]):
+    """A column of a cache: for each chip a raster, a list of frames, or None, made when it is asked for.
+
+    Many chips are thus opened at once whatever their number, and a run of few steps reads the entries of few.
+    """
+
+    def __init__(self, cache: ChipCache, places: Sequence[int | list[int] | None]) -> None:
+        self._cache, self._places = cache, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Any:  # type: ignore[override]  # rows are taken one by one
+        place = self._places[index]
+        if place is None:
+            return None
+        if isinstance(place, list):
+            return [self._cache.open_raster(number) for number in place]
+        return self._cache.open_raster(place)
 
 
 class CachedRaster(GeoTiffRaster):
@@ -258,7 +293,7 @@ class CachedChips(torch.utils.data.Dataset):
             if not -len(self) <= place < len(self):
                 raise IndexError(f"Expected a chip of {len(self)}, found {place}.")
         self.cache.check_size()
-        source = {**self.columns, **self.cache.columns}
+        source: dict[str, Sequence[Any]] = {**self.columns, **self.cache.columns}
         columns = {name: [source[name][i] for i in index] for name in self.features}
         return columns if self.transform is None else self.transform(columns)
 
@@ -348,14 +383,7 @@ def _make_keys(dataset: Dataset, processor: PrithviImageProcessor) -> tuple[str,
     names = ("bands", "band_indices", "band_map", "band_names", "num_frames")
     options = [_FORMAT, *(getattr(processor, name) for name in names), narrowed]
 
-    def read_state(path: str) -> list[int] | None:
-        try:
-            status = os.stat(path)
-        except OSError:
-            return None
-        return [status.st_size, status.st_mtime_ns]
-
-    states = [[read_state(path + ending) for ending in ("", *_SIDE_FILES)] for path in paths if path is not None]
+    states = read_file_states(path for path in paths if path is not None)
     content, state = (hashlib.sha256(json.dumps(part).encode()).hexdigest() for part in ([options, paths], states))
     return content[:16], state[:16]
 
@@ -400,7 +428,10 @@ def _build(dataset: Dataset, processor: PrithviImageProcessor, folder: Path, nam
             tqdm.write(f"Decoding {len(chips)} chips of {name}, {num_bytes / 1e9:.2f} GB, into {folder}")
         temporary.mkdir()
         entries = _write_pixels(temporary, plans, num_bytes, name, show_progress)
-        index["rasters"] = [entry.to_json() for entry in entries]
+        headers: dict[str, int] = {}
+        lines = "".join(entry.to_json(headers) + "\n" for entry in entries).encode()
+        (temporary / RASTERS).write_bytes(lines)
+        index |= {"headers": [json.loads(header) for header in headers], "checksum": zlib.crc32(lines)}
         (temporary / INDEX).write_text(json.dumps(index), encoding="utf-8")
         os.rename(temporary, folder)
     finally:

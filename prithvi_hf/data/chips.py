@@ -28,7 +28,6 @@ from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import find_center, measure_shift, name_crs_pair
 
 
-_MAX_THREADS = 8
 # Enough submitted chips to keep each thread busy, few enough that rows and results do not pile up.
 _SUBMITTED_PER_THREAD = 4
 _MAX_PROBLEMS_SHOWN = 10
@@ -93,8 +92,9 @@ def read_chips(
     title: str,
     show_progress: bool = True,
     num_threads: int | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Iterator[Result | str]:
-    """Call a function with every chip of a split, in threads (by default one per core, at most eight).
+    """Call a function with every chip of a split, or those of some indices, in threads (by default one per core).
 
     A transform that is set on the dataset is left aside. Yields the results in the order of the rows; for a chip
     whose files cannot be opened or for which `read` raises a `ValueError`, an `IndexError` or an `OSError`, its text.
@@ -129,15 +129,16 @@ def read_chips(
     if isinstance(dataset, IterableDataset):
         fetches = (partial(dict, row) for row in dataset)
     else:
-        plain, total = dataset.with_format(None), len(dataset)
-        fetches = (partial(plain.__getitem__, index) for index in range(total))
+        wanted = range(len(dataset)) if indices is None else indices
+        plain, total = dataset.with_format(None), len(wanted)
+        fetches = (partial(plain.__getitem__, index) for index in wanted)
     results = run_in_threads((partial(read_row, fetch) for fetch in fetches), num_threads)
     yield from tqdm(results, desc=title, total=total, unit="chip", disable=not show_progress)
 
 
 def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | None = None) -> Iterator[Result]:
     """Make calls in threads and give their results in order. `Executor.map` would submit all of them at once."""
-    num_threads = num_threads or min(_MAX_THREADS, CORES)
+    num_threads = num_threads or CORES
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         try:

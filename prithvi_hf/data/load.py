@@ -5,6 +5,7 @@ import os
 from dataclasses import fields
 from typing import Any
 
+import datasets
 from datasets import BuilderConfig, Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.utils import logging
 
@@ -30,7 +31,8 @@ def load_dataset(
     Args:
         name (`str`): "sen1floods11", "hls_burn_scars", "hls_irrigation_scenes", "multi_temporal_crop",
             "landslide4sense", or for files of your own "geotiff_folder" (masks) and "geotiff_classification"
-            (a label for each chip).
+            (a label for each chip). "parquet" is a folder of Parquet shards with embedded GeoTIFFs, as `push_to_hub`
+            and `to_parquet` of such a dataset write them, and "owner/name" such a dataset on the Hub.
         data_dir (`str` or `os.PathLike`, *optional*): folder of the dataset; without it the data are downloaded from
             their public place into `downloads` of the cache, once.
         split (`str`, *optional*): one split, or an expression of `datasets` such as "train[:10%]" or
@@ -59,6 +61,8 @@ def load_dataset(
     (3, 512, 512)
     ```
     """
+    if is_parquet(name):
+        return datasets.load_dataset(name, data_dir=data_dir, split=split, streaming=streaming, **options)
     builder = make_builder(name, data_dir, **options)
     if data_dir is None and isinstance(builder, HubChipBuilder):
         if streaming:
@@ -70,6 +74,11 @@ def load_dataset(
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
     return builder.as_dataset(split)
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a dataset's name stands for Parquet shards, in a folder or, "owner/name", on the Hub."""
+    return name == "parquet" or "/" in name
 
 
 def detect_dataset(data_dir: str | os.PathLike) -> str | None:

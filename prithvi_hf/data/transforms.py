@@ -523,6 +523,11 @@ class TrainingCrops(torch.utils.data.Dataset):
         # Shared, so that workers which outlive an epoch learn of the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose crops are drawn."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
         """Draw other crops from now on."""
         self._epoch.fill_(epoch)

@@ -19,6 +19,7 @@ from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
 from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.groups import find_groups, read_column
 from prithvi_hf.data.input_statistics import measure_training_input
+from prithvi_hf.data.streaming import StreamedCrops
 from prithvi_hf.data.transforms import TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
@@ -137,17 +138,19 @@ def setup(recipe: TrainingRecipe) -> Run:
         check_adapter(checkpoint, model)
     splits, encoded = cache_splits(chips, processor, recipe), model.config.coords_encoding
     crop_size = window_and_stride(model.config)[0] if data.crop_size is None else (data.crop_size, data.crop_size)
-    audits = check_splits(splits, processor, recipe, crop_size=crop_size, coords_encoding=encoded)
+    audits = check_splits(splits, processor, recipe, crop_size=crop_size, coords_encoding=encoded, tables=chips)
 
     # Random crops to train on, whole chips to evaluate, also where both are of one split.
     crops, whole = (make_transform(recipe, processor, size, encoded) for size in (crop_size, None))
-    train_dataset = None
+    train_dataset: TrainingCrops | None = None
     if training.do_train:
         seed = training.seed if training.data_seed is None else training.data_seed
-        class_pixels = count_classes(recipe, splits[data.train_split], processor)
-        train_dataset = TrainingCrops(
-            splits[data.train_split], crops, seed, class_pixels, data.copy_paste, give_index=True
-        )
+        train_split = splits[data.train_split]
+        if data.streaming:
+            train_dataset = StreamedCrops(train_split, crops, seed, data.shuffle_buffer, give_index=True)
+        else:
+            class_pixels = count_classes(recipe, train_split, processor)
+            train_dataset = TrainingCrops(train_split, crops, seed, class_pixels, data.copy_paste, give_index=True)
         check_batches(recipe, model.config, len(train_dataset))
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     if training.do_train:

@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from prithvi_hf.data.builders import find_builder
+from prithvi_hf.data.load import is_parquet
 from prithvi_hf.hub import EVAL_RESULTS
 from prithvi_hf.training.recipe_options import DataArguments
 from prithvi_hf.training.training_args import TASK_METRICS
@@ -18,13 +19,16 @@ from prithvi_hf.training.training_args import TASK_METRICS
 def find_hub_dataset(data: DataArguments) -> str | None:
     """Find the Hub id of a run's dataset; None where it is not known to be on the Hub."""
     options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
-    default = getattr(find_builder(data.dataset), "REPOSITORY", None)
+    if is_parquet(data.dataset):
+        default = data.dataset if "/" in data.dataset else None
+    else:
+        default = getattr(find_builder(data.dataset), "REPOSITORY", None)
     return data.hub_dataset_id or options.get("repository") or default
 
 
 def find_data_license(data: DataArguments) -> str | None:
     """Find the licence of a run's data, a name or a sentence; None where it is not known."""
-    return data.data_license or find_builder(data.dataset).LICENSE
+    return data.data_license or (None if is_parquet(data.dataset) else find_builder(data.dataset).LICENSE)
 
 
 def write_eval_results(

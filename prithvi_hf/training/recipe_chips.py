@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The chips of a run: loading the splits that a recipe names, and checking every chip before anything is written."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -8,15 +9,18 @@ from typing import Any
 import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
+from datasets import config as datasets_config
 from transformers.utils import logging
 
 from prithvi_hf.data.audit import SplitAudit, audit_split
+from prithvi_hf.data.audit_manifest import AuditManifest
 from prithvi_hf.data.augmentations import count_class_pixels, find_augmentation
 from prithvi_hf.data.chip_cache import CachedChips, cache_chips
 from prithvi_hf.data.chip_labels import find_chip_classes
 from prithvi_hf.data.chips import Chip, find_given_coordinates, find_shared_images
-from prithvi_hf.data.load import load_dataset
+from prithvi_hf.data.load import is_parquet, load_dataset
 from prithvi_hf.data.statistics import measure_targets
+from prithvi_hf.data.streaming import open_streams
 from prithvi_hf.data.transforms import ClassificationTransform, SegmentationTransform
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -41,7 +45,10 @@ def load_splits(recipe: TrainingRecipe, wanted: Sequence[str], remedy: str) -> D
     loaded: list[Any] = []
 
     def load() -> None:
-        loaded.append(load_dataset(data.dataset, data.data_dir, **options))
+        if data.streaming:
+            loaded.append(open_streams(data.dataset, data.data_dir, data.shuffle_buffer, **options))
+        else:
+            loaded.append(load_dataset(data.dataset, data.data_dir, **options))
 
     run_in_first_process(recipe.training, load)
     if not loaded:  # another process: the table is there, or is made by one process of each machine
@@ -167,14 +174,19 @@ def check_splits(
     show_progress: bool = True,
     crop_size: Sequence[int] | None = None,
     coords_encoding: Sequence[str] = (),
+    tables: Mapping[str, Dataset] | None = None,
 ) -> dict[str, SplitAudit]:
     """Read every chip once, in the first process, so that a bad file stops the run before anything is written.
+
+    Chips whose files are unchanged since an earlier run checked them are known from its manifest; `tables` are the
+    splits with the paths of their files, where `splits` are decoded ones.
 
     Equal images in two splits, training chips smaller than the crop (height, width), and chips without a date or a
     place that the model encodes are a warning. Returns what each split holds; nothing in other processes and without
     `check_data`.
     """
-    if not recipe.data.check_data:
+    check = recipe.data.check_data
+    if check == "none" or (check == "all" and recipe.data.streaming):
         return {}
     audits: dict[str, SplitAudit] = {}
     class_names = recipe.data.class_names or []
@@ -182,8 +194,11 @@ def check_splits(
     def audit() -> None:
         of_chips = make_class_finder(recipe) if recipe.data.task == "classification" else None
         for name, split in splits.items():
+            manifest = open_manifest(recipe, processor, name, (tables or splits)[name], coords_encoding)
             audits[name] = audit_split(
-                split, processor, len(class_names), name, show_progress, of_chips, coords_encoding
+                *(split, processor, len(class_names), name, show_progress, of_chips, coords_encoding),
+                manifest=manifest,
+                sample=check == "sample",
             )
             if show_progress:
                 print(audits[name].summary(class_names), flush=True)
@@ -221,6 +236,30 @@ def check_splits(
     return audits
 
 
+def open_manifest(
+    recipe: TrainingRecipe,
+    processor: PrithviImageProcessor,
+    split_name: str,
+    table: Dataset | CachedChips,
+    coords_encoding: Sequence[str],
+) -> AuditManifest | None:
+    """Open the manifest of a split's check; None for an image processor of a user's own code, which may change."""
+    if type(processor) is not PrithviImageProcessor or not isinstance(table, Dataset):
+        return None
+    data = recipe.data
+    options = {
+        "processor": json.loads(processor.to_json_string()),
+        "task": [data.task, data.class_names, recipe.model.is_multi_label, list(coords_encoding)],
+    }
+    return AuditManifest(find_cache_dir(recipe) or datasets_config.HF_DATASETS_CACHE, split_name, options, table)
+
+
+def find_cache_dir(recipe: TrainingRecipe) -> str | None:
+    """Find the folder that a recipe names for what is kept between runs; None for the cache of `datasets`."""
+    options = recipe.data.dataset_options if isinstance(recipe.data.dataset_options, dict) else {}
+    return recipe.data.decoded_cache_dir or options.get("cache_dir")
+
+
 def cache_splits(
     splits: Mapping[str, Dataset], processor: PrithviImageProcessor, recipe: TrainingRecipe
 ) -> dict[str, Dataset | CachedChips]:
@@ -229,12 +268,18 @@ def cache_splits(
     Without `decoded_cache`, or without a training, the splits stay as they are.
     """
     data = recipe.data
-    if not data.decoded_cache or not recipe.training.do_train:
+    if not data.decoded_cache or not recipe.training.do_train or data.streaming:
+        return dict(splits)
+    if is_parquet(data.dataset):
+        if recipe.training.process_index == 0:
+            logger.warning(
+                f"The chips of {data.dataset} are embedded in its table and not decoded ahead: each crop is decoded "
+                "when it is drawn. decoded_cache: false says the same without this message."
+            )
         return dict(splits)
     # Test splits are read once in a run, so that decoding them ahead would gain nothing.
     names = [name for name in (data.train_split, data.eval_split) if name in splits]
-    options = data.dataset_options if isinstance(data.dataset_options, dict) else {}
-    cache_dir = data.decoded_cache_dir or options.get("cache_dir")
+    cache_dir = find_cache_dir(recipe)
     cached: dict[str, CachedChips] = {}
 
     def cache(show_progress: bool) -> None:

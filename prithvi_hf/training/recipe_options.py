@@ -266,7 +266,8 @@ class DataArguments(ImageArguments):
         default="segmentation",
     )
     dataset: str = _option(
-        f"{', '.join(DATASETS)}; geotiff_folder is for your own, geotiff_classification where a chip has a label.",
+        f"{', '.join(DATASETS)}; geotiff_folder is for your own, geotiff_classification where a chip has a label, "
+        "parquet for a folder of Parquet shards with embedded GeoTIFFs; or such a dataset of the Hub, owner/name.",
         default="geotiff_folder",
     )
     data_dir: str | None = _option("Folder of the dataset; without it a public dataset is downloaded.")
@@ -301,6 +302,15 @@ class DataArguments(ImageArguments):
     decoded_cache_dir: str | None = _option(
         "Folder for the decoded chips; that of the cache of `datasets` by default."
     )
+    streaming: bool = _option(
+        "Read chips from Parquet shards, of a folder or of the Hub, or from their public place as they are needed: "
+        "nothing is downloaded or decoded ahead, and each chip is checked when it is read.",
+        default=False,
+    )
+    shuffle_buffer: int = _option(
+        "Chips that each loading process holds and mixes with streaming; shards come in another order in each epoch.",
+        default=1000,
+    )
     normalize_on_device: bool = _option(
         "Scale and normalise training crops on the model's device, not in the loading processes; those whose values "
         "are augmented are always normalised there.",
@@ -334,8 +344,14 @@ class DataArguments(ImageArguments):
     copy_paste: float = _option(
         "Probability that the pixels of one class of another crop are written over a training crop.", default=0.0
     )
-    check_data: bool = _option(
-        "Read every chip once before training, to stop at a bad file and not later.", default=True
+    check_data: Literal["all", "sample", "none", "true", "false", True, False] = field(
+        default="all",
+        metadata={
+            "help": "all: read every chip once before training, to stop at a bad file and not later; chips that an "
+            "earlier run checked and that are unchanged are not read again. sample: 500 chips of each split. none: no "
+            "chip. true and false mean all and none.",
+            "aliases": ["--check"],
+        },
     )
     group_by: str | None = _option(
         f"Which chips belong together, for folds, intervals and tables: {', '.join(GROUPINGS)}, a column such as "
@@ -370,6 +386,13 @@ class DataArguments(ImageArguments):
         self.make_jitter()
         if not 0 <= self.copy_paste <= 1:
             raise ValueError(f"Expected copy_paste as a probability from 0 to 1, found {self.copy_paste}.")
+        words: dict[Any, Literal["all", "none"]] = {True: "all", "true": "all", False: "none", "false": "none"}
+        apart = [name for name in ("folds", "balance_classes", "copy_paste") if getattr(self, name)]
+        if self.streaming and apart:
+            raise ValueError(f"Expected no {', '.join(apart)} with streaming, found both. Leave out one of them.")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"Expected shuffle_buffer of at least 1 chip, found {self.shuffle_buffer}.")
+        self.check_data = words.get(self.check_data, self.check_data)
         for name in ("dataset_options", "label_map", "published"):
             text = getattr(self, name)
             if isinstance(text, str):

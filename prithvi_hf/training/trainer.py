@@ -27,6 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
+from prithvi_hf.data.streaming import StreamedCrops
 from prithvi_hf.data.transforms import CHIP_INDEX
 from prithvi_hf.hub import LAST_CHECKPOINT, CheckpointPush, explain_hub_errors, push_folder_to_hub
 from prithvi_hf.models.prithvi.adapter_prithvi import has_adapter, load_adapter_weights
@@ -326,6 +327,23 @@ class PrithviTrainer(Trainer):
         """Evaluate as `Trainer.evaluate` does; in a training with `ema_decay`, the averaged weights."""
         with self.lend_average():
             return super().evaluate(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Load training crops; those of streamed chips in the batches that they plan for this process."""
+        crops: Any = self.train_dataset
+        if not isinstance(crops, StreamedCrops):
+            return super().get_train_dataloader()
+        args = self.args
+        workers, drop_last = args.dataloader_num_workers, args.dataloader_drop_last
+        return DataLoader(
+            crops,
+            batch_sampler=crops.plan(self._train_batch_size, args.process_index, args.world_size, workers, drop_last),
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Load this process's whole chips: chip `i` goes to process `i` modulo their number."""
