@@ -22,7 +22,7 @@ learning_curves.png, sample_reconstructions.png and recipe.yaml. `prithvi-hf fin
 
 import sys
 
-from prithvi_hf.training.finetune import train
+from prithvi_hf.training.finetune import train_and_save
 from prithvi_hf.training.pretrain import PretrainingRun, evaluate, main, report
 
 
@@ -36,7 +36,7 @@ def execute(run: PretrainingRun) -> None:
         run ([`PretrainingRun`]): The recipe with its options, the trainer and the windows of the scenes.
     """
     if run.recipe.training.do_train:
-        train(run)  # checkpoints on the way; at the end the model, its image processor and the recipe
+        train_and_save(run)  # checkpoints on the way; at the end the model, its image processor and the recipe
     metrics = evaluate(run)  # the same windows with the same patches hidden, whatever the run
     report(run, metrics)  # pictures and model card, and the upload where --push_to_hub asks for it
 

@@ -229,6 +229,17 @@ def check_resumable(checkpoint: str, config: PrithviConfig) -> None:
 
 def train(run: Run) -> None:
     """Train, save the best model with its image processor and the recipe, and calibrate it."""
+
+    def describe_input() -> None:
+        processor, chips = run.trainer.processing_class, run.splits[run.recipe.data.train_split]
+        processor.training_statistics = measure_training_input(chips, processor)
+
+    train_and_save(run, describe_input)
+    calibrate_model(run)
+
+
+def train_and_save(run: Any, before_saving: Callable[[], None] | None = None) -> None:
+    """Train, of chips or in a pretraining, and save the best model with its image processor and the recipe."""
     trainer, folder = run.trainer, Path(run.recipe.training.output_dir or ".")
     if run.checkpoint is None and trainer.args.should_save:
         put_aside(folder, ("checkpoint-*", "*_results.json", CHIP_FIGURES))
@@ -237,16 +248,14 @@ def train(run: Run) -> None:
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
     check_output_folder(folder)
     trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing
-    if trainer.args.should_save:
-        processor, chips = trainer.processing_class, run.splits[run.recipe.data.train_split]
-        processor.training_statistics = measure_training_input(chips, processor)
+    if trainer.args.should_save and before_saving is not None:
+        before_saving()
     trainer.save_model(_internal_call=True)  # the upload comes once, at the end
     trainer.save_state()
     trainer.log_metrics("train", outcome.metrics)
     trainer.save_metrics("train", outcome.metrics)
     if trainer.is_world_process_zero():
         run.recipe.save(folder / "recipe.yaml")
-    calibrate_model(run)
 
 
 def calibrate_model(run: Run) -> None:

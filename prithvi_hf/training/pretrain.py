@@ -20,7 +20,7 @@ from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.scenes.reconstruct import Reconstruction, draw_reconstructions
 from prithvi_hf.scenes.windows import SceneWindows
 from prithvi_hf.training import finetune
-from prithvi_hf.training.finetune import check_resumable, find_checkpoint_to_resume, train
+from prithvi_hf.training.finetune import check_resumable, find_checkpoint_to_resume, train_and_save
 from prithvi_hf.training.model_card import (
     escape_code,
     escape_text,
@@ -299,9 +299,9 @@ def write_model_card(folder: Path, run: PretrainingRun, metrics: dict[str, Any])
 
 def execute(run: PretrainingRun) -> None:
     """Train, evaluate and report what `setup` made ready."""
-    started: Any = run  # what `train` reads of a run is here too
+    started: Any = run  # what `train_and_save` reads of a run is here too
     if run.recipe.training.do_train:
-        train(started)
+        train_and_save(started)
     report(run, evaluate(run))
 
 
