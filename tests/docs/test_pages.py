@@ -28,6 +28,7 @@ RECIPE_OPTIONS = (
 )
 # Of launchers, and of tools in what CONTRIBUTING.md says.
 OTHER_OPTIONS = {
+    "--check",
     "--config",
     "--help",
     "--help_all",
