@@ -157,7 +157,7 @@ def format_comparison(result: dict[str, Any]) -> str:
         rows |= {f"{CLASS_TITLES[own]} of {label}": row for label, row in zip(labels, classes, strict=bool(classes))}
         width = max(map(len, rows))
         lines += [
-            f"{split}: {found['chips']} chips",
+            f"{split}: {found['chips']} chip{'' if found['chips'] == 1 else 's'}",
             f"  {'':<{width}}  {'A':>8}  {'B':>8}  {'B - A':>8}  {'95 % interval':>18}  B better",
         ]
         for name, row in rows.items():
@@ -174,7 +174,7 @@ def format_comparison(result: dict[str, Any]) -> str:
         for group, figures in found["groups"].items():
             name = next(iter(TASK_METRICS[task]))
             texts = [format_figure(_scale(figures[name][key], scale), task) for key in ("a", "b", "difference")]
-            lines.append(f"  {group}: {figures['chips']} chips, {name} {texts[0]} and {texts[1]}, B - A {texts[2]}")
+            lines.append(f"  {group} ({figures['chips']}): {name} {texts[0]} and {texts[1]}, B - A {texts[2]}")
         lines.append(f"  {describe_difference(result, split)}")
     return "\n".join(lines)
 
