@@ -35,7 +35,6 @@ OTHER_OPTIONS = {
     "--cpu",
     "--num_processes",
     "--num_cpu_threads_per_process",
-    "--check",
 }
 # Command of `prithvi-hf` -> the page whose tables list its options.
 PAGE_OF = {
