@@ -16,7 +16,7 @@ from accelerate.utils import broadcast, gather_object
 from torch.utils.data import Dataset, Subset
 
 from prithvi_hf.data.transforms import collate_chips
-from prithvi_hf.metrics.calibration import calibration_metrics, count_bins
+from prithvi_hf.metrics.calibration import NUM_BINS, calibration_metrics, count_bins
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.remote_code_prithvi import CONFIG_FILE
 from prithvi_hf.outputs.cog import complete_or_absent
@@ -81,8 +81,12 @@ class LabelledLogits:
         return float((losses * self.weights).sum() / self.weights.sum())
 
     def measure_error(self, temperature: float) -> float:
-        """Compute the expected calibration error at a temperature; every pixel counts as one."""
-        return float(calibration_metrics(*count_bins(self.logits.T, self.labels, temperature))["calibration_error"])
+        """Compute the expected calibration error at a temperature, over all pixels that the sample stands for."""
+        bins = [torch.zeros(3, self.logits.shape[1], NUM_BINS, dtype=torch.float64)]
+        for weight in self.weights.unique():  # one for each chip, but for small ones
+            own = self.weights == weight
+            bins.append(weight * torch.stack(count_bins(self.logits[own].T, self.labels[own], temperature)))
+        return float(calibration_metrics(*torch.stack(bins).sum(dim=0))["calibration_error"])
 
 
 def sample_chip(logits: torch.Tensor, labels: torch.Tensor, most: int) -> LabelledLogits:

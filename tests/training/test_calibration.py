@@ -43,6 +43,15 @@ def test_pixels_count_by_what_they_stand_for():
     half.weights[2500:] = 0
     alone = LabelledLogits(sample.logits[:2500], sample.labels[:2500], sample.weights[:2500])
     assert fit_temperature(half) == fit_temperature(alone) != fit_temperature(sample)
+    # Chips of which every pixel was taken, and one pixel of three.
+    sure = sample.logits.abs().amax(dim=1) > 5
+    parts = [(sample.logits[where], sample.labels[where]) for where in (sure, ~sure, ~sure, ~sure)]
+    whole = LabelledLogits(*map(torch.cat, zip(*parts, strict=True)), torch.ones(sum(len(part) for _, part in parts)))
+    thinned = LabelledLogits(sample.logits, sample.labels, torch.where(sure, 1.0, 3.0).double())
+    for temperature in (1.0, 2.0):
+        assert thinned.measure_error(temperature) == pytest.approx(whole.measure_error(temperature), rel=1e-9)
+        assert thinned.measure_loss(temperature) == pytest.approx(whole.measure_loss(temperature), rel=1e-6)
+        assert thinned.measure_error(temperature) != pytest.approx(sample.measure_error(temperature), rel=0.02)
 
 
 @pytest.mark.parametrize(
