@@ -77,7 +77,8 @@ def find_groups(dataset: Dataset | CachedChips, group_by: str, name: str = "the 
     elif group_by.lower().endswith(".csv"):
         found, where = read_groups(group_by), f"in {group_by}"
     elif _is_pattern(group_by):
-        return list(match_groups(chips, re.compile(group_by), name).values())
+        matched = match_groups(chips, re.compile(group_by), name)
+        return [matched[chip] for chip in chips]
     else:
         columns = [column for column in dataset.column_names if column not in _NOT_COLUMNS]
         raise ValueError(

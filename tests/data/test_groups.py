@@ -43,6 +43,8 @@ def test_tiles_and_blocks():
 
 def test_a_pattern_names_the_group():
     assert find_groups(chips_of("s2_a1", "s2_b7"), r"_(?P<group>[a-z])\d") == ["a", "b"]
+    # One group for each row, also where two images have one id.
+    assert find_groups(chips_of("s2_a1", "s2_b7", "s2_a1"), r"_(?P<group>[a-z])\d") == ["a", "b", "a"]
 
 
 def test_a_table_gives_the_group_of_each_chip(tmp_path):
