@@ -70,7 +70,7 @@ from prithvi_hf.training.report import write_report
 from prithvi_hf.training.run_record import make_run_record, write_run_record
 from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.search import Search
-from prithvi_hf.training.sharding import gather_weights
+from prithvi_hf.training.sharding import check_parts, gather_weights
 from prithvi_hf.training.trackers import add_sample_pictures, check_trackers
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
@@ -163,6 +163,8 @@ def setup(recipe: TrainingRecipe) -> Run:
         eval_dataset=splits.get(data.eval_split),
         processing_class=processor,
     )
+    if checkpoint is not None:
+        check_parts(checkpoint, trainer.accelerator)
     add_sample_pictures(trainer, data.num_sample_predictions)
     return Run(recipe, trainer, splits, checkpoint, audits, groups)
 

@@ -30,6 +30,7 @@ from prithvi_hf.training.model_card import (
 )
 from prithvi_hf.training.pretrain_recipe import PretrainRecipe, parse_pretrain_arguments
 from prithvi_hf.training.process_group import run_in_first_process
+from prithvi_hf.training.sharding import check_parts
 from prithvi_hf.training.trainer import PrithviTrainer
 
 
@@ -159,6 +160,8 @@ def setup(recipe: PretrainRecipe) -> PretrainingRun:
     trainer = PretrainingTrainer(
         model=model, args=training, train_dataset=windows, eval_dataset=eval_windows, processing_class=processor
     )
+    if checkpoint is not None:
+        check_parts(checkpoint, trainer.accelerator)
     return PretrainingRun(recipe, trainer, windows, eval_windows, checkpoint)
 
 

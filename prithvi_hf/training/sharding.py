@@ -1,9 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Weights that are divided over the processes of a training (FSDP2): on a CPU too, and whole for an evaluation."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator, PartialState
@@ -40,6 +42,31 @@ def choose_layers_to_divide(accelerator: Accelerator, model: nn.Module) -> None:
     if plugin.transformer_cls_names_to_wrap is None:
         has_layers = any(isinstance(module, PrithviLayer) for module in model.modules())
         plugin.transformer_cls_names_to_wrap = [PrithviLayer.__name__] * has_layers
+
+
+def check_parts(checkpoint: str | Path, accelerator: Accelerator) -> None:
+    """Refuse to go on from a checkpoint whose weights are divided in another way than those of the run.
+
+    Raises:
+        ValueError: One of the two is of FSDP and the other is not, or they save the parts in another form.
+    """
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    asked = None if plugin is None else plugin.state_dict_type.name
+    found = None
+    if any(Path(checkpoint).glob("pytorch_model_fsdp*")):
+        found = "FULL_STATE_DICT" if Path(checkpoint, "pytorch_model_fsdp.bin").is_file() else "SHARDED_STATE_DICT"
+    if found == asked:
+        return
+    described = {None: "without FSDP"}
+    remedy = "Leave --fsdp out"
+    if found is not None:
+        form = json.dumps({"state_dict_type": found})
+        remedy = f"Start several processes, as the run did, with --fsdp true --fsdp_config '{form}'"
+    wanted, other = (described.get(form, f"of FSDP with {form}") for form in (asked, found))
+    raise ValueError(
+        f"Expected a checkpoint {wanted} to resume from, as this run would write it, found one {other} at "
+        f"{checkpoint}. {remedy}, or begin a new run from its weights alone with --model {checkpoint}."
+    )
 
 
 @contextmanager

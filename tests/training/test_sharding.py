@@ -3,13 +3,17 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from prithvi_hf import PrithviForSemanticSegmentation
+from prithvi_hf.training import finetune
 from prithvi_hf.training.checkpoints import find_damage
+from prithvi_hf.training.sharding import check_parts
 from tests.finetune_factory import command_line, run, save_model
 from tests.process_factory import start_run
 
@@ -87,3 +91,31 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_weights(data, divided, tmp_pat
     assert f"Resuming from {again / 'checkpoint-1'}" in started.printed()
     expected, found = (load_file(folder / "model.safetensors") for folder in (output, again))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_run_without_fsdp_says_how_to_go_on_from_a_checkpoint_of_it(divided, tmp_path, capsys):
+    output, words, _ = divided
+    alone = words[: words.index("--fsdp")] + words[words.index("--fsdp") + 4 :]
+    alone[alone.index(str(output))] = str(tmp_path / "alone")
+    assert finetune.main([*alone, "--resume_from_checkpoint", str(output / "checkpoint-1")]) == 2
+    [form] = CONFIGS[output.name].values() or ["FULL_STATE_DICT"]
+    error = capsys.readouterr().err
+    assert "Expected a checkpoint without FSDP to resume from" in error
+    assert f"found one of FSDP with {form} at {output / 'checkpoint-1'}." in error
+    assert f"""--fsdp true --fsdp_config '{{"state_dict_type": "{form}"}}'""" in error
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [("model.safetensors", "without FSDP"), ("pytorch_model_fsdp.bin", "of FSDP with FULL_STATE_DICT")],
+)
+def test_a_run_of_fsdp_in_parts_goes_on_from_parts_alone(tmp_path, part, found):
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    other, parts = tmp_path / "other", tmp_path / "parts"
+    other.mkdir()
+    (other / part).touch()
+    with pytest.raises(ValueError, match=f"FSDP with SHARDED_STATE_DICT to resume from.*found one {found} at"):
+        check_parts(other, accelerator)
+    (parts / "pytorch_model_fsdp_0").mkdir(parents=True)
+    check_parts(parts, accelerator)
