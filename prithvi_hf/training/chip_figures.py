@@ -182,6 +182,11 @@ def read_metadata(table: pa.Table) -> dict[str, Any]:
     return json.loads(table.schema.metadata[_METADATA])
 
 
+def change_metadata(table: pa.Table, **values: Any) -> pa.Table:
+    """Change some of what [`read_metadata`] gives."""
+    return table.replace_schema_metadata({_METADATA: json.dumps({**read_metadata(table), **values})})
+
+
 def read_columns(table: pa.Table) -> dict[str, np.ndarray]:
     """Give the columns of numbers as arrays, (chips,) or (chips, n); a loss that is null is NaN."""
     columns = {}

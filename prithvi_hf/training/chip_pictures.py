@@ -13,11 +13,11 @@ from datasets import Dataset
 
 from prithvi_hf.data.chip_cache import CachedChips
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import NODATA_CLASS, assemble_map, predict_scene_logits
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import NODATA_CLASS
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import make_color_scale, paint_classes, paint_values
 from prithvi_hf.training.chip_figures import read_columns, read_metadata
-from prithvi_hf.training.sample_pictures import paint_differences, paint_errors, pick_samples
+from prithvi_hf.training.sample_pictures import paint_differences, paint_errors, pick_samples, predict_map
 
 
 CHIP_PICTURES = "chip_pictures"
@@ -129,17 +129,14 @@ def paint_chip(
     panels = {} if scene.rgb is None else {"scene": scene.rgb}
     if model.task == "classification":
         return panels
-    logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
+    prediction = predict_map(model, scene, window, overlap)
     if model.task == "regression":
-        predicted = logits[0].float().cpu().numpy()
-        predicted[scene.nodata_mask] = np.nan
         scale = make_color_scale(targets)
-        values = {"target": paint_values(targets, scale), "prediction": paint_values(predicted, scale)}
-        return {**panels, **values, "error": paint_differences(predicted - targets, scale)}
+        values = {"target": paint_values(targets, scale), "prediction": paint_values(prediction, scale)}
+        return {**panels, **values, "error": paint_differences(prediction - targets, scale)}
     id2label = dict(sorted(model.config.id2label.items()))
     palette = class_palette(len(id2label), model.config.class_colors, [*id2label.values()])
     labels = np.where(targets < 0, NODATA_CLASS, targets).astype(np.uint8)
-    prediction = assemble_map(model.config, logits, scene).mask
     painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
     return {**panels, **painted, "error": paint_errors(labels, prediction)}
 

@@ -15,7 +15,8 @@ from datasets import Dataset
 
 from prithvi_hf.data.builders.files import show_some
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import NODATA_CLASS, assemble_map, predict_scene_logits
+from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import NODATA_CLASS
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import draw_pictures, make_color_scale, paint_classes, paint_values
 from prithvi_hf.training.chip_figures import compute_metrics, find_splits, group_figures, read_columns, read_metadata
@@ -30,7 +31,7 @@ from prithvi_hf.training.intervals import (
     resample_metrics,
 )
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES
-from prithvi_hf.training.sample_pictures import make_row, paint_differences, pick_samples
+from prithvi_hf.training.sample_pictures import make_row, paint_differences, pick_samples, predict_map
 from prithvi_hf.training.training_args import LOWER_IS_BETTER, TASK_METRICS
 
 
@@ -218,17 +219,13 @@ def plot_differences(
     """
     task, id2label = models[0].task, dict(sorted(models[0].config.id2label.items()))
     palette = class_palette(len(id2label), models[0].config.class_colors, [*id2label.values()])
-    samples: list[list[tuple[Any, Any, np.ndarray]]] = []
-    for model, processor in zip(models, processors, strict=True):
-        samples.append([])
-        for _, scene, targets in pick_samples(model, processor, dataset, places):
-            logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
-            if task == "segmentation":
-                samples[-1].append((scene, targets, assemble_map(model.config, logits, scene).mask))
-            else:
-                values = logits[0].float().cpu().numpy()
-                values[scene.nodata_mask] = np.nan
-                samples[-1].append((scene, targets, values))
+    samples = [
+        [
+            (scene, targets, predict_map(model, scene, window, overlap))
+            for _, scene, targets in pick_samples(model, processor, dataset, places)
+        ]
+        for model, processor in zip(models, processors, strict=True)
+    ]
     rows, present = [], set()
     scale = None if task == "segmentation" else make_color_scale(np.concatenate([s[1].ravel() for s in samples[0]]))
     for (scene, targets, one), (_, _, two) in zip(*samples, strict=True):
@@ -239,17 +236,14 @@ def plot_differences(
             painted["right: B alone blue, A alone orange"] = paint_winners(labels, one, two)
             present |= {int(value) for part in maps.values() for value in np.unique(part)}
         else:
-            painted = {name: paint_values(part, scale) for name, part in zip("TAB", (targets, one, two), strict=True)}
-            painted = {{"T": "target"}.get(name, name): part for name, part in painted.items()}
+            values = {"target": targets, "A": one, "B": two}
+            painted = {name: paint_values(part, scale) for name, part in values.items()}
             painted["closer: B blue, A red"] = paint_differences(abs(two - targets) - abs(one - targets), scale)
         rows.append(make_row(scene, painted))
     colors: dict[str, Any] = {"id2label": id2label, "palette": palette, "present": present}
     if scale is not None:
-        config = models[0].config
-        title = " ".join(
-            filter(None, [config.target_name or "value", f"({config.target_unit})" * bool(config.target_unit)])
-        )
-        colors = {"id2label": {}, "palette": [], "present": (), "colorbar": (title, scale)}
+        colorbar = (Quantity.of(models[0].config).title, scale)
+        colors = {"id2label": {}, "palette": [], "present": (), "colorbar": colorbar}
     draw_pictures(path, rows, nodata_label="no data or ignored label", panel_inches=4.0, **colors)
 
 

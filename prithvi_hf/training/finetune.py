@@ -187,10 +187,7 @@ def build_model(recipe: TrainingRecipe, checkpoint: str | None) -> PrithviForSem
 
 def find_checkpoint_to_resume(training: PrithviTrainingArguments) -> str | None:
     """Find the checkpoint that `--resume_from_checkpoint` means; None for a fresh start."""
-    wanted = str(training.resume_from_checkpoint or "false")
-    if wanted.lower() in ("false", "no"):
-        return None
-    if wanted.lower() in ("true", "yes"):
+    if training.continues_newest:
         output_dir, first = training.output_dir or ".", training.process_index == 0
         found = find_last_checkpoint(output_dir, log=first)
         if found is None and training.push_to_hub:
@@ -202,6 +199,9 @@ def find_checkpoint_to_resume(training: PrithviTrainingArguments) -> str | None:
         if found:
             check_averaging(found, training.ema_decay)
         return found
+    wanted = training.named_checkpoint
+    if wanted is None:
+        return None
     if not Path(wanted).is_dir():
         raise FileNotFoundError(f"Expected a checkpoint folder to resume from, found none at {wanted}.")
     damage = find_damage(wanted)

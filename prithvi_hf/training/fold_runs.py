@@ -1,7 +1,6 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Cross-validation: a training for each fold, and the figures over all chips, each held out by one of them."""
 
-import json
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +9,10 @@ from prithvi_hf.data.folds import FOLDS, write_folds
 from prithvi_hf.data.groups import find_groups
 from prithvi_hf.training.chip_figures import (
     CHIP_FIGURES,
+    change_metadata,
     compute_figures,
     find_splits,
     read_chip_figures,
-    read_metadata,
     write_chip_figures,
 )
 from prithvi_hf.training.evaluation import format_figure
@@ -22,10 +21,9 @@ from prithvi_hf.training.intervals import bootstrap_interval, describe_interval
 from prithvi_hf.training.model_card import escape_code, escape_text
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_chips import load_splits
-from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, HELD_OUT
+from prithvi_hf.training.recipe_options import CLASS_FIGURES, HELD_OUT
 from prithvi_hf.training.repeats import Repeats
-from prithvi_hf.training.summary import read_summary
-from prithvi_hf.training.training_args import TASK_METRICS
+from prithvi_hf.training.summary import list_rows, read_summary
 
 
 class FoldRuns(Repeats):
@@ -35,6 +33,7 @@ class FoldRuns(Repeats):
         folds: Fold of each chip.
         groups: Group of each chip; empty where `fold_file` alone says how they are divided.
         pooled: Figures over all chips, once all runs are complete.
+        intervals: Their intervals, by the same names.
     """
 
     def make_members(self) -> dict[str, TrainingRecipe]:
@@ -49,6 +48,7 @@ class FoldRuns(Repeats):
         found = find_groups(chips, data.group_by, ", ".join(names)) if data.group_by else []
         self.groups = dict(zip(self.folds, found, strict=False))
         self.pooled: dict[str, Any] = {}
+        self.intervals: dict[str, Any] = {}
         self.how = ""  # the intervals were made
         members = {}
         for number in range(int(data.folds or 0)):
@@ -86,11 +86,9 @@ class FoldRuns(Repeats):
                 f"Expected each of {len(self.folds)} chips once in {CHIP_FIGURES} of the folds in {self.folder}, "
                 f"found {len(chips)} rows of {len(set(chips))} chips. Start again into another folder."
             )
-        about = {**read_metadata(pooled), "model": None, "model_digest": None}  # several models
-        pooled = pooled.replace_schema_metadata({b"prithvi_hf": json.dumps(about)})
+        pooled = change_metadata(pooled, model=None, model_digest=None)  # several models
         write_chip_figures(self.folder / CHIP_FIGURES, [pooled])
-        intervals = bootstrap_interval(pooled)
-        self.pooled = {**compute_figures(pooled), **{f"{name}_interval": found for name, found in intervals.items()}}
+        self.pooled, self.intervals = compute_figures(pooled), bootstrap_interval(pooled)
         self.how = describe_interval(pooled)
         self.write_summary()
         super().report()
@@ -102,25 +100,23 @@ class FoldRuns(Repeats):
 
     def list_more(self) -> dict[str, Any]:
         """List the figures over all chips."""
-        return {"pooled": {"chips": len(self.folds), "groups": len(set(self.groups.values())), **self.pooled}}
+        intervals = {f"{name}_interval": ends for name, ends in self.intervals.items()}
+        return {
+            "pooled": {"chips": len(self.folds), "groups": len(set(self.groups.values())), **self.pooled, **intervals}
+        }
 
     def list_pooled(self) -> dict[str, str]:
         """Write the figures over all chips as text by title."""
         data, scale = self.whole.data, 100 if self.whole.data.task in CLASS_FIGURES else 1
-        names = {title: name for name, title in TASK_METRICS[data.task].items() if name in self.pooled}
-        rows = {title: (self.pooled[name], self.pooled.get(f"{name}_interval")) for title, name in names.items()}
-        if data.task in CLASS_FIGURES:
-            own = f"per_category_{CLASS_FIGURES[data.task]}"
-            pairs = zip(self.pooled[own], self.pooled[f"{own}_interval"], strict=True)
-            titles = [f"{CLASS_TITLES[CLASS_FIGURES[data.task]]} of {name}" for name in data.class_names or []]
-            rows |= dict(zip(titles, pairs, strict=True))
+        rows = list_rows(self.pooled, data.task, data.class_names or [])
+        ends_of = list_rows(self.intervals, data.task, data.class_names or [])
 
         def write(figure: float | None) -> str:
             return format_figure(None if figure is None else scale * figure, data.task)
 
         return {
-            title: write(figure) + (f" ({write(ends[0])} to {write(ends[1])})" if ends else "")
-            for title, (figure, ends) in rows.items()
+            title: write(figure) + (f" ({write(ends[0])} to {write(ends[1])})" if (ends := ends_of[title]) else "")
+            for title, figure in rows.items()
         }
 
     def describe(self) -> tuple[str, list[str]]:

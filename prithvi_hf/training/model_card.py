@@ -7,7 +7,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -344,8 +344,17 @@ def list_options(training: PrithviTrainingArguments, own: Mapping[str, Any], epo
         "epochs": f"{training.num_train_epochs if epochs is None else epochs:g}",
         "seed": training.seed,
         "data seed": training.data_seed if training.data_seed is not None else training.seed,
-        "python": platform.python_version(),
+        **list_versions(),
     }
-    packages = ("prithvi_hf", "torch", "transformers", "accelerate", "datasets", "rasterio", "numpy")
-    values |= {package: version(package) for package in packages}
     return "\n".join(f"- {name}: {value}" for name, value in values.items())
+
+
+def list_versions() -> dict[str, str]:
+    """List the versions of Python and of the packages that a run depends on, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for package in ("prithvi_hf", "torch", "transformers", "accelerate", "peft", "datasets", "rasterio", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # of an extra
+            continue
+    return versions

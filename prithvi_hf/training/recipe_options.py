@@ -61,11 +61,11 @@ MAIN_OPTIONS = {
     "the run": "config output_dir model resume_from_checkpoint do_train do_predict seed seeds folds hp_search use_cpu",
     "the data": "task dataset data_dir dataset_options class_names train_split eval_split test_splits num_frames",
     "the files": "bands band_map band_names band_indices rescale_factor rescale_offset image_mean image_std "
-    "nodata_value ignore_values label_map do_reduce_labels crop_size augmentation",
-    "augmentation": "band_gain band_offset band_noise band_dropout frame_dropout custom_augmentation balance_classes "
-    "copy_paste",
+    "nodata_value ignore_values label_map do_reduce_labels",
     "the model and its loss": "architecture freeze_backbone adapter adapter_rank neck loss class_weights problem_type "
     "regression_loss target_name target_unit",
+    "training crops": "crop_size augmentation band_gain band_offset band_noise band_dropout frame_dropout "
+    "balance_classes copy_paste custom_augmentation",
     "the training": "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps learning_rate "
     "warmup_steps weight_decay layer_decay optim lr_scheduler_type ema_decay early_stopping_patience bf16 "
     "activation_checkpointing dataloader_num_workers",

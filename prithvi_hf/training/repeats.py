@@ -79,7 +79,7 @@ class Repeats(SeveralRuns):
                 f"Expected --output_dir {self.folder} without a model, because it gets the summary of several "
                 "trainings, found config.json of one there. Choose another folder."
             )
-        self.is_resumed = str(recipe.training.resume_from_checkpoint or "false").lower() in ("true", "yes")
+        self.is_resumed = recipe.training.continues_newest
         self.members = self.make_members()
         self.runs: dict[str, Any] = self.find_complete_runs() if self.is_resumed else {}
         # The first that is to be trained is made ready before anything is written, so that bad input stops all.
@@ -208,9 +208,9 @@ def check_options(recipe: TrainingRecipe) -> None:
     elif training.push_to_hub:
         problem = (
             "push_to_hub: the output folder holds a summary and no model. Leave it out, and upload the run that you "
-            "choose by `prithvi_hf.hub.push_folder_to_hub(FOLDER, ID)`"
+            "choose by `prithvi-hf push FOLDER`"
         )
-    elif str(training.resume_from_checkpoint or "false").lower() not in ("true", "yes", "false", "no"):
+    elif training.named_checkpoint is not None:
         problem = f"resume_from_checkpoint {training.resume_from_checkpoint}, one checkpoint. Write true"
     if problem is not None:
         raise ValueError(f"Expected options that several trainings can share, found {problem}.")

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -27,6 +26,7 @@ from prithvi_hf.training.chip_figures import (
     read_chip_figures,
     read_columns,
     read_metadata,
+    sum_bins,
 )
 from prithvi_hf.training.chip_pictures import CHIP_PICTURES, score_chips
 from prithvi_hf.training.intervals import bootstrap_interval, describe_interval
@@ -229,9 +229,9 @@ def measure_reliability(prefix: str, columns: Mapping[str, np.ndarray]) -> dict[
     """Draw how often the model is right by its confidence, of all classes together; None where it was not counted."""
     if "bin_count" not in columns:
         return None
-    parts = [columns[f"bin_{name}"].sum(axis=0).reshape(-1, NUM_BINS) for name in ("count", "correct", "confidence")]
-    errors = calibration_metrics(*(torch.from_numpy(part) for part in parts))
-    counts, correct, confidence = (part.sum(axis=0) for part in parts)
+    bins = sum_bins(columns)
+    errors = calibration_metrics(*bins)
+    counts, correct, confidence = (part.numpy().sum(axis=0) for part in bins)
     filled = np.flatnonzero(counts)
     points = [(float(confidence[place] / counts[place]), float(correct[place] / counts[place])) for place in filled]
 

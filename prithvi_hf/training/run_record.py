@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import torch
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.chip_pictures import ChipPicture
+from prithvi_hf.training.model_card import list_versions
 
 
 RUN_RECORD = "run.json"
 """The file in the folder of a run."""
-_PACKAGES = ("prithvi_hf", "torch", "transformers", "accelerate", "peft", "datasets", "rasterio", "numpy")
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,15 @@ def make_run_record(
     audits: Mapping[str, SplitAudit], pictures: Sequence[ChipPicture], processes: int, device: torch.device
 ) -> RunRecord:
     """Note the data, the versions and the machine of a run."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # of an extra
-            continue
     on_gpu = device.type == "cuda"
     machine = {
         "system": platform.platform(terse=True),
         "device": torch.cuda.get_device_name(device) if on_gpu else f"{device.type}, {os.cpu_count()} cores",
         "processes": processes,
     }
-    return RunRecord({name: _note_split(audit) for name, audit in audits.items()}, versions, machine, [*pictures])
+    return RunRecord(
+        {name: _note_split(audit) for name, audit in audits.items()}, list_versions(), machine, [*pictures]
+    )
 
 
 def _note_split(audit: SplitAudit) -> dict[str, Any]:

@@ -61,6 +61,16 @@ def pick_samples(
         yield row, prepare_scene(processor, frames, model.config.coords_encoding, dates), labels
 
 
+def predict_map(model: Any, scene: PreparedScene, window: int | None = None, overlap: float = 0.5) -> np.ndarray:
+    """Predict a scene as `prithvi-hf predict` does: classes (H, W) uint8, 255 = no data, or values float32, NaN."""
+    logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
+    if model.task == "segmentation":
+        return assemble_map(model.config, logits, scene).mask
+    values = logits[0].float().cpu().numpy()
+    values[scene.nodata_mask] = np.nan
+    return values
+
+
 def make_row(scene: PreparedScene, painted: dict[str, np.ndarray]) -> PictureRow:
     """Put painted maps beside the picture of their scene."""
     width_metres = measure_width(scene.crs, scene.transform, *scene.nodata_mask.shape)
@@ -105,8 +115,7 @@ def plot_sample_predictions(
     pictures, present = [], set()
     for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
         labels = np.where(targets < 0, NODATA_CLASS, targets).astype(np.uint8)
-        logits = predict_scene_logits(model, scene, window=window, overlap=overlap)
-        prediction = assemble_map(model.config, logits, scene).mask
+        prediction = predict_map(model, scene, window, overlap)
         painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
         if errors:
             painted["errors in red"] = paint_errors(labels, prediction)
@@ -139,9 +148,7 @@ def plot_sample_values(
     """
     samples = []
     for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
-        predicted = predict_scene_logits(model, scene, window=window, overlap=overlap)[0].float().cpu().numpy()
-        predicted[scene.nodata_mask] = np.nan
-        samples.append((scene, targets, predicted))
+        samples.append((scene, targets, predict_map(model, scene, window, overlap)))
     scale = make_color_scale(np.concatenate([targets.ravel() for _, targets, _ in samples]))
     rows = []
     for scene, *values in samples:

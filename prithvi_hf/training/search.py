@@ -25,7 +25,7 @@ from prithvi_hf.training.process_group import release_trainer
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.repeats import FREE_TO_CHANGE, SeveralRuns, check_options
 from prithvi_hf.training.search_space import Space, check_space, list_space, read_space
-from prithvi_hf.training.summary import SUMMARY
+from prithvi_hf.training.summary import SUMMARY, write_summary
 from prithvi_hf.training.trainer import PrithviTrainer
 from prithvi_hf.training.training_args import LOWER_IS_BETTER
 
@@ -62,7 +62,7 @@ class Search(SeveralRuns):
         self.recipe = self.whole = recipe
         self.setup = setup
         self.folder = Path(recipe.training.output_dir or ".")
-        self.is_resumed = str(recipe.training.resume_from_checkpoint or "false").lower() in ("true", "yes")
+        self.is_resumed = recipe.training.continues_newest
         self.plain = recipe.change({"resume_from_checkpoint": "false"}, without=_OWN_OPTIONS)
         self.space = read_space(recipe)
         check_space(self.plain, self.space)
@@ -191,8 +191,7 @@ class Search(SeveralRuns):
                 for trial in study.trials
             ],
         }
-        with complete_or_absent(self.folder / SUMMARY) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_summary(self.folder, content)
         plot_trials(complete, self.space, self.metric, self.folder / "trials.png")
         pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in counted)
         print(f"{len(counted)} trials, {pruned} of them stopped early; the best by {self.metric}:")

@@ -18,18 +18,7 @@ from prithvi_hf.training.recipe_options import ModelArguments
 _NOT_SEARCHED = {
     *("task", "dataset", "data_dir", "dataset_options", "train_split", "eval_split", "test_splits", "class_names"),
     *("class_colors", "ignore_values", "label_map", "do_reduce_labels", "mask_nodata_labels", "published", "group_by"),
-    *(
-        "folds",
-        "fold",
-        "fold_splits",
-        "fold_file",
-        "seeds",
-        "hp_search",
-        "hp_trials",
-        "hp_space",
-        "output_dir",
-        "seed",
-    ),
+    *("folds", "fold", "fold_splits", "fold_file", "seeds", "hp_search", "hp_trials", "hp_space", "output_dir"),
     *("seed", "resume_from_checkpoint", "do_train", "do_eval", "do_predict", "push_to_hub", "metric_for_best_model"),
     *("greater_is_better", "eval_window", "eval_overlap", "config", "save_strategy", "load_best_model_at_end"),
 }

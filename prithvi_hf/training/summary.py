@@ -4,7 +4,6 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.evaluation import format_figure
-from prithvi_hf.training.model_card import escape_code, escape_text
+from prithvi_hf.training.model_card import escape_code, escape_text, list_versions
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES
 from prithvi_hf.training.training_args import TASK_METRICS
@@ -113,20 +112,25 @@ def summarize_runs(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[
     return summary
 
 
+def list_rows(figures: Mapping[str, Any], task: str, class_names: Sequence[str]) -> dict[str, Any]:
+    """List what a table shows of some figures, by title: the single ones, and one of each class."""
+    rows = {title: figures[name] for name, title in TASK_METRICS[task].items() if name in figures}
+    own = CLASS_FIGURES.get(task)
+    if own is not None:
+        of_classes = zip(class_names, figures.get(f"per_category_{own}", []), strict=False)
+        rows |= {f"{CLASS_TITLES[own]} of {name}": value for name, value in of_classes}
+    return rows
+
+
 def tabulate_summary(
     summary: Mapping[str, Mapping[str, Any]], task: str, class_names: Sequence[str]
 ) -> dict[str, Any]:
     """Make rows of a table of each split: the title of a metric, and mean, std, IQM, lowest and highest as text."""
     scale, tables = 100 if task in CLASS_FIGURES else 1, dict[str, dict[str, list[str]]]()
     for split, metrics in summary.items():
-        rows = {title: metrics[name] for name, title in TASK_METRICS[task].items() if name in metrics}
-        if task in CLASS_FIGURES:
-            own = CLASS_FIGURES[task]
-            pairs = zip(class_names, metrics.get(f"per_category_{own}", []), strict=False)
-            rows |= {f"{CLASS_TITLES[own]} of {name}": values for name, values in pairs}
         tables[split] = {
             title: [format_figure(None if row[key] is None else scale * row[key], task) for key in _COLUMNS]
-            for title, row in rows.items()
+            for title, row in list_rows(metrics, task, class_names).items()
         }
     return tables
 
@@ -224,7 +228,6 @@ def write_summary_card(
         tables += [f"### {escape_text(split)}", "", f"| metric | {' | '.join(_COLUMNS.values())} |"]
         tables += ["|---" * (len(_COLUMNS) + 1) + "|"]
         tables += [f"| {escape_text(title)} | {' | '.join(row)} |" for title, row in rows.items()] + [""]
-    packages = ("prithvi_hf", "torch", "transformers", "accelerate", "datasets", "rasterio", "numpy")
     text = _CARD.format(
         name=escape_text(folder.resolve().name),
         what=what,
@@ -234,7 +237,7 @@ def write_summary_card(
         tables="\n".join(tables).strip(),
         summary=SUMMARY,
         notes="".join(f"{note}\n\n" for note in notes),
-        versions="\n".join(f"- {package}: {version(package)}" for package in packages),
+        versions="\n".join(f"- {name}: {number}" for name, number in list_versions().items()),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -280,6 +280,17 @@ class PrithviTrainingArguments(TrainingArguments):
             )
 
     @property
+    def continues_newest(self) -> bool:
+        """Whether `resume_from_checkpoint` means the newest whole checkpoint of the output folder."""
+        return str(self.resume_from_checkpoint).lower() in ("true", "yes")
+
+    @property
+    def named_checkpoint(self) -> str | None:
+        """The checkpoint folder that `resume_from_checkpoint` names; None where it is a switch or left out."""
+        wanted = str(self.resume_from_checkpoint or "false")
+        return None if wanted.lower() in ("true", "yes", "false", "no") else wanted
+
+    @property
     def watched_metric(self) -> str:
         """Evaluation metric that `reduce_lr_on_plateau` watches, without prefix."""
         options = self.lr_scheduler_kwargs if isinstance(self.lr_scheduler_kwargs, dict) else {}

@@ -35,7 +35,7 @@ def test_every_option_has_a_help_text():
 
 
 def test_options_of_the_model_are_fields_of_its_configuration():
-    others = {"model", "attn_implementation", "freeze_backbone", "adapter"}
+    others = {"model", "attn_implementation", "freeze_backbone", "train_norms", "adapter"}
     others |= {option.name for option in fields(ModelArguments) if option.name.startswith("adapter_")}
     assert {option.name for option in fields(ModelArguments)} - others <= {
         option.name for option in fields(PrithviConfig)
