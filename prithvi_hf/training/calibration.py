@@ -61,7 +61,8 @@ class Calibration:
     def describe(self, split: str) -> str:
         """Say in two lines what was fitted, and what it changes."""
         return (
-            f"temperature {self.temperature:.4f}, fitted on {self.pixels:,} labels of {self.chips} chips of {split}\n"
+            f"temperature {self.temperature:.4f}, fitted on {self.pixels:,} labels of {self.chips} "
+            f"chip{'' if self.chips == 1 else 's'} of {split}\n"
             f"  there the calibration error goes from {100 * self.error_before:.2f} to {100 * self.error_after:.2f} "
             f"percent, the mean negative log-likelihood from {self.loss_before:.4f} to {self.loss_after:.4f}"
         )

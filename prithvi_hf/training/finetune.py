@@ -66,7 +66,7 @@ from prithvi_hf.training.recipe_chips import (
 )
 from prithvi_hf.training.reliability import RELIABILITY, plot_reliability
 from prithvi_hf.training.repeats import Repeats, SeveralRuns
-from prithvi_hf.training.report import write_report
+from prithvi_hf.training.report import REPORT, write_report
 from prithvi_hf.training.run_record import make_run_record, write_run_record
 from prithvi_hf.training.sample_pictures import PLOTS
 from prithvi_hf.training.search import Search
@@ -355,8 +355,13 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
                     folder, run.recipe, trainer.processing_class, trainer.model, results, names, run.audits
                 )
                 write_eval_results(folder, data, results, names)
+                done = f"The run is complete in {folder}"
                 if metrics:
                     write_run_report(run, folder)
+                    done += f"; {folder / REPORT} shows what it found"
+                if data.task != "classification":
+                    done += f". Map a scene: prithvi-hf predict --model {folder} --frames SCENE.tif --output MAP.tif"
+                print(done, flush=True)
     if training.push_to_hub:
         trainer.push_to_hub()
 

@@ -115,7 +115,7 @@ class FoldRuns(Repeats):
             return format_figure(None if figure is None else scale * figure, data.task)
 
         return {
-            title: write(figure) + (f" ({write(ends[0])} to {write(ends[1])})" if (ends := ends_of[title]) else "")
+            title: write(figure) + (f" ({write(ends[0])} to {write(ends[1])})" if (ends := ends_of.get(title)) else "")
             for title, figure in rows.items()
         }
 

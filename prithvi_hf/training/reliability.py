@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""The reliability diagram: how often a model is right where it is so sure, of all classes and of each."""
+"""The reliability diagram: accuracy by confidence, of all classes and of each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +20,8 @@ _NAME_LENGTH = 28
 def plot_reliability(path: str | Path, columns: Columns, class_names: Sequence[str], title: str) -> None:
     """Draw the reliability diagram of some chips as PNG: a panel of all classes, and one of each that was predicted.
 
-    Bars are the fraction that is right in each bin of confidence, beside the diagonal of a model that is as often
-    right as it is sure; the grey area below is the part of the pixels in each bin. Of many classes the most frequent
-    ones are drawn.
+    Bars are the accuracy in each bin of confidence, beside the diagonal where both are equal; the grey area below is
+    the fraction of the pixels in each bin. Of many classes the most frequent ones are drawn.
 
     Args:
         path: The PNG to write, whole or not at all.
@@ -55,10 +54,10 @@ def plot_reliability(path: str | Path, columns: Columns, class_names: Sequence[s
     for axes, (name, error, total, right, confidence) in zip(axes_of_panels, panels, strict=False):
         axes.set_axis_on()
         used = total > 0
-        axes.bar(edges, total / max(total.sum(), 1), width, align="edge", color="#d9d9d9", label="part of the pixels")
+        axes.bar(edges, total / max(total.sum(), 1), width, align="edge", color="#d9d9d9", label="fraction of pixels")
         axes.plot([0, 1], [0, 1], color="#555555", linewidth=1, linestyle="--")
         accuracy = right[used] / total[used]
-        axes.bar(edges[used], accuracy, width, align="edge", facecolor="#1f6fb455", edgecolor="#1f6fb4", label="right")
+        axes.bar(edges[used], accuracy, width, align="edge", fc="#1f6fb455", ec="#1f6fb4", label="accuracy")
         axes.plot(
             confidence[used] / total[used], accuracy, "o", color="#b23b3b", markersize=3, label="mean confidence"
         )

@@ -226,7 +226,7 @@ def count_confusion(prefix: str, columns: Mapping[str, np.ndarray], num_labels: 
 
 
 def measure_reliability(prefix: str, columns: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """Draw how often the model is right by its confidence, of all classes together; None where it was not counted."""
+    """Draw accuracy by confidence, of all classes together; None where it was not counted."""
     if "bin_count" not in columns:
         return None
     bins = sum_bins(columns)
@@ -251,7 +251,7 @@ def measure_reliability(prefix: str, columns: Mapping[str, np.ndarray]) -> dict[
     return {
         "error": show("calibration_error", errors["calibration_error"]),
         "classes": [show(f"per_category_calibration_error/{place}", value) for place, value in enumerate(per_class)],
-        "chart": draw_lines({"right": points}, "confidence", (0.0, 1.0), diagonal=True),
+        "chart": draw_lines({"accuracy": points}, "confidence", (0.0, 1.0), diagonal=True),
         "rows": rows,
     }
 
