@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 import torch
 
@@ -45,6 +46,15 @@ CHIP_FIGURES = "chip_figures.parquet"
 ADDED_UP = {"segmentation": "confusion", "regression": "error_sums"}
 """Columns whose sum over chips gives the metrics, by task."""
 _METADATA = b"prithvi_hf"
+_COUNTS = ("confusion", "boundary_intersection", "boundary_union", "bin_count", "bin_correct")
+_TYPES = {
+    **dict.fromkeys(("split", "prefix", "chip", "group"), pa.string()),
+    **{"loss": pa.float64(), **dict.fromkeys(("loss_weight", "label_digest", "pixels"), pa.int64())},
+    **dict.fromkeys(_COUNTS, pa.list_(pa.int64())),
+    **dict.fromkeys(("bin_confidence", "error_sums", "logits", "labels"), pa.list_(pa.float64())),
+}
+_OF_TASK = {"segmentation": ["confusion"], "regression": ["error_sums"], "classification": ["logits", "labels"]}
+_TOGETHER = (("boundary_intersection", "boundary_union"), ("bin_count", "bin_correct", "bin_confidence"))
 _WEIGHT_FILES = ("*.safetensors", "*.onnx", "*.onnx.data", "*.pt2", "*.xml", "*.bin")
 
 Columns = Mapping[str, np.ndarray]
@@ -168,12 +178,61 @@ def read_chip_figures(path: str | Path) -> pa.Table:
         table = parquet.read_table(place)
     except pa.ArrowException as error:
         raise ValueError(f"Expected {place} to be a Parquet file, found: {error}. Evaluate again.") from error
-    needed = {"split", "prefix", "chip", "group", "loss", "loss_weight"}
-    if _METADATA not in (table.schema.metadata or {}) or not needed <= set(table.column_names):
+    try:
+        return check_chip_table(table)
+    except (ValueError, RecursionError) as error:  # of Arrow and JSON too
         raise ValueError(
-            f"Expected {place} to hold figures of chips, found the columns {', '.join(table.column_names)}. Write it "
-            "by `prithvi-hf evaluate --chip_figures FILE`."
-        )
+            f"Expected {place} to hold figures of chips, found {error}. Write it again by `prithvi-hf evaluate "
+            "--chip_figures FILE`."
+        ) from error
+
+
+def check_chip_table(table: pa.Table) -> pa.Table:
+    """Give a table with the types of its columns as this module has them; the file may be a stranger's, or damaged.
+
+    Raises:
+        ValueError: what is wrong with it, in words that go after "found".
+    """
+    about = json.loads((table.schema.metadata or {}).get(_METADATA, b"null"))
+    if not isinstance(about, dict) or not {"task", "class_names", "model", "model_digest", "version"} <= set(about):
+        raise ValueError(f"none of its metadata, and the columns {', '.join(table.column_names)}")
+    task, names = about["task"], about["class_names"]
+    if task not in [*_OF_TASK] or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the task {task!r} with the class names {names!r}")
+    columns = set(table.column_names)
+    needed = {"split", "prefix", "chip", "group", "loss", "loss_weight", *_OF_TASK[task]}
+    needed |= {name for part in _TOGETHER if columns & {*part} for name in part}
+    if needed - columns or len(columns) < table.num_columns or not len(table):
+        absent = ", ".join(sorted(needed - columns)) or "no row or a column twice"
+        raise ValueError(f"{len(table)} chips with the columns {', '.join(table.column_names)}: {absent} missing")
+    for place, name in enumerate(table.column_names):
+        try:
+            column = table[name].cast(_TYPES.get(name, table[name].type))
+        except pa.ArrowException as error:
+            raise ValueError(f"{name} of type {table[name].type} ({error})") from error
+        if column.null_count and name not in ("group", "loss"):
+            raise ValueError(f"chips without {name}")
+        if pa.types.is_list(column.type):
+            width, numbers = pc.list_value_length(column), pc.list_flatten(column)
+            if pc.min(width) != pc.max(width) or numbers.null_count or pa.types.is_nested(numbers.type):
+                raise ValueError(f"{name} of {pc.min(width)} to {pc.max(width)} numbers, or with gaps")
+        table = table.set_column(place, name, column)
+    widths = {name: len(table[name][0]) for name in columns & {name for name in _TYPES if "list" in str(_TYPES[name])}}
+    size = len(names) or round(widths.get("confusion", 0) ** 0.5) or widths.get("logits", 0)
+    wanted = dict.fromkeys(widths, (size,)) | {"confusion": (size**2,), "error_sums": (6,), "labels": (1, size)}
+    wanted |= dict.fromkeys(_TOGETHER[1], (size * NUM_BINS,))
+    odd = [name for name, width in widths.items() if width not in wanted[name]]
+    if odd:
+        raise ValueError(f"{widths[odd[0]]} numbers in {odd[0]} of a chip of {size} classes")
+    for name in columns & {*_COUNTS, "loss_weight", "pixels"}:
+        counts = pc.list_flatten(table[name]) if name in widths else table[name]
+        # Of floating point, which does not wrap around where the sum is too large.
+        if pc.min(counts).as_py() < 0 or pc.sum(counts.cast(pa.float64(), safe=False)).as_py() >= 2**53:
+            raise ValueError(f"{name} with counts below 0 or above {2**53}")
+    if task == "regression":
+        sums = read_columns(table)["error_sums"]
+        if (sums[:, [0, 2, 3, 5]] < 0).any() or (sums[:, 0] >= 2**53).any():
+            raise ValueError("error_sums below 0")
     return table
 
 

@@ -67,6 +67,14 @@ def pair_tables(a: pa.Table, b: pa.Table, splits: Sequence[str] | None = None) -
     pairs = {}
     for split in wanted:
         first, other = found[0][split], found[1][split]
+        for name, part in zip("AB", (first, other), strict=True):
+            twice = len(part) - len(part["chip"].unique())
+            if twice or "label_digest" not in part.column_names:
+                problem = f"{twice} chips that are there twice" if twice else "no label_digest, which tells the labels"
+                raise ValueError(
+                    f"{split}: expected figures of {name} with each chip once and the digest of its labels, found "
+                    f"{problem}. Evaluate both on the same data with --config."
+                )
         places = {chip: place for place, chip in enumerate(other["chip"].to_pylist())}
         chips = first["chip"].to_pylist()
         alone = [[chip for chip in chips if chip not in places], sorted(set(places) - set(chips))]
@@ -272,6 +280,7 @@ def _compare_metric(name: str, a: Any, b: Any, differences: np.ndarray, units: i
 
 
 def _subtract(a: float | None, b: float | None) -> dict[str, float | None]:
+    a, b = (None if value is None or not np.isfinite(value) else value for value in (a, b))
     return {"a": a, "b": b, "difference": None if a is None or b is None else b - a}
 
 

@@ -108,8 +108,53 @@ def test_what_is_no_table_of_chips_is_refused(tmp_path):
     with pytest.raises(ValueError, match="to be a Parquet file"):
         read_chip_figures(tmp_path)
     parquet.write_table(pa.table({"chip": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match="found the columns chip"):
+    with pytest.raises(ValueError, match="and the columns chip"):
         read_chip_figures(tmp_path / "other.parquet")
+
+
+def replace_column(table, name, values):
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda table: replace_column(table, "confusion", [[0, 1, 2]] * 3), "3 numbers in confusion of a chip of 2"),
+        (lambda table: replace_column(table, "confusion", [[0, 1, 2, 3], [0], [1]]), "confusion of 1 to 4 numbers"),
+        (lambda table: replace_column(table, "confusion", [[0, 1, 2, -3]] * 3), "confusion with counts below 0"),
+        (lambda table: replace_column(table, "confusion", [[2**62] * 4] * 3), "or above"),
+        (lambda table: replace_column(table, "confusion", [[0.5] * 4] * 3), "confusion of type list"),
+        (lambda table: replace_column(table, "confusion", ["text"] * 3), "confusion of type string"),
+        (lambda table: replace_column(table, "chip", ["a", None, "c"]), "chips without chip"),
+        (lambda table: replace_column(table, "extra", [[1], [], [2]]), "extra of 0 to 1 numbers"),
+        (lambda table: table.drop_columns(["confusion"]), "confusion missing"),
+        (lambda table: table.append_column("bin_count", pa.array([[1] * 30] * 3)), "bin_confidence, bin_correct miss"),
+        (lambda table: table.slice(0, 0), "0 chips"),
+        (lambda table: table.replace_schema_metadata({"prithvi_hf": "[1]"}), "none of its metadata"),
+        (lambda table: table.replace_schema_metadata({"prithvi_hf": b"\xff"}), "codec"),
+        (
+            lambda table: table.replace_schema_metadata(
+                {"prithvi_hf": json.dumps({**read_metadata(table), "task": "x"})}
+            ),
+            "the task 'x'",
+        ),
+    ],
+)
+def test_a_table_that_is_damaged_or_made_by_a_stranger_is_refused_with_what_is_wrong(tmp_path, damage, found):
+    parquet.write_table(damage(make_table(class_names=["land", "water"])), tmp_path / CHIP_FIGURES)
+    with pytest.raises(ValueError, match=rf"Expected .* to hold figures of chips, found .*{found}.*Write it again"):
+        read_chip_figures(tmp_path)
+
+
+def test_other_types_of_the_same_numbers_are_read_alike(tmp_path):
+    table = make_table(class_names=["land", "water"])
+    other = table.set_column(2, "chip", table["chip"].dictionary_encode())
+    place = other.column_names.index("confusion")
+    other = other.set_column(place, "confusion", other["confusion"].cast(pa.list_(pa.int64(), 4)))
+    parquet.write_table(other, tmp_path / CHIP_FIGURES)
+    read = read_chip_figures(tmp_path)
+    assert read["chip"].to_pylist() == ["a", "b", "c"]
+    assert compute_figures(read) == compute_figures(table)
 
 
 def test_a_large_table_is_small_and_sums_up_quickly(tmp_path):

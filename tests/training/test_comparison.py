@@ -1,6 +1,8 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Comparing two models by the figures of their chips; whole comparisons are in tests/cli/test_compare.py."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,20 @@ def test_the_map_shows_who_is_right_where_they_differ():
     a_right, b_right, neither, agree, ignored = painted[0].tolist()
     assert len({tuple(color) for color in (a_right, b_right, neither, agree, ignored)}) == 5
     assert ignored[3] == 0
+
+
+def test_a_chip_that_is_there_twice_and_labels_that_are_not_known_are_refused():
+    twice = table_of([0.5, 0.6], chips=["a", "a"])
+    with pytest.raises(ValueError, match=r"figures of B with each chip once .*found 1 chips that are there twice"):
+        compare_tables(table_of([0.5, 0.6], chips=["a", "b"]), twice)
+    with pytest.raises(ValueError, match=r"figures of A .*found no label_digest"):
+        compare_tables(table_of([0.5]).drop_columns(["label_digest"]), table_of([0.5]))
+
+
+def test_a_model_whose_loss_is_no_number_is_compared_by_the_rest_and_written_as_json():
+    columns = {"logits": np.eye(2), "labels": np.array([[0], [1]]), "loss": np.array([np.nan, 0.5])}
+    columns |= {"loss_weight": np.array([1, 1]), "label_digest": np.arange(2)}
+    options = {"split": "test", "prefix": "test", "chips": ["a", "b"], "class_names": ("x", "y")}
+    table = make_chip_table(columns, task="classification", **options)
+    result = compare_tables(table, table)
+    assert json.loads(json.dumps(result, allow_nan=False))["splits"]["test"]["chips"] == 2
