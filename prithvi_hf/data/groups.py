@@ -38,7 +38,7 @@ def check_group_by(group_by: str) -> None:
         return
     try:
         names = re.compile(group_by).groupindex
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
             f"Expected group_by as a regular expression, found {group_by!r} ({error}). Correct it."
         ) from error

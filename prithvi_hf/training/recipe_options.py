@@ -381,7 +381,7 @@ class DataArguments(ImageArguments):
     def __post_init__(self) -> None:
         """Read options that came as JSON or pairs, and check class names and published figures."""
         super().__post_init__()
-        if self.hub_dataset_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub_dataset_id):
+        if self.hub_dataset_id is not None and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.hub_dataset_id):
             raise ValueError(f"Expected hub_dataset_id as owner/name, found {self.hub_dataset_id!r}.")
         self.make_jitter()
         if not 0 <= self.copy_paste <= 1:

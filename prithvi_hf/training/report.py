@@ -4,7 +4,8 @@
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from prithvi_hf.training.chip_pictures import CHIP_PICTURES, score_chips
 from prithvi_hf.training.intervals import bootstrap_interval, describe_interval
 from prithvi_hf.training.recipe_options import CLASS_FIGURES
 from prithvi_hf.training.report_charts import LINE_COLORS, draw_lines
-from prithvi_hf.training.run_record import RunRecord, read_run_record
+from prithvi_hf.training.run_record import RUN_RECORD, RunRecord, read_run_record
 from prithvi_hf.training.training_args import TASK_METRICS
 
 
@@ -104,7 +105,14 @@ def write_report(folder: str | Path) -> Path:
     own_colors = config.class_colors if len(config.class_colors or ()) == len(names) else None
     colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_palette(len(names), own_colors, names)]
     splits = [describe_split(prefix, part, names) for prefix, part in find_splits(table).items()]
-    state = _read_json(folder / "trainer_state.json")
+    state, results = _read_json(folder / "trainer_state.json"), _read_json(folder / "all_results.json")
+    with explain_damage(folder / "trainer_state.json"):
+        curves = draw_curves(state.get("log_history", []), task, names, colors)
+        time = describe_state(state)
+    with explain_damage(folder / "all_results.json"):
+        time = describe_results(results) | time
+    with explain_damage(folder / RUN_RECORD):
+        data, pictures = describe_data(record, names), embed_pictures(folder, record)
     environment = Environment(
         loader=PackageLoader("prithvi_hf.training", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -118,12 +126,12 @@ def write_report(folder: str | Path) -> Path:
         titles=[title for name, title in TASK_METRICS[task].items() if any(name in split["all"] for split in splits)],
         classes=list(zip(names, colors, strict=True)),
         class_figure=CLASS_FIGURES.get(task),
-        curves=draw_curves(state.get("log_history", []), task, names, colors),
-        pictures=embed_pictures(folder, record),
-        data=describe_data(record, names),
+        curves=curves,
+        pictures=pictures,
+        data=data,
         record=record,
         options=_read_options(folder / "recipe.yaml"),
-        time=describe_time(_read_json(folder / "all_results.json"), state),
+        time=time,
     )
     with complete_or_absent(folder / REPORT) as part:
         part.write_text(page, encoding="utf-8")
@@ -331,22 +339,38 @@ def describe_data(record: RunRecord, names: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def describe_time(results: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
-    """Tell how long the training took, in how many steps, and its last throughput."""
+def describe_results(results: Mapping[str, Any]) -> dict[str, str]:
+    """Tell how long the training took."""
     told = {}
     if isinstance(results.get("train_runtime"), int | float):
         minutes, seconds = divmod(round(results["train_runtime"]), 60)
         told["training"] = f"{minutes // 60} h {minutes % 60} min {seconds} s"
-    if state.get("global_step"):
-        told["steps"] = f"{state['global_step']:,}"
     if isinstance(results.get("epoch"), int | float):
         told["epochs"] = f"{results['epoch']:g}"
+    return told
+
+
+def describe_state(state: Mapping[str, Any]) -> dict[str, str]:
+    """Tell the steps of a training and its throughput."""
+    told = {"steps": f"{state['global_step']:,}"} if state.get("global_step") else {}
     lines = [entry for entry in state.get("log_history", []) if "chips_per_second" in entry]
     if lines:
         told["chips per second, median"] = f"{np.median([line['chips_per_second'] for line in lines]):.4g}"
         told["waiting for data, median"] = f"{np.median([line['data_wait'] for line in lines]):.1%}"
         told["memory, largest"] = f"{max(line['memory_gb'] for line in lines):.2f} GB"
     return told
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Name the file whose content is not what a run writes, which is of any shape where it is damaged."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+        raise ValueError(
+            f"Expected {path} as a run leaves it, found other content ({type(error).__name__}: {error}). Remove it to "
+            "leave it out."
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -79,7 +79,11 @@ def read_run_record(folder: Path) -> RunRecord:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         pictures = [ChipPicture(**picture) for picture in content.pop("pictures")]
-        return RunRecord(**content, pictures=pictures)
+        record = RunRecord(**content, pictures=pictures)
+        odd = [name for name in ("data", "versions", "machine") if not isinstance(getattr(record, name), dict)]
+        if odd:
+            raise TypeError(f"{odd[0]} that is not an object")
+        return record
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"Expected {path} to be the record of a run, found: {error}. Remove it to make a report without data, "

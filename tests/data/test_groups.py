@@ -95,5 +95,7 @@ def test_a_pattern_that_gives_no_group_is_refused_with_the_recipe(tmp_path):
         (tmp_path / "recipe.yaml").write_text(f"dataset: sen1floods11\ngroup_by: '{pattern}'\n")
         with pytest.raises(ValueError, match=message):
             read_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(ValueError, match="as a regular expression"):
+        check_group_by("(" * 5000 + ")" * 5000)
     for name in GROUPINGS:
         check_group_by(name)

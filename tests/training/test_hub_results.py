@@ -49,5 +49,6 @@ def test_without_a_dataset_on_the_hub_earlier_results_go_and_nothing_is_written(
 
 
 def test_an_id_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="hub_dataset_id as owner/name, found 'mine'"):
-        DataArguments(hub_dataset_id="mine")
+    for name in ("mine", "../mine", "me/.."):
+        with pytest.raises(ValueError, match=f"hub_dataset_id as owner/name, found '{name}'"):
+            DataArguments(hub_dataset_id=name)

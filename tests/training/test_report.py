@@ -218,3 +218,23 @@ def test_other_tasks_have_pages_of_their_own(tmp_path):
     classes = Page(write_report(tmp_path / "classes"))
     assert classes.numbers[f"{EVIL}/accuracy"] == pytest.approx(2 / 3)
     assert [classes.numbers[f"{EVIL}/confusion/{i}/{j}"] for i in range(2) for j in range(2)] == [1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", {"data": {"train": {"chips": None}}, "pictures": []}),
+        ("run.json", {"data": {}, "versions": [], "pictures": []}),
+        ("trainer_state.json", {"log_history": [[1]]}),
+        ("trainer_state.json", {"log_history": [{"step": 1, "chips_per_second": "fast"}]}),
+        ("all_results.json", {"train_runtime": float("inf")}),
+    ],
+)
+def test_a_file_of_another_content_is_named_and_the_page_is_left_as_it_is(tmp_path, name, content):
+    table = make_table("segmentation", {"confusion": np.array([[5, 1, 2, 8], [4, 0, 3, 9]])}, ["land", "water"])
+    write_chip_figures(tmp_path / "chip_figures.parquet", [table])
+    (tmp_path / "report.html").write_text("old")
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"Expected .*{name} .*found.*Remove it"):
+        write_report(tmp_path)
+    assert (tmp_path / "report.html").read_text() == "old"
