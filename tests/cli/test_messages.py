@@ -10,24 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from prithvi_hf.cli.__main__ import build_parser
+from prithvi_hf.cli.__main__ import _COMMANDS, build_parser
 from prithvi_hf.training.pretrain_recipe import PrithviPretrainingArguments
-from prithvi_hf.training.recipe_options import (
-    DataArguments,
-    ModelArguments,
-    PretrainDataArguments,
-    PretrainModelArguments,
-)
-from prithvi_hf.training.training_args import PrithviTrainingArguments
+from prithvi_hf.training.recipe import OPTION_GROUPS
+from prithvi_hf.training.recipe_options import PretrainDataArguments, PretrainModelArguments
 
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = (
-    *("convert", "export", "pretrain", "reconstruct", "finetune"),
-    *("predict", "embed", "evaluate", "compare", "stats", "info", "push"),
-)
+COMMANDS = _COMMANDS
 RECIPES = {
-    "finetune": (ModelArguments, DataArguments, PrithviTrainingArguments),
+    "finetune": OPTION_GROUPS,
     "pretrain": (PretrainModelArguments, PretrainDataArguments, PrithviPretrainingArguments),
 }
 # Options that say how files are read: messages call them as Python and recipes do, without dashes.
@@ -36,17 +28,15 @@ READERS = {"finetune", "predict", "evaluate", "stats"}
 # Messages of modules that more commands import than can say them: which do. Scenes are opened by `predict` alone,
 # models to train are built by `finetune`, files are read by all but `convert`.
 SPEAKERS = {
+    **{f"cli/{name}.py": {name} for name in COMMANDS},
     "cli/common.py": {"predict", "evaluate"},
-    "cli/compare.py": {"compare"},
-    "cli/embed.py": {"embed"},
-    "cli/export.py": {"export"},
-    "cli/push.py": {"push"},
     "cli/predict_options.py": {"predict"},
-    "cli/reconstruct.py": {"reconstruct"},
     "conversion/export_prithvi.py": {"export"},
     "conversion/quantize_prithvi.py": {"export"},
     "conversion/": {"convert"},
+    "data/augmentations.py": {"finetune"},
     "data/builders/": {"finetune", "stats"},
+    "data/folds.py": {"finetune"},
     "data/statistics_report.py": {"stats"},
     "models/prithvi/bands_prithvi.py": {*READERS, "info"},
     "models/prithvi/configuration_prithvi.py": {"finetune"},
@@ -57,16 +47,12 @@ SPEAKERS = {
     "rasters/": {"predict"},
     "scenes/windows.py": {"pretrain"},
     "scenes/": {"predict"},
+    "training/calibration.py": {"calibrate"},
     "training/comparison.py": {"compare"},
     "training/evaluation.py": {"evaluate"},
-    "training/checkpoints.py": {"finetune"},
-    "training/finetune.py": {"finetune"},
     "training/pretrain": {"pretrain"},
-    "training/recipe.py": {"finetune"},
-    "training/recipe_chips.py": {"finetune"},
     "training/recipe_options.py": {"finetune", "pretrain"},
-    "training/model_card.py": {"finetune"},
-    "training/trainer.py": {"finetune"},
+    "training/": {"finetune"},
 }
 # Words that a module gives to another program or parser, not to a person.
 NOT_SAID = {
@@ -77,7 +63,10 @@ NOT_SAID.add(("training/recipe_options.py", "--boa_add_offset"))  # one of the o
 # Options of `predict` that `embed` leaves out, and those by which `predict` takes an exported folder.
 NOT_SAID |= {("cli/embed.py", f"--{name}") for name in ("tta", "compile", "split_scene", "trust_remote_code")}
 NOT_SAID |= {("cli/export.py", f"--{name}") for name in ("model", "frames", "output", "dtype")}
-NOT_SAID.add(("training/finetune.py", "--repo_id"))  # of `prithvi-hf push`
+# Options of other commands, which messages name with their command, and of a run that is not a pretraining.
+NOT_SAID |= {("training/finetune.py", option) for option in ("--repo_id", "--frames", "--output")}
+NOT_SAID |= {("cli/calibrate.py", "--local"), ("cli/merge.py", "--adapter")}
+NOT_SAID |= {("training/recipe_options.py", option) for option in ("--folds", "--group_by", "--seeds")}
 NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
 
 

@@ -10,22 +10,14 @@ from dataclasses import fields
 import pytest
 
 from prithvi_hf.cli.__main__ import build_parser
-from prithvi_hf.training.recipe_options import (
-    DataArguments,
-    ModelArguments,
-    PretrainDataArguments,
-    PretrainModelArguments,
-)
-from prithvi_hf.training.training_args import PrithviTrainingArguments
+from prithvi_hf.training.recipe import OPTION_GROUPS
+from prithvi_hf.training.recipe_options import PretrainDataArguments, PretrainModelArguments
 from tests.docs.pages import PAGES, ROOT, name_of
 
 
 DOCS = ROOT / "docs"
 SOURCES = ("prithvi_hf", "tests", "examples", "benchmarks", "docs")
-RECIPE_OPTIONS = (
-    *(ModelArguments, DataArguments, PrithviTrainingArguments),
-    *(PretrainModelArguments, PretrainDataArguments),
-)
+RECIPE_OPTIONS = (*OPTION_GROUPS, PretrainModelArguments, PretrainDataArguments)
 # Of launchers, and of tools in what CONTRIBUTING.md says.
 OTHER_OPTIONS = {
     "--check",
@@ -35,6 +27,8 @@ OTHER_OPTIONS = {
     "--cpu",
     "--num_processes",
     "--num_cpu_threads_per_process",
+    "--machine_rank",
+    "--main_process_ip",
 }
 # Command of `prithvi-hf` -> the page whose tables list its options.
 PAGE_OF = {
