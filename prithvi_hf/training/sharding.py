@@ -57,7 +57,7 @@ def check_parts(checkpoint: str | Path, accelerator: Accelerator) -> None:
         found = "FULL_STATE_DICT" if Path(checkpoint, "pytorch_model_fsdp.bin").is_file() else "SHARDED_STATE_DICT"
     if found == asked:
         return
-    described = {None: "without FSDP"}
+    described: dict[str | None, str] = {None: "without FSDP"}
     remedy = "Leave --fsdp out"
     if found is not None:
         form = json.dumps({"state_dict_type": found})
