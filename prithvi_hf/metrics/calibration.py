@@ -46,7 +46,7 @@ def count_bins(
     place = predicted * NUM_BINS + (confidence * NUM_BINS).long().clamp(max=NUM_BINS - 1)
     size = num_labels * NUM_BINS
     count, correct = torch.bincount(place, minlength=size), torch.bincount(place[is_right], minlength=size)
-    sums = torch.bincount(place, confidence.double(), minlength=size)  # on the CPU, where the order is always the same
+    sums = torch.bincount(place, confidence.double(), minlength=size).double()  # of nothing they would be integers
     return count.view(num_labels, -1), correct.view(num_labels, -1), sums.view(num_labels, -1)
 
 

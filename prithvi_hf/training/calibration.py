@@ -105,7 +105,7 @@ def sample_chip(logits: torch.Tensor, labels: torch.Tensor, most: int) -> Labell
         chosen = (labels[known] > 0.5).long()
     else:
         known = labels.flatten() != -100
-        flat, chosen = logits.flatten(1).T[known], labels.flatten()[known]
+        flat, chosen = logits.reshape(len(logits), -1).T[known], labels.flatten()[known]
     count = len(chosen)
     if count > most:
         places = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].to(chosen.device)

@@ -79,7 +79,8 @@ class PrithviTrainer(Trainer):
         self.model_accepts_loss_kwargs |= self.args.n_gpu <= 1
         self.throughput = Throughput(self.accelerator)
         self.loss_guard = LossGuard(self.accelerator, getattr(self.train_dataset, "find_id", None))
-        self.add_callback(StopOnSignal())  # before the next, which logs where a checkpoint is saved
+        self.stop_on_signal = StopOnSignal()
+        self.add_callback(self.stop_on_signal)  # before the next, which logs where a checkpoint is saved
         self.add_callback(_FollowRun())
         self.weight_average = None
         if self.args.ema_decay is not None:
@@ -95,6 +96,13 @@ class PrithviTrainer(Trainer):
             self.add_callback(self.unfreezing)
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; the parameters are those of `Trainer.train`. Signals are given back however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.stop_on_signal.stop_listening()
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator, which divides the weights with FSDP on a CPU too."""

@@ -206,7 +206,7 @@ def test_evaluate_gives_the_figures_of_the_run(trained, tmp_path, capsys):
             expected = published[split]["mean_iou"]
             assert re.search(rf"mean_iou +{expected:.2f} +{mean:.2f} +{mean - expected:+.2f}", own)
         else:
-            assert re.search(rf"mean_iou +- +{mean:.2f} +-\n", own)
+            assert re.search(rf"mean_iou +- +{mean:.2f} +- ", own)
 
 
 def test_maps_of_the_test_chips_give_the_same_figures(trained, tmp_path):

@@ -128,7 +128,7 @@ def check_and_tell(split, folder, queue):
 
 
 def test_processes_that_check_at_once_leave_one_whole_manifest(split, tmp_path, read):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     processes = [context.Process(target=check_and_tell, args=(split, tmp_path / "cache", queue)) for _ in range(2)]
     for process in processes:

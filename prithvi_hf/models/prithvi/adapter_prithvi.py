@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,15 @@ ADAPTER_OPTIONS = ("revision", "token", "cache_dir", "subfolder", "local_files_o
 
 
 @contextmanager
-def use_peft() -> "Iterator[None]":
-    """Say how to install PEFT where it is not, and keep away a warning of what it asks transformers for."""
+def use_peft() -> "Iterator[Any]":
+    """Give PEFT, say how to install it where it is not, and keep away a warning of what it asks transformers for.
+
+    It is imported by name: transformers would refuse all code from the Hub without each package that a file imports.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            yield
+            yield import_module("peft")
     except ImportError as error:
         raise ImportError(
             "Expected PEFT for an adapter, found it not installed: pip install 'prithvi_hf[peft]'."
@@ -91,10 +95,8 @@ def add_adapter(
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and not name.startswith(f"{model.base_model_prefix}.")
     ]
-    with use_peft():
-        from peft import LoraConfig, inject_adapter_in_model
-
-        config = LoraConfig(
+    with use_peft() as peft:
+        config = peft.LoraConfig(
             r=rank,
             lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]  # PEFT takes any number
             lora_dropout=dropout,
@@ -102,7 +104,7 @@ def add_adapter(
             target_modules=rf"(.*\.)?layers\.\d+\.(attention|mlp)\.({'|'.join(linear)})",
             base_model_name_or_path=str(Path(base).absolute()) if Path(base).is_dir() else base,
         )
-        inject_adapter_in_model(config, model)  # freezes all but the adapter
+        peft.inject_adapter_in_model(config, model)  # freezes all but the adapter
     for parameter in others:
         parameter.requires_grad_(True)
 
@@ -122,11 +124,10 @@ def save_adapter(
         folder: Where to; it is made when there is none.
         state_dict: Its weights, where they have to be collected from several processes.
     """
-    from peft import get_peft_model_state_dict
-
     weights = dict(model.state_dict()) if state_dict is None else dict(state_dict)
     others = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{model.base_model_prefix}.")}
-    tensors = {**get_peft_model_state_dict(model, state_dict=weights), **others}
+    with use_peft() as peft:
+        tensors = {**peft.get_peft_model_state_dict(model, state_dict=weights), **others}
     Path(folder).mkdir(parents=True, exist_ok=True)
     config: Any = model.peft_config["default"]
     modules = list(list_trained_modules(model))
@@ -164,10 +165,10 @@ def load_adapter_weights(model: nn.Module, folder: str | os.PathLike) -> None:
     Raises:
         ValueError: The file lacks weights of the model, or has others.
     """
-    from peft import set_peft_model_state_dict
-
     stored = load_file(Path(folder) / ADAPTER_FILE)
-    result: Any = set_peft_model_state_dict(model, {name.removeprefix(_PREFIX): stored[name] for name in stored})
+    with use_peft() as peft:
+        own = {name.removeprefix(_PREFIX): stored[name] for name in stored}
+        result: Any = peft.set_peft_model_state_dict(model, own)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     missing = [name for name in result.missing_keys if name not in frozen]
     if missing or result.unexpected_keys:
@@ -194,10 +195,10 @@ def merge_adapter(encoder_class: Any, source: str, **kwargs: Any) -> dict[str, A
         ValueError: The base is not there or is not the one that the adapter was trained on.
     """
     with use_peft():
-        from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+        peft = import_module("peft")
     hub = {name: kwargs.pop(name) for name in ADAPTER_OPTIONS if kwargs.get(name) is not None}
     kwargs.pop("adapter_kwargs", None)  # which transformers' Auto classes add
-    settings: Any = PeftConfig.from_pretrained(source, **hub)
+    settings: Any = peft.PeftConfig.from_pretrained(source, **hub)
     base = str(settings.base_model_name_or_path)
     own, config = PrithviConfig.from_pretrained(source, **hub), kwargs.pop("config", None)
     if not (isinstance(config, PreTrainedConfig) and config.name_or_path == own.name_or_path):  # or it is the base's
@@ -228,8 +229,8 @@ def merge_adapter(encoder_class: Any, source: str, **kwargs: Any) -> dict[str, A
     ours = {f"{_PREFIX}{name.removeprefix(prefix)}": weights.pop(name) for name in [*weights] if prefix in name}
     try:
         with use_peft():
-            adapted = get_peft_model(encoder, settings)
-            result: Any = set_peft_model_state_dict(adapted, ours)
+            adapted = peft.get_peft_model(encoder, settings)
+            result: Any = peft.set_peft_model_state_dict(adapted, ours)
         others = [*result.unexpected_keys, *(name for name in result.missing_keys if "lora_" in name)]
     except RuntimeError as error:  # other shapes
         others = [str(error).splitlines()[-1].strip()]
