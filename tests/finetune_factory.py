@@ -15,7 +15,7 @@ import rasterio
 import torch
 from transformers import pipeline
 
-from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor
+from prithvi_hf import PrithviConfig, PrithviForSemanticSegmentation, PrithviImageProcessor, PrithviModel
 from prithvi_hf.training import finetune
 from tests.raster_factory import (
     SEN1FLOODS11_CODES,
@@ -83,6 +83,13 @@ OFFICIAL = {
     "hls_irrigation_scenes": Official(make_irrigation_scenes, 3, (0, 255), 1),
     "multi_temporal_crop": Official(make_crops, 3, (0,), 1),
 }
+
+
+def save_backbone(folder):
+    """An encoder whose weights are random, and large enough to tell one model from another."""
+    torch.manual_seed(0)
+    PrithviModel(PrithviConfig(num_frames=1, **SIZES)).save_pretrained(folder)
+    return folder
 
 
 def save_model(folder, classes, unused=None):

@@ -5,7 +5,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from prithvi_hf.cli.common import TRUST_OPTION, Commands, add_command, import_quickly, load_model, resolve_device
+from prithvi_hf.cli.common import TRUST_OPTION, Commands, add_command, import_quickly, load_model, make_labelled_recipe
 
 
 def add_parser(commands: Commands) -> None:
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
         from prithvi_hf.disk import check_writable_folder
         from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
         from prithvi_hf.training.calibration import calibrate_recipe, write_temperature
-        from prithvi_hf.training.evaluation import make_evaluation_recipe, take_model_recipe
+        from prithvi_hf.training.evaluation import take_model_recipe
         from prithvi_hf.training.process_group import leave_process_group
 
     if not Path(options.model).is_dir():
@@ -49,15 +49,9 @@ def run(options: argparse.Namespace) -> None:
     check_model_source(options.model)
     check_writable_folder(options.model, "--model")
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
-        recipe = make_evaluation_recipe(
-            options.config or [take_model_recipe(options.model, folder)],
-            folder,
-            data_dir=options.data_dir,
-            dataset_options=options.dataset_options,
-            use_cpu="true" if resolve_device(options.device, options.model) == "cpu" else "false",
-            check_data="false" if options.no_check else None,
-            disable_tqdm="true" if options.quiet else None,
-        )
+        configs = options.config or [take_model_recipe(options.model, folder)]
+        own = {"dataset_options": options.dataset_options}
+        recipe = make_labelled_recipe(options, configs, folder, options.model, **own)
         first = recipe.training.process_index == 0
         model, image_processor = load_model(
             options.model, ("segmentation", "classification"), options.trust_remote_code

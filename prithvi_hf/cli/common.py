@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.scenes.predict_scenes import ProcessGroup, Work
     from prithvi_hf.scenes.scene_list import SceneEntry
+    from prithvi_hf.training.recipe import TrainingRecipe
 
 BAND_OPTIONS: dict[str, dict[str, Any]] = {
     "--band_indices": {
@@ -155,6 +156,29 @@ def load_model(
         model = unwrap_model(kind.from_pretrained(name, trust_remote_code=trust_remote_code), tasks)
     image_processor.check_config(model.config)
     return model, image_processor
+
+
+def make_labelled_recipe(
+    options: argparse.Namespace, configs: "Sequence[str | Path]", folder: str, model: str, **own: Any
+) -> "TrainingRecipe":
+    """Read the recipe of the labelled chips that a command measures a model on.
+
+    Args:
+        options: of the command: `data_dir`, `device`, `no_check` and `quiet`.
+        configs: recipes, later ones win.
+        folder: an empty one, which the trainer insists on.
+        model: the model, which may need another device than "auto" chooses.
+        own: further options of the recipe, which win; None leaves one out.
+    """
+    from prithvi_hf.training.evaluation import make_evaluation_recipe
+
+    values: dict[str, Any] = {
+        "data_dir": options.data_dir,
+        "use_cpu": "true" if resolve_device(options.device, model) == "cpu" else "false",
+        "check_data": "false" if options.no_check else None,
+        "disable_tqdm": "true" if options.quiet else None,
+    }
+    return make_evaluation_recipe(configs, folder, **{**values, **own})
 
 
 def load_whole_model(kind: Any, name: str, remedy: str, **fields: Any) -> Any:

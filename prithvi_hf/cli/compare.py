@@ -6,7 +6,7 @@ import json
 import tempfile
 from typing import Any
 
-from prithvi_hf.cli.common import TRUST_OPTION, Commands, add_command, import_quickly, load_model, resolve_device
+from prithvi_hf.cli.common import TRUST_OPTION, Commands, add_command, import_quickly, load_model, make_labelled_recipe
 
 
 def add_parser(commands: Commands) -> None:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
         from prithvi_hf.models.prithvi.configuration_prithvi import check_model_source
         from prithvi_hf.training.chip_figures import read_chip_figures, write_chip_figures
         from prithvi_hf.training.comparison import compare_tables, format_comparison, plot_differences
-        from prithvi_hf.training.evaluation import evaluate_recipe, make_evaluation_recipe, match_processor
+        from prithvi_hf.training.evaluation import evaluate_recipe, match_processor
         from prithvi_hf.training.process_group import leave_process_group
         from prithvi_hf.training.recipe_chips import load_splits
         from prithvi_hf.training.tasks import TASKS
@@ -76,15 +76,8 @@ def run(options: argparse.Namespace) -> None:
             check_model_source(source)
         with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
             for source in (options.a, options.b):
-                recipe = make_evaluation_recipe(
-                    options.config,
-                    folder,
-                    data_dir=options.data_dir,
-                    group_by=options.group_by,
-                    use_cpu="true" if resolve_device(options.device, source) == "cpu" else "false",
-                    check_data="false" if options.no_check or models else None,  # once is enough
-                    disable_tqdm="true" if options.quiet else None,
-                )
+                own = {"group_by": options.group_by, **({"check_data": "false"} if models else {})}  # once is enough
+                recipe = make_labelled_recipe(options, options.config, folder, source, **own)
                 first = recipe.training.process_index == 0
                 model, processor = load_model(source, tuple(TASKS), options.trust_remote_code)
                 processor = match_processor(processor, recipe)

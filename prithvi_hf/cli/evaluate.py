@@ -11,7 +11,7 @@ from prithvi_hf.cli.common import (
     add_command,
     import_quickly,
     load_model,
-    resolve_device,
+    make_labelled_recipe,
 )
 
 
@@ -72,7 +72,6 @@ def run(options: argparse.Namespace) -> None:
         from prithvi_hf.training.chip_figures import write_chip_figures
         from prithvi_hf.training.evaluation import (
             evaluate_recipe,
-            make_evaluation_recipe,
             match_processor,
             take_model_recipe,
             write_results,
@@ -85,19 +84,17 @@ def run(options: argparse.Namespace) -> None:
             check_output_path(path, purpose=purpose)
     check_model_source(options.model)
     with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:  # the trainer insists on an output folder
-        recipe = make_evaluation_recipe(
+        recipe = make_labelled_recipe(
+            options,
             options.config or [take_model_recipe(options.model, folder)],
             folder,
-            data_dir=options.data_dir,
+            options.model,
             dataset_options=options.dataset_options,
             label_map=options.label_map,
             group_by=options.group_by,
             eval_window=options.window,
             eval_overlap=options.overlap,
             eval_window_batch_size=options.batch_size,
-            use_cpu="true" if resolve_device(options.device, options.model) == "cpu" else "false",
-            check_data="false" if options.no_check else None,
-            disable_tqdm="true" if options.quiet else None,
             **({} if options.dtype is None else {"bf16": "false", "fp16": "false"}),
             **{flag[2:]: getattr(options, flag[2:]) for flag in BAND_OPTIONS},
         )

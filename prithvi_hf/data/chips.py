@@ -136,6 +136,11 @@ def read_chips(
     yield from tqdm(results, desc=title, total=total, unit="chip", disable=not show_progress)
 
 
+def spread_indices(total: int, most: int) -> list[int]:
+    """Choose at most so many of the indices below `total`, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(int)).tolist()
+
+
 def run_in_threads(calls: Iterable[Callable[[], Result]], num_threads: int | None = None) -> Iterator[Result]:
     """Make calls in threads and give their results in order. `Executor.map` would submit all of them at once."""
     num_threads = num_threads or CORES

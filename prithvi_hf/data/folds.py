@@ -2,13 +2,12 @@
 """Folds of cross-validation: chips divided so that no group is on two sides, and the table that tells it."""
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from prithvi_hf.data.builders.files import read_text, show_some
+from prithvi_hf.data.builders.files import read_chip_column, show_some
 from prithvi_hf.outputs.cog import complete_or_absent
 
 
@@ -89,16 +88,8 @@ def read_folds(path: str | Path, count: int) -> dict[str, int]:
         FileNotFoundError: There is no such file.
         ValueError: A column is missing, a chip has two folds, or folds are not the numbers 0 to `count` - 1.
     """
-    table = csv.DictReader(io.StringIO(read_text(str(Path(path).expanduser()))))
-    missing = [column for column in ("chip", "fold") if column not in (table.fieldnames or ())]
-    if missing:
-        raise ValueError(
-            f"{path}: expected the columns chip and fold in the first line, found {table.fieldnames}: "
-            f"{', '.join(missing)} missing. Add it."
-        )
     folds: dict[str, int] = {}
-    for row in table:
-        chip, text = (row["chip"] or "").strip(), (row["fold"] or "").strip()
+    for chip, text in read_chip_column(path, "fold"):
         if not (text.isascii() and text.isdecimal() and int(text) < count):
             raise ValueError(f"{path}: expected a fold from 0 to {count - 1} for {chip}, found {text!r}. Correct it.")
         if folds.setdefault(chip, int(text)) != int(text):

@@ -1,8 +1,6 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Groups of chips that are not independent of each other: of one event, tile, country, or as a table says."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from prithvi_hf.data.builders.files import read_text, show_some
+from prithvi_hf.data.builders.files import read_chip_column, show_some
 from prithvi_hf.data.builders.splits import find_blocks, find_tiles
 from prithvi_hf.data.chip_cache import CachedChips
 
@@ -115,16 +113,8 @@ def read_groups(path: str | Path) -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, or a chip has two groups.
     """
-    table = csv.DictReader(io.StringIO(read_text(str(Path(path).expanduser()))))
-    missing = [column for column in ("chip", GROUP) if column not in (table.fieldnames or ())]
-    if missing:
-        raise ValueError(
-            f"{path}: expected the columns chip and {GROUP} in the first line, found {table.fieldnames}: "
-            f"{', '.join(missing)} missing. Add it."
-        )
     groups: dict[str, str] = {}
-    for row in table:
-        chip, group = (row["chip"] or "").strip(), (row[GROUP] or "").strip()
+    for chip, group in read_chip_column(path, GROUP):
         if groups.setdefault(chip, group) != group:
             raise ValueError(
                 f"{path}: expected one group for each chip, found {groups[chip]} and {group} for {chip}. Remove one."

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from prithvi_hf.data.chip_cache import CachedChips
-from prithvi_hf.data.chips import run_in_threads
+from prithvi_hf.data.chips import run_in_threads, spread_indices
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.input_shift_prithvi import describe_chips, measure_means
 
@@ -25,7 +25,7 @@ def measure_training_input(
         What `PrithviImageProcessor.training_statistics` holds, see [`describe_chips`]; None for too few chips.
     """
     rows: Any = dataset.with_format(None)
-    places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_CHIPS)).round().astype(int)).tolist()
+    places = spread_indices(len(rows), MOST_CHIPS)
 
     def measure(place: int) -> np.ndarray:
         image = rows[place]["image"]

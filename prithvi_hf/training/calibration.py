@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast, gather_object
 from torch.utils.data import Dataset, Subset
 
+from prithvi_hf.data.chips import spread_indices
 from prithvi_hf.data.transforms import collate_chips
 from prithvi_hf.metrics.calibration import NUM_BINS, calibration_metrics, count_bins
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -167,7 +167,7 @@ def calibrate(trainer: PrithviTrainer, dataset: Dataset) -> Calibration:
     """
     model, args = trainer.model, trainer.args
     total = len(dataset)  # type: ignore[arg-type]  # every one here has a length
-    places = np.unique(np.linspace(0, total - 1, min(total, MOST_CHIPS)).round().astype(int)).tolist()
+    places = spread_indices(total, MOST_CHIPS)
     num_labels = int(model.config.num_labels or 0)
     most = max(64, min(_MOST_PIXELS, _MOST_LOGITS // (len(places) * num_labels)))
     figures = TASKS[model.task].figures(model, args, trainer.accelerator)

@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from transformers.utils import cached_file, logging
 
+from prithvi_hf.data.chip_cache import CachedChips
 from prithvi_hf.data.groups import find_groups, is_portable, read_column
 from prithvi_hf.data.transforms import collate_chips
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
@@ -255,25 +256,36 @@ def evaluate_recipe(
     source = getattr(model, "name_or_path", None) or None
     weights = None if source is None else digest_weights(source)
     for name in splits:
-        metrics, columns = trainer.evaluate_chips(chips[name].with_transform(transform))
+        about = {"groups": groups.get(name), "class_names": data.class_names or ()}
+        whole = chips[name].with_transform(transform)
+        metrics, table = measure_split(trainer, whole, name, name, model=source, model_digest=weights, **about)
         digest = audits[name].digest if name in audits else None
-        own = {key.removeprefix("eval_"): value for key, value in metrics.items()}
+        own = {key.removeprefix(f"{name}_"): value for key, value in metrics.items()}
         results.append(SplitResult(name, len(chips[name]), digest, own, published.get(name, {}), model.task, unit))
         results[-1].dtype = None if choice is None else choice._asdict()
-        table = make_chip_table(
-            columns,
-            task=model.task,
-            split=name,
-            prefix=name,
-            chips=read_column(chips[name], "id"),
-            groups=groups.get(name),
-            class_names=data.class_names or (),
-            model=source,
-            model_digest=weights,
-        )
         results[-1].chip_table, results[-1].groups = table, group_figures(table)
         results[-1].intervals = bootstrap_interval(table)
     return results
+
+
+def measure_split(
+    trainer: PrithviTrainer, chips: Dataset | CachedChips, split: str, prefix: str, **about: Any
+) -> tuple[dict[str, Any], pa.Table]:
+    """Evaluate the chips of a split and measure all there is to be measured.
+
+    Args:
+        trainer: of the model.
+        chips: whole chips, as the trainer evaluates them.
+        split: name of the split.
+        prefix: what stands before its metrics.
+        about: groups, class names and model of the table, as of [`make_chip_table`].
+
+    Returns:
+        The metrics, with the prefix, and the table of the chips.
+    """
+    metrics, columns = trainer.evaluate_chips(chips, prefix)
+    names = read_column(chips, "id")
+    return metrics, make_chip_table(columns, task=trainer.model.task, split=split, prefix=prefix, chips=names, **about)
 
 
 def sample_chips(chips: Dataset, model: Any, args: PrithviTrainingArguments) -> Iterator[Sample]:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from prithvi_hf.data.audit import SplitAudit
 from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
 from prithvi_hf.data.chips import abbreviate_names
-from prithvi_hf.data.groups import find_groups, read_column
+from prithvi_hf.data.groups import find_groups
 from prithvi_hf.data.input_statistics import measure_training_input
 from prithvi_hf.data.streaming import StreamedCrops
 from prithvi_hf.data.transforms import TrainingCrops, collate_chips
@@ -41,11 +41,12 @@ from prithvi_hf.training.chip_figures import (
     CHIP_FIGURES,
     digest_weights,
     find_splits,
-    make_chip_table,
     read_chip_figures,
+    read_columns,
     write_chip_figures,
 )
 from prithvi_hf.training.chip_pictures import ChipPicture, write_chip_pictures
+from prithvi_hf.training.evaluation import measure_split
 from prithvi_hf.training.fold_runs import FoldRuns
 from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.intervals import bootstrap_interval, name_intervals
@@ -295,30 +296,21 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
                 f"file(s) changed or gone: {abbreviate_names(changed)}. Run again when nothing writes to them."
             )
     data, training, trainer = run.recipe.data, run.recipe.training, run.trainer
-    prefixes = {"eval": data.eval_split} if training.do_eval else {}
-    prefixes |= {name: name for name in data.test_splits if training.do_predict}
     metrics: dict[str, dict[str, Any]] = {}
     folder = Path(training.output_dir or ".")
     model = folder if training.do_train else run.recipe.model.model
     digest = digest_weights(model) if model is not None and trainer.is_world_process_zero() else None
     tables = []
-    for prefix, split in prefixes.items():
-        metrics[prefix], columns = trainer.evaluate_chips(run.splits[split], prefix)
-        table = make_chip_table(
-            columns,
-            task=data.task,
-            split=split,
-            prefix=prefix,
-            chips=read_column(run.splits[split], "id"),
-            groups=run.groups.get(split),
-            class_names=data.class_names or (),
-            model=model,
-            model_digest=digest,
+    for prefix, split in run.recipe.list_evaluations().items():
+        about = {"groups": run.groups.get(split), "class_names": data.class_names or ()}
+        metrics[prefix], table = measure_split(
+            trainer, run.splits[split], split, prefix, model=model, model_digest=digest, **about
         )
         tables.append(table)
-        if "bin_count" in columns and trainer.is_world_process_zero():  # at the end that of the last split, a test's
+        # At the end that of the last split, a test's.
+        if "bin_count" in table.column_names and trainer.is_world_process_zero():
             title = f"{split}, temperature {trainer.model.config.temperature:.3g}"
-            plot_reliability(folder / RELIABILITY, columns, data.class_names or (), title)
+            plot_reliability(folder / RELIABILITY, read_columns(table), data.class_names or (), title)
         trainer.log_metrics(prefix, metrics[prefix])
         metrics[prefix] |= name_intervals(prefix, bootstrap_interval(table))
         trainer.save_metrics(prefix, metrics[prefix])

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset, concatenate_datasets
 from transformers.utils import logging
 
@@ -16,7 +15,7 @@ from prithvi_hf.data.folds import check_scikit_learn, divide_into_folds, read_fo
 from prithvi_hf.data.groups import find_groups
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, make_labels, read_mask
 from prithvi_hf.models.prithvi.processor_options_prithvi import update_options
-from prithvi_hf.training.process_group import run_in_first_process
+from prithvi_hf.training.process_group import compute_in_first_process
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import HELD_OUT
 
@@ -96,13 +95,13 @@ def divide_chips(recipe: TrainingRecipe, chips: Dataset) -> dict[str, int]:
     Raises:
         ValueError: A chip without a fold or a group, fewer groups than folds, or a class that is in one fold alone.
     """
-    data, found = recipe.data, list[dict[str, int] | None]([None])
+    data = recipe.data
     names, count = list(map(str, chips.with_format(None)["id"])), int(data.folds or 0)
 
     if data.fold_file is None:
         check_scikit_learn()
 
-    def divide() -> None:
+    def divide() -> dict[str, int]:
         # A table says it all; before a training it is checked that each class can be learned.
         classes = find_classes(recipe, chips) if recipe.training.do_train or data.fold_file is None else {}
         if data.fold_file is not None:
@@ -113,12 +112,9 @@ def divide_chips(recipe: TrainingRecipe, chips: Dataset) -> dict[str, int]:
             groups = find_groups(chips, str(data.group_by), ", ".join(find_fold_splits(recipe)))
             folds = divide_into_folds(dict(zip(names, groups, strict=True)), count, classes)
         check_classes(folds, classes, count, data.class_names or [])
-        found[0] = folds
+        return folds
 
-    run_in_first_process(recipe.training, divide)
-    if recipe.training.world_size > 1:
-        broadcast_object_list(found)
-    return found[0] or {}
+    return compute_in_first_process(recipe.training, divide)
 
 
 def check_same_chips(chips: Sequence[str], folds: Mapping[str, int], path: str) -> None:

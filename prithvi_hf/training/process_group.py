@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import Trainer
 
@@ -16,6 +17,8 @@ from prithvi_hf.training.training_args import PrithviTrainingArguments
 
 
 _LONGEST_WAIT = timedelta(days=7)
+
+Result = TypeVar("Result")
 
 
 class _AllReduce(torch.autograd.Function):
@@ -96,6 +99,19 @@ def run_in_first_process(training: PrithviTrainingArguments, work: Callable[[], 
         torch.distributed.broadcast_object_list(outcome, group=group, device=torch.device("cpu"))
     if outcome[0] is not None:
         raise ValueError(outcome[0])
+
+
+def compute_in_first_process(training: PrithviTrainingArguments, compute: Callable[[], Result]) -> Result:
+    """Compute something in the first process, as [`run_in_first_process`] works there, and give it to all."""
+    found: list[Any] = [None]
+
+    def work() -> None:
+        found[0] = compute()
+
+    run_in_first_process(training, work)
+    if training.world_size > 1:
+        broadcast_object_list(found)
+    return found[0]
 
 
 def find_largest(value: int, world_size: int) -> int:

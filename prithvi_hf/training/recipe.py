@@ -254,6 +254,11 @@ class TrainingRecipe(Recipe):
                 f"{', '.join(name for name in TASK_METRICS[task] if name not in of_others)} or loss."
             )
 
+    def list_evaluations(self) -> dict[str, str]:
+        """List the splits that are evaluated at the end by the prefix of their metrics: `eval`, or a test split."""
+        evaluations = {"eval": self.data.eval_split} if self.training.do_eval else {}
+        return evaluations | {name: name for name in self.data.test_splits if self.training.do_predict}
+
     def change(self, options: Mapping[str, Any], without: Collection[str] = ()) -> "TrainingRecipe":
         """Make the recipe again with some options changed and others left out; all are checked as at first."""
         given = {name: value for name, value in {**self.given, **options}.items() if name not in without}

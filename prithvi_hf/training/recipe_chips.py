@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset, DatasetDict
 from datasets import config as datasets_config
 from transformers.utils import logging
@@ -19,14 +18,14 @@ from prithvi_hf.data.chip_cache import CachedChips, cache_chips
 from prithvi_hf.data.chip_labels import find_chip_classes
 from prithvi_hf.data.chips import Chip, find_given_coordinates, find_shared_images
 from prithvi_hf.data.load import is_parquet, load_dataset
-from prithvi_hf.data.statistics import measure_targets
+from prithvi_hf.data.statistics import BandMoments, measure_targets
 from prithvi_hf.data.streaming import open_streams
 from prithvi_hf.data.transforms import ClassificationTransform, SegmentationTransform
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
 from prithvi_hf.training.fold_splits import arrange_fold
-from prithvi_hf.training.process_group import run_in_first_process
+from prithvi_hf.training.process_group import compute_in_first_process, run_in_first_process
 from prithvi_hf.training.recipe import TrainingRecipe, read_starting_config
 
 
@@ -111,18 +110,12 @@ def count_classes(recipe: TrainingRecipe, chips: Any, processor: PrithviImagePro
 
     Of labels of whole chips every class of a chip counts once.
     """
-    data, found = recipe.data, list[Any]([None])
+    data = recipe.data
     if not data.balance_classes:
         return None
     of_chips = make_class_finder(recipe) if data.task == "classification" else None
-
-    def count() -> None:
-        found[0] = count_class_pixels(chips, processor, len(data.class_names or []), data.train_split, of_chips)
-
-    run_in_first_process(recipe.training, count)
-    if recipe.training.world_size > 1:
-        broadcast_object_list(found)
-    return found[0]
+    options = (len(data.class_names or []), data.train_split, of_chips)
+    return compute_in_first_process(recipe.training, lambda: count_class_pixels(chips, processor, *options))
 
 
 def make_class_finder(recipe: TrainingRecipe) -> Callable[[Chip], list[int]]:
@@ -149,19 +142,16 @@ def complete_target_statistics(recipe: TrainingRecipe, remedy: str) -> None:
     if start is not None and PrithviForPixelRegression.__name__ in (start.architectures or ()):
         return  # its head is trained for its own
     split = load_splits(recipe, [data.train_split], remedy)[data.train_split]
-    found: list[Any] = [None]
 
-    def measure() -> None:
-        found[0] = measure_targets(split, recipe.build_image_processor(), data.train_split)
+    def measure() -> BandMoments:
+        return measure_targets(split, recipe.build_image_processor(), data.train_split)
 
-    run_in_first_process(recipe.training, measure)
-    if recipe.training.world_size > 1:
-        broadcast_object_list(found)
-    model.target_mean, model.target_std = found[0].mean, found[0].std
+    found = compute_in_first_process(recipe.training, measure)
+    model.target_mean, model.target_std = found.mean, found.std
     if recipe.training.process_index == 0:
         print(
-            f"{data.train_split}: {found[0].count:,} values from {found[0].minimum:.6g} to {found[0].maximum:.6g} "
-            f"{model.target_unit or ''}; target_mean {found[0].mean:.6g} and target_std {found[0].std:.6g} are saved "
+            f"{data.train_split}: {found.count:,} values from {found.minimum:.6g} to {found.maximum:.6g} "
+            f"{model.target_unit or ''}; target_mean {found.mean:.6g} and target_std {found.std:.6g} are saved "
             "with the model",
             flush=True,
         )

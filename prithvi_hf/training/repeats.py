@@ -145,11 +145,8 @@ class Repeats(SeveralRuns):
     def read_run(self, name: str) -> dict[str, Any]:
         """Read the figures of a complete run from its folder."""
         recipe = self.members[name]
-        data, training = recipe.data, recipe.training
-        prefixes = {"eval": data.eval_split} if training.do_eval else {}
-        prefixes |= {split: split for split in data.test_splits if training.do_predict}
         results = json.loads((self.folder / name / "all_results.json").read_text(encoding="utf-8"))
-        return {"seed": training.seed, "splits": collect_metrics(results, prefixes)}
+        return {"seed": recipe.training.seed, "splits": collect_metrics(results, recipe.list_evaluations())}
 
     def summarize(self) -> dict[str, Any]:
         """Describe every metric of every split over the runs that are complete, in the order of their seeds."""

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from prithvi_hf.data.chip_cache import CachedChips
+from prithvi_hf.data.chips import spread_indices
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.regression_map_prithvi import Quantity
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
@@ -46,11 +47,8 @@ def pick_samples(
     `samples` is how many, spread evenly over the dataset, or the index of each.
     """
     rows = dataset.with_format(None)
-    if isinstance(samples, int):
-        places = np.linspace(0, len(rows) - 1, min(samples, len(rows))).round().astype(int)
-    else:
-        places = np.array(samples, dtype=int)
-    for index in np.unique(places).tolist():
+    places = spread_indices(len(rows), samples) if isinstance(samples, int) else sorted(set(samples))
+    for index in places:
         row = rows[index]
         image = tuple(row["image"]) if isinstance(row["image"], list) else row["image"]
         images: list[Any] = [image]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prithvi_hf import PrithviConfig, PrithviModel, push_folder_to_hub
+from prithvi_hf import push_folder_to_hub
 from prithvi_hf.cli.__main__ import main as cli
-from tests.finetune_factory import SIZES, command_line, finetune, make_chips, read_pixels, run
+from tests.finetune_factory import command_line, finetune, make_chips, read_pixels, run, save_backbone
 
 
 pytest.importorskip("peft")
@@ -25,10 +25,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("base")
-    PrithviModel(PrithviConfig(num_frames=1, **SIZES)).save_pretrained(folder)
-    return folder
+    return save_backbone(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,8 @@ NOT_SAID |= {("cli/export.py", f"--{name}") for name in ("model", "frames", "out
 # Options of other commands, which messages name with their command, and of a run that is not a pretraining.
 NOT_SAID |= {("training/finetune.py", option) for option in ("--repo_id", "--frames", "--output")}
 NOT_SAID |= {("cli/calibrate.py", "--local"), ("cli/merge.py", "--adapter")}
-NOT_SAID |= {("training/recipe_options.py", option) for option in ("--folds", "--group_by", "--seeds")}
+NOT_SAID |= {("training/recipe_options.py", option) for option in ("--check", "--folds", "--group_by", "--hp_search")}
+NOT_SAID.add(("training/recipe_options.py", "--seeds"))
 NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
 
 
@@ -74,8 +75,9 @@ NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
 def options_of(command):
     """The long options of a command; those of trainings are fields of recipes."""
     if command in RECIPES:
-        names = {option.name for group in RECIPES[command] for option in fields(group)}
-        return {f"--{name}" for name in names} | {"--config", "--help", "--help_all"}
+        options = [option for group in RECIPES[command] for option in fields(group)]
+        aliases = {alias for option in options for alias in option.metadata.get("aliases", ())}
+        return {f"--{option.name}" for option in options} | aliases | {"--config", "--help", "--help_all"}
     [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return {text for action in commands.choices[command]._actions for text in action.option_strings}
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForSemanticSegmentation
 
 from prithvi_hf import PrithviConfig, PrithviForImageClassification, PrithviForSemanticSegmentation, PrithviModel
 from prithvi_hf.models.prithvi.adapter_prithvi import ADAPTER_CONFIG_FILE, add_adapter, has_adapter
-from tests.finetune_factory import HEADS, SIZES
+from tests.finetune_factory import HEADS, SIZES, save_backbone
 
 
 peft = pytest.importorskip("peft")
@@ -28,10 +28,7 @@ PIXELS = torch.randn(2, 6, 1, 32, 32, generator=torch.Generator().manual_seed(0)
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A backbone whose weights are random, and large enough to tell one model from another."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("base")
-    PrithviModel(PrithviConfig(num_frames=1, **SIZES)).save_pretrained(folder)
-    return folder
+    return save_backbone(tmp_path_factory.mktemp("base"))
 
 
 def adapt(base, kind="lora", **options):

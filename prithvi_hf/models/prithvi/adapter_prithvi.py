@@ -98,7 +98,7 @@ def add_adapter(
     with use_peft() as peft:
         config = peft.LoraConfig(
             r=rank,
-            lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]  # PEFT takes any number
+            lora_alpha=2 * rank if alpha is None else alpha,
             lora_dropout=dropout,
             use_dora=kind == "dora",
             target_modules=rf"(.*\.)?layers\.\d+\.(attention|mlp)\.({'|'.join(linear)})",
@@ -194,11 +194,10 @@ def merge_adapter(encoder_class: Any, source: str, **kwargs: Any) -> dict[str, A
         ImportError: PEFT is not installed.
         ValueError: The base is not there or is not the one that the adapter was trained on.
     """
-    with use_peft():
-        peft = import_module("peft")
     hub = {name: kwargs.pop(name) for name in ADAPTER_OPTIONS if kwargs.get(name) is not None}
     kwargs.pop("adapter_kwargs", None)  # which transformers' Auto classes add
-    settings: Any = peft.PeftConfig.from_pretrained(source, **hub)
+    with use_peft() as peft:
+        settings: Any = peft.PeftConfig.from_pretrained(source, **hub)
     base = str(settings.base_model_name_or_path)
     own, config = PrithviConfig.from_pretrained(source, **hub), kwargs.pop("config", None)
     if not (isinstance(config, PreTrainedConfig) and config.name_or_path == own.name_or_path):  # or it is the base's
