@@ -87,6 +87,7 @@ def predict_scene(
     overwrite: bool = True,
     resume: bool = True,
     show_progress: bool = True,
+    on_progress: Callable[[int, int], object] | None = None,
     notes: Mapping[str, Any] | None = None,
     group: "ProcessGroup | None" = None,
     **options: Any,
@@ -116,6 +117,8 @@ def predict_scene(
         overwrite: Whether existing outputs may be replaced.
         resume: Whether finished parts of an interrupted run are used; False computes all of them again.
         show_progress: Whether to show a progress bar over the windows.
+        on_progress: Called with the number of windows that are done and that of all, first with 0, in the thread of
+            the caller. An error that it raises ends the run as any other: finished parts are kept for the next one.
         notes: Entries that the report gets as well, for JSON.
         group: The processes that make this map together, each a part of it; the first one writes the outputs. Each
             calls `group.barrier` as often as the others once it has accepted its arguments, also after an error.
@@ -250,7 +253,9 @@ def predict_scene(
         staging.prepare,
         staging.join,
         partial(check_space, strips, outputs),
-        partial(compute_strips, runner, image_processor, scene, plan, strips, windows, device, show_progress),
+        partial(
+            compute_strips, runner, image_processor, scene, plan, strips, windows, device, show_progress, on_progress
+        ),
         partial(finish_map, scene, image_processor, strips, outputs, overwrite, begin),
     )
     run_steps(steps, staging, group)
@@ -344,6 +349,7 @@ def compute_strips(
     windows: WindowOptions,
     device: str | torch.device | None,
     show_progress: bool,
+    on_progress: Callable[[int, int], object] | None = None,
 ) -> None:
     """Predict the strips of this process, and keep each while the model makes the next one."""
     staging, report = strips.staging, strips.report
@@ -379,6 +385,17 @@ def compute_strips(
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="strip writer") as writer,
         logging.tqdm(desc="windows", unit="window", total=tiles, disable=not show_progress) as bar,
     ):
+        done = 0
+
+        def tell(count: int) -> None:
+            """Tell of windows that are done."""
+            nonlocal done
+            done += count
+            bar.update(count)
+            if on_progress is not None:
+                on_progress(done, tiles)
+
+        tell(0)
         for consecutive in ranges:
             for strip in predict_strips(
                 model,
@@ -392,7 +409,7 @@ def compute_strips(
                 device=device,
                 on_read_error=content["on_read_error"],
                 thumbnail=THUMBNAIL in content["needs"],
-                on_windows=bar.update,
+                on_windows=tell,
             ):
                 for name, spent in strip.seconds.items():
                     seconds[name] = round(seconds.get(name, 0.0) + spent, 6)

@@ -293,6 +293,30 @@ def test_progress_bar_counts_the_windows(tmp_path, model, capsys):
     assert "9/9" in capsys.readouterr().err
 
 
+def test_whoever_asks_hears_of_the_progress_and_may_end_the_run(tmp_path, model):
+    scene, heard = write_scene(tmp_path / "scene.tif"), []
+    options = {"overlap": 0, "batch_size": 1, **QUIET}
+
+    def stop_half_way(done, total):
+        heard.append((done, total))
+        if 2 * done > total:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped") as error:
+        predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", on_progress=stop_half_way, **options)
+    assert heard[0] == (0, 9)
+    assert heard[-1] == (5, 9)
+    assert heard == sorted(heard)
+    assert "1 of 3 parts of the map are kept" in "".join(error.value.__notes__)
+    heard.clear()
+    listen = {"on_progress": lambda *progress: heard.append(progress)}
+    result = predict_scene(model, tiny_processor(), scene, tmp_path / "map.tif", **listen, **options)
+    assert (heard[0], heard[-1]) == ((0, 6), (6, 6))
+    assert result.report["strips"] == {"total": 3, "resumed": 1, "computed": 2}
+    whole = predict_scene(model, tiny_processor(), scene, tmp_path / "whole.tif", **options)
+    assert whole.path.read_bytes() == result.path.read_bytes()
+
+
 def test_more_classes_than_a_byte_holds_are_refused():
     scene = PreparedScene(torch.zeros(1, 6, 1, 2, 2), np.zeros((2, 2), bool))
     with pytest.raises(ValueError, match="at most 255"):
