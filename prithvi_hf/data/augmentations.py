@@ -8,6 +8,7 @@ depend on workers and processes, and a resumed run draws the same ones.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -154,8 +155,8 @@ def augment_crop(
         custom_augmentation (`Augmentation`, *optional*): changes values and labels.
 
     Raises:
-        TypeError: the user's function gives something else than an image and a mask.
-        ValueError: it gives other shapes or types, values that are not finite, or labels that are not a class.
+        ValueError: the user's function fails, or gives something else than an image and a mask, other shapes or
+            types, values that are not finite, or labels that are not a class.
     """
     options, random = processor.checked_options(), np.random.Generator(np.random.PCG64(list(numbers)))
     channels = len(options.bands)
@@ -172,7 +173,10 @@ def augment_crop(
     if custom_augmentation is not None:
         scale, middle = std[:, None, None, None], mean[:, None, None, None]
         own = None if labels is None else labels.copy()
-        given = custom_augmentation(np.ascontiguousarray(image * scale + middle), own, random)
+        try:
+            given = custom_augmentation(np.ascontiguousarray(image * scale + middle), own, random)
+        except Exception as error:  # the user's own code, which may raise anything
+            raise ValueError(f"{name_function(custom_augmentation)}: {explain_own_error(error)}") from error
         augmented, mask = check_augmented(given, image, labels, options.num_labels, custom_augmentation)
         image[...] = (augmented - middle) / scale
         if labels is not None:
@@ -187,10 +191,10 @@ def check_augmented(
     function: Callable[..., Any],
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Check what a user's augmentation gave for an image and its labels, and return both."""
-    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    name = name_function(function)
     if not isinstance(given, tuple) or len(given) != 2:
         found = f"{len(given)} values" if isinstance(given, tuple) else type(given).__name__
-        raise TypeError(f"{name}: expected it to return image and mask, found {found}. Return (image, mask).")
+        raise ValueError(f"{name}: expected it to return image and mask, found {found}. Return (image, mask).")
     for what, own, new in (("image", image, given[0]), ("mask", labels, given[1])):
         kinds = "f" if what == "image" or (own is not None and own.dtype.kind == "f") else "iu"
         if own is None and new is None:
@@ -216,13 +220,26 @@ def check_augmented(
     return augmented, mask
 
 
+def name_function(function: Callable[..., Any]) -> str:
+    """Name a user's function, or the class of a callable object, with its module."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def explain_own_error(error: Exception) -> str:
+    """Say what went wrong in a user's own code, and in which line of it."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} in line {error.lineno} of {error.filename}. Correct it there."
+    last = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} in line {last.lineno} of {last.filename}. Correct it there."
+
+
 def find_augmentation(name: str) -> Augmentation:
     """Import a user's augmentation by its dotted name, `module.function`.
 
     Importing runs the module's code: take the name from a recipe of your own alone.
 
     Raises:
-        ValueError: a name that cannot be imported or is not callable.
+        ValueError: a name that cannot be imported or is not callable, or a module that fails.
     """
     module, _, attribute = name.rpartition(".")
     try:
@@ -231,6 +248,10 @@ def find_augmentation(name: str) -> Augmentation:
         raise ValueError(
             f"Expected custom_augmentation as module.function, found {name!r}: {error}. Put the folder of the module "
             "on Python's path (PYTHONPATH=.), or correct the name."
+        ) from error
+    except Exception as error:  # the user's own module, which may raise anything
+        raise ValueError(
+            f"Expected to import {module} for custom_augmentation, found {explain_own_error(error)}"
         ) from error
     if not callable(found):
         raise ValueError(

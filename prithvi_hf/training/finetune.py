@@ -153,6 +153,8 @@ def setup(recipe: TrainingRecipe) -> Run:
             class_pixels = count_classes(recipe, train_split, processor)
             train_dataset = TrainingCrops(train_split, crops, seed, class_pixels, data.copy_paste, give_index=True)
         check_batches(recipe, model.config, len(train_dataset))
+        if data.custom_augmentation is not None and not data.streaming:
+            train_dataset[0]  # the user's function shows what it does before anything is written
     splits = {name: split.with_transform(whole) for name, split in splits.items()}
     if training.do_train:
         PrithviTrainer.get_optimizer_cls_and_kwargs(training, model)  # refuses one whose package is not installed

@@ -285,7 +285,8 @@ def cache_splits(
 def check_batches(recipe: TrainingRecipe, config: PrithviConfig, chips: int) -> None:
     """Check that every batch of a training can be trained on, and leave a last batch of one chip out for UPerNet.
 
-    UPerNet pools its smallest map to one value, which batch normalisation cannot normalise within one chip.
+    UPerNet pools its smallest map to one value, which batch normalisation cannot normalise within one chip. That small
+    last batches do harm where an epoch is few batches was measured, see docs/results.md.
     """
     training = recipe.training
     size, share = training.per_device_train_batch_size, -(-chips // training.world_size)
@@ -295,16 +296,27 @@ def check_batches(recipe: TrainingRecipe, config: PrithviConfig, chips: int) -> 
             f"dataloader_drop_last, found {share}. Lower the batch size, or set dataloader_drop_last: false."
         )
     normalizes_alone = training.world_size == 1 or not training.sync_batch_norm
-    if config.decode_head != "upernet" or not normalizes_alone:
-        return
-    if min(size, share) == 1:
-        raise ValueError(
-            "Expected batches of at least two chips with decode_head upernet, whose batch normalisation needs them, "
-            f"found per_device_train_batch_size {size} and {chips} training chips. Raise them, or choose another head."
-        )
-    if share % size == 1 and not training.dataloader_drop_last:
-        training.dataloader_drop_last = True
+    if config.decode_head == "upernet" and normalizes_alone:
+        if min(size, share) == 1:
+            raise ValueError(
+                "Expected batches of at least two chips with decode_head upernet, whose batch normalisation needs "
+                f"them, found per_device_train_batch_size {size} and {chips} training chips. Raise them, or choose "
+                "another head."
+            )
+        if share % size == 1 and not training.dataloader_drop_last:
+            training.dataloader_drop_last = True
+            logger.warning(
+                f"The last batch of an epoch, of {chips} training chips, would be one chip, on which UPerNet cannot "
+                "be trained: it is left out of each epoch."
+            )
+    rest, batches = share % size, -(-share // size)
+    if (
+        0 < rest <= size / 2
+        and 1 < batches <= 10
+        and not training.dataloader_drop_last
+        and training.process_index == 0
+    ):
         logger.warning(
-            f"The last batch of an epoch, of {chips} training chips, would be one chip, on which UPerNet cannot be "
-            "trained: it is left out of each epoch."
+            f"One batch in {batches} has {rest} of {size} chips, on which batch normalisation learns badly. "
+            "--dataloader_drop_last true leaves the last batch out, other chips in each epoch."
         )

@@ -133,9 +133,9 @@ class ModelArguments(EncoderArguments):
         "Leave the encoder as it starts and train low-rank changes of its layers, and neck and heads; what is saved "
         "is a small file beside --model. lora, or dora, which is slower and also learns the length of each row."
     )
-    adapter_rank: int | None = _option("Rank of the changes, at least 1; 8 by default.")
+    adapter_rank: int | None = _option("Rank of the changes, from 1 to hidden_size; 8 by default.")
     adapter_alpha: float | None = _option(
-        "They are multiplied by adapter_alpha / adapter_rank; twice the rank by default."
+        "They are multiplied by adapter_alpha / adapter_rank; above 0, twice the rank by default."
     )
     adapter_dropout: float | None = _option("Dropout of what goes into them, 0 to below 1; 0 by default.")
     adapter_targets: list[str] | None = _option(

@@ -85,7 +85,7 @@ def test_a_checkpoint_continues_with_its_own_adapter_only(finished, data, option
         ({"model": None}, "Expected --model with an adapter, found none"),
         ({"adapter": None}, "Expected adapter: lora or dora with adapter_rank, adapter_dropout, found none"),
         ({"freeze_backbone": True}, "Expected an adapter or freeze_backbone, found both"),
-        ({"adapter_rank": 0}, "a rank of at least 1"),
+        ({"adapter_rank": 0}, "a rank from 1 to 32 (hidden_size)"),
         ({"adapter_targets": ["qkv"]}, "targets among attention, mlp, q_proj"),
     ],
 )

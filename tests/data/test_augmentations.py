@@ -1,5 +1,7 @@
 """Radiometric jitter, lost bands and dates, a user's own augmentation, crops balanced by class: on real files."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -265,20 +267,22 @@ def test_a_function_gets_reflectance_and_class_numbers_and_its_result_is_trained
 
 
 @pytest.mark.parametrize(
-    ("function", "error", "message"),
+    ("function", "message"),
     [
-        (lambda image, mask, random: image, TypeError, "expected it to return image and mask, found ndarray"),
-        (lambda image, mask, random: (image[..., :8], mask), ValueError, r"expected the image back as an array"),
-        (lambda image, mask, random: (image, mask / 1), ValueError, r"expected the mask back .*found one of float64"),
-        (lambda image, mask, random: (image, None), ValueError, "expected the mask back .*found NoneType"),
-        (lambda image, mask, random: (np.log(image - 9), mask), ValueError, "expected finite values in the image"),
-        (lambda image, mask, random: (image, mask + 2), ValueError, "expected class numbers from 0 to 1 or -100"),
+        (lambda image, mask, random: image, "expected it to return image and mask, found ndarray"),
+        (lambda image, mask, random: (image[..., :8], mask), r"expected the image back as an array"),
+        (lambda image, mask, random: (image, mask / 1), r"expected the mask back .*found one of float64"),
+        (lambda image, mask, random: (image, None), "expected the mask back .*found NoneType"),
+        (lambda image, mask, random: (np.log(image - 9), mask), "expected finite values in the image"),
+        (lambda image, mask, random: (image, mask + 2), "expected class numbers from 0 to 1 or -100"),
+        (lambda image, mask, random: (image, mask)[2], r"IndexError: .* in line \d+ of .*test_augmentations.py"),
+        (lambda image: image, "TypeError: .*1 positional argument but 3 were given"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_what_a_function_may_not_give_is_named(chips, processor, function, error, message):
+def test_what_a_function_may_not_give_is_named(chips, processor, function, message):
     transform = SegmentationTransform(processor, 16, train=True, custom_augmentation=function)
-    with pytest.raises(error, match=rf"test_augmentations.<lambda>: {message}"):
+    with pytest.raises(ValueError, match=rf"test_augmentations.<lambda>: {message}"):
         TrainingCrops(chips, transform, 0)[0]
 
 
@@ -289,6 +293,21 @@ def test_a_dotted_name_is_imported_or_refused():
             find_augmentation(name)
     with pytest.raises(ValueError, match="to name a function of"):
         find_augmentation("tests.data.test_augmentations.RARE")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def f(:", r"invalid syntax in line 1 of .*faulty\.py"),
+        ("1 / 0", r"ZeroDivisionError: .* in line 1 of .*faulty\.py"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_by_its_line(tmp_path, monkeypatch, code, message):
+    (tmp_path / "faulty.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
+    with pytest.raises(ValueError, match=f"Expected to import faulty for custom_augmentation, found {message}"):
+        find_augmentation("faulty.f")
 
 
 # ------------------------------------------------------------------------------------------- options

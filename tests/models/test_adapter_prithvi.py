@@ -158,11 +158,15 @@ def test_a_base_that_is_gone_or_another_one_is_named(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"kind": "prefix"}, {"rank": 0}, {"dropout": 1}, {"targets": ["head"]}, {"targets": []}]
+    "options",
+    [
+        *({"kind": "prefix"}, {"rank": 0}, {"rank": 5000}, {"alpha": 0}, {"alpha": float("nan")}, {"dropout": 1}),
+        *({"targets": ["head"]}, {"targets": []}),
+    ],
 )
 def test_options_that_are_not_of_an_adapter_are_refused(base, options):
     model = PrithviForSemanticSegmentation.from_pretrained(base, **HEADS)
-    with pytest.raises(ValueError, match="Expected an adapter of kind lora or dora, a rank of at least 1"):
+    with pytest.raises(ValueError, match="Expected an adapter of kind lora or dora, a rank from 1 to 32"):
         add_adapter(model, str(base), **options)
 
 

@@ -66,6 +66,12 @@ def test_what_cannot_be_augmented_is_refused_before_anything_is_written(data, tm
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_function_that_fails_on_a_crop_stops_the_run_before_it_starts(data, tmp_path, capsys):
+    assert finetune.main(command_line(data, tmp_path / "OUT", custom_augmentation="math.hypot")) == 2
+    assert "error: math.hypot: TypeError: " in capsys.readouterr().err
+    assert not (tmp_path / "OUT" / "recipe.yaml").exists()
+
+
 def test_a_recipe_that_comes_with_a_model_imports_nothing(finished, tmp_path, monkeypatch):
     (tmp_path / "imported.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)

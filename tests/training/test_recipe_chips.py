@@ -191,3 +191,11 @@ def test_upernet_is_not_given_a_batch_of_one(chips, options, left_out, message, 
     check_batches(recipe, config, chips)
     assert recipe.training.dataloader_drop_last == left_out
     assert ("is left out of each epoch" in caplog.text) == left_out
+
+
+@pytest.mark.parametrize(("chips", "drop_last", "is_told"), [(5, False, True), (5, True, False), (7, False, False)])
+def test_a_small_last_batch_of_short_epochs_is_told(chips, drop_last, is_told, caplog):
+    words = {"per_device_train_batch_size": 4, "dataloader_drop_last": drop_last, "use_cpu": True}
+    recipe = parse_arguments(flags(**words, output_dir="unused"))
+    check_batches(recipe, PrithviConfig(**recipe.get_config_values()), chips)
+    assert ("One batch in 2 has 1 of 4 chips" in caplog.text) == is_told

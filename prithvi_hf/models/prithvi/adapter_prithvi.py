@@ -6,6 +6,7 @@ format, in which neck and heads are `modules_to_save`, with the configuration of
 `from_pretrained` it is merged: a plain model, which every command and export takes.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -72,8 +73,8 @@ def add_adapter(
         model: A model for a task whose encoder is that of `base`. It is changed in place.
         base: Folder or Hub id that the encoder's weights are from; the saved adapter names it.
         kind: `"lora"`, or `"dora"`, which also learns the length of each row of a weight.
-        rank: Rank of the change of a weight, at least 1.
-        alpha: The change is multiplied by `alpha / rank`; twice the rank by default.
+        rank: Rank of the change of a weight, from 1 to the encoder's hidden size.
+        alpha: The change is multiplied by `alpha / rank`, above 0; twice the rank by default.
         dropout: Dropout of what goes into the adapter, 0 to below 1.
         targets: Names in `TARGETS`.
 
@@ -82,10 +83,13 @@ def add_adapter(
         ValueError: An option is not one of these, or the model has no encoder or has an adapter.
     """
     unknown = [name for name in targets if name not in TARGETS]
-    if kind not in ADAPTERS or rank < 1 or not 0 <= dropout < 1 or unknown or not targets:
+    alpha, largest = 2 * rank if alpha is None else alpha, getattr(model.config, "hidden_size", rank)
+    is_known = kind in ADAPTERS and targets and not unknown
+    if not is_known or not 1 <= rank <= largest or not 0 < alpha < math.inf or not 0 <= dropout < 1:
         raise ValueError(
-            f"Expected an adapter of kind {' or '.join(ADAPTERS)}, a rank of at least 1, a dropout from 0 to below 1 "
-            f"and targets among {', '.join(TARGETS)}, found {kind!r}, {rank}, {dropout} and {list(targets)}."
+            f"Expected an adapter of kind {' or '.join(ADAPTERS)}, a rank from 1 to {largest} (hidden_size), an alpha "
+            f"above 0, a dropout from 0 to below 1 and targets among {', '.join(TARGETS)}, found {kind!r}, {rank}, "
+            f"{alpha}, {dropout} and {list(targets)}."
         )
     if getattr(model.config, "architecture", "prithvi") != "prithvi" or has_adapter(model):
         raise ValueError("Expected an encoder without an adapter, found a model that has none, or one already.")
@@ -98,7 +102,7 @@ def add_adapter(
     with use_peft() as peft:
         config = peft.LoraConfig(
             r=rank,
-            lora_alpha=2 * rank if alpha is None else alpha,
+            lora_alpha=alpha,
             lora_dropout=dropout,
             use_dora=kind == "dora",
             target_modules=rf"(.*\.)?layers\.\d+\.(attention|mlp)\.({'|'.join(linear)})",
