@@ -1,8 +1,10 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Folders that are written to: whether they can be, all at once, and whether the disk was full."""
+"""Folders that are written to: whether they can be, all at once, and whether the disk was full; names of files."""
 
 import errno
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+LONGEST_NAME = 120  # bytes, of `plain_name`: outputs add a suffix, and file systems end at 255
 _DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # the disk, a limit on files, a quota
 _TORCH_SAVE = ("basic_ios::clear", "PytorchStreamWriter failed writing", "] . unexpected pos ")
 
@@ -141,3 +144,12 @@ def write_folder(output_dir: str | Path) -> Iterator[Path]:
                 for target in moved:
                     target.unlink(missing_ok=True)
                 raise
+
+
+def plain_name(text: str) -> str:
+    """Make a file name of any text: letters, digits, `_`, `-` and `.`, not hidden, at most 120 bytes."""
+    name = re.sub(r"[^\w.-]+", "_", text).lstrip(".-") or "scene"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"

@@ -144,9 +144,10 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "nargs": "+",
             "default": [],
             "choices": ("cirrus", "cloud", "adjacent", "shadow", "snow", "water"),
-            "help": "HLS: pixels that Fmask marks as one of these are nodata. Of several dates, any is enough unless "
-            "--fmask_rule says otherwise. A date that lacks data for other reasons (swath edge) is filled there, and "
-            "the map is nodata where all dates lack it (nodata_rule of the model's image processor)",
+            "help": "pixels that Fmask of HLS, SCL of Sentinel-2 or QA_PIXEL of Landsat marks as one of these are "
+            "nodata. Of several dates, any is enough unless --fmask_rule says otherwise. A date that lacks data for "
+            "other reasons (swath edge) is filled there, and the map is nodata where all dates lack it (nodata_rule "
+            "of the model's image processor)",
         },
         "--fmask_rule": {
             "choices": ("any", "all"),

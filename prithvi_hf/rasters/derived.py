@@ -81,19 +81,24 @@ class BandStack(Raster):
 
 
 class MaskedRaster(Raster):
-    """A frame with more pixels taken for nodata: those where a second raster has certain bits.
+    """A frame with more pixels taken for nodata: those where a second raster has certain bits, or certain values.
 
     Args:
         frame: the frame.
         flags: one band of unsigned integers on the grid of the frame.
-        bits: pixels with any of these bits (a sum of powers of two) are nodata.
+        bits: pixels with any of these bits (a sum of powers of two) are nodata; a tuple: pixels of these values.
         rule: "all": in the map they are nodata where the image processor's rule says so, which mostly is where
             every date lacks data; "any": they are whatever the other dates hold.
         fill: value of the flags of pixels that were not observed; these are nodata, but are not excluded by "any".
     """
 
     def __init__(
-        self, frame: Raster, flags: Raster, bits: int, rule: Literal["any", "all"] = "all", fill: int | None = None
+        self,
+        frame: Raster,
+        flags: Raster,
+        bits: int | tuple[int, ...],
+        rule: Literal["any", "all"] = "all",
+        fill: int | None = None,
     ) -> None:
         if flags.shape != (1, *frame.shape[-2:]) or np.dtype(flags.dtype).kind != "u":
             raise ValueError(
@@ -113,7 +118,8 @@ class MaskedRaster(Raster):
     @property
     def provenance(self) -> dict[str, Any]:
         """Bits that are masked, and what happens to the map there."""
-        return {"mask_bits": self._bits, "mask_rule": self._rule, "mask_fill": self._unobserved}
+        kind, bits = ("mask_bits", self._bits) if isinstance(self._bits, int) else ("mask_values", list(self._bits))
+        return {kind: bits, "mask_rule": self._rule, "mask_fill": self._unobserved}
 
     def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
         return self._frame.read(bands, window)
@@ -132,9 +138,13 @@ class MaskedRaster(Raster):
         return masked if own is None else masked | own
 
     def _read_bits(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Read where one of the bits is set, and the flags, both (height, width)."""
+        """Read where one of the bits is set or nothing was observed, and the flags, both (height, width)."""
         flags = self._flags.read(window=window)[0]
-        return (flags & np.asarray(self._bits, dtype=flags.dtype)) != 0, flags
+        if isinstance(self._bits, int):
+            masked = (flags & np.asarray(self._bits, dtype=flags.dtype)) != 0
+        else:
+            masked = np.isin(flags, self._bits)
+        return (masked if self._unobserved is None else masked | (flags == self._unobserved)), flags
 
 
 class ScaledRaster(Raster):

@@ -26,14 +26,14 @@ from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, SENSORS, Granule, La
 from prithvi_hf.rasters.products import (
     BASELINE_ITEM,
     BASELINE_OFFSET,
-    FMASK_BITS,
-    FMASK_FILL,
+    OFFSET_ITEM,
+    QUALITY_LAYERS,
     REFLECTANCE_SCALE,
     UnknownUnitsError,
+    check_pixel_kinds,
     find_formula,
     find_nodata,
     find_offset,
-    fmask_bits,
 )
 from prithvi_hf.rasters.radiometry import SCALE_OPTIONS, Radiometry, ScaleOption, apply_radiometry
 from prithvi_hf.rasters.raster import GeoTiffError, Raster
@@ -69,8 +69,9 @@ class FrameOptions:
         rescale_factor: what the image processor multiplies numbers by, in place of its own factor. It is meant for
             numbers as in the files, so "auto" becomes "ignore" then.
         rescale_offset: what the image processor adds after that, in place of its own offset.
-        fmask: kinds of pixels that are masked by HLS's Fmask layer: some of `hls.FMASK_BITS`.
-        fmask_rule: "any": a pixel that Fmask masks in any date is nodata in the map; "all": masked dates are filled
+        fmask: kinds of pixels that are masked by the quality layer of a granule, which is Fmask of HLS, SCL of
+            Sentinel-2 and QA_PIXEL of Landsat: some of `products.PIXEL_KINDS`.
+        fmask_rule: "any": a pixel that is masked so in any date is nodata in the map; "all": masked dates are filled
             like other missing values, and the map is nodata where the image processor's `nodata_rule` says so, by
             default where every date is missing. Pixels that were not observed are filled by both.
         band_indices: 0-based positions of the model's bands in a file; this and the next two override what files say
@@ -123,8 +124,7 @@ class FrameOptions:
                 found = getattr(self, name)
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {found!r}.")
         object.__setattr__(self, "fmask", (self.fmask,) if isinstance(self.fmask, str) else tuple(self.fmask))
-        if self.fmask:
-            fmask_bits(self.fmask)
+        check_pixel_kinds(self.fmask)
         if self.boa_add_offset is not None and not math.isfinite(self.boa_add_offset):
             raise ValueError(
                 f"boa_add_offset: expected a finite number, such as {BASELINE_OFFSET} or 0, found "
@@ -284,15 +284,21 @@ def open_granule(
     frame = apply_radiometry(stack, radiometry, options.scale, image_processor, nodata_values(image_processor))
     if not options.fmask:
         return frame
-    fmask = next((file for file in granule.files if file.layer == "Fmask"), None)
-    if fmask is None:
+    quality = QUALITY_LAYERS[granule.product]
+    # Of Sentinel-2 there may be one in each resolution.
+    found = min((file for file in granule.files if file.layer == quality.layer), key=_find_resolution, default=None)
+    if found is None:
         raise ValueError(
-            f"{granule.name}: expected an Fmask file for the option fmask ({', '.join(options.fmask)} of "
-            f"{', '.join(FMASK_BITS)}), found none. Restore the granule's Fmask file, or leave fmask out."
+            f"{granule.name}: expected a file of the layer {quality.layer} for the option fmask "
+            f"({', '.join(options.fmask)}), found none. Restore that file of the granule, or leave fmask out."
         )
-    flags = warp_to(open_file(fmask.path, options), Grid.of(frame), "nearest", fill=FMASK_FILL)
-    # Pixels that were not observed hold 255, hence every bit.
-    return MaskedRaster(frame, flags, fmask_bits(options.fmask), options.fmask_rule, FMASK_FILL)
+    flags = warp_to(open_file(found.path, options), Grid.of(frame), "nearest", fill=quality.fill)
+    return MaskedRaster(frame, flags, quality.find_flags(options.fmask), options.fmask_rule, quality.fill)
+
+
+def _find_resolution(file: LayerFile) -> int:
+    """Give the side of a pixel that the name of a file says, in metres; 0 where it says none."""
+    return file.resolution or 0
 
 
 def _bring_to_units(
@@ -305,7 +311,8 @@ def _bring_to_units(
     """Bring a frame that is not a granule to the units of the image processor, whose bands it has to have."""
     if options.fmask:
         raise ValueError(
-            f"{frame.name}: expected an HLS granule with its Fmask file, for the option fmask, found other files. "
+            f"{frame.name}: expected a granule of HLS, Sentinel-2 or Landsat with its quality layer "
+            f"({', '.join(one.layer for one in QUALITY_LAYERS.values())}), for the option fmask, found other files. "
             "Give the files of the granule as they were published, or leave fmask out."
         )
     needed = None
@@ -372,10 +379,10 @@ def _take_formulas(
     """Take the formula of each used band from its product; None where one has none, an error where it is not told."""
     formulas: dict[int, tuple[float, float]] = {}
     for band in used:
-        file, raster, item = files[band], rasters[band], None
+        file, raster, items = files[band], rasters[band], list[str | None]()
         if file is not None and file.product == "Sentinel-2" and isinstance(raster, GeoTiffRaster):
-            item = raster.read_tag(BASELINE_ITEM)
-        formula = None if file is None else find_formula(file, raster.dtype, item)
+            items = [raster.read_tag(BASELINE_ITEM), raster.read_tag(OFFSET_ITEM)]
+        formula = None if file is None else find_formula(file, raster.dtype, *items)
         if file is None or formula is None:
             return None
         formulas[band] = formula

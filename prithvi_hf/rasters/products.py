@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What products say about their numbers: HLS with its Fmask, Sentinel-2, Landsat.
+"""What products say about their numbers and their pixels: HLS, Sentinel-2, Landsat, and their quality layers.
 
 HLS holds reflectance times 10,000. Landsat Collection 2 Level 2 holds (reflectance + 0.2) / 0.0000275, and
 temperatures by another formula; Level 1 needs the rescaling and the sun of its MTL file. Sentinel-2 holds reflectance
@@ -13,7 +13,8 @@ import datetime
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from prithvi_hf.rasters.granules import COPERNICUS_BROWSER, EARTH_ENGINE, FOLDERS_ABOVE, PRODUCT_NAME, LayerFile
@@ -31,17 +32,67 @@ REFLECTANCE_SCALE = 0.0001
 LANDSAT_REFLECTANCE, LANDSAT_TEMPERATURE = (0.0000275, -0.2), (0.00341802, 149.0)
 """Scale and offset of Landsat Collection 2 Level 2: reflectance, and surface temperature in kelvins."""
 
-FMASK_BITS = {"cirrus": 0, "cloud": 1, "adjacent": 2, "shadow": 3, "snow": 4, "water": 5}
-"""Name to bit of the Fmask layer; "adjacent" is near clouds or their shadows, "cirrus" was set before version 2."""
 
-FMASK_FILL = 255
-"""Fmask value of pixels that were not observed."""
+@dataclass(frozen=True)
+class QualityLayer:
+    """A layer beside the bands of a granule that says what each pixel shows.
+
+    Attributes:
+        layer: its name, as `LayerFile.layer` has it.
+        kinds: kind of pixel to the bits that say so, or to the classes.
+        fill: value of pixels that were not observed.
+        has_classes: whether a pixel holds the number of one class, and not bits.
+    """
+
+    layer: str
+    kinds: Mapping[str, tuple[int, ...]]
+    fill: int
+    has_classes: bool = False
+
+    def find_flags(self, names: Sequence[str]) -> int | tuple[int, ...]:
+        """Give the sum of the bits of kinds of pixels, or their classes, as `derived.MaskedRaster` takes them.
+
+        Raises:
+            ValueError: the layer knows nothing of a kind.
+        """
+        unknown = [name for name in names if name not in self.kinds]
+        if unknown:
+            raise ValueError(
+                f"fmask: expected some of {', '.join(self.kinds)}, which the layer {self.layer} tells apart, found "
+                f"{', '.join(unknown)}. Leave that out."
+            )
+        numbers = {number for name in names for number in self.kinds[name]}
+        return tuple(sorted(numbers)) if self.has_classes else sum(1 << number for number in numbers)
+
+
+PIXEL_KINDS = ("cirrus", "cloud", "adjacent", "shadow", "snow", "water")
+"""Kinds of pixels that may be masked; "adjacent" is near clouds or their shadows."""
+
+QUALITY_LAYERS = {
+    # HLS user guide, version 2.0: bit 0 is reserved, and was cirrus before version 2.
+    "HLS": QualityLayer(
+        "Fmask", {"cirrus": (0,), "cloud": (1,), "adjacent": (2,), "shadow": (3,), "snow": (4,), "water": (5,)}, 255
+    ),
+    # ESA's scene classification: 3 cloud shadows, 6 water, 8 and 9 cloud of medium and high probability, 10 thin
+    # cirrus, 11 snow or ice. It has no class for what is near a cloud.
+    "Sentinel-2": QualityLayer(
+        "SCL", {"cirrus": (10,), "cloud": (8, 9), "shadow": (3,), "snow": (11,), "water": (6,)}, 0, has_classes=True
+    ),
+    # USGS, Collection 2: bit 0 is fill, 1 is dilated cloud; bits 8 to 15 are confidences.
+    "Landsat": QualityLayer(
+        "QA_PIXEL", {"cirrus": (2,), "cloud": (3,), "adjacent": (1,), "shadow": (4,), "snow": (5,), "water": (7,)}, 1
+    ),
+}
+"""Product to its quality layer."""
 
 BASELINE_OFFSET = -1000
 """What has to be added to Sentinel-2 numbers since processing baseline 04.00."""
 
 BASELINE_ITEM = "PROCESSING_BASELINE"
 """Metadata item that GDAL copies from a product into what it converts."""
+
+OFFSET_ITEM = "BOA_ADD_OFFSET"
+"""Metadata item by which a file itself says what has to be added to its Sentinel-2 numbers, as `fetch` writes it."""
 
 _FIRST_BASELINE_WITH_OFFSET = 400
 _FIRST_DAY_WITH_OFFSET = datetime.datetime(2022, 1, 25, tzinfo=datetime.UTC)
@@ -61,22 +112,23 @@ class UnknownUnitsError(ValueError):
     """Nothing tells how the numbers of a product become reflectance; the message is what was found."""
 
 
-def fmask_bits(names: Sequence[str]) -> int:
-    """Add up the bits of kinds of pixels, keys of `FMASK_BITS`: those of cloud and shadow are 10."""
-    names = [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in names if name not in FMASK_BITS]
+def check_pixel_kinds(names: Sequence[str]) -> None:
+    """Refuse names that are not those of kinds of pixels, see `PIXEL_KINDS`."""
+    unknown = [name for name in names if name not in PIXEL_KINDS]
     if unknown:
-        raise ValueError(f"fmask: expected some of {', '.join(FMASK_BITS)}, found {', '.join(map(repr, unknown))}.")
-    return sum(1 << FMASK_BITS[name] for name in dict.fromkeys(names))
+        raise ValueError(f"fmask: expected some of {', '.join(PIXEL_KINDS)}, found {', '.join(map(repr, unknown))}.")
 
 
-def find_formula(file: LayerFile, dtype: str, item: str | None = None) -> tuple[float, float] | None:
+def find_formula(
+    file: LayerFile, dtype: str, item: str | None = None, offset_item: str | None = None
+) -> tuple[float, float] | None:
     """Find (scale, offset) of a file of a product: value = number * scale + offset.
 
     Args:
         file: what its name says; without a layer it holds all bands.
         dtype: type of its pixels. Floats are not the digital numbers that products are published in.
         item: its metadata item `BASELINE_ITEM`.
+        offset_item: its metadata item `OFFSET_ITEM`, which counts before everything else.
 
     Returns:
         The formula; None where the numbers are no product's and nothing is claimed about them.
@@ -97,7 +149,15 @@ def find_formula(file: LayerFile, dtype: str, item: str | None = None) -> tuple[
             f"a band of the Copernicus Browser in {dtype}, which scales reflectance to the range of the type (mostly "
             "by 65,535 or 255). Download the 32-bit float, or give rescale_factor and rescale_offset"
         )
-    offset = find_offset(file.path, item)
+    if offset_item is None:
+        offset = find_offset(file.path, item)
+    elif re.fullmatch(r"[-+]?\d{1,5}", offset_item.strip()):
+        offset = int(offset_item)
+    else:
+        raise ValueError(
+            f"{file.path}: expected a whole number in the metadata item {OFFSET_ITEM}, found {offset_item[:40]!r}. "
+            "Correct it, e.g. with `gdal_edit.py -mo`, or give boa_add_offset."
+        )
     if offset is None and file.level == EARTH_ENGINE and file.date < _FIRST_DAY_WITH_OFFSET:
         offset = 0
     if dtype.startswith("float"):

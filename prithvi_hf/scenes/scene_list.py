@@ -11,17 +11,16 @@ import csv
 import glob
 import hashlib
 import json
-import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from prithvi_hf.models.prithvi.bands_prithvi import parse_band_description
+from prithvi_hf.disk import LONGEST_NAME, plain_name
 from prithvi_hf.outputs.cog import is_own_map
 from prithvi_hf.outputs.registry import OUTPUTS
 from prithvi_hf.rasters.granules import (
@@ -34,7 +33,7 @@ from prithvi_hf.rasters.granules import (
     parse_name,
 )
 from prithvi_hf.rasters.opening import FrameOptions
-from prithvi_hf.rasters.products import BASELINE_OFFSET, REFLECTANCE_SCALE, offset_of_baseline
+from prithvi_hf.rasters.stac_assets import escape, is_band, is_imagery, state_asset
 from prithvi_hf.scenes.scene import Scene, open_scene
 
 
@@ -43,13 +42,8 @@ if TYPE_CHECKING:
 
 
 MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
-_LONGEST_NAME = 120  # bytes; outputs add a suffix, and file systems end at 255
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
-_NO_DATA_ROLES = {"thumbnail", "overview", "visual", "metadata", "date"}
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_UNSPECIFIC_MEDIA = ("", "application/octet-stream", "binary/octet-stream")
-# Of bands, by STAC 1.0 and 1.1.
-_BAND_MEMBERS = ("scale", "offset", "nodata", "name", "common_name", "raster:scale", "raster:offset", "eo:common_name")
 _SIDE_SUFFIXES = (".xml", ".ovr", ".msk", ".tfw", ".prj")
 _BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES}))
 _WORD = re.compile(r"""#.*|(?:"[^"]*"|'[^']*'|[^\s"'])+|["']""")  # of a line; a quote alone is one that is not closed
@@ -131,7 +125,7 @@ def list_scenes(
                 rows = _read_table(text, source, "\t" if suffix == ".tsv" else ",")
             scenes = [_read_row(*row, base, allow_remote) for row in rows]
     if scenes and not any(any(scene.frames) for scene in scenes):
-        raise ValueError(_escape(scenes[0].problem or ""))
+        raise ValueError(escape(scenes[0].problem or ""))
     if not scenes:
         raise ValueError(f"{source}: expected at least one scene, found none. Check the path, or what the list holds.")
     return _name_scenes(scenes, source, base, is_list=not is_folder and magic is None)
@@ -161,11 +155,6 @@ def open_entry(entry: SceneEntry, image_processor: "PrithviImageProcessor", opti
     check_imagery(entry)
     frames = [list(frame) if isinstance(frame, tuple) else frame for frame in entry.frames]
     return open_scene(frames, image_processor, replace(options, dates=entry.dates), name=entry.name)
-
-
-def _escape(text: str) -> str:
-    """Make a text printable, and fit for JSON, whatever bytes it was read from."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _read_text(source: str) -> str:
@@ -430,104 +419,24 @@ def _read_item(item: Any, origin: str, base: str, allow_remote: bool) -> _Dated:
         return place, SceneEntry(place, (), origin, problem=wrong)
     origin = f"{origin} ({name[:60]})"
     moment = properties.get("datetime") or properties.get("start_datetime")
-    dates = (_escape(moment),) if isinstance(moment, str) else None
+    dates = (escape(moment),) if isinstance(moment, str) else None
     try:
         files = [
-            _state_asset(key, asset, properties, _resolve(asset["href"], origin, base, allow_remote), origin)
+            state_asset(key, asset, properties, _resolve(asset["href"], origin, base, allow_remote), origin)
             for key, asset in assets.items()
-            if _is_imagery(asset)
+            if is_imagery(asset)
         ]
         known = parse_name(name)
         # Of a product's layers, and of assets that are called like bands, the others are masks, angles and pictures.
         layers = [file for file in files if parse_layer(file) is not None]
     except ValueError as error:
         return name, SceneEntry(name, (), origin, dates, str(error))
-    bands = [file for file in files if any(map(_is_band, (Path(file).stem, *getattr(file, "names", ()))))]
+    bands = [file for file in files if any(map(is_band, (Path(file).stem, *getattr(file, "names", ()))))]
     files = layers or bands or files
     tiles = [properties[key] for key in _TILE_PROPERTIES if isinstance(properties.get(key), str)]
     tile = f"T{known.tile}" if known is not None else next(iter(tiles), name)
     problem = None if files else f"{origin}: expected assets that are GeoTIFFs, found {sorted(assets)[:20]}."
     return tile, SceneEntry(name, _to_frame(files), origin, dates, problem)
-
-
-def _is_band(text: str | None) -> bool:
-    """Whether a text is understood as a band's name."""
-    label = parse_band_description(text)
-    return bool(label.code or label.plain)
-
-
-def _is_imagery(asset: Any) -> bool:
-    """Whether an asset of an item is a GeoTIFF of data, by its media type and roles."""
-    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-        return False
-    roles, media = asset.get("roles"), asset.get("type")
-    if isinstance(roles, list) and any(role in _NO_DATA_ROLES for role in map(str, roles)):
-        return False
-    if isinstance(media, str) and media.split(";")[0].strip().lower() not in _UNSPECIFIC_MEDIA:
-        return re.match(r"image/(?:[\w.+-]*geo)?tiff?\b", media.strip().lower()) is not None
-    return re.split("[?#]", asset["href"])[0].lower().endswith(SUFFIXES)
-
-
-def _list_bands(asset: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """List what an asset says of each of its bands, by STAC 1.0 or 1.1; scale, offset and nodata are numbers."""
-    lists = [asset[name] for name in ("eo:bands", "raster:bands", "bands") if isinstance(asset.get(name), list)]
-    bands: list[dict[str, Any]] = [{} for _ in range(max(map(len, lists), default=1))]
-    for index, band in enumerate(bands):
-        parts = (members[index] for members in lists if index < len(members) and isinstance(members[index], dict))
-        for part in (asset, *parts):
-            band |= {name.rpartition(":")[2]: part[name] for name in _BAND_MEMBERS if part.get(name) is not None}
-        try:
-            band |= {name: float(band[name]) for name in ("scale", "offset", "nodata") if name in band}
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: expected numbers for scale, offset and nodata ({error}).") from error
-        if not math.isfinite(band.get("scale", 1) + band.get("offset", 0)) or band.get("scale") == 0:
-            raise ValueError(f"{where}: expected a finite scale and offset, found others. Correct the item.")
-    return bands
-
-
-def _state_asset(
-    key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], path: str, origin: str
-) -> FramePath:
-    """Take from an asset what it states of its bands: names, scale and offset, nodata."""
-    bands, names = _list_bands(asset, f"{origin}, asset {key}"), list[str | None]()
-    platform = f"{properties.get('platform')} {properties.get('constellation')}".lower()
-    # The second names are those of Earth Search's first version.
-    baseline = properties.get("s2:processing_baseline") or properties.get("sentinel:processing_baseline")
-    applied = properties.get("earthsearch:boa_offset_applied", properties.get("sentinel:boa_offset_applied"))
-    if "sentinel-2" in platform:
-        baseline = baseline or properties.get("processing:version")
-    offset = 0 if applied is True else offset_of_baseline(baseline if isinstance(baseline, str) else None)
-    for band in bands:
-        texts = (key if len(bands) == 1 else None, band.get("name"), band.get("common_name"))
-        known = [text for text in texts if isinstance(text, str) and text != "rededge" and _is_band(text)]
-        # A word such as red says more than a code, which means other bands on other sensors.
-        names.append(min(known, key=lambda text: parse_band_description(text).plain is None, default=None))
-        if offset is None or band.get("scale", REFLECTANCE_SCALE) != REFLECTANCE_SCALE:
-            continue  # other layers have other scales
-        # The offset stands in items of Earth Search although it was applied to the pixels.
-        expected = offset * REFLECTANCE_SCALE
-        if applied is not True and not math.isclose(band.get("offset", expected), expected, abs_tol=1e-9):
-            raise ValueError(
-                f"{origin}: expected the offset {expected:g} of its processing baseline, found {band['offset']:g} in "
-                f"{key}, which may have been applied to the pixels. Correct the item, or give its files with "
-                f"boa_add_offset: {BASELINE_OFFSET} if not."
-            )
-        band |= {"scale": REFLECTANCE_SCALE, "offset": expected}
-    nodata, is_stated = bands[0].get("nodata"), any("scale" in band or "offset" in band for band in bands)
-    if not is_stated and nodata is None and (not any(names) or _is_band(Path(path).stem)):
-        return path
-    scales = tuple(band.get("scale", 1.0) for band in bands) if is_stated else ()
-    offsets = tuple(band.get("offset", 0.0) for band in bands) if is_stated else ()
-    return StatedFile(path, tuple(name and _escape(name) for name in names), scales, offsets, nodata, _escape(origin))
-
-
-def plain_name(text: str) -> str:
-    """Make a file name of any text: letters, digits, `_`, `-` and `.`, not hidden, at most 120 bytes."""
-    name = re.sub(r"[^\w.-]+", "_", text).lstrip(".-") or "scene"
-    if len(name.encode()) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
 
 
 def _name_scenes(scenes: Sequence[SceneEntry], source: str, base: str, *, is_list: bool) -> list[SceneEntry]:
@@ -554,7 +463,7 @@ def _name_scenes(scenes: Sequence[SceneEntry], source: str, base: str, *, is_lis
             depths = range(1, 5) if is_list else [len(path.relative_to(base).parts)]
             candidates = ["_".join([*path.parts[-depth:-1], path.stem]) for depth in depths]
             digest = hashlib.sha256(repr(scene.frames).encode()).hexdigest()[:8]
-            candidates.append(f"{plain_name(candidates[0])[: _LONGEST_NAME // 2]}-{digest}")
+            candidates.append(f"{plain_name(candidates[0])[: LONGEST_NAME // 2]}-{digest}")
         plain = [plain_name(candidate) for candidate in candidates]
         same = next((owners[name.lower()] for name in plain if name.lower() in owners), None)
         free = next((name for name in plain if name.lower() not in owners), None)
@@ -567,6 +476,6 @@ def _name_scenes(scenes: Sequence[SceneEntry], source: str, base: str, *, is_lis
         names[index] = str(free)
         owners[names[index].lower()] = scene
     return [
-        replace(scene, name=name, origin=_escape(scene.origin), problem=scene.problem and _escape(scene.problem))
+        replace(scene, name=name, origin=escape(scene.origin), problem=scene.problem and escape(scene.problem))
         for scene, name in zip(scenes, names, strict=True)
     ]

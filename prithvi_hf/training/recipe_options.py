@@ -15,7 +15,7 @@ from prithvi_hf.models.prithvi.adapter_prithvi import TARGETS
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_map
 from prithvi_hf.models.prithvi.decode_heads_prithvi import HEADS, NECKS
 from prithvi_hf.models.prithvi.loss_prithvi import LOSSES, REGRESSION_LOSSES
-from prithvi_hf.rasters.products import FMASK_BITS
+from prithvi_hf.rasters.products import PIXEL_KINDS
 from prithvi_hf.training.training_args import TASK_METRICS
 
 
@@ -581,7 +581,8 @@ class PretrainDataArguments(ImageArguments):
     )
     boa_add_offset: float | None = _option("Offset of Sentinel-2 values, where the product does not say it.")
     fmask: list[str] | None = _option(
-        f"HLS: pixels that Fmask marks as one of these have no data: {', '.join(FMASK_BITS)}."
+        "Pixels that Fmask of HLS, SCL of Sentinel-2 or QA_PIXEL of Landsat marks as one of these have no data: "
+        f"{', '.join(PIXEL_KINDS)}."
     )
     check_data: bool = _option(
         "Draw one window of every scene before the training, to stop at a bad file.", default=True

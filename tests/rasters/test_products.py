@@ -15,16 +15,19 @@ from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProce
 from prithvi_hf.rasters.derived import MaskedRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.granules import StatedFile
-from prithvi_hf.rasters.products import FMASK_BITS, find_offset, fmask_bits
+from prithvi_hf.rasters.products import PIXEL_KINDS, QUALITY_LAYERS, check_pixel_kinds, find_offset
 from prithvi_hf.rasters.radiometry import RadiometryWarning
 from prithvi_hf.rasters.raster import ArrayRaster
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 from prithvi_hf.scenes.scene import open_scene
 from tests.granule_factory import (
+    HLS_TRANSFORM,
     LANDSAT_5,
     LANDSAT_8,
     PRODUCT,
     REFLECTANCE,
     SENTINEL_2_ORDER,
+    ZONE_10,
     product_folder,
     read_bands,
     read_reflectance,
@@ -37,21 +40,89 @@ from tests.granule_factory import (
 from tests.scene_factory import scene_pixels, tiny_processor, write_scene
 
 
-@given(st.lists(st.sampled_from(sorted(FMASK_BITS)), unique=True, min_size=1))
-def test_fmask_masks_exactly_the_values_with_a_bit_that_was_asked_for(names):
-    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    expected = [any(value >> FMASK_BITS[name] & 1 for name in names) or value == 255 for value in range(256)]
-    frame = ArrayRaster(np.zeros((1, 16, 16), dtype=np.int16))
-    masked = MaskedRaster(frame, ArrayRaster(values[None]), fmask_bits(names))
-    np.testing.assert_array_equal(masked.read_nodata_mask().ravel(), expected)
-    assert fmask_bits(names) == sum(2 ** FMASK_BITS[name] for name in names)
+# Bits of Fmask (HLS user guide 2.0) and of QA_PIXEL (USGS, Landsat Collection 2), classes of SCL (ESA).
+FMASK = {"cirrus": 0, "cloud": 1, "adjacent": 2, "shadow": 3, "snow": 4, "water": 5}
+QA_PIXEL = {"cirrus": 2, "cloud": 3, "adjacent": 1, "shadow": 4, "snow": 5, "water": 7}
+SCL = {"cirrus": {10}, "cloud": {8, 9}, "shadow": {3}, "snow": {11}, "water": {6}}
 
 
-def test_fmask_names_are_checked_and_one_may_stand_alone():
-    assert fmask_bits("cloud") == 2
-    assert fmask_bits(["cloud", "cloud", "shadow"]) == 10
-    with pytest.raises(ValueError, match="found 'haze'"):
-        fmask_bits(["cloud", "haze"])
+def mask_all_values(product, names, dtype):
+    """Whether each value of a type is masked for some kinds of pixels."""
+    layer = QUALITY_LAYERS[product]
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(1, 16, -1)
+    frame = ArrayRaster(np.zeros(values.shape, dtype=np.int16))
+    masked = MaskedRaster(frame, ArrayRaster(values), layer.find_flags(names), fill=layer.fill)
+    return masked.read_nodata_mask().ravel()
+
+
+@pytest.mark.parametrize(
+    ("product", "bits", "dtype", "fill"), [("HLS", FMASK, np.uint8, 255), ("Landsat", QA_PIXEL, np.uint16, 1)]
+)
+@given(names=st.lists(st.sampled_from(PIXEL_KINDS), unique=True, min_size=1))
+def test_flags_of_bits_mask_their_pixels_and_those_that_were_not_observed(product, bits, dtype, fill, names):
+    values = np.arange(np.iinfo(dtype).max + 1)
+    expected = np.logical_or.reduce([values >> bits[name] & 1 == 1 for name in names]) | (values == fill)
+    np.testing.assert_array_equal(mask_all_values(product, names, dtype), expected)
+
+
+@given(names=st.lists(st.sampled_from(sorted(SCL)), unique=True, min_size=1))
+def test_classes_of_a_scene_classification_mask_their_pixels_and_those_without_data(names):
+    masked = set.union({0}, *(SCL[name] for name in names))
+    np.testing.assert_array_equal(
+        mask_all_values("Sentinel-2", names, np.uint8), [value in masked for value in range(256)]
+    )
+
+
+def test_kinds_of_pixels_that_are_not_or_that_a_layer_does_not_tell_apart_are_refused():
+    with pytest.raises(ValueError, match=r"fmask: expected some of cirrus, .* found 'clouds'"):
+        check_pixel_kinds(["cloud", "clouds"])
+    with pytest.raises(ValueError, match=r"which the layer SCL tells apart, found adjacent. Leave that out"):
+        QUALITY_LAYERS["Sentinel-2"].find_flags(["cloud", "adjacent"])
+
+
+def test_clouds_of_sentinel_2_and_landsat_are_nodata_by_the_files_beside_their_bands(tmp_path):
+    bands = same_size_bands()
+    folder = tmp_path / PRODUCT.format(baseline="0400")
+    write_sentinel2(folder, bands, suffix="")
+    for side, classes in ((36, 9), (12, 4)):  # the finer one counts
+        write_sentinel2(folder, {"SCL": np.full((side, side), classes, dtype=np.uint8)})
+    with pytest.warns(RadiometryWarning):
+        scene = open_scene(folder, image_processor=tiny_processor(), fmask=["cloud"])
+    assert scene.frames[0].read_nodata_mask().all()
+
+    names = {band: f"LC08_L2SP_044034_20210508_20210518_02_T1_{code}.TIF" for band, code in LANDSAT_8.items()}
+    write_bands(tmp_path / "landsat", names, nodata=0)
+    flags = np.full((24, 24), 0b0101_0101_1100_0000, dtype=np.uint16)  # clear water, of low confidences
+    flags[3, 4], flags[5, 6], flags[7, 8] = 1 << 3, 1 << 4, 1
+    write_geotiff(
+        tmp_path / "landsat" / "LC08_L2SP_044034_20210508_20210518_02_T1_QA_PIXEL.TIF",
+        flags,
+        crs=ZONE_10,
+        transform=HLS_TRANSFORM,
+        nodata=1,
+    )
+    scene = open_scene(tmp_path / "landsat", image_processor=tiny_processor(), fmask=["cloud"])
+    expected = np.zeros((24, 24), dtype=bool)
+    expected[[3, 7], [4, 8]] = True
+    np.testing.assert_array_equal(scene.frames[0].read_nodata_mask(), expected)
+    np.testing.assert_array_equal(scene.frames[0].read_excluded(), expected & (flags != 1))
+    assert scene.files[-1].endswith("QA_PIXEL.TIF")
+
+
+def test_a_file_says_its_own_offset_by_a_metadata_item_whatever_the_product_is_called(tmp_path):
+    """As where a catalog states that it has applied the offset already."""
+    for item, expected in (("0", 0.2), ("-1000", 0.1)):
+        folder = tmp_path / item / PRODUCT.format(baseline="0400")
+        numbers = {band: np.full((36, 36), 2000, dtype=np.uint16) for band in SENTINEL_2_ORDER}
+        for path in write_sentinel2(folder, numbers, suffix=""):
+            with rasterio.open(path, "r+") as dataset:
+                dataset.update_tags(BOA_ADD_OFFSET=item)
+        scene = open_scene(folder, image_processor=PrithviImageProcessor(), scale="apply")
+        np.testing.assert_allclose(read_bands(scene), expected, rtol=1e-6)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(BOA_ADD_OFFSET="-0.1")
+    with pytest.raises(ValueError, match=r"expected a whole number in the metadata item BOA_ADD_OFFSET, found '-0.1'"):
+        open_scene(folder, image_processor=PrithviImageProcessor())
 
 
 @pytest.mark.parametrize(("baseline", "offset"), [("0301", 0), ("0400", -1000), ("0510", -1000)])

@@ -149,9 +149,12 @@ def test_fmask_bits_mask_pixels_of_their_kind_alone(tmp_path):
 
 def test_fmask_without_its_file_and_for_other_files_is_refused(tmp_path):
     folder = write_hls_granule(tmp_path, leave_out=["Fmask"])
-    with pytest.raises(ValueError, match=r"expected an Fmask file for the option fmask \(cloud of"):
+    with pytest.raises(ValueError, match=r"expected a file of the layer Fmask for the option fmask \(cloud\)"):
         open_scene(folder, image_processor=tiny_processor(), fmask="cloud")
-    with pytest.raises(ValueError, match="expected an HLS granule with its Fmask file"):
+    with pytest.raises(
+        ValueError,
+        match=r"with its quality layer \(Fmask, SCL, QA_PIXEL\)",
+    ):
         open_scene(write_scene(tmp_path / "a.tif"), fmask=["cloud"])
     with pytest.raises(ValueError, match=r"fmask: expected some of .* found 'clouds'"):
         open_scene(folder, fmask=["clouds"])

@@ -8,11 +8,12 @@ import warnings
 import numpy as np
 import pytest
 
+from prithvi_hf.disk import plain_name
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities
 from prithvi_hf.scenes import scene_list
 from prithvi_hf.scenes.scene import open_scene
-from prithvi_hf.scenes.scene_list import list_scenes, plain_name
+from prithvi_hf.scenes.scene_list import list_scenes
 from tests.granule_factory import LANDSAT_8, REFLECTANCE, SENTINEL_2_ORDER, read_reflectance, write_bands
 from tests.scene_factory import tiny_processor
 
