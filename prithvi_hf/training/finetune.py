@@ -309,15 +309,14 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
             trainer, run.splits[split], split, prefix, model=model, model_digest=digest, **about
         )
         tables.append(table)
-        # At the end that of the last split, a test's.
-        if "bin_count" in table.column_names and trainer.is_world_process_zero():
-            title = f"{split}, temperature {trainer.model.config.temperature:.3g}"
-            plot_reliability(folder / RELIABILITY, read_columns(table), data.class_names or (), title)
         trainer.log_metrics(prefix, metrics[prefix])
         metrics[prefix] |= name_intervals(prefix, bootstrap_interval(table))
         trainer.save_metrics(prefix, metrics[prefix])
     if tables and trainer.is_world_process_zero():
         write_chip_figures(folder / CHIP_FIGURES, tables)
+        if "bin_count" in tables[-1].column_names:  # the last split is a test's where there is one
+            title = f"{split}, temperature {trainer.model.config.temperature:.3g}"
+            plot_reliability(folder / RELIABILITY, read_columns(tables[-1]), data.class_names or (), title)
     return metrics
 
 

@@ -137,6 +137,8 @@ class Repeats(SeveralRuns):
         """Put an earlier start aside, unless it is taken up again, and write what is known before the first run."""
         if not self.is_resumed:
             put_aside(self.folder, _OWN_FILES)
+            if self.ready is not None:  # the folder that its Trainer found is aside now
+                Path(self.ready.recipe.training.output_dir).mkdir(parents=True, exist_ok=True)
         self.write_summary()
         self.whole.save(self.folder / "recipe.yaml")
         for name in self.runs:
