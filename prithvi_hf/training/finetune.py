@@ -273,9 +273,10 @@ def calibrate_model(run: Run) -> None:
         with gather_weights(trainer.model, trainer.accelerator):
             found = calibrate(trainer, run.splits[data.eval_split])
     except CalibrationError as error:
-        logger.warning(
-            f"The probabilities of the model stay as they are, {data.eval_split} cannot tell better: {error}"
-        )
+        if trainer.is_world_process_zero():
+            logger.warning(
+                f"The probabilities of the model stay as they are, {data.eval_split} cannot tell better: {error}"
+            )
         return
     trainer.model.config.temperature = found.temperature
     trainer.save_metrics("calibration", name_figures(found))

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
 from safetensors.torch import load_file
+from transformers import pipeline
 
-from prithvi_hf import PrithviForSemanticSegmentation
+from prithvi_hf import PrithviForSemanticSegmentation, PrithviImageProcessor
 from prithvi_hf.cli.__main__ import main as command
 from prithvi_hf.training import finetune
-from tests.finetune_factory import command_line, make_chips, run
+from tests.finetune_factory import command_line, make_chips, read_pixels, run, save_backbone
 from tests.hub_server import USER
 from tests.raster_factory import make_burn_scars
 
@@ -138,3 +139,27 @@ def test_results_and_licence_go_to_the_hub_in_the_form_that_it_reads(here, tmp_p
     shown = {row["dataset"]["split"]: row["metrics"][0]["value"] for row in header["model-index"][0]["results"]}
     assert shown["test"] == entries["test_mean_iou"].value
     assert "Licence of the data: cc-by-4.0" in files["README.md"].decode()
+
+
+def test_an_adapter_of_a_base_on_the_hub_is_pushed_alone_and_maps_by_its_id(here, data, tmp_path, monkeypatch):
+    """Its small file is all the weights that go there; commands and the pipeline find the base by its id."""
+    pytest.importorskip("peft")
+    base = save_backbone(tmp_path / "base")
+    here.put_files(f"{USER}/base", {path.name: path.read_bytes() for path in base.iterdir()}, "model")
+    options = {"model": f"{USER}/base", "adapter": "lora", "adapter_rank": 2}
+    run(data, tmp_path / "OUT", **options, **{**PUSHED, "max_steps": 2, "hub_strategy": "end"})
+    weights = {path for path in here.files(REPO) if path.endswith(".safetensors")}
+    assert weights == {"adapter_model.safetensors"}
+    scene = next(data.rglob("*_S2Hand.tif"))
+    for model, name in ((REPO, "hub"), (str(tmp_path / "OUT"), "folder")):
+        words = ["predict", "--model", model, "--frames", str(scene), "--device", "cpu", "--quiet"]
+        assert command([*words, "--output", str(tmp_path / f"{name}.tif")]) == 0
+    expected = read_pixels(tmp_path / "folder.tif")
+    assert (read_pixels(tmp_path / "hub.tif") == expected).all()
+    # `pipeline(model=REPO)` looks for the adapter at the commit of its base, see docs/strategies.md.
+    model, processor = (
+        PrithviForSemanticSegmentation.from_pretrained(REPO),
+        PrithviImageProcessor.from_pretrained(REPO),
+    )
+    pipe = pipeline("geospatial-segmentation", model=model, image_processor=processor, device="cpu")
+    assert (pipe(str(scene)).mask == expected[0]).all()
