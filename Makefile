@@ -21,17 +21,19 @@ install: $(VENV)/.installed  ## Make .venv and install the package in the tested
 quickstart: install  ## Generate chips, fine-tune a small model, evaluate it, map a scene. CPU, minutes.
 	$(BIN)/python examples/quickstart.py --output_dir $(QUICKSTART_DIR)
 
-test: test-quick  ## Check the style and run every test, the campaigns too.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m campaign tests
+test: install  ## Check the style and run every test.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not gpu" tests
 
-test-quick: install  ## Check the style and run every test but the campaigns.
+test-quick: install  ## The same without the slow tests, for the loop of every day.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
 
 coverage: install  ## Run every test and print which lines no test runs.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered \
-		--cov-fail-under=92 tests
+		--cov-fail-under=92 -m "not gpu" tests
 
 quality: install  ## Check style and types.
 	$(BIN)/ruff check .

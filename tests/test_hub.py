@@ -383,6 +383,7 @@ def expected_results(model, processor, chip):
     return {"pixel_values": pixel_values, "logits": logits, "tokens": tokens, "mask": torch.as_tensor(mask)}
 
 
+@pytest.mark.slow
 def test_a_process_without_the_package_loads_pushes_and_saves(here, output_folder, model, processor, chip, tmp_path):
     push_folder_to_hub(output_folder, REPO)
     save_file({"chip": chip}, tmp_path / "chip.safetensors")
@@ -408,6 +409,7 @@ def test_a_process_without_the_package_loads_pushes_and_saves(here, output_folde
     torch.testing.assert_close(found["logits"], expected["logits"], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_process_without_the_package_predicts_values_and_classes_of_images(here, processor, chip, tmp_path):
     regressor, classifier = tiny_regressor(), tiny_model(kind=PrithviForImageClassification)
     with torch.no_grad():
@@ -425,6 +427,7 @@ def test_a_process_without_the_package_predicts_values_and_classes_of_images(her
     assert found["score"].item() == pytest.approx(label["score"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_process_without_the_package_loads_every_model(here, tmp_path):
     """By the Auto class that each name begins with."""
     sizes = {"image_size": 32, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}

@@ -22,12 +22,14 @@ def run_python(code, *words):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "from transformers import AutoConfig\n"])
 def test_one_import_is_enough_whatever_was_imported_before(first):
     # A word that names the command is not the command.
     assert run_python(f"{first}import prithvi_hf\n{ASK}", "prithvi_hf.cli") == ["PrithviConfig", "True True"]
 
 
+@pytest.mark.slow
 def test_names_are_imported_when_asked_for_in_a_process_that_is_the_command():
     code = (
         "import sys\nsys.argv[0] = '/usr/bin/prithvi-hf'\nimport prithvi_hf\n"
@@ -42,6 +44,7 @@ def test_names_are_imported_when_asked_for_in_a_process_that_is_the_command():
     ]
 
 
+@pytest.mark.slow
 def test_a_script_of_a_user_is_not_the_command(tmp_path):
     script = tmp_path / "prithvi-hf.py"
     script.write_text(f"import prithvi_hf\n{ASK}")

@@ -105,6 +105,7 @@ def test_the_map_of_a_scene_has_the_measured_error_and_the_unit(biomass, mapped,
     assert rmse == pytest.approx(read_results(mapped)["test_rmse"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_regression_goes_on_from_a_checkpoint_and_from_a_model_with_its_statistics(biomass, mapped, tmp_path):
     data, builder = biomass
     options = biomass_options(max_steps=122, do_predict=False, num_sample_predictions=0, load_best_model_at_end=False)
@@ -198,6 +199,7 @@ def test_classification_learns_several_labels_of_a_table(tmp_path):
     assert_same(evaluate(output), results, "test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_two_processes_measure_and_learn_what_one_does(biomass, covers, tmp_path, task):
     data, builder = biomass if task == "regression" else (covers, {})

@@ -7,6 +7,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pytest
 
 from prithvi_hf.data import load_dataset
 from prithvi_hf.data.streaming import open_streams
@@ -17,6 +18,7 @@ from tests.hub_server import HubServer
 ROUND_TRIP = """
 import sys
 import numpy as np
+import pytest
 import prithvi_hf
 from prithvi_hf.data import load_dataset
 from prithvi_hf.data.streaming import open_streams
@@ -34,6 +36,7 @@ print("read", len(found["train"]), "chips of", split.groups[0][0].split("@")[0])
 """
 
 
+@pytest.mark.slow
 def test_a_dataset_that_was_pushed_to_the_hub_is_streamed_from_there(tmp_path):
     with HubServer(tmp_path / "home") as server:
         words = [sys.executable, "-c", ROUND_TRIP, str(make_chips(tmp_path / "chips")), str(tmp_path / "cache")]

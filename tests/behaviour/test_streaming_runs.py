@@ -12,6 +12,9 @@ from prithvi_hf.data import load_dataset
 from tests.finetune_factory import command_line, make_chips, run, run_in_two_processes
 
 
+pytestmark = pytest.mark.slow
+
+
 # A run that writes down, for each process, the epoch and the chips of each batch that it reads.
 RECORDED = """
 import os, sys

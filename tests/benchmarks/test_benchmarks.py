@@ -33,6 +33,7 @@ def test_a_training_step_is_related_to_the_matrix_rate():
     assert row["tflops"] * 1e9 * row["ours_ms"] == pytest.approx(row["alternative_ms"] * 1e9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "forms"), [("cpu", ("eager",)), pytest.param("cuda", gpu.FORMS, marks=pytest.mark.gpu)]
 )
@@ -53,6 +54,7 @@ def test_the_large_size_is_the_300m_one():
     assert 3.0e8 < sum(weight.numel() for weight in model.prithvi.parameters()) < 3.2e8
 
 
+@pytest.mark.slow
 def test_ours_and_the_original_reader_give_the_same_crops(monkeypatch):
     """Whole chips, flipped or not: pixel values and labels are those of the original's order of steps."""
     monkeypatch.setattr(loading, "CROP", 512)

@@ -25,6 +25,7 @@ def pair():
     return model.Pair(ours, plain, torch.randn(2, 6, 1, 32, 32), torch.zeros(2, 32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(RUNTIMES), reason=f"{', '.join(RUNTIMES)} not installed (extra peers)")
 def test_every_runtime_is_compared_and_timed(pair, monkeypatch):
     monkeypatch.setattr(peers, "trace_graph", partial(peers.trace_graph, fixed_size=True))  # in a third of the time

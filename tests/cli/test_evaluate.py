@@ -206,6 +206,7 @@ def test_a_model_of_other_classes_is_refused(model, recipe, tmp_path, capsys):
     assert "classes ['water', 'no water'], found one with ['no water', 'water']" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(model, recipe, tmp_path):
     """As a user starts it, with the module under torchrun."""
     one, two = tmp_path / "one.json", tmp_path / "two.json"

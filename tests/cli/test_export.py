@@ -13,6 +13,7 @@ from tests.export_factory import FORMATS, export_tiny
 from tests.scene_factory import read_map
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("export_format", FORMATS)
 def test_export_reload_and_predict(export_format, tmp_path_factory, tmp_path, capsys):
     exported, _ = export_tiny(tmp_path_factory, export_format)
@@ -52,6 +53,7 @@ runpy.run_module("prithvi_hf.cli", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_maps_with_the_exported_model_and_looks_up_no_address(tmp_path_factory, tmp_path):
     """OpenVINO alone would report its use to its makers from the moment it is imported."""
     exported, _ = export_tiny(tmp_path_factory, "openvino")

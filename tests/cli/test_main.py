@@ -75,6 +75,7 @@ def test_the_installed_command_imports_nothing_heavy_for_its_help(tmp_path):
     assert heavy == set()
 
 
+@pytest.mark.slow
 def test_a_command_that_runs_a_model_imports_no_datasets_or_plots(tmp_path):
     _, heavy = imported_by(
         "-m", "prithvi_hf.cli", "predict", "--model", tmp_path, "--frames", "a", "--output", "b.tif"

@@ -509,6 +509,7 @@ def test_bad_scenes_of_a_strangers_list_end_alone_and_tell_nothing(model_folder,
     assert "Traceback" not in output.err
 
 
+@pytest.mark.slow
 def test_two_processes_divide_the_scenes(model_folder, scene_list, tmp_path):
     folder = tmp_path / "maps"
     done = launch("--model", model_folder, "--scenes", scene_list, "--output_dir", folder)

@@ -26,6 +26,7 @@ def parity(model, exported, *samples):
     return measure_parity(model, {"graph": exported}, samples)["graph"]
 
 
+@pytest.mark.slow
 def test_dates_and_places_go_into_the_graph_and_values_come_out_of_it_in_their_unit():
     """In bfloat16 a year would be off by three, and 120 Mg/ha by a half; neither is in the graph."""
     require("openvino")
@@ -57,6 +58,7 @@ def test_images_are_classified():
     assert parity(model, exported, *samples)["relative_difference"] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("export_format", "options"),
     [

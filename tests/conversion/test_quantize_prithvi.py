@@ -49,6 +49,7 @@ def test_the_cost_is_measured_on_labels_where_there_are_some(tmp_path):
     assert 0 < cost["int8"] < cost["float32"] < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("export_format", ["openvino", "onnx"])
 def test_a_model_in_int8_is_exported_and_predicts(export_format, chips, tmp_path, capsys):
     require(export_format)

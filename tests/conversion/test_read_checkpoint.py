@@ -197,6 +197,7 @@ for source in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_crafted_files_end_with_a_message_in_little_memory(tmp_path):
     for number, value in enumerate(CRAFTED.values()):
         with_pickle(tmp_path / f"{number}.pt", {"cls_token": torch.zeros(1)}, pickle_entry(value))

@@ -127,6 +127,7 @@ def check_and_tell(split, folder, queue):
     queue.put(check(split, folder).digest)
 
 
+@pytest.mark.slow
 def test_processes_that_check_at_once_leave_one_whole_manifest(split, tmp_path, read):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

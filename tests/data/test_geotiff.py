@@ -229,6 +229,7 @@ def test_embedding_a_missing_file_names_it(tmp_path):
         GeoTiff().embed_storage(storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_dataloader_workers(dataset, method):
     dataset[0]["image"].read()  # a process that has used GDAL is the harder one to fork
@@ -238,6 +239,7 @@ def test_dataloader_workers(dataset, method):
     assert sums == [int(reflectance(6, 8, seed=seed)[1].sum()) for seed in range(4)]
 
 
+@pytest.mark.slow
 def test_other_process_needs_the_registration_only(dataset, tmp_path):
     dataset.save_to_disk(tmp_path / "saved")
     program = (

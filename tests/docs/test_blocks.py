@@ -81,6 +81,7 @@ def folder(stand_ins, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks, ids=name_of)
 def test_blocks_of_a_page_run_in_their_order(page, folder, hub, monkeypatch):
     if page.name == "hub.md":

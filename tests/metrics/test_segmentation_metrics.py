@@ -320,6 +320,7 @@ def run_rank(rank, world_size, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_sum_their_counts(tmp_path, maps):
     predictions, references = maps
     save_file({"predictions": predictions, "references": references}, tmp_path / "chips.safetensors")

@@ -42,6 +42,7 @@ def openvino_folder(tmp_path_factory, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy"), model
 
 
+@pytest.mark.slow
 def test_a_graph_gives_the_models_logits_for_any_batch_and_size(exported):
     folder, model = exported
     loaded = load(folder)

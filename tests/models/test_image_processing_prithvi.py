@@ -674,6 +674,7 @@ def test_the_processor_loads_from_code_saved_beside_it(tmp_path, monkeypatch):
     torch.testing.assert_close(loaded(CHIP)["pixel_values"][0], processor(CHIP)["pixel_values"][0])
 
 
+@pytest.mark.slow
 def test_it_works_without_pillow_and_torchvision():
     code = """
 import importlib.util, sys

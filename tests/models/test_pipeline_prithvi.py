@@ -364,6 +364,7 @@ for action in actions:
 """
 
 
+@pytest.mark.slow
 def test_arrays_are_mapped_where_the_package_is_not_installed(tmp_path, model_folder, pipe):
     siblings = {file.name: file.read_text() for file in source_files()}
     (tmp_path / "remote").mkdir()

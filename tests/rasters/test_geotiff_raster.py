@@ -253,6 +253,7 @@ def test_every_truncation_is_found_on_opening(tmp_path, compress, bigtiff):
             GeoTiffRaster(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"compress": "lzw", **TILES}, {"driver": "COG", "mask": True}])
 def test_no_cut_of_the_end_is_read_as_if_nothing_were_lost(tmp_path, options):
     """Whatever is logged and whatever a program silences: tags, masks and pixels are there, or there is an error."""
@@ -604,6 +605,7 @@ def test_orthorectified_products_may_keep_their_rpcs(tmp_path):
     assert GeoTiffRaster(path).irregular is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["PROJ_LIB", "PROJ_DATA"])
 def test_the_database_of_another_proj_is_named(tmp_path, variable):
     path = write_chip(tmp_path / "a.tif")

@@ -24,6 +24,7 @@ def run_without_results(data, output, **options):
     assert finetune.main(command_line(data, output, **{**PLAIN, **options})) == 0
 
 
+@pytest.mark.slow
 def test_an_augmented_run_ends_alike_when_resumed_and_when_repeated_from_its_recipe(data, tmp_path):
     run_without_results(data, tmp_path / "whole", **AUGMENTED)
     recipe = tmp_path / "whole" / "recipe.yaml"
@@ -37,6 +38,7 @@ def test_an_augmented_run_ends_alike_when_resumed_and_when_repeated_from_its_rec
     assert [all(torch.equal(whole[name], other[name]) for name in whole) for other in others] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_two_processes_augment_as_one(data, tmp_path):
     """A crop's numbers are its own, and both processes balance by the counts of the first."""
     options = {**PLAIN, **AUGMENTED, "hidden_dropout_prob": 0, "classifier_dropout": 0, "logging_steps": 1}

@@ -131,6 +131,7 @@ def test_what_it_leaves_loads_by_every_door(finished, data):
     assert set(np.unique(result.mask)) <= {0, 1, 255}
 
 
+@pytest.mark.slow
 def test_a_run_can_be_repeated(finished, data, tmp_path):
     again = run(data, tmp_path / "again")
     same_metrics(again, json.loads((finished / "all_results.json").read_text()))
@@ -230,6 +231,7 @@ def test_a_backbone_of_three_frames_trains(data, tmp_path):
     assert "`" + str(tmp_path / "backbone") + "`" in (tmp_path / "OUT" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_training_split_can_be_evaluated(data, tmp_path):
     """On whole chips like any other, not on the random crops that it is trained on."""
     trained = run(data, tmp_path / "OUT", eval_split="train", test_splits="test")
@@ -388,6 +390,7 @@ def test_resuming_a_finished_run_keeps_its_results(data, output, finished):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_a_backbone_is_not_said_to_start_anew(data, output, tmp_path, caplog):
     PrithviModel(PrithviConfig(num_frames=1, **SIZES)).save_pretrained(tmp_path / "backbone")
     options = dict.fromkeys(SIZES) | {"model": tmp_path / "backbone", "num_sample_predictions": 0}

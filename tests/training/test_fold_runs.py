@@ -13,6 +13,9 @@ from prithvi_hf.training.intervals import bootstrap_interval
 from tests.finetune_factory import QUICK, command_line, finetune
 
 
+pytestmark = pytest.mark.slow
+
+
 FEW = {**QUICK, "max_steps": 2, "num_sample_predictions": 0, "folds": 3, "group_by": "event", "test_splits": "test"}
 
 

@@ -15,6 +15,9 @@ from tests.process_factory import Kill, start_run
 pytestmark = pytest.mark.slow
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("preemption") / "cache"

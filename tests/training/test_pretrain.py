@@ -103,6 +103,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(finished, sce
     assert losses_of(output, "eval_loss") == losses_of(finished, "eval_loss")
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_global_batch_whose_loss_is_that_of_one(finished, scenes, start, tmp_path):
     options = {**dict.fromkeys(SIZES), "model": start, "per_device_train_batch_size": 2}
     printed = finetune_factory.run_in_two_processes(

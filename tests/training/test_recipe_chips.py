@@ -47,6 +47,7 @@ def caches(folder):
     return sorted(path.name.split("-")[0] for path in (folder / "prithvi_hf_decoded").iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "others"), [(0, ["worker", "files"]), (2, ["files"])])
 def test_the_weights_are_those_of_training_from_files(data, tmp_path, workers, others):
     options = {**SHORT, "dataloader_num_workers": workers, "gradient_accumulation_steps": 2}

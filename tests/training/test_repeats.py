@@ -10,6 +10,9 @@ import pytest
 from tests.finetune_factory import QUICK, command_line, finetune
 
 
+pytestmark = pytest.mark.slow
+
+
 FEW = {**QUICK, "max_steps": 2, "num_sample_predictions": 0, "load_best_model_at_end": True}
 WITHOUT_CHECKPOINTS = {"save_strategy": "no", "load_best_model_at_end": False}
 

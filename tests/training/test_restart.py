@@ -54,7 +54,7 @@ def find_differences(one, other, place=""):
     return [] if same else [f"{place}: {str(one)[:80]} and {str(other)[:80]}"]
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "trials"), [(1, 20), (2, 5)])
 def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(data, tmp_path, processes, trials):
     options = {**OPTIONS, "decoded_cache_dir": tmp_path / "cache", "per_device_train_batch_size": 2 // processes}

@@ -12,6 +12,9 @@ from prithvi_hf.training.search import open_storage
 from tests.finetune_factory import QUICK, command_line, finetune
 
 
+pytestmark = pytest.mark.slow
+
+
 FEW = {**QUICK, "max_steps": 2, "num_sample_predictions": 0, "do_predict": False}
 SPACE = """learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}
 neck: [conv_transpose, geospatial]

@@ -19,6 +19,9 @@ from tests.process_factory import start_run
 
 
 pytestmark = pytest.mark.slow
+
+
+pytestmark = pytest.mark.slow
 CONFIGS = {"whole": {}, "parts": {"state_dict_type": "SHARDED_STATE_DICT"}}
 
 

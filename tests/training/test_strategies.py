@@ -95,6 +95,7 @@ def test_one_more_layer_trains_after_every_step_from_the_last_to_the_embeddings(
     assert {part_of(name) for name in moved} == set(first)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_every_strategy_ends_with_the_same_bits(tmp_path):
     model = {"num_hidden_layers": 3, "drop_path_rate": 0.5, "hidden_dropout_prob": 0.1}
     whole = make_trainer(tmp_path / "whole", tiny_model(**model), CHIPS, **OPTIONS, **ALL_AT_ONCE)
@@ -105,6 +106,7 @@ def test_a_resumed_run_with_every_strategy_ends_with_the_same_bits(tmp_path):
     same(cut.model.state_dict(), whole.model.state_dict())
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(data, tmp_path):
     options = {"model": save_model(tmp_path / "model", ("no water", "water")), "classifier_dropout": 0}
     options |= {"max_steps": 4, "layer_decay": 0.5, "unfreeze_every": 1, "ema_decay": 0.5, "max_grad_norm": 0.5}

@@ -190,6 +190,7 @@ print(download_dataset(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_download_once(hub, fetch, tmp_path):
     hub.put_files(REPO, {"chips.tgz": ARCHIVE, "list.txt": b"a\n"})
     command = [sys.executable, "-c", FETCH, REPO, str(tmp_path / "root")]
@@ -209,6 +210,7 @@ print(dataset[0]["image"].read().shape)
 """
 
 
+@pytest.mark.slow
 def test_the_environment_decides_in_a_fresh_process(hub, tmp_path):
     root = make_crops(tmp_path / "data", {"training": ("chip_1_1",), "validation": ("chip_9_9",)})
     archives = {f"{name}.tgz": pack(root, name) for name in ("training_chips", "validation_chips")}
