@@ -55,6 +55,7 @@ def find_differences(one, other, place=""):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("processes", "trials"), [(1, 20), (2, 5)])
 def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(data, tmp_path, processes, trials):
     options = {**OPTIONS, "decoded_cache_dir": tmp_path / "cache", "per_device_train_batch_size": 2 // processes}
