@@ -23,10 +23,22 @@ from datasets import Dataset, DownloadConfig, Features, StreamingDownloadManager
 from prithvi_hf.cores import CORES
 from prithvi_hf.data.geotiff import GeoTiff
 from prithvi_hf.data.load import is_parquet, make_builder
-from prithvi_hf.data.transforms import SegmentationTransform, TrainingCrops
+from prithvi_hf.data.transforms import BatchRows, SegmentationTransform, TrainingCrops
 
 
 _FOOTERS_AT_ONCE = 4 * CORES  # reading a footer is waiting, above all from the Hub
+
+
+class StreamedChipError(OSError):
+    """A chip that cannot be read when its turn comes; the message names it, with what is wrong and the remedy."""
+
+
+def explain_bad_chip(error: Exception) -> StreamedChipError:
+    """Say what to do about an error that came while chips were read, which names the file."""
+    return StreamedChipError(
+        f"Expected every chip of the stream to be readable, found: {str(error).strip().rstrip('.')}. Write its shard or "
+        "file again, or leave it out of the dataset; --check sample finds many such chips before the run"
+    )
 
 
 class StreamedChips(torch.utils.data.Dataset):
@@ -94,7 +106,12 @@ class StreamedChips(torch.utils.data.Dataset):
             return self.__getitems__([index])[0]
         rows = [self._read_row(int(place)) for place in index]
         columns = {name: [row[name] for row in rows] for name in self.features}
-        return columns if self.transform is None else self.transform(columns)
+        if self.transform is None:
+            return columns
+        try:
+            return self.transform(columns)
+        except (ValueError, OSError) as error:
+            raise explain_bad_chip(error) from error
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Rows of a batch, which torch's DataLoader asks for together."""
@@ -209,6 +226,17 @@ class StreamedCrops(TrainingCrops):
         self.shuffle_buffer = shuffle_buffer
         # Of files each can be read by itself.
         self.group_sizes: np.ndarray = getattr(chips, "group_sizes", np.ones(len(chips), dtype=np.int64))
+
+    def __getitems__(self, indices: Sequence[int]) -> BatchRows:
+        """Examples of a batch, as of [`TrainingCrops`].
+
+        Raises:
+            StreamedChipError: a chip of the batch cannot be read.
+        """
+        try:
+            return super().__getitems__(indices)
+        except (ValueError, OSError) as error:
+            raise explain_bad_chip(error) from error
 
     def plan(
         self, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0, drop_last: bool = False

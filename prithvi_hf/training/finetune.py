@@ -19,7 +19,7 @@ from prithvi_hf.data.chip_cache import CachedChips, ChipCacheError
 from prithvi_hf.data.chips import abbreviate_names
 from prithvi_hf.data.groups import find_groups
 from prithvi_hf.data.input_statistics import measure_training_input
-from prithvi_hf.data.streaming import StreamedCrops
+from prithvi_hf.data.streaming import StreamedChipError, StreamedCrops
 from prithvi_hf.data.transforms import TrainingCrops, collate_chips
 from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_full
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
@@ -432,7 +432,7 @@ def main(
     except Exception as error:
         refused = run is None and isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
         gone = run is not None and not folder.is_dir()
-        explained = isinstance(error, ChipCacheError | NonFiniteLossError)
+        explained = isinstance(error, ChipCacheError | NonFiniteLossError | StreamedChipError)
         of_hub = run is not None and isinstance(error, HfHubHTTPError | ConnectionError)
         known = refused or gone or of_hub
         known |= run is not None and (is_disk_full(error) or explained)
@@ -445,8 +445,8 @@ def main(
             repo = run.recipe.training.hub_model_id
             command = f"prithvi-hf push {folder}" + (f" --repo_id {repo}" if repo else "")
             run, message = None, f"{message}\nThe run is complete in {folder}; `{command}` uploads it."
-        elif isinstance(error, ChipCacheError):  # of a worker it comes with a traceback before it
-            message = f"error: {str(error).rpartition('ChipCacheError: ')[2].strip().rstrip('.')}"
+        elif isinstance(error, ChipCacheError | StreamedChipError):  # of a worker it comes with a traceback before it
+            message = f"error: {str(error).rpartition(f'{type(error).__name__}: ')[2].strip().rstrip('.')}"
         elif run is not None and not isinstance(error, NonFiniteLossError):
             message = f"error: {describe_disk_full(folder, error)} Free space or raise the limit"
     finally:

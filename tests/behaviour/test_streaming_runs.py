@@ -3,13 +3,15 @@
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 from datasets import concatenate_datasets
 from datasets.table import embed_table_storage
 
 from prithvi_hf.data import load_dataset
-from tests.finetune_factory import command_line, make_chips, run, run_in_two_processes
+from tests.finetune_factory import command_line, finetune, make_chips, run, run_in_two_processes
 
 
 pytestmark = pytest.mark.slow
@@ -75,3 +77,17 @@ def test_one_process_streams_trains_and_evaluates(shards, tmp_path):
     results = run(shards, tmp_path / "OUT", **OPTIONS, do_predict=False, check="sample")
     assert 0 <= results["eval_mean_iou"] <= 1
     assert (tmp_path / "OUT" / "sample_predictions.png").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_chip_ends_the_run_with_its_name(shards, tmp_path, capfd, workers):
+    damaged = shutil.copytree(shards, tmp_path / "parquet")
+    table = pq.read_table(damaged / "train-00000-of-00001.parquet").to_pylist()
+    table[1]["image"]["bytes"] = table[1]["image"]["bytes"][:500]
+    schema = pq.read_schema(damaged / "train-00000-of-00001.parquet")
+    pq.write_table(pa.Table.from_pylist(table, schema), damaged / "train-00000-of-00001.parquet", row_group_size=2)
+    options = {**OPTIONS, "do_predict": False, "dataloader_num_workers": workers, "per_device_train_batch_size": 1}
+    assert finetune.main(command_line(damaged, tmp_path / "OUT", **options)) == 2
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    found = f"{table[1]['id']}_S2Hand.tif: expected a GeoTIFF"
+    assert f"error: Expected every chip of the stream to be readable, found: {found}" in message
