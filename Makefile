@@ -6,7 +6,7 @@ WORKERS ?= 2
 QUICKSTART_DIR ?= quickstart
 FUZZ_DIR ?= fuzz_findings
 
-.PHONY: help install quickstart test test-quick coverage quality style docs docs-serve benchmark contract fuzz clean
+.PHONY: help install quickstart test test-quick test-browser coverage quality style docs docs-serve benchmark contract fuzz clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,13 @@ test-quick: install  ## The same without the slow tests, for the loop of every d
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests
+
+test-browser: install  ## Install Chromium, as root by apt-get, and run the tests of the demo in it.
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends chromium; } || \
+		{ echo "Expected Chromium on the path, found none, and apt-get cannot install it here (is this root, on Debian" \
+		"or Ubuntu?). Install Chromium or Chrome in the way of this system, and run make test-browser again."; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/demo
 
 coverage: install  ## Run every test and print which lines no test runs.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered \

@@ -34,6 +34,7 @@ SPEAKERS = {
     "conversion/export_prithvi.py": {"export"},
     "conversion/quantize_prithvi.py": {"export"},
     "conversion/": {"convert"},
+    "demo/": {"demo"},
     "data/augmentations.py": {"finetune"},
     "data/builders/": {"finetune", "stats"},
     "data/folds.py": {"finetune"},
@@ -68,6 +69,7 @@ NOT_SAID |= {("training/finetune.py", option) for option in ("--repo_id", "--fra
 NOT_SAID |= {("cli/calibrate.py", "--local"), ("cli/merge.py", "--adapter")}
 NOT_SAID |= {("training/recipe_options.py", option) for option in ("--check", "--folds", "--group_by", "--hp_search")}
 NOT_SAID.add(("training/recipe_options.py", "--seeds"))
+NOT_SAID.add(("demo/page.py", "--pd"))  # a name of CSS
 NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
 
 

@@ -40,6 +40,7 @@ PAGE_OF = {
     "convert": "convert.md",
     "export": "export.md",
     "embed": "embed.md",
+    "demo": "demo.md",
     "push": "hub.md",
     "calibrate": "trust.md",
 }

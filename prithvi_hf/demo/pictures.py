@@ -1,0 +1,218 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Scenes and maps as the page shows them: pictures reduced to what a screen shows, and the figures beside them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.warp import transform as transform_points
+
+from prithvi_hf.models.prithvi.configuration_prithvi import make_unique_names
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands, stretch_colors
+from prithvi_hf.outputs.cog import NODATA_CLASS
+from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.outputs.polygons import measure_pixels
+from prithvi_hf.outputs.quicklook import thumbnail_step
+from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
+from prithvi_hf.rasters.raster import GDAL_ERRORS, find_degrees
+from prithvi_hf.rasters.warping import Grid
+from prithvi_hf.scenes.reading import SceneRows
+
+
+if TYPE_CHECKING:
+    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+    from prithvi_hf.scenes.predicted import PredictedScene
+    from prithvi_hf.scenes.scene import Scene
+
+_ROWS = 256
+_LINES = 4  # meridians, and parallels, at most
+_POINTS = 33  # of a line
+_SURE = 254  # what a confidence of 1 is in a file of bytes
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What a map shows of one class.
+
+    Attributes:
+        name: Of the class.
+        color: `"#rrggbb"`.
+        pixels: How many have it.
+        fraction: Of the pixels with data, 0 to 1.
+        square_metres: On the ground; None where nothing tells the place.
+        confidence: Mean probability of the class over its pixels, None without any.
+    """
+
+    name: str
+    color: str
+    pixels: int
+    fraction: float
+    square_metres: float | None
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class MapFigures:
+    """A map as the page shows it.
+
+    Attributes:
+        classes: (h, w, 4) uint8 colours of the classes, transparent where there is no data.
+        confidence: (h, w, 4) uint8 colours of the confidence.
+        rows: The figures of each class.
+        nodata_fraction: Of all pixels.
+    """
+
+    classes: np.ndarray
+    confidence: np.ndarray
+    rows: list[ClassFigures]
+    nodata_fraction: float
+
+
+@dataclass(frozen=True)
+class GridLine:
+    """A meridian or a parallel on a picture.
+
+    Attributes:
+        label: Its degrees.
+        is_meridian: Whether it is a meridian.
+        points: (N, 2) x and y, 0 to 1 from the left and from the top.
+    """
+
+    label: str
+    is_meridian: bool
+    points: np.ndarray
+
+
+def read_scene_picture(scene: "Scene", image_processor: "PrithviImageProcessor") -> np.ndarray:
+    """Read the last date of a scene in colours, (h, w, 4) uint8, row by row, thinned to what a screen shows."""
+    colors, is_natural = choose_color_bands(image_processor.bands)
+    step, parts = thumbnail_step(*scene.grid.size), []
+    rows = SceneRows(scene.frames, image_processor, _ROWS, "raise")
+    for start in range(0, scene.grid.height, _ROWS):
+        stop = min(start + _ROWS, scene.grid.height)
+        chosen = range(-(-start // step) * step, stop, step)
+        if not chosen:
+            continue
+        rows.read_to(start, stop)
+        image, lost = rows.cut(chosen, slice(None, None, step))
+        frames, missing, nodata = image_processor.read_frames(image, scene.name)
+        values = frames[-1].values[colors].astype(np.float32)
+        if missing[-1] is not None:
+            values[missing[-1][colors]] = np.nan
+        values[:, nodata if lost is None else nodata | lost] = np.nan
+        parts.append(values)
+    values = np.concatenate(parts, axis=1)
+    valid = np.isfinite(values).min(axis=0)
+    return stretch_colors(values, valid, is_natural)
+
+
+def measure_map(result: "PredictedScene", has_place: bool) -> MapFigures:
+    """Measure a finished map with its confidence (uint8), and paint both, row by row.
+
+    Args:
+        result: The map.
+        has_place: Whether areas on the ground can be told.
+    """
+    class_map, confidence = GeoTiffRaster(result.path), GeoTiffRaster(result.outputs["confidence"])
+    names = make_unique_names(result.id2label)
+    palette = class_palette(len(names), result.class_colors, [names[index] for index in sorted(names)])
+    step = thumbnail_step(*result.shape)
+    # Pixels, square metres and the sum of the confidence of each value of the file.
+    sums = np.zeros((3, 256))
+    thinned: list[tuple[np.ndarray, np.ndarray]] = []
+    for start in range(0, class_map.height, _ROWS):
+        window = (start, 0, min(_ROWS, class_map.height - start), class_map.width)
+        values, sure = class_map.read(window=window)[0], confidence.read(window=window)[0]
+        flat = values.ravel()
+        sums[0] += np.bincount(flat, minlength=256)
+        if has_place:
+            areas = measure_pixels(class_map.crs, class_map.transform, window, name=result.path.stem)
+            sums[1] += np.bincount(flat, weights=areas.ravel(), minlength=256)
+        sums[2] += np.bincount(flat, weights=sure.ravel() / _SURE, minlength=256)
+        thinned.append((values[-start % step :: step, ::step], sure[-start % step :: step, ::step]))
+    classes, sure = (np.concatenate(part) for part in zip(*thinned, strict=True))
+
+    table = np.zeros((256, 4), dtype=np.uint8)
+    table[: len(palette)] = [(*color, 255) for color in palette]
+    valid = max(sums[0].sum() - sums[0, NODATA_CLASS], 1)
+    rows = [
+        ClassFigures(
+            name=names[index],
+            color="#{:02x}{:02x}{:02x}".format(*palette[index]),
+            pixels=int(sums[0, index]),
+            fraction=float(sums[0, index] / valid),
+            square_metres=float(sums[1, index]) if has_place else None,
+            confidence=float(sums[2, index] / sums[0, index]) if sums[0, index] else None,
+        )
+        for index in sorted(names)
+    ]
+    nodata = float(sums[0, NODATA_CLASS] / sums[0].sum())
+    return MapFigures(table[classes], confidence_colors(len(names))[sure], rows, nodata)
+
+
+def confidence_colors(num_classes: int) -> np.ndarray:
+    """Give (256, 4) uint8 colours of the values of a file of confidence, from equally probable classes to certain."""
+    from matplotlib import colormaps
+
+    least = 1 / max(num_classes, 2)
+    fractions = np.clip((np.arange(256) / _SURE - least) / (1 - least), 0, 1)
+    table = colormaps["viridis"](fractions, bytes=True)
+    table[NODATA_CLASS] = 0
+    return table
+
+
+def make_grid_lines(grid: Grid) -> list[GridLine]:
+    """Make meridians and parallels at round degrees across a scene; none where nothing tells the place."""
+    if grid.crs is None:
+        return []
+    height, width = grid.size
+    across = np.linspace(0, 1, _POINTS)
+    x, y = (values.ravel() for values in np.meshgrid(across * width, across * height))
+    a, b, c, d, e, f = grid.transform[:6]
+    try:
+        longitudes, latitudes = find_degrees(grid.crs, a * x + b * y + c, d * x + e * y + f, "The scene")
+    except ValueError:
+        return []
+    if not (np.isfinite(longitudes).all() and np.isfinite(latitudes).all()):
+        return []
+    middle = longitudes[len(longitudes) // 2]
+    longitudes = middle + (longitudes - middle + 180) % 360 - 180  # without a jump at 180 degrees
+    ends = [(float(values.min()), float(values.max())) for values in (longitudes, latitudes)]
+    if ends[0][1] - ends[0][0] > 180 or max(map(abs, ends[1])) > 89:  # meridians would meet
+        return []
+    lines = []
+    for is_meridian, (low, high) in zip((True, False), ends, strict=True):
+        other = np.linspace(*ends[1 if is_meridian else 0], _POINTS)
+        for value, label in _choose_degrees(low, high, ("E", "W") if is_meridian else ("N", "S")):
+            places = (np.full(_POINTS, value), other) if is_meridian else (other, np.full(_POINTS, value))
+            points = _place(grid.crs, grid.transform, *places) / (width, height)
+            if np.isfinite(points).all():
+                lines.append(GridLine(label, is_meridian, points))
+    return lines
+
+
+def _choose_degrees(low: float, high: float, letters: Sequence[str]) -> list[tuple[float, str]]:
+    """Choose round degrees within two ends, and write them."""
+    power = 10.0 ** math.floor(math.log10(max(high - low, 1e-9) / _LINES))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * _LINES >= high - low)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    found = []
+    for number in range(math.ceil(low / step), math.floor(high / step) + 1):
+        value = number * step
+        shown = math.remainder(value, 360)  # beyond 180 degrees east
+        found.append((value, f"{abs(shown):.{digits}f}° {letters[0 if shown >= 0 else 1]}"))
+    return found
+
+
+def _place(crs: CRS, transform: Affine, longitudes: np.ndarray, latitudes: np.ndarray) -> np.ndarray:
+    """Give the columns and rows (N, 2) of places, NaN where the CRS has no coordinates for them."""
+    try:
+        xs, ys = (np.array(values) for values in transform_points("EPSG:4326", crs, longitudes, latitudes)[:2])
+    except GDAL_ERRORS:
+        return np.full((len(longitudes), 2), np.nan)
+    a, b, c, d, e, f = (~transform)[:6]
+    return np.stack([a * xs + b * ys + c, d * xs + e * ys + f], axis=1)
