@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.catalog_server import catalog  # noqa: F401 - a fixture: a STAC API on the loopback interface
 from tests.hub_server import hub  # noqa: F401 - a fixture: a Hub on the loopback interface
 
 

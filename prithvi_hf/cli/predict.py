@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from prithvi_hf.cli.common import (
     run_list,
     user_message,
 )
+from prithvi_hf.cli.fetch import fetch_frames
 from prithvi_hf.cli.predict_options import add_parser, check_usage, read_options
 from prithvi_hf.disk import check_writable_folder
 from prithvi_hf.outputs.registry import check_outputs, check_value_outputs, resolve_paths
@@ -40,6 +41,7 @@ _DETAILS = ("height", "width", "nodata_fraction", "values", "dtype")  # of a sce
 def run(options: argparse.Namespace) -> int:
     """Map one scene, by all processes together, or many; the exit status is 1 where one of many scenes failed."""
     check_usage(options)
+    periods, options.dates = (None, options.dates) if options.bbox is None else (options.dates, None)
     with import_quickly():
         from prithvi_hf.scenes.predict_scene import predict_scene
         from prithvi_hf.scenes.predict_scenes import LAUNCH_VARIABLES, ProcessGroup, process_group
@@ -53,10 +55,20 @@ def run(options: argparse.Namespace) -> int:
             return _predict_many(options, opening, keywords, group or ProcessGroup())
         # What needs no model is checked first: it is loaded for a run that can succeed.
         paths = resolve_paths(options.output, keywords)
-        check_outputs(paths, options.frames, options.overwrite)
+        check_outputs(paths, options.frames or (), options.overwrite)
         device = resolve_device(
             options.device if group is None else group.choose_device(options.device), options.model
         )
+        if periods is not None:
+            if group is not None and group.count > 1:
+                raise ValueError("--bbox is for one process: run `prithvi-hf fetch` first, then give --frames.")
+            folder = Path(options.output).with_name(f"{Path(options.output).stem}_scenes")
+            fetched = fetch_frames(options, periods, opening.adapt(load_image_processor(options.model)), folder)
+            if fetched is None:
+                return 1
+            options.frames, dates, is_masked = fetched
+            opening = replace(opening, dates=dates, fmask=() if is_masked else opening.fmask)
+            check_outputs(paths, options.frames, options.overwrite)
         with nullcontext() if group is None else group.together():
             image_processor = opening.adapt(load_image_processor(options.model))
             scene = open_scene(options.frames, image_processor, opening)

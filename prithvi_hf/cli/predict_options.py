@@ -9,6 +9,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from prithvi_hf.cli.common import BAND_OPTIONS, TRUST_OPTION, Commands, add_command
+from prithvi_hf.cli.fetch import SEARCH_OPTIONS
 from prithvi_hf.outputs.registry import OUTPUTS
 
 
@@ -19,6 +20,7 @@ _EPILOG = """examples:
   prithvi-hf predict --model OUT --frames scene.tif --output map.tif --probabilities --quicklook
   prithvi-hf predict --model OUT --frames june.tif july.tif august.tif --output map.tif --polygons
   prithvi-hf predict --model OUT --frames june/ july/ august/ --output map.tif --fmask cloud shadow
+  prithvi-hf predict --model OUT --bbox 12.2 45.3 12.5 45.5 --dates 2022-06 --collection hls --output map.tif
   prithvi-hf predict --model OUT --scenes "tiles/*.tif" --output_dir maps
   torchrun --nproc_per_node 8 -m prithvi_hf.cli predict --model OUT --scenes granules/ --output_dir maps
 
@@ -39,7 +41,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "--output": {
             "metavar": "TIF",
-            "help": "with --frames: map to write, uint8 classes, 255 = nodata; of a "
+            "help": "with --frames or --bbox: map to write, uint8 classes, 255 = nodata; of a "
             "regression model float32 values, NaN = nodata",
         },
         "--scenes": {
@@ -53,6 +55,7 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "with --scenes: folder for NAME.tif, what else is asked for, NAME.json and summary.json; scenes "
             "that are finished there are skipped",
         },
+        **SEARCH_OPTIONS,
         "--no_overwrite": {
             "dest": "overwrite",
             "action": "store_false",
@@ -158,7 +161,8 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "--dates": {
             "nargs": "+",
             "metavar": "DATE",
-            "help": "date of each frame, e.g. 2022-06-01, where file names do not say it",
+            "help": "date of each frame, e.g. 2022-06-01, where file names do not say it; of a place that is "
+            "searched the date, or days FROM/TO, of each frame: the clearest is taken",
         },
         "--location": {
             "nargs": 2,
@@ -236,19 +240,29 @@ def check_usage(options: argparse.Namespace) -> None:
                 f'Expected a value after --{name}, found an empty one (""): give it, or leave the option out. Is a '
                 "variable of the shell not set?"
             )
-    many = options.scenes is not None
-    if many == (options.frames is not None):
-        found = "both --frames and --scenes" if many else "neither --frames nor --scenes"
-        raise ValueError(f"Expected either --frames with --output, or --scenes with --output_dir, found {found}.")
+    given = [f"--{name}" for name in ("frames", "scenes", "bbox") if getattr(options, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            "Expected either --frames or --bbox with --output, or --scenes with --output_dir, found "
+            f"{' and '.join(given) or 'none of them'}."
+        )
+    many = given == ["--scenes"]
     wanted, other = ("output_dir", "output") if many else ("output", "output_dir")
     if getattr(options, wanted) is None or getattr(options, other) is not None:
-        given = "--scenes" if many else "--frames"
-        raise ValueError(f"{given} goes with --{wanted}, which names what is written; leave --{other} out.")
+        raise ValueError(f"{given[0]} goes with --{wanted}, which names what is written; leave --{other} out.")
     if many and (options.dates or options.location):
         raise ValueError(
             f"{'--dates are those' if options.dates else '--location is that'} of one scene: leave them out with "
             "--scenes, where names or items say them."
         )
+    if given == ["--bbox"]:
+        missing = [f"--{name}" for name in ("dates", "collection") if not getattr(options, name)]
+        if missing:
+            raise ValueError(f"--bbox goes with --dates and --collection: add {' and '.join(missing)}.")
+        if options.location:
+            raise ValueError("--location is that of a scene without CRS: leave it out with --bbox.")
+    elif extra := [flag for flag in SEARCH_OPTIONS if flag != "--bbox" and getattr(options, flag[2:]) is not None]:
+        raise ValueError(f"{' and '.join(extra)} say what is searched for a place: add --bbox, or leave them out.")
     for output in OUTPUTS if many else ():
         value = getattr(options, output.name, None)
         if isinstance(value, str) and f".{value}" not in output.suffixes:

@@ -55,7 +55,7 @@ class Layer:
     name: str  # what the file is, for messages
     bands: tuple[str, ...]  # names of the strips' arrays, one per band
     dtype: str
-    nodata: float  # in the file
+    nodata: float | None  # in the file
     options: Mapping[str, str | int]  # of GDAL's COG driver
     describe: Callable[[DatasetWriter], None]  # adds names, colours and the like to the new file
     values: np.ndarray | None = None  # (256,) uint8 file value of each class index; None writes pixels as they are

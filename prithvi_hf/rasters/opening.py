@@ -275,7 +275,7 @@ def open_granule(
     Its bands are named by `bands_prithvi.CANONICAL_BANDS`, in the units of the image processor, on `grid`, or the
     finest of the files' own.
     """
-    files = _choose_files(granule, image_processor, options)
+    files = choose_files(granule, image_processor, options)
     rasters = [open_file(file.path, options) for file in files]
     kind = str if image_processor is None else SelectedBand
     names = [kind(file.band) for file in files]
@@ -417,7 +417,7 @@ def _stack(
     return BandStack(rasters, names, name=name, nodata=nodata)
 
 
-def _choose_files(granule: Granule, image_processor: ImageProcessor, options: FrameOptions) -> list[LayerFile]:
+def choose_files(granule: Granule, image_processor: ImageProcessor, options: FrameOptions) -> list[LayerFile]:
     """Choose the file of each needed band; of all bands where no image processor says which."""
     # One file per band: in the resolution asked for where there is one, else in the finest.
     available: dict[str, LayerFile] = {}

@@ -1,21 +1,23 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""GeoTIFFs read over HTTP by range requests.
+"""GeoTIFFs read over HTTP by range requests, and whole files downloaded.
 
 GDAL sees a Python file and the GTiff driver alone; requests are made here. So connections are closed with each
 request and never shared by a fork, addresses other than http and https are never followed, a file that changes while
 it is read is noticed, and a server that keeps a connection alive by a byte now and then is left.
 """
 
+import hashlib
 import http.client
 import io
 import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
 import rasterio
@@ -38,16 +40,34 @@ _DEADLINE_SECONDS = 60
 _SLOWEST_BYTES_PER_SECOND = 2**15
 _PLAIN = "/%:=&?+!$,;'@()*[]~"  # characters of an address that are sent as they are
 _RETRIED = (408, 429, 500, 502, 503, 504)
+_LONGEST_WAIT_SECONDS = 30  # that a server may ask for before the next attempt
+_PIECE_BYTES = 2**23  # of a whole file, one request each
+
+Access: TypeAlias = Callable[[str], tuple[str, Mapping[str, str]]]
+"""Makes of an address what is sent: the address, signed where need be, and headers, which no redirection takes along.
+
+It is asked before every request. What it gives may be secret and is in no message.
+"""
+
+Result = TypeVar("Result")
+
+
+class _OffTheWebError(ValueError):
+    """A redirection to another kind of address."""
+
+
+class NoRangesError(GeoTiffError):
+    """A server that gives whole files, and no parts of them."""
 
 
 class RemoteRaster(GeoTiffRaster):
     """A GeoTIFF at an http or https address, read by range requests; see `GeoTiffRaster`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access | None = None) -> None:
         if not address.startswith(("http://", "https://")):
             raise GeoTiffError(f"{address}: expected an http or https address. Give a local file as a path.")
-        self.name = address
-        _, self._size, self._version = _request(address, 0, 1)
+        self.name, self._access = address, access
+        _, self._size, self._version = _request(address, 0, 1, access)
         self._load_header(self._size)
 
     @property
@@ -63,7 +83,8 @@ class RemoteRaster(GeoTiffRaster):
             """Give the file from its beginning, as GDAL opens it; there is no other file beside it."""
             if path != _NAME or mode not in ("r", "rb"):
                 raise FileNotFoundError(path)
-            return io.BufferedReader(_RemoteFile(self.name, self._size, self._version, failures), _READ_AHEAD_BYTES)
+            file = _RemoteFile(self.name, self._size, self._version, failures, self._access)
+            return io.BufferedReader(file, _READ_AHEAD_BYTES)
 
         with rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             try:
@@ -78,7 +99,9 @@ class RemoteRaster(GeoTiffRaster):
                     yield dataset
                 except GeoTiffDecodeError as error:
                     # GDAL takes a connection that fails for a damaged file.
-                    raise next(iter(failures), error) from error
+                    if failures:
+                        raise failures[0] from error
+                    raise  # an error that was its own cause would have no end
                 if failures:
                     raise failures[0]
 
@@ -86,9 +109,11 @@ class RemoteRaster(GeoTiffRaster):
 class _RemoteFile(io.RawIOBase):
     """A file at an address. After a failure it is empty: exceptions do not pass through GDAL."""
 
-    def __init__(self, address: str, size: int, version: str | None, failures: list[GeoTiffError]) -> None:
+    def __init__(
+        self, address: str, size: int, version: str | None, failures: list[GeoTiffError], access: Access | None
+    ) -> None:
         self._address, self._size, self._version, self._failures = address, size, version, failures
-        self._position = 0
+        self._access, self._position = access, 0
 
     def readable(self) -> bool:
         return True
@@ -106,7 +131,7 @@ class _RemoteFile(io.RawIOBase):
         if start >= stop or self._failures:
             return 0
         try:
-            content, _, version = _request(self._address, start, stop)
+            content, _, version = _request(self._address, start, stop, self._access)
             if version != self._version:
                 raise GeoTiffError(f"{self._address}: the file has changed since it was opened. Start again.")
             if len(content) != stop - start:
@@ -121,26 +146,103 @@ class _RemoteFile(io.RawIOBase):
         return len(content)
 
 
-def _request(address: str, start: int, stop: int) -> tuple[bytes, int, str | None]:
+def download(
+    address: str, folder: Path, access: Access | None = None, on_bytes: Callable[[int], object] = bool
+) -> tuple[Path, str | None]:
+    """Download a whole file; of a download that was interrupted the rest, where the server gives parts.
+
+    Args:
+        address: http or https address.
+        folder: where the file is written to, under a name of its own.
+        access: what is sent for the address; None for the address alone.
+        on_bytes: is told how many bytes have come, piece by piece.
+
+    Returns:
+        The file, and the version that the server states.
+
+    Raises:
+        GeoTiffError: the server refuses, cannot be reached, or ends before the file does.
+    """
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    try:
+        _, size, version = _request(address, 0, 1, access)
+    except NoRangesError:
+        path = folder / f"{name}.part"
+        return path, _request_whole(address, path, access, on_bytes)
+    path = folder / f"{name}-{hashlib.sha256(f'{size} {version}'.encode()).hexdigest()[:16]}.part"
+    with path.open("ab") as file:
+        start = file.tell()
+        while start < size:
+            content, _, found = _request(address, start, min(start + _PIECE_BYTES, size), access)
+            if found != version or not content:
+                raise GeoTiffError(f"{address}: the file has changed since its download began. Start again.")
+            file.write(content)
+            start += len(content)
+            on_bytes(len(content))
+    return path, version
+
+
+def _request(address: str, start: int, stop: int, access: Access | None = None) -> tuple[bytes, int, str | None]:
     """Fetch bytes, the size of the whole file, and its version; attempts are repeated where a failure may pass."""
-    headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    deadline = time.monotonic() + _DEADLINE_SECONDS + (stop - start) / _SLOWEST_BYTES_PER_SECOND
+
+    def ask(deadline: float) -> tuple[bytes, int, str | None]:
+        with _open(address, {"Range": f"bytes={start}-{stop - 1}"}, access, deadline) as answer:
+            place = answer.headers.get("Content-Range", "")
+            size = place.rpartition("/")[2]
+            if answer.status != 206 or not size.isdigit() or not place.startswith(f"bytes {start}-"):
+                kind = NoRangesError if answer.status == 200 else GeoTiffError
+                raise kind(
+                    f"{address}: expected a server that gives parts of a file (status 206), found status "
+                    f"{answer.status}. Download the file."
+                )
+            content = answer.read(stop - start)
+            if len(content) != min(stop, int(size)) - start:  # the connection was dropped
+                raise ConnectionError(f"found {len(content):,} of {min(stop, int(size)) - start:,} bytes")
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            return content, int(size), version
+
+    return _try_again(address, ask, stop - start, access)
+
+
+def _request_whole(address: str, path: Path, access: Access | None, on_bytes: Callable[[int], object]) -> str | None:
+    """Write a whole file from a server that gives no parts; returns its version."""
+
+    def ask(deadline: float) -> str | None:
+        with _open(address, {}, access, deadline) as answer, path.open("wb") as file:
+            size = int(answer.headers.get("Content-Length") or -1)
+            answer.extend_deadline(max(0, size) / _SLOWEST_BYTES_PER_SECOND)
+            while content := answer.read(2**18):
+                file.write(content)
+                on_bytes(len(content))
+            if size >= 0 and file.tell() != size:
+                raise ConnectionError(f"found {file.tell():,} of {size:,} bytes")
+            return answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+
+    return _try_again(address, ask, 0, access)
+
+
+def _open(address: str, headers: Mapping[str, str], access: Access | None, deadline: float) -> Any:
+    """Send one request and give its answer, whose body is still to be read."""
+    target, secrets = (address, {}) if access is None else access(address)
+    parts = urlsplit(target)  # blanks and letters beyond ASCII are as browsers send them
+    path, query = quote(parts.path, _PLAIN), quote(parts.query, _PLAIN)
+    request = _Request(
+        parts._replace(path=path, query=query, fragment="").geturl(),
+        headers={"Accept-Encoding": "identity", **headers},
+    )
+    for name, value in secrets.items():
+        request.add_unredirected_header(name, value)
+    request.deadline = deadline
+    return _OPENER.open(request, timeout=_TIMEOUT_SECONDS)
+
+
+def _try_again(address: str, ask: Callable[[float], Result], size: int, access: Access | None) -> Result:
+    """Ask for something of `size` bytes until it comes, up to three times where a failure may pass."""
+    deadline = time.monotonic() + _DEADLINE_SECONDS + size / _SLOWEST_BYTES_PER_SECOND
     for attempt in range(1, _ATTEMPTS + 1):
+        wait = _SECONDS_BETWEEN * attempt
         try:
-            parts = urlsplit(address)  # blanks and letters beyond ASCII are as browsers send them
-            path, query = quote(parts.path, _PLAIN), quote(parts.query, _PLAIN)
-            request = _Request(parts._replace(path=path, query=query, fragment="").geturl(), headers=headers)
-            request.deadline = deadline
-            with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-                place = answer.headers.get("Content-Range", "")
-                size = place.rpartition("/")[2]
-                if answer.status != 206 or not size.isdigit() or not place.startswith(f"bytes {start}-"):
-                    raise GeoTiffError(
-                        f"{address}: expected a server that gives parts of a file (status 206), found status "
-                        f"{answer.status}. Download the file."
-                    )
-                version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-                return answer.read(stop - start), int(size), version
+            return ask(deadline)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in _RETRIED or attempt == _ATTEMPTS:
@@ -148,14 +250,21 @@ def _request(address: str, start: int, stop: int) -> tuple[bytes, int, str | Non
                     f"{address}: the server answers {error.code} {error.reason}. Check the address and whether it "
                     "needs a signature or a login, or download the file."
                 ) from error
+            asked = error.headers.get("Retry-After") or ""
+            wait = min(max(wait, int(asked) if asked.isdecimal() else 0), _LONGEST_WAIT_SECONDS)
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS or time.monotonic() > deadline:
-                raise GeoTiffError(f"{address}: cannot be reached ({error}). Try again, or download it.") from error
+                # What the library says of an address that was made by `access` may hold a signature.
+                said = error if access is None else getattr(error, "reason", None) or type(error).__name__
+                raise GeoTiffError(f"{address}: cannot be reached ({said}). Try again, or download it.") from error
         except (ValueError, OverflowError) as error:  # of a host, a port or a size that cannot be
             if isinstance(error, GeoTiffError):
                 raise
-            raise GeoTiffError(f"{address}: cannot be an address or its answer ({error}). Check it.") from error
-        time.sleep(_SECONDS_BETWEEN * attempt)
+            if isinstance(error, _OffTheWebError):
+                raise GeoTiffError(f"{address}: {error}") from error
+            said = error if access is None else type(error).__name__
+            raise GeoTiffError(f"{address}: cannot be an address or its answer ({said}). Check it.") from error
+        time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -169,13 +278,13 @@ class _InTime(io.RawIOBase):
     """What a server sends until a deadline: the timeout of a socket begins again with every byte."""
 
     def __init__(self, stream: io.RawIOBase, deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
+        self._stream, self.deadline = stream, deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > self.deadline:
             raise TimeoutError("the server sends too slowly")
         return self._stream.readinto(buffer)
 
@@ -189,7 +298,12 @@ class _Answer(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *arguments: Any, deadline: float, **keywords: Any) -> None:
         super().__init__(sock, *arguments, **keywords)
-        self.fp = io.BufferedReader(_InTime(self.fp.detach(), deadline))
+        self._in_time = _InTime(self.fp.detach(), deadline)
+        self.fp = io.BufferedReader(self._in_time)
+
+    def extend_deadline(self, seconds: float) -> None:
+        """Allow more time, for a body whose size is known now."""
+        self._in_time.deadline += seconds
 
 
 class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
@@ -214,7 +328,8 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.startswith(("http://", "https://")):
-            raise GeoTiffError(f"{req.full_url}: leads to {newurl}, which is not an http or https address.")
+            # What follows a question mark may be a signature.
+            raise _OffTheWebError(f"leads to {newurl.split('?')[0]}, which is not an http or https address.")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None:
             request.deadline = req.deadline  # type: ignore[attr-defined]

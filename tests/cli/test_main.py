@@ -56,7 +56,7 @@ SCRIPT = "import sys\nfrom prithvi_hf.cli.__main__ import main\nsys.exit(main())
         (["predict", "--help"], 0, "--overlap"),
         (["map"], 2, "invalid choice"),
         (["predict", "--overlap", "half"], 2, "invalid float"),
-        (["predict", "--model", "m", "--output", "o.tif"], 2, "neither --frames nor --scenes"),
+        (["predict", "--model", "m", "--output", "o.tif"], 2, "found none of them"),
     ],
 )
 def test_help_and_usage_errors_import_nothing_heavy(words, status, text):

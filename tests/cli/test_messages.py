@@ -31,6 +31,7 @@ SPEAKERS = {
     **{f"cli/{name}.py": {name} for name in COMMANDS},
     "cli/common.py": {"predict", "evaluate"},
     "cli/predict_options.py": {"predict"},
+    "catalog/": {"fetch"},
     "conversion/export_prithvi.py": {"export"},
     "conversion/quantize_prithvi.py": {"export"},
     "conversion/": {"convert"},
@@ -71,6 +72,7 @@ NOT_SAID |= {("training/recipe_options.py", option) for option in ("--check", "-
 NOT_SAID.add(("training/recipe_options.py", "--seeds"))
 NOT_SAID.add(("demo/page.py", "--pd"))  # a name of CSS
 NOT_SAID.add(("conversion/export_prithvi.py", "--trust_remote_code"))
+NOT_SAID.add(("cli/fetch.py", "--fmask_rule"))  # said by `predict`, of a place in several tiles
 
 
 @cache

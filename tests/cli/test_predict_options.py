@@ -96,10 +96,10 @@ def test_options_are_called_as_keywords():
         (["--model", ""], "a value after --model, found an empty one"),
         (["--frames", ""], "a value after --frames, found an empty one"),
         (["--scenes", ""], "a value after --scenes, found an empty one"),
-        (["--scenes", "list.txt"], "found both --frames and --scenes"),
+        (["--scenes", "list.txt"], "found --frames and --scenes"),
         (["--frames", "http://127.0.0.1:9/a.tif"], "the option allow_remote"),
         (["--frames", "a.vrt"], "the option allow_vrt"),
-        (["--scenes", "list.txt"], "either --frames with --output, or --scenes with --output_dir"),
+        (["--scenes", "list.txt"], "either --frames or --bbox with --output, or --scenes with --output_dir"),
     ],
 )
 def test_bad_option_is_refused(model_folder, scene, tmp_path, capsys, options, message):
@@ -142,5 +142,5 @@ def test_bad_options_of_many_scenes(model_folder, scene_list, tmp_path, capsys, 
 
 
 def test_neither_scenes_nor_frames(model_folder, tmp_path, capsys):
-    assert_refused(capsys, tmp_path, "found neither --frames nor --scenes", "predict", "--model", model_folder)
+    assert_refused(capsys, tmp_path, "found none of them", "predict", "--model", model_folder)
     assert_refused(capsys, tmp_path, "goes with --output", "predict", "--model", model_folder, "--frames", "a.tif")

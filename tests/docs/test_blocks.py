@@ -36,6 +36,7 @@ NOT_RUN = {
     "source ": "of the user's own shell",
     "pre-commit ": "its hooks are the commands of `make quality`",
     "-m pytest": "these are the tests",
+    "--bbox": "asks a catalog; tests/behaviour/test_place_to_map.py asks one on the loopback interface",
     "prithvi-hf demo": "serves until it is stopped; tests/demo/test_app.py visits the page",
     "cp -r demo": "of the user's own shell",
     "demo/make_examples.py": "tests/demo/test_space.py runs it",

@@ -34,6 +34,8 @@ OTHER_OPTIONS = {
 PAGE_OF = {
     "reconstruct": "pretrain.md",
     "predict": "predict.md",
+    "fetch": "fetch.md",
+    "composite": "fetch.md",
     "evaluate": "fine-tune.md",
     "compare": "trust.md",
     "stats": "your-own-data.md",

@@ -24,6 +24,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         server.requests.append(self.headers.get("Range"))
         server.paths.append(self.path)
+        server.tokens.append(self.headers.get("Authorization"))
         if server.drip:
             self._drip(server.drip)
             return
@@ -76,6 +77,7 @@ def server(monkeypatch):
     monkeypatch.setattr(remote, "_SECONDS_BETWEEN", 0.01)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
         running.requests, running.files, running.faults, running.paths = [], {}, [], []
+        running.tokens = []
         running.with_ranges, running.version, running.moved_to, running.drip = True, "1", "", ""
         thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -172,6 +174,69 @@ def test_redirections_are_bounded(server, tmp_path):
     assert len(server.requests) < 15
     server.moved_to = serve(server, tmp_path)
     assert RemoteRaster(f"{server.address}/moved.tif").count == 6
+
+
+def test_a_token_and_a_signature_are_sent_and_neither_redirected_nor_told(server, tmp_path):
+    address = serve(server, tmp_path)
+
+    def access(asked):
+        return f"{asked}{'&' if '?' in asked else '?'}sig=secret", {"Authorization": "Bearer secret"}
+
+    raster = RemoteRaster(address, access)
+    assert raster.read([0]).shape == (1, 600, 700)
+    assert set(server.tokens) == {"Bearer secret"}
+    assert {path.rpartition("&")[2] for path in server.paths} == {"sig=secret"}
+    assert "secret" not in repr((raster, raster.provenance))
+    server.tokens.clear()
+    server.moved_to = address
+    RemoteRaster(f"{server.address}/moved.tif", access)
+    assert set(server.tokens[::2]) == {"Bearer secret"}
+    assert set(server.tokens[1::2]) == {None}  # where the first one leads
+    for fault in (403, 404):
+        server.faults.append(fault)
+        with pytest.raises(GeoTiffError, match=f"the server answers {fault}") as refused:
+            raster.read()
+        assert "secret" not in str(refused.value)
+    server.moved_to = "ftp://127.0.0.1/scene.tif?sig=secret"
+    for asked in (f"{server.address}/moved.tif", "http://h:x/a.tif", "http://127.0.0.1:9/a.tif"):
+        with pytest.raises(GeoTiffError) as refused:
+            RemoteRaster(asked, access)
+        assert "secret" not in str(refused.value)
+
+
+def test_a_whole_file_is_downloaded_in_pieces_and_continued(server, tmp_path, monkeypatch):
+    address, pieces = serve(server, tmp_path), []
+    content = server.files["scene.tif"]
+    monkeypatch.setattr(remote, "_PIECE_BYTES", len(content) // 3)
+    path, version = remote.download(address, tmp_path, on_bytes=pieces.append)
+    assert (path.read_bytes(), version) == (content, "1")
+    assert len(pieces) == 4
+    path.write_bytes(content[:1000])
+    pieces.clear()
+    assert remote.download(address, tmp_path, on_bytes=pieces.append)[0].read_bytes() == content
+    assert sum(pieces) == len(content) - 1000
+    path.write_bytes(b"of another version")
+    server.version = "2"
+    assert remote.download(address, tmp_path)[0].read_bytes() == content
+    server.with_ranges = False
+    whole, _ = remote.download(address, tmp_path)
+    assert whole.read_bytes() == content
+
+
+def test_a_server_says_how_long_to_wait(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    raster = RemoteRaster(serve(server, tmp_path))
+    monkeypatch.setattr(_Handler, "send_error", _send_later)
+    server.faults += [429, 503]
+    raster.read([0])
+    assert waits == [7, 7]
+
+
+def _send_later(handler, status):
+    handler.send_response(status)
+    handler.send_header("Retry-After", "7")
+    handler.end_headers()
 
 
 @pytest.mark.parametrize("host", ["h:x", "h:99999", "[::1", "a" * 70, "a\u2100b", "", "h h", ".", "x" * 300, "%00"])
