@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prithvi_hf.conversion.export_prithvi import export_model
     from prithvi_hf.data.geotiff import GeoTiff
     from prithvi_hf.data.load import load_dataset
+    from prithvi_hf.data.vector_labels import rasterize_labels
     from prithvi_hf.hub import push_folder_to_hub
     from prithvi_hf.models.prithvi.backbone_prithvi import PrithviBackbone
     from prithvi_hf.models.prithvi.classification_prithvi import PrithviForImageClassification
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     )
     from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
     from prithvi_hf.models.prithvi.regression_prithvi import PrithviForPixelRegression
+    from prithvi_hf.outputs.map_change import compare_maps
+    from prithvi_hf.scenes.chip_scene import chip_scene
     from prithvi_hf.scenes.embed_chips import embed_chips
     from prithvi_hf.scenes.embed_scene import embed_scene
     from prithvi_hf.scenes.predict_scene import predict_scene
@@ -67,6 +70,8 @@ _MODULES = {
     "PrithviTrainer": "training.trainer",
     "PrithviTrainingArguments": "training.training_args",
     "SceneWindows": "scenes.windows",
+    "chip_scene": "scenes.chip_scene",
+    "compare_maps": "outputs.map_change",
     "convert_checkpoint": "conversion.convert_prithvi_to_hf",
     "convert_state_dict": "conversion.convert_prithvi_to_hf",
     "embed_chips": "scenes.embed_chips",
@@ -75,6 +80,7 @@ _MODULES = {
     "load_dataset": "data.load",
     "predict_scene": "scenes.predict_scene",
     "push_folder_to_hub": "hub",
+    "rasterize_labels": "data.vector_labels",
     "reconstruct_window": "scenes.reconstruct",
 }
 
@@ -96,6 +102,8 @@ __all__ = [
     "PrithviTrainer",
     "PrithviTrainingArguments",
     "SceneWindows",
+    "chip_scene",
+    "compare_maps",
     "convert_checkpoint",
     "convert_state_dict",
     "embed_chips",
@@ -104,6 +112,7 @@ __all__ = [
     "load_dataset",
     "predict_scene",
     "push_folder_to_hub",
+    "rasterize_labels",
     "reconstruct_window",
 ]
 

@@ -16,7 +16,8 @@ from prithvi_hf.cli.common import user_message
 
 _COMMANDS = (
     *("convert", "pretrain", "reconstruct", "finetune", "calibrate", "merge", "export", "fetch", "composite"),
-    *("predict", "embed", "demo", "evaluate", "compare", "report", "stats", "info", "push"),
+    *("predict", "embed", "demo", "evaluate", "compare", "report", "stats", "rasterize", "chip", "compare-maps"),
+    *("info", "push"),
 )
 """Modules with `add_parser(commands)` and `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -28,7 +29,7 @@ def build_parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prithvi-hf", description=description)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
-        module = import_module(f"prithvi_hf.cli.{name}")
+        module = import_module(f"prithvi_hf.cli.{name.replace('-', '_')}")
         module.add_parser(commands)
         commands.choices[name].set_defaults(run=module.run)
         if commands.choices[name].add_help:  # others show all options anyway; finetune has both helps itself

@@ -11,11 +11,13 @@ from typing import Any
 _MODULES = {
     "CachedChips": "prithvi_hf.data.chip_cache",
     "ChipCacheError": "prithvi_hf.data.chip_cache",
+    "ChipOptions": "prithvi_hf.data.chip_layout",
     "ClassificationTransform": "prithvi_hf.data.transforms",
     "DatasetStatistics": "prithvi_hf.data.statistics",
     "GeoTiff": "prithvi_hf.data.geotiff",
     "GeoTiffError": "prithvi_hf.rasters.raster",
     "GeoTiffRaster": "prithvi_hf.rasters.geotiff_raster",
+    "LabelOptions": "prithvi_hf.data.vector_labels",
     "RadiometricJitter": "prithvi_hf.data.augmentations",
     "SegmentationTransform": "prithvi_hf.data.transforms",
     "SplitAudit": "prithvi_hf.data.audit",
@@ -29,6 +31,7 @@ _MODULES = {
     "compute_statistics": "prithvi_hf.data.statistics",
     "load_dataset": "prithvi_hf.data.load",
     "make_builder": "prithvi_hf.data.load",
+    "rasterize_labels": "prithvi_hf.data.vector_labels",
     "write_geotiff": "prithvi_hf.rasters.write_geotiff",
 }
 

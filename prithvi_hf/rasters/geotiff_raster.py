@@ -338,7 +338,7 @@ class GeoTiffRaster(Raster):
                     found = f"a file that starts with {start!r}" if start else "an empty file"
                 remedy = "Convert it with `gdal_translate -of GTiff`, or copy or download it again."
                 if start.startswith(_POLYGON_FILES) or start.lstrip().startswith(b"{"):
-                    remedy = "Rasterize its polygons onto the grid of the image, e.g. with `gdal_rasterize -a CLASS`."
+                    remedy = "Put its polygons on the grid of the image with `prithvi-hf rasterize`."
                 raise GeoTiffError(f"{self.name}: expected a GeoTIFF, found {found}. {remedy}") from error
             yield dataset
 

@@ -31,6 +31,8 @@ def write_geotiff(
     transform: Affine,
     nodata: float | None = None,
     descriptions: Sequence[str | None] | None = None,
+    tags: tuple[Sequence[float], Sequence[float]] | None = None,
+    nodata_mask: np.ndarray | None = None,
     **creation: Any,
 ) -> None:
     """Write an array as a GeoTIFF; the file appears under its name only when it is complete.
@@ -42,6 +44,9 @@ def write_geotiff(
         transform (`affine.Affine`): from (column, row) to coordinates of the CRS.
         nodata (`float`, *optional*): the nodata tag.
         descriptions (`Sequence[str | None]`, *optional*): a name for each band.
+        tags (`tuple[Sequence[float], Sequence[float]]`, *optional*): scale and offset of each band.
+        nodata_mask (`np.ndarray` of shape `(height, width)`, *optional*): bool, True where there is no data; becomes
+            the file's mask.
         creation: creation options of GDAL's GTiff driver, such as `compress="lzw"`; deflate by default.
 
     Raises:
@@ -61,10 +66,14 @@ def write_geotiff(
     target = Path(path).absolute()
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     # Made in memory: GDAL does not report a disk that fills up as it closes a file, Python does.
-    with rasterio.Env(session=DummySession()), MemoryFile() as memory:
+    with rasterio.Env(session=DummySession(), GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
         try:
             with DatasetWriter(memory.name, "w", driver="GTiff", **profile) as dataset:
                 dataset.write(pixels)
+                if tags is not None:
+                    dataset.scales, dataset.offsets = tags
+                if nodata_mask is not None:
+                    dataset.write_mask(~nodata_mask)
                 for index, description in enumerate(descriptions or (), start=1):
                     if description is not None:
                         dataset.set_band_description(index, description)

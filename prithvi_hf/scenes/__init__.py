@@ -4,6 +4,7 @@
 from prithvi_hf.models.prithvi.regression_map_prithvi import RegressionMap
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import SegmentationMap
 from prithvi_hf.outputs.cog import write_class_map, write_probabilities, write_value_map
+from prithvi_hf.outputs.map_change import MapChange, compare_maps
 from prithvi_hf.outputs.palette import class_palette, default_colors
 from prithvi_hf.rasters.objects import as_raster
 from prithvi_hf.rasters.warping import Grid
@@ -14,6 +15,7 @@ from prithvi_hf.scenes.scene import Scene, open_scene
 
 __all__ = [
     "Grid",
+    "MapChange",
     "PredictedScene",
     "PredictedValues",
     "RegressionMap",
@@ -21,6 +23,7 @@ __all__ = [
     "SegmentationMap",
     "as_raster",
     "class_palette",
+    "compare_maps",
     "default_colors",
     "open_scene",
     "predict_scene",

@@ -28,7 +28,7 @@ READERS = {"finetune", "predict", "evaluate", "stats"}
 # Messages of modules that more commands import than can say them: which do. Scenes are opened by `predict` alone,
 # models to train are built by `finetune`, files are read by all but `convert`.
 SPEAKERS = {
-    **{f"cli/{name}.py": {name} for name in COMMANDS},
+    **{f"cli/{name.replace('-', '_')}.py": {name} for name in COMMANDS},
     "cli/common.py": {"predict", "evaluate"},
     "cli/predict_options.py": {"predict"},
     "catalog/": {"fetch"},
@@ -67,6 +67,8 @@ NOT_SAID |= {("cli/embed.py", f"--{name}") for name in ("tta", "compile", "split
 NOT_SAID |= {("cli/export.py", f"--{name}") for name in ("model", "frames", "output", "dtype")}
 # Options of other commands, which messages name with their command, and of a run that is not a pretraining.
 NOT_SAID |= {("training/finetune.py", option) for option in ("--repo_id", "--frames", "--output")}
+NOT_SAID |= {("cli/chip.py", f"--{name}") for name in ("config", "data_dir", "output_dir", "model")}
+NOT_SAID |= {("cli/chip.py", f"--{name}") for name in ("location", "on_read_error")}
 NOT_SAID |= {("cli/calibrate.py", "--local"), ("cli/merge.py", "--adapter")}
 NOT_SAID |= {("training/recipe_options.py", option) for option in ("--check", "--folds", "--group_by", "--hp_search")}
 NOT_SAID.add(("training/recipe_options.py", "--seeds"))
@@ -107,7 +109,7 @@ def imports_of(path):
 @cache
 def modules_of(command):
     """The modules that a command reaches."""
-    found, pending = set(), [ROOT / "prithvi_hf" / "cli" / f"{command}.py"]
+    found, pending = set(), [ROOT / "prithvi_hf" / "cli" / f"{command.replace('-', '_')}.py"]
     while pending:
         path = pending.pop()
         if path not in found:
@@ -135,7 +137,7 @@ def texts_of(path):
 def named_options(path):
     """The options that a module's texts name, each with the command that the text runs, or None."""
     for text in texts_of(path):
-        for command, words in re.findall(r"`prithvi-hf (\w+)([^`]*)`", text):
+        for command, words in re.findall(r"`prithvi-hf ([\w-]+)([^`]*)`", text):
             yield from ((option, command) for option in re.findall(r"--[a-z]\w*", words))
         rest = re.sub(r"`[^`]*`", "", text)
         yield from ((option, None) for option in re.findall(r"(?<![\w-])--[a-z]\w*", rest))

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from prithvi_hf import convert_checkpoint
+from prithvi_hf.outputs.cog import write_class_map
+from prithvi_hf.rasters.warping import Grid
 from tests.checkpoint_factory import masked_autoencoder
 from tests.docs.pages import ROOT
 from tests.finetune_factory import make_chips
@@ -24,6 +26,7 @@ from tests.raster_factory import (
     write_raster,
 )
 from tests.scene_factory import tiny_model, tiny_processor, write_scene
+from tests.vector_factory import make_stars, paint, utm_grid, write_features
 
 
 FLOOD_CLASSES = {0: "no water", 1: "water"}
@@ -77,8 +80,28 @@ def make_stand_ins(root: Path) -> Path:
     make_biomass(root / "my_plots", {"train": 2, "validation": 1, "test": 1})
     make_land_cover(root / "my_covers", {"train": 3, "validation": 3, "test": 3})
     make_scenes(root / "my_scenes", names=("a", "b"))
+    make_labelled_scene(root / "county.tif", root / "fields.gpkg")
+    for seed, year in enumerate((2021, 2024)):
+        classes = class_mask((0, 1, 255), 40, seed)
+        write_class_map(root / f"{year}.tif", classes, id2label=FLOOD_CLASSES, **utm_place(utm_grid(40, 40)))
     save_autoencoder(root / "prithvi-mae")
     return root
+
+
+def make_labelled_scene(scene: Path, labels: Path, side: int = 470) -> None:
+    """A scene of fields, whose brightness tells the crop, and its fields as polygons in another CRS."""
+    grid = utm_grid(side, side)
+    fields = make_stars(grid, 40, ["wheat", "barley", "grass"])
+    crops = paint(fields, grid, {"barley": 1, "grass": 2, "wheat": 3}, fill=0)
+    noise = np.random.default_rng(0).integers(0, 40, (6, *grid.size))
+    pixels = 400 + 800 * crops.astype(int) + 100 * np.arange(6)[:, None, None] + noise
+    write_scene(scene, pixels.astype(np.int16), **utm_place(grid))
+    write_features(labels, fields.to_crs(4326))
+
+
+def utm_place(grid: Grid) -> dict:
+    """CRS and transform of a grid, as writers take them."""
+    return {"crs": grid.crs, "transform": grid.transform}
 
 
 def make_own_chips(root: Path) -> Path:

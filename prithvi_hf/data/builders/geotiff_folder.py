@@ -38,9 +38,8 @@ SPLIT_FOLDERS = {
     "test": ("test", "testing"),
 }
 _RASTERIZE = (
-    "Remedy: rasterize the polygons onto the grid of each image, one number for each class: "
-    "`gdal_rasterize -a CLASS -ot Byte -te XMIN YMIN XMAX YMAX -ts WIDTH HEIGHT polygons.gpkg a_mask.tif`, or "
-    "`rio rasterize --like a.tif a_mask.tif < polygons.geojson`."
+    "Remedy: put the polygons on the grid of each image, `prithvi-hf rasterize polygons.gpkg --like a.tif --attribute "
+    "CLASS --output a_mask.tif`, or cut one large scene and its polygons into chips with `prithvi-hf chip`."
 )
 _EXPECTED = {
     "image_suffix": "a text such as '_merged.tif', or a list of such texts, one per frame",

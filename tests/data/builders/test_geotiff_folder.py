@@ -382,7 +382,7 @@ def test_polygons_in_place_of_masks_are_sent_to_rasterizing(root, load, suffix):
     ):
         load(data_dir=root, image_dir="images", mask_dir="masks")
     if suffix != ".GeoJSON":
-        with pytest.raises(ValueError, match="gdal_rasterize"):
+        with pytest.raises(ValueError, match="prithvi-hf rasterize"):
             load(data_dir=root, image_dir="images", mask_dir="masks", mask_suffix=suffix)
 
 
