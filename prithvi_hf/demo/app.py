@@ -324,6 +324,8 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
                         gr.Textbox(
                             label="boa_add_offset", info="Sentinel-2 that does not say it: -1000 since 2022, else 0"
                         ),
+                        gr.Textbox(label="rescale_factor", info="Instead: multiply the numbers of the files by this"),
+                        gr.Textbox(label="rescale_offset", info="And add this, for the units of the model"),
                     ]
                 with gr.Row():
                     start = gr.Button("Map the scene", variant="primary", interactive=False, elem_id="start")

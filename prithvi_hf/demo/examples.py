@@ -75,7 +75,9 @@ def find_examples(
             scene = open_scene(list(files), image_processor, name=name)
             if (pixels := scene.grid.height * scene.grid.width) > max_pixels:
                 raise ValueError(f"{name}: {pixels:,} pixels are more than --max_megapixels allows.")
-            picture = read_scene_picture(scene, image_processor)
+            picture, problem = read_scene_picture(scene, image_processor)
+            if problem is not None:
+                raise ValueError(problem)
         except (ValueError, OSError) as error:
             warn(f"{name} is no example: {error}")
             continue

@@ -45,14 +45,15 @@ class Guard:
             await _refuse(send, 404, "There is no such page here.")
         elif path == _UPLOAD:
             await self._upload(scope, receive, send)
+        elif scope["method"] == "POST" and not 0 <= _read_length(scope) <= _FORM_BYTES:
+            await _refuse(send, 413, f"Expected a request that states a length of at most {_FORM_BYTES} bytes.")
         else:
             await self.app(scope, receive, send)
 
     async def _upload(self, scope: Message, receive: Receive, send: Send) -> None:
         """Take an upload whose size is told and within the limit, and for which the disk has room."""
-        stated = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
-        size = int(stated) if stated.isdecimal() else None
-        if size is None:
+        size = _read_length(scope)
+        if size < 0:
             await _refuse(send, 411, "Expected an upload that states its length.")
         elif size > self.max_upload_bytes + _FORM_BYTES:
             limit = f"{self.max_upload_bytes / 1e6:,.0f} MB"
@@ -61,6 +62,12 @@ class Guard:
             await _refuse(send, 507, "The server has no room for more files at the moment: try again later.")
         else:
             await self.app(scope, receive, send)
+
+
+def _read_length(scope: Message) -> int:
+    """Read how many bytes a request states to have, -1 where it states none."""
+    stated = dict(scope["headers"]).get(b"content-length", b"").decode("latin-1")
+    return int(stated) if stated.isdecimal() and len(stated) < 20 else -1
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:

@@ -4,7 +4,7 @@
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 from prithvi_hf.cli.common import user_message
 from prithvi_hf.demo.pictures import MapFigures, measure_map, read_scene_picture
 from prithvi_hf.demo.sessions import Session
+from prithvi_hf.models.prithvi.input_shift_prithvi import FAR
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.polygons import check_polygon_options
 from prithvi_hf.rasters.opening import FrameOptions
@@ -66,11 +67,13 @@ class SceneView:
         scene: The scene.
         title: What its picture shows.
         picture: (h, w, 4) uint8.
+        notes: What the reader should know.
     """
 
     scene: Scene
     title: str
     picture: np.ndarray
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ class Mapper:
         scene = self.open(session, reading)
         processor = reading.adapt(self.image_processor)
         title = title_picture(processor.bands, processor.num_frames, scene.dates[-1] if scene.dates else None)
-        return SceneView(scene, title.replace("\n", ": "), read_scene_picture(scene, processor))
+        picture, problem = read_scene_picture(scene, processor)
+        return SceneView(scene, title.replace("\n", ": "), picture, [] if problem is None else [problem])
 
     def map(
         self, session: Session, reading: FrameOptions, on_progress: Callable[[int, int], object] = lambda *_: None
@@ -199,7 +203,7 @@ class Mapper:
 
         try:
             view = self.view(session, reading)
-            notes = []
+            notes = list(view.notes)
             has_place = view.scene.grid.crs is not None
             if has_place:
                 try:
@@ -229,6 +233,11 @@ class Mapper:
             if not isinstance(result, PredictedScene):
                 raise TypeError("Expected a model of classes.")
             figures = measure_map(result, has_place)
+            if far := find_far_bands(result.report):
+                notes.append(
+                    f"The values of {', '.join(far)} are far from those that the model was trained with: check "
+                    "order and units of the bands, or the map is worse than it seems."
+                )
             outputs = result.outputs
             files = [outputs[one] for one in ("map", "polygons", "quicklook", "confidence") if one in outputs]
             return MapView(view, figures, files, time.monotonic() - begin, notes)
@@ -244,6 +253,12 @@ class Mapper:
                 shutil.rmtree(session.folder, ignore_errors=True)
 
 
+def find_far_bands(report: Mapping[str, Any]) -> list[str]:
+    """List the bands of a mapped scene that are far from the training; none where its training did not measure it."""
+    checked = report.get("input_check", {}).items()
+    return [band for band, one in checked if max(abs(one["z_score"]), abs(one["contrast_z_score"])) > FAR]
+
+
 def describe_frames(num_frames: int) -> str:
     """Say how many files a model takes."""
     if num_frames == 1:
@@ -252,7 +267,12 @@ def describe_frames(num_frames: int) -> str:
 
 
 def read_options(
-    band_names: str = "", band_indices: str = "", scale: str = "auto", boa_add_offset: str = ""
+    band_names: str = "",
+    band_indices: str = "",
+    scale: str = "auto",
+    boa_add_offset: str = "",
+    rescale_factor: str = "",
+    rescale_offset: str = "",
 ) -> FrameOptions:
     """Read how files are opened from what a visitor typed.
 
@@ -266,6 +286,8 @@ def read_options(
     for name, text, kind, example in (
         ("band_indices", band_indices, int, "whole numbers from 0, such as 1 2 3 8 11 12"),
         ("boa_add_offset", boa_add_offset, float, "a number, such as -1000 or 0"),
+        ("rescale_factor", rescale_factor, float, "a number, such as 0.0001"),
+        ("rescale_offset", rescale_offset, float, "a number, such as 0 or -0.2"),
     ):
         words = [word for word in re.split(r"[\s,;]+", text or "") if word]
         if not words:

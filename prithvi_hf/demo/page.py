@@ -33,7 +33,8 @@ _SMALL_AREA = 1e5  # square metres; smaller ones are given with more digits
 def draw_scene(view: "SceneView") -> str:
     """Make the HTML of a scene that has not been mapped."""
     picture = _make_image(view.picture, f"{view.title}: {view.scene.name}", lossless=False)
-    return f'<div class="pd-viewer">{_draw_stage(view, picture, "")}{_describe_scene(view.scene)}</div>'
+    notes = _draw_notes(view.notes)
+    return f'<div class="pd-viewer">{_draw_stage(view, picture, "")}{_describe_scene(view.scene)}{notes}</div>'
 
 
 def draw_map(view: "MapView") -> str:
@@ -97,14 +98,13 @@ def draw_legend(view: "MapView", is_calibrated: bool) -> str:
         if is_calibrated
         else "The confidence is not calibrated: networks are mostly less often right than it says."
     )
-    notes = "".join(f'<p class="pd-note">{escape(note)}</p>' for note in view.notes)
     return (
         f'<div class="pd-legend"><table><caption>Legend and areas</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>{missing}"
         f'<p class="pd-facts">Confidence, the probability of the class that is shown:</p>'
         f'<div class="pd-ramp" style="background:linear-gradient(90deg, {stops})"></div>'
         f'<div class="pd-ramp-ends"><span>{100 * least:.0f} %</span><span>100 %</span></div>'
-        f'<p class="pd-facts">{meaning}</p>{notes}</div>'
+        f'<p class="pd-facts">{meaning}</p>{_draw_notes(view.notes)}</div>'
     )
 
 
@@ -116,6 +116,11 @@ def format_area(square_metres: float) -> str:
 def escape(text: str) -> str:
     """Escape a text for HTML, and for the templates that gradio may take HTML for."""
     return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`\\"})
+
+
+def _draw_notes(notes: Sequence[str]) -> str:
+    """Make paragraphs of what the reader should know."""
+    return "".join(f'<p class="pd-note" role="note">{escape(note)}</p>' for note in notes)
 
 
 def _make_image(picture: np.ndarray, text: str, kind: str = "", lossless: bool = True) -> str:

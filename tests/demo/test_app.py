@@ -125,7 +125,7 @@ def test_upload_look_move_the_slider_and_download(visit, files, tmp_path):
     shown = read_stage(page, mask.shape)[middle]
     assert (np.abs(shown - palette[mask][middle]).max(axis=2) <= 2).mean() > 0.97
     slider.press("End")
-    scene = read_scene_picture(open_scene(files / "river.tif", tiny_processor()), tiny_processor())[..., :3]
+    scene = read_scene_picture(open_scene(files / "river.tif", tiny_processor()), tiny_processor())[0][..., :3]
     shown = read_stage(page, mask.shape)[middle]
     assert np.median(np.abs(shown - scene[middle])) < 8  # it is compressed with losses
     page.get_by_role("radio", name="Confidence").check()

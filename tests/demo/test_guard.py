@@ -67,6 +67,12 @@ def test_uploads_state_their_size_and_are_within_the_limit(tmp_path):
     assert upload(b"-5")[0] == 411
 
 
+def test_other_requests_are_small(tmp_path):
+    for length, status in ((b"500", 200), (b"2000000", 413), (None, 413), (b"9" * 50, 413)):
+        headers = [(b"content-length", length)] if length is not None else []
+        assert ask(tmp_path, "/gradio_api/queue/join", "POST", headers)[0] == status
+
+
 def test_uploads_that_the_disk_has_no_room_for_are_refused(tmp_path):
     status, text = ask(tmp_path, "/gradio_api/upload", "POST", [(b"content-length", b"9" * 17)], limit=10**18)
     assert status == 507

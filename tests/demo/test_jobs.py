@@ -1,6 +1,8 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Maps of visitors: what they get, what is refused within which limits, and that nothing is left."""
 
+import re
+
 import geopandas
 import numpy as np
 import pytest
@@ -163,6 +165,22 @@ def test_bands_of_files_that_do_not_name_them_can_be_given(mapper, session, tmp_
     named = write_scene(tmp_path / "named.tif")
     first = read_map(mapper.map(choose(session, scene), read_options(band_indices="1 2 3 4 5 6")).files[0])
     assert np.array_equal(first, read_map(mapper.map(choose(session, named), FrameOptions()).files[0]))
+
+
+def test_values_in_other_units_are_told_with_the_first_picture(mapper, session, tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", (scene_pixels() / 10_000).astype(np.float32))
+    [note] = mapper.view(choose(session, scene), FrameOptions()).notes
+    factor = re.search(r"rescale_factor=(\S+)", note)[1]
+    assert mapper.view(session, read_options(rescale_factor=factor, rescale_offset="0")).notes == []
+
+
+def test_bands_that_are_far_from_the_training_are_named_with_the_map(session, tmp_path):
+    spread = {"chips": 9, "mean": [0.0] * 6, "std": [0.1] * 6, "contrast_std": [0.1] * 6}
+    mapper = Mapper(tiny_model(), tiny_processor(training_statistics=spread), Limits())
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels() // 4)
+    [note] = mapper.map(choose(session, scene), FrameOptions()).notes
+    assert "BLUE" in note
+    assert "far from those that the model was trained with" in note
 
 
 def test_messages_name_no_folder_of_the_server():

@@ -39,17 +39,18 @@ def result(scene_file):
 
 
 def test_the_picture_of_a_scene_is_that_of_its_pixels(scene_file):
-    picture = read_scene_picture(open_scene(scene_file, tiny_processor()), tiny_processor())
+    picture, problem = read_scene_picture(open_scene(scene_file, tiny_processor()), tiny_processor())
     red_green_blue = scene_pixels(90, 72)[[2, 1, 0]].astype(np.float32)
     valid = np.ones((90, 72), dtype=bool)
     valid[:20, :30] = False
     assert np.array_equal(picture, stretch_colors(red_green_blue, valid))
+    assert problem is None
 
 
 def test_the_picture_of_a_large_scene_is_thinned(tmp_path):
     pixels = np.tile(scene_pixels(64, 100), (1, 1, 32))  # 64 x 3200: every third pixel
     scene = open_scene(write_scene(tmp_path / "wide.tif", pixels), tiny_processor())
-    picture = read_scene_picture(scene, tiny_processor())
+    picture, _ = read_scene_picture(scene, tiny_processor())
     assert picture.shape == (22, 1067, 4)
     thinned = pixels[[2, 1, 0], ::3, ::3].astype(np.float32)
     assert np.array_equal(picture, stretch_colors(thinned, np.ones((22, 1067), dtype=bool)))
