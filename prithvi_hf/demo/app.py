@@ -199,7 +199,9 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
         return sessions.open(request.session_hash)
 
     def take_files(files: list[str], request: gr.Request) -> tuple[Any, ...]:
-        """Take the files that were uploaded."""
+        """Take the files that were uploaded, again when one is removed or they change places."""
+        if not files:  # an example was chosen instead
+            return (gr.skip(),) * 4
         session = open_session(request)
         session.stopped.set()  # what runs is of another scene
         try:
@@ -223,8 +225,10 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
         session.frames, session.name = example.files, example.name
         return None, EMPTY, gr.update(visible=False), gr.update(visible=False), gr.update(interactive=True)
 
-    def clear(request: gr.Request) -> tuple[Any, ...]:
-        """Forget the scene."""
+    def clear(files: list[str], request: gr.Request) -> tuple[Any, ...]:
+        """Forget the scene when its last file is removed."""
+        if files:
+            return (gr.skip(),) * 4
         session = open_session(request)
         session.stopped.set()
         session.frames = ()
@@ -289,7 +293,7 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
                     file_count="multiple",
                     file_types=[".tif", ".tiff"],
                     allow_reordering=count > 1,
-                    height=150,
+                    height=150 if count == 1 else 240,
                     elem_id="scene-files",
                 )
                 _refuse_addresses(files)
@@ -301,6 +305,7 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
                         label="Examples",
                         show_label=False,
                         columns=3,
+                        fit_columns=False,
                         height="auto",
                         object_fit="cover",
                         allow_preview=False,
@@ -352,9 +357,10 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
             "show_progress_on": pictures,
             "concurrency_limit": 2,
         }
-        taken = files.upload(take_files, files, results, **private)
+        taken = files.change(take_files, files, results, **private)
         taken.success(show_scene, reading, pictures, **shown)
-        files.clear(clear, None, results, **private)
+        for gone in (files.clear, files.delete):
+            gone(clear, files, results, **private)
         if gallery is not None:
             chosen = gallery.select(take_example, None, [files, *results], **private)
             chosen.success(show_scene, reading, pictures, **shown)
