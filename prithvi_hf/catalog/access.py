@@ -73,6 +73,7 @@ class Credentials:
         self._lock = threading.RLock()
         self._earthdata = ""
         self._signatures: dict[str, tuple[str, datetime.datetime]] = {}  # by collection, and until when
+        self._refusals: dict[str, OSError] = {}  # by collection: not every file has to find out by itself
 
     def check(self) -> None:
         """Ask for what a search and its downloads will surely need.
@@ -201,22 +202,26 @@ class Credentials:
             signature, until = self._signatures.get(collection, ("", now))
             if signature and until - now > _RENEW_BEFORE:
                 return signature
+            if collection in self._refusals:
+                raise self._refusals[collection]
             endpoint = f"{self._source.sign.rstrip('/')}/{quote(collection, safe='')}"
             try:
                 answer = self.make_session().get(endpoint, timeout=_TIMEOUT_SECONDS)
                 status, members = answer.status_code, answer.json() if answer.ok else {}
             except (requests.RequestException, ValueError) as error:
-                raise OSError(
+                self._refusals[collection] = OSError(
                     f"{endpoint}: expected a token that signs addresses, found {type(error).__name__}. Try again "
                     "later."
-                ) from None
+                )
+                raise self._refusals[collection] from None
             members = members if isinstance(members, dict) else {}
             given, expiry = members.get("token"), members.get("msft:expiry")
             if not isinstance(given, str) or not re.fullmatch(r"[\x21-\x7e]+", given):
-                raise OSError(
+                self._refusals[collection] = OSError(
                     f"{endpoint}: expected a token that signs addresses, found none (status {status}). Check --sign "
                     "and the collection."
                 )
+                raise self._refusals[collection]
             try:
                 until = datetime.datetime.fromisoformat(str(expiry))
                 until = until if until.tzinfo else until.replace(tzinfo=datetime.UTC)

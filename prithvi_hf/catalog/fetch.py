@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from prithvi_hf.catalog.access import Credentials
+from prithvi_hf.catalog.access import Credentials, hide_secrets
 from prithvi_hf.catalog.download import Job, OutsideError, fetch_file
 from prithvi_hf.catalog.manifest import MANIFEST, Manifest
 from prithvi_hf.catalog.providers import Source, choose_source
@@ -151,7 +151,7 @@ def find_scenes(
         )
         raise ValueError(
             f"Expected scenes of {place} in {time_text} in {where}, {why}"
-            f"{f' ({reasons[0][:200]})' if reasons else ''}. {remedy}"
+            f"{f' ({reasons[0][:400]})' if reasons else ''}. {remedy}"
         )
     request = {
         "stac": source.stac,
@@ -344,7 +344,9 @@ class _Run:
                 f"{describe_disk_full(self.folder, answer)} Free space, and give the same command again."
             ) from answer
         elif isinstance(answer, ValueError | OSError):
-            self.missing[job.path] = str(answer)
+            # A catalog may give addresses that are signed already.
+            address = job.file.href.path
+            self.missing[job.path] = str(answer).replace(address, hide_secrets(address))
         else:
             raise answer
 

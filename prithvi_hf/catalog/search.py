@@ -44,7 +44,7 @@ class AssetFile:
 
     name: str
     layer: LayerFile
-    href: StatedFile
+    href: StatedFile = field(repr=False)  # a catalog may have signed it
     members: dict[str, Any] = field(repr=False)
 
 

@@ -13,7 +13,7 @@ from prithvi_hf.catalog import fetch_scenes, find_scenes
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.rasters import remote
 from prithvi_hf.scenes.scene import open_scene
-from tests.catalog_server import CORRUPT, DROP, SLOW, find_bbox
+from tests.catalog_server import CORRUPT, DROP, SIGNATURE, SLOW, find_bbox, read_all_text
 from tests.scene_factory import tiny_processor
 
 
@@ -119,6 +119,19 @@ def test_signed_addresses_are_not_kept(catalog, tmp_path):
     assert len(catalog.asked("/sign/")) == 1
     assert all("sig=" in path for path in catalog.asked("/files/"))
     assert b"sig=" not in (tmp_path / "out" / "manifest.json").read_bytes()
+
+
+def test_addresses_that_a_catalog_has_signed_are_used_and_not_kept(catalog, tmp_path):
+    item = catalog.add_hls((2021, 6, 24))
+    for asset in item["assets"].values():
+        asset["href"] += f"?se=2099&sig={SIGNATURE}"
+    catalog.is_signing = True
+    catalog.faults[f"{item['id']}/{item['id']}.B04.tif"] = [404]
+    result = fetch(catalog, tmp_path / "out")
+    assert (result.files, len(result.missing)) == (6, 1)
+    assert SIGNATURE not in str(result)
+    assert SIGNATURE.encode() not in read_all_text(tmp_path / "out")
+    assert fetch(catalog, tmp_path / "out").files == 7
 
 
 def test_an_empty_search_says_what_was_looked_for(catalog, tmp_path):

@@ -65,6 +65,7 @@ def make_stand_ins(root: Path) -> Path:
         write_scene(root / f"{name}.tif")
     for sensor, day, name in GRANULES:
         write_hls_granule(root / "granules", sensor, day, tile="10SEH").rename(root / name)
+        shutil.copytree(root / name, root / "summer" / "granules" / name)
     (root / "granules").rmdir()
     (root / "scenes.txt").write_text("tile.tif\nmosaic.tif\n")
     (root / "scenes.csv").write_text("name,frame_1\nfirst,tile.tif\nsecond,mosaic.tif\n")
