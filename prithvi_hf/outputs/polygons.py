@@ -66,7 +66,8 @@ def write_polygons(
     and, where probabilities are given, `mean_probability` (that of the polygon's class, over its pixels).
 
     Args:
-        path: GeoPackage (.gpkg) or GeoParquet (.parquet), replaced only by a complete one.
+        path: GeoPackage (.gpkg), GeoParquet (.parquet) or GeoJSON (.geojson: in degrees of WGS 84, cut at 180),
+            replaced only by a complete one.
         class_map: The map.
         probabilities: GeoTIFF on the same grid with one band per class, described by its name or in the order of
             `class_names`; or with one band, the probability of the class in the map. None for none.

@@ -230,8 +230,8 @@ OUTPUTS: list[Output] = [
     Output(
         name="polygons",
         metavar="FILE",
-        help="regions of each class with area in m2 and mean probability, .gpkg or .parquet",
-        suffixes=(".gpkg", ".parquet"),
+        help="regions of each class with area in m2 and mean probability, .gpkg, .parquet or .geojson",
+        suffixes=(".gpkg", ".parquet", ".geojson"),
         ending=".gpkg",
         needs=("confidence",),
         raster=True,

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""Files of polygons, written batch by batch: GeoPackage and GeoParquet."""
+"""Files of polygons, written batch by batch: GeoPackage, GeoParquet and GeoJSON."""
 
 import json
 import os
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
 
 LAYER = "polygons"
+VECTOR_SUFFIXES = (".gpkg", ".parquet", ".geojson")
+_ARROW_BATCH = 10_000  # polygons
 _GEOPARQUET_VERSION = "1.1.0"
 _GEOPACKAGE_DATE = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
 """GeoPackage notes when a layer was changed last; with one date for all, the same scene gives the same bytes."""
@@ -43,25 +45,25 @@ def check_vector_path(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (".gpkg", ".parquet"):
+    if suffix not in VECTOR_SUFFIXES:
         raise ValueError(
-            f"Polygons are written as GeoPackage (.gpkg) or GeoParquet (.parquet), found {path.name}: end its name in "
-            "one of the two."
+            "Polygons are written as GeoPackage (.gpkg), GeoParquet (.parquet) or GeoJSON (.geojson), found "
+            f"{path.name}: end its name in one of the three."
         )
-    for name in ("shapely", "pyproj", *(["pyogrio"] if suffix == ".gpkg" else [])):
+    for name in ("shapely", "pyproj", *([] if suffix == ".parquet" else ["pyogrio"])):
         import_vector_package(name)
     return path
 
 
 @contextmanager
-def open_vector_file(path: Path, crs: CRS) -> "Iterator[_GeoPackage | _GeoParquet]":
+def open_vector_file(path: Path, crs: CRS) -> "Iterator[_GeoPackage | _GeoParquet | _GeoJson]":
     """Lend a file of polygons; it is complete and checked when the block ends.
 
     Raises:
         OSError: If it cannot be written, or holds fewer polygons than were written.
     """
-    make = _GeoPackage if check_vector_path(path).suffix.lower() == ".gpkg" else _GeoParquet
-    file = make(path, crs)
+    makers = {".gpkg": _GeoPackage, ".parquet": _GeoParquet, ".geojson": _GeoJson}
+    file = makers[check_vector_path(path).suffix.lower()](path, crs)
     try:
         yield file
     finally:
@@ -107,6 +109,38 @@ class _GeoPackage:
     def read_count(self) -> int:
         """Count the polygons in the file."""
         return int(self._pyogrio.read_info(self._path, layer=LAYER, force_feature_count=True)["features"])
+
+
+class _GeoJson(_GeoPackage):
+    """A GeoJSON file as RFC 7946 wants it, in degrees of WGS 84 and cut at 180; until its end a GeoPackage beside it.
+
+    GDAL would hold all polygons in memory to append some to a GeoJSON file.
+    """
+
+    def __init__(self, path: Path, crs: CRS) -> None:
+        super().__init__(path.with_name(f"{path.name}.gpkg"), crs)
+        self._target = path
+
+    def read_count(self) -> int:
+        """Turn the GeoPackage into the file, some polygons at a time, and count those in the file."""
+        raw, errors = self._pyogrio.raw, self._pyogrio.errors
+        try:
+            with raw.open_arrow(self._path, layer=LAYER, use_pyarrow=True, batch_size=_ARROW_BATCH) as (meta, batches):
+                raw.write_arrow(
+                    batches,
+                    self._target,
+                    layer=LAYER,
+                    driver="GeoJSON",
+                    geometry_name=meta["geometry_name"],
+                    geometry_type="Unknown",  # what is cut at 180 degrees is a MultiPolygon
+                    crs=meta["crs"],
+                    layer_options={"RFC7946": "YES"},
+                )
+        except (errors.DataSourceError, errors.DataLayerError, errors.FeatureError, errors.GeometryError) as error:
+            raise OSError(f"{self._target.name}: the polygons cannot be written ({error}).") from error
+        self._path.unlink()
+        self._path = self._target
+        return super().read_count()
 
 
 class _GeoParquet:

@@ -124,9 +124,9 @@ def predict_scene(
             calls `group.barrier` as often as the others once it has accepted its arguments, also after an error.
         options: By name:
             - other outputs, each a path, True for the default name beside the map, or None: `probabilities`,
-              `confidence` and `entropy` (GeoTIFF), `polygons` (.gpkg or .parquet), `quicklook` (.png), `report`
-              (.json); and how they are written: `probabilities_dtype`, `class_values`, `polygon_classes`, `min_area`,
-              see [`~outputs.registry.OutputOptions`]; of a map of values only `quicklook` and `report`;
+              `confidence` and `entropy` (GeoTIFF), `polygons` (.gpkg, .parquet or .geojson), `quicklook` (.png),
+              `report` (.json); and how they are written: `probabilities_dtype`, `class_values`, `polygon_classes`,
+              `min_area`, see [`~outputs.registry.OutputOptions`]; of a map of values only `quicklook` and `report`;
             - how the model slides over the scene: `window`, `overlap`, `batch_size`, `blending`, `tta`, see
               [`~scenes.tiles.WindowOptions`];
             - how the frames are read: `scale`, `rescale_factor`, `rescale_offset`, `grid`, `grid_mismatch`, `fmask`,

@@ -79,7 +79,7 @@ def test_options_are_called_as_keywords():
         (["--quicklook", "none/q.png"], "does not exist: create it first"),
         (["--entropy", "none/e.tif"], "does not exist: create it first"),
         (["--report", "none/r.json"], "does not exist: create it first"),
-        (["--polygons", "p.shp"], "ends in .gpkg or .parquet for the polygons"),
+        (["--polygons", "p.shp"], "ends in .gpkg or .parquet or .geojson for the polygons"),
         (["--polygons", "--polygon_classes", "ice"], "found ['ice']"),
         (["--polygons", "--min_area", "-1"], "at least 0, found -1"),
         (["--polygon_classes", "water"], "add --polygons"),
@@ -120,7 +120,7 @@ def test_bad_output_is_refused(model_folder, scene, tmp_path, capsys):
     ("options", "message"),
     [
         (["--probabilities", "p.tif"], "give --probabilities without a name"),
-        (["--polygons", "p.gpkg"], "give --polygons without a name, or one of gpkg, parquet"),
+        (["--polygons", "p.gpkg"], "give --polygons without a name, or one of gpkg, parquet, geojson"),
         (["--output", "map.tif"], "leave --output out"),
         (["--dates", "2022-06-01"], "--dates are those of one scene"),
         (["--output_dir", "{tmp}/in"], "is an input"),

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Polygons of maps, against independent arithmetic: pyproj's geodesics, shapely, and a flood fill in plain Python."""
 
+import json
 import time
 
 import geopandas
@@ -311,6 +312,27 @@ def test_a_region_across_180_degrees_is_one_polygon(tmp_path):
     class_map = write_map(tmp_path / "map.tif", mask, CRS.from_epsg(4326), Affine(0.5, 0, 170, 0, -0.5, 60))
     assert write_polygons(tmp_path / "p.gpkg", class_map) == 1
     assert read(tmp_path / "p.gpkg").total_bounds.tolist() == [170, 50, 190, 60]
+
+
+@pytest.mark.parametrize(("crs", "west", "parts"), [(UTM, 399_960.0, 1), (CRS.from_epsg(4326), 174.0, 2)])
+def test_geojson_is_in_degrees_and_cut_at_180(tmp_path, crs, west, parts):
+    side = 10 if crs == UTM else 0.05
+    class_map = write_map(tmp_path / "map.tif", square_with_a_hole(), crs, Affine(side, 0, west, 0, -side, 72))
+    for suffix in (".gpkg", ".geojson"):
+        assert write_polygons(tmp_path / f"p{suffix}", class_map) == 3
+    frame, same = geopandas.read_file(tmp_path / "p.geojson"), read(tmp_path / "p.gpkg").to_crs("EPSG:4326")
+    assert json.loads((tmp_path / "p.geojson").read_text()).keys() == {"type", "name", "features"}  # no other CRS
+    assert frame.drop(columns="geometry").equals(same.drop(columns="geometry"))
+    assert max(shapely.get_num_geometries(frame.geometry)) == parts
+    assert (abs(frame.total_bounds) <= [180, 90, 180, 90]).all()
+    np.testing.assert_allclose(shapely.area(frame.geometry), shapely.area(same.geometry), rtol=1e-3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "p.geojson", "p.gpkg"]
+
+
+def test_a_map_without_regions_is_a_geojson_file_without_features(tmp_path):
+    class_map = write_map(tmp_path / "map.tif", np.full((8, 8), 255, dtype=np.uint8))
+    assert write_polygons(tmp_path / "p.geojson", class_map) == 0
+    assert json.loads((tmp_path / "p.geojson").read_text())["features"] == []
 
 
 def test_a_name_of_several_classes_means_all_of_them():

@@ -25,7 +25,7 @@ def test_parquet_on_a_full_disk(tmp_path, monkeypatch):
 
 
 def test_other_suffixes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\.gpkg.*\.parquet.*found p\.shp"):
+    with pytest.raises(ValueError, match=r"\.gpkg.*\.parquet.*\.geojson.*found p\.shp"):
         write_polygons(tmp_path / "p.shp", tmp_path / "map.tif")
 
 
