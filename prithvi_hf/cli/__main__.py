@@ -16,8 +16,8 @@ from prithvi_hf.cli.common import user_message
 
 _COMMANDS = (
     *("convert", "pretrain", "reconstruct", "finetune", "calibrate", "merge", "export", "fetch", "composite"),
-    *("predict", "embed", "demo", "evaluate", "compare", "report", "stats", "rasterize", "chip", "compare-maps"),
-    *("info", "push"),
+    *("predict", "embed", "demo", "serve", "evaluate", "compare", "report", "stats", "rasterize", "chip"),
+    *("compare-maps", "info", "push"),
 )
 """Modules with `add_parser(commands)` and `run(options)`, in the order of the help."""
 _INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended

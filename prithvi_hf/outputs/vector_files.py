@@ -56,12 +56,13 @@ def check_vector_path(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def open_vector_file(path: Path, crs: CRS) -> "Iterator[_GeoPackage | _GeoParquet | _GeoJson]":
+def open_vector_file(path: Path, crs: CRS) -> "Iterator[_GeoPackage | _GeoParquet]":
     """Lend a file of polygons; it is complete and checked when the block ends.
 
     Raises:
         OSError: If it cannot be written, or holds fewer polygons than were written.
     """
+    makers: dict[str, type[_GeoPackage | _GeoParquet]]
     makers = {".gpkg": _GeoPackage, ".parquet": _GeoParquet, ".geojson": _GeoJson}
     file = makers[check_vector_path(path).suffix.lower()](path, crs)
     try:

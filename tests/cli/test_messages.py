@@ -36,6 +36,7 @@ SPEAKERS = {
     "conversion/quantize_prithvi.py": {"export"},
     "conversion/": {"convert"},
     "demo/": {"demo"},
+    "serving/": {"serve"},
     "data/augmentations.py": {"finetune"},
     "data/builders/": {"finetune", "stats"},
     "data/folds.py": {"finetune"},

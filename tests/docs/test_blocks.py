@@ -26,6 +26,7 @@ from tests import pretrain_factory
 from tests.docs.pages import PAGES, ROOT, Block, Command, name_of, read_blocks, read_commands
 from tests.docs.stand_ins import make_stand_ins
 from tests.finetune_factory import HEADS, QUICK, SIZES, finetune, flags
+from tests.serve_factory import start_server
 
 
 # What the text of a command contains -> why it is not run.
@@ -38,6 +39,8 @@ NOT_RUN = {
     "-m pytest": "these are the tests",
     "--bbox": "asks a catalog; tests/behaviour/test_place_to_map.py asks one on the loopback interface",
     "prithvi-hf demo": "serves until it is stopped; tests/demo/test_app.py visits the page",
+    "prithvi-hf serve": "serves until it is stopped; tests/serving and tests/cli/test_serve.py are its clients",
+    "curl ": "needs a server; tests/serving/test_app.py sends the same",
     "cp -r demo": "of the user's own shell",
     "demo/make_examples.py": "tests/demo/test_space.py runs it",
     "hf upload": "needs the Hub",
@@ -88,9 +91,14 @@ def folder(stand_ins, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks, ids=name_of)
-def test_blocks_of_a_page_run_in_their_order(page, folder, hub, monkeypatch):
+def test_blocks_of_a_page_run_in_their_order(page, folder, hub, monkeypatch, request):
     if page.name == "hub.md":
         hub.redirect_this_process(monkeypatch)
+    place = "http://127.0.0.1:8000"  # of a server that the page's command starts
+    if page.name == "serving.md":
+        server = start_server(folder / "server", folder / "floods", token=None)
+        request.addfinalizer(server.stop)
+        place = server.url
     if page.name == "export.md":
         pytest.importorskip("openvino", reason="the extra openvino is not installed")
     exports = {} if find_spec("openvino") else {"export": "the extra openvino is not installed"}
@@ -106,7 +114,8 @@ def test_blocks_of_a_page_run_in_their_order(page, folder, hub, monkeypatch):
             if block.title:  # a module of the user's, which commands name
                 (folder / block.title).write_text(block.text)
             # The empty lines before it make the line numbers of a traceback those of the page.
-            exec(compile("\n" * (block.line - 1) + block.text, block.page, "exec"), names)
+            text = block.text.replace("http://127.0.0.1:8000", place)
+            exec(compile("\n" * (block.line - 1) + text, block.page, "exec"), names)
         elif block.language == "yaml":
             path = folder / (block.title or "untitled.yaml")
             path.write_text(block.text)

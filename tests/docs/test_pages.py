@@ -46,6 +46,7 @@ PAGE_OF = {
     "export": "export.md",
     "embed": "embed.md",
     "demo": "demo.md",
+    "serve": "serving.md",
     "push": "hub.md",
     "calibrate": "trust.md",
 }
