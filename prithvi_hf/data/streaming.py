@@ -36,8 +36,8 @@ class StreamedChipError(OSError):
 def explain_bad_chip(error: Exception) -> StreamedChipError:
     """Say what to do about an error that came while chips were read, which names the file."""
     return StreamedChipError(
-        f"Expected every chip of the stream to be readable, found: {str(error).strip().rstrip('.')}. Write its shard or "
-        "file again, or leave it out of the dataset; --check sample finds many such chips before the run"
+        f"Expected every chip of the stream to be readable, found: {str(error).strip().rstrip('.')}. Write its shard "
+        "or file again, or leave it out of the dataset; --check sample finds many such chips before the run"
     )
 
 
