@@ -18,7 +18,7 @@ from datasets.utils.file_utils import xopen
 
 logger = logging.get_logger(__name__)
 
-DATA_SUFFIXES = (".tif", ".tiff", ".h5", ".csv", ".txt", ".json", ".geojson")
+DATA_SUFFIXES = (".tif", ".tiff", ".h5", ".csv", ".txt", ".geojson")
 """Endings of the files that datasets consist of."""
 VECTOR_SUFFIXES = (".gpkg", ".shp", ".geojson", ".fgb", ".kml", ".gml", ".geoparquet")
 """Endings of files of polygons, which are no masks."""

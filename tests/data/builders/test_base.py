@@ -82,6 +82,14 @@ def test_a_changed_folder_is_not_served_from_the_cache(root, load):
     assert load(data_dir=root, split="test")["id"][:] == ["Ghana_9"]
 
 
+def test_what_a_run_writes_among_the_chips_makes_no_new_table(root, load):
+    first = load(data_dir=root, split="test")
+    (root / "OUT").mkdir()
+    for name in ("all_results.json", "model.safetensors", "README.md", "recipe.yaml", "report.html"):
+        (root / "OUT" / name).write_text("{}")
+    assert load(data_dir=root, split="test").cache_files == first.cache_files
+
+
 def test_a_file_that_vanishes_is_noticed_although_cached(root, load):
     load(data_dir=root)
     (root / "v1.1" / "data" / "flood_events" / "HandLabeled" / "LabelHand" / "Ghana_5079_LabelHand.tif").unlink()
