@@ -4,6 +4,7 @@
 import html
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -16,11 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from prithvi_hf.catalog.providers import choose_source
 from prithvi_hf.cli.common import load_model, resolve_device
 from prithvi_hf.demo.examples import Example, find_examples
 from prithvi_hf.demo.guard import Guard
 from prithvi_hf.demo.jobs import MEGABYTE, Limits, Mapper, StoppedError, describe_frames, explain_error, read_options
 from prithvi_hf.demo.page import EMPTY, draw_legend, draw_map, draw_scene
+from prithvi_hf.demo.places import Catalog
 from prithvi_hf.demo.sessions import Session, Sessions
 
 
@@ -46,6 +49,7 @@ class DemoOptions:
         device: "auto", "cpu", "cuda" or the like.
         dtype: What the model computes in, as in `predict_scene`.
         limits: What one visitor may ask for.
+        catalog: Where scenes of a place are searched for, or None for uploads and examples alone.
     """
 
     model: str
@@ -56,6 +60,7 @@ class DemoOptions:
     device: str = "auto"
     dtype: str = "float32"
     limits: Limits = field(default_factory=Limits)
+    catalog: Catalog | None = None
 
 
 def run_demo(options: DemoOptions, warn: Callable[[str], object] = logger.warning) -> None:
@@ -87,6 +92,10 @@ def serve_demo(options: DemoOptions, warn: Callable[[str], object] = logger.warn
     limits = options.limits
     if find_spec("gradio") is None:
         raise ImportError('The demo needs gradio, which is not installed: `pip install "prithvi_hf[demo]"`.')
+    if options.catalog is not None:
+        if find_spec("pystac_client") is None:
+            raise ImportError('--collection needs pystac-client: `pip install "prithvi_hf[demo,fetch]"`.')
+        choose_source(options.catalog.collection, options.catalog.stac, options.catalog.sign)
     device = resolve_device(options.device, options.model)
     model, image_processor = load_model(options.model, ("segmentation",))
     mapper = Mapper(model, image_processor, limits, device, options.dtype)
@@ -99,7 +108,7 @@ def serve_demo(options: DemoOptions, warn: Callable[[str], object] = logger.warn
         from starlette.middleware import Middleware
 
         sessions = Sessions(folder)
-        page = build_page(mapper, sessions, examples, options.title or name_model(options.model))
+        page = build_page(mapper, sessions, examples, options.title or name_model(options.model), options.catalog)
         page.queue(max_size=_WAITING)
         try:
             _, address, _ = page.launch(
@@ -167,7 +176,9 @@ def name_model(model: str) -> str:
     return f"Maps by {Path(model).name or model}"
 
 
-def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], title: str) -> Any:
+def build_page(
+    mapper: Mapper, sessions: Sessions, examples: Sequence[Example], title: str, catalog: Catalog | None = None
+) -> Any:
     """Build the page.
 
     Args:
@@ -175,6 +186,7 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
         sessions: Where files of visitors go.
         examples: Scenes to choose.
         title: Heading of the page.
+        catalog: Where scenes of a place are searched for.
 
     Returns:
         `gradio.Blocks`.
@@ -211,18 +223,17 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
                     "Expected files that were uploaded for this page, found some that are gone. Upload them again."
                 )
             mapper.check_files(uploads)
-            session.frames = tuple(sessions.take(session, uploads))
+            session.choose(sessions.take(session, uploads), uploads[0].stem[:_NAME_LENGTH])
         except Exception as error:
-            session.frames = ()
+            session.choose((), "")
             fail(error)
-        session.name = uploads[0].stem[:_NAME_LENGTH]
         return EMPTY, gr.update(visible=False), gr.update(visible=False), gr.update(interactive=True)
 
     def take_example(event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Take the example that was chosen."""
         session, example = open_session(request), examples[int(event.index)]
         session.stopped.set()
-        session.frames, session.name = example.files, example.name
+        session.choose(example.files, example.name)
         return None, EMPTY, gr.update(visible=False), gr.update(visible=False), gr.update(interactive=True)
 
     def clear(files: list[str], request: gr.Request) -> tuple[Any, ...]:
@@ -231,7 +242,7 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
             return (gr.skip(),) * 4
         session = open_session(request)
         session.stopped.set()
-        session.frames = ()
+        session.choose((), "")
         return EMPTY, gr.update(visible=False), gr.update(visible=False), gr.update(interactive=False)
 
     def show_scene(request: gr.Request, *reading: str) -> str:
@@ -313,6 +324,22 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
                         buttons=[],
                         elem_id="examples",
                     )
+                if catalog is not None:
+                    with gr.Accordion("A place and dates", open=False):
+                        bbox = gr.Textbox(
+                            label="West, south, east and north in degrees",
+                            placeholder="12.2 45.3 12.5 45.5",
+                            elem_id="bbox",
+                        )
+                        dates = gr.Textbox(
+                            label="Month or days"
+                            if count == 1
+                            else f"{count} months or spans of days, the oldest first",
+                            info="Of each, the day that shows most of the place without clouds is taken",
+                            placeholder="2022-06 or 2022-06-01/2022-06-15",
+                            elem_id="dates",
+                        )
+                        find = gr.Button(f"Find the scene ({', '.join(catalog.collection)})", elem_id="find")
                 with gr.Accordion("How the files are read", open=False):
                     reading = [
                         gr.Textbox(
@@ -364,6 +391,32 @@ def build_page(mapper: Mapper, sessions: Sessions, examples: Sequence[Example], 
         if gallery is not None:
             chosen = gallery.select(take_example, None, [files, *results], **private)
             chosen.success(show_scene, reading, pictures, **shown)
+        if catalog is not None:
+
+            def find_place(bbox: str, dates: str, request: gr.Request) -> tuple[Any, ...]:
+                """Take a scene from the catalog."""
+                session = open_session(request)
+                session.stopped.set()
+                session.choose((), "")
+                try:
+                    folder = session.make_folder("scene")
+                    found = catalog.fetch(bbox, dates, mapper.image_processor, folder, limits.max_megapixels)
+                    session.choose(found[0], f"{catalog.collection[0]}_{found[1][-1][:10]}"[:_NAME_LENGTH], found[1])
+                except Exception as error:
+                    fail(error)
+                finally:
+                    if session.closed:
+                        shutil.rmtree(session.folder, ignore_errors=True)
+                return None, EMPTY, gr.update(visible=False), gr.update(visible=False), gr.update(interactive=True)
+
+            fetched = find.click(
+                find_place,
+                [bbox, dates],
+                [files, *results],
+                **{**shown, "concurrency_limit": 2},
+                concurrency_id="find",
+            )
+            fetched.success(show_scene, reading, pictures, **shown)
         swap = [start, halt]
         run = start.click(begin, None, swap, **private)
         run = run.then(

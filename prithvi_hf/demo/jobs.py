@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +150,8 @@ class Mapper:
                 f"Expected {describe_frames(self.image_processor.num_frames)}, found none. Upload files, or choose an "
                 "example."
             )
+        if session.dates is not None:
+            reading = replace(reading, dates=session.dates)
         scene = open_scene(list(session.frames), self.image_processor, reading, name=session.name)
         height, width = scene.grid.size
         if height * width > self.limits.max_megapixels * 1e6:

@@ -19,6 +19,7 @@ class Session:
         folder: Where its files are; the name cannot be guessed.
         frames: The files of the scene that was chosen.
         name: What the scene is called.
+        dates: When the frames were acquired, where it is not in the names of the files.
         uploads: Where the server received files, which go with the session.
         stopped: Set when the visitor has stopped the run or left.
         used: The clock when something was last done for it.
@@ -29,11 +30,16 @@ class Session:
     folder: Path
     frames: tuple[Path, ...] = ()
     name: str = ""
+    dates: tuple[str, ...] | None = None
     uploads: set[Path] = field(default_factory=set)
     stopped: threading.Event = field(default_factory=threading.Event)
     used: float = field(default_factory=time.monotonic)
     running: int = 0
     closed: bool = False
+
+    def choose(self, frames: Sequence[Path], name: str, dates: Sequence[str] | None = None) -> None:
+        """Take a scene; without frames none."""
+        self.frames, self.name, self.dates = tuple(frames), name, None if dates is None else tuple(dates)
 
     def make_folder(self, kind: str) -> Path:
         """Make an empty folder for files of a kind, in place of the earlier ones of that kind."""

@@ -29,6 +29,8 @@ def test_the_extra_is_named_where_gradio_is_missing(model_folder, monkeypatch, c
         (["--max_megapixels", -1], "max_megapixels: expected a number above 0, found -1"),
         (["--max_seconds", "nan"], "max_seconds: expected a number above 0"),
         (["--examples", "nowhere"], "nowhere: expected a folder of GeoTIFFs"),
+        (["--max_cloud", 50], "say how scenes are searched for: add --collection"),
+        (["--collection", "everything"], "Expected collections of hls, sentinel-2-l2a, landsat-c2-l2"),
         (["--device", "abacus"], "--device abacus cannot be used here"),
     ],
 )

@@ -18,6 +18,7 @@ from prithvi_hf import predict_scene
 from prithvi_hf.demo.pictures import read_scene_picture
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.scenes import open_scene
+from tests.catalog_server import CatalogServer, find_bbox
 from tests.demo.browser import start_browser, start_server
 from tests.process_factory import find_port
 from tests.scene_factory import LABELS, read_map, scene_pixels, tiny_model, tiny_processor, write_scene
@@ -53,13 +54,22 @@ def make_model():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, files):
+def catalog(tmp_path_factory):
+    server = CatalogServer(tmp_path_factory.mktemp("catalog"))
+    server.add_hls((2021, 6, 24))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, files, catalog):
     folder = tmp_path_factory.mktemp("server")
     (folder / "examples").mkdir()
     write_scene(folder / "examples" / "delta.tif")
     make_model().save_pretrained(folder / "model")
     tiny_processor().save_pretrained(folder / "model")
     words = ["--model", folder / "model", "--examples", folder / "examples", "--port", find_port()]
+    words += ["--collection", "hls", "--stac", catalog.stac]
     with start_server(
         folder, *words, "--title", "Floods & <fires>", "--max_megabytes", 8, "--max_megapixels", 1
     ) as one:
@@ -222,6 +232,21 @@ def test_a_run_can_be_stopped_and_an_example_mapped_instead(visit, files):
     assert page.get_by_alt_text("delta").count() == 1
     page.locator("#examples button").first.press("Enter")
     page.locator(".pd-facts", has_text="delta").wait_for()
+    start(page)
+    wait_for_map(page)
+
+
+def test_a_place_and_a_month_are_enough(visit):
+    page = visit()
+    page.get_by_role("button", name="A place and dates").click()
+    page.locator("#bbox textarea, #bbox input").fill(" ".join(map(str, find_bbox())))
+    page.locator("#dates textarea, #dates input").fill("2020-06")
+    page.locator("#find").click()
+    page.locator(".toast-body", has_text="found none").wait_for()
+    page.locator(".toast-close").first.click()
+    page.locator("#dates textarea, #dates input").fill("2021-06")
+    page.locator("#find").click()
+    page.locator("#pictures .pd-facts", has_text="hls_2021-06-24").wait_for()
     start(page)
     wait_for_map(page)
 

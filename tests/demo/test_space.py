@@ -34,7 +34,7 @@ def test_the_header_names_the_tested_gradio_and_the_file_to_run():
 
 
 def test_options_come_from_the_environment(monkeypatch, tmp_path):
-    for name in ("MODEL_ID", "TITLE", "EXAMPLES", "DEVICE", "DTYPE", "MAX_SECONDS"):
+    for name in ("MODEL_ID", "TITLE", "EXAMPLES", "DEVICE", "DTYPE", "MAX_SECONDS", "COLLECTION"):
         monkeypatch.delenv(name, raising=False)
     read = runpy.run_path(str(SPACE / "app.py"))["read_environment"]
     with pytest.raises(ValueError, match="Expected the variable MODEL_ID"):
@@ -42,7 +42,9 @@ def test_options_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("MODEL_ID", "tester/floods")
     monkeypatch.setenv("MAX_SECONDS", "90")
     monkeypatch.setenv("EXAMPLES", str(tmp_path))
+    monkeypatch.setenv("COLLECTION", "hls")
     options = read()
+    assert options.catalog.collection == ("hls",)
     assert (options.model, options.device, options.limits.max_seconds) == ("tester/floods", "auto", 90)
     assert options.examples == tmp_path
     assert (options.host, options.port) == (None, None)  # gradio takes those of the Space
