@@ -195,13 +195,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _search(self, catalog: CatalogServer, body: dict[str, Any]) -> dict[str, Any]:
         catalog.searches.append(body)
         west, south, east, north = body["bbox"]
+
+        def is_beside(box: Sequence[float]) -> bool:
+            """Whether a box and the one that is searched share longitudes; west is greater across the antimeridian."""
+            sides = [(box[0], box[2])] if box[0] <= box[2] else [(box[0], 180.0), (-180.0, box[2])]
+            return any(first <= east and last >= west for first, last in sides)
+
         first, _, last = body["datetime"].partition("/")
         found = [
             item
             for item in catalog.items
             if item["collection"] in body["collections"]
-            and item["bbox"][0] <= east
-            and item["bbox"][2] >= west
+            and is_beside(item["bbox"])
             and item["bbox"][1] <= north
             and item["bbox"][3] >= south
             and first[:10] <= item["properties"]["datetime"][:10] <= (last or first)[:10]

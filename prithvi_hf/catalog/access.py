@@ -32,6 +32,7 @@ _BLOB_HOSTS = ".blob.core.windows.net"
 _RENEW_BEFORE = datetime.timedelta(minutes=5)
 _TIMEOUT_SECONDS = 60
 _ATTEMPTS = 5
+_LONGEST_WAIT_SECONDS = 60  # that a server may ask for
 _RETRIED = (408, 429, 500, 502, 503, 504)
 # Names in the query of an address by which it is signed, by Azure, AWS, Google and others.
 _SECRET = re.compile(
@@ -106,6 +107,7 @@ class Credentials:
             status_forcelist=_RETRIED,
             allowed_methods=None,
             raise_on_status=False,
+            retry_after_max=_LONGEST_WAIT_SECONDS,
         )
         session = Session()
         for scheme in ("http://", "https://"):
@@ -120,7 +122,8 @@ class Credentials:
         token = self._environment.get(STAC_TOKEN, "").strip()
         if token and host == urlsplit(self._source.stac).hostname:
             return {"Authorization": f"Bearer {token}"}
-        if self._is_earthdata(address) and not self._is_earthdata_search(address):
+        # Its catalog is open to all, its files are not.
+        if self._is_earthdata(address) and host != urlsplit(self._source.stac).hostname:
             return {"Authorization": f"Bearer {self._find_earthdata_token()}"}
         return {}
 
@@ -135,10 +138,6 @@ class Credentials:
     def _is_earthdata(self, address: str) -> bool:
         """Whether an address is one of NASA's Earthdata, whose files need a login."""
         return (urlsplit(address).hostname or "").endswith(_EARTHDATA_HOSTS)
-
-    def _is_earthdata_search(self, address: str) -> bool:
-        """Whether it is that of the catalog, which is open to all."""
-        return urlsplit(address).hostname == urlsplit(self._source.stac).hostname
 
     def _find_earthdata_token(self) -> str:
         """Take the token of the environment, or ask for one with the login of `~/.netrc`."""

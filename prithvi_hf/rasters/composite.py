@@ -103,7 +103,7 @@ class CompositeRaster(Raster):
     def _rank(self) -> tuple[int, ...]:
         """Rank the frames by the number of their clear pixels on the whole grid, which are counted once."""
         if self._order is None:
-            size = (0, 0, *self._whole_size)
+            size = (0, 0, *self._frames[0].shape[-2:])
             clear = [
                 sum(int(_read_clear(frame, (0,), window)[0].sum()) for window in cut_windows(size, 1))
                 if len(self._frames) > 1
@@ -112,10 +112,6 @@ class CompositeRaster(Raster):
             ]
             self._order = tuple(sorted(range(len(clear)), key=lambda index: (-clear[index], index)))
         return self._order
-
-    @property
-    def _whole_size(self) -> tuple[int, int]:
-        return self._frames[0].height, self._frames[0].width
 
     def _read(self, bands: tuple[int, ...], window: Window) -> np.ndarray:
         return self.compose(window)[0][list(bands)]

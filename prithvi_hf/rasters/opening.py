@@ -124,7 +124,8 @@ class FrameOptions:
                 found = getattr(self, name)
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, found {found!r}.")
         object.__setattr__(self, "fmask", (self.fmask,) if isinstance(self.fmask, str) else tuple(self.fmask))
-        check_pixel_kinds(self.fmask)
+        if self.fmask:
+            check_pixel_kinds(self.fmask)
         if self.boa_add_offset is not None and not math.isfinite(self.boa_add_offset):
             raise ValueError(
                 f"boa_add_offset: expected a finite number, such as {BASELINE_OFFSET} or 0, found "
@@ -285,8 +286,9 @@ def open_granule(
     if not options.fmask:
         return frame
     quality = QUALITY_LAYERS[granule.product]
+    files = [file for file in granule.files if file.layer == quality.layer]
     # Of Sentinel-2 there may be one in each resolution.
-    found = min((file for file in granule.files if file.layer == quality.layer), key=_find_resolution, default=None)
+    found = min(files, key=lambda file: file.resolution or 0, default=None)
     if found is None:
         raise ValueError(
             f"{granule.name}: expected a file of the layer {quality.layer} for the option fmask "
@@ -294,11 +296,6 @@ def open_granule(
         )
     flags = warp_to(open_file(found.path, options), Grid.of(frame), "nearest", fill=quality.fill)
     return MaskedRaster(frame, flags, quality.find_flags(options.fmask), options.fmask_rule, quality.fill)
-
-
-def _find_resolution(file: LayerFile) -> int:
-    """Give the side of a pixel that the name of a file says, in metres; 0 where it says none."""
-    return file.resolution or 0
 
 
 def _bring_to_units(

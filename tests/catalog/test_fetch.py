@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from filelock import FileLock
+from rasterio.crs import CRS
 
 from prithvi_hf.catalog import fetch_scenes, find_scenes
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
@@ -147,6 +148,26 @@ def test_a_box_across_the_antimeridian_is_asked_for_on_both_sides(catalog):
     with pytest.raises(ValueError, match="found none"):
         find_scenes([179, -17, -179, -16], "2021-06", "hls", stac=catalog.stac)
     assert [search["bbox"] for search in catalog.searches] == [[179, -17, 180, -16], [-180, -17, -179, -16]]
+
+
+def test_a_tile_that_the_antimeridian_crosses_is_fetched_in_one_window(catalog, tmp_path):
+    """In Fiji's zone 60 south, where the antimeridian is in the middle of the tile."""
+    corner = rasterio.Affine(30, 0, 819_000, 0, -30, 8_208_000)
+    pixels = np.arange(6 * 60 * 80, dtype=np.int16).reshape(6, 60, 80)
+    options = {"pixels": pixels, "tile": "60KXF", "crs": CRS.from_epsg(32760), "transform": corner}
+    catalog.add_hls((2021, 6, 24), **options)
+    west, south, east, north = catalog.items[0]["bbox"]
+    assert (west > 179, east < -179) == (True, True)
+    bbox = [west + 0.005, south + 0.005, east - 0.005, north - 0.005]
+    finding = find_scenes(bbox, "2021-06", "hls", stac=catalog.stac)
+    result = fetch_scenes(finding, tmp_path / "out", show_progress=False)
+    assert len(catalog.searches) == 2
+    [blue] = (tmp_path / "out").rglob("*.B02.tif")
+    with rasterio.open(blue) as dataset:
+        column, row = round((dataset.transform.c - corner.c) / 30), round((corner.f - dataset.transform.f) / 30)
+        assert dataset.width > 30
+        np.testing.assert_array_equal(dataset.read(1), pixels[0][row:, column:][: dataset.height, : dataset.width])
+    assert (result.files, result.missing) == (7, {})
 
 
 def test_two_fetches_do_not_write_to_one_folder(catalog, tmp_path):
