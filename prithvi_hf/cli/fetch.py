@@ -83,6 +83,9 @@ def add_parser(commands: Commands) -> None:
         "--composite", choices=METHODS, help="also make composite.tif of all days, as `prithvi-hf composite` does"
     )
     parser.add_argument("--fmask", **{**FMASK_OPTION, "help": f"with --mosaic or --composite: {FMASK_OPTION['help']}"})
+    parser.add_argument(
+        "--quicklook", action="store_true", help="also draw quicklook.png, a small picture of every day"
+    )
     parser.add_argument("--dry_run", action="store_true", help="list what is found, and download nothing")
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor summary")
 
@@ -118,6 +121,8 @@ def run(options: argparse.Namespace) -> int:
         )
     if report_missing(options.command, result):
         return 1
+    if options.quicklook:
+        _draw(list(result.granules.values()), result.folder / "quicklook.png", image_processor)
     if options.mosaic:
         fmask = tuple(options.fmask or ())
         for acquisition in result.acquisitions:
@@ -154,6 +159,16 @@ def report_missing(command: str, result: "FetchResult") -> bool:
         file=sys.stderr,
     )
     return True
+
+
+def _draw(folders: Sequence[Path], path: Path, image_processor: "PrithviImageProcessor | None") -> None:
+    """Draw a picture of every day, with its clouds."""
+    from prithvi_hf.rasters.opening import FrameOptions
+    from prithvi_hf.scenes.composite import draw_days, make_processor, open_options
+    from prithvi_hf.scenes.scene import open_scene
+
+    processor, opening = make_processor(image_processor), open_options(FrameOptions())
+    draw_days([open_scene(folder, processor, opening, name=folder.name) for folder in folders], processor, path)
 
 
 def _compose(

@@ -15,14 +15,16 @@ from rasterio.io import DatasetWriter
 from tqdm import tqdm
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
+from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands, stretch_colors
 from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
+from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width
 from prithvi_hf.rasters.composite import METHODS, CompositeRaster, Method, cut_windows, find_common_grid
 from prithvi_hf.rasters.derived import ScaledRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster
 from prithvi_hf.rasters.opening import FrameOptions, parse_granule_name
 from prithvi_hf.rasters.products import HLS_NODATA, REFLECTANCE_SCALE
 from prithvi_hf.rasters.raster import Raster
-from prithvi_hf.rasters.warping import warp_to
+from prithvi_hf.rasters.warping import Grid, warp_to
 from prithvi_hf.scenes.scene import Scene
 
 
@@ -33,6 +35,7 @@ DEFAULT_FMASK = ("cirrus", "cloud", "shadow")
 """Kinds of pixels that are left out of a composite, unless others are named."""
 
 _SOFTWARE = "prithvi_hf composite"
+_DAY_PIXELS, _DAYS_A_ROW, _DAY_INCHES = 400, 4, 3.0  # of the picture of all days
 _DIGEST = "MADE_OF"  # metadata item
 _COUNTS = round(1 / REFLECTANCE_SCALE)
 
@@ -130,15 +133,10 @@ def write_composite(
     if not scenes:
         raise ValueError("Expected at least one scene to compose, found none.")
     path = check_output_path(output, [file for scene in scenes for file in scene.files], overwrite, "composite")
-    frames = [_to_reflectance(scene, image_processor) for scene in scenes]
-    grid = find_common_grid(frames)
-    grid = grid if resolution is None else grid.with_resolution(resolution)
-    days: dict[str, list[Raster]] = {}
-    for scene, frame in zip(scenes, frames, strict=True):
-        days.setdefault(_name_day(scene), []).append(warp_to(frame, grid))
-    days = dict(sorted(days.items()))
-    merged = [group[0] if len(group) == 1 else CompositeRaster(group, "clearest", day) for day, group in days.items()]
-    composite = CompositeRaster(merged, method, path.name)
+    grid, days = _merge_days(
+        scenes, image_processor, lambda grid: grid if resolution is None else grid.with_resolution(resolution)
+    )
+    composite = CompositeRaster(list(days.values()), method, path.name)
     names = image_processor.bands
     tags = {
         "TIFFTAG_SOFTWARE": _SOFTWARE,
@@ -171,13 +169,60 @@ def write_composite(
         covered += pixels
 
     # Of pictures of a mosaic all frames are read, and each of them is a stack.
-    depth = len(frames) * (len(names) + 1)
+    depth = len(scenes) * (len(names) + 1)
     bar = tqdm(total=grid.height, unit="row", disable=not show_progress, desc=method)
     with bar, complete_or_absent(path) as part:
         write_geotiff(
             part, layer, grid.size, _compose_strips(composite, depth, add, bar.update), grid.crs, grid.transform
         )
     return Composite(path, grid.size, grid.crs, tuple(days), covered / (grid.height * grid.width))
+
+
+def draw_days(scenes: Sequence[Scene], image_processor: PrithviImageProcessor, path: str | os.PathLike) -> None:
+    """Draw a PNG of what each sensor saw on each day, with one stretch of colours for all, to choose among them.
+
+    Args:
+        scenes: as `write_composite` takes them.
+        image_processor: from `make_processor`.
+        path: the PNG to write.
+
+    Raises:
+        ValueError: as `write_composite`.
+        OSError: the file cannot be written.
+    """
+
+    def make_coarse(grid: Grid) -> Grid:
+        step = -(-max(grid.size) // _DAY_PIXELS)
+        return grid if step == 1 else grid.with_resolution(grid.pixel_size[0] * step)
+
+    grid, days = _merge_days(scenes, image_processor, make_coarse)
+    bands, is_natural = choose_color_bands(image_processor.bands)
+    values = np.concatenate([raster.read(bands) for raster in days.values()], axis=2)
+    masks = [raster.read_nodata_mask() for raster in days.values()]
+    missing = np.concatenate([np.zeros(grid.size, dtype=bool) if mask is None else mask for mask in masks], axis=1)
+    picture = stretch_colors(values, np.isfinite(values).all(axis=0) & ~missing, is_natural)
+    pictures = dict(zip(days, np.split(picture, len(days), axis=1), strict=True))
+    columns = min(_DAYS_A_ROW, len(days))
+    places: list[tuple[str, np.ndarray | None]] = list(pictures.items())
+    places += [(" " * number, None) for number in range(1, -len(days) % columns + 1)]  # the last row is filled up
+    width = measure_width(grid.crs, grid.transform, *grid.size)
+    rows = [PictureRow(dict(places[start : start + columns]), width) for start in range(0, len(places), columns)]
+    draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=_DAY_INCHES)
+
+
+def _merge_days(
+    scenes: Sequence[Scene], image_processor: PrithviImageProcessor, choose_grid: Callable[[Grid], Grid]
+) -> tuple[Grid, dict[str, Raster]]:
+    """Bring scenes to one grid, and put together what one sensor saw on one day; the days come in order."""
+    frames = [_to_reflectance(scene, image_processor) for scene in scenes]
+    grid = choose_grid(find_common_grid(frames))
+    days: dict[str, list[Raster]] = {}
+    for scene, frame in zip(scenes, frames, strict=True):
+        days.setdefault(_name_day(scene), []).append(warp_to(frame, grid))
+    return grid, {
+        day: group[0] if len(group) == 1 else CompositeRaster(group, "clearest", day)
+        for day, group in sorted(days.items())
+    }
 
 
 def _to_reflectance(scene: Scene, image_processor: PrithviImageProcessor) -> Raster:

@@ -92,9 +92,10 @@ def test_mosaics_put_tiles_together_and_a_composite_all_days(catalog, tmp_path, 
         pixels = np.full((6, *SIZE), number, dtype=np.int16)
         catalog.add_hls(day, pixels=pixels, fmask=mask)
     catalog.add_hls((2021, 6, 1), pixels=np.full((6, *SIZE), 1000, np.int16), tile="10SHJ", transform=beside)
-    options = ["--dates", "2021-06", "--mosaic", "--composite", "median"]
+    options = ["--dates", "2021-06", "--mosaic", "--composite", "median", "--quicklook"]
     assert fetch_hls(catalog, tmp_path / "out", *options) == 0
     assert len(list((tmp_path / "out" / "mosaics").iterdir())) == 3
+    assert (tmp_path / "out" / "quicklook.png").read_bytes().startswith(b"\x89PNG")
     with rasterio.open(tmp_path / "out" / "composite.tif") as dataset:
         pixels = dataset.read()
     assert pixels.shape == (7, 34, 44)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 from rio_cogeo import cog_validate
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
@@ -17,6 +18,7 @@ from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.composite import (
     COUNT_BAND,
     digest_scenes,
+    draw_days,
     is_made_of,
     make_processor,
     open_options,
@@ -168,6 +170,20 @@ def test_what_cannot_be_composed_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         compose([whole], reflectance, overwrite=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.tif", "i.tif"]
+
+
+def test_days_are_drawn_side_by_side_whatever_their_number(tmp_path):
+    """Bright clouds are white and land is not, in one stretch of colours."""
+    land, cloud = np.full((6, *SIZE), 800, dtype=np.int16), np.full((6, *SIZE), 8000, dtype=np.int16)
+    folders = [write_hls_granule(tmp_path, day=(2021, 6, 1 + day), pixels=land + 50 * day) for day in range(4)]
+    folders.append(write_hls_granule(tmp_path, day=(2021, 6, 20), pixels=cloud))
+    draw_days(open_all(folders), PROCESSOR, tmp_path / "days.png")
+    with Image.open(tmp_path / "days.png") as picture:
+        pixels = np.asarray(picture.convert("L")).astype(int)
+    height, width = pixels.shape
+    bright, dark = pixels[3 * height // 4, width // 8], pixels[height // 4, width // 8]
+    assert bright > 200 > dark
+    draw_days(open_all(folders[:1]), PROCESSOR, tmp_path / "one.png")
 
 
 def test_a_composite_knows_what_it_is_made_of(tmp_path):
