@@ -41,6 +41,7 @@ SPEAKERS = {
     "data/builders/": {"finetune", "stats"},
     "data/folds.py": {"finetune"},
     "data/statistics_report.py": {"stats"},
+    "data/streaming.py": {"finetune"},
     "models/prithvi/bands_prithvi.py": {*READERS, "info"},
     "models/prithvi/configuration_prithvi.py": {"finetune"},
     "models/prithvi/exported_prithvi.py": {"predict", "evaluate"},
