@@ -33,7 +33,6 @@ _KEPT_SECONDS = 3600  # files of a page that nothing is done on
 _SWEEP_SECONDS = 30.0
 _WAITING = 20  # visitors in the queue
 _TELL_SECONDS = 0.2
-_NAME_LENGTH = 80  # of a scene, in the names of its files
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def build_page(
                     "Expected files that were uploaded for this page, found some that are gone. Upload them again."
                 )
             mapper.check_files(uploads)
-            session.choose(sessions.take(session, uploads), uploads[0].stem[:_NAME_LENGTH])
+            session.choose(sessions.take(session, uploads), uploads[0].stem)
         except Exception as error:
             session.choose((), "")
             fail(error)
@@ -401,7 +400,7 @@ def build_page(
                 try:
                     folder = session.make_folder("scene")
                     found = catalog.fetch(bbox, dates, mapper.image_processor, folder, limits.max_megapixels)
-                    session.choose(found[0], f"{catalog.collection[0]}_{found[1][-1][:10]}"[:_NAME_LENGTH], found[1])
+                    session.choose(found[0], f"{catalog.collection[0]}_{found[1][-1][:10]}", found[1])
                 except Exception as error:
                     fail(error)
                 finally:

@@ -157,6 +157,10 @@ def _draw_grid(lines: Sequence[GridLine]) -> str:
         inside = line.points[((line.points > 0.04) & (line.points < 0.96)).all(axis=1)]
         if len(inside):
             x, y = inside[np.argmax(inside[:, 1 if line.is_meridian else 0])]
+            # The other labels are in the corners.
+            low, high = (0.0, 0.86) if line.is_meridian else (0.12, 0.9)
+            if not low < (x if line.is_meridian else y) < high:
+                continue
             place = (
                 f"left:{100 * x:.2f}%;bottom:2px;transform:translateX(-{100 * x:.0f}%)"
                 if line.is_meridian

@@ -7,8 +7,12 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+_NAME_BYTES = 80  # of a scene, as file systems count them
 
 
 @dataclass
@@ -38,8 +42,9 @@ class Session:
     closed: bool = False
 
     def choose(self, frames: Sequence[Path], name: str, dates: Sequence[str] | None = None) -> None:
-        """Take a scene; without frames none."""
-        self.frames, self.name, self.dates = tuple(frames), name, None if dates is None else tuple(dates)
+        """Take a scene, and make its name one that files can have; without frames take none."""
+        self.name = name.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .-") or "scene"
+        self.frames, self.dates = tuple(frames), None if dates is None else tuple(dates)
 
     def make_folder(self, kind: str) -> Path:
         """Make an empty folder for files of a kind, in place of the earlier ones of that kind."""
@@ -91,7 +96,12 @@ class Sessions:
         for number, upload in enumerate(uploads, start=1):
             frame = folder / str(number) / upload.name
             frame.parent.mkdir()
-            os.link(upload, frame)
+            try:
+                os.link(upload, frame)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without links
+                shutil.copyfile(upload, frame)
             frames.append(frame)
         return frames
 
@@ -107,14 +117,22 @@ class Sessions:
         shutil.rmtree(session.folder, ignore_errors=True)
         for upload in session.uploads - others:
             upload.unlink(missing_ok=True)
+            with suppress(OSError):  # another upload is there
+                upload.parent.rmdir()
 
     def sweep(self, seconds: float) -> None:
-        """Close sessions that nothing was done for in that time, such as those of programs, which say no farewell."""
+        """Close sessions that nothing was done for in that time, and delete uploads that have not come to their end.
+
+        Programs, other than browsers, do not say that they leave.
+        """
         with self._lock:
             now = time.monotonic()
             old = [key for key, one in self._sessions.items() if not one.running and now - one.used > seconds]
         for key in old:
             self.close(key)
+        for path in self.root.iterdir():
+            if path.is_file() and time.time() - path.stat().st_mtime > seconds:
+                path.unlink(missing_ok=True)
 
     def close_all(self) -> None:
         """Close every session."""

@@ -33,7 +33,7 @@ def mapper():
 
 
 def choose(session, *files):
-    session.frames, session.name = files, files[0].stem
+    session.choose(files, files[0].stem)
     return session
 
 
@@ -66,7 +66,7 @@ def test_files_of_one_band_each_are_one_frame(mapper, sessions, tmp_path):
     files = sorted(granule.glob("*.tif"))
     mapper.check_files(files)
     session = sessions.open("a")
-    session.frames, session.name = tuple(sessions.take(session, files)), "granule"
+    session.choose(sessions.take(session, files), "granule")
     assert mapper.view(session, FrameOptions()).title == "scene, 2022-06-07"
 
 
@@ -120,7 +120,7 @@ def test_a_file_of_another_format_in_disguise_is_refused(mapper, session, tmp_pa
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_run_that_is_stopped_leaves_nothing(mapper, sessions, tmp_path, leaves):
     session = sessions.open("a")
-    session.frames, session.name = tuple(sessions.take(session, [write_scene(tmp_path / "scene.tif")])), "scene"
+    session.choose(sessions.take(session, [write_scene(tmp_path / "scene.tif")]), "scene")
 
     def stop(done, total):
         if done and leaves:

@@ -1,6 +1,8 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Folders of visitors: nobody names those of another, and they go with the visitor."""
 
+import os
+
 import pytest
 
 from prithvi_hf.demo.sessions import Sessions
@@ -48,7 +50,7 @@ def test_who_leaves_takes_all_files_along_and_stops(sessions, tmp_path):
     sessions.close("a")
     assert session.stopped.is_set()
     assert not session.folder.exists()
-    assert not received.exists()
+    assert not received.parent.exists()
     assert sessions.find("a") is None
     sessions.close("a")  # twice is no fault
 
@@ -63,17 +65,37 @@ def test_an_upload_that_two_visitors_share_stays_until_both_have_left(sessions, 
     assert not received.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("scene", "scene"),
+        (".hidden", "hidden"),
+        ("-rf", "rf"),
+        ("..", "scene"),
+        ("湖" * 99, "湖" * 26),
+        ("a" * 99, "a" * 80),
+    ],
+)
+def test_names_of_scenes_can_be_those_of_files(sessions, tmp_path, name, expected):
+    session = sessions.open("a")
+    session.choose([tmp_path], name)
+    assert session.name == expected
+
+
 def test_an_upload_that_is_gone_is_an_error(sessions, tmp_path):
     with pytest.raises(FileNotFoundError):
         sessions.take(sessions.open("a"), [tmp_path / "gone.tif"])
 
 
-def test_idle_sessions_are_swept_and_running_ones_are_not(sessions):
+def test_idle_sessions_and_broken_uploads_are_swept_and_running_ones_are_not(sessions, tmp_path):
     idle, busy = sessions.open("a"), sessions.open("b")
     idle.used -= 100
     busy.used -= 100
     busy.running = 1
+    begun = [upload(tmp_path, name) for name in ("tmp_old", "tmp_new")]
+    os.utime(begun[0], (0, 0))
     sessions.sweep(50)
+    assert [path.exists() for path in begun] == [False, True]
     assert sessions.find("a") is None
     assert sessions.find("b") is busy
     sessions.close_all()
