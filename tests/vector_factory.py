@@ -17,13 +17,15 @@ def utm_grid(height: int, width: int, pixel: float = 10.0) -> Grid:
     return Grid(CRS.from_epsg(32633), Affine(pixel, 0, 500_000, 0, -pixel, 5_000_000), height, width)
 
 
-def make_stars(grid: Grid, count: int, classes: list, seed: int = 0) -> gpd.GeoDataFrame:
-    """Overlapping polygons all over a grid and beyond its edges; classes take turns."""
+def make_stars(
+    grid: Grid, count: int, classes: list, seed: int = 0, reach: tuple[float, float] = (0.05, 0.3)
+) -> gpd.GeoDataFrame:
+    """Overlapping polygons all over a grid and beyond; `reach` is of its side, and classes take turns."""
     rng, shapes = np.random.default_rng(seed), []
     for _ in range(count):
         centre = rng.uniform(0, 1, 2) * [grid.width, grid.height]
         angles = np.linspace(0, 2 * np.pi, rng.integers(5, 12), endpoint=False)
-        radii = rng.uniform(0.05, 0.3) * max(grid.size) * rng.uniform(0.4, 1, len(angles))
+        radii = rng.uniform(*reach) * max(grid.size) * rng.uniform(0.4, 1, len(angles))
         points = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         shapes.append(shapely.Polygon(np.stack(grid.transform @ points.T, axis=1)))
     column = [classes[number % len(classes)] for number in range(count)]

@@ -82,8 +82,8 @@ def lay_out_chips(
 ) -> list[ChipPlace]:
     """Lay out chips over a scene, row by row.
 
-    A block has so many chips along each side, and blocks are `gap` pixels apart. The last chips along a side are moved
-    to the edge of the scene, within their block, so that no pixel at the edge is left out.
+    A block has so many chips along each side, and blocks are `gap` pixels apart. Where half a chip or more is left at
+    an edge of the scene, the last block has one more chip there, which overlaps with others of the block.
 
     Args:
         shape: height and width of the scene in pixels.
@@ -115,7 +115,8 @@ def lay_out_chips(
                 found.append((start + position * stride, number * (block + 2) + position, number))
             start, number = start + (block - 1) * stride + size + gap, number + 1
         last, index, number = found[-1]
-        return found if last + size == side else [*found, (side - size, index + 1, number)]
+        rest = side - last - size
+        return [*found, (side - size, index + 1, number)] if 2 * rest >= size else found
 
     rows, columns = map(place, shape)
     return [

@@ -31,7 +31,7 @@ from prithvi_hf.rasters.raster import Raster, Window, name_crs_pair
 from prithvi_hf.rasters.warping import Grid, overlap, warp_to
 
 
-_STRIP_PIXELS = 2**22  # of which the areas are in memory as float64
+_COLUMNS = 2048  # of a part of the maps that is in memory
 _PALE = 0.7  # how far the colours of classes that stay are brought to white
 _KM2 = 1e6
 _SMALL_KM2 = 10.0  # less than this is told in hectares
@@ -297,13 +297,16 @@ def _measure(maps: _ClassMaps, show_progress: bool) -> tuple[MapChange, list[np.
     pixels = np.zeros(count * count, dtype=np.int64)
     areas = None if grid.crs is None else np.zeros(count * count)
     only_first = only_second = neither = 0
-    rows, step = int(np.clip(_STRIP_PIXELS // grid.width, 1, BLOCK_SIZE)), thumbnail_step(*grid.size)
-    thin: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for row in tqdm(range(0, grid.height, rows), desc="maps", unit="strip", disable=not show_progress):
-        window = (row, 0, min(rows, grid.height - row), grid.width)
+    step = thumbnail_step(*grid.size)
+    thin = np.full((2, *(-(-side // step) for side in grid.size)), NODATA_CLASS, dtype=np.uint8)
+    starts = [(row, left) for row in range(0, grid.height, BLOCK_SIZE) for left in range(0, grid.width, _COLUMNS)]
+    for row, left in tqdm(starts, desc="maps", unit="part", disable=not show_progress):
+        window = (row, left, min(BLOCK_SIZE, grid.height - row), min(_COLUMNS, grid.width - left))
         before, after, both = maps.read_pairs(window)
         for shown, classes in zip(thin, (before, after), strict=True):
-            shown.append(classes[-row % step :: step, ::step])
+            small = classes[-row % step :: step, -left % step :: step]
+            top, start = -(-row // step), -(-left // step)
+            shown[top : top + small.shape[0], start : start + small.shape[1]] = small
         codes = before[both].astype(np.intp) * count + after[both]
         pixels += np.bincount(codes, minlength=count * count)
         if areas is not None:
@@ -331,7 +334,7 @@ def _measure(maps: _ClassMaps, show_progress: bool) -> tuple[MapChange, list[np.
     pairs = [(i, j) for i in range(count) for j in range(count) if i != j and (is_small or matrix[i, j])]
     values = {(i, i): i for i in range(count)} | {pair: count + number for number, pair in enumerate(pairs)}
     change = MapChange(tuple(maps.names), matrix, areas, only_first, only_second, neither, values)
-    return change, [numbers[np.concatenate(shown)].astype(np.uint8) for shown in thin]
+    return change, [numbers[shown].astype(np.uint8) for shown in thin]
 
 
 def _color_changes(change: MapChange) -> tuple[list[Rgb], list[Rgb]]:
@@ -368,8 +371,12 @@ def _write_change(path: str | os.PathLike, maps: _ClassMaps, change: MapChange, 
 
     def read_rows() -> Iterator[tuple[int, int, np.ndarray]]:
         for row in tqdm(range(0, grid.height, BLOCK_SIZE), desc="change", unit="strip", disable=not show_progress):
-            before, after, _ = maps.read_pairs((row, 0, min(BLOCK_SIZE, grid.height - row), grid.width))
-            yield 0, row, table[before, after]
+            codes = np.empty((min(BLOCK_SIZE, grid.height - row), grid.width), dtype=np.uint8)
+            for left in range(0, grid.width, _COLUMNS):
+                part = slice(left, min(left + _COLUMNS, grid.width))
+                before, after, _ = maps.read_pairs((row, left, len(codes), part.stop - left))
+                codes[:, part] = table[before, after]
+            yield 0, row, codes
 
     with complete_or_absent(path) as part:
         write_geotiff(part, layer, grid.size, read_rows(), grid.crs, grid.transform)

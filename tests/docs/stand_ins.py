@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from geopandas import GeoDataFrame
 
 from prithvi_hf import convert_checkpoint
 from prithvi_hf.outputs.cog import write_class_map
@@ -90,14 +91,20 @@ def make_stand_ins(root: Path) -> Path:
 
 
 def make_labelled_scene(scene: Path, labels: Path, side: int = 470) -> None:
-    """A scene of fields, whose brightness tells the crop, and its fields as polygons in another CRS."""
-    grid = utm_grid(side, side)
-    fields = make_stars(grid, 40, ["wheat", "barley", "grass"])
+    """A scene in which each crop is bright in two bands of its own, and its fields as polygons in another CRS."""
+    grid, fields = make_fields(side)
     crops = paint(fields, grid, {"barley": 1, "grass": 2, "wheat": 3}, fill=0)
     noise = np.random.default_rng(0).integers(0, 40, (6, *grid.size))
-    pixels = 400 + 800 * crops.astype(int) + 100 * np.arange(6)[:, None, None] + noise
+    own = np.stack([crops == 1 + band % 3 for band in range(6)])
+    pixels = 600 + 2000 * own + noise
     write_scene(scene, pixels.astype(np.int16), **utm_place(grid))
     write_features(labels, fields.to_crs(4326))
+
+
+def make_fields(side: int = 470) -> tuple[Grid, GeoDataFrame]:
+    """Small fields of three crops, and the grid of the scene that they are in."""
+    grid = utm_grid(side, side)
+    return grid, make_stars(grid, 500, ["wheat", "barley", "grass"], reach=(0.02, 0.06))
 
 
 def utm_place(grid: Grid) -> dict:
