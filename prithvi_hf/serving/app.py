@@ -201,16 +201,18 @@ def create_app(
             stem = Path(job.names[0]).stem or "scene"
             return FileResponse(path, media_type=record.media_type, filename=f"{stem}{record.ending}")
 
+        path = f"/jobs/{{job_id}}/{record.name}"
         text = "What is on the map" if name == "summary" else f"The {name} of a job"
         answer: dict[str, Any] = {"content": {record.media_type: {"schema": {"type": "string", "format": "binary"}}}}
         api.get(
-            f"/jobs/{{job_id}}/{record.name}",
+            path,
             response_class=FileResponse,
             responses={**_errors(404, 409), 200: {"model": Summary} if name == "summary" else answer},
             summary=text,
             description=f"{text}; ranges of bytes can be asked for.",
             operation_id=f"get_{name}",
         )(get_result)
+        api.head(path, include_in_schema=False)(get_result)  # which GDAL asks first
 
     for name in RESULT_FILES:
         add_result(name)

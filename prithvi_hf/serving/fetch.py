@@ -27,7 +27,7 @@ _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_CHUNK_BYTES = 2**16
+_ASK_SECONDS = 1.0
 # Blanks, control characters and backslashes, which programs read in different ways.
 _STRANGE = re.compile(r"[^\x21-\x7e]|\\")
 
@@ -158,7 +158,7 @@ class Fetcher:
             InterruptedError: If it was to stop.
         """
         deadline = time.monotonic() + seconds
-        backend = _CheckedBackend(self.private_hosts, deadline)
+        backend = _CheckedBackend(self.private_hosts, deadline, should_stop)
         address = self.check(url)
         with (
             _explain(address, seconds),
@@ -249,8 +249,8 @@ def _explain(address: Address, seconds: float) -> Iterator[None]:
 class _CheckedBackend(httpcore.NetworkBackend):
     """Connects to addresses that were looked up and checked here, until a deadline."""
 
-    def __init__(self, private_hosts: set[str], deadline: float) -> None:
-        self._private_hosts, self._deadline = private_hosts, deadline
+    def __init__(self, private_hosts: set[str], deadline: float, should_stop: Callable[[], object]) -> None:
+        self._private_hosts, self._deadline, self._should_stop = private_hosts, deadline, should_stop
         self._backend = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -280,7 +280,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
                 stream = self._backend.connect_tcp(
                     address, port, _limit(timeout, self._deadline), local_address, socket_options
                 )
-                return _TimedStream(stream, self._deadline)
+                return _TimedStream(stream, self._deadline, self._should_stop)
             except httpcore.ConnectError:
                 if number == len(addresses):
                     raise
@@ -288,14 +288,25 @@ class _CheckedBackend(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A connection that ends at a deadline: a timeout alone begins again with every byte."""
+    """A connection that ends at a deadline, and soon after it is to stop.
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
-        self._stream, self._deadline = stream, deadline
+    A timeout alone begins again with every byte.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float, should_stop: Callable[[], object]) -> None:
+        self._stream, self._deadline, self._should_stop = stream, deadline, should_stop
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read some bytes."""
-        return self._stream.read(max_bytes, _limit(timeout, self._deadline))
+        """Read some bytes; asks every second whether to stop."""
+        end = time.monotonic() + _limit(timeout, self._deadline)
+        while True:
+            try:
+                return self._stream.read(max_bytes, _limit(_ASK_SECONDS, end))
+            except httpcore.ReadTimeout:
+                if self._should_stop():
+                    raise InterruptedError from None
+                if time.monotonic() >= end:
+                    raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write bytes."""
@@ -310,7 +321,7 @@ class _TimedStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         """Go on encrypted; the certificate has to be that of the name."""
         stream = self._stream.start_tls(ssl_context, server_hostname, _limit(timeout, self._deadline))
-        return _TimedStream(stream, self._deadline)
+        return _TimedStream(stream, self._deadline, self._should_stop)
 
     def get_extra_info(self, info: str) -> Any:
         """Tell what the connection knows."""

@@ -85,6 +85,19 @@ def test_results_are_what_they_are_called(client, job, tmp_path):
     assert (polygons.total_bounds[2:] <= [east + 1e-6, north + 1e-6]).all()
 
 
+def test_a_map_is_read_where_it_is(server, job):
+    address = f"{server.url}{job['links']['map']}"
+    with (
+        rasterio.Env(GDAL_HTTP_HEADERS=f"Authorization: Bearer {TOKEN}", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        rasterio.open(f"/vsicurl/{address}") as dataset,
+        server.client() as client,
+        rasterio.io.MemoryFile(client.get(address).content) as content,
+        content.open() as whole,
+    ):
+        np.testing.assert_array_equal(dataset.read(1), whole.read(1))
+        assert dataset.colormap(1) == whole.colormap(1)
+
+
 def test_tiles_are_in_the_colours_of_the_map(client, job, tmp_path):
     description = client.get(job["links"]["tilejson"]).json()
     west, south, east, north = description["bounds"]

@@ -2,6 +2,7 @@
 """Addresses that clients give: what is allowed, and what is never asked."""
 
 import socket
+import time
 
 import pytest
 
@@ -158,6 +159,15 @@ def test_size_and_time_are_limited(file_server, tmp_path):
     with pytest.raises(ApiError, match="cannot be reached") as error:
         fetch(Fetcher(["http://127.0.0.1:1/"], ["127.0.0.1"]), "http://127.0.0.1:1/a?sig=secret", tmp_path / "a.tif")
     assert "secret" not in str(error.value)
+
+
+def test_fetching_stops_soon_after_it_is_told_to(file_server, tmp_path):
+    fetcher, begin = Fetcher([f"{file_server.url}/data/"], ["127.0.0.1"]), time.monotonic()
+    with pytest.raises(InterruptedError):
+        fetcher.fetch(
+            f"{file_server.url}/data/slow/a", tmp_path / "a", 10**7, 60, lambda: time.monotonic() > begin + 0.3
+        )
+    assert time.monotonic() - begin < 5
 
 
 def test_a_label_is_the_end_of_the_path():

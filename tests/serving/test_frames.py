@@ -1,0 +1,60 @@
+# Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
+"""Frames of clients as scenes, within the limits; refused ones are in test_app.py."""
+
+import pytest
+
+from prithvi_hf.serving.errors import ApiError
+from prithvi_hf.serving.frames import check_signature, check_size, explain_frame_error, open_frames
+from prithvi_hf.serving.settings import Limits
+from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, write_scene
+
+
+def open_one(path, task="segmentation", **options):
+    return open_frames([path], ["x.tif"], options, tiny_processor(), tiny_model().config, task, Limits())
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "outputs"),
+    [
+        ("segmentation", {}, {"quicklook", "polygons"}),
+        ("segmentation", {"outputs": []}, set()),
+        ("segmentation", {"outputs": ["entropy"]}, {"entropy"}),
+        ("regression", {}, {"quicklook"}),
+    ],
+)
+def test_outputs_are_those_asked_for_or_those_that_the_task_has(tmp_path, task, options, outputs):
+    scene, _, keywords = open_one(write_scene(tmp_path / "frame_001.tif"), task, **options)
+    assert {name for name, value in keywords.items() if value is True} == outputs
+    assert scene.name == "x.tif"
+
+
+def test_a_regression_has_no_outputs_of_classes(tmp_path):
+    with pytest.raises(ValueError, match="gives values, not classes"):
+        open_one(write_scene(tmp_path / "frame_001.tif"), "regression", outputs=["polygons"])
+
+
+def test_the_limit_of_pixels_is_that_of_frames_and_of_the_map(tmp_path):
+    limits = Limits(max_pixels=0.01)
+    check_size(100, 100, "x", limits)
+    for size in ((101, 100), (2, 401)):
+        with pytest.raises(ApiError, match=r"0\.01 million pixels") as error:
+            check_size(*size, "x", limits)
+        assert error.value.status == 413
+    scene = write_scene(tmp_path / "frame_001.tif", scene_pixels(90, 90))
+    arguments = (tiny_processor(), tiny_model().config, "segmentation", limits)
+    with pytest.raises(ApiError, match="found a map of 180 x 180"):
+        open_frames([scene], ["x.tif"], {"resolution": 5.0000001}, *arguments)
+
+
+@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"])
+def test_tiff_and_bigtiff_of_either_byte_order_pass(tmp_path, start):
+    (tmp_path / "x").write_bytes(start)
+    check_signature(tmp_path / "x", "x")
+
+
+def test_messages_name_files_as_the_client_does(tmp_path):
+    path = tmp_path / "frame_001.tif"
+    error = ValueError(f"{path}: expected a, found {tmp_path}/results/map.tif and frame_001.")
+    error.add_note("kept in /somewhere")
+    assert explain_frame_error(error, [path], ["x.tif"]) == "x.tif: expected a, found results/map.tif and x.tif."
+    assert explain_frame_error(KeyError("x"), [path], ["x.tif"]) is None
