@@ -158,8 +158,8 @@ def split_chips(
     if len(set(groups.values())) < len(wanted):
         raise ValueError(
             f"Expected labelled chips in at least {len(wanted)} blocks, one for each of {', '.join(wanted)}, found "
-            f"{len(groups)} chips in {len(set(groups.values()))}. Give a smaller size or block, label more of the "
-            "scene, or set the fraction of a split to 0."
+            f"{len(groups)} chips in {len(set(groups.values()))}. Give a smaller size, block or gap, label more of "
+            "the scene, or set the fraction of a split to 0."
         )
     counts = np.array([pixels[chip] for chip in groups], dtype=float)  # (chips, classes)
     totals, place = counts.sum(axis=0), {chip: number for number, chip in enumerate(groups)}

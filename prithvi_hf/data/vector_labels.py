@@ -87,6 +87,9 @@ class LabelOptions:
     all_touched: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("attribute", "layer", "background"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name}: expected a name, found an empty text. Leave the option out.")
         object.__setattr__(self, "classes", None if self.classes is None else tuple(self.classes))
         object.__setattr__(self, "ignore_values", tuple(map(str, self.ignore_values)))
 
@@ -151,10 +154,14 @@ def choose_classes(found: Mapping[str, int], options: LabelOptions, name: str) -
     if background is not None and background not in names:
         names.insert(0, background)
     if not names:
-        raise ValueError(f"{name}: expected features with values of {options.attribute}, found none.")
+        raise ValueError(
+            f"{name}: expected features with values of {options.attribute} that are classes, found none. Name another "
+            "attribute, or leave values out of ignore_values."
+        )
     if NODATA_NAME in names:
         raise ValueError(
-            f"{name}: {NODATA_NAME!r} is what pixels without a class are called: name the class otherwise."
+            f"{name}: expected names of classes, found {NODATA_NAME!r}, which pixels without one are called. Name the "
+            "class otherwise, or list its value in ignore_values."
         )
     class_values = {names.index(one): value for one, value in numbers.items() if names.index(one) != value}
     try:
@@ -302,6 +309,8 @@ class _VectorFile:
                 f"{self.name}: expected {kinds}, found a file that starts with {start[:8]!r}. Convert it, e.g. "
                 "`ogr2ogr labels.gpkg FILE`; of a shapefile give the .shp."
             )
+        if driver == "ESRI Shapefile" and os.path.getsize(self.path) < 2 * int.from_bytes(start[24:28], "big"):
+            raise ValueError(f"{self.name}: expected a complete file, found that its end is missing. Copy it again.")
         try:
             layers = [str(name) for name, kind in self._pyogrio.list_layers(self.path) if kind is not None]
             if not layers or (options.layer is None and len(layers) > 1) or options.layer not in (None, *layers):
@@ -346,7 +355,12 @@ class _VectorFile:
                         texts = self._write_values(batch.column(attribute))
                     shapes = batch.column(meta["geometry_name"] or "wkb_geometry").to_pylist() if geometry else []
                     yield numbers, texts, shapes
-        except (self._pyogrio.errors.DataSourceError, self._pyogrio.errors.DataLayerError, RuntimeError) as error:
+        except (
+            self._pyogrio.errors.DataSourceError,
+            self._pyogrio.errors.DataLayerError,
+            RuntimeError,
+            OSError,
+        ) as error:
             raise ValueError(
                 f"{self.name}: expected features that can be read, found: {error}. Copy or convert the file again."
             ) from error

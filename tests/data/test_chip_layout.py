@@ -117,5 +117,5 @@ def test_fractions_that_are_none_are_refused(fractions):
 
 def test_too_few_blocks_are_refused_with_the_remedy():
     pixels, blocks = make_blocks(chips=8)
-    with pytest.raises(ValueError, match=r"at least 3 blocks.* found 8 chips in 2. Give a smaller size or block"):
+    with pytest.raises(ValueError, match=r"at least 3 blocks.* found 8 chips in 2. Give a smaller size, block or gap"):
         split_chips(pixels, blocks, (0.7, 0.15, 0.15))

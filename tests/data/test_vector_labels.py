@@ -287,6 +287,15 @@ def test_files_of_other_formats_and_damaged_ones_are_refused(tmp_path, content, 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", [".shp", ".fgb", ".gpkg", ".geojson"])
+def test_a_file_whose_end_is_missing_is_refused(tmp_path, suffix):
+    path = write_features(tmp_path / f"a{suffix}", make_stars(GRID, 300, CROPS))
+    path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
+    with pytest.raises(ValueError, match="Copy"):
+        rasterize_labels(path, GRID, tmp_path / "m.tif", attribute="crop")
+    assert not (tmp_path / "m.tif").exists()
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.gpkg: expected a GeoPackage"):
         rasterize_labels(tmp_path / "none.gpkg", GRID, tmp_path / "m.tif", attribute="crop")
