@@ -43,3 +43,15 @@ def test_writer_leaves_nothing_behind_when_it_fails(tmp_path):
 def test_writer_refuses(tmp_path, shape, names):
     with pytest.raises(ValueError, match="expected"):
         write_geotiff(tmp_path / "a.tif", np.zeros(shape), crs=None, transform=transform_at(), descriptions=names)
+
+
+def test_scale_offset_and_a_mask_go_into_the_file_itself(tmp_path):
+    pixels, lost = np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.zeros((3, 4), dtype=bool)
+    lost[1, 2] = True
+    place = {"crs": "EPSG:32633", "transform": transform_at()}
+    write_geotiff(tmp_path / "a.tif", pixels, tags=([0.5, 2.0], [0.0, -1.0]), nodata_mask=lost, **place)
+    raster = GeoTiffRaster(tmp_path / "a.tif")
+    assert (raster.scales, raster.offsets) == ((0.5, 2.0), (0.0, -1.0))
+    np.testing.assert_array_equal(raster.read_nodata_mask(), lost)
+    np.testing.assert_array_equal(raster.read(), pixels)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

@@ -378,7 +378,7 @@ def test_polygons_in_place_of_masks_are_sent_to_rasterizing(root, load, suffix):
     for chip in CHIPS:
         (root / "masks" / f"{chip}{suffix}").write_bytes(b"SQLite format 3\0")
     with pytest.raises(
-        ValueError, match=rf"masks: expected masks that are GeoTIFF files, found a{suffix}.*gdal_rasteri"
+        ValueError, match=rf"masks: expected masks that are GeoTIFF files, found a{suffix}.*prithvi-hf rasterize"
     ):
         load(data_dir=root, image_dir="images", mask_dir="masks")
     if suffix != ".GeoJSON":
