@@ -28,8 +28,9 @@ def check_writable_folder(folder: str | Path, purpose: str) -> None:
         NotADirectoryError: If it is a file or below one.
         PermissionError: If it, or the folder that it would be made in, takes no files.
     """
-    path = Path(folder).absolute()
-    existing = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    existing = Path(folder).absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
     if not existing.is_dir():
         raise NotADirectoryError(
             f"Expected {purpose} {folder} to be a folder that can be written, found that {existing} is not a folder. "

@@ -234,13 +234,16 @@ def add_parser(commands: Commands) -> None:
 
 def check_usage(options: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
+    present = set()
     for name, value in vars(options).items():
+        if value is not None:
+            present.add(f"--{name}")
         if value == "" or (isinstance(value, list) and "" in value):
             raise ValueError(
                 f'Expected a value after --{name}, found an empty one (""): give it, or leave the option out. Is a '
                 "variable of the shell not set?"
             )
-    given = [f"--{name}" for name in ("frames", "scenes", "bbox") if getattr(options, name) is not None]
+    given = sorted(present & {"--bbox", "--frames", "--scenes"})
     if len(given) != 1:
         raise ValueError(
             "Expected either --frames or --bbox with --output, or --scenes with --output_dir, found "
@@ -261,7 +264,7 @@ def check_usage(options: argparse.Namespace) -> None:
             raise ValueError(f"--bbox goes with --dates and --collection: add {' and '.join(missing)}.")
         if options.location:
             raise ValueError("--location is that of a scene without CRS: leave it out with --bbox.")
-    elif extra := [flag for flag in SEARCH_OPTIONS if flag != "--bbox" and getattr(options, flag[2:]) is not None]:
+    elif extra := sorted(present & {*SEARCH_OPTIONS}):
         raise ValueError(f"{' and '.join(extra)} say what is searched for a place: add --bbox, or leave them out.")
     for output in OUTPUTS if many else ():
         value = getattr(options, output.name, None)
