@@ -9,6 +9,7 @@ continues, writes damaged chips again, and ends with the same bytes.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -196,9 +197,9 @@ class _ChipMaker:
         self.frames = [
             frame.select(range(frame.count - 1)) if has_alpha(frame.descriptions) else frame for frame in scene.frames
         ]
+        name = re.sub(r"[^\w.-]+", "_", scene.name)  # lists of ids are text with commas between fields
         self.places = {
-            f"{scene.name}_{place.index[0]:04d}_{place.index[1]:04d}": place
-            for place in options.lay_out(scene.grid.size)
+            f"{name}_{place.index[0]:04d}_{place.index[1]:04d}": place for place in options.lay_out(scene.grid.size)
         }
 
     @property

@@ -274,6 +274,19 @@ def test_a_map_gives_labels_and_min_labelled_leaves_chips_out(place, tmp_path):
     assert recipe.given["class_names"] == ["grass", "barley", "wheat"]  # in the order of the values
 
 
+def test_names_of_scenes_and_classes_may_be_of_any_letters(place, tmp_path):
+    _, pixels, _ = place
+    scene = write_scene(tmp_path / 'Müller, "Ost" (1).tif', pixels, crs=GRID.crs, transform=GRID.transform)
+    stars = make_stars(GRID, 12, ["Weizen: früh", "no", "- # 'x'"])
+    path = write_features(tmp_path / "ä ö.gpkg", stars)
+    chip_scene(
+        scene, path, tmp_path / "chips", chips=SMALL, label_options=CROP, show_progress=False, dates="2022-06-07"
+    )
+    recipe, splits = open_splits(tmp_path / "chips")
+    assert recipe.given["class_names"] == ["- # 'x'", "Weizen: früh", "no"]
+    assert sum(map(len, splits.values())) == len(list((tmp_path / "chips" / "images").iterdir()))
+
+
 def test_numbers_of_a_vector_file_stay_in_the_masks_and_the_recipe_maps_them(place, tmp_path):
     source, *_ = place
     stars = make_stars(GRID, 12, [30, 10])
