@@ -116,8 +116,7 @@ def run(options: argparse.Namespace) -> int:
         check_readable(report.splits)
 
     if plot is not None:
-        with complete_or_absent(plot) as part:
-            write_statistics_plot(part, report)
+        write_statistics_plot(plot, report)
     if output is None:
         print(report.recipe(), end="")
     else:

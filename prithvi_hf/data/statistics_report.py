@@ -13,17 +13,15 @@ from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from prithvi_hf.data.chips import describe_wrong_masks, find_shared_images
 from prithvi_hf.data.statistics import DatasetStatistics
-from prithvi_hf.models.prithvi.bands_prithvi import find_band_names
+from prithvi_hf.data.statistics_charts import draw_band_histograms, draw_class_balance
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.labels_prithvi import IGNORED_LABEL, advise_label_options, make_labels
 from prithvi_hf.models.prithvi.pixel_values_prithvi import Frame
 from prithvi_hf.models.prithvi.processor_options_prithvi import ProcessorOptions, update_options
-from prithvi_hf.outputs.palette import BAND_COLORS, default_colors
+from prithvi_hf.outputs.figures import escape_label, make_figure, save_chart
 
 
 _SHOWN_ON_SCREEN = 10
@@ -366,48 +364,14 @@ def _make_printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-_PANEL_INCHES = 6.0
-_DPI = 120
-_TAIL = 0.001  # fraction of the values at either end that may be outside the picture
-_MAX_BARS = 40
-
-
 def write_statistics_plot(path: str | os.PathLike, report: StatisticsReport) -> None:
     """Draw the histograms of the bands, if they were measured, and a bar chart of the classes as PNG."""
-    # A figure of its own canvas leaves pyplot and its global state alone.
-    figure = Figure(figsize=(2 * _PANEL_INCHES, _PANEL_INCHES), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = make_figure(12.0, 6.0)
     bands, classes = figure.subplots(1, 2)
-    main, ends = report.main, []
-    colors = dict(zip(find_band_names(list(BAND_COLORS), main.band_names), BAND_COLORS.values(), strict=True))
-    for place, (name, histogram) in enumerate(zip(main.band_names, main.histograms, strict=True)):
-        if not histogram.counts.size:
-            continue
-        edges = histogram.edges * main.scale + main.offset
-        density = histogram.counts / (histogram.counts.sum() * np.abs(np.diff(edges)))
-        bands.stairs(density, edges, label=_plain(name), color=colors.get(place, f"C{place}"), linewidth=1.5)
-        # Nearly all values are between these; a few outliers would press the rest into one line.
-        below = histogram.counts.cumsum() / histogram.counts.sum()
-        first, last = np.searchsorted(below, [_TAIL, 1 - _TAIL])
-        ends += [edges[first], edges[last + 1]]
-    bands.set(title=f"bands, split {_plain(report.split)}", xlabel="value after scaling", ylabel="density")
-    if ends:
-        bands.set_xlim(min(ends), max(ends))
-        bands.legend(frameon=False)
-
-    pixels = main.class_pixels
-    labels = (sorted(pixels) if report.num_labels is None else list(range(report.num_labels)))[:_MAX_BARS]
-    fractions = [pixels.get(label, 0) / max(sum(pixels.values()), 1) for label in labels]
-    names = [report._name_class(label) for label in labels]
-    bars = classes.barh(range(len(labels)), fractions, color=default_colors(len(labels), names), edgecolor="#888888")
-    classes.bar_label(bars, [f"{fraction:.2%}" for fraction in fractions], padding=3)
-    classes.set_yticks(range(len(labels)), [_plain(name) for name in names])
-    classes.invert_yaxis()
-    classes.margins(x=0.15)
-    classes.set(title="classes", xlabel="fraction of the labelled pixels")
-    canvas.print_figure(path, dpi=_DPI, format="png")
-
-
-def _plain(text: str) -> str:
-    """Text in which matplotlib sees neither formulas nor entries to leave out."""
-    return text.replace("$", r"\$").lstrip("_")
+    draw_band_histograms(bands, report.main)
+    bands.set(title=f"bands, split {escape_label(report.split)}", xlabel="value after scaling")
+    names = (
+        report.class_names if report.num_labels is None else list(map(report._name_class, range(report.num_labels)))
+    )
+    draw_class_balance(classes, {report.split: report.main}, names)
+    save_chart(figure, path)

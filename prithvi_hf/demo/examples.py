@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prithvi_hf.demo.pictures import read_scene_picture
 from prithvi_hf.scenes.scene import open_scene
+from prithvi_hf.scenes.scene_picture import read_scene_picture
 
 
 if TYPE_CHECKING:

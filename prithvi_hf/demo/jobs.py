@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prithvi_hf.cli.common import user_message
-from prithvi_hf.demo.pictures import MapFigures, measure_map, read_scene_picture
+from prithvi_hf.demo.pictures import MapFigures, measure_map
 from prithvi_hf.demo.sessions import Session
 from prithvi_hf.models.prithvi.input_shift_prithvi import FAR
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
@@ -21,6 +21,7 @@ from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.predict_scene import predict_scene
 from prithvi_hf.scenes.predicted import PredictedScene
 from prithvi_hf.scenes.scene import Scene, open_scene
+from prithvi_hf.scenes.scene_picture import read_scene_picture
 
 
 if TYPE_CHECKING:

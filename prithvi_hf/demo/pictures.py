@@ -12,8 +12,6 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 
 from prithvi_hf.models.prithvi.configuration_prithvi import make_unique_names
-from prithvi_hf.models.prithvi.pixel_values_prithvi import describe_units_problem
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands, stretch_colors
 from prithvi_hf.outputs.cog import NODATA_CLASS
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.polygons import measure_pixels
@@ -21,16 +19,12 @@ from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import GDAL_ERRORS, find_degrees
 from prithvi_hf.rasters.warping import Grid
-from prithvi_hf.scenes.reading import SceneRows
 
 
 if TYPE_CHECKING:
-    from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
     from prithvi_hf.scenes.predicted import PredictedScene
-    from prithvi_hf.scenes.scene import Scene
 
 _ROWS = 256
-_MOST_MISSING = 0.75  # of the pixels of rows that tell the units
 _LINES = 4  # meridians, and parallels, at most
 _POINTS = 33  # of a line
 _SURE = 254  # what a confidence of 1 is in a file of bytes
@@ -87,36 +81,6 @@ class GridLine:
     label: str
     is_meridian: bool
     points: np.ndarray
-
-
-def read_scene_picture(scene: "Scene", image_processor: "PrithviImageProcessor") -> tuple[np.ndarray, str | None]:
-    """Read the last date of a scene row by row, thinned to what a screen shows.
-
-    Returns:
-        Its colours, (h, w, 4) uint8; and what is wrong where its values are plainly in other units than the model's.
-    """
-    colors, is_natural = choose_color_bands(image_processor.bands)
-    step, parts, problem, is_told = thumbnail_step(*scene.grid.size), [], None, False
-    rows = SceneRows(scene.frames, image_processor, _ROWS, "raise")
-    for start in range(0, scene.grid.height, _ROWS):
-        stop = min(start + _ROWS, scene.grid.height)
-        chosen = range(-(-start // step) * step, stop, step)
-        if not chosen:
-            continue
-        rows.read_to(start, stop)
-        image, lost = rows.cut(chosen, slice(None, None, step))
-        frames, missing, nodata = image_processor.read_frames(image, scene.name)
-        if not is_told and nodata.mean() < _MOST_MISSING:
-            is_told = True
-            problem = describe_units_problem(frames, missing, image_processor.checked_options(), scene.name)
-        values = frames[-1].values[colors].astype(np.float32)
-        if missing[-1] is not None:
-            values[missing[-1][colors]] = np.nan
-        values[:, nodata if lost is None else nodata | lost] = np.nan
-        parts.append(values)
-    values = np.concatenate(parts, axis=1)
-    valid = np.isfinite(values).min(axis=0)
-    return stretch_colors(values, valid, is_natural), problem
 
 
 def measure_map(result: "PredictedScene", has_place: bool) -> MapFigures:

@@ -5,14 +5,14 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
 from prithvi_hf.models.prithvi.configuration_prithvi import NODATA_NAME, make_unique_names
-from prithvi_hf.outputs.cog import NODATA_CLASS, complete_or_absent
+from prithvi_hf.outputs.cog import NODATA_CLASS
 from prithvi_hf.outputs.palette import Rgb, class_palette
 from prithvi_hf.rasters.raster import find_degrees
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LARGEST_SIDE = 1536  # pixels of a picture; more would not show
-_DPI = 150
 _LABEL_LENGTH = 48  # characters of a class name in the legend
 _LEGEND_ENTRIES = 20
 _VALUE_PERCENTILES = (2.0, 98.0)
@@ -49,8 +48,14 @@ def thumbnail_step(height: int, width: int) -> int:
     return -(-max(height, width) // _LARGEST_SIDE)
 
 
-def write_quicklook(
-    path: str | os.PathLike[str],
+def write_quicklook(path: str | os.PathLike[str], mask: np.ndarray, **options: Any) -> None:
+    """Draw a map as PNG, whole or not at all; the options are those of [`make_map_figure`]."""
+    from prithvi_hf.outputs.figures import save_picture
+
+    save_picture(make_map_figure(mask, **options), path)
+
+
+def make_map_figure(
     mask: np.ndarray,
     *,
     id2label: Mapping[int, str],
@@ -61,11 +66,10 @@ def write_quicklook(
     crs: CRS | str | None = None,
     transform: Affine | None = None,
     step: int = 1,
-) -> None:
-    """Draw a map as PNG, beside a picture of the same scene where there is one.
+) -> "Figure":
+    """Draw a map, beside a picture of the same scene where there is one.
 
     Args:
-        path: The PNG to write; an existing one is replaced, and only by a complete one.
         mask: (H, W) class indices, 255 = no data.
         id2label: Class index to name.
         class_colors: `"#rrggbb"` for each class, or None for default colours.
@@ -81,11 +85,18 @@ def write_quicklook(
     width_metres = measure_width(crs, transform, mask.shape[0] * step, mask.shape[1] * step)
     pictures = {"classes": classes} if rgb is None else {rgb_title: rgb, "classes": classes}
     present = set(np.unique(mask).tolist()) if present is None else set(present)
-    draw_pictures(path, [PictureRow(pictures, width_metres)], id2label=id2label, palette=palette, present=present)
+    rows = [PictureRow(pictures, width_metres)]
+    return make_picture_figure(rows, id2label=id2label, palette=palette, present=present)
 
 
-def write_value_quicklook(
-    path: str | os.PathLike[str],
+def write_value_quicklook(path: str | os.PathLike[str], values: np.ndarray, **options: Any) -> None:
+    """Draw a map of values as PNG, whole or not at all; the options are those of [`make_value_figure`]."""
+    from prithvi_hf.outputs.figures import save_picture
+
+    save_picture(make_value_figure(values, **options), path)
+
+
+def make_value_figure(
     values: np.ndarray,
     *,
     title: str,
@@ -94,11 +105,10 @@ def write_value_quicklook(
     crs: CRS | str | None = None,
     transform: Affine | None = None,
     step: int = 1,
-) -> None:
-    """Draw a map of values as PNG with a colour bar, beside a picture of the same scene where there is one.
+) -> "Figure":
+    """Draw a map of values with a colour bar, beside a picture of the same scene where there is one.
 
     Args:
-        path: The PNG to write; an existing one is replaced, and only by a complete one.
         values: (H, W) floats, NaN = no data.
         title: What they are, and their unit.
         rgb: (h, w, 4) uint8 picture at any resolution, drawn to the left; or None.
@@ -113,13 +123,18 @@ def write_value_quicklook(
     scale = make_color_scale(values)
     painted = paint_values(values, scale)
     pictures = {"values": painted} if rgb is None else {rgb_title: rgb, "values": painted}
-    draw_pictures(
-        path, [PictureRow(pictures, width_metres)], id2label={}, palette=[], present=(), colorbar=(title, scale)
-    )
+    rows = [PictureRow(pictures, width_metres)]
+    return make_picture_figure(rows, id2label={}, palette=[], present=(), colorbar=(title, scale))
 
 
-def draw_pictures(
-    path: str | os.PathLike[str],
+def draw_pictures(path: str | os.PathLike[str], rows: Sequence[PictureRow], **options: Any) -> None:
+    """Draw rows of pictures as PNG, whole or not at all; the options are those of [`make_picture_figure`]."""
+    from prithvi_hf.outputs.figures import save_picture
+
+    save_picture(make_picture_figure(rows, **options), path)
+
+
+def make_picture_figure(
     rows: Sequence[PictureRow],
     *,
     id2label: Mapping[int, str],
@@ -128,24 +143,22 @@ def draw_pictures(
     nodata_label: str = NODATA_NAME,
     panel_inches: float = 6.0,
     colorbar: "tuple[str, ScalarMappable] | None" = None,
-) -> None:
-    """Draw rows of pictures with the same titles as PNG, with one legend. What is transparent is hatched.
+) -> "Figure":
+    """Arrange rows of pictures with the same titles in a figure, with one legend. What is transparent is hatched.
 
     `present` are class indices on the maps, which the legend names alone where there are many classes;
     `panel_inches` is the larger side of a picture; `colorbar` the title and the colours of values, if there are any.
     """
-    # A figure with a canvas of its own leaves pyplot and its global state alone: this works in threads and notebooks.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    from prithvi_hf.outputs.figures import escape_label, make_figure
 
     shapes = [picture.shape for row in rows for picture in row.pictures.values() if picture is not None]
     height, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
     unit = panel_inches / max(height, width)
     size = (max(width * unit, 2.0) * len(rows[0].pictures), (max(height * unit, 1.0) + 0.3) * len(rows) + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = make_figure(*size)
     hatched = False
     panels = figure.subplots(len(rows), len(rows[0].pictures), squeeze=False)
     for row, row_of_panels in zip(rows, panels, strict=True):
@@ -175,11 +188,9 @@ def draw_pictures(
 
     if colorbar is not None:
         title, scale = colorbar
-        figure.colorbar(scale, ax=panels, label=title.replace("$", r"\$"), extend="both", shrink=0.8)
+        figure.colorbar(scale, ax=panels, label=escape_label(title), extend="both", shrink=0.8)
     _add_legend(figure, id2label, palette, present, nodata_label if hatched or NODATA_CLASS in present else None)
-    with complete_or_absent(path) as part:
-        # The layout leaves out what a title of two lines and a wide legend need beside pictures of a fixed shape.
-        canvas.print_figure(part, dpi=_DPI, format="png", bbox_inches="tight", pad_inches=0.05)
+    return figure
 
 
 def _add_legend(
@@ -192,14 +203,16 @@ def _add_legend(
     """Add a legend of the classes, and of what is hatched where that has a label."""
     from matplotlib.patches import Patch
 
+    from prithvi_hf.outputs.figures import escape_label
+
     names = [index for index in sorted(id2label) if len(id2label) <= _LEGEND_ENTRIES or index in present]
     entries = []
     labels = make_unique_names(id2label)
     for index in names[:_LEGEND_ENTRIES]:  # underscores in front would hide an entry
         red, green, blue = palette[index]
         label = labels[index] if len(labels[index]) <= _LABEL_LENGTH else f"{labels[index][: _LABEL_LENGTH - 3]}..."
-        label = label.replace("$", r"\$").lstrip("_")
-        entries.append(Patch(facecolor=f"#{red:02x}{green:02x}{blue:02x}", edgecolor="#888888", label=label))
+        color = f"#{red:02x}{green:02x}{blue:02x}"
+        entries.append(Patch(facecolor=color, edgecolor="#888888", label=escape_label(label)))
     if nodata_label is not None:
         entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
     if entries:

@@ -25,6 +25,7 @@ from prithvi_hf.disk import check_writable_folder, describe_disk_full, is_disk_f
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from prithvi_hf.models.prithvi.sliding_window_prithvi import window_and_stride
+from prithvi_hf.outputs.figures import save_chart, save_picture
 from prithvi_hf.training.calibration import CalibrationError, calibrate, name_figures, write_temperature
 from prithvi_hf.training.checkpoints import (
     check_adapter,
@@ -51,7 +52,7 @@ from prithvi_hf.training.fold_runs import FoldRuns
 from prithvi_hf.training.hub_results import write_eval_results
 from prithvi_hf.training.intervals import bootstrap_interval, name_intervals
 from prithvi_hf.training.loss_guard import NonFiniteLossError
-from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
+from prithvi_hf.training.model_card import make_curve_figure, write_model_card
 from prithvi_hf.training.preemption import RunPreemptedError
 from prithvi_hf.training.process_group import leave_process_group, run_in_first_process
 from prithvi_hf.training.recipe import TrainingRecipe, parse_arguments
@@ -65,7 +66,7 @@ from prithvi_hf.training.recipe_chips import (
     load_splits,
     make_transform,
 )
-from prithvi_hf.training.reliability import RELIABILITY, plot_reliability
+from prithvi_hf.training.reliability import RELIABILITY, make_reliability_figure
 from prithvi_hf.training.repeats import Repeats, SeveralRuns
 from prithvi_hf.training.report import REPORT, write_report
 from prithvi_hf.training.run_record import make_run_record, write_run_record
@@ -317,7 +318,8 @@ def evaluate(run: Run) -> dict[str, dict[str, Any]]:
         write_chip_figures(folder / CHIP_FIGURES, tables)
         if "bin_count" in tables[-1].column_names:  # the last split is a test's where there is one
             title = f"{split}, temperature {trainer.model.config.temperature:.3g}"
-            plot_reliability(folder / RELIABILITY, read_columns(tables[-1]), data.class_names or (), title)
+            figure = make_reliability_figure(read_columns(tables[-1]), data.class_names or (), title)
+            save_chart(figure, folder / RELIABILITY)
     return metrics
 
 
@@ -329,19 +331,20 @@ def report(run: Run, metrics: dict[str, dict[str, Any]]) -> None:
     with gather_weights(trainer.model, trainer.accelerator):
         if trainer.is_world_process_zero():
             if data.eval_split in run.splits and data.num_sample_predictions > 0:
-                PLOTS[data.task](
+                samples = PLOTS[data.task](
                     trainer.model,
                     trainer.processing_class,
                     run.splits[data.eval_split],
-                    folder / "sample_predictions.png",
                     data.num_sample_predictions,
                     training.eval_window,
                     training.eval_overlap,
                 )
+                save_picture(samples, folder / "sample_predictions.png")
             if training.do_train:  # curves and card are those of the training
                 [(metric, title), *_] = TASK_METRICS[data.task].items()
                 title = title.replace("Mean", "mean")
-                plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png", (metric, title))
+                curves = make_curve_figure(trainer.state.log_history, (metric, title))
+                save_chart(curves, folder / "learning_curves.png")
                 results = {name: value for part in metrics.values() for name, value in part.items()}
                 results["epoch"] = trainer.state.epoch
                 names = {prefix: data.eval_split if prefix == "eval" else prefix for prefix in metrics}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -24,6 +24,10 @@ from prithvi_hf.training.recipe_options import CLASS_FIGURES, CLASS_TITLES, Data
 from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
 
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
 def escape_text(text: str) -> str:
     """Make Markdown that shows a name as it is, in one line: a name is neither a heading, a table cell nor HTML."""
     text = html.escape(" ".join(re.sub(r"[^\S ]|[\0-\x1f\x7f\ud800-\udfff]", " ", text).split()), quote=False)
@@ -36,21 +40,18 @@ def escape_code(text: object) -> str:
     return " ".join(str(text).replace("`", "'").split())
 
 
-def plot_learning_curves(
-    log_history: Sequence[Mapping[str, Any]], path: Path, metric: tuple[str, str] = ("mean_iou", "mean IoU")
-) -> None:
-    """Draw loss, a metric (name, title) and learning rate of `trainer.state.log_history` over the steps, as PNG."""
-    # A figure with a canvas of its own leaves pyplot's global state alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def make_curve_figure(
+    log_history: Sequence[Mapping[str, Any]], metric: tuple[str, str] = ("mean_iou", "mean IoU")
+) -> "Figure":
+    """Draw loss, a metric (name, title) and learning rate of `trainer.state.log_history` over the steps."""
+    from prithvi_hf.outputs.figures import make_figure
 
     name, title = metric
     panels = {"loss": ("loss", "eval_loss"), title: (f"eval_{name}",), "learning rate": ("learning_rate",)}
     measured = {name for entry in log_history for name in entry}
     if measured.isdisjoint(panels[title]) and "eval_loss" in measured:  # of a task without such a metric
         del panels[title]
-    figure = Figure(figsize=(1 + 4 * len(panels), 4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = make_figure(1 + 4 * len(panels), 4)
     for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in log_history if entry.get(name) is not None]
@@ -61,7 +62,7 @@ def plot_learning_curves(
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    canvas.print_figure(path, dpi=110)
+    return figure
 
 
 _COORDINATES = {

@@ -17,6 +17,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from prithvi_hf.disk import check_writable_folder
+from prithvi_hf.outputs.figures import save_chart
 from prithvi_hf.scenes.reconstruct import Reconstruction, draw_reconstructions
 from prithvi_hf.scenes.windows import SceneWindows
 from prithvi_hf.training import finetune
@@ -25,7 +26,7 @@ from prithvi_hf.training.model_card import (
     escape_code,
     escape_text,
     list_options,
-    plot_learning_curves,
+    make_curve_figure,
     tabulate_bands,
 )
 from prithvi_hf.training.pretrain_recipe import PretrainRecipe, parse_pretrain_arguments
@@ -208,7 +209,7 @@ def report(run: PretrainingRun, metrics: dict[str, Any]) -> None:
     training, folder = recipe.training, Path(recipe.training.output_dir or ".")
     if trainer.is_world_process_zero():
         if training.do_train:
-            plot_learning_curves(trainer.state.log_history, folder / "learning_curves.png")
+            save_chart(make_curve_figure(trainer.state.log_history), folder / "learning_curves.png")
         windows = run.eval_windows or run.windows
         count = min(recipe.data.num_sample_reconstructions, len(windows))
         if count:

@@ -2,14 +2,16 @@
 """The reliability diagram: accuracy by confidence, of all classes and of each."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prithvi_hf.metrics.calibration import NUM_BINS, calibration_metrics
-from prithvi_hf.outputs.cog import complete_or_absent
 from prithvi_hf.training.chip_figures import Columns, sum_bins
 
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RELIABILITY = "reliability.png"
 """The file in the folder of a run."""
@@ -17,21 +19,18 @@ _MOST_PANELS, _PANELS_A_ROW = 12, 4
 _NAME_LENGTH = 28
 
 
-def plot_reliability(path: str | Path, columns: Columns, class_names: Sequence[str], title: str) -> None:
-    """Draw the reliability diagram of some chips as PNG: a panel of all classes, and one of each that was predicted.
+def make_reliability_figure(columns: Columns, class_names: Sequence[str], title: str) -> "Figure":
+    """Draw the reliability diagram of some chips: a panel of all classes, and one of each that was predicted.
 
     Bars are the accuracy in each bin of confidence, beside the diagonal where both are equal; the grey area below is
     the fraction of the pixels in each bin. Of many classes the most frequent ones are drawn.
 
     Args:
-        path: The PNG to write, whole or not at all.
         columns: Of a table of chips that has bins, see `chip_figures.read_columns`.
         class_names: Name of each class.
         title: What stands above.
     """
-    # A figure with a canvas of its own leaves pyplot's global state alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from prithvi_hf.outputs.figures import escape_label, make_figure
 
     bins = sum_bins(columns)
     errors = calibration_metrics(*bins)
@@ -40,13 +39,12 @@ def plot_reliability(path: str | Path, columns: Columns, class_names: Sequence[s
     shown = sorted(order[: _MOST_PANELS - 1])
     panels = [("all classes", errors["calibration_error"], count.sum(0), correct.sum(0), sums.sum(0))]
     for index in shown:
-        name, own = class_names[index].replace("$", r"\$"), errors["per_category_calibration_error"][index]
-        panels.append((name[:_NAME_LENGTH], own, count[index], correct[index], sums[index]))
+        name, own = class_names[index], errors["per_category_calibration_error"][index]
+        panels.append((escape_label(name[:_NAME_LENGTH]), own, count[index], correct[index], sums[index]))
     columns_of_panels = min(_PANELS_A_ROW, len(panels))
     rows = -(-len(panels) // columns_of_panels)
-    figure = Figure(figsize=(3.2 * columns_of_panels, 3.4 * rows + 0.4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title.replace("$", r"\$"))
+    figure = make_figure(3.2 * columns_of_panels, 3.4 * rows + 0.4)
+    figure.suptitle(escape_label(title))
     edges, width = np.arange(NUM_BINS) / NUM_BINS, 1 / NUM_BINS
     axes_of_panels = figure.subplots(rows, columns_of_panels, squeeze=False).ravel()
     for axes in axes_of_panels:
@@ -65,5 +63,4 @@ def plot_reliability(path: str | Path, columns: Columns, class_names: Sequence[s
         text = "no label" if error is None else f"calibration error {100 * error:.1f} %"
         axes.set_title(f"{name}\n{text}", fontsize=9)
     axes_of_panels[0].legend(loc="upper left", fontsize=7, frameon=False)
-    with complete_or_absent(path) as part:
-        canvas.print_figure(part, dpi=120, format="png")
+    return figure

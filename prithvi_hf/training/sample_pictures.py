@@ -1,8 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures of chips beside their labels and what a model makes of them: classes, values, or labels of whole chips."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +23,8 @@ from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.outputs.quicklook import (
     PictureRow,
-    draw_pictures,
     make_color_scale,
+    make_picture_figure,
     measure_width,
     paint_classes,
     paint_values,
@@ -35,6 +34,7 @@ from prithvi_hf.outputs.quicklook import (
 
 if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
 
 _WRONG, _RIGHT = (205, 38, 38, 255), (222, 222, 218, 255)  # red, green, blue and opacity in a map of errors
 
@@ -42,10 +42,11 @@ _WRONG, _RIGHT = (205, 38, 38, 255), (222, 222, 218, 255)  # red, green, blue an
 def pick_samples(
     model: Any, processor: PrithviImageProcessor, dataset: Dataset | CachedChips, samples: int | Sequence[int]
 ) -> Iterator[tuple[dict[str, Any], PreparedScene, Any]]:
-    """Give rows, each prepared for the model, with the labels of its mask if any.
+    """Give rows, each prepared for the model if there is one, with the labels of its mask if any.
 
     `samples` is how many, spread evenly over the dataset, or the index of each.
     """
+    coords_encoding = () if model is None else model.config.coords_encoding
     rows = dataset.with_format(None)
     places = spread_indices(len(rows), samples) if isinstance(samples, int) else sorted(set(samples))
     for index in places:
@@ -56,7 +57,7 @@ def pick_samples(
         labels = processor(images, [row["mask"]], return_tensors="np")["labels"][0] if has_mask else None
         # The frames were checked as training needs it; `open_frames` would hold them to the stricter grid of a map.
         frames, dates = image if isinstance(image, tuple) else (image,), row.get("dates") or row.get("date")
-        yield row, prepare_scene(processor, frames, model.config.coords_encoding, dates), labels
+        yield row, prepare_scene(processor, frames, coords_encoding, dates), labels
 
 
 def predict_map(model: Any, scene: PreparedScene, window: int | None = None, overlap: float = 0.5) -> np.ndarray:
@@ -69,7 +70,7 @@ def predict_map(model: Any, scene: PreparedScene, window: int | None = None, ove
     return values
 
 
-def make_row(scene: PreparedScene, painted: dict[str, np.ndarray]) -> PictureRow:
+def make_row(scene: PreparedScene, painted: Mapping[str, np.ndarray | None]) -> PictureRow:
     """Put painted maps beside the picture of their scene."""
     width_metres = measure_width(scene.crs, scene.transform, *scene.nodata_mask.shape)
     return PictureRow({scene.rgb_title: scene.rgb, **painted}, width_metres)
@@ -94,35 +95,43 @@ def paint_differences(differences: np.ndarray, scale: "ScalarMappable") -> np.nd
     return paint_values(differences, ScalarMappable(Normalize(-span, span), "RdBu_r"))
 
 
-def plot_sample_predictions(
+def make_prediction_figure(
     model: Any,
     processor: PrithviImageProcessor,
     dataset: Dataset | CachedChips,
-    path: Path,
-    num_samples: int = 4,
+    samples: int | Sequence[int] = 4,
     window: int | None = None,
     overlap: float = 0.5,
     errors: bool = False,
-) -> None:
+    classes: tuple[Sequence[str], Sequence[str] | None] | None = None,
+) -> "Figure":
     """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map, or errors too.
 
-    The dataset has rows with `image` and `mask`; the samples are spread evenly over it.
+    The dataset has rows with `image` and `mask`; the samples are spread evenly over it, or given by their indices.
+    Without a model (None) labels are drawn alone, of `classes`: their names, and their colours or None.
     """
-    id2label = dict(sorted(model.config.id2label.items()))
-    palette = class_palette(len(id2label), model.config.class_colors, [*id2label.values()])
-    pictures, present = [], set()
-    for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
-        labels = np.where(targets < 0, NODATA_CLASS, targets).astype(np.uint8)
-        prediction = predict_map(model, scene, window, overlap)
-        painted = {"label": paint_classes(labels, palette), "prediction": paint_classes(prediction, palette)}
-        if errors:
-            painted["errors in red"] = paint_errors(labels, prediction)
-        pictures.append(make_row(scene, painted))
-        present |= {*np.unique(labels).tolist(), *np.unique(prediction).tolist()}
-    draw_pictures(
-        path,
-        pictures,
-        id2label=id2label,
+    names, colors = classes or ([*dict(sorted(model.config.id2label.items())).values()], model.config.class_colors)
+    palette = class_palette(len(names), colors, names)
+    rows, present = [], set[int]()
+    for row, scene, targets in pick_samples(model, processor, dataset, samples):
+        maps: dict[str, np.ndarray] = {}
+        if targets is not None:
+            if targets.max() >= len(names):
+                raise ValueError(
+                    f"{row['id']}: expected labels of {len(names)} classes, found {targets.max()}. Name all classes, "
+                    "or ignore this value by ignore_values of the image processor."
+                )
+            maps["label"] = np.where(targets < 0, NODATA_CLASS, targets).astype(np.uint8)
+        if model is not None:
+            maps["prediction"] = predict_map(model, scene, window, overlap)
+        painted = {name: paint_classes(part, palette) for name, part in maps.items()}
+        if errors and len(maps) == 2:
+            painted["errors in red"] = paint_errors(*maps.values())
+        rows.append((scene, painted))
+        present |= {int(value) for part in maps.values() for value in np.unique(part)}
+    return make_picture_figure(
+        _make_rows(rows),
+        id2label=dict(enumerate(names)),
         palette=palette,
         present=present,
         nodata_label="no data or ignored label",
@@ -130,71 +139,85 @@ def plot_sample_predictions(
     )
 
 
-def plot_sample_values(
+def make_value_sample_figure(
     model: Any,
     processor: PrithviImageProcessor,
     dataset: Dataset | CachedChips,
-    path: Path,
-    num_samples: int = 4,
+    samples: int | Sequence[int] = 4,
     window: int | None = None,
     overlap: float = 0.5,
     errors: bool = False,
-) -> None:
+) -> "Figure":
     """Draw chips beside their true and predicted values, with one colour bar, which the true values span.
 
     With `errors` also prediction minus target, red above and blue below zero, up to the span of the colour bar.
+    Without a model (None) true values are drawn alone.
     """
-    samples = []
-    for _, scene, targets in pick_samples(model, processor, dataset, num_samples):
-        samples.append((scene, targets, predict_map(model, scene, window, overlap)))
-    scale = make_color_scale(np.concatenate([targets.ravel() for _, targets, _ in samples]))
+    found = []
+    for _, scene, targets in pick_samples(model, processor, dataset, samples):
+        maps = {} if targets is None else {"target": targets}
+        if model is not None:
+            maps["prediction"] = predict_map(model, scene, window, overlap)
+        found.append((scene, maps))
+    shown = [maps.get("target", maps.get("prediction")) for _, maps in found]
+    scale = make_color_scale(np.concatenate([part.ravel() for part in shown if part is not None] or [np.zeros(0)]))
     rows = []
-    for scene, *values in samples:
-        painted = {
-            name: paint_values(part, scale) for name, part in zip(("target", "prediction"), values, strict=True)
-        }
-        if errors:
-            painted["too high in red, too low in blue"] = paint_differences(values[1] - values[0], scale)
-        rows.append(make_row(scene, painted))
-    colorbar = (Quantity.of(model.config).title, scale)
-    draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=colorbar)
+    for scene, maps in found:
+        painted = {name: paint_values(part, scale) for name, part in maps.items()}
+        if errors and len(maps) == 2:
+            painted["too high in red, too low in blue"] = paint_differences(maps["prediction"] - maps["target"], scale)
+        rows.append((scene, painted))
+    title = "value" if model is None else Quantity.of(model.config).title
+    return make_picture_figure(
+        _make_rows(rows), id2label={}, palette=[], present=(), panel_inches=4.0, colorbar=(title, scale)
+    )
 
 
-def plot_sample_labels(
+def make_label_figure(
     model: Any,
     processor: PrithviImageProcessor,
     dataset: Dataset | CachedChips,
-    path: Path,
-    num_samples: int = 4,
+    samples: int | Sequence[int] = 4,
     window: int | None = None,
     overlap: float = 0.5,
     errors: bool = False,
-) -> None:
+) -> "Figure":
     """Draw chips with their label and the classes that are predicted, with probabilities, above them.
 
-    Chips are classified whole: `window`, `overlap` and `errors` are those of maps.
+    Chips are classified whole: `window`, `overlap` and `errors` are those of maps. Without a model (None) labels are
+    drawn alone.
     """
-    names, several = model.config.id2label, model.config.problem_type == "multi_label_classification"
     rows = []
-    for row, scene, _ in pick_samples(model, processor, dataset, num_samples):
-        inputs = {"pixel_values": scene.pixel_values, **scene.coordinates}
-        with evaluation_mode(model), torch.inference_mode():
-            logits = (
-                model(**{name: values.to(model.device) for name, values in inputs.items()}).logits[0].float().cpu()
-            )
-        scaled = logits / model.config.temperature
-        scores = scaled.sigmoid() if several else scaled.softmax(0)
-        chosen = [label for label in range(len(names)) if logits[label] > 0] if several else [int(logits.argmax())]
-        texts = [f"{names[label]} ({scores[label]:.2f})" for label in chosen] or ["none"]
-        title = f"{row['label'] or 'none'}\npredicted {', '.join(texts)}".replace("$", r"\$")
+    for row, scene, _ in pick_samples(model, processor, dataset, samples):
+        title = f"{row['label'] or 'none'}"
+        if model is not None:
+            title += f"\npredicted {_describe_prediction(model, scene)}"
         width_metres = measure_width(scene.crs, scene.transform, *scene.pixel_values.shape[-2:])
-        rows.append(PictureRow({title: scene.rgb}, width_metres))
-    draw_pictures(path, rows, id2label={}, palette=[], present=(), panel_inches=4.0)
+        rows.append(PictureRow({title.replace("$", r"\$"): scene.rgb}, width_metres))
+    return make_picture_figure(rows, id2label={}, palette=[], present=(), panel_inches=4.0)
+
+
+def _describe_prediction(model: Any, scene: PreparedScene) -> str:
+    """Say which classes a model gives a chip as a whole, with their probabilities."""
+    names, several = model.config.id2label, model.config.problem_type == "multi_label_classification"
+    inputs = {"pixel_values": scene.pixel_values, **scene.coordinates}
+    with evaluation_mode(model), torch.inference_mode():
+        logits = model(**{name: values.to(model.device) for name, values in inputs.items()}).logits[0].float().cpu()
+    scaled = logits / model.config.temperature
+    scores = scaled.sigmoid() if several else scaled.softmax(0)
+    chosen = [label for label in range(len(names)) if logits[label] > 0] if several else [int(logits.argmax())]
+    return ", ".join(f"{names[label]} ({scores[label]:.2f})" for label in chosen) or "none"
+
+
+def _make_rows(rows: Sequence[tuple[PreparedScene, dict[str, np.ndarray]]]) -> list[PictureRow]:
+    """Put painted maps beside their scenes, with an empty place where a chip lacks one that another has."""
+    titles = dict.fromkeys(title for _, painted in rows for title in painted)
+    return [make_row(scene, {title: painted.get(title) for title in titles}) for scene, painted in rows]
 
 
 PLOTS = {
-    "segmentation": plot_sample_predictions,
-    "classification": plot_sample_labels,
-    "regression": plot_sample_values,
+    "segmentation": make_prediction_figure,
+    "classification": make_label_figure,
+    "regression": make_value_sample_figure,
 }
 """What draws the samples of a run, by its task."""

@@ -308,13 +308,11 @@ def open_storage(folder: Path) -> Any:
 
 def plot_trials(trials: list[Any], space: Space, metric: str, path: Path) -> None:
     """Draw the metric over the number of the trial and over the values of each option, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from prithvi_hf.outputs.figures import make_figure, save_chart
 
     columns = min(3, len(space) + 1)
     rows = -(-(len(space) + 1) // columns)
-    figure = Figure(figsize=(4 * columns, 3.4 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = make_figure(4 * columns, 3.4 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     figures = [trial.value for trial in trials]
     grid[0].plot([trial.number for trial in trials], figures, "o", markersize=4)
@@ -331,7 +329,7 @@ def plot_trials(trials: list[Any], space: Space, metric: str, path: Path) -> Non
     for axes in grid:
         axes.grid(alpha=0.3)
         axes.set_visible(bool(axes.lines))
-    canvas.print_figure(path, dpi=110)
+    save_chart(figure, path)
 
 
 def _write(value: Any) -> str:

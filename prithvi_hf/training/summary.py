@@ -148,8 +148,7 @@ def format_summary(summary: Mapping[str, Mapping[str, Any]], task: str, class_na
 
 def plot_summary(summary: Mapping[str, Mapping[str, Any]], task: str, runs: Sequence[str], path: Path) -> None:
     """Draw the single figures of each split, a dot for each run and a line at their mean, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from prithvi_hf.outputs.figures import make_figure, save_chart
 
     scale = 100 if task in CLASS_FIGURES else 1
     # Errors in the unit of the values, of very different sizes, have a panel each; percentages share one.
@@ -158,8 +157,7 @@ def plot_summary(summary: Mapping[str, Mapping[str, Any]], task: str, runs: Sequ
     panels = [(split, group) for split in summary for group in groups]
     columns = max(1, len(groups)) if len(groups) > 1 else min(3, max(1, len(panels)))
     rows = -(-len(panels) // columns) or 1
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = make_figure(4.2 * columns, 3.4 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -179,7 +177,7 @@ def plot_summary(summary: Mapping[str, Mapping[str, Any]], task: str, runs: Sequ
         axes.grid(alpha=0.3, axis="y")
     if panels and len(runs) <= 12:
         grid[0].legend(fontsize="small")
-    canvas.print_figure(path, dpi=110)
+    save_chart(figure, path)
 
 
 _CARD = """# {name}

@@ -57,18 +57,20 @@ class LogSamplePictures(TrainerCallback):
         trainer = self.trainer
         if not (state.is_world_process_zero and trainer.is_in_train):
             return
+        from prithvi_hf.outputs.figures import save_picture
+
         with tempfile.TemporaryDirectory(prefix="prithvi-hf-") as folder:
             path = Path(folder) / "samples.png"
-            PLOTS[trainer.model.task](
+            figure = PLOTS[trainer.model.task](
                 trainer.model,
                 trainer.processing_class,
                 trainer.eval_dataset,
-                path,
                 self.num_samples,
                 trainer.args.eval_window,
                 trainer.args.eval_overlap,
                 errors=True,
             )
+            save_picture(figure, path)
             writer = None if self.tensorboard is None else self.tensorboard.tb_writer
             if writer is not None:
                 from matplotlib.image import imread

@@ -7,12 +7,10 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from prithvi_hf import predict_scene
-from prithvi_hf.demo.pictures import confidence_colors, make_grid_lines, measure_map, read_scene_picture
-from prithvi_hf.models.prithvi.segmentation_map_prithvi import stretch_colors
+from prithvi_hf.demo.pictures import confidence_colors, make_grid_lines, measure_map
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.rasters.raster import find_degrees
 from prithvi_hf.rasters.warping import Grid
-from prithvi_hf.scenes import open_scene
 from tests.scene_factory import (
     CRS_UTM,
     LABELS,
@@ -36,24 +34,6 @@ def scene_file(tmp_path_factory):
 def result(scene_file):
     options = {"confidence": True, "probabilities_dtype": "uint8", "show_progress": False}
     return predict_scene(tiny_model(), tiny_processor(), scene_file, scene_file.parent / "map.tif", **options)
-
-
-def test_the_picture_of_a_scene_is_that_of_its_pixels(scene_file):
-    picture, problem = read_scene_picture(open_scene(scene_file, tiny_processor()), tiny_processor())
-    red_green_blue = scene_pixels(90, 72)[[2, 1, 0]].astype(np.float32)
-    valid = np.ones((90, 72), dtype=bool)
-    valid[:20, :30] = False
-    assert np.array_equal(picture, stretch_colors(red_green_blue, valid))
-    assert problem is None
-
-
-def test_the_picture_of_a_large_scene_is_thinned(tmp_path):
-    pixels = np.tile(scene_pixels(64, 100), (1, 1, 32))  # 64 x 3200: every third pixel
-    scene = open_scene(write_scene(tmp_path / "wide.tif", pixels), tiny_processor())
-    picture, _ = read_scene_picture(scene, tiny_processor())
-    assert picture.shape == (22, 1067, 4)
-    thinned = pixels[[2, 1, 0], ::3, ::3].astype(np.float32)
-    assert np.array_equal(picture, stretch_colors(thinned, np.ones((22, 1067), dtype=bool)))
 
 
 def test_the_figures_of_a_map_are_those_of_its_pixels(result):

@@ -8,7 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from prithvi_hf.data import SplitAudit
-from prithvi_hf.training.model_card import plot_learning_curves, write_model_card
+from prithvi_hf.outputs.figures import save_chart
+from prithvi_hf.training.model_card import make_curve_figure, write_model_card
 from prithvi_hf.training.recipe import TrainingRecipe
 from prithvi_hf.training.recipe_options import DataArguments, ModelArguments
 from prithvi_hf.training.training_args import PrithviTrainingArguments
@@ -27,10 +28,10 @@ def test_learning_curves(tmp_path):
         {"step": 4, "eval_loss": None, "eval_mean_iou": None},  # every pixel ignored
         {"step": 4, "train_loss": 0.8, "train_runtime": 1.0},
     ]
-    plot_learning_curves(history, tmp_path / "full.png")
+    save_chart(make_curve_figure(history), tmp_path / "full.png")
     width, height = png_size(tmp_path / "full.png")
     assert width > 2 * height > 600
-    plot_learning_curves([], tmp_path / "empty.png")  # a run without a logged step
+    save_chart(make_curve_figure([]), tmp_path / "empty.png")  # a run without a logged step
     assert png_size(tmp_path / "empty.png") == (width, height)
     full, empty = (colors_in(tmp_path / name) for name in ("full.png", "empty.png"))
     lines = {(31, 119, 180), (255, 127, 14)}  # matplotlib's first two

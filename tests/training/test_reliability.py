@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from prithvi_hf.metrics.calibration import calibration_metrics
+from prithvi_hf.outputs.figures import save_chart
 from prithvi_hf.training.chip_figures import find_splits, read_chip_figures, read_columns, sum_bins
-from prithvi_hf.training.reliability import plot_reliability
+from prithvi_hf.training.reliability import make_reliability_figure
 
 
 def test_the_calibration_error_of_a_run_is_that_of_the_bins_in_its_table(finished):
@@ -36,7 +37,8 @@ def test_a_diagram_has_a_panel_for_each_class_that_was_predicted_up_to_eleven(tm
     generator = np.random.default_rng(0)
     count = generator.integers(0, 100, (3, num_labels * 15))
     columns = {"bin_count": count, "bin_correct": count // 2, "bin_confidence": count * 0.7}
-    plot_reliability(tmp_path / "r.png", columns, [f"${name}_" for name in range(num_labels)], "chips of $test")
+    names = [f"${name}_" for name in range(num_labels)]
+    save_chart(make_reliability_figure(columns, names, "chips of $test"), tmp_path / "r.png")
     with Image.open(tmp_path / "r.png") as picture:
         width, height = picture.size
     panels = min(num_labels, 11) + 1

@@ -8,11 +8,12 @@ from matplotlib.image import imread
 
 from prithvi_hf import PrithviConfig, PrithviForImageClassification, PrithviForPixelRegression, PrithviImageProcessor
 from prithvi_hf.data import SegmentationTransform, load_dataset
+from prithvi_hf.outputs.figures import save_picture
 from prithvi_hf.training.sample_pictures import (
+    make_label_figure,
+    make_prediction_figure,
+    make_value_sample_figure,
     pick_samples,
-    plot_sample_labels,
-    plot_sample_predictions,
-    plot_sample_values,
 )
 from tests.raster_factory import (
     make_biomass,
@@ -58,7 +59,7 @@ def test_values_are_drawn_beside_their_targets(tmp_path, nothing):
     torch.manual_seed(0)
     model = PrithviForPixelRegression(PrithviConfig(**SIZES, target_name="biomass $", target_unit="Mg/ha")).eval()
     processor = PrithviImageProcessor(label_type="value", target_range=[1e6, 2e6] if nothing else None)
-    plot_sample_values(model, processor, dataset, tmp_path / "a.png", num_samples=2, window=32)
+    save_picture(make_value_sample_figure(model, processor, dataset, samples=2, window=32), tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")
     assert picture.shape[1] > picture.shape[0]  # three pictures of each of two chips, with a bar
     assert [row["id"] for row, *_ in pick_samples(model, processor, dataset, 2)] == ["0", "2"]
@@ -70,7 +71,7 @@ def test_chips_are_drawn_with_their_classes(tmp_path, problem):
     dataset = load_dataset("geotiff_classification", root, "train", cache_dir=str(tmp_path / "cache"))
     names = {"id2label": {0: "Forest", 1: "$River$", 2: "Town"}}
     model = PrithviForImageClassification(PrithviConfig(**SIZES, **names, problem_type=problem)).eval()
-    plot_sample_labels(model, PrithviImageProcessor(), dataset, tmp_path / "a.png", num_samples=3)
+    save_picture(make_label_figure(model, PrithviImageProcessor(), dataset, samples=3), tmp_path / "a.png")
     assert imread(tmp_path / "a.png").shape[0] > 300
 
 
@@ -92,7 +93,7 @@ def test_sample_predictions(tmp_path, model, wanted, rows):
     processor = tiny_processor(ignore_values=[-1], num_labels=3)
     # the trainer's data set decodes to tensors; the pictures need the rasters
     transformed = dataset.with_transform(SegmentationTransform(processor))
-    plot_sample_predictions(model, processor, transformed, tmp_path / "samples.png", num_samples=wanted)
+    save_picture(make_prediction_figure(model, processor, transformed, samples=wanted), tmp_path / "samples.png")
     width, height = png_size(tmp_path / "samples.png")
     assert height == pytest.approx(width * rows / 3, rel=0.25)
     found = colors_in(tmp_path / "samples.png")
@@ -111,7 +112,7 @@ def test_sample_predictions_are_those_of_the_model(tmp_path, model):
     write_chip(root / "a.tif", 40)
     write_raster(root / "a_mask.tif", np.zeros((40, 40), np.int16))
     dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
-    plot_sample_predictions(model, tiny_processor(), dataset, tmp_path / "samples.png")
+    save_picture(make_prediction_figure(model, tiny_processor(), dataset), tmp_path / "samples.png")
     found = colors_in(tmp_path / "samples.png")
     assert found[rgb(COLORS[2])] == pytest.approx(found[rgb(COLORS[0])], rel=0.05)  # a scale bar
     assert found[rgb(COLORS[2])] > 50_000
@@ -132,7 +133,9 @@ def test_sample_predictions_of_several_frames(tmp_path):
         mask_suffix="_mask.tif",
     )
     model = tiny_model(2, class_colors=COLORS)
-    plot_sample_predictions(model, tiny_processor(2), dataset, tmp_path / "samples.png", window=24, overlap=0.25)
+    save_picture(
+        make_prediction_figure(model, tiny_processor(2), dataset, window=24, overlap=0.25), tmp_path / "samples.png"
+    )
     assert colors_in(tmp_path / "samples.png")[rgb(COLORS[1])] > 50_000
 
 
@@ -144,7 +147,7 @@ def test_pixels_without_data_and_ignored_labels_have_no_class(tmp_path, model):
     write_raster(root / "a_mask.tif", np.full((40, 40), -1, np.int16))
     dataset = load_dataset("geotiff_folder", root, "train", cache_dir=str(tmp_path / "c"), mask_suffix="_mask.tif")
     processor = tiny_processor(ignore_values=[-1])
-    plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
+    save_picture(make_prediction_figure(model, processor, dataset), tmp_path / "samples.png")
     picture = (imread(tmp_path / "samples.png")[:-150, :, :3] * 255).round()  # above the legend
     scene, label, prediction = np.array_split(picture, 3, axis=1)
     without_data, with_data = np.array_split(prediction, 2, axis=1)
@@ -164,5 +167,5 @@ def test_samples_of_a_builders_data_set(tmp_path, model):
     root = make_sen1floods11(tmp_path / "data", size=40)
     dataset = load_dataset("sen1floods11", root, "validation", cache_dir=str(tmp_path / "cache"))
     processor = tiny_processor(ignore_values=[-1])
-    plot_sample_predictions(model, processor, dataset, tmp_path / "samples.png")
+    save_picture(make_prediction_figure(model, processor, dataset), tmp_path / "samples.png")
     assert min(png_size(tmp_path / "samples.png")) > 300
