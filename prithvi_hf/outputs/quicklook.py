@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.session import DummySession
 
 from prithvi_hf.models.prithvi.configuration_prithvi import NODATA_NAME, make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS
 from prithvi_hf.outputs.palette import Rgb, class_palette
-from prithvi_hf.rasters.raster import find_degrees
+from prithvi_hf.outputs.polygons import read_class_names
+from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffError, find_degrees
 
 
 if TYPE_CHECKING:
@@ -125,6 +129,62 @@ def make_value_figure(
     pictures = {"values": painted} if rgb is None else {rgb_title: rgb, "values": painted}
     rows = [PictureRow(pictures, width_metres)]
     return make_picture_figure(rows, id2label={}, palette=[], present=(), colorbar=(title, scale))
+
+
+def make_file_figure(
+    path: str | os.PathLike[str],
+    rgb: np.ndarray | None = None,
+    rgb_title: str = "scene",
+    class_names: Sequence[str] | None = None,
+) -> "Figure":
+    """Draw a map of classes or values that is a GeoTIFF of one band, beside a picture of the same scene if any.
+
+    Args:
+        path: The map. Names and colours of classes are those in the file, a map of values is described by its band.
+        rgb: (h, w, 4) uint8 picture on the same grid, thinned by `thumbnail_step`, drawn to the left; or None.
+        rgb_title: What stands above it.
+        class_names: Names of the values 0, 1, ... of a map that has none inside.
+
+    Raises:
+        GeoTiffError: The file cannot be read.
+        ValueError: It is not a map of one band, is on another grid than the picture, or has values that its names do
+            not explain.
+    """
+    with rasterio.Env(session=DummySession()):
+        try:
+            with rasterio.open(path, driver="GTiff") as dataset:
+                step = thumbnail_step(*dataset.shape)
+                if dataset.count != 1:
+                    raise ValueError(f"{path}: expected a map of one band, found {dataset.count} bands.")
+                values = dataset.read(1, out_shape=tuple(-(-side // step) for side in dataset.shape), masked=True)
+                has_classes = dataset.dtypes[0] == "uint8" and dataset.scales[0] == 1
+                table = dataset.colormap(1) if has_classes and dataset.colorinterp[0] == ColorInterp.palette else {}
+                title = (dataset.descriptions[0] or "value") + (f" ({dataset.units[0]})" if dataset.units[0] else "")
+                place: dict[str, Any] = {"crs": dataset.crs, "transform": dataset.transform, "step": step}
+                scale, offset = dataset.scales[0], dataset.offsets[0]
+        except GDAL_ERRORS as error:
+            raise GeoTiffError(f"{path}: expected a map, found a file that cannot be read ({error}).") from error
+    if rgb is not None and rgb.shape[:2] != values.shape:
+        raise ValueError(
+            f"{path}: expected the scene that was mapped, whose picture has {values.shape[0]} x {values.shape[1]} "
+            f"pixels, found one of {rgb.shape[0]} x {rgb.shape[1]}. Give the scene of this map."
+        )
+    picture = {"rgb": rgb, "rgb_title": rgb_title, **place}
+    if not has_classes:
+        return make_value_figure(values.astype(np.float32).filled(np.nan) * scale + offset, title=title, **picture)
+    names = read_class_names(path) or dict(enumerate(class_names or ()))
+    present = [value for value in np.unique(values.compressed()).tolist() if names or value != NODATA_CLASS]
+    names = names or {value: str(value) for value in present}
+    if unknown := [value for value in present if value not in names]:
+        raise ValueError(
+            f"{path}: expected values that the names of the classes explain, found {', '.join(map(str, unknown[:8]))} "
+            "too. Name them, or declare them nodata."
+        )
+    numbers = np.full(256, NODATA_CLASS, dtype=np.uint8)
+    numbers[list(names)] = range(len(names))
+    mask = np.where(values.mask, NODATA_CLASS, numbers[values.data])
+    colors = ["#{:02x}{:02x}{:02x}".format(*table[value]) for value in names] if table else None
+    return make_map_figure(mask, id2label=dict(enumerate(names.values())), class_colors=colors, **picture)
 
 
 def draw_pictures(path: str | os.PathLike[str], rows: Sequence[PictureRow], **options: Any) -> None:

@@ -105,7 +105,7 @@ def write_report(folder: str | Path) -> Path:
     own_colors = config.class_colors if len(config.class_colors or ()) == len(names) else None
     colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_palette(len(names), own_colors, names)]
     splits = [describe_split(prefix, part, names) for prefix, part in find_splits(table).items()]
-    state, results = _read_json(folder / "trainer_state.json"), _read_json(folder / "all_results.json")
+    state, results = read_json(folder / "trainer_state.json"), read_json(folder / "all_results.json")
     with explain_damage(folder / "trainer_state.json"):
         curves = draw_curves(state.get("log_history", []), task, names, colors)
         time = describe_state(state)
@@ -373,7 +373,7 @@ def explain_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a file of results; nothing where there is none."""
     if not path.is_file():
         return {}

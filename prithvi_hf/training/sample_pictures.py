@@ -108,27 +108,34 @@ def make_prediction_figure(
     """Draw chips beside their labels and predictions, made as `prithvi-hf predict` makes a map, or errors too.
 
     The dataset has rows with `image` and `mask`; the samples are spread evenly over it, or given by their indices.
-    Without a model (None) labels are drawn alone, of `classes`: their names, and their colours or None.
+    Without a model (None) labels are drawn alone, of `classes`: their names, and their colours or None. Without these
+    classes are numbered.
     """
-    names, colors = classes or ([*dict(sorted(model.config.id2label.items())).values()], model.config.class_colors)
-    palette = class_palette(len(names), colors, names)
-    rows, present = [], set[int]()
+    found = []
     for row, scene, targets in pick_samples(model, processor, dataset, samples):
-        maps: dict[str, np.ndarray] = {}
-        if targets is not None:
-            if targets.max() >= len(names):
-                raise ValueError(
-                    f"{row['id']}: expected labels of {len(names)} classes, found {targets.max()}. Name all classes, "
-                    "or ignore this value by ignore_values of the image processor."
-                )
-            maps["label"] = np.where(targets < 0, NODATA_CLASS, targets).astype(np.uint8)
+        maps = {} if targets is None else {"label": np.where(targets < 0, NODATA_CLASS, targets)}
         if model is not None:
             maps["prediction"] = predict_map(model, scene, window, overlap)
-        painted = {name: paint_classes(part, palette) for name, part in maps.items()}
+        found.append((row["id"], scene, maps))
+    present = {int(value) for _, _, maps in found for part in maps.values() for value in np.unique(part)}
+    if model is not None:
+        classes = [*dict(sorted(model.config.id2label.items())).values()], model.config.class_colors
+    elif classes is None:
+        classes = [f"class {label}" for label in range(max(present - {NODATA_CLASS}, default=0) + 1)], None
+    names, colors = classes
+    palette = class_palette(len(names), colors, names)
+    rows = []
+    for name, scene, maps in found:
+        for part in maps.values():
+            if (part[part != NODATA_CLASS] >= len(names)).any():
+                raise ValueError(
+                    f"{name}: expected labels of {len(names)} classes, found {part[part != NODATA_CLASS].max()}. Name "
+                    "all classes, or give this value to ignore_values of the image processor."
+                )
+        painted = {title: paint_classes(part.astype(np.uint8), palette) for title, part in maps.items()}
         if errors and len(maps) == 2:
-            painted["errors in red"] = paint_errors(*maps.values())
+            painted["errors in red"] = paint_errors(maps["label"], maps["prediction"])
         rows.append((scene, painted))
-        present |= {int(value) for part in maps.values() for value in np.unique(part)}
     return make_picture_figure(
         _make_rows(rows),
         id2label=dict(enumerate(names)),

@@ -108,6 +108,7 @@ def test_no_modules_import_each_other_in_a_circle():
         ("prithvi_hf", ("models", "scenes", "data", "training")),
         ("prithvi_hf.data", ("data",)),
         ("prithvi_hf.scenes", ("scenes",)),
+        ("prithvi_hf.plotting", ("plotting",)),
     ],
 )
 def test_every_public_name_is_in_the_reference(package, pages):
