@@ -13,7 +13,8 @@ help:  ## Show the targets.
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,vision,vector,fetch,serve,peft,docs,openvino,onnx]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--editable ".[test,vision,vector,fetch,serve,peft,docs,openvino,onnx,notebooks]"
 	touch $@
 
 install: $(VENV)/.installed  ## Make .venv and install the package in the tested versions.
