@@ -17,8 +17,8 @@ from PIL import Image
 from prithvi_hf import predict_scene
 from prithvi_hf.outputs.palette import class_palette
 from prithvi_hf.scenes import open_scene
-from tests.catalog_server import CatalogServer, find_bbox
 from prithvi_hf.scenes.scene_picture import read_scene_picture
+from tests.catalog_server import CatalogServer, find_bbox
 from tests.demo.browser import start_browser, start_server
 from tests.process_factory import find_port
 from tests.scene_factory import LABELS, read_map, scene_pixels, tiny_model, tiny_processor, write_scene
