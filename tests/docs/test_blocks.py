@@ -42,6 +42,7 @@ NOT_RUN = {
     "prithvi-hf serve": "serves until it is stopped; tests/serving and tests/cli/test_serve.py are its clients",
     "curl ": "needs a server; tests/serving/test_app.py sends the same",
     "cp -r demo": "of the user's own shell",
+    "jupyter lab": "of the user's own browser; tests/examples/test_notebooks.py executes the notebooks",
     "demo/make_examples.py": "tests/demo/test_space.py runs it",
     "hf upload": "needs the Hub",
     "finetune.py --help": "prints",
