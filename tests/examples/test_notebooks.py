@@ -32,7 +32,7 @@ def execute(tmp_path, monkeypatch):
     def run(name):
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         resources = {"metadata": {"path": str(NOTEBOOKS)}}
-        nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+        nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
         printed = "".join(output["text"] for output in outputs if output["output_type"] == "stream")
         figures = sum("image/png" in output.get("data", {}) for output in outputs)
