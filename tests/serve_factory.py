@@ -103,3 +103,15 @@ def map_scene(client: httpx.Client, *paths: Path, options: str | None = None) ->
     job = wait_for(client, send(client, *paths, options=options).raise_for_status().json())
     assert job["status"] == "succeeded", job
     return job
+
+
+def assert_refused(response, status, *words):
+    """An answer is an error of a status, as JSON, that says some words."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert error.keys() == {"status", "message", "expected", "found", "remedy"}
+    assert error["status"] == status
+    assert all(error.values())
+    for word in words:
+        assert word in error["message"], error["message"]
+    return error

@@ -113,8 +113,8 @@ def add_parser(commands: Commands) -> None:
             group.add_argument(flag, **{**default, **settings})
 
 
-def run(options: argparse.Namespace) -> int:
-    """Serve until a signal; the exit status is 0 then."""
+def read_settings(options: argparse.Namespace) -> Settings:
+    """Check what needs no model, and give what the server is started with."""
     token = options.token if options.token is not None else os.environ.get(TOKEN_VARIABLE)
     if token is not None and (not token.strip() or not token.isascii() or not token.isprintable()):
         raise ValueError(
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"Expected --batch_size of at least 1, found {options.batch_size}. Correct it.")
     if options.root_path and not options.root_path.startswith("/"):
         raise ValueError(f"Expected --root_path to begin with /, found {options.root_path!r}. Correct it.")
-    settings = Settings(
+    return Settings(
         model=options.model,
         work_dir=Path(options.work_dir),
         limits=Limits(**{flag[2:]: getattr(options, flag[2:]) for flag in _GROUPS["limits"]}),
@@ -141,6 +141,11 @@ def run(options: argparse.Namespace) -> int:
         allow_url=tuple(options.allow_url),
         allow_private_host=tuple(options.allow_private_host),
     )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal; the exit status is 0 then."""
+    settings = read_settings(options)
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
@@ -186,11 +191,13 @@ def run(options: argparse.Namespace) -> int:
             "Choose another --port, or stop the program that has it."
         ) from error
     manager = JobManager(settings, check)
-    is_serving, hurry = True, threading.Event()
+    stage, hurry = "starting", threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
-        """Hand the job that runs back at once, at a second signal; the first one is uvicorn's."""
-        if not is_serving:
+        """End what is starting, or hand the job that runs back at once: at a second signal, the first is uvicorn's."""
+        if stage == "starting":
+            raise KeyboardInterrupt
+        if stage == "stopping":
             hurry.set()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -220,16 +227,17 @@ def run(options: argparse.Namespace) -> int:
             )
         )
         host, port = listener.getsockname()[:2]
-        if token is None and options.host not in ("127.0.0.1", "::1", "localhost"):
+        if settings.token is None and options.host not in ("127.0.0.1", "::1", "localhost"):
             print(
                 "prithvi-hf: warning: anyone who reaches this server may use it: set a token "
                 f"({TOKEN_VARIABLE}), or let a proxy check who asks.",
                 file=sys.stderr,
             )
         print(f"maps by {options.model} at http://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr)
+        stage = "serving"
         server.run(sockets=[listener])
     finally:
-        is_serving = False
+        stage = "stopping"
         manager.close(options.grace, hurry)
         listener.close()
         for number, handler in before.items():

@@ -152,3 +152,8 @@ class Health(BaseModel):
     status: Literal["ready", "starting", "stopping"]
     waiting: int
     running: int
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe answers that are errors, for OpenAPI."""
+    return {status: {"model": ErrorBody} for status in statuses}

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import pytest
 
 from tests.command_line import assert_refused, run
 from tests.scene_factory import save_model, scene_pixels, write_scene
-from tests.serve_factory import map_scene, send, start_server, wait_for
+from tests.serve_factory import ROOT, map_scene, send, start_server, wait_for
 
 
 SLOW = json.dumps({"tta": "d4", "overlap": 0.75, "outputs": []})
@@ -55,6 +57,22 @@ def test_a_port_and_a_folder_belong_to_one_server(tmp_path, capsys, model_folder
     (tmp_path / "file").write_text("")
     words = ["--model", model_folder, "--work_dir", tmp_path / "file", "--port", 0]
     assert_refused(capsys, tmp_path, "is not a folder", "serve", *words)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_still_loading_can_be_stopped(tmp_path, model_folder):
+    words = ["--model", model_folder, "--port", "0", "--work_dir", tmp_path / "work"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prithvi_hf.cli", "serve", *words], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    while process.poll() is None and not (tmp_path / "work" / "jobs").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=90)[1]
+    assert "prithvi-hf serve: interrupted\n" in printed
+    assert "Traceback" not in printed
+    assert process.returncode == 130
 
 
 @pytest.mark.slow

@@ -1,13 +1,14 @@
 """One server for all tests of a process, with a token, small limits, and addresses on the loopback interface."""
 
 import http.server
+import json
 import threading
 from functools import partial
 
 import pytest
 
 from tests.scene_factory import save_model, scene_pixels, write_scene
-from tests.serve_factory import start_server
+from tests.serve_factory import map_scene, start_server
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -79,3 +80,16 @@ def server(tmp_path_factory, served_model, file_server):
 def client(server):
     with server.client() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory):
+    return write_scene(tmp_path_factory.mktemp("scene") / "a scene.tif", scene_pixels(70, 90))
+
+
+@pytest.fixture(scope="session")
+def job(server, scene):
+    """A job that has succeeded, with every output."""
+    outputs = ["polygons", "quicklook", "confidence", "entropy", "probabilities"]
+    with server.client() as client:
+        return map_scene(client, scene, options=json.dumps({"outputs": outputs, "overlap": 0.25}))
