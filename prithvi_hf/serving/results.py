@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rasterio
+from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
-from rasterio.warp import transform_bounds
+from rasterio.warp import calculate_default_transform, transform, transform_bounds
 
 from prithvi_hf.outputs.class_areas import measure_classes
 from prithvi_hf.outputs.cog import complete_or_absent
@@ -182,10 +183,20 @@ def render_tile(path: Path, z: int, x: int, y: int, values: dict[str, Any] | Non
 
 def find_zooms(path: Path) -> tuple[int, int]:
     """Find the zooms at which a tile shows the whole map, and its pixels."""
-    from rio_tiler.io import Reader
+    from rasterio.rio.overview import get_maximum_overview_level
+    from rio_tiler.constants import WEB_MERCATOR_TMS
 
     with rasterio.Env(session=DummySession(), **_OPEN), DatasetReader(str(path), driver="GTiff") as dataset:
         if dataset.crs is None:
             raise NoTileError("a map without a CRS")
-        with Reader(None, dataset=dataset) as reader:
-            return reader.minzoom, reader.maxzoom
+        centre = dataset.xy(dataset.height / 2, dataset.width / 2, offset="ul")
+        # Around the meridian of the map's centre: in the grid of the tiles, a map across 180 degrees is world-wide.
+        (longitude,), _ = transform(dataset.crs, "EPSG:4326", *([value] for value in centre))
+        mercator = CRS.from_proj4(f"+proj=merc +a=6378137 +b=6378137 +lon_0={longitude} +units=m +no_defs")
+        grid, width, height = calculate_default_transform(
+            dataset.crs, mercator, dataset.width, dataset.height, *dataset.bounds
+        )
+    resolution = max(abs(grid.a), abs(grid.e))
+    halvings = get_maximum_overview_level(width, height, minsize=TILE_SIZE)
+    least, most = (WEB_MERCATOR_TMS.zoom_for_res(resolution * factor) for factor in (2**halvings, 1))
+    return least, most

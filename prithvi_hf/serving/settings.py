@@ -10,6 +10,8 @@ IDLE_SECONDS = 30.0
 """How long a client or a server of frames may send nothing."""
 SMALL_BODY_BYTES = 2**16
 """Of a body of JSON, and of the field `options` of a form."""
+MOST = 10_000_000
+"""The largest value of a limit: larger ones, of hours for example, end in no date."""
 LONGEST_SIDE = 4
 """Times the side of the largest square scene: memory grows with the width of a scene."""
 
@@ -28,7 +30,7 @@ class Limits:
         keep_results: Finished jobs that are kept; the oldest are deleted first.
 
     Raises:
-        ValueError: If one is not a number above 0.
+        ValueError: If one is not a number above 0, and at most `MOST`.
     """
 
     max_upload: float = 2000.0
@@ -42,8 +44,9 @@ class Limits:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"Expected a number above 0 for --{one.name}, found {value:g}. Correct it.")
+            wanted = "above 0" if not value > 0 else f"of at most {MOST:,}"  # NaN is not above 0
+            if not 0 < value <= MOST:
+                raise ValueError(f"Expected a number {wanted} for --{one.name}, found {value:g}. Correct it.")
 
     @property
     def upload_bytes(self) -> int:

@@ -16,7 +16,7 @@ from anyio import to_thread
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from prithvi_hf.serving.errors import ApiError
 from prithvi_hf.serving.schemas import JobOptions
@@ -94,7 +94,7 @@ class Body:
             async with asyncio.timeout(_DRAINED_SECONDS):
                 while not self.is_read and count < _DRAINED_BYTES:
                     count += len(await anext(self._stream))
-        except (StopAsyncIteration, TimeoutError, RuntimeError, OSError):
+        except (StopAsyncIteration, ClientDisconnect, TimeoutError, RuntimeError, OSError):
             return
 
 

@@ -1,8 +1,11 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Areas of the classes of a map, against the areas of its polygons."""
 
+from itertools import pairwise
+
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 from affine import Affine
 from rasterio.crs import CRS
@@ -35,6 +38,25 @@ def test_areas_are_those_of_the_polygons(tmp_path, monkeypatch, crs, transform):
         assert one.square_metres == pytest.approx(areas.get(value, 0.0), rel=1e-5)
     assert found[7].color.startswith("#")
     assert len({one.color for one in found.values()}) == 3
+
+
+def test_pixels_are_those_of_numpy_and_areas_those_of_geodesics_row_by_row(tmp_path):
+    mask = np.random.default_rng(1).choice([0, 1, 2, 255], (60, 50), p=[0.5, 0.3, 0.1, 0.1]).astype(np.uint8)
+    class_map = write_map(tmp_path / "map.tif", mask, CRS.from_epsg(4326), Affine(0.02, 0, 20, 0, -0.02, 70))
+    geod, edges = pyproj.Geod(ellps="WGS84"), 70 - 0.02 * np.arange(61)
+    longitudes = 20 + np.linspace(0, 0.02, 21)  # a parallel is no geodesic, but short ones come close
+    areas = np.array(
+        [
+            abs(geod.polygon_area_perimeter([*longitudes, *longitudes[::-1]], [south] * 21 + [north] * 21)[0])
+            for north, south in pairwise(edges)
+        ]
+    )
+    for one in measure_classes(class_map):
+        in_rows = (mask == one.value).sum(1)
+        assert one.pixels == in_rows.sum() > 0
+        assert one.square_metres == pytest.approx(
+            (in_rows * areas).sum(), rel=5e-6
+        )  # linear between points of a lattice
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -42,3 +42,15 @@ def test_messages_of_the_package_are_taken_apart(message, expected, found, remed
 def test_longer_paths_are_hidden_first():
     names = {"/work/a": "the folder", "/work/a/frame_001.tif": "x.tif"}
     assert hide_paths("/work/a/frame_001.tif in /work/a", names) == "x.tif in the folder"
+
+
+def test_an_error_has_a_retry_after_only_where_that_helps():
+    assert ApiError(404, "a job", "none", "Ask.").headers == {}
+    assert ApiError(503, "a server", "none", "Wait.", retry_after=0).headers == {"Retry-After": "0"}
+
+
+def test_a_message_of_many_lines_is_taken_apart_in_no_time():
+    message = "x.tif: expected " * 200 + "\n" * 2000
+    assert TextError(422, message).found == message
+    error = TextError(422, "x.tif: expected one\nor two, found 1.5 bands. Give\none.")
+    assert (error.expected, error.found, error.remedy) == ("one\nor two", "1.5 bands", "Give\none.")

@@ -58,3 +58,39 @@ def test_messages_name_files_as_the_client_does(tmp_path):
     error.add_note("kept in /somewhere")
     assert explain_frame_error(error, [path], ["x.tif"]) == "x.tif: expected a, found results/map.tif and x.tif."
     assert explain_frame_error(KeyError("x"), [path], ["x.tif"]) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "which is empty"),
+        (b"\x89PNG\r\n", "which begins with b'.x89PNG'"),
+        (b"<VRTDataset", "b'<VRT'"),
+        (b"II", "b'II'"),
+    ],
+)
+def test_files_of_other_drivers_are_refused_before_gdal_sees_them(tmp_path, content, found):
+    (tmp_path / "frame_001.tif").write_bytes(content)
+    with pytest.raises(ApiError, match=rf"Expected GeoTIFF files, found x\.tif.*{found}") as error:
+        open_one(tmp_path / "frame_001.tif")
+    assert error.value.status == 415
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_a_signature_with_nothing_behind_it_is_an_error_of_the_frame(tmp_path):
+    path = tmp_path / "frame_001.tif"
+    path.write_bytes(b"II*\0" + b"\xff" * 100)
+    with pytest.raises((OSError, ValueError)) as error:
+        open_one(path)
+    message = explain_frame_error(error.value, [path], ["x.tif"])
+    assert "x.tif" in message
+    assert str(tmp_path) not in message
+
+
+def test_options_of_polygons_need_polygons_among_the_outputs(tmp_path):
+    path = write_scene(tmp_path / "frame_001.tif", scene_pixels(40, 40))
+    with pytest.raises(ApiError, match="found the outputs quicklook") as error:
+        open_one(path, outputs=["quicklook"], min_area=5.0)
+    assert error.value.status == 422
+    with pytest.raises(ValueError, match="lava"):
+        open_one(path, polygon_classes=["lava"])

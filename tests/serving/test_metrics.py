@@ -22,3 +22,23 @@ def test_figures_are_those_of_one_server_and_can_be_read():
     assert found["prithvi_job_seconds_sum",] == 3.0
     assert found["prithvi_jobs_waiting",] == 4
     assert b'prithvi_jobs_total{status="succeeded"} 0.0' in other.text()
+
+
+def test_the_text_is_of_prometheus_with_help_and_types():
+    metrics = Metrics()
+    metrics.finish("succeeded", 2.0)
+    metrics.finish("cancelled", 9.0)
+    lines = metrics.text().decode().splitlines()
+    assert "# TYPE prithvi_jobs_total counter" in lines
+    assert "# HELP prithvi_job_seconds Seconds that successful jobs ran." in lines
+    for bound, count in (("1.0", 0), ("2.0", 1), ("5.0", 1), ("+Inf", 1)):  # a bound is in its bucket
+        assert f'prithvi_job_seconds_bucket{{le="{bound}"}} {count}.0' in lines
+    assert all(line.startswith("#") or len(line.rsplit(" ", 1)) == 2 for line in lines)
+
+
+def test_a_figure_that_is_watched_is_read_each_time():
+    metrics, waiting = Metrics(), [1, 2, 3]
+    metrics.watch("prithvi_jobs_waiting", "Jobs that wait.", lambda: len(waiting))
+    assert b"\nprithvi_jobs_waiting 3.0\n" in metrics.text()
+    waiting.pop()
+    assert b"\nprithvi_jobs_waiting 2.0\n" in metrics.text()

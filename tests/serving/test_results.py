@@ -4,10 +4,13 @@
 import io
 
 import numpy as np
+import pyproj
 import pytest
+import rasterio
 from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
+from rio_tiler.io import Reader
 
 from prithvi_hf.outputs.cog import write_value_map
 from prithvi_hf.serving.results import NoTileError, find_bounds, find_zooms, render_tile
@@ -31,6 +34,71 @@ def test_values_are_drawn_from_their_least_to_their_largest(tmp_path):
     assert seen[0].tolist() != seen[-1].tolist()
     same = read_tile(tmp_path / "map.tif", 12, 2048, 2047, {"min": None, "max": None})
     assert same.shape == (256, 256, 4)
+
+
+def read_map_at_tile(path, z, x, y):
+    """The colours of a tile, pixel by pixel through pyproj, and which pixels are clear of an edge of the map's."""
+    half = 20037508.342789244
+    side = 2 * half / 2**z
+    centres = (np.arange(256) + 0.5) * side / 256
+    east, north = np.meshgrid(-half + x * side + centres, half - y * side - centres)
+    with rasterio.open(path) as dataset:
+        values, table = dataset.read(1), dataset.colormap(1)
+        to_map = pyproj.Transformer.from_crs(3857, dataset.crs.to_wkt(), always_xy=True)
+        left, _, _, top = dataset.bounds
+        east, north = to_map.transform(east, north)
+        columns, rows = (east - left) / dataset.res[0], (top - north) / dataset.res[1]
+        assert dataset.nodata == 255
+    inside = (columns >= 0) & (rows >= 0) & (columns < values.shape[1]) & (rows < values.shape[0])
+    found = np.full((256, 256), 255)
+    found[inside] = values[rows[inside].astype(int), columns[inside].astype(int)]
+    colors = np.array([table[value] for value in range(255)] + [(0, 0, 0, 0)], np.uint8)[found]
+    clear = np.minimum(np.abs(columns - np.round(columns)), np.abs(rows - np.round(rows))) > 0.2
+    return colors, clear
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "z", "tiles"),
+    [
+        (CRS.from_epsg(32633), Affine(10, 0, 399_960, 0, -10, 5_300_040), 15, [(17628, 11412), (17629, 11412)]),
+        (CRS.from_epsg(32733), Affine(10, 0, 399_960, 0, -10, 5_300_040), 13, [(4409, 5164), (4410, 5164)]),
+        (CRS.from_epsg(4326), Affine(0.01, 0, 10, 0, -0.01, 60), 9, [(270, 150), (271, 150), (272, 150)]),
+        (CRS.from_epsg(3857), Affine(100, 0, 0, 0, -100, 15_000), 13, [(4096, 4094), (4099, 4094)]),
+        (CRS.from_epsg(32601), Affine(1000, 0, 250_000, 0, -1000, 7e6), 7, [(127, 35), (0, 35)]),
+    ],
+)
+def test_each_pixel_of_a_tile_has_the_colour_of_the_map_there(tmp_path, crs, transform, z, tiles):
+    mask = np.random.default_rng(0).choice([0, 1, 2, 255], (15, 16)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
+    class_map = write_map(tmp_path / "map.tif", mask, crs, transform)
+    for x, y in tiles:
+        tile = read_tile(class_map, z, x, y)
+        expected, clear = read_map_at_tile(class_map, z, x, y)
+        assert 0.02 < (expected[..., 3] > 0).mean() < 1
+        assert np.array_equal(tile[..., 3][clear], expected[..., 3][clear])
+        seen = clear & (expected[..., 3] > 0)
+        assert np.array_equal(tile[seen], expected[seen])
+    for tile in ((z, tiles[0][0], tiles[0][1] + 20), (25, 0, 0), (z, 2**z, 0), (z, 0, -1), (-1, 0, 0)):
+        with pytest.raises(NoTileError, match=r"does not touch|in the grid"):
+            render_tile(class_map, *tile)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "zooms"),
+    [
+        (CRS.from_epsg(32633), Affine(10, 0, 399_960, 0, -10, 5_300_040), (11, 13)),
+        (CRS.from_epsg(32733), Affine(10, 0, 399_960, 0, -10, 5_300_040), (11, 13)),
+        (CRS.from_epsg(4326), Affine(0.001, 0, 10, 0, -0.001, 60), (8, 10)),
+        (CRS.from_epsg(3857), Affine(100, 0, 0, 0, -100, 15_000), (9, 11)),
+        (CRS.from_epsg(32601), Affine(10, 0, 198_000, 0, -10, 7e6), (11, 13)),  # across 180 degrees
+        (CRS.from_epsg(4326), Affine(0.001, 0, 179.8, 0, -0.001, 60), (8, 10)),
+    ],
+)
+def test_zooms_are_those_of_the_whole_map_and_of_its_pixels(tmp_path, crs, transform, zooms):
+    class_map = write_map(tmp_path / "map.tif", np.zeros((700, 800), np.uint8), crs, transform)
+    if find_bounds(class_map)[0] < find_bounds(class_map)[2] < 180:
+        with Reader(class_map) as reader:
+            assert find_zooms(class_map) == (reader.minzoom, reader.maxzoom)
+    assert find_zooms(class_map) == zooms
 
 
 @pytest.mark.parametrize(

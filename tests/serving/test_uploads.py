@@ -4,11 +4,12 @@
 import asyncio
 
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from prithvi_hf.serving.errors import ApiError
 from prithvi_hf.serving.schemas import JobOptions
-from prithvi_hf.serving.uploads import Body, clean_label, name_frame, read_form, read_json
+from prithvi_hf.serving.settings import SMALL_BODY_BYTES, Limits
+from prithvi_hf.serving.uploads import Body, check_content_type, clean_label, name_frame, read_form, read_json
 
 
 FORM = "multipart/form-data; boundary=bound"
@@ -102,6 +103,108 @@ def test_what_is_left_of_a_body_is_read_up_to_a_limit():
     assert not body.is_read
 
 
+def test_after_an_error_in_the_middle_the_rest_of_the_body_is_read(tmp_path):
+    form = b"".join(make_part("f", b"x" * 5000, "x.tif") for _ in range(4)) + b"--bound--\r\n"
+    pieces = [form[start : start + 1000] for start in range(0, len(form), 1000)]
+
+    async def give():
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    body = Body(Request({"type": "http", "method": "POST", "headers": []}, give), 10**7, 5)
+
+    async def read_and_drain():
+        with pytest.raises(ApiError, match="at most 3 files"):
+            await read_form(body, FORM, tmp_path, 3)
+        left = len(pieces)
+        await body.drain()
+        return left
+
+    assert 3 <= asyncio.run(read_and_drain()) <= 6  # of 21: a fourth file has begun
+    assert not pieces
+
+
+@pytest.mark.parametrize("is_draining", [False, True])
+def test_a_client_that_leaves_is_noticed_while_it_is_read_and_no_matter_afterwards(tmp_path, is_draining):
+    async def leave():
+        return {"type": "http.disconnect"}
+
+    body = Body(Request({"type": "http", "method": "POST", "headers": []}, leave), 10**6, 5)
+    if is_draining:
+        asyncio.run(body.drain())
+    else:
+        with pytest.raises(ClientDisconnect):
+            asyncio.run(read_form(body, FORM, tmp_path, 3))
+
+
+def test_files_are_written_as_they_come(tmp_path):
+    seen = []
+    pieces = [make_part("f", b"", "x.tif")[:-2], *[b"x" * 2**19] * 6, b"\r\n--bound--\r\n"]
+
+    async def receive_and_look():
+        if (tmp_path / name_frame(1)).exists():
+            seen.append((tmp_path / name_frame(1)).stat().st_size)
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive_and_look)
+    upload = asyncio.run(read_form(Body(request, 10**7, 5), FORM, tmp_path, 1))
+    assert upload.files[0].read_bytes() == b"x" * (6 * 2**19)
+    assert all(2**19 * count - size <= 2**20 for count, size in enumerate(seen))
+
+
+@pytest.mark.parametrize("count", [999_999, 1_000_000, 1_000_001])
+def test_a_body_may_have_just_as_many_bytes_as_its_limit(count):
+    async def read():
+        return sum(
+            [
+                len(chunk)
+                async for chunk in Body(make_request([b"x" * 333_333] * 3 + [b"x" * (count - 999_999)]), 10**6, 5)
+            ]
+        )
+
+    if count <= 10**6:
+        assert asyncio.run(read()) == count
+    else:
+        with pytest.raises(ApiError, match="at most 1 MB"):
+            asyncio.run(read())
+
+
+def test_a_compressed_body_is_refused():
+    with pytest.raises(ApiError, match="found a compressed one") as error:
+        Body(make_request([], content_encoding="gzip"), 10, 5)
+    assert error.value.status == 415
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["multipart/form-data", "multipart/form-data; boundary=", f"multipart/form-data; boundary={'b' * 5000}"],
+)
+def test_a_form_needs_a_boundary(tmp_path, content_type):
+    body = Body(make_request([make_part("f", b"x", "x.tif") + b"--bound--\r\n"]), 10**6, 5)
+    with pytest.raises(ApiError, match=r"without a boundary|broken") as error:
+        asyncio.run(read_form(body, content_type, tmp_path, 3))
+    assert error.value.status == 400
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_boundary_may_be_quoted_and_text_may_follow_the_end(tmp_path):
+    body = Body(make_request([make_part("f", b"x", "ä.tif") + b"--bound--\r\n", b"epilogue"]), 10**6, 5)
+    upload = asyncio.run(read_form(body, 'multipart/form-data; charset=utf-8; Boundary="bound"', tmp_path, 3))
+    assert (upload.names, upload.files[0].read_bytes()) == (["ä.tif"], b"x")
+
+
+def test_the_kind_of_a_body_says_how_large_it_may_be():
+    limits = Limits(max_upload=3)
+    assert check_content_type("Multipart/Form-Data; boundary=x", limits) == (
+        "multipart/form-data",
+        3_000_000 + SMALL_BODY_BYTES,
+    )
+    assert check_content_type("application/json;charset=utf-8", limits) == ("application/json", SMALL_BODY_BYTES)
+    for content_type, found in (("", "no Content-Type"), ("image/tiff", "image/tiff"), ("multipart/mixed", "mixed")):
+        with pytest.raises(ApiError, match=f"found .*{found}") as error:
+            check_content_type(content_type, limits)
+        assert error.value.status == 415
+
+
 @pytest.mark.parametrize(
     ("text", "label"),
     [
@@ -123,3 +226,23 @@ def test_json_is_read_strictly():
     with pytest.raises(ApiError, match="for secret") as error:
         read_json(b'{"secret": "word"}', JobOptions)
     assert "word" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"", 400, "EOF"),
+        (b"\xff", 400, "expected value"),
+        (b"[" * 50_000, 400, "recursion limit"),
+        (b"{} {}", 400, "trailing"),
+        (b"[]", 422, "should be an object"),
+        (b'{"min_area": 1e999}', 422, "for min_area: Input should be a finite number"),
+        (b'{"location": [NaN, 0]}', 422, "for location.0: Input should be a finite number"),
+        (b'{"' + b"x" * 60_000 + b'": 1}', 422, "for x{100}: "),
+    ],
+)
+def test_json_that_is_none_is_told_from_other_json(content, status, message):
+    with pytest.raises(ApiError, match=message) as error:
+        read_json(content, JobOptions)
+    assert error.value.status == status
+    assert len(str(error.value)) < 1000
