@@ -40,8 +40,8 @@ def test_messages_of_the_package_are_taken_apart(message, expected, found, remed
 
 
 def test_longer_paths_are_hidden_first():
-    names = {"/work/a": "the folder", "/work/a/frame_001.tif": "x.tif"}
-    assert hide_paths("/work/a/frame_001.tif in /work/a", names) == "x.tif in the folder"
+    names = {"/jobs/a": "the folder", "/jobs/a/frame_001.tif": "x.tif"}
+    assert hide_paths("/jobs/a/frame_001.tif in /jobs/a", names) == "x.tif in the folder"
 
 
 def test_an_error_has_a_retry_after_only_where_that_helps():
