@@ -28,7 +28,7 @@ from tests.granule_factory import (
 
 TOKEN = "a-token-that-must-not-be-kept"
 SIGNATURE = "a-signature-that-must-not-be-kept"
-DROP, SLOW, CORRUPT = "drop", "slow", "corrupt"
+DROP, SLOW, CORRUPT, HELD = "drop", "slow", "corrupt", "held"
 
 
 class CatalogServer:
@@ -38,7 +38,7 @@ class CatalogServer:
         items: members of every item, in any order.
         page: items on one page of a search.
         faults: path of a file below `folder`, or "search" or "sign", to faults that come one by one: a status, `DROP`
-            in the middle, `SLOW` by half a second, `CORRUPT` bytes; None is no fault.
+            in the middle, `SLOW` by half a second, `HELD` until `release` is set, `CORRUPT` bytes; None is no fault.
         always: the same, at each request.
         token: bearer token that files need, if any.
         is_signing: whether files need a signature, which `/sign/COLLECTION` gives.
@@ -54,7 +54,7 @@ class CatalogServer:
         self.token, self.is_signing, self.with_ranges = "", False, True
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.searches: list[dict[str, Any]] = []
-        self.lock = threading.Lock()
+        self.lock, self.release = threading.Lock(), threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.catalog = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -66,6 +66,7 @@ class CatalogServer:
         return f"{self.address}/stac"
 
     def close(self) -> None:
+        self.release.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -247,6 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[:400] + bytes(byte ^ 0x5A for byte in content[400:])
         if fault == SLOW:
             time.sleep(0.5)
+        if fault == HELD:
+            catalog.release.wait(120)
         status, part = 200, content
         if catalog.with_ranges and self.headers.get("Range"):
             first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
