@@ -178,7 +178,7 @@ def test_wrong_options_are_refused_and_nothing_is_made(catalog, tmp_path, capsys
     ("options", "message"),
     [
         ([*BBOX, "--output", "m.tif"], "--bbox goes with --dates and --collection: add --dates and --collection"),
-        ([*BBOX, "--frames", "a.tif", "--output", "m.tif"], "found --frames and --bbox"),
+        ([*BBOX, "--frames", "a.tif", "--output", "m.tif"], "found --bbox and --frames"),
         ([*BBOX, "--output_dir", "m"], "--bbox goes with --output"),
         (["--frames", "a.tif", "--output", "m.tif", "--max_cloud", 3], "--max_cloud say what is searched"),
         ([*BBOX, "--dates", "2021", "--collection", "hls", "--location", 1, 2, "--output", "m.tif"], "leave it out"),

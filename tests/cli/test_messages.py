@@ -48,6 +48,7 @@ SPEAKERS = {
     "models/prithvi/pixel_values_prithvi.py": READERS,
     "models/prithvi/processor_options_prithvi.py": READERS,
     "outputs/registry.py": {"predict"},
+    "plotting.py": {"finetune"},
     "rasters/": {"predict"},
     "scenes/windows.py": {"pretrain"},
     "scenes/": {"predict"},
