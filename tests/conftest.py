@@ -1,12 +1,18 @@
 """Fixtures shared by the whole suite."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.catalog_server import catalog  # noqa: F401 - a fixture: a STAC API on the loopback interface
 from tests.hub_server import hub  # noqa: F401 - a fixture: a Hub on the loopback interface
+
+
+# A run in the background of a shell ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
