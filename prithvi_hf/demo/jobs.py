@@ -4,7 +4,7 @@
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from prithvi_hf.cli.common import user_message
 from prithvi_hf.demo.pictures import MapFigures, measure_map
 from prithvi_hf.demo.sessions import Session
-from prithvi_hf.models.prithvi.input_shift_prithvi import FAR
+from prithvi_hf.models.prithvi.input_shift_prithvi import find_far_bands
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.polygons import check_polygon_options
 from prithvi_hf.rasters.opening import FrameOptions
@@ -236,7 +236,7 @@ class Mapper:
             if not isinstance(result, PredictedScene):
                 raise TypeError("Expected a model of classes.")
             figures = measure_map(result, has_place)
-            if far := find_far_bands(result.report):
+            if far := find_far_bands(result.report.get("input_check", {})):
                 notes.append(
                     f"The values of {', '.join(far)} are far from those that the model was trained with: check "
                     "order and units of the bands, or the map is worse than it seems."
@@ -254,12 +254,6 @@ class Mapper:
             session.used = time.monotonic()
             if session.closed:
                 shutil.rmtree(session.folder, ignore_errors=True)
-
-
-def find_far_bands(report: Mapping[str, Any]) -> list[str]:
-    """List the bands of a mapped scene that are far from the training; none where its training did not measure it."""
-    checked = report.get("input_check", {}).items()
-    return [band for band, one in checked if max(abs(one["z_score"]), abs(one["contrast_z_score"])) > FAR]
 
 
 def describe_frames(num_frames: int) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from prithvi_hf.demo.pictures import GridLine, confidence_colors, make_grid_lines
 from prithvi_hf.models.prithvi.configuration_prithvi import NODATA_NAME
+from prithvi_hf.outputs.palette import format_color
 from prithvi_hf.outputs.quicklook import measure_width
 from prithvi_hf.rasters.raster import find_center
 
@@ -89,9 +90,7 @@ def draw_legend(view: "MapView", is_calibrated: bool) -> str:
         )
     table = confidence_colors(len(figures.rows))
     least = 1 / max(len(figures.rows), 2)
-    stops = ", ".join(
-        "#{:02x}{:02x}{:02x}".format(*table[round(254 * value)][:3]) for value in np.linspace(least, 1, _RAMP_STOPS)
-    )
+    stops = ", ".join(format_color(table[round(254 * value)]) for value in np.linspace(least, 1, _RAMP_STOPS))
     meaning = (
         "The confidence is calibrated: of many pixels with 80 %, about 80 % are right on data like those of the "
         "calibration."

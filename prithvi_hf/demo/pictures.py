@@ -13,7 +13,7 @@ from rasterio.warp import transform as transform_points
 
 from prithvi_hf.models.prithvi.configuration_prithvi import make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS
-from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.outputs.palette import class_palette, format_color
 from prithvi_hf.outputs.polygons import measure_pixels
 from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -115,7 +115,7 @@ def measure_map(result: "PredictedScene", has_place: bool) -> MapFigures:
     rows = [
         ClassFigures(
             name=names[index],
-            color="#{:02x}{:02x}{:02x}".format(*palette[index]),
+            color=format_color(palette[index]),
             pixels=int(sums[0, index]),
             fraction=float(sums[0, index] / valid),
             square_metres=float(sums[1, index]) if has_place else None,

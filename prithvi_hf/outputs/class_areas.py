@@ -9,6 +9,7 @@ import rasterio
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
+from prithvi_hf.outputs.palette import format_color
 from prithvi_hf.outputs.polygons import measure_pixels, read_class_names
 
 
@@ -71,7 +72,7 @@ def measure_classes(class_map: str | os.PathLike, *, has_place: bool = True) -> 
         ClassArea(
             value=value,
             name=name,
-            color="#{:02x}{:02x}{:02x}".format(*colors[value][:3]),
+            color=format_color(colors[value]),
             pixels=int(sums[0, value]),
             square_metres=float(sums[1, value]) if has_place else None,
         )

@@ -23,7 +23,7 @@ from prithvi_hf.outputs.cog import (
     complete_or_absent,
     write_geotiff,
 )
-from prithvi_hf.outputs.palette import Rgb, class_palette
+from prithvi_hf.outputs.palette import Rgb, class_palette, format_color
 from prithvi_hf.outputs.polygons import measure_pixels, read_class_names
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes, thumbnail_step
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -365,7 +365,7 @@ def _write_change(path: str | os.PathLike, maps: _ClassMaps, change: MapChange, 
             "number them. Leave the map of the change out, or join classes of both maps first."
         )
     names = {value: change.name_value(pair) for pair, value in change.values.items()}
-    colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in _color_changes(change)[1]]
+    colors = [format_color(color) for color in _color_changes(change)[1]]
     layer = class_layer(dict(sorted(names.items())), colors)
     table, grid = _make_code_table(change), maps.grid
 

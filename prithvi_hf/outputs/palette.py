@@ -77,6 +77,12 @@ def parse_color(color: str) -> Rgb:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+def format_color(color: Sequence[int]) -> str:
+    """Write red, green and blue, each 0 to 255, as `"#rrggbb"`; what follows them, such as alpha, is left out."""
+    red, green, blue = color[:3]
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
 def default_colors(num_classes: int, names: Sequence[str] = ()) -> list[str]:
     """Give `"#rrggbb"` for classes without colours of their own, all different.
 

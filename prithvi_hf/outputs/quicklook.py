@@ -16,7 +16,7 @@ from rasterio.session import DummySession
 
 from prithvi_hf.models.prithvi.configuration_prithvi import NODATA_NAME, make_unique_names
 from prithvi_hf.outputs.cog import NODATA_CLASS
-from prithvi_hf.outputs.palette import Rgb, class_palette
+from prithvi_hf.outputs.palette import Rgb, class_palette, format_color
 from prithvi_hf.outputs.polygons import read_class_names
 from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffError, find_degrees
 
@@ -183,7 +183,7 @@ def make_file_figure(
     numbers = np.full(256, NODATA_CLASS, dtype=np.uint8)
     numbers[list(names)] = range(len(names))
     mask = np.where(values.mask, NODATA_CLASS, numbers[values.data])
-    colors = ["#{:02x}{:02x}{:02x}".format(*table[value]) for value in names] if table else None
+    colors = [format_color(table[value]) for value in names] if table else None
     return make_map_figure(mask, id2label=dict(enumerate(names.values())), class_colors=colors, **picture)
 
 
@@ -269,10 +269,8 @@ def _add_legend(
     entries = []
     labels = make_unique_names(id2label)
     for index in names[:_LEGEND_ENTRIES]:  # underscores in front would hide an entry
-        red, green, blue = palette[index]
         label = labels[index] if len(labels[index]) <= _LABEL_LENGTH else f"{labels[index][: _LABEL_LENGTH - 3]}..."
-        color = f"#{red:02x}{green:02x}{blue:02x}"
-        entries.append(Patch(facecolor=color, edgecolor="#888888", label=escape_label(label)))
+        entries.append(Patch(facecolor=format_color(palette[index]), edgecolor="#888888", label=escape_label(label)))
     if nodata_label is not None:
         entries.append(Patch(facecolor="white", edgecolor=_HATCH_COLOR, hatch="////", label=nodata_label))
     if entries:

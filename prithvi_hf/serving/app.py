@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.outputs.palette import class_palette, format_color
 from prithvi_hf.serving.api_page import make_page
 from prithvi_hf.serving.errors import ApiError
 from prithvi_hf.serving.job_routes import add_job_routes
@@ -131,8 +131,7 @@ def describe_model(
     task = manager.worker.info["task"]
     palette = class_palette(len(names), getattr(config, "class_colors", None), names)
     classes = [
-        {"value": value, "name": name, "color": "#{:02x}{:02x}{:02x}".format(*palette[value])}
-        for value, name in enumerate(names)
+        {"value": value, "name": name, "color": format_color(palette[value])} for value, name in enumerate(names)
     ]
     size = config.image_size
     is_regression = task == "regression"

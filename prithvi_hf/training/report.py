@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from prithvi_hf.metrics.calibration import NUM_BINS, calibration_metrics
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.outputs.cog import complete_or_absent
-from prithvi_hf.outputs.palette import class_palette
+from prithvi_hf.outputs.palette import class_palette, format_color
 from prithvi_hf.training.chip_figures import (
     compute_figures,
     find_splits,
@@ -103,7 +103,7 @@ def write_report(folder: str | Path) -> Path:
     config = PrithviConfig.from_pretrained(folder) if (folder / "config.json").is_file() else PrithviConfig()
     task, names = about["task"], about["class_names"]
     own_colors = config.class_colors if len(config.class_colors or ()) == len(names) else None
-    colors = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_palette(len(names), own_colors, names)]
+    colors = [format_color(color) for color in class_palette(len(names), own_colors, names)]
     splits = [describe_split(prefix, part, names) for prefix, part in find_splits(table).items()]
     state, results = read_json(folder / "trainer_state.json"), read_json(folder / "all_results.json")
     with explain_damage(folder / "trainer_state.json"):

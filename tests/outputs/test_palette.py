@@ -3,7 +3,7 @@
 
 import pytest
 
-from prithvi_hf.outputs.palette import class_palette, default_colors, parse_color
+from prithvi_hf.outputs.palette import class_palette, default_colors, format_color, parse_color
 
 
 def test_default_colors_are_distinct_for_every_possible_class():
@@ -22,6 +22,12 @@ def test_palette_reads_the_models_colors():
 def test_malformed_color_is_refused(color):
     with pytest.raises(ValueError, match="rrggbb"):
         parse_color(color)
+
+
+def test_a_color_is_written_as_it_is_read():
+    for color in default_colors(20):
+        assert format_color(parse_color(color)) == color
+    assert format_color((0, 10, 255, 128)) == "#000aff"  # with alpha
 
 
 def test_number_of_colors_must_be_that_of_classes():

@@ -75,8 +75,7 @@ def check_input(means: np.ndarray, image_processor: Any, name: str) -> dict[str,
         }
         for band, value, own, score, contrast in rows
     }
-    far = [band for band, one in found.items() if max(abs(one["z_score"]), abs(one["contrast_z_score"])) > FAR]
-    if far:
+    if far := find_far_bands(found):
         lines = [
             f"  {band:<16} mean {found[band]['mean']:<10g} in the training {found[band]['training_mean']:<10g} z "
             f"{found[band]['z_score']:+.1f}, beside the other bands {found[band]['contrast_z_score']:+.1f}"
@@ -91,6 +90,11 @@ def check_input(means: np.ndarray, image_processor: Any, name: str) -> dict[str,
             stacklevel=2,
         )
     return found
+
+
+def find_far_bands(found: dict[str, dict[str, float]]) -> list[str]:
+    """List the bands that are far from the training, by what [`check_input`] has found of each."""
+    return [band for band, one in found.items() if max(abs(one["z_score"]), abs(one["contrast_z_score"])) > FAR]
 
 
 def measure_means(pixel_values: np.ndarray, nodata: np.ndarray) -> np.ndarray:
