@@ -21,7 +21,7 @@ from typing import IO, Any, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
 import rasterio
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, FilePath
 from rasterio.session import DummySession
 
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
@@ -30,8 +30,6 @@ from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffDecodeError, GeoTiffEr
 
 # GDAL reads a block at a time, of some hundred kilobytes; directories are together at the start of a COG.
 _READ_AHEAD_BYTES = 2**18
-# What GDAL calls any file here: nothing of an address reaches it.
-_NAME = "remote.tif"
 _ATTEMPTS = 3
 _SECONDS_BETWEEN = 0.5
 _TIMEOUT_SECONDS = 60  # without a byte
@@ -78,17 +76,11 @@ class RemoteRaster(GeoTiffRaster):
     @contextmanager
     def _open(self) -> Iterator[DatasetReader]:
         failures: list[GeoTiffError] = []
-
-        def open_part(path: str, mode: str = "rb") -> io.BufferedReader:
-            """Give the file from its beginning, as GDAL opens it; there is no other file beside it."""
-            if path != _NAME or mode not in ("r", "rb"):
-                raise FileNotFoundError(path)
-            file = _RemoteFile(self.name, self._size, self._version, failures, self._access)
-            return io.BufferedReader(file, _READ_AHEAD_BYTES)
-
-        with rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        remote = _RemoteFile(self.name, self._size, self._version, failures, self._access)
+        env = rasterio.Env(session=DummySession(), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+        with _PythonFile(remote) as file, env:
             try:
-                dataset = rasterio.open(_NAME, driver="GTiff", opener=open_part)
+                dataset = file.open(driver="GTiff")
             except GDAL_ERRORS as error:
                 raise next(iter(failures), None) or GeoTiffError(
                     f"{self.name}: expected a GeoTIFF, found a file that cannot be opened as one ({error}). Check the "
@@ -106,14 +98,40 @@ class RemoteRaster(GeoTiffRaster):
                     raise failures[0]
 
 
+class _PythonFile(FilePath):
+    """A Python file under a name of rasterio's: nothing of an address reaches GDAL, and there is no file beside it.
+
+    Not by the `opener` of `rasterio.open`: that enters each file into GDAL's table of file systems and removes it
+    again, while other threads look up their files in that table, and the process ends with a segmentation fault.
+    """
+
+    def __init__(self, file: "_RemoteFile") -> None:
+        super(FilePath, self).__init__(file)  # all that FilePath does itself is to recommend `opener`
+
+
 class _RemoteFile(io.RawIOBase):
-    """A file at an address. After a failure it is empty: exceptions do not pass through GDAL."""
+    """A file at an address. After a failure it is empty: exceptions do not pass through GDAL.
+
+    Each time that GDAL opens it, rasterio asks the file's `fs` for another one, as files of fsspec have it.
+    """
+
+    path, mode = "remote.tif", "rb"
 
     def __init__(
         self, address: str, size: int, version: str | None, failures: list[GeoTiffError], access: Access | None
     ) -> None:
         self._address, self._size, self._version, self._failures = address, size, version, failures
         self._access, self._position = access, 0
+
+    @property
+    def fs(self) -> "_RemoteFile":
+        """What opens the file."""
+        return self
+
+    def open(self, _path: str, _mode: str) -> io.BufferedReader:
+        """Give the file from its beginning."""
+        again = _RemoteFile(self._address, self._size, self._version, self._failures, self._access)
+        return io.BufferedReader(again, _READ_AHEAD_BYTES)
 
     def readable(self) -> bool:
         return True

@@ -7,6 +7,7 @@ stacks of local GeoTIFFs are accepted, and GDAL sees one only after every file t
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,12 @@ _OPTIONS = {
     # One file of a mosaic after the other: a pool would keep them open after the read.
     "GDAL_MAX_DATASET_POOL_SIZE": "2",
 }
+# One pool of source files serves all VRTs of a process. GDAL refuses the reads of more threads than the pool has
+# files, and tells of it, as of any fault of a source, while it holds the pool: the thread that tells waits for Python,
+# which a thread that waits for the pool may hold. So one thread at a time has a VRT open, and none has at a fork.
+_POOL = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_POOL.acquire, after_in_parent=_POOL.release, after_in_child=_POOL.release)
 # What a plain mosaic or stack is made of; everything that computes or includes is left out on purpose.
 _ELEMENTS = {
     *("VRTDataset", "SRS", "GeoTransform", "Metadata", "MDI", "VRTRasterBand", "ColorInterp", "NoDataValue"),
@@ -72,7 +79,7 @@ class VirtualRaster(GeoTiffRaster):
                 raise GeoTiffError(f"{self.name}: expected the file {file} that it reads, found none. Restore it.")
             if _stat(file) != self._stats[file]:
                 raise GeoTiffError(f"{self.name}: {file} has changed since it was checked. Run again.")
-        with rasterio.Env(session=DummySession(), **_OPTIONS):
+        with _POOL, rasterio.Env(session=DummySession(), **_OPTIONS):
             try:
                 dataset = DatasetReader(self.path, driver="VRT")
             except GDAL_ERRORS as error:

@@ -1,6 +1,7 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Files at addresses: parts, faults, changes, and ways off the web."""
 
+import gc
 import http.server
 import pickle
 import threading
@@ -105,6 +106,18 @@ def test_a_remote_file_is_read_in_parts(server, tmp_path):
     assert find_files(raster) == ()
     assert raster.provenance["version"] == "1"
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(raster)).read([1]), scene_pixels(600, 700)[[1]])
+
+
+def test_open_files_share_one_file_system_of_gdal_and_leave_nothing_behind(server, tmp_path):
+    # A file system for each, which comes and goes, ends the process by a segmentation fault while other threads open
+    # files of any kind: once in two minutes of four threads, too seldom to be a test.
+    raster, other = RemoteRaster(serve(server, tmp_path)), RemoteRaster(f"{server.address}/scene.tif")
+    with raster._open() as first, other._open() as second:
+        assert first.name != second.name
+        assert first.name.split("/")[1] == second.name.split("/")[1] == "vsipythonfilelike"
+        assert server.address not in first.name
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) in (remote._PythonFile, remote._RemoteFile)]
 
 
 def test_remote_files_are_a_matter_of_an_option(server, tmp_path):

@@ -1,8 +1,12 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """VRTs: mosaics and stacks of local files, and nothing that is more."""
 
+import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -61,6 +65,47 @@ def test_absent_and_corrupt_blocks_of_its_files_are_errors(tmp_path):
     write_part(tmp_path / "red.tif", scene_pixels()[:1], slice(0, 8), **place)
     with pytest.raises(GeoTiffError, match=r"red\.tif: 8 of 9 blocks are absent"):
         VirtualRaster(path)
+
+
+# Run apart: threads that wait for each other in GDAL would never end.
+_READ_IN_THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from prithvi_hf.rasters.vrt import VirtualRaster
+
+paths, expected = sys.argv[1:], VirtualRaster(sys.argv[1]).read()
+with ThreadPoolExecutor(8) as threads:
+    for pixels in threads.map(lambda number: VirtualRaster(paths[number % len(paths)]).read(), range(200)):
+        assert (pixels == expected).all()
+"""
+
+
+def test_many_threads_read_vrts_at_once(tmp_path):
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+        band_files(folder)
+    paths = [write_vrt(folder, [f"{name}.tif" for name in NAMES]) for folder in folders]
+    subprocess.run([sys.executable, "-c", _READ_IN_THREADS, *paths], check=True, timeout=120)
+
+
+def test_a_process_may_be_forked_while_a_thread_reads_a_vrt(tmp_path):
+    band_files(tmp_path)
+    raster = VirtualRaster(write_vrt(tmp_path, [f"{name}.tif" for name in NAMES]))
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: [raster.read() for _ in iter(stop.is_set, True)])
+    thread.start()
+    try:
+        for _ in range(5):
+            child = multiprocessing.get_context("fork").Process(target=raster.read)
+            child.start()
+            child.join(60)
+            code = child.exitcode
+            child.kill()
+            assert code == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _open_names() -> list[str]:
