@@ -11,10 +11,8 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 
-from prithvi_hf.models.prithvi.configuration_prithvi import make_unique_names
+from prithvi_hf.outputs.class_areas import measure_classes
 from prithvi_hf.outputs.cog import NODATA_CLASS
-from prithvi_hf.outputs.palette import class_palette, format_color
-from prithvi_hf.outputs.polygons import measure_pixels
 from prithvi_hf.outputs.quicklook import thumbnail_step
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import GDAL_ERRORS, find_degrees
@@ -84,47 +82,41 @@ class GridLine:
 
 
 def measure_map(result: "PredictedScene", has_place: bool) -> MapFigures:
-    """Measure a finished map with its confidence (uint8), and paint both, row by row.
+    """Measure a finished map with its confidence (uint8), and paint both, some rows at a time.
 
     Args:
         result: The map.
         has_place: Whether areas on the ground can be told.
     """
+    classes = measure_classes(result.path, has_place=has_place)
     class_map, confidence = GeoTiffRaster(result.path), GeoTiffRaster(result.outputs["confidence"])
-    names = make_unique_names(result.id2label)
-    palette = class_palette(len(names), result.class_colors, [names[index] for index in sorted(names)])
     step = thumbnail_step(*result.shape)
-    # Pixels, square metres and the sum of the confidence of each value of the file.
-    sums = np.zeros((3, 256))
+    sums = np.zeros(256)  # of the confidence of the pixels of each value
     thinned: list[tuple[np.ndarray, np.ndarray]] = []
     for start in range(0, class_map.height, _ROWS):
         window = (start, 0, min(_ROWS, class_map.height - start), class_map.width)
         values, sure = class_map.read(window=window)[0], confidence.read(window=window)[0]
-        flat = values.ravel()
-        sums[0] += np.bincount(flat, minlength=256)
-        if has_place:
-            areas = measure_pixels(class_map.crs, class_map.transform, window, name=result.path.stem)
-            sums[1] += np.bincount(flat, weights=areas.ravel(), minlength=256)
-        sums[2] += np.bincount(flat, weights=sure.ravel() / _SURE, minlength=256)
+        sums += np.bincount(values.ravel(), weights=sure.ravel() / _SURE, minlength=256)
         thinned.append((values[-start % step :: step, ::step], sure[-start % step :: step, ::step]))
-    classes, sure = (np.concatenate(part) for part in zip(*thinned, strict=True))
+    shown, sure = (np.concatenate(part) for part in zip(*thinned, strict=True))
 
     table = np.zeros((256, 4), dtype=np.uint8)
-    table[: len(palette)] = [(*color, 255) for color in palette]
-    valid = max(sums[0].sum() - sums[0, NODATA_CLASS], 1)
+    for one in classes:
+        table[one.value] = (*bytes.fromhex(one.color[1:]), 255)
+    valid = sum(one.pixels for one in classes)
     rows = [
         ClassFigures(
-            name=names[index],
-            color=format_color(palette[index]),
-            pixels=int(sums[0, index]),
-            fraction=float(sums[0, index] / valid),
-            square_metres=float(sums[1, index]) if has_place else None,
-            confidence=float(sums[2, index] / sums[0, index]) if sums[0, index] else None,
+            name=one.name,
+            color=one.color,
+            pixels=one.pixels,
+            fraction=one.pixels / max(valid, 1),
+            square_metres=one.square_metres,
+            confidence=float(sums[one.value] / one.pixels) if one.pixels else None,
         )
-        for index in sorted(names)
+        for one in classes
     ]
-    nodata = float(sums[0, NODATA_CLASS] / sums[0].sum())
-    return MapFigures(table[classes], confidence_colors(len(names))[sure], rows, nodata)
+    total = math.prod(result.shape)
+    return MapFigures(table[shown], confidence_colors(len(classes))[sure], rows, (total - valid) / total)
 
 
 def confidence_colors(num_classes: int) -> np.ndarray:
