@@ -38,7 +38,7 @@ from prithvi_hf.training.recipe_options import (
     RepeatArguments,
 )
 from prithvi_hf.training.tasks import TASKS
-from prithvi_hf.training.training_args import TASK_METRICS, PrithviTrainingArguments
+from prithvi_hf.training.training_args import SELECTABLE_METRICS, TASK_METRICS, PrithviTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -249,9 +249,9 @@ class TrainingRecipe(Recipe):
         if self.training.do_train and self.data.custom_augmentation is not None:
             find_augmentation(self.data.custom_augmentation)
         if self.training.do_train and best in of_others:
+            own = [name for name in TASK_METRICS[task] if name in SELECTABLE_METRICS and name not in of_others]
             raise ValueError(
-                f"Expected metric_for_best_model of task {task}, found {best}. Choose one of "
-                f"{', '.join(name for name in TASK_METRICS[task] if name not in of_others)} or loss."
+                f"Expected metric_for_best_model of task {task}, found {best}. Choose one of {', '.join(own)} or loss."
             )
 
     def list_evaluations(self) -> dict[str, str]:

@@ -22,21 +22,24 @@ TASK_METRICS: dict[str, dict[str, str]] = {
         "overall_accuracy": "Overall accuracy",
         "mean_f1": "Mean F1",
         "mean_boundary_iou": "Mean boundary IoU",
+        "calibration_error": "Calibration error",
     },
     "classification": {
         "macro_f1": "Macro F1",
         "accuracy": "Accuracy",
         "micro_f1": "Micro F1",
         "mean_average_precision": "Mean average precision",
+        "calibration_error": "Calibration error",
     },
     "regression": {"rmse": "RMSE", "mae": "MAE", "bias": "Bias", "r2": "R²"},
 }
 """The single figures that tables show, by task, with their titles; the first chooses the best checkpoint."""
 LOWER_IS_BETTER = {"loss", "rmse", "mae"}
+_FINAL_METRICS = ("mean_boundary_iou", "calibration_error")  # of the evaluations at the end alone
 SELECTABLE_METRICS = [
-    *(name for name in TASK_METRICS["segmentation"] if name != "mean_boundary_iou"),  # which takes longer
+    *(name for name in TASK_METRICS["segmentation"] if name not in _FINAL_METRICS),
     *("mean_precision", "mean_recall"),
-    *TASK_METRICS["classification"],
+    *(name for name in TASK_METRICS["classification"] if name not in _FINAL_METRICS),
     *("rmse", "mae", "r2", "loss"),
 ]
 """Metrics of an evaluation that are one figure, by which the best checkpoint can be chosen."""

@@ -98,6 +98,7 @@ def test_measured_figures_stand_beside_the_published_ones(model, recipe, data, t
         assert found["metrics"]["per_category_iou"] == pytest.approx(iou.tolist())
         assert found["metrics"]["mean_iou"] == pytest.approx(iou.mean())
         assert found["metrics"]["overall_accuracy"] == pytest.approx(accuracy)
+        assert re.search(rf"calibration_error +- +{100 * found['metrics']['calibration_error']:.2f} +-\n", output)
     iou, _ = measure(model, data, "test")
     water, mean = 100 * iou[1], 100 * iou.mean()
     assert re.search(rf"IoU of water +80\.46 +{water:.2f} +{water - 80.46:+.2f}", output)

@@ -52,6 +52,7 @@ RESULTS = {
     "eval_mean_accuracy": 0.7,
     "eval_overall_accuracy": 0.8,
     "eval_mean_f1": 0.75,
+    "eval_calibration_error": 0.01234567,
     "eval_per_category_iou": [0.9, 0.32469134, None],
     "test_mean_iou": None,
     "test_mean_accuracy": None,
@@ -80,8 +81,9 @@ def test_the_card_states_figures_and_input(tmp_path, model):
     text = write_card(tmp_path / "floods", model, processor, start="some/backbone", weight_decay=0.05)
     lines = text.splitlines()
     assert "# floods" in lines
-    assert "| validation | 61.23 | 70.00 | 80.00 | 75.00 |" in lines
-    assert "| test | - | - | - | - |" in lines
+    assert "| split | Mean IoU | Mean accuracy | Overall accuracy | Mean F1 | Calibration error |" in lines
+    assert "| validation | 61.23 | 70.00 | 80.00 | 75.00 | 1.23 |" in lines
+    assert "| test | - | - | - | - | - |" in lines
     assert "| split | no water | water | cloud |" in lines
     assert "| validation | 90.00 | 32.47 | - |" in lines
     assert "| test | - | - | - |" in lines
@@ -175,7 +177,7 @@ def test_names_of_classes_are_text_in_the_card(tmp_path):
     assert ModelCard.load(tmp_path / "README.md").data.license == "apache-2.0"
     assert sum(line == "---" for line in lines) == 2
     table = [line for line in lines if line.startswith("| va\\|lid # x |")]
-    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [6, 8]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [7, 8]
     rows = [line for line in lines if re.match(r"\d\. ", line)]
     assert rows[0] == "0. \\# A heading"
     assert len(rows) == 6

@@ -27,6 +27,16 @@ def test_the_calibration_error_of_a_run_is_that_of_the_bins_in_its_table(finishe
         assert results[f"{prefix}_per_category_calibration_error"] == found["per_category_calibration_error"]
 
 
+def test_the_card_and_the_page_of_a_run_show_that_calibration_error(finished):
+    results = json.loads((finished / "all_results.json").read_text())
+    card, page = (finished / "README.md").read_text(), (finished / "report.html").read_text()
+    for prefix, split in (("eval", "validation"), ("test", "test"), ("bolivia", "bolivia")):
+        error = results[f"{prefix}_calibration_error"]
+        [row] = [line for line in card.splitlines() if line.startswith(f"| {split} |") and line.count("|") == 8]
+        assert row.endswith(f"| {100 * error:.2f} |")
+        assert f'data-figure="{prefix}/calibration_error" value="{error!r}"' in page
+
+
 def test_a_run_draws_its_reliability(finished):
     with Image.open(finished / "reliability.png") as picture:
         assert min(picture.size) > 300
