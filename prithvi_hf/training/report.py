@@ -4,7 +4,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,6 +106,7 @@ def write_report(folder: str | Path) -> Path:
     colors = [format_color(color) for color in class_palette(len(names), own_colors, names)]
     splits = [describe_split(prefix, part, names) for prefix, part in find_splits(table).items()]
     state, results = read_json(folder / "trainer_state.json"), read_json(folder / "all_results.json")
+    options = _read_options(folder / "recipe.yaml")
     with explain_damage(folder / "trainer_state.json"):
         curves = draw_curves(state.get("log_history", []), task, names, colors)
         time = describe_state(state)
@@ -113,6 +114,8 @@ def write_report(folder: str | Path) -> Path:
         time = describe_results(results) | time
     with explain_damage(folder / RUN_RECORD):
         data, pictures = describe_data(record, names), embed_pictures(folder, record)
+        used = {options.get("train_split", "train"), options.get("eval_split", "validation")}
+        headline, is_test = choose_headline(splits, used, {row["split"]: row["digest"] for row in data})
     environment = Environment(
         loader=PackageLoader("prithvi_hf.training", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -123,6 +126,8 @@ def write_report(folder: str | Path) -> Path:
         unit=config.target_unit if task == "regression" else None,
         temperature=config.temperature,
         splits=splits,
+        headline=headline,
+        is_test=is_test,
         titles=[title for name, title in TASK_METRICS[task].items() if any(name in split["all"] for split in splits)],
         classes=list(zip(names, colors, strict=True)),
         class_figure=CLASS_FIGURES.get(task),
@@ -130,12 +135,31 @@ def write_report(folder: str | Path) -> Path:
         pictures=pictures,
         data=data,
         record=record,
-        options=_read_options(folder / "recipe.yaml"),
+        options=options,
         time=time,
     )
     with complete_or_absent(folder / REPORT) as part:
         part.write_text(page, encoding="utf-8")
     return folder / REPORT
+
+
+def choose_headline(
+    splits: Sequence[Mapping[str, Any]], used: Collection[str], digests: Mapping[str, str]
+) -> tuple[Mapping[str, Any], bool]:
+    """Choose the split whose figures come first: a test of chips that the training has not used.
+
+    Args:
+        splits: the evaluations as of [`describe_split`], in order.
+        used: names of the splits that were trained on, or that chose the checkpoint.
+        digests: of the files of each split by name, as far as they were checked.
+
+    Returns:
+        The first split that is neither used nor holds the files of one that is, and True; without one the first
+        split, and False.
+    """
+    seen = {digests[name] for name in used if name in digests}
+    tests = [one for one in splits if one["name"] not in used and digests.get(one["name"]) not in seen]
+    return (tests[0], True) if tests else (splits[0], False)
 
 
 def describe_split(prefix: str, table: pa.Table, names: Sequence[str]) -> dict[str, Any]:

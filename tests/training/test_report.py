@@ -147,6 +147,32 @@ def test_what_is_missing_or_damaged_is_named(finished, tmp_path, capsys, break_i
     assert not (folder / "report.html").exists()
 
 
+def read_headline(folder):
+    """The split of the first figures, the sentence under it, and the names of the figures."""
+    text = write_report(folder).read_text()
+    start, end = text.index('id="headline"'), text.index('id="summary"')
+    [name, said] = re.search(r">On (\w+) .*?<p class=\"soft\">(.*?)</p>", text[start:end], re.DOTALL).groups()
+    return name, said, re.findall(r'<b><data data-figure="([^"]+)"', text[start:end])
+
+
+def test_the_first_figures_are_of_a_test_that_chose_nothing(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "OUT", ignore=shutil.ignore_patterns("checkpoint-*"))
+    split, said, figures = read_headline(folder)
+    assert (split, said) == (
+        "test",
+        "The training has not used these chips: they chose neither the checkpoint nor the temperature.",
+    )
+    names = ("mean_iou", "mean_accuracy", "overall_accuracy", "mean_f1", "mean_boundary_iou", "calibration_error")
+    assert figures == [f"test/{name}" for name in names]
+    record = json.loads((folder / "run.json").read_text())
+    for name, expected in (("test", "bolivia"), ("bolivia", "validation")):  # tests of the validation's own files
+        record["data"][name]["digest"] = record["data"]["validation"]["digest"]
+        (folder / "run.json").write_text(json.dumps(record))
+        split, said, _ = read_headline(folder)
+        assert split == expected
+    assert "A test split of other chips tells more." in said
+
+
 EVIL = "<script>alert(1)</script>\" onload='x' &amp;"
 
 
