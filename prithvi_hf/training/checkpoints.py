@@ -150,6 +150,12 @@ def restore_best_checkpoint(checkpoint: str | Path, output_dir: str | Path) -> N
             shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
+def find_run_name(checkpoint: str | Path) -> str | None:
+    """Find the name under which trackers have the run of a checkpoint; None where none was noted."""
+    name = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8")).get("trial_name")
+    return name if isinstance(name, str) else None
+
+
 def find_damage(checkpoint: str | Path) -> str | None:
     """Find what a checkpoint lacks that a run needs to continue from it; None where it is whole.
 

@@ -34,6 +34,7 @@ from prithvi_hf.training.checkpoints import (
     fetch_checkpoint,
     find_damage,
     find_last_checkpoint,
+    find_run_name,
     lock_output_folder,
     put_aside,
     restore_best_checkpoint,
@@ -251,6 +252,8 @@ def train_and_save(run: Any, before_saving: Callable[[], None] | None = None) ->
         put_aside(folder, ("checkpoint-*", "*_results.json", CHIP_FIGURES))
     if run.checkpoint is not None and trainer.args.should_save:
         restore_best_checkpoint(run.checkpoint, folder)
+    if run.checkpoint is not None and "run_name" not in run.recipe.given:
+        trainer.args.run_name = find_run_name(run.checkpoint) or trainer.args.run_name
     outcome = trainer.train(resume_from_checkpoint=run.checkpoint)
     check_output_folder(folder)
     trainer.remove_callback(EarlyStoppingCallback)  # what is evaluated from here on stops nothing

@@ -505,6 +505,7 @@ class _FollowRun(TrainerCallback):
         if best is not None and not Path(best).is_dir():
             moved = Path(args.output_dir or ".") / Path(best).name
             state.best_model_checkpoint = str(moved) if moved.is_dir() else best
+        state.trial_name = args.run_name  # checkpoints have it, for a resumed run to go on with
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -171,7 +171,7 @@ class PrithviTrainingArguments(TrainingArguments):
                 f"lr_scheduler_type must be one of {', '.join(SCHEDULES)}, found {self.lr_scheduler_type!r}."
             )
         if self.run_name is None:
-            # One for the training and the evaluations after it; a resumed run has its own, as in TensorBoard.
+            # One for the training and the evaluations after it; a resumed run has that of its checkpoint.
             self.run_name = f"{Path(self.output_dir or '.').resolve().name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if self.trackio_static_space_id is None:
             self.trackio_static_space_id = False  # else an upload of the model would publish the figures in a Space

@@ -3,6 +3,7 @@
 
 import io
 import json
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -62,6 +63,31 @@ def test_trackio_keeps_one_run_with_pictures_in_its_folder(tracked):
     assert any("train/bolivia_mean_iou" in entry for entry in figures)
     assert any("train/chips_per_second" in entry for entry in figures)
     assert len(list((folder / "trackio" / "media").rglob("*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_with_its_curve(tracked, data, tmp_path):
+    folder, _ = tracked
+    trackio = shutil.copytree(folder / "trackio", tmp_path / "trackio")
+    options = {"report_to": ["tensorboard", "trackio"], "test_splits": "bolivia"}
+    options["resume_from_checkpoint"] = folder / "OUT" / "checkpoint-2"
+    words = command_line(data, tmp_path / "RESUMED", **options)
+    printed, status = finish(start(words, TRACKIO_DIR=str(trackio)))
+    assert status == 0, printed
+    with sqlite3.connect(trackio / "huggingface.db") as database:
+        rows = database.execute("SELECT run_id, run_name, metrics FROM metrics ORDER BY step").fetchall()
+    [(_, name)] = {row[:2] for row in rows}
+    assert name.startswith("OUT-")
+    steps = [json.loads(text)["train/global_step"] for *_, text in rows if "train/loss" in json.loads(text)]
+    assert steps == [1, 2, 3, 4, 3, 4]
+
+
+def test_a_resumed_run_has_the_name_of_its_checkpoint_or_the_one_that_is_given(data, output):
+    state = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["trial_name"].startswith("OUT-2")
+    for options, expected in (({}, state["trial_name"]), ({"run_name": "floods"}, "floods")):
+        run(data, output, resume_from_checkpoint=output / "checkpoint-2", **options)
+        assert json.loads((output / "trainer_state.json").read_text())["trial_name"] == expected
 
 
 def test_results_hold_the_lists_and_no_names_of_classes(finished):
