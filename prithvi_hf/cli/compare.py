@@ -64,7 +64,9 @@ def run(options: argparse.Namespace) -> None:
     chips: Any = {}
     first = True
     if options.config is None:
-        given = [f"--{name}" for name in ("data_dir", "group_by", "no_check") if getattr(options, name)]
+        given = [
+            f"--{name}" for name in ("data_dir", "group_by", "no_check") if getattr(options, name) not in (None, False)
+        ]
         if given:
             raise ValueError(
                 f"Expected {', '.join(given)} with --config, found it alone: stored figures are compared as they are. "

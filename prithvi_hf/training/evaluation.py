@@ -233,7 +233,7 @@ def evaluate_recipe(
     splits = list(splits or data.test_splits or [data.eval_split])
     match_recipe(model, recipe)
     chips = load_splits(recipe, splits, "Name them with --splits.")
-    groups = {name: find_groups(chips[name], data.group_by, name) for name in splits if data.group_by}
+    groups = {name: find_groups(chips[name], data.group_by, name) for name in splits if data.group_by is not None}
     encoded = model.config.coords_encoding
     audits = check_splits(chips, image_processor, recipe, show_progress, coords_encoding=encoded)
     transform = make_transform(recipe, image_processor, coords_encoding=encoded)

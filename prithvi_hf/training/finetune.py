@@ -133,7 +133,7 @@ def setup(recipe: TrainingRecipe) -> Run:
     wanted += data.test_splits * training.do_predict
     chips = load_splits(recipe, wanted, _MISSING_SPLIT)
     evaluated = dict.fromkeys(wanted[int(training.do_train) :])
-    groups = {name: find_groups(chips[name], data.group_by, name) for name in evaluated if data.group_by}
+    groups = {name: find_groups(chips[name], data.group_by, name) for name in evaluated if data.group_by is not None}
     if choose_coords_encoding(recipe, model.config, chips):
         model = build_model(recipe, checkpoint)
     if checkpoint is not None:

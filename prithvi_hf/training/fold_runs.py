@@ -45,7 +45,7 @@ class FoldRuns(Repeats):
         is_divided = self.is_resumed and table.is_file() and read_summary(self.folder) is not None
         recipe = self.whole.change({"fold_file": str(table)}) if is_divided else self.whole
         self.folds = divide_chips(recipe, chips)
-        found = find_groups(chips, data.group_by, ", ".join(names)) if data.group_by else []
+        found = find_groups(chips, data.group_by, ", ".join(names)) if data.group_by is not None else []
         self.groups = dict(zip(self.folds, found, strict=False))
         self.pooled: dict[str, Any] = {}
         self.intervals: dict[str, Any] = {}

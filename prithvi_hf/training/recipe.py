@@ -514,6 +514,14 @@ def parse_groups(
     unset = vars(parser.parse_args([]))
     given = {name: value for name, value in options.items() if value != unset[name]}
     given = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
+    texts = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    texts = {name: [part for part in parts if isinstance(part, str)] for name, parts in texts.items()}
+    empty = [name for name, parts in texts.items() if not all(map(str.strip, parts)) and defaults.get(name) != ""]
+    if empty:
+        raise ValueError(
+            f"Expected a value of {', '.join(empty)}, found an empty text. Give one, or leave the option out; `none` "
+            "undoes what a recipe sets."
+        )
     given["seed"] = options["seed"]  # a run is repeated by it, whatever the default will be
     metric = "metric_for_best_model"  # asked for, it is checked, also where it is the default of segmentation
     is_asked_for = metric in values or any(word.startswith(f"--{metric}") for word in words)

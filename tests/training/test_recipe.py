@@ -177,6 +177,19 @@ def test_wrong_types_are_refused(write, line, name, part):
     assert part in message
 
 
+@pytest.mark.parametrize("name", ["group_by", "data_dir", "model", "train_split", "hub_model_id", "run_name"])
+def test_an_empty_text_is_no_value(write, name):
+    expected = f"Expected a value of {name}, found an empty text. Give one, or leave"
+    assert expected in refused(write(f"{name}: ''\n"))
+    assert expected in refused([*write("seed: 1\n"), f"--{name}", " "])
+
+
+def test_an_empty_text_in_a_list_is_refused_and_none_undoes_a_recipe(write):
+    assert "Expected a value of test_splits, found an empty text" in refused(write("test_splits: [test, '']\n"))
+    recipe = parse_arguments([*write("group_by: event\n"), "--group_by", "none"])
+    assert recipe.data.group_by is None
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text", "a: [1", "\tlearning_rate: 1.0"])
 def test_a_file_that_is_no_mapping(write, text):
     assert "recipe.yaml" in refused(write(text))
