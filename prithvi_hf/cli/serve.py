@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import re
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ same --work_dir.
 """
 _DRAIN_SECONDS = 10  # for answers on their way when the server stops
 _CONNECTIONS = 1000
+_HOST_NAME = re.compile(r"[\w.-]+")
 _HOW = GROUPS["how the work is done"]
 _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "where it listens, and to whom": {
@@ -45,6 +47,13 @@ _GROUPS: dict[str, dict[str, dict[str, Any]]] = {
             "default": [],
             "metavar": "ORIGIN",
             "help": "web pages that may use the server from another origin, e.g. https://maps.example.org",
+        },
+        "--allow_host": {
+            "nargs": "+",
+            "default": [],
+            "metavar": "NAME",
+            "help": "names that clients without a token may use besides localhost, addresses and --host, such as that "
+            "of a proxy, e.g. maps.example.org",
         },
         "--root_path": {
             "default": "",
@@ -129,6 +138,12 @@ def read_settings(options: argparse.Namespace) -> Settings:
         raise ValueError(f"Expected --batch_size of at least 1, found {options.batch_size}. Correct it.")
     if options.root_path and not options.root_path.startswith("/"):
         raise ValueError(f"Expected --root_path to begin with /, found {options.root_path!r}. Correct it.")
+    for name in options.allow_host:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError(
+                "Expected --allow_host to be names such as maps.example.org, without https:// and a port, found "
+                f"{name!r}. Correct it."
+            )
     return Settings(
         model=options.model,
         work_dir=Path(options.work_dir),
@@ -213,6 +228,7 @@ def run(options: argparse.Namespace) -> int:
             version=version("prithvi_hf"),
             root_path=options.root_path.rstrip("/"),
             allow_origin=tuple(options.allow_origin),
+            allow_host=(options.host, *options.allow_host),
         )
         server = uvicorn.Server(
             uvicorn.Config(

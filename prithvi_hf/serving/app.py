@@ -2,6 +2,8 @@
 """The application: addresses, who may ask, and errors as JSON."""
 
 import hmac
+import ipaddress
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic.json_schema import models_json_schema
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_HOST = re.compile(r"(?:\[(?P<address>[\da-f:.]+)\]|(?P<name>[\w.-]+))(?::\d*)?", re.I)
 _DESCRIPTION = """Maps of satellite scenes by one model: send a scene, ask for its job until it is finished, fetch
 the results. Errors are JSON that says what was expected, what was found and what to do. See `/docs` for examples."""
 _WEB_HEADERS = (
@@ -46,6 +50,7 @@ def create_app(
     version: str,
     root_path: str = "",
     allow_origin: tuple[str, ...] = (),
+    allow_host: tuple[str, ...] = (),
 ) -> FastAPI:
     """Make the application of a server.
 
@@ -56,6 +61,7 @@ def create_app(
         version: Of this package.
         root_path: What a proxy in front of it takes off the beginning of paths.
         allow_origin: Web pages of other origins that may use it, such as "https://maps.example.org".
+        allow_host: Names that requests without a token may be addressed to, besides localhost and addresses.
     """
     settings, bearer = manager.settings, HTTPBearer(auto_error=False)
 
@@ -110,6 +116,8 @@ def create_app(
 
     app.openapi = describe_api  # type: ignore[method-assign]  # as FastAPI's documentation wants it
     _add_errors(app)
+    if settings.token is None:
+        app.add_middleware(_HostCheck, names={"localhost", *(name.lower() for name in allow_host)})
     app.add_middleware(_Observer, count=manager.metrics.requests.labels)
     if allow_origin:
         app.add_middleware(
@@ -222,6 +230,37 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def answer_fault(request: Request, _: Exception) -> JSONResponse:
         return await answer(request, ApiError(500, "an answer", "a fault of the server", "Tell its operator."))
+
+
+class _HostCheck:
+    """Refuses names that are not known to be the server's: the page of such a name could use the server.
+
+    Whoever owns a name can make it lead to a visitor's machine (DNS rebinding), and the browser then takes the server
+    there for the one of the page. No name passes for an address. Starlette's TrustedHostMiddleware knows neither
+    addresses in general nor answers that say what to do.
+    """
+
+    def __init__(self, app: Any, names: set[str]) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: _Send) -> None:
+        app = self._app
+        if scope["type"] == "http":
+            header = Headers(scope=scope).get("host", "")
+            host = _HOST.fullmatch(header)
+            name = (host["address"] or host["name"]).lower() if host else ""
+            try:
+                if name not in self._names:
+                    ipaddress.ip_address(name)
+            except ValueError:
+                error = ApiError(
+                    400,
+                    "a request that is addressed to localhost, an IP address or a name of this server",
+                    f"the host {header[:100]}" if header else "no host",
+                    "If it is a name of this server, its operator can start it with --allow_host and the name.",
+                )
+                app = JSONResponse(error.content, error.status)
+        await app(scope, receive, send)
 
 
 class _Observer:

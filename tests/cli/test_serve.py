@@ -35,6 +35,7 @@ QUICK = json.dumps({"overlap": 0, "outputs": []})
         (["--grace", -1], "--grace in seconds"),
         (["--batch_size", 0], "--batch_size of at least 1"),
         (["--root_path", "floods"], "--root_path to begin with /"),
+        (["--allow_host", "https://maps.example.org"], "--allow_host to be names such as"),
         (["--allow_url", "data.example.org"], "--allow_url to be the beginning"),
         (["--host", "256.1.1.1"], "Expected to listen at 256.1.1.1"),
     ],
@@ -269,6 +270,7 @@ def test_twenty_clients_lose_nothing_while_servers_are_stopped_and_killed(tmp_pa
 def test_time_age_addresses_and_pages_are_limited(tmp_path):
     """Without a token, behind a proxy, of a model of three dates."""
     words = ("--root_path", "/maps", "--job_timeout", 2, "--keep_results", 2, "--quiet")
+    words += ("--allow_host", "maps.example.org")
     server = start_server(tmp_path / "server", save_model(tmp_path / "model", 3), *words, token=None)
     places = {one.laddr.ip for one in psutil.Process(server.process.pid).net_connections() if one.status == "LISTEN"}
     assert places == {"127.0.0.1"}
@@ -298,5 +300,8 @@ def test_time_age_addresses_and_pages_are_limited(tmp_path):
         for origin, status in (("http://evil.example", 403), (server.url, 415)):
             headers = {"Origin": origin, "Content-Type": "text/plain"}
             assert client.post("/v1/segment", content=b"x", headers=headers).status_code == status
+        # And could make its own name lead to this machine.
+        for host, status in (("evil.example", 400), ("maps.example.org", 200)):
+            assert client.get("/health", headers={"Host": host}).status_code == status
     assert server.stop() == 0
     assert "GET" not in server.log.read_text()

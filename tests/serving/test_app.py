@@ -1,15 +1,24 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """The application as its clients see it: a real server in a process of its own, and httpx."""
 
+import http.client
 import json
 import re
+import socket
+import threading
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
+import pytest
 import rasterio
+import uvicorn
 
+from prithvi_hf.serving.app import create_app
+from prithvi_hf.serving.jobs import JobManager
+from prithvi_hf.serving.settings import Settings
 from tests.command_line import run
-from tests.scene_factory import LABELS, scene_pixels, write_scene
+from tests.scene_factory import LABELS, scene_pixels, tiny_model, tiny_processor, write_scene
 from tests.serve_factory import TOKEN, assert_refused, map_scene
 
 
@@ -92,3 +101,63 @@ def test_the_interface_is_described_for_people_and_machines(client):
     figures = client.get("/metrics").text
     assert re.search(r'prithvi_jobs_total{status="succeeded"} [1-9]', figures)
     assert 'path="/v1/jobs/{job_id}",status="200"' in figures
+
+
+@contextmanager
+def listen(work_dir, address, token=None, **options):
+    """Serve without the process of the model at an address of this machine; gives the port."""
+    manager = JobManager(Settings("model", work_dir, token=token), lambda *_: None)
+    app = create_app(manager, tiny_processor(), tiny_model().config, version="1", **options)
+    server = uvicorn.Server(uvicorn.Config(app, http="h11", lifespan="off", log_level="error"))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+            manager.close(0)
+
+
+def ask(address, port, host, path="/health", method="GET"):
+    """Ask as a browser does whose page's name leads to an address; gives status and body."""
+    connection = http.client.HTTPConnection(address, port, timeout=30)
+    connection.putrequest(method, path, skip_host=True)
+    for value in [host] if isinstance(host, str) else host:
+        connection.putheader("Host", value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_without_a_token_only_names_of_the_server_are_answered(tmp_path, address):
+    with listen(tmp_path, address, allow_host=("Maps.example.org",)) as port:
+        reached = "::1" if ":" in address else "127.0.0.1"
+        known = ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "192.168.1.7", "[fd00::7]", "maps.example.org"]
+        for host in (*known, *(f"{name}:{port}" for name in known)):
+            assert ask(reached, port, host)[0] == 200, host
+        strange = ["evil.example", f"evil.example:{port}", "evil_name.example", "localhost.evil.example"]
+        strange += ["127.0.0.1.evil.example", "127.0.0.1@evil.example", "x.maps.example.org", "[::1].evil.example", ""]
+        for host in strange:
+            for path, method in (
+                ("/health", "GET"),
+                ("/openapi.json", "GET"),
+                ("/none", "GET"),
+                ("/v1/segment", "POST"),
+            ):
+                status, body = ask(reached, port, host, path, method)
+                assert status == 400, host
+                assert "--allow_host" in json.loads(body)["error"]["remedy"]
+        assert "found the host evil.example." in ask(reached, port, "evil.example")[1]
+        assert ask(reached, port, ["127.0.0.1", "evil.example"])[0] == 400
+        assert 'path="other",status="400"' in ask(reached, port, "localhost", "/metrics")[1]
+
+
+def test_with_a_token_a_server_answers_to_every_name(tmp_path):
+    """A page does not have the token, whatever its name."""
+    with listen(tmp_path, "127.0.0.1", token="a-token") as port:
+        assert ask("127.0.0.1", port, "maps.example.org")[0] == 200
+        assert ask("127.0.0.1", port, "maps.example.org", "/v1/model")[0] == 401
