@@ -173,7 +173,7 @@ class _Receiver:
         self.upload, self.options = Upload(), b""
         self.waiting, self.is_complete = 0, False
         self._part = _Part()
-        self._pieces: list[tuple[IO[bytes], bytes]] = []
+        self._content: list[tuple[IO[bytes], bytearray]] = []  # of files, that is still to be written
         self._opened: list[IO[bytes]] = []
         self.callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin,
@@ -218,6 +218,7 @@ class _Receiver:
             self.upload.files.append(path)
             self.upload.names.append(clean_label(disposition[b"filename"].decode("utf-8", "replace"), number))
             self._opened.append(path.open("wb"))
+            self._content.append((self._opened[-1], bytearray()))
         elif part.name != "options":
             raise ApiError(
                 422,
@@ -228,7 +229,7 @@ class _Receiver:
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:
-            self._pieces.append((self._opened[-1], data[start:end]))
+            self._content[-1][1].extend(data[start:end])  # pieces may be of one byte: a list of them would be large
             self.waiting += end - start
         else:
             self.options += data[start:end]
@@ -242,9 +243,9 @@ class _Receiver:
 
     def flush(self) -> None:
         """Write what has come, in a thread that may wait for the disk."""
-        pieces, self._pieces, self.waiting = self._pieces, [], 0
-        for file, data in pieces:
+        for file, data in self._content:
             file.write(data)
+        self._content, self.waiting = [(file, bytearray()) for file, _ in self._content[-1:]], 0
         if self.is_complete:
             self.close()
 

@@ -2,6 +2,7 @@
 """Bodies of requests, piece by piece."""
 
 import asyncio
+import tracemalloc
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
@@ -23,8 +24,7 @@ def make_request(pieces, **headers):
         if not waiting:
             return {"type": "http.request", "body": b"", "more_body": False}
         piece = waiting.pop(0)
-        if piece is None:
-            await asyncio.sleep(60)
+        await asyncio.sleep(60 if piece is None else 0)
         return {"type": "http.request", "body": piece, "more_body": True}
 
     encoded = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
@@ -149,6 +149,16 @@ def test_files_are_written_as_they_come(tmp_path):
     upload = asyncio.run(read_form(Body(request, 10**7, 5), FORM, tmp_path, 1))
     assert upload.files[0].read_bytes() == b"x" * (6 * 2**19)
     assert all(2**19 * count - size <= 2**20 for count, size in enumerate(seen))
+
+
+def test_pieces_of_two_bytes_take_no_more_memory_than_their_content(tmp_path):
+    pieces = [make_part("f", b"", "x.tif")[:-2], *[b"xy"] * 20_000, b"\r\n--bound--\r\n"]
+    tracemalloc.start()
+    upload = receive(tmp_path, pieces)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert upload.files[0].stat().st_size == 40_000
+    assert most < 500_000  # a list of them would take 2.5 MB
 
 
 @pytest.mark.parametrize("count", [999_999, 1_000_000, 1_000_001])
