@@ -7,12 +7,14 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 from affine import Affine
-from rasterio.features import rasterize
+from rasterio.features import is_valid_geom, rasterize
 
 from prithvi_hf.catalog.access import Credentials, hide_secrets
 from prithvi_hf.catalog.providers import Source
@@ -232,16 +234,19 @@ def read_item(members: Any) -> CatalogItem:
     moment = parse_date(properties.get("datetime") or properties.get("start_datetime"))
     if moment is None:
         raise ValueError(f"{name[:60]}: expected a date in the item, found none.")
+    links = [link for link in item.get("links") or () if isinstance(link, dict) and link.get("rel") == "self"]
+    own = str(links[0].get("href", "")) if links else ""
     files = []
     for key, asset in assets.items():
-        if not is_imagery(asset) or not asset["href"].lower().startswith(("http://", "https://")):
+        if not is_imagery(asset):
             continue
-        layer = parse_layer(asset["href"])
-        if layer is None or layer.layer is None:
+        address = urljoin(own, asset["href"])  # which may be relative to the item's own
+        layer = parse_layer(address)
+        if layer is None or layer.layer is None or not address.lower().startswith(("http://", "https://")):
             continue
-        stated = state_asset(key, asset, properties, asset["href"], f"item {name[:60]}")
-        href = stated if isinstance(stated, StatedFile) else StatedFile(asset["href"])
-        base = plain_name(asset["href"].split("?")[0].rpartition("/")[2])
+        stated = state_asset(key, asset, properties, address, f"item {name[:60]}")
+        href = stated if isinstance(stated, StatedFile) else StatedFile(address)
+        base = plain_name(address.split("?")[0].rpartition("/")[2])
         files.append(AssetFile(base, layer, href, asset))
     if not files:
         raise ValueError(
@@ -263,7 +268,6 @@ def read_item(members: Any) -> CatalogItem:
         ),
         "",
     )
-    links = [link for link in item.get("links") or () if isinstance(link, dict) and link.get("rel") == "self"]
     return CatalogItem(
         id=escape(name),
         collection=str(item.get("collection") or ""),
@@ -274,7 +278,7 @@ def read_item(members: Any) -> CatalogItem:
         processing_version=escape(str(version)),
         files=tuple(named),
         geometry=item.get("geometry"),
-        address=hide_secrets(str(links[0].get("href", ""))) if links else "",
+        address=hide_secrets(own),
     )
 
 
@@ -350,10 +354,10 @@ def _find_clear(items: Sequence[CatalogItem], boxes: Sequence[Box]) -> float:
         transform = Affine((east - west) / side, 0.0, west, 0.0, (south - north) / side, north)
         for item in items:
             value = 1 - (item.cloud_cover or 0) / 100
-            try:
-                covered = rasterize([item.geometry], picture.shape, transform=transform, all_touched=True)
-            except (ValueError, TypeError, AttributeError, KeyError):  # of an item without a geometry, or a wrong one
-                covered = np.ones(picture.shape)
+            covered = np.ones(picture.shape)  # of an item without a geometry, or a wrong one
+            with suppress(ValueError, TypeError, AttributeError, KeyError, IndexError):
+                if is_valid_geom(item.geometry):
+                    covered = rasterize([item.geometry], picture.shape, transform=transform, all_touched=True)
             picture = np.maximum(picture, covered * value)
         clear += float(picture.mean()) * (east - west)
         area += east - west

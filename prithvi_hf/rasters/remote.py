@@ -25,7 +25,7 @@ from rasterio.io import DatasetReader, FilePath
 from rasterio.session import DummySession
 
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
-from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffDecodeError, GeoTiffError
+from prithvi_hf.rasters.raster import GDAL_ERRORS, GeoTiffError
 
 
 # GDAL reads a block at a time, of some hundred kilobytes; directories are together at the start of a COG.
@@ -89,8 +89,8 @@ class RemoteRaster(GeoTiffRaster):
             with dataset:
                 try:
                     yield dataset
-                except GeoTiffDecodeError as error:
-                    # GDAL takes a connection that fails for a damaged file.
+                except (GeoTiffError, *GDAL_ERRORS) as error:
+                    # GDAL takes a connection that fails for a damaged file, in its header or in its pixels.
                     if failures:
                         raise failures[0] from error
                     raise  # an error that was its own cause would have no end

@@ -132,6 +132,16 @@ def test_items_of_the_three_products_are_read(catalog):
     assert blue.name == "B02.tif"
 
 
+def test_addresses_may_be_relative_to_that_of_the_item(catalog):
+    item = catalog.add_hls((2021, 6, 24))
+    absolute = [file.href.path for file in read_item(item).files]
+    for asset in item["assets"].values():
+        asset["href"] = asset["href"].replace(catalog.address, "../../../..")
+    assert [file.href.path for file in read_item(item).files] == absolute
+    with pytest.raises(ValueError, match="expected GeoTIFFs at http addresses"):
+        read_item({**item, "links": []})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -198,3 +208,11 @@ def test_the_newest_version_of_a_granule_is_taken(catalog):
     [found], left_out = choose_items([new, old], parse_bbox(find_bbox()))
     assert found.items == (new,)
     assert left_out == {old.id: "another version of new"}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("geometry", [None, {}, "POLYGON", {"type": "Polygon", "coordinates": []}])
+def test_an_item_without_a_geometry_counts_as_one_that_covers_the_box(catalog, geometry):
+    item = read_item({**catalog.add_hls((2021, 6, 1), clouds=40), "geometry": geometry})
+    [found], _ = choose_items([item], parse_bbox(find_bbox()), best=1)
+    assert found.clear == pytest.approx(0.6)

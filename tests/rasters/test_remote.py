@@ -14,6 +14,7 @@ from prithvi_hf.rasters import remote
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError
 from prithvi_hf.rasters.raster import find_files
 from prithvi_hf.rasters.remote import RemoteRaster
+from prithvi_hf.rasters.write_geotiff import write_geotiff
 from prithvi_hf.scenes.scene import open_scene
 from tests.scene_factory import scene_pixels, tiny_processor, write_scene
 
@@ -29,8 +30,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if server.drip:
             self._drip(server.drip)
             return
-        if server.faults:
-            self.send_error(server.faults.pop(0))
+        fault = server.faults.pop(0) if server.faults else None
+        if fault:
+            self.send_error(fault)
             return
         if self.path.startswith("/moved"):
             self.send_response(302)
@@ -147,6 +149,19 @@ def test_a_remote_file_that_changes_or_fails_is_noticed(server, tmp_path):
         raster.read()
     with pytest.raises(GeoTiffError, match="the server answers 404"):
         RemoteRaster(f"{server.address}/gone.tif")
+
+
+def test_a_server_that_fails_at_any_request_is_told_as_such_and_never_as_a_damaged_file(server, tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 9999, (6, 300, 300)).astype(np.int16)
+    write_geotiff(tmp_path / "scene.tif", pixels, crs=None, transform=None, nodata_mask=pixels[0] < 500)
+    server.files["scene.tif"] = (tmp_path / "scene.tif").read_bytes()
+    address = f"{server.address}/scene.tif"
+    raster = RemoteRaster(address)
+    raster.read_nodata_mask()
+    for failing in range(len(server.requests)):
+        server.faults = [None] * failing + [404]
+        with pytest.raises(GeoTiffError, match="the server answers 404"):
+            RemoteRaster(address).read_nodata_mask()
 
 
 def test_servers_without_parts_and_ways_off_the_web_are_refused(server, tmp_path):
