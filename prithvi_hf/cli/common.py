@@ -3,8 +3,9 @@
 
 import argparse
 import gc
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -44,6 +45,8 @@ TRUST_OPTION: dict[str, Any] = {
 }
 """What `--trust_remote_code` is in every command that has it."""
 
+# The folders of an absolute path, not of an address.
+_FOLDERS = re.compile(r"(?<![\w:/.])/(?:[^\s/:,;'\"]+/)+")
 SUMMARY = "summary.json"
 """What became of a list of scenes, in the folder of the outputs."""
 
@@ -235,3 +238,19 @@ def user_message(error: Exception) -> str | None:
     message = " ".join([message.strip(), *getattr(error, "__notes__", ())])
     # Of a file or a configuration with absurd contents the beginning and the remedy at the end are enough.
     return message if len(message) <= 4000 else f"{message[:2000]} ... {message[-1500:]}"
+
+
+def remote_message(error: Exception, names: Mapping[str, str] | None = None) -> str | None:
+    """Explain an error to who asked from another machine, without a folder of this one; None as `user_message`.
+
+    Args:
+        error: What went wrong; its notes, for who runs the command, are left out.
+        names: What stands for some paths, such as what a visitor calls a file; others lose their folders.
+    """
+    if user_message(error) is None:
+        return None
+    vars(error).pop("__notes__", None)
+    message = str(user_message(error))
+    for path in sorted(names or {}, key=len, reverse=True):
+        message = message.replace(path, (names or {})[path])
+    return _FOLDERS.sub("", message)

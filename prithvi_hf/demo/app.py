@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prithvi_hf.catalog.providers import choose_source
-from prithvi_hf.cli.common import load_model, resolve_device
+from prithvi_hf.cli.common import load_model, remote_message, resolve_device
 from prithvi_hf.demo.examples import Example, find_examples
 from prithvi_hf.demo.guard import Guard
-from prithvi_hf.demo.jobs import MEGABYTE, Limits, Mapper, StoppedError, describe_frames, explain_error, read_options
+from prithvi_hf.demo.jobs import MEGABYTE, Limits, Mapper, StoppedError, describe_frames, read_options
 from prithvi_hf.demo.page import EMPTY, draw_legend, draw_map, draw_scene
 from prithvi_hf.demo.places import Catalog
 from prithvi_hf.demo.sessions import Session, Sessions
@@ -197,7 +197,7 @@ def build_page(
 
     def fail(error: Exception) -> NoReturn:
         """Show an error, of the program's own without what only its operator should see."""
-        message = explain_error(error)
+        message = remote_message(error)
         if message is None:
             logger.error("A run of the demo failed", exc_info=error)
             message = "The program failed. Who runs this demo finds the reason in its log."

@@ -1,5 +1,5 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
-"""What the demo does with the files of a visitor, within limits: open the scene, map it, and say what went wrong."""
+"""What the demo does with the files of a visitor, within limits: open the scene and map it."""
 
 import re
 import shutil
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prithvi_hf.cli.common import user_message
 from prithvi_hf.demo.pictures import MapFigures, measure_map
 from prithvi_hf.demo.sessions import Session
 from prithvi_hf.models.prithvi.input_shift_prithvi import find_far_bands
@@ -33,7 +32,6 @@ MEGABYTE = 2**20
 
 _SUFFIXES = (".tif", ".tiff")
 _BANDS_A_FRAME = 20  # files of one frame, where each holds one band
-_PATH = re.compile(r"(?<![\w:/.])/(?:[^\s/:,;'\"]+/)+")
 
 
 class StoppedError(Exception):
@@ -297,9 +295,3 @@ def read_options(
             raise ValueError(f"{name}: expected {example}, found {len(numbers)}. Give one.")
         options[name] = numbers if kind is int else numbers[0]
     return FrameOptions(**options)
-
-
-def explain_error(error: Exception) -> str | None:
-    """Say what a visitor can correct, without folders of the server; None for a fault of the program."""
-    message = user_message(error)
-    return None if message is None else _PATH.sub("", message)

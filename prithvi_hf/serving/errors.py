@@ -2,7 +2,6 @@
 """Errors as clients get them: a status, what was expected, what was found, and what to do."""
 
 import re
-from collections.abc import Mapping
 
 
 _SENTENCE = re.compile(
@@ -60,10 +59,3 @@ class TextError(ApiError):
 
     def __str__(self) -> str:
         return self.message
-
-
-def hide_paths(text: str, names: Mapping[str, str]) -> str:
-    """Replace paths of the server, longest first, by what a client calls the files."""
-    for path in sorted(names, key=len, reverse=True):
-        text = text.replace(path, names[path])
-    return text

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prithvi_hf.cli.common import user_message
+from prithvi_hf.cli.common import remote_message
 from prithvi_hf.outputs.polygons import check_polygon_options
 from prithvi_hf.outputs.registry import check_value_outputs
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.scenes.predict_scene import sort_options
 from prithvi_hf.scenes.scene import Scene, open_scene
-from prithvi_hf.serving.errors import ApiError, hide_paths
+from prithvi_hf.serving.errors import ApiError
 from prithvi_hf.serving.settings import LONGEST_SIDE, Limits
 
 
@@ -111,12 +111,8 @@ def check_size(height: int, width: int, name: str, limits: Limits) -> None:
 
 def explain_frame_error(error: Exception, paths: Sequence[Path], names: Sequence[str]) -> str | None:
     """Explain an error of the frames or the options without a path of the server; None for a fault of the program."""
-    vars(error).pop("__notes__", None)  # what is kept of the work, and how a command would go on
-    message = user_message(error)
-    if message is None:
-        return None
     known = {str(path): name for path, name in zip(paths, names, strict=True)}
     known |= {path.stem: name for path, name in zip(paths, names, strict=True)}
     if paths:
         known |= {f"{paths[0].parent}/": "", str(paths[0].parent): "the folder of the job"}
-    return hide_paths(message, known)
+    return remote_message(error, known)

@@ -7,7 +7,14 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from prithvi_hf.cli.common import import_quickly, load_image_processor, load_model, resolve_device, user_message
+from prithvi_hf.cli.common import (
+    import_quickly,
+    load_image_processor,
+    load_model,
+    remote_message,
+    resolve_device,
+    user_message,
+)
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviForSemanticSegmentation
 from tests.scene_factory import save_model
 
@@ -62,3 +69,15 @@ def test_errors_of_users_are_explained_with_their_notes_and_faults_are_not():
     assert user_message(AssertionError("fault")) is None
     assert user_message(ValueError(f"found {[1] * 10_000}. Remedy: less")).endswith("1]. Remedy: less")
     assert len(user_message(ValueError("x" * 1_000_000))) < 4000
+
+
+def test_messages_for_other_machines_name_no_folder_of_this_one():
+    text = "/srv/demo/uploads/ab/scene.tif: expected 1/2, found '/srv/x/b.tif'. See https://a.b/c/d."
+    error = ValueError(text)
+    error.add_note("The work is kept in /srv/demo/kept.")
+    assert remote_message(error) == "scene.tif: expected 1/2, found 'b.tif'. See https://a.b/c/d."
+    names = {"/srv/demo/uploads/ab": "the folder", "/srv/demo/uploads/ab/scene.tif": "x.tif", "/srv/x/": ""}
+    text += " In /srv/demo/uploads/ab and /tmp/GDAL-1/c."
+    expected = "x.tif: expected 1/2, found 'b.tif'. See https://a.b/c/d. In the folder and c."
+    assert remote_message(ValueError(text), names) == expected
+    assert remote_message(KeyError("/srv/fault")) is None

@@ -3,7 +3,7 @@
 
 import pytest
 
-from prithvi_hf.serving.errors import ApiError, TextError, hide_paths
+from prithvi_hf.serving.errors import ApiError, TextError
 
 
 def test_an_error_is_a_sentence_and_its_parts():
@@ -37,11 +37,6 @@ def test_messages_of_the_package_are_taken_apart(message, expected, found, remed
     error = TextError(422, message)
     assert str(error) == error.content["error"]["message"] == message
     assert (error.expected, error.found, error.remedy) == (expected, found, remedy)
-
-
-def test_longer_paths_are_hidden_first():
-    names = {"/jobs/a": "the folder", "/jobs/a/frame_001.tif": "x.tif"}
-    assert hide_paths("/jobs/a/frame_001.tif in /jobs/a", names) == "x.tif in the folder"
 
 
 def test_an_error_has_a_retry_after_only_where_that_helps():
