@@ -295,6 +295,11 @@ class JobManager:
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 self.sweep()
                 swept = time.monotonic()
+            if not (self.worker.is_alive or self.is_stopping):  # /health/ready would keep the jobs away that start it
+                try:
+                    self.worker.start()
+                except WorkerError as error:
+                    logger.error("The model cannot be loaded again: %s", error)
             with self._changed:
                 if self.is_stopping:
                     return

@@ -138,6 +138,10 @@ def test_jobs_outlive_the_server_that_took_them(tmp_path, model_folder, capsys):
         lost = wait_for(client, lost)
         assert (lost["status"], lost["error"]["status"]) == ("failed", 500)
         assert "SIGKILL" in lost["error"]["message"]
+        deadline = time.monotonic() + 60
+        while client.get("/health/ready").status_code != 200:  # before another job comes
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         assert client.get(map_scene(client, small, options=QUICK)["links"]["map"]).content == expected
         assert "prithvi_worker_restarts 1.0" in client.get("/metrics").text
     # Idle, by Ctrl-C: at once.
