@@ -123,6 +123,21 @@ class PrithviTrainer(Trainer):
             args.logging_steps = max(1, min(args.logging_steps, values[-1] // 10))
         return values
 
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int, *args: Any, **kwargs: Any
+    ) -> tuple[int, int]:
+        """Have a run that early stopping had ended train no step more, and the patience that is given now count."""
+        place = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args, **kwargs)
+        for callback in self.callback_handler.callbacks:
+            if not isinstance(callback, EarlyStoppingCallback):
+                continue
+            callback.early_stopping_patience = int(self.args.early_stopping_patience or 1)
+            # The base class looks for it when it saves, and it is missing where a resumed run is the first to have it.
+            cast(dict, self.state.stateful_callbacks).setdefault(type(callback).__name__, callback.state())
+            if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+                return num_train_epochs, 0
+        return place
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
         """Make the poly or step schedule of the recipes, or the named one of transformers."""
         warmup_steps = self.args.get_warmup_steps(num_training_steps)

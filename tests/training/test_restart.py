@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.finetune_factory import command_line
+from tests.finetune_factory import command_line, run
 from tests.process_factory import Kill, start_run
 
 
@@ -85,6 +85,27 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(data, tmp_path, proces
     with ThreadPoolExecutor(2 if processes == 1 else 1) as pool:
         problems = list(pool.map(try_kill, range(trials), kills))
     assert [problem for part in problems for problem in part] == []
+
+
+def test_a_run_that_stopped_early_stays_as_it_was_and_goes_on_with_more_patience(data, tmp_path):
+    options = {"max_steps": 8, "save_steps": 2, "eval_steps": 2, "learning_rate": 1e-9, "test_splits": "test"}
+
+    def train(**more):
+        run(data, tmp_path / "OUT", **options, num_sample_predictions=0, **more)
+        state = json.loads((tmp_path / "OUT" / "trainer_state.json").read_text())
+        return state["global_step"], load_file(tmp_path / "OUT" / "model.safetensors")
+
+    stopped, weights = train(early_stopping_patience=1)
+    assert stopped == 4
+    resumed = train(early_stopping_patience=1, resume_from_checkpoint="true")
+    assert find_differences((stopped, weights), resumed) == []
+    assert train(early_stopping_patience=9, resume_from_checkpoint="true")[0] == 8
+
+
+def test_a_resumed_run_may_be_the_first_with_early_stopping(data, output):
+    run(data, output, early_stopping_patience=3, resume_from_checkpoint=output / "checkpoint-2")
+    state = json.loads((output / "checkpoint-4" / "trainer_state.json").read_text())
+    assert "EarlyStoppingCallback" in state["stateful_callbacks"]
 
 
 @pytest.mark.slow
