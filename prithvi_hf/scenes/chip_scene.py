@@ -151,7 +151,9 @@ def _read_journal(folder: Path, digest: str) -> dict[str, dict[str, Any]]:
     if not found or not isinstance(found[0], dict) or found[0].get("run") != digest:
         raise ValueError(
             f"{folder}: expected a new or empty folder, or one that the same command began, found chips of another "
-            "scene, other labels or other options. Choose another folder, or delete this one."
+            "scene, other labels or other options. Choose another folder, or delete this one. For a dataset of "
+            'several scenes, give each a folder of its own and join these, as under "Several scenes" in '
+            "docs/own-labels.md."
         )
     return {line["id"]: line for line in found[1:] if isinstance(line, dict) and "id" in line}
 

@@ -16,14 +16,16 @@ from tqdm import tqdm
 
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_bands, stretch_colors
-from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
+from prithvi_hf.outputs.assemble import publish
+from prithvi_hf.outputs.cog import BLOCK_SIZE, Layer, check_output_path, write_geotiff
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width
+from prithvi_hf.outputs.staging import Staging
 from prithvi_hf.rasters.composite import METHODS, CompositeRaster, Method, cut_windows, find_common_grid
 from prithvi_hf.rasters.derived import ScaledRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster
 from prithvi_hf.rasters.opening import FrameOptions, parse_granule_name
 from prithvi_hf.rasters.products import HLS_NODATA, REFLECTANCE_SCALE
-from prithvi_hf.rasters.raster import Raster
+from prithvi_hf.rasters.raster import Raster, Window
 from prithvi_hf.rasters.warping import Grid, warp_to
 from prithvi_hf.scenes.scene import Scene
 
@@ -109,7 +111,8 @@ def write_composite(
     What one sensor saw on one day is put together first, so that places where tiles overlap do not count twice. Frames
     on other grids are warped to that of the first scene, which is extended to cover all. The file holds reflectance
     times 10,000 as int16 with the scale 0.0001 and nodata -9999, as HLS does, and `COUNT_BAND` as its last band.
-    Memory does not grow with the area.
+    Memory does not grow with the area. A run that is interrupted, or killed, leaves its finished strips beside the
+    output, and the same call continues with them.
 
     Args:
         scenes: opened with this image processor and with `open_options`.
@@ -162,19 +165,40 @@ def write_composite(
         options={"predictor": "YES", "overview_resampling": "AVERAGE"},
         describe=describe,
     )
-    covered = 0
-
-    def add(pixels: int) -> None:
-        nonlocal covered
-        covered += pixels
-
     # Of pictures of a mosaic all frames are read, and each of them is a stack.
     depth = len(scenes) * (len(names) + 1)
-    bar = tqdm(total=grid.height, unit="row", disable=not show_progress, desc=method)
-    with bar, complete_or_absent(path) as part:
-        write_geotiff(
-            part, layer, grid.size, _compose_strips(composite, depth, add, bar.update), grid.crs, grid.transform
-        )
+    tops, covered = range(0, grid.height, BLOCK_SIZE), 0
+    rows = [min(BLOCK_SIZE, grid.height - top) for top in tops]
+
+    def load_strips() -> Iterator[tuple[int, int, np.ndarray]]:
+        nonlocal covered
+        for index, top in enumerate(tops):
+            strip = staging.load(index)["strip"]
+            covered += int((strip[-1] > 0).sum())
+            for band, pixels in enumerate(strip):
+                yield band, top, pixels
+
+    plan = {"composite": tags[_DIGEST], "bands": list(names), "grid": grid.describe()}
+    with Staging(path, plan, len(tops)) as staging:
+        try:
+            done = grid.height - sum(rows[index] for index in staging.missing)
+            with tqdm(total=grid.height, initial=done, unit="row", disable=not show_progress, desc=method) as bar:
+                for index in staging.missing:
+                    window = (tops[index], 0, rows[index], grid.width)
+                    staging.commit(index, {"strip": _compose_strip(composite, window, depth)})
+                    bar.update(rows[index])
+            staging.final_folder.mkdir()
+            part = staging.final_folder / path.name
+            write_geotiff(part, layer, grid.size, load_strips(), grid.crs, grid.transform)
+            publish({part: path})
+        except BaseException as error:
+            if kept := staging.kept():
+                error.add_note(
+                    f"{kept} of {staging.count} parts of {path.name} are kept in {staging.folder}: the same command "
+                    "continues."
+                )
+            raise
+        staging.remove()
     return Composite(path, grid.size, grid.crs, tuple(days), covered / (grid.height * grid.width))
 
 
@@ -256,23 +280,13 @@ def _name_day(scene: Scene) -> str:
     return f"{date:%Y-%m-%d}" + (f" {file.product} {file.sensor}" if file else "")
 
 
-def _compose_strips(
-    composite: CompositeRaster, depth: int, add: Callable[[int], object], advance: Callable[[int], object]
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Compose strip by strip, and give each band's as `write_geotiff` takes them."""
-    bands, width = composite.count, composite.width
-    strip, last = np.zeros((0, 0, 0), dtype=np.int16), None
-    for window in cut_windows((0, 0, composite.height, width), depth):
-        row, column, height, columns = window
-        if row != last:
-            strip, last = np.empty((bands + 1, height, width), dtype=np.int16), row
-        values, counts = composite.compose(window)
+def _compose_strip(composite: CompositeRaster, window: Window, depth: int) -> np.ndarray:
+    """Compose a strip, int16 (bands and `COUNT_BAND`, height, width), in parts that fit into memory."""
+    strip = np.empty((composite.count + 1, *window[2:]), dtype=np.int16)
+    for part in cut_windows(window, depth):
+        values, counts = composite.compose(part)
         numbers = np.clip(np.rint(values * _COUNTS), HLS_NODATA + 1, np.iinfo(np.int16).max)
-        place = strip[:, :, column : column + columns]
-        place[:bands] = np.where(np.isnan(numbers), HLS_NODATA, numbers).astype(np.int16)
-        place[bands] = counts
-        add(int((counts > 0).sum()))
-        if column + columns == width:
-            for band, pixels in enumerate(strip):
-                yield band, row, pixels
-            advance(height)
+        place = strip[:, part[0] - window[0] :, part[1] : part[1] + part[3]]
+        place[:-1, : part[2]] = np.where(np.isnan(numbers), HLS_NODATA, numbers).astype(np.int16)
+        place[-1, : part[2]] = counts
+    return strip

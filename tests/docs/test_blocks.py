@@ -44,6 +44,7 @@ NOT_RUN = {
     "cp -r demo": "of the user's own shell",
     "jupyter lab": "of the user's own browser; tests/examples/test_notebooks.py executes the notebooks",
     "demo/make_examples.py": "tests/demo/test_space.py runs it",
+    "chips_of_": "tests/scenes/test_chip_scene.py runs the block",
     "hf upload": "needs the Hub",
     "finetune.py --help": "prints",
     "exported_int8": "tests/conversion/test_quantize_prithvi.py quantises models",

@@ -26,6 +26,7 @@ from prithvi_hf.outputs.polygons import read_class_names
 from prithvi_hf.scenes.chip_scene import chip_scene
 from prithvi_hf.training.recipe import read_recipe
 from tests.command_line import folder_contents
+from tests.docs.pages import ROOT, read_blocks
 from tests.raster_factory import BANDS
 from tests.scene_factory import scene_pixels, write_scene
 from tests.vector_factory import make_stars, paint, utm_grid, write_features
@@ -173,13 +174,41 @@ def test_a_finished_folder_is_checked_and_stays_and_any_other_is_refused(place, 
     assert make(place, folder) == report
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*.tif")} == before
     contents = folder_contents(folder)
-    with pytest.raises(ValueError, match="found chips of another scene, other labels or other options"):
+    with pytest.raises(
+        ValueError, match=r"found chips of another scene, other labels or other options.*Several scenes"
+    ):
         make(place, folder, ChipOptions(size=40))
     assert folder_contents(folder) == contents
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.doc").write_text("x")
     with pytest.raises(ValueError, match=r"expected a new or empty folder, found thesis\.doc"):
         make(place, tmp_path / "mine")
+
+
+@pytest.mark.slow
+def test_chips_of_several_scenes_are_joined_as_the_page_says(tmp_path):
+    for seed, name in enumerate(("north", "south")):
+        write_scene(
+            tmp_path / f"{name}.tif", scene_pixels(*GRID.size, seed=seed), crs=GRID.crs, transform=GRID.transform
+        )
+        write_features(tmp_path / f"{name}.gpkg", make_stars(GRID, 12, list(NUMBERS)))
+    [block] = [one.text for one in read_blocks(ROOT / "docs" / "own-labels.md") if "chips_of_both" in one.text]
+    commands, finetuning = block.replace(" --output chips", " --size 32 --gap 6 --quiet --output chips").split(
+        "prithvi-hf finetune"
+    )
+    commands = commands.replace("recipe.yaml --size 32 --gap 6", "recipe.yaml")
+    shell = f'set -e\nprithvi-hf() {{ {sys.executable} -m prithvi_hf.cli "$@"; }}\n{commands}'
+    subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True)
+    parts = [open_splits(tmp_path / name) for name in ("chips_of_north", "chips_of_south")]
+    folder = tmp_path / "chips_of_both"
+    _, joined = open_splits(folder)
+    for name, split in joined.items():
+        assert split["id"] == [chip for _, part in parts for chip in part[name]["id"]]
+        assert len(set(split["id"])) == len(split)
+    assert "--config chips_of_both/recipe.yaml chips_of_both/stats.yaml --data_dir chips_of_both" in finetuning
+    found = yaml.safe_load((folder / "stats.yaml").read_text())
+    statistics = compute_statistics(joined["train"], PrithviImageProcessor(), 3, "train", show_progress=False)
+    np.testing.assert_allclose(found["image_mean"], statistics.image_mean, rtol=1e-3)
 
 
 def test_scenes_in_strips_and_overlapping_chips_give_the_same_pixels(place, tmp_path):

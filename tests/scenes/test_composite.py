@@ -2,6 +2,10 @@
 """Composites of granules: units, masks, tiles that overlap, and the file that is written."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 import warnings
 
 import numpy as np
@@ -13,7 +17,9 @@ from rio_cogeo import cog_validate
 
 from prithvi_hf.models.prithvi.configuration_prithvi import PRITHVI_BANDS
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
-from prithvi_hf.outputs.cog import is_own_map
+from prithvi_hf.outputs.cog import BLOCK_SIZE, is_own_map
+from prithvi_hf.outputs.staging import staging_folder
+from prithvi_hf.rasters.geotiff_raster import GeoTiffError
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.composite import (
     COUNT_BAND,
@@ -25,6 +31,7 @@ from prithvi_hf.scenes.composite import (
     write_composite,
 )
 from prithvi_hf.scenes.scene import open_scene
+from tests.command_line import run
 from tests.granule_factory import (
     CLOUD,
     HLS_TRANSFORM,
@@ -195,3 +202,49 @@ def test_a_composite_knows_what_it_is_made_of(tmp_path):
     assert not is_made_of(tmp_path / "none.tif", "a")
     path.write_bytes(b"no GeoTIFF")
     assert not is_made_of(path, digest_scenes(scenes, "median", ()))
+
+
+def test_a_run_that_was_killed_continues_with_the_strips_that_are_there(tmp_path):
+    pixels = np.full((6, 6 * BLOCK_SIZE + 40, 200), 700, dtype=np.int16)
+    for day in DAYS:
+        write_hls_granule(tmp_path / "granules", day=day, pixels=pixels)
+    output = tmp_path / "out.tif"
+    words = [str(word) for word in ("composite", "--scenes", tmp_path / "granules", "--output", output, "--quiet")]
+    process = subprocess.Popen([sys.executable, "-m", "prithvi_hf.cli", *words])
+    while process.poll() is None and not list(staging_folder(output).glob("strip_*.npz")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+    assert not output.exists()
+    first = staging_folder(output) / "strip_000000.npz"
+    with np.load(first) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["strip"][:6] += 1  # to see that this strip is not composed again
+    np.savez(first, **arrays)
+    assert run(*words) == 0
+    values = read(output)
+    assert (values[:6, :BLOCK_SIZE] == 701).all()
+    assert (values[:6, BLOCK_SIZE:] == 700).all()
+    assert (values[6] == 3).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["granules", "out.tif"]
+
+
+def test_strips_of_other_scenes_or_options_are_not_used_and_an_error_says_what_is_kept(tmp_path):
+    pixels = np.full((6, BLOCK_SIZE + 40, 60), 700, dtype=np.int16)
+    folder = write_hls_granule(tmp_path / "granules", pixels=pixels)
+    scenes = open_all([folder])
+    blue = folder / f"{folder.name}.B02.tif"
+    sound = blue.read_bytes()
+    with rasterio.open(blue) as dataset:
+        block = -(-BLOCK_SIZE // dataset.block_shapes[0][0])  # the first one below the first strip
+        place = int(dataset.get_tag_item(f"BLOCK_OFFSET_0_{block}", "TIFF", bidx=1))
+    blue.write_bytes(sound[:place] + b"x" * (len(sound) - place))
+    with pytest.raises(GeoTiffError, match="cannot be decoded") as caught:
+        write_composite(scenes, PROCESSOR, tmp_path / "out.tif", show_progress=False)
+    assert "1 of 2 parts of out.tif are kept" in caught.value.__notes__[0]
+    blue.write_bytes(sound)
+    with pytest.warns(UserWarning, match="belong to another run"):
+        write_composite(scenes, PROCESSOR, tmp_path / "out.tif", method="clearest", show_progress=False)
+    assert (read(tmp_path / "out.tif")[:6] == 700).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["granules", "out.tif"]
