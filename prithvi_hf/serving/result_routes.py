@@ -62,7 +62,7 @@ def add_tile_routes(api: APIRouter, manager: JobManager) -> None:
         except NoTileError as error:
             raise refuse_tile(error) from error
         west, south, east, north = summary["bounds"]
-        if west > east:  # across 180 degrees
+        if west > east or west < -180 or east > 180:  # across 180 degrees
             west, east = -180.0, 180.0
         base = str(request.base_url).rstrip("/")
         return {

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rasterio
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
+from rasterio.vrt import WarpedVRT
 from rasterio.warp import calculate_default_transform, transform, transform_bounds
 
 from prithvi_hf.outputs.class_areas import measure_classes
@@ -159,24 +161,43 @@ def render_tile(path: Path, z: int, x: int, y: int, values: dict[str, Any] | Non
     from rio_tiler.colormap import cmap
     from rio_tiler.errors import RioTilerError
     from rio_tiler.io import Reader
+    from rio_tiler.models import ImageData
+    from rio_tiler.mosaic import mosaic_reader
 
     if not (0 <= z <= MAX_ZOOM and 0 <= x < 2**z and 0 <= y < 2**z):
         raise NoTileError(f"no tile {z}/{x}/{y} in the grid")
     with rasterio.Env(session=DummySession(), **_OPEN), DatasetReader(str(path), driver="GTiff") as dataset:
         if dataset.crs is None:
             raise NoTileError("a map without a CRS")
+        # Degrees may go beyond 180, while the grid of the tiles ends there: the map is there again, a turn further.
+        turn = math.tau / dataset.crs.units_factor[1] if dataset.crs.is_geographic else math.inf
+        west, _, east, _ = dataset.bounds
+        turns = [0.0, *(way for way in (-turn, turn) if west + way < turn / 2 and east + way > -turn / 2)]
+
+        def read(turn: float) -> ImageData:
+            """Read the tile from the map where it is, or a turn further."""
+            if not turn:
+                with Reader(None, dataset=dataset) as reader:
+                    return reader.tile(x, y, z, **how)
+            grid: dict[str, Any] = {"width": dataset.width, "height": dataset.height}
+            grid["src_transform"] = grid["transform"] = Affine.translation(turn, 0) @ dataset.transform
+            with WarpedVRT(dataset, **grid) as turned, Reader(None, dataset=turned) as reader:
+                return reader.tile(x, y, z, **how)
+
+        how: dict[str, Any] = {
+            "tilesize": TILE_SIZE,
+            "resampling_method": "nearest",
+            "reproject_method": "nearest",
+        }
         try:
-            with Reader(None, dataset=dataset) as reader:
-                image = reader.tile(
-                    x, y, z, tilesize=TILE_SIZE, resampling_method="nearest", reproject_method="nearest"
-                )
-                if values is None:
-                    return image.render(img_format="PNG", colormap=reader.colormap)
-                low, high = values["min"], values["max"]
-                if low is None or not high > low:
-                    low, high = low or 0.0, (low or 0.0) + 1.0
-                image.rescale(in_range=((low, high),))
-                return image.render(img_format="PNG", colormap=cmap.get(_COLORS))
+            image, _ = mosaic_reader(turns, read, threads=0)
+            if values is None:
+                return image.render(img_format="PNG", colormap=dict(dataset.colormap(1)))
+            low, high = values["min"], values["max"]
+            if low is None or not high > low:
+                low, high = low or 0.0, (low or 0.0) + 1.0
+            image.rescale(in_range=((low, high),))
+            return image.render(img_format="PNG", colormap=cmap.get(_COLORS))
         except RioTilerError as error:
             raise NoTileError(f"a map that tile {z}/{x}/{y} does not touch") from error
 

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from rasterio.warp import transform as transform_points
 from rio_cogeo import cog_validate
@@ -112,6 +113,19 @@ def test_no_other_file_can_be_asked_for(server, job, path, status):
             answer += chunk
     assert int(answer.split()[1]) == status
     assert b"frames" not in answer
+
+
+def test_tiles_of_a_map_across_180_degrees_are_on_both_sides(client, tmp_path):
+    scene = write_scene(
+        tmp_path / "scene.tif", scene_pixels(60, 80), crs="EPSG:4326", transform=Affine(0.1, 0, 176, 0, -0.1, 60)
+    )
+    description = client.get(map_scene(client, scene)["links"]["tilejson"]).json()
+    assert description["bounds"] == [-180, pytest.approx(54), 180, pytest.approx(60)]
+    for x in (31, 0):
+        tile = Image.open(io.BytesIO(client.get(description["tiles"][0].format(z=5, x=x, y=9)).content)).convert(
+            "RGBA"
+        )
+        assert (np.array(tile)[..., 3] > 0).any()
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

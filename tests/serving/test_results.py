@@ -47,6 +47,8 @@ def read_map_at_tile(path, z, x, y):
         to_map = pyproj.Transformer.from_crs(3857, dataset.crs.to_wkt(), always_xy=True)
         left, _, _, top = dataset.bounds
         east, north = to_map.transform(east, north)
+        if dataset.crs.is_geographic:  # a map may go beyond 180 degrees
+            east = np.where(east < left, east + 360, np.where(east > dataset.bounds.right, east - 360, east))
         columns, rows = (east - left) / dataset.res[0], (top - north) / dataset.res[1]
         assert dataset.nodata == 255
     inside = (columns >= 0) & (rows >= 0) & (columns < values.shape[1]) & (rows < values.shape[0])
@@ -65,6 +67,9 @@ def read_map_at_tile(path, z, x, y):
         (CRS.from_epsg(4326), Affine(0.01, 0, 10, 0, -0.01, 60), 9, [(270, 150), (271, 150), (272, 150)]),
         (CRS.from_epsg(3857), Affine(100, 0, 0, 0, -100, 15_000), 13, [(4096, 4094), (4099, 4094)]),
         (CRS.from_epsg(32601), Affine(1000, 0, 250_000, 0, -1000, 7e6), 7, [(127, 35), (0, 35)]),
+        (CRS.from_epsg(4326), Affine(0.05, 0, 176, 0, -0.05, 60), 7, [(126, 37), (127, 37), (0, 37), (1, 37)]),
+        (CRS.from_epsg(4269), Affine(0.05, 0, -184, 0, -0.05, 60), 5, [(31, 9), (0, 9)]),
+        (CRS.from_epsg(4326), Affine(2.25, 0, 0, 0, -0.5, 76), 1, [(0, 0), (1, 0)]),  # 0 to 360 degrees
     ],
 )
 def test_each_pixel_of_a_tile_has_the_colour_of_the_map_there(tmp_path, crs, transform, z, tiles):
@@ -77,7 +82,7 @@ def test_each_pixel_of_a_tile_has_the_colour_of_the_map_there(tmp_path, crs, tra
         assert np.array_equal(tile[..., 3][clear], expected[..., 3][clear])
         seen = clear & (expected[..., 3] > 0)
         assert np.array_equal(tile[seen], expected[seen])
-    for tile in ((z, tiles[0][0], tiles[0][1] + 20), (25, 0, 0), (z, 2**z, 0), (z, 0, -1), (-1, 0, 0)):
+    for tile in ((z, tiles[0][0], 2**z - 1), (25, 0, 0), (z, 2**z, 0), (z, 0, -1), (-1, 0, 0)):
         with pytest.raises(NoTileError, match=r"does not touch|in the grid"):
             render_tile(class_map, *tile)
 
@@ -127,6 +132,20 @@ def test_a_map_without_a_crs_has_no_tiles(tmp_path):
     for ask in (lambda: find_zooms(class_map), lambda: render_tile(class_map, 0, 0, 0)):
         with pytest.raises(NoTileError, match="without a CRS"):
             ask()
+
+
+def test_one_tile_shows_both_ends_of_a_map_across_180_degrees(tmp_path):
+    mask = np.full((80, 160), 1, np.uint8)
+    class_map = write_map(tmp_path / "map.tif", mask, CRS.from_epsg(4326), Affine(0.05, 0, 176, 0, -0.05, 60))
+    seen = read_tile(class_map, 2, 3, 1)[..., 3] > 0, read_tile(class_map, 2, 0, 1)[..., 3] > 0
+    assert seen[0][:, -11:].any(0).all()  # 4 of the 90 degrees of a tile, on either side
+    assert seen[1][:, :11].any(0).all()
+    assert not seen[0][:, :240].any()
+    assert not seen[1][:, 16:].any()
+    world = read_tile(class_map, 0, 0, 0)[..., 3] > 0
+    assert world[:, :2].any()
+    assert world[:, -2:].any()
+    assert not world[:, 4:-4].any()
 
 
 def test_files_beside_a_map_are_not_read(tmp_path):
