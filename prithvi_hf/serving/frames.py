@@ -44,10 +44,13 @@ def open_frames(
     task: str,
     limits: Limits,
 ) -> tuple[Scene, "PrithviImageProcessor", dict[str, Any]]:
-    """Open the frames of a job, within the limits; headers are read only, and no other file.
+    """Open the frames of a job, within the limits; only headers are read.
+
+    GDAL also looks for side files by name: masks, overviews and metadata (frame_001.tif.msk, .ovr and .aux.xml,
+    frame_001.aux and .xml). A client cannot put one there: files get the server's names in the folder of a job.
 
     Args:
-        paths: The files, of this server's own names.
+        paths: The files, of this server's own names, in a folder where clients can name none.
         names: What the client calls them.
         options: Those of a job, see `JobOptions`.
         image_processor: The model's.

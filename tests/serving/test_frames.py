@@ -1,12 +1,17 @@
 # Copyright 2026 The prithvi_hf authors. Licensed under the Apache License, Version 2.0.
 """Frames of clients as scenes, within the limits; refused ones are in test_app.py."""
 
+import asyncio
+
 import pytest
+import rasterio
 
 from prithvi_hf.serving.errors import ApiError
 from prithvi_hf.serving.frames import check_signature, check_size, explain_frame_error, open_frames
 from prithvi_hf.serving.settings import Limits
+from prithvi_hf.serving.uploads import Body, name_frame, read_form
 from tests.scene_factory import scene_pixels, tiny_model, tiny_processor, write_scene
+from tests.serving.test_uploads import FORM, make_part, make_request
 
 
 def open_one(path, task="segmentation", **options):
@@ -94,3 +99,36 @@ def test_options_of_polygons_need_polygons_among_the_outputs(tmp_path):
     assert error.value.status == 422
     with pytest.raises(ValueError, match="lava"):
         open_one(path, polygon_classes=["lava"])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_no_upload_becomes_a_side_file_of_another_one(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", scene_pixels(40, 40))
+    for name in ("alone", "beside", "uploaded"):
+        (tmp_path / name).mkdir()
+    with rasterio.open(
+        tmp_path / "mask.tif", "w", driver="GTiff", width=40, height=40, count=1, dtype="uint8"
+    ) as mask:
+        mask.update_tags(INTERNAL_MASK_FLAGS_1="2")  # of no valid pixel
+
+    def receive(folder, *uploads):
+        """Receive files as the server does, by the names that a client gives them."""
+        parts = [make_part("files", path.read_bytes(), name) for name, path in uploads]
+        body = Body(make_request([*parts, b"--bound--\r\n"]), 10**7, 30)
+        return asyncio.run(read_form(body, FORM, folder, len(uploads))).files[0]
+
+    def count_masked(path):
+        """Open one frame and count its pixels without data."""
+        mask = open_one(path)[0].frames[0].read_nodata_mask()
+        return 0 if mask is None else int(mask.sum())
+
+    alone = receive(tmp_path / "alone", ("frame_001.tif", scene))
+    beside = receive(tmp_path / "beside", ("frame_001.tif", scene))
+    beside.with_name("frame_001.tif.msk").write_bytes((tmp_path / "mask.tif").read_bytes())
+    assert count_masked(alone) == 0
+    assert count_masked(beside) == 1600  # GDAL would take it
+    names = ("frame_001.tif", "frame_001.tif.msk", "../frame_001.tif.msk", "frame_001.tif.aux.xml", "frame_001.xml")
+    uploads = [(name, scene if name == names[0] else tmp_path / "mask.tif") for name in names]
+    uploaded = receive(tmp_path / "uploaded", *uploads)
+    assert sorted(path.name for path in uploaded.parent.iterdir()) == [name_frame(number) for number in range(1, 6)]
+    assert count_masked(uploaded) == 0
