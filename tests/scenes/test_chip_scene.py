@@ -193,11 +193,9 @@ def test_chips_of_several_scenes_are_joined_as_the_page_says(tmp_path):
         )
         write_features(tmp_path / f"{name}.gpkg", make_stars(GRID, 12, list(NUMBERS)))
     [block] = [one.text for one in read_blocks(ROOT / "docs" / "own-labels.md") if "chips_of_both" in one.text]
-    commands, finetuning = block.replace(" --output chips", " --size 32 --gap 6 --quiet --output chips").split(
-        "prithvi-hf finetune"
-    )
-    commands = commands.replace("recipe.yaml --size 32 --gap 6", "recipe.yaml")
-    shell = f'set -e\nprithvi-hf() {{ {sys.executable} -m prithvi_hf.cli "$@"; }}\n{commands}'
+    for name in ("north", "south"):
+        block = block.replace(f" --output chips_of_{name}", f" --size 32 --gap 6 --quiet --output chips_of_{name}")
+    shell = f'set -e\nprithvi-hf() {{ {sys.executable} -m prithvi_hf.cli "$@"; }}\n{block}'
     subprocess.run(["bash", "-c", shell], cwd=tmp_path, check=True)
     parts = [open_splits(tmp_path / name) for name in ("chips_of_north", "chips_of_south")]
     folder = tmp_path / "chips_of_both"
@@ -205,7 +203,6 @@ def test_chips_of_several_scenes_are_joined_as_the_page_says(tmp_path):
     for name, split in joined.items():
         assert split["id"] == [chip for _, part in parts for chip in part[name]["id"]]
         assert len(set(split["id"])) == len(split)
-    assert "--config chips_of_both/recipe.yaml chips_of_both/stats.yaml --data_dir chips_of_both" in finetuning
     found = yaml.safe_load((folder / "stats.yaml").read_text())
     statistics = compute_statistics(joined["train"], PrithviImageProcessor(), 3, "train", show_progress=False)
     np.testing.assert_allclose(found["image_mean"], statistics.image_mean, rtol=1e-3)
