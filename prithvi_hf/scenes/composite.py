@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,6 +199,8 @@ def write_composite(
                     "continues."
                 )
             raise
+        finally:
+            shutil.rmtree(staging.final_folder, ignore_errors=True)
         staging.remove()
     return Composite(path, grid.size, grid.crs, tuple(days), covered / (grid.height * grid.width))
 
