@@ -232,15 +232,13 @@ class SearchTrainer(PrithviTrainer):
         options: dict[str, Any] = {}
         if storage is not None:
             made = len(optuna.load_study(study_name=_NAME, storage=storage).trials)
-            alone = self.args.world_size == 1
             options = {
                 "storage": storage,
                 "study_name": _NAME,
                 "load_if_exists": True,
                 # A sampler that starts again with the same numbers would try the same values again.
                 "sampler": optuna.samplers.TPESampler(seed=self.args.seed + made),
-                # Only the first process learns that a trial is stopped, so that with others each goes on to its end.
-                "pruner": optuna.pruners.MedianPruner() if alone else optuna.pruners.NopPruner(),
+                "pruner": optuna.pruners.MedianPruner(),
             }
         self.hyperparameter_search(
             hp_space=self.suggest,
@@ -275,6 +273,19 @@ class SearchTrainer(PrithviTrainer):
         run = self.plan.set_up_trial(trial.number, values)
         own, outcome = run.trainer, TrainOutput(0, math.nan, {})
         own.hp_search_backend, own.hp_space, own.compute_objective = self.hp_search_backend, lambda _: {}, judge
+        report = own._report_to_hp_search
+
+        def report_together(*figures: Any) -> None:
+            """Stop a trial in every process, which the base class does in the first one alone, as it has the study."""
+            is_pruned = [False]
+            try:
+                report(*figures)
+            except optuna.TrialPruned:
+                is_pruned = [True]
+            if broadcast_object_list(is_pruned)[0]:
+                raise optuna.TrialPruned
+
+        own._report_to_hp_search = report_together
         is_finished = False
         try:
             outcome = own.train(trial=trial)
@@ -283,7 +294,8 @@ class SearchTrainer(PrithviTrainer):
             is_finished = True
         except optuna.TrialPruned:
             is_finished = True
-            raise
+            if self.is_world_process_zero():  # optuna catches it there
+                raise
         except ArithmeticError as error:  # a loss that is no number, in all processes: the values are bad, not the run
             logger.warning(f"Trial {trial.number} came to no number: {error}")
             seen, is_finished = [math.nan], True

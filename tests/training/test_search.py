@@ -10,6 +10,7 @@ import yaml
 
 from prithvi_hf.training.search import open_storage
 from tests.finetune_factory import QUICK, command_line, finetune
+from tests.process_factory import start_run
 
 
 pytestmark = pytest.mark.slow
@@ -96,6 +97,31 @@ def test_a_search_that_was_killed_tries_the_cut_values_again_and_does_not_count_
     assert len(load_study(output).trials) == 4
     assert finetune.main([*words, "--weight_decay", "0.5"]) == 2
     assert "found another weight_decay" in capsys.readouterr().err
+
+
+def test_several_processes_stop_a_trial_together(data, options, tmp_path):
+    """After five trials the median judges; a study of others that were perfect makes any new one the worst."""
+    output = tmp_path / "OUT"
+    short = {**options, "hp_trials": 1, "eval_steps": 1, "save_steps": 1, "per_device_train_batch_size": 1}
+    words = command_line(data, output, **short)
+    run = start_run(tmp_path / "first", words, 2)
+    assert run.finish() == [0, 0], run.printed()[-3000:]
+    study = load_study(output)
+    for _ in range(5):
+        perfect = optuna.trial.create_trial(
+            params=study.trials[0].params,
+            distributions=study.trials[0].distributions,
+            intermediate_values={1: 1.0, 2: 1.0},
+            user_attrs={"finished": True},
+            value=1.0,
+        )
+        study.add_trial(perfect)
+    words = command_line(data, output, **{**short, "hp_trials": 8}, resume_from_checkpoint=True)
+    run = start_run(tmp_path / "second", words, 2)
+    assert run.finish() == [0, 0], run.printed()[-3000:]
+    assert [trial.state.name for trial in load_study(output).trials] == ["COMPLETE"] * 6 + ["PRUNED"] * 2
+    assert "8 trials, 2 of them stopped early" in run.printed()
+    assert read(output / "trial-7" / "trainer_state.json")["global_step"] == 1
 
 
 @pytest.mark.parametrize(
