@@ -44,7 +44,7 @@ _PROCESS = os.getpid()
 
 # A map made from a bare array has no georeference, and its user knows that. Once for all and only for the modules that
 # write maps: `warnings.catch_warnings` around each write would not be safe in threads.
-_QUIET_MODULES = r"prithvi_hf\.(outputs\.(cog|class_areas)|scenes\.predicted|serving\.results)$"
+_QUIET_MODULES = r"prithvi_hf\.(outputs\.(class_areas|cog|polygons)|scenes\.predicted|serving\.results)$"
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=_QUIET_MODULES)
 
 

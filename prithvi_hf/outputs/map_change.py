@@ -28,7 +28,7 @@ from prithvi_hf.outputs.polygons import measure_pixels, read_class_names
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes, thumbnail_step
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import Raster, Window, name_crs_pair
-from prithvi_hf.rasters.warping import Grid, overlap, warp_to
+from prithvi_hf.rasters.warping import Grid, warp_to
 
 
 _COLUMNS = 2048  # of a part of the maps that is in memory
@@ -254,11 +254,6 @@ class _ClassMaps:
                 f"{raster.name}: expected the grid of {first} ({self.grid.height} x {self.grid.width} pixels, {own}), "
                 f"found another ({raster.height} x {raster.width} pixels, {other}). grid_mismatch 'warp' brings it "
                 "there."
-            )
-        if overlap(self.grid, raster) == 0:
-            raise ValueError(
-                f"{raster.name}: expected a map that overlaps {first} ({own}), found one that is elsewhere ({other}). "
-                "Give maps of one place."
             )
         return warp_to(raster, self.grid, "nearest")
 

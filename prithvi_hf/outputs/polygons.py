@@ -17,6 +17,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import shapes
+from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from transformers.utils import logging
 
@@ -145,7 +146,7 @@ def read_class_names(path: str | os.PathLike) -> dict[int, str]:
     """Read what the values of a map that `predict_scene` wrote mean; empty where the file names none."""
     with rasterio.Env(session=DummySession()):
         try:
-            with rasterio.open(path, driver="GTiff") as dataset:
+            with DatasetReader(os.fspath(path), driver="GTiff") as dataset:
                 tags = dataset.tags(1)
         except GDAL_ERRORS as error:
             raise GeoTiffError(f"{path}: expected a map, found a file that cannot be opened ({error}).") from error

@@ -3,6 +3,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -154,6 +156,14 @@ def test_maps_without_a_crs_have_no_areas(tmp_path):
     assert "pixels" in change.table()
 
 
+def test_maps_without_a_place_are_read_without_a_warning(tmp_path):
+    """In a process of its own, as the warnings that tests are told of are not those that users see."""
+    path = write(tmp_path / "a.tif", draw(0, (30, 20)), crs=None, transform=None)
+    words = [sys.executable, "-m", "prithvi_hf.cli", "compare-maps", path, path, "--quiet"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -161,7 +171,10 @@ def test_maps_without_a_crs_have_no_areas(tmp_path):
             {"names": {0: "urban", 1: "road", 2: "sea"}},
             "expected a class that is in both maps, found urban, road",
         ),
-        ({"transform": Affine(10, 0, 900_000, 0, -10, 5_000_000)}, "found one that is elsewhere"),
+        (
+            {"transform": Affine(10, 0, 900_000, 0, -10, 5_000_000)},
+            "found one that is elsewhere (x 900000 to 900200, ",
+        ),
         ({"crs": None}, "without"),
     ],
 )
