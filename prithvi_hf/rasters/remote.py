@@ -82,9 +82,11 @@ class RemoteRaster(GeoTiffRaster):
             try:
                 dataset = file.open(driver="GTiff")
             except GDAL_ERRORS as error:
+                # Not the name that GDAL has for the file.
+                cause = str(error).replace(file.name, self.name).replace(f"{Path(file.name).name}: ", "")
                 raise next(iter(failures), None) or GeoTiffError(
-                    f"{self.name}: expected a GeoTIFF, found a file that cannot be opened as one ({error}). Check the "
-                    "address."
+                    f"{self.name}: expected a GeoTIFF, found a file that cannot be opened as one ({cause}): another "
+                    "one, or one that is damaged. Check the address, and whether the file is sound there."
                 ) from error
             with dataset:
                 try:

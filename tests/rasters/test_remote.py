@@ -4,6 +4,7 @@
 import gc
 import http.server
 import pickle
+import re
 import threading
 import time
 
@@ -162,6 +163,16 @@ def test_a_server_that_fails_at_any_request_is_told_as_such_and_never_as_a_damag
         server.faults = [None] * failing + [404]
         with pytest.raises(GeoTiffError, match="the server answers 404"):
             RemoteRaster(address).read_nodata_mask()
+
+
+def test_a_file_that_is_damaged_is_told_by_its_address(server, tmp_path):
+    address = serve(server, tmp_path)
+    for damaged in (server.files["scene.tif"][:8] + b"\xff" * 500, b"<html>no</html>"):
+        server.files["scene.tif"] = damaged
+        with pytest.raises(GeoTiffError, match="cannot be opened as one") as caught:
+            RemoteRaster(address)
+        assert re.search(r"[0-9a-f]{8}-[0-9a-f]{4}|vsi", str(caught.value)) is None
+        assert str(caught.value).startswith(address)
 
 
 def test_servers_without_parts_and_ways_off_the_web_are_refused(server, tmp_path):
