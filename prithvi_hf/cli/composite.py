@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     """Compose the scenes of a list."""
     with import_quickly():
         from prithvi_hf.outputs.cog import check_output_path
+        from prithvi_hf.outputs.registry import TIFF_SUFFIXES
         from prithvi_hf.rasters.opening import FrameOptions
         from prithvi_hf.scenes.composite import DEFAULT_FMASK, make_processor, open_options, write_composite
         from prithvi_hf.scenes.scene_list import list_scenes, open_entry
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     fmask = DEFAULT_FMASK if options.fmask is None else tuple(options.fmask)
     names = ("resolution", "boa_add_offset", "allow_remote", *(flag[2:] for flag in BAND_OPTIONS))
     opening = FrameOptions(fmask=fmask, **{name: getattr(options, name) for name in names})
-    check_output_path(options.output, overwrite=options.overwrite, purpose="composite")
+    check_output_path(options.output, (), options.overwrite, "composite", TIFF_SUFFIXES)
     model = load_image_processor(options.model) if options.model else None
     processor = opening.adapt(make_processor(model))
     entries = list_scenes(options.scenes, allow_remote=options.allow_remote)

@@ -74,16 +74,15 @@ def run(options: argparse.Namespace) -> int:
         from prithvi_hf.disk import check_writable_folder
         from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
         from prithvi_hf.outputs.cog import check_output_path
+        from prithvi_hf.outputs.registry import TIFF_SUFFIXES
         from prithvi_hf.rasters.opening import FrameOptions
         from prithvi_hf.scenes.reconstruct import reconstruct_window
         from prithvi_hf.scenes.scene import open_scene, warn_of_unknown_coordinates
 
-    for name in ("output", "geotiff"):
+    for name, suffixes in (("output", (".png",)), ("geotiff", TIFF_SUFFIXES)):
         value = getattr(options, name)
-        endings = (".png",) if name == "output" else (".tif", ".tiff")
-        if value is not None and not value.lower().endswith(endings):
-            raise ValueError(f"Expected --{name} as a file name that ends in {' or '.join(endings)}, found {value}.")
         if value is not None:
+            check_output_path(value, purpose=f"file of --{name}", suffixes=suffixes)
             check_writable_folder(Path(value).absolute().parent, f"the folder of --{name}")
     if options.seed < 0:
         raise ValueError(f"Expected a --seed of at least 0, found {options.seed}.")

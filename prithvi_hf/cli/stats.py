@@ -91,11 +91,10 @@ def run(options: argparse.Namespace) -> int:
     from prithvi_hf.outputs.cog import check_output_path, complete_or_absent
 
     output, plot = options.output, options.plot
-    written = [(purpose, path) for purpose, path in (("recipe", output), ("plot", plot)) if path is not None]
-    for purpose, path in written:
-        check_output_path(path, purpose=purpose)
-    if plot is not None and Path(plot).suffix.lower() != ".png":
-        raise ValueError(f"--plot: expected a file name that ends in .png, found {plot}. The plot is written as PNG.")
+    if output is not None:
+        check_output_path(output, purpose="recipe")
+    if plot is not None:
+        check_output_path(plot, purpose="plot", suffixes=(".png",))
     if output is not None and plot is not None and Path(output).resolve() == Path(plot).resolve():
         raise ValueError(f"--output and --plot: expected two files, found {output} for both.")
 
@@ -128,8 +127,9 @@ def run(options: argparse.Namespace) -> int:
         # The recipe alone goes to the standard output when it is not written to a file.
         screen = sys.stderr if output is None else sys.stdout
         print(report.summary(), file=screen)
-        for purpose, path in written:
-            print(f"{purpose} written to {path}", file=screen)
+        for purpose, path in (("recipe", output), ("plot", plot)):
+            if path is not None:
+                print(f"{purpose} written to {path}", file=screen)
     wrong = report.describe_wrong_labels()
     if wrong is not None:
         print(f"prithvi-hf stats: error: {wrong}", file=sys.stderr)

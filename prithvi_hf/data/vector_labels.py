@@ -34,6 +34,7 @@ from prithvi_hf.outputs.cog import (
     file_values,
     write_geotiff,
 )
+from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.outputs.vector_files import import_vector_package
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import GDAL_ERRORS, Raster, Window, is_same_crs, name_crs_pair
@@ -595,7 +596,7 @@ def rasterize_labels(
         OSError: reading or writing fails.
     """
     source = like if isinstance(like, Grid) else None
-    check_output_path(output, [labels, *([] if source else [like])], overwrite, "mask")
+    check_output_path(output, [labels, *([] if source else [like])], overwrite, "mask", TIFF_SUFFIXES)
     grid = source or Grid.of(GeoTiffRaster(like))  # type: ignore[arg-type]
     options = LabelOptions(attribute, layer, classes, tuple(ignore_values), background, all_touched)
     pixels, overlapping = np.zeros(256, dtype=np.int64), 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.scenes.scene import open_scene
 from prithvi_hf.scenes.scene_picture import read_scene_picture
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 
 _MOST = 24
-_SUFFIXES = (".tif", ".tiff")
 _THUMBNAIL_PIXELS = 320
 
 
@@ -62,7 +62,7 @@ def find_examples(
     found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     scenes: list[tuple[str, tuple[Path, ...]]]
     if count == 1:
-        scenes = [(path.stem, (path,)) for path in found if path.suffix.lower() in _SUFFIXES]
+        scenes = [(path.stem, (path,)) for path in found if path.suffix.lower() in TIFF_SUFFIXES]
     else:
         stacks = {path: _list_geotiffs(path) for path in found if path.is_dir()}
         scenes = [(path.name, files) for path, files in stacks.items() if len(files) == count]
@@ -94,4 +94,4 @@ def find_examples(
 
 def _list_geotiffs(folder: Path) -> tuple[Path, ...]:
     """List the GeoTIFFs of a folder by their names."""
-    return tuple(path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES)
+    return tuple(path for path in sorted(folder.iterdir()) if path.suffix.lower() in TIFF_SUFFIXES)

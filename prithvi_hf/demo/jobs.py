@@ -16,6 +16,7 @@ from prithvi_hf.demo.sessions import Session
 from prithvi_hf.models.prithvi.input_shift_prithvi import find_far_bands
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.polygons import check_polygon_options
+from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.predict_scene import predict_scene
 from prithvi_hf.scenes.predicted import PredictedScene
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 MEGABYTE = 2**20
 """Bytes, as browsers count them."""
 
-_SUFFIXES = (".tif", ".tiff")
 _BANDS_A_FRAME = 20  # files of one frame, where each holds one band
 
 
@@ -125,7 +125,7 @@ class Mapper:
                 "files of one scene."
             )
         for file in files:
-            if file.suffix.lower() not in _SUFFIXES:
+            if file.suffix.lower() not in TIFF_SUFFIXES:
                 raise ValueError(
                     f"{file.name}: expected a GeoTIFF, whose name ends in .tif or .tiff, found another file. Convert "
                     f"it first, for example `gdal_translate -of COG {file.name} scene.tif`."

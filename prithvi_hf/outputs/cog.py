@@ -341,11 +341,16 @@ def complete_or_absent(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_output_path(
-    path: str | os.PathLike, inputs: Iterable[object] = (), overwrite: bool = True, purpose: str = "map"
+    path: str | os.PathLike,
+    inputs: Iterable[object] = (),
+    overwrite: bool = True,
+    purpose: str = "map",
+    suffixes: Sequence[str] = (),
 ) -> Path:
     """Refuse a path that cannot or must not be written, before any work is done for it, or give it back.
 
-    `inputs` are files that are read for it (what is not a path is passed over), `purpose` says what the file is.
+    `inputs` are files that are read for it (what is not a path is passed over), `purpose` says what the file is, and
+    its name has to end in one of `suffixes`, where there are any.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -361,6 +366,11 @@ def check_output_path(
             raise ValueError(f"The {purpose} {path} is also an input: choose another name, inputs are never replaced.")
     if path.exists() and not overwrite:
         raise ValueError(f"The {purpose} {path} exists already: choose another name, or allow it to be overwritten.")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"Expected a name that ends in {' or '.join(suffixes)} for the {purpose}, found {path.name}: no other "
+            "format is written, name the file so."
+        )
     return path
 
 

@@ -26,6 +26,7 @@ from prithvi_hf.outputs.cog import (
 from prithvi_hf.outputs.palette import Rgb, class_palette, format_color
 from prithvi_hf.outputs.polygons import measure_pixels, read_class_names
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes, thumbnail_step
+from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import Raster, Window, name_crs_pair
 from prithvi_hf.rasters.warping import Grid, warp_to
@@ -172,12 +173,10 @@ def compare_maps(
     """
     if grid_mismatch not in ("warp", "refuse"):
         raise ValueError(f"grid_mismatch: expected warp or refuse, found {grid_mismatch!r}.")
-    written = [path for path in (output, report, picture) if path is not None]
-    for path, purpose in ((output, "map of the change"), (report, "report"), (picture, "picture")):
+    kinds = {"map of the change": TIFF_SUFFIXES, "report": (".json",), "picture": (".png",)}
+    for path, (purpose, suffixes) in zip((output, report, picture), kinds.items(), strict=True):
         if path is not None:
-            check_output_path(path, (first, second), overwrite, purpose)
-    if len({os.path.realpath(path) for path in written}) < len(written):
-        raise ValueError(f"Expected a file of its own for each output, found {', '.join(map(str, written))}.")
+            check_output_path(path, (first, second), overwrite, purpose, suffixes)
     maps = _ClassMaps(first, second, grid_mismatch, class_names)
     change, thumbnails = _measure(maps, show_progress)
     if output is not None:

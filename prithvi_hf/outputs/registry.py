@@ -91,12 +91,7 @@ def check_outputs(paths: Mapping[str, str | os.PathLike], inputs: Iterable[objec
             continue
         path, name = Path(paths[output.name]), output.name
         resolved = os.path.realpath(path)
-        check_output_path(path, inputs, overwrite or resolved in own, name)
-        if path.suffix.lower() not in output.suffixes:
-            raise ValueError(
-                f"Expected a name that ends in {' or '.join(output.suffixes)} for the {name}, found {path.name}: no "
-                "other format is written, name the file so."
-            )
+        check_output_path(path, inputs, overwrite or resolved in own, name, output.suffixes)
         if output.check_path is not None:
             output.check_path(path)
         if resolved in seen:
@@ -194,14 +189,15 @@ def _write_report(path: Path, strips: "StagedMap") -> None:
     path.write_text(json.dumps(strips.report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-_TIFF = (".tif", ".tiff")
+TIFF_SUFFIXES = (".tif", ".tiff")
+
 OUTPUTS: list[Output] = [
-    Output("map", "TIF", "uint8 classes, 255 = nodata, or float32 values", _TIFF, ".tif", raster=True),
+    Output("map", "TIF", "uint8 classes, 255 = nodata, or float32 values", TIFF_SUFFIXES, ".tif", raster=True),
     Output(
         name="probabilities",
         metavar="TIF",
         help="class probabilities, one band per class",
-        suffixes=_TIFF,
+        suffixes=TIFF_SUFFIXES,
         ending="_probabilities.tif",
         needs=("probabilities",),
         raster=True,
@@ -211,7 +207,7 @@ OUTPUTS: list[Output] = [
         name="confidence",
         metavar="TIF",
         help="probability of the class of each pixel; `prithvi-hf calibrate` makes it one that can be believed",
-        suffixes=_TIFF,
+        suffixes=TIFF_SUFFIXES,
         ending="_confidence.tif",
         needs=("confidence",),
         raster=True,
@@ -221,7 +217,7 @@ OUTPUTS: list[Output] = [
         name="entropy",
         metavar="TIF",
         help="entropy of the probabilities, 0 (certain) to 1 (all classes equally probable)",
-        suffixes=_TIFF,
+        suffixes=TIFF_SUFFIXES,
         ending="_entropy.tif",
         needs=("entropy",),
         raster=True,

@@ -20,6 +20,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_band
 from prithvi_hf.outputs.assemble import publish
 from prithvi_hf.outputs.cog import BLOCK_SIZE, Layer, check_output_path, write_geotiff
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width
+from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.outputs.staging import Staging
 from prithvi_hf.rasters.composite import METHODS, CompositeRaster, Method, cut_windows, find_common_grid
 from prithvi_hf.rasters.derived import ScaledRaster
@@ -136,7 +137,8 @@ def write_composite(
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}.")
     if not scenes:
         raise ValueError("Expected at least one scene to compose, found none.")
-    path = check_output_path(output, [file for scene in scenes for file in scene.files], overwrite, "composite")
+    inputs = [file for scene in scenes for file in scene.files]
+    path = check_output_path(output, inputs, overwrite, "composite", TIFF_SUFFIXES)
     grid, days = _merge_days(
         scenes, image_processor, lambda grid: grid if resolution is None else grid.with_resolution(resolution)
     )

@@ -96,7 +96,7 @@ def embed_chips(
         inputs = [file for one in files for file in (one if isinstance(one, list | tuple) else [one])]
         chips = make_chip_dataset(files)
     splits = chips if isinstance(chips, Mapping) else {"chips": chips}
-    check_output_path(output, inputs, overwrite, "Parquet file")
+    check_output_path(output, inputs, overwrite, "Parquet file", (".parquet",))
     image_processor.check_config(model.config)
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method

@@ -25,6 +25,7 @@ from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection, upsa
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
+from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import iterate_in_background, weight_profile
 from prithvi_hf.scenes.reading import TileBatch, TileSource
@@ -100,7 +101,8 @@ def embed_scene(
     check_choice("embedding_dtype", embedding_dtype, EMBEDDING_DTYPES)
     windows = WindowOptions(**{key: value for key, value in options.items() if key in _WINDOW_NAMES})
     opening = FrameOptions(**{key: value for key, value in options.items() if key not in _WINDOW_NAMES})
-    check_output_path(output, frames if isinstance(frames, list | tuple) else [frames], overwrite, "GeoTIFF")
+    inputs = frames if isinstance(frames, list | tuple) else [frames]
+    check_output_path(output, inputs, overwrite, "GeoTIFF", TIFF_SUFFIXES)
     image_processor = opening.adapt(image_processor)
     image_processor.check_config(config)
     if not isinstance(frames, Scene):
@@ -109,7 +111,7 @@ def embed_scene(
         raise TypeError(f"A scene that is open takes no options, found {closed}: pass them to `open_scene`.")
     else:
         scene = frames
-    check_output_path(output, scene.files, overwrite, "GeoTIFF")
+    check_output_path(output, scene.files, overwrite, "GeoTIFF", TIFF_SUFFIXES)
     if device is not None:
         encoder.to(device)  # type: ignore[arg-type]  # transformers wraps the method
     plan = TilePlan.for_model(config, *scene.grid.size, windows.window, windows.overlap)

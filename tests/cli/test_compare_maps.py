@@ -44,3 +44,10 @@ def test_errors_are_one_line_and_nothing_is_written(tmp_path, capsys):
     assert_refused(capsys, tmp_path, "expected a GeoTIFF", "compare-maps", a, tmp_path / "c.tif")
     assert_refused(capsys, tmp_path, "none.tif", "compare-maps", a, tmp_path / "none.tif")
     assert_refused(capsys, tmp_path, "does not exist", "compare-maps", a, b, "--output", tmp_path / "x" / "c.tif")
+    assert_refused(
+        capsys, tmp_path, "ends in .png for the picture", "compare-maps", a, b, "--picture", tmp_path / "c.svg"
+    )
+    assert_refused(
+        capsys, tmp_path, "ends in .json for the report", "compare-maps", a, b, "--report", tmp_path / "c.txt"
+    )
+    assert_refused(capsys, tmp_path, "ends in .tif or .tiff", "compare-maps", a, b, "--output", tmp_path / "c.png")

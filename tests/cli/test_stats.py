@@ -438,7 +438,7 @@ def test_options_that_cannot_be(chips, capsys, tmp_path):
     refused(capsys, chips, "NIR", "--bands", "NIR", "NIR")
     refused(capsys, chips, "rescale_factor", "--rescale_factor", 0)
     refused(capsys, chips, "num_frames: expected at least 1 date, found 0", "--num_frames", 0)
-    refused(capsys, chips, "expected a file name that ends in .png", "--plot", tmp_path / "plot.pdf")
+    refused(capsys, chips, "Expected a name that ends in .png for the plot", "--plot", tmp_path / "plot.pdf")
     refused(capsys, tmp_path / "nowhere", "nowhere")
     assert cli.main(["stats", str(chips), "--dataset_options", "suffix"]) == 2
     assert "JSON object" in capsys.readouterr().err

@@ -284,6 +284,9 @@ def test_output_path_checks(tmp_path):
             check_output_path(tmp_path / name, inputs=[scene])
     with pytest.raises(ValueError, match="exists already"):
         check_output_path(scene, overwrite=False)
+    with pytest.raises(ValueError, match=r"ends in \.tif or \.tiff for the map, found new\.png: no other format"):
+        check_output_path(tmp_path / "new.png", suffixes=(".tif", ".tiff"))
+    assert check_output_path(tmp_path / "new.TIF", suffixes=(".tif", ".tiff")).name == "new.TIF"
     assert check_output_path(scene) == scene
     assert check_output_path(tmp_path / "new.tif", inputs=[scene, b"bytes"], overwrite=False).name == "new.tif"
 
