@@ -225,7 +225,7 @@ def explain_loading(name: str) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def user_message(error: Exception) -> str | None:
+def user_message(error: Exception, with_notes: bool = True) -> str | None:
     """Explain an error that the user can fix, with its notes; None for a fault of the program, which is not hidden."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
@@ -235,7 +235,7 @@ def user_message(error: Exception) -> str | None:
         message = str(error)
     else:
         return None
-    message = " ".join([message.strip(), *getattr(error, "__notes__", ())])
+    message = " ".join([message.strip(), *getattr(error, "__notes__", ())]) if with_notes else message.strip()
     # Of a file or a configuration with absurd contents the beginning and the remedy at the end are enough.
     return message if len(message) <= 4000 else f"{message[:2000]} ... {message[-1500:]}"
 
@@ -247,10 +247,9 @@ def remote_message(error: Exception, names: Mapping[str, str] | None = None) -> 
         error: What went wrong; its notes, for who runs the command, are left out.
         names: What stands for some paths, such as what a visitor calls a file; others lose their folders.
     """
-    if user_message(error) is None:
+    message = user_message(error, with_notes=False)
+    if message is None:
         return None
-    vars(error).pop("__notes__", None)
-    message = str(user_message(error))
     for path in sorted(names or {}, key=len, reverse=True):
         message = message.replace(path, (names or {})[path])
     return _FOLDERS.sub("", message)

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     """Compose the scenes of a list."""
     with import_quickly():
         from prithvi_hf.outputs.cog import check_output_path
-        from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+        from prithvi_hf.rasters import TIFF_SUFFIXES
         from prithvi_hf.rasters.opening import FrameOptions
         from prithvi_hf.scenes.composite import DEFAULT_FMASK, make_processor, open_options, write_composite
         from prithvi_hf.scenes.scene_list import list_scenes, open_entry

@@ -156,9 +156,10 @@ def load_encoder(options: argparse.Namespace) -> "PrithviModel":
 
 def find_chips(options: argparse.Namespace, opening: "FrameOptions") -> "tuple[Any, PrithviImageProcessor]":
     """Find the chips of a folder, a glob or a recipe, as `embed_chips` takes them, and what prepares them."""
+    from prithvi_hf.rasters import TIFF_SUFFIXES
     from prithvi_hf.rasters.granules import list_geotiffs
 
-    is_glob = glob.has_magic(options.chips) or options.chips.lower().endswith((".tif", ".tiff"))
+    is_glob = glob.has_magic(options.chips) or options.chips.lower().endswith(TIFF_SUFFIXES)
     if os.path.isdir(options.chips) or is_glob:
         files = list_geotiffs(options.chips) if os.path.isdir(options.chips) else sorted(glob.glob(options.chips))
         if not files:

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     with import_quickly():
         from prithvi_hf.data.vector_labels import rasterize_labels
         from prithvi_hf.outputs.cog import check_output_path
-        from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+        from prithvi_hf.rasters import TIFF_SUFFIXES
         from prithvi_hf.scenes.scene import open_scene
 
     check_output_path(options.output, [options.labels, options.like], options.overwrite, "mask", TIFF_SUFFIXES)

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         from prithvi_hf.disk import check_writable_folder
         from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
         from prithvi_hf.outputs.cog import check_output_path
-        from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+        from prithvi_hf.rasters import TIFF_SUFFIXES
         from prithvi_hf.rasters.opening import FrameOptions
         from prithvi_hf.scenes.reconstruct import reconstruct_window
         from prithvi_hf.scenes.scene import open_scene, warn_of_unknown_coordinates

@@ -39,6 +39,7 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import (
     take_coordinates,
 )
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode, window_and_stride
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.scenes.scene import open_scene
 
 
@@ -182,7 +183,7 @@ def read_chips(
     Raises:
         ValueError: There is no GeoTIFF that it can read.
     """
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in TIFF_SUFFIXES)
     np.random.default_rng(0).shuffle(files)  # neighbours look alike
     encoded = tuple(model.config.coords_encoding)
     count, reason = 0, f"no .tif in {folder}"

@@ -34,8 +34,8 @@ from prithvi_hf.outputs.cog import (
     file_values,
     write_geotiff,
 )
-from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.outputs.vector_files import import_vector_package
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import GDAL_ERRORS, Raster, Window, is_same_crs, name_crs_pair
 from prithvi_hf.rasters.warping import Grid

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.scenes.scene import open_scene
 from prithvi_hf.scenes.scene_picture import read_scene_picture
 

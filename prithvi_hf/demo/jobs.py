@@ -16,7 +16,7 @@ from prithvi_hf.demo.sessions import Session
 from prithvi_hf.models.prithvi.input_shift_prithvi import find_far_bands
 from prithvi_hf.models.prithvi.segmentation_map_prithvi import title_picture
 from prithvi_hf.outputs.polygons import check_polygon_options
-from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.predict_scene import predict_scene
 from prithvi_hf.scenes.predicted import PredictedScene

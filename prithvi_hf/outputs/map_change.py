@@ -26,7 +26,7 @@ from prithvi_hf.outputs.cog import (
 from prithvi_hf.outputs.palette import Rgb, class_palette, format_color
 from prithvi_hf.outputs.polygons import measure_pixels, read_class_names
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width, paint_classes, thumbnail_step
-from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.geotiff_raster import GeoTiffRaster
 from prithvi_hf.rasters.raster import Raster, Window, name_crs_pair
 from prithvi_hf.rasters.warping import Grid, warp_to

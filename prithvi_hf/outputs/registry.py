@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prithvi_hf.disk import check_writable_folder
+from prithvi_hf.rasters import TIFF_SUFFIXES
 
 
 if TYPE_CHECKING:
@@ -188,8 +189,6 @@ def _write_report(path: Path, strips: "StagedMap") -> None:
 
     path.write_text(json.dumps(strips.report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-
-TIFF_SUFFIXES = (".tif", ".tiff")
 
 OUTPUTS: list[Output] = [
     Output("map", "TIF", "uint8 classes, 255 = nodata, or float32 values", TIFF_SUFFIXES, ".tif", raster=True),

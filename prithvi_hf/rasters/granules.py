@@ -23,9 +23,8 @@ from prithvi_hf.models.prithvi.bands_prithvi import (
     band_key,
     parse_band_description,
 )
+from prithvi_hf.rasters import TIFF_SUFFIXES
 
-
-SUFFIXES = (".tif", ".tiff")
 
 Product = Literal["HLS", "Sentinel-2", "Landsat"]
 
@@ -260,7 +259,7 @@ def list_geotiffs(folder: str | os.PathLike) -> list[str]:
     for root, folders, files in os.walk(os.fspath(folder)):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [str(Path(root, name)) for name in files if not name.startswith(".")]
-    return sorted(path for path in found if path.lower().endswith(SUFFIXES))
+    return sorted(path for path in found if path.lower().endswith(TIFF_SUFFIXES))
 
 
 def group_bands(paths: Iterable[str]) -> dict[str, list[str]]:

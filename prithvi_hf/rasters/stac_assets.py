@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prithvi_hf.models.prithvi.bands_prithvi import parse_band_description
-from prithvi_hf.rasters.granules import SUFFIXES, StatedFile
+from prithvi_hf.rasters import TIFF_SUFFIXES
+from prithvi_hf.rasters.granules import StatedFile
 from prithvi_hf.rasters.products import BASELINE_OFFSET, REFLECTANCE_SCALE, offset_of_baseline
 
 
@@ -38,7 +39,7 @@ def is_imagery(asset: Any) -> bool:
         return False
     if isinstance(media, str) and media.split(";")[0].strip().lower() not in _UNSPECIFIC_MEDIA:
         return re.match(r"image/(?:[\w.+-]*geo)?tiff?\b", media.strip().lower()) is not None
-    return re.split("[?#]", asset["href"])[0].lower().endswith(SUFFIXES)
+    return re.split("[?#]", asset["href"])[0].lower().endswith(TIFF_SUFFIXES)
 
 
 def _list_bands(asset: Mapping[str, Any], where: str) -> list[dict[str, Any]]:

@@ -20,8 +20,8 @@ from prithvi_hf.models.prithvi.segmentation_map_prithvi import choose_color_band
 from prithvi_hf.outputs.assemble import publish
 from prithvi_hf.outputs.cog import BLOCK_SIZE, Layer, check_output_path, write_geotiff
 from prithvi_hf.outputs.quicklook import PictureRow, draw_pictures, measure_width
-from prithvi_hf.outputs.registry import TIFF_SUFFIXES
 from prithvi_hf.outputs.staging import Staging
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.composite import METHODS, CompositeRaster, Method, cut_windows, find_common_grid
 from prithvi_hf.rasters.derived import ScaledRaster
 from prithvi_hf.rasters.geotiff_raster import GeoTiffError, GeoTiffRaster

@@ -25,7 +25,7 @@ from prithvi_hf.models.prithvi.embeddings_prithvi import pad_by_reflection, upsa
 from prithvi_hf.models.prithvi.modeling_prithvi import PrithviModel
 from prithvi_hf.models.prithvi.sliding_window_prithvi import evaluation_mode
 from prithvi_hf.outputs.cog import Layer, check_output_path, complete_or_absent, write_geotiff
-from prithvi_hf.outputs.registry import TIFF_SUFFIXES
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.engine import iterate_in_background, weight_profile
 from prithvi_hf.scenes.reading import TileBatch, TileSource

@@ -23,8 +23,8 @@ from urllib.parse import unquote, urlsplit
 from prithvi_hf.disk import LONGEST_NAME, plain_name
 from prithvi_hf.outputs.cog import is_own_map
 from prithvi_hf.outputs.registry import OUTPUTS
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.granules import (
-    SUFFIXES,
     StatedFile,
     group_bands,
     group_granules,
@@ -45,7 +45,7 @@ MAX_LIST_BYTES = 512 * 2**20  # half a million STAC items
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "s2:tile_id")
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIDE_SUFFIXES = (".xml", ".ovr", ".msk", ".tfw", ".prj")
-_BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*SUFFIXES}))
+_BESIDE_MAPS = (*_SIDE_SUFFIXES, *({suffix for output in OUTPUTS for suffix in output.suffixes} - {*TIFF_SUFFIXES}))
 _WORD = re.compile(r"""#.*|(?:"[^"]*"|'[^']*'|[^\s"'])+|["']""")  # of a line; a quote alone is one that is not closed
 
 FramePath = str | StatedFile
@@ -169,7 +169,7 @@ def _read_text(source: str) -> str:
             f"{source}: expected a list of at most {MAX_LIST_BYTES:,} bytes, found {os.path.getsize(source):,}. "
             "Divide it into several lists."
         )
-    if source.lower().endswith(SUFFIXES):
+    if source.lower().endswith(TIFF_SUFFIXES):
         raise ValueError(f"{source}: expected a list of scenes, found a GeoTIFF: name it by --frames, or in a list.")
     # Bytes that are not UTF-8 become single surrogates, which end the scene that they are in.
     text = Path(source).read_bytes().decode("utf-8", "surrogateescape")

@@ -13,7 +13,7 @@ from prithvi_hf.data.builders.splits import divide_groups
 from prithvi_hf.models.prithvi.configuration_prithvi import PrithviConfig
 from prithvi_hf.models.prithvi.image_processing_prithvi import PrithviImageProcessor
 from prithvi_hf.models.prithvi.pretraining_prithvi import PrithviForPreTraining
-from prithvi_hf.rasters.granules import SUFFIXES
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.opening import FrameOptions
 from prithvi_hf.scenes.scene import Scene
 from prithvi_hf.scenes.scene_list import SceneEntry, list_scenes, open_entry
@@ -131,7 +131,8 @@ class PretrainRecipe:
         scenes = []
         for source in sources:
             path = str(Path(source).expanduser())
-            if path.lower().endswith(SUFFIXES) and Path(path).is_file():  # one scene, or a glob that a shell expanded
+            # One scene, or a glob that a shell expanded.
+            if path.lower().endswith(TIFF_SUFFIXES) and Path(path).is_file():
                 entries = [SceneEntry(Path(path).stem, (path,), path)]
             else:
                 count, folder = image_processor.num_frames, self.training.output_dir

@@ -20,8 +20,9 @@ from prithvi_hf.data.builders.files import (
     read_text,
     show_some,
 )
-from prithvi_hf.data.builders.geotiff_folder import EXTENSIONS, SPLIT_FOLDERS, GeoTiffFolder, GeoTiffFolderConfig
+from prithvi_hf.data.builders.geotiff_folder import SPLIT_FOLDERS, GeoTiffFolder, GeoTiffFolderConfig
 from prithvi_hf.data.chip_labels import SEPARATOR
+from prithvi_hf.rasters import TIFF_SUFFIXES
 
 
 _TABLE = "metadata.csv"
@@ -134,7 +135,7 @@ class GeoTiffClassification(GeoTiffFolder):
 
     @property
     def _suffixes(self) -> list[str]:
-        return [*(suffix for suffix in self.config.image_suffixes if suffix), *EXTENSIONS]
+        return [*(suffix for suffix in self.config.image_suffixes if suffix), *TIFF_SUFFIXES]
 
     def _pair(self, image_dir: str, mask_dir: str, split: str, ids: list[str] | None = None) -> list[ChipRow]:
         """Pair the images below a folder with their labels; ids name and order the chips that are wanted."""
@@ -142,7 +143,7 @@ class GeoTiffClassification(GeoTiffFolder):
         relative = {normalize_name(name): path for name, path in list_files(image_dir).items()}
         frames: list[dict[str, str]] = []
         for suffix in config.image_suffixes:
-            endings = EXTENSIONS if suffix is None else (normalize_name(suffix),)
+            endings = TIFF_SUFFIXES if suffix is None else (normalize_name(suffix),)
             paths = [(name, next((end for end in endings if name.endswith(end)), None)) for name in relative]
             frames.append({name.removesuffix(end): relative[name] for name, end in paths if end})
         chips = sorted(set().union(*frames))

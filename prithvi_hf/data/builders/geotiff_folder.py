@@ -26,12 +26,12 @@ from prithvi_hf.data.builders.files import (
     read_text,
     show_some,
 )
+from prithvi_hf.rasters import TIFF_SUFFIXES
 from prithvi_hf.rasters.opening import parse_granule_name
 
 
 logger = logging.get_logger(__name__)
 
-EXTENSIONS = (".tif", ".tiff")  # in small letters or capitals
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
@@ -153,7 +153,7 @@ class GeoTiffFolder(ChipBuilder):
             )
         # No suffix means any extension of GeoTIFF files, so it cannot be told from ".tif" either.
         suffixes = [suffix and normalize_name(suffix) for suffix in (*config.image_suffixes, config.mask_suffix)]
-        *images, mask = (None if suffix in EXTENSIONS else suffix for suffix in suffixes)
+        *images, mask = (None if suffix in TIFF_SUFFIXES else suffix for suffix in suffixes)
         if mask is not None and mask.endswith(VECTOR_SUFFIXES):
             raise ValueError(f"geotiff_folder: expected masks that are GeoTIFF files, found {mask}. {_RASTERIZE}")
         if config.mask_dir == config.image_dir and config.require_masks and mask in images:
@@ -184,7 +184,7 @@ class GeoTiffFolder(ChipBuilder):
             if found:
                 sources[split] = found[0]
         given = [suffix for suffix in (*config.image_suffixes, config.mask_suffix) if suffix]
-        endings = [*given, *EXTENSIONS]
+        endings = [*given, *TIFF_SUFFIXES]
         rows: dict[str, list[ChipRow]] = {}
         for split, source in sources.items():
             if not isinstance(source, str):
@@ -224,7 +224,7 @@ class GeoTiffFolder(ChipBuilder):
         if not any(frames):
             _check_geotiffs(self.config.data_dir, image_dir)
             names = [name for name in sorted(os.listdir(image_dir)) if not name.startswith(".")]
-            expected = " or ".join(suffix or "/".join(EXTENSIONS) for suffix in suffixes)
+            expected = " or ".join(suffix or "/".join(TIFF_SUFFIXES) for suffix in suffixes)
             holds = f"{len(names)} others ({show_some(names)})" if names else "nothing"
             raise FileNotFoundError(
                 f"{image_dir}: expected images ending in {expected}, found {holds}. Check image_dir and image_suffix."
@@ -254,7 +254,7 @@ class GeoTiffFolder(ChipBuilder):
         """Give rows their `date`, or `dates`: of the table where there is one, else of the names of the files."""
         config, table = self.config, {}
         if config.dates is not None:
-            endings = [*(suffix for suffix in config.image_suffixes if suffix), *EXTENSIONS]
+            endings = [*(suffix for suffix in config.image_suffixes if suffix), *TIFF_SUFFIXES]
             table = _read_dates(_join(config.data_dir, config.dates), endings, self.IDS_HAVE_FOLDERS)
         unknown: list[str | None] = [None] * len(next(iter(table.values()), ()))
         for row in rows:
@@ -302,7 +302,7 @@ def _match(folder: str, suffix: str | None, rivals: Iterable[str | None]) -> dic
         )
 
     def find_ending(name: str, suffix: str | None) -> str:
-        endings = EXTENSIONS if suffix is None else (normalize_name(suffix),)
+        endings = TIFF_SUFFIXES if suffix is None else (normalize_name(suffix),)
         return next((ending for ending in endings if name.endswith(ending)), "")
 
     found: dict[str, str] = {}
@@ -346,7 +346,7 @@ def _check_geotiffs(data_dir: str, folder: str) -> None:
     """Raise unless there is a GeoTIFF below a dataset's folder, or below one of its folders that may be elsewhere."""
     names = list(list_files(data_dir))
     others = list_files(folder) if os.path.isdir(folder) else ()
-    if not any(normalize_name(name).endswith(EXTENSIONS) for name in (*names, *others)):
+    if not any(normalize_name(name).endswith(TIFF_SUFFIXES) for name in (*names, *others)):
         found = f"{len(names)} other files ({show_some(names)})" if names else "no file at all"
         packed = any(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names)
         raise FileNotFoundError(
