@@ -2,6 +2,7 @@
 """Searches in a STAC API on the loopback interface, by pystac-client."""
 
 import datetime
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -210,9 +211,9 @@ def test_the_newest_version_of_a_granule_is_taken(catalog):
     assert left_out == {old.id: "another version of new"}
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("geometry", [None, {}, "POLYGON", {"type": "Polygon", "coordinates": []}])
 def test_an_item_without_a_geometry_counts_as_one_that_covers_the_box(catalog, geometry):
     item = read_item({**catalog.add_hls((2021, 6, 1), clouds=40), "geometry": geometry})
-    [found], _ = choose_items([item], parse_bbox(find_bbox()), best=1)
+    with warnings.catch_warnings(action="error"):  # not as a mark: what other tests left may be collected meanwhile
+        [found], _ = choose_items([item], parse_bbox(find_bbox()), best=1)
     assert found.clear == pytest.approx(0.6)
